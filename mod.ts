@@ -1,0 +1,2 @@
+/** twobit. @module */
+export * from "./quant/format.ts";

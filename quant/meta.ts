@@ -1,0 +1,129 @@
+/**
+ * The meta plane: scale code, zero code and refined group of each group, two 32-bit words a block.
+ *
+ * Word h of a block serves the groups 4h .. 4h+3, so a GPU lane that decodes half a block loads one word:
+ *
+ *     bit   0         4      7         11     14        18     21        25     28       32
+ *           | scale 0 | zero | scale 1 | zero | scale 2 | zero | scale 3 | zero | pick   |
+ *
+ * `pick` says which groups are refined, counted from the start of their run of `refineEvery` groups:
+ * 16: index in 4 bits, the same in all words of a pair of blocks; 8: index in 3 bits, the same in both words;
+ * 4: index in 2 bits for this half block; 2: two 1-bit indices, the lower run first; none and 1: zero.
+ *
+ * @module
+ */
+import { BLOCK_GROUPS, type RefineEvery } from "./format.ts";
+
+/** Groups that one meta word serves. */
+export const META_GROUPS = BLOCK_GROUPS / 2;
+
+/** Bits of one group in a meta word. */
+export const META_GROUP_BITS = 7;
+
+/** Position of the pick field in a meta word. */
+export const PICK_SHIFT = META_GROUPS * META_GROUP_BITS;
+
+/**
+ * Builds the meta words of one row.
+ *
+ * @param scaleCodes 0..15, one a group, a whole number of blocks
+ * @param zeroCodes 0..7, one a group
+ * @param refined 1 for a refined group; exactly one in each run of `refineEvery` groups
+ * @returns u32 words, one for every four groups
+ * @throws {RangeError} when a run doesn't hold exactly one refined group
+ */
+export function packMeta(
+  scaleCodes: Uint8Array,
+  zeroCodes: Uint8Array,
+  refined: Uint8Array,
+  refineEvery: RefineEvery,
+): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(scaleCodes.length / META_GROUPS);
+  for (let group = 0; group < scaleCodes.length; group++) {
+    const shift = (group % META_GROUPS) * META_GROUP_BITS;
+    words[Math.floor(group / META_GROUPS)] |= (scaleCodes[group] | (zeroCodes[group] << 4)) << shift;
+  }
+  const picks = pickRefinedGroups(refined, refineEvery);
+  for (let word = 0; word < words.length; word++) {
+    words[word] |= pickField(picks, word, refineEvery) << PICK_SHIFT;
+  }
+  return words;
+}
+
+/** Index of the refined group within each run of `refineEvery` groups. */
+function pickRefinedGroups(refined: Uint8Array, refineEvery: RefineEvery): number[] {
+  const picks: number[] = [];
+  if (refineEvery === "none") {
+    if (refined.includes(1)) throw new RangeError("a group is refined, must be none");
+    return picks;
+  }
+  for (let start = 0; start < refined.length; start += refineEvery) {
+    const run = refined.subarray(start, start + refineEvery);
+    const pick = run.indexOf(1);
+    if (pick < 0 || run.indexOf(1, pick + 1) >= 0) {
+      throw new RangeError(
+        `groups ${start}..${start + run.length - 1} hold ${run.filter(Boolean).length} refined groups, must hold 1`,
+      );
+    }
+    picks.push(pick);
+  }
+  return picks;
+}
+
+function pickField(picks: readonly number[], word: number, refineEvery: RefineEvery): number {
+  switch (refineEvery) {
+    case "none":
+    case 1:
+      return 0;
+    case 2:
+      return picks[2 * word] | (picks[2 * word + 1] << 1);
+    default:
+      return picks[Math.floor((word * META_GROUPS) / refineEvery)];
+  }
+}
+
+/**
+ * Index of the run (and so of the refine word) that refines `group` of a row, or -1 where it is not refined.
+ *
+ * @param word the meta word that serves the group
+ */
+export function refineWordOf(word: number, group: number, refineEvery: RefineEvery): number {
+  if (refineEvery === "none") return -1;
+  const run = Math.floor(group / refineEvery);
+  const field = word >>> PICK_SHIFT;
+  const pick = refineEvery === 1 ? 0 : refineEvery === 2 ? (field >> (run % 2)) & 1 : field;
+  return run * refineEvery + pick === group ? run : -1;
+}
+
+/**
+ * Checks the pick fields of one row of meta words.
+ *
+ * @throws {RangeError} with the value found and the one wanted
+ */
+export function validatePicks(words: Uint32Array, refineEvery: RefineEvery): void {
+  const groups = words.length * META_GROUPS;
+  for (let word = 0; word < words.length; word++) {
+    const field = words[word] >>> PICK_SHIFT;
+    const first = firstWordOfRun(word, refineEvery);
+    const limit = pickLimit(first * META_GROUPS, groups, refineEvery);
+    if (field >= limit) throw new RangeError(`pick field of meta word ${word} is ${field}, must be below ${limit}`);
+    const wanted = words[first] >>> PICK_SHIFT;
+    if (field !== wanted) {
+      throw new RangeError(`pick field of meta word ${word} is ${field}, must be ${wanted} as in word ${first}`);
+    }
+  }
+}
+
+/** First meta word of the run that `word` lies in; runs shorter than a word count as one. */
+function firstWordOfRun(word: number, refineEvery: RefineEvery): number {
+  if (refineEvery === "none" || refineEvery <= META_GROUPS) return word;
+  const wordsPerRun = refineEvery / META_GROUPS;
+  return Math.floor(word / wordsPerRun) * wordsPerRun;
+}
+
+/** Pick fields must be below this; the last run of a row may be short. */
+function pickLimit(firstGroup: number, groups: number, refineEvery: RefineEvery): number {
+  if (refineEvery === "none" || refineEvery === 1) return 1;
+  if (refineEvery === 2) return 4;
+  return Math.min(refineEvery, groups - firstGroup);
+}
