@@ -1,0 +1,220 @@
+// Fused, asynchronous matrix-vector product with packed weights:
+//
+//   y[r] = sum over groups g of scale[r, g] * (sum over c in g of code[r, c] x[c]  -  zero[r, g] * sum over c in g of x[c])
+//          + sum over outliers o of row r of residual[o] x[channel[o]]
+//
+// with scale = scaleCode * d (second order: 4-bit code times the f16 scale of 16 rows x 1 group) and code = base +
+// refine / 4 in the one refined group of every refine_every groups.
+//
+// Bindings (H = half_blocks, half blocks of 64 channels in a row; B = H / 2 blocks):
+//   0 base           vec4<u32> [rows, H]    2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
+//   1 refine         u32 [rows, words]      2 bits x 16 channels of a refined group, same order
+//   2 meta_words     u32 [rows, H]          |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
+//   3 meta_pairs     vec2<u32> [rows, B]    the same plane, a block at a time
+//   4 tile_scale     u32 [tiles, 2 H]       d of two groups, f16 each, the lower one first
+//   5 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
+//   6 activations    vec4<u32> [26, H]      see pack_activations.ts
+//   7 y              f32 [rows]
+//
+// Mapping: a team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
+// side cover a row. A workgroup is row_teams such rows of teams and stays for workgroup_steps steps of 4 rows, so few
+// and large workgroups cover the matrix, about one for each multiprocessor.
+//
+// Where the asynchrony is (WGSL has no asynchronous copy):
+//   - A lane asks for all words of its next step, codes and second-order scales alike, before the sums of the current
+//     one are exchanged; nothing waits for them until the next step's first mask. They stand behind a branch because
+//     the compiler would otherwise sink each load to its first use: one memory latency a step became three.
+//   - The first step's loads come before the activations', and about 20 teams share a multiprocessor's schedulers, so
+//     while some wait for memory others decode and multiply. More teams hide more latency, hence the few registers:
+//     activations live in registers for all rows, refine words read theirs from workgroup memory.
+//   - No barrier stands between load, scale and multiply; the synchronous kernel (fused_sync_gemv.wgsl) has both.
+override rows: u32;
+override half_blocks: u32;
+override refine_every: u32 = 8; // 0 for none
+override team: u32 = 32;
+override columns: u32 = 2;
+override first_column: u32 = 0; // of this dispatch; rows too long for workgroup memory take several
+override row_teams: u32 = 1;
+override workgroup_steps: u32 = 4;
+override workgroup_size: u32 = 64; // team * columns * row_teams
+override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
+override add_to_y: u32 = 0; // 1: y += W x
+
+@group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> refine: array<u32>;
+@group(0) @binding(2) var<storage, read> meta_words: array<u32>;
+@group(0) @binding(3) var<storage, read> meta_pairs: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read> tile_scale: array<u32>;
+@group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+
+const STEP_ROWS = 4u;
+const TILE_ROWS = 16u;
+
+// What a lane loads for one step: half a block of four rows, and two refine words with their block's meta words.
+struct Step {
+  base0: vec4<u32>,
+  base1: vec4<u32>,
+  base2: vec4<u32>,
+  base3: vec4<u32>,
+  meta_words: vec4<u32>,
+  scales: vec2<u32>,
+  refine: vec2<u32>,
+  refine_meta0: vec2<u32>,
+  refine_meta1: vec2<u32>,
+}
+
+struct Lane {
+  thread: u32,
+  lane: u32,
+  column: u32,
+  half_block: u32,
+  first_block: u32,
+  masks: CodeMasks,
+}
+
+var<workgroup> partial: array<f32, (columns + 1) * workgroup_steps * STEP_ROWS>;
+
+@compute @workgroup_size(workgroup_size)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let column = (thread / team) % columns;
+  let first_half_block = (first_column + column) * team;
+  let half_block = first_half_block + thread % team;
+  let lane = Lane(thread, thread % team, column, half_block, first_half_block / 2u, code_masks(workgroup.z));
+  let row_team = thread / (team * columns);
+  let first_row = workgroup.x * workgroup_steps * STEP_ROWS;
+  var now: Step;
+  if (first_row + row_team * STEP_ROWS < rows) { now = load_step(first_row + row_team * STEP_ROWS, lane); }
+  let x = load_activations(lane);
+  if (row_team == 0u) { store_cells(x, lane); }
+  workgroupBarrier();
+  for (var first = 0u; first < workgroup_steps; first += row_teams) {
+    let step = first + row_team;
+    let row = first_row + step * STEP_ROWS;
+    let sums = multiply_step(now, x, row, lane) + refine_step(now, row, lane);
+    let next_row = row + row_teams * STEP_ROWS;
+    if (first + row_teams < workgroup_steps && next_row < rows) { now = load_step(next_row, lane); }
+    let sum = sum_rows(sums, thread);
+    if (lane.lane < STEP_ROWS && step < workgroup_steps) {
+      partial[(column * workgroup_steps + step) * STEP_ROWS + lane.lane] = sum;
+    }
+  }
+  if (outlier_residuals != 0u) { sum_outliers(first_row, lane); }
+  workgroupBarrier();
+  write_rows(first_row, thread);
+}
+
+fn write_rows(first_row: u32, thread: u32) {
+  let count = workgroup_steps * STEP_ROWS;
+  let parts = select(columns, columns + 1u, outlier_residuals != 0u);
+  for (var i = thread; i < count; i += workgroup_size) {
+    let row = first_row + i;
+    var sum = 0.0;
+    for (var part = 0u; part < parts; part++) { sum += partial[part * count + i]; }
+    if (row < rows) {
+      if (add_to_y == 1u) { sum += y[row]; }
+      y[row] = sum;
+    }
+  }
+}
+
+fn load_step(row: u32, lane: Lane) -> Step {
+  let at = row * half_blocks + lane.half_block;
+  var step: Step;
+  step.base0 = base[at];
+  step.base1 = base[at + half_blocks];
+  step.base2 = base[at + 2u * half_blocks];
+  step.base3 = base[at + 3u * half_blocks];
+  step.meta_words.x = meta_words[at];
+  step.meta_words.y = meta_words[at + half_blocks];
+  step.meta_words.z = meta_words[at + 2u * half_blocks];
+  step.meta_words.w = meta_words[at + 3u * half_blocks];
+  let tile_at = 2u * ((row / TILE_ROWS) * half_blocks + lane.half_block);
+  step.scales = vec2(tile_scale[tile_at], tile_scale[tile_at + 1u]);
+  if (refine_every == 8u) {
+    // A team shares out the refine words of four rows: its lower half takes rows 0 and 2, its upper half 1 and 3.
+    let block = lane.first_block + lane.lane % (team / 2u);
+    let refine_at = (row + lane.lane / (team / 2u)) * (half_blocks / 2u) + block;
+    step.refine = vec2(refine[refine_at], refine[refine_at + half_blocks]);
+    step.refine_meta0 = meta_pairs[refine_at];
+    step.refine_meta1 = meta_pairs[refine_at + half_blocks];
+  }
+  return step;
+}
+
+fn multiply_step(now: Step, x: Activations, row: u32, lane: Lane) -> vec4<f32> {
+  let scale128 = x.step128 * vec4(unpack2x16float(now.scales.x), unpack2x16float(now.scales.y));
+  return vec4(
+    multiply_row(now.base0, now.meta_words.x, x, scale128, lane.masks),
+    multiply_row(now.base1, now.meta_words.y, x, scale128, lane.masks),
+    multiply_row(now.base2, now.meta_words.z, x, scale128, lane.masks),
+    multiply_row(now.base3, now.meta_words.w, x, scale128, lane.masks),
+  );
+}
+
+fn multiply_row(words: vec4<u32>, m: u32, x: Activations, scale128: vec4<f32>, masks: CodeMasks) -> f32 {
+  var sum = multiply_group(words.x, m << 16u, masks, x.hi0, x.lo0, scale128.x, x.sum.x, x.bias.x, 0.0);
+  sum = multiply_group(words.y, m << 9u, masks, x.hi1, x.lo1, scale128.y, x.sum.y, x.bias.y, sum);
+  sum = multiply_group(words.z, m << 2u, masks, x.hi2, x.lo2, scale128.z, x.sum.z, x.bias.z, sum);
+  return multiply_group(words.w, m >> 5u, masks, x.hi3, x.lo3, scale128.w, x.sum.w, x.bias.w, sum);
+}
+
+// What the refine words add to four rows. One word in a block (the default) comes preloaded; other shares load theirs.
+fn refine_step(now: Step, row: u32, lane: Lane) -> vec4<f32> {
+  if (refine_every == 0u) { return vec4(0.0); }
+  if (refine_every == 8u) {
+    let run = lane.first_block + lane.lane % (team / 2u);
+    let term0 = refine_term(now.refine.x, now.refine_meta0, run, row, lane);
+    let term1 = refine_term(now.refine.y, now.refine_meta1, run, row, lane);
+    return select(vec4(term0, 0.0, term1, 0.0), vec4(0.0, term0, 0.0, term1), lane.lane >= team / 2u);
+  }
+  var sums = vec4(0.0);
+  let words = team * LANE_GROUPS / max(refine_every, 1u);
+  let row_words = (half_blocks * LANE_GROUPS + refine_every - 1u) / max(refine_every, 1u);
+  for (var index = lane.lane; index < STEP_ROWS * words; index += team) {
+    let term_row = row + index / words;
+    let run = lane.first_block * 8u / max(refine_every, 1u) + index % words;
+    let pair = meta_pairs[term_row * (half_blocks / 2u) + run * refine_every / 8u];
+    let term = refine_term(refine[term_row * row_words + run], pair, run, term_row, lane);
+    sums += select(vec4(0.0), vec4(term), vec4(0u, 1u, 2u, 3u) == vec4(index / words));
+  }
+  return sums;
+}
+
+// The group that `run` refines, and its term. meta_pair is that of the run's first block.
+fn refine_term(word: u32, meta_pair: vec2<u32>, run: u32, row: u32, lane: Lane) -> f32 {
+  let first = run * refine_every;
+  let field = select(meta_pair.x, meta_pair.y, first % 8u >= LANE_GROUPS) >> 28u;
+  var pick = field;
+  if (refine_every == 1u) { pick = 0u; }
+  if (refine_every == 2u) { pick = (field >> (run % 2u)) & 1u; }
+  let group = first + pick;
+  var pair = meta_pair;
+  if (refine_every == 16u) { pair = meta_pairs[row * (half_blocks / 2u) + group / 8u]; }
+  let codes = align_codes(select(pair.x, pair.y, group % 8u >= LANE_GROUPS), group % LANE_GROUPS);
+  let d = tile_scale[(row / TILE_ROWS) * half_blocks * 2u + group / 2u] >> (16u * (group % 2u));
+  return refine_group(word, codes, unpack2x16float(d).x, group - lane.first_block * 8u, lane);
+}
+
+// Outliers of the workgroup's rows, four rows to a team at a time.
+fn sum_outliers(first_row: u32, lane: Lane) {
+  let teams = workgroup_size / team;
+  let row_lanes = team / STEP_ROWS;
+  for (var first = 0u; first < workgroup_steps; first += teams) {
+    let local_row = (first + lane.thread / team) * STEP_ROWS + lane.lane / row_lanes;
+    let row = first_row + local_row;
+    let is_used = local_row < workgroup_steps * STEP_ROWS && row < rows;
+    var sum = 0.0;
+    if (is_used) {
+      let end = outlier_planes[row + 1u];
+      for (var i = outlier_planes[row] + lane.lane % row_lanes; i < end; i += row_lanes) {
+        let channel = (outlier_planes[rows + 1u + i / 2u] >> (16u * (i % 2u))) & 0xffffu;
+        let residual = unpack2x16float(outlier_planes[outlier_residuals + i / 2u] >> (16u * (i % 2u))).x;
+        sum += residual * bitcast<f32>(activations[10u * half_blocks + channel / 4u][channel % 4u]);
+      }
+    }
+    sum = sum_strided(sum, lane.thread, 1u, row_lanes);
+    if (is_used && lane.lane % row_lanes == 0u) { partial[columns * workgroup_steps * STEP_ROWS + local_row] = sum; }
+  }
+}
