@@ -1,0 +1,39 @@
+/**
+ * What an experiment is, and what it is given to work with.
+ *
+ * @module
+ */
+import type { LoadedModel } from "../model/load.ts";
+import type { Evaluation, EvaluationSet } from "../model/evaluation.ts";
+import type { WorkerPool } from "../model/worker_pool.ts";
+import type { Findings } from "./result.ts";
+
+/** One claim of the paper and the code that measures it. */
+export interface Experiment {
+  readonly id: string;
+  readonly title: string;
+  /** The paper's claim, in one sentence. */
+  readonly claim: string;
+  /** Whether its numbers are timings, which mean nothing on a software adapter. */
+  readonly needsGpu: boolean;
+  run(context: ExperimentContext): Promise<Findings>;
+}
+
+/** A model's evaluation set and the evaluation of the unquantized model on it. */
+export interface Baseline {
+  readonly set: EvaluationSet;
+  readonly reference: Evaluation;
+}
+
+/** What experiments share during a run; everything is made when it is first asked for. */
+export interface ExperimentContext {
+  /** Fewer rows and less text, for a first look and for CI. */
+  readonly quick: boolean;
+  readonly seed: number;
+  readonly pool: WorkerPool;
+  model(): Promise<LoadedModel>;
+  /** Evaluates the unquantized model once; the workers keep its predictions for comparison. */
+  baseline(): Promise<Baseline>;
+  /** Tells the person who waits: share of the experiment done, 0..1, and what is being done. */
+  progress(share: number, step: string): void;
+}

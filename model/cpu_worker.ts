@@ -1,0 +1,69 @@
+/**
+ * What a CPU worker can do. It keeps one model and, for KL divergence, the reference's log-probabilities of the
+ * windows that it is given (worker_pool.ts gives it the same ones every time).
+ *
+ * @module
+ */
+import type { Model } from "./llama.ts";
+import { createMatmulSimd } from "./matmul_simd.ts";
+import { type ChoiceItem, scoreChoices, scoreWindow, type WindowScore } from "./score.ts";
+import type { TaskMessage, TaskReply } from "./worker_pool.ts";
+
+/** A window to score. */
+export interface WindowTask {
+  readonly index: number;
+  readonly tokens: Uint32Array;
+  /** Whether to keep this window's log-probabilities as the reference, compare with them, or neither. */
+  readonly reference: "keep" | "compare" | "none";
+}
+
+const matmulReady = createMatmulSimd();
+let model: Model | undefined;
+const references = new Map<number, Float32Array>();
+
+function loaded(): Model {
+  if (!model) throw new TypeError("worker has no model, must be given one first");
+  return model;
+}
+
+const tasks = {
+  /** Takes the model that later tasks use. */
+  setModel(next: Model): void {
+    model = next;
+  },
+
+  /** Scores a window. */
+  async scoreWindow({ index, tokens, reference }: WindowTask): Promise<WindowScore> {
+    const current = loaded();
+    const matmul = await matmulReady;
+    if (reference === "keep") {
+      const keep = new Float32Array((tokens.length - 1) * current.config.vocabulary);
+      references.set(index, keep);
+      return scoreWindow(current, tokens, matmul, { keep });
+    }
+    const known = reference === "compare" ? references.get(index) : undefined;
+    return scoreWindow(current, tokens, matmul, known ? { reference: known } : {});
+  },
+
+  /** Scores multiple-choice items. */
+  async scoreChoices(items: readonly ChoiceItem[]): Promise<number[][]> {
+    return scoreChoices(loaded(), items, await matmulReady);
+  },
+};
+
+/** The tasks of a CPU worker, by name. */
+export type CpuTasks = typeof tasks;
+
+// The compiler takes this file for a page's; here globalThis is a worker's scope.
+const scope = globalThis as unknown as Worker;
+
+scope.onmessage = async ({ data: { id, name, payload } }: MessageEvent<TaskMessage>) => {
+  let reply: TaskReply;
+  try {
+    reply = { id, result: await (tasks[name] as (payload: unknown) => unknown)(payload) };
+  } catch (error) {
+    const { name, message } = error as Error;
+    reply = { id, error: { name, message } };
+  }
+  scope.postMessage(reply);
+};
