@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { addBits, type BitTerms, bitsPerWeight, NO_BITS, packedBits, totalBits } from "../quant/bits.ts";
+import { addBits, bitsPerWeight, type BitTerms, NO_BITS, packedBits, totalBits } from "../quant/bits.ts";
 import { PAPER_LAYOUT, stripBits } from "../quant/strip_layout.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
@@ -40,9 +40,9 @@ export const bits: Experiment = {
   async run(context) {
     const shapes = [...MODEL_SHAPES, await loadedShape(context)];
     const rows = shapes.flatMap((shape) => LAYOUTS.map(([layout, bits]) => describe(shape, layout, bits)));
-    const measured = Math.max(...rows.flatMap(({ layout, bits_per_weight: bits }) =>
-      layout === "twobit" ? [Number(bits)] : []
-    ));
+    const measured = Math.max(
+      ...rows.flatMap(({ layout, bits_per_weight: bits }) => layout === "twobit" ? [Number(bits)] : []),
+    );
     return {
       settings: {
         "shapes": "config.json of each model on the Hugging Face hub (model/shapes.ts names them)",

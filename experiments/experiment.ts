@@ -5,6 +5,7 @@
  */
 import type { LoadedModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluation.ts";
+import type { Windows } from "../model/windows.ts";
 import type { WorkerPool } from "../model/worker_pool.ts";
 import type { Findings } from "./result.ts";
 
@@ -23,6 +24,8 @@ export interface Experiment {
 export interface Baseline {
   readonly set: EvaluationSet;
   readonly reference: Evaluation;
+  /** Windows of text that is not evaluated. */
+  readonly calibration: Windows;
 }
 
 /** What experiments share during a run; everything is made when it is first asked for. */

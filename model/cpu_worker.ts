@@ -4,7 +4,10 @@
  *
  * @module
  */
-import type { Model } from "./llama.ts";
+import type { Feedback } from "../quant/error_feedback.ts";
+import { quantizeMatrix, type Quantizer, type StoredTensor } from "../quant/quantize.ts";
+import { calibrateStage, type CalibrationPart, finishLayer } from "./calibration.ts";
+import type { Linear, Model } from "./llama.ts";
 import { createMatmulSimd } from "./matmul_simd.ts";
 import { type ChoiceItem, scoreChoices, scoreWindow, type WindowScore } from "./score.ts";
 import type { TaskMessage, TaskReply } from "./worker_pool.ts";
@@ -15,6 +18,13 @@ export interface WindowTask {
   readonly tokens: Uint32Array;
   /** Whether to keep this window's log-probabilities as the reference, compare with them, or neither. */
   readonly reference: "keep" | "compare" | "none";
+}
+
+/** A matrix to quantize. */
+export interface QuantizeTask {
+  readonly linear: Linear;
+  readonly quantizer: Quantizer;
+  readonly feedback?: Feedback;
 }
 
 const matmulReady = createMatmulSimd();
@@ -48,6 +58,21 @@ const tasks = {
   /** Scores multiple-choice items. */
   async scoreChoices(items: readonly ChoiceItem[]): Promise<number[][]> {
     return scoreChoices(loaded(), items, await matmulReady);
+  },
+
+  /** Computes the inputs of a calibration stage and their sum of x xᵀ. */
+  async calibrateStage(part: CalibrationPart): Promise<Float32Array> {
+    return calibrateStage(part, await matmulReady);
+  },
+
+  /** Takes calibration windows to the end of a layer. */
+  async finishLayer(part: CalibrationPart): Promise<void> {
+    finishLayer(part, await matmulReady);
+  },
+
+  /** Quantizes a matrix. */
+  quantize({ linear: { weights, rows, channels }, quantizer, feedback }: QuantizeTask): StoredTensor {
+    return quantizeMatrix(weights, rows, channels, quantizer, feedback);
   },
 };
 

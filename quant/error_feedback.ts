@@ -18,7 +18,7 @@ export interface Feedback {
   /** [channels]: channels in the order in which they are quantized. */
   readonly order: Uint16Array<ArrayBuffer>;
   /** f64 [channels, channels]: row k, elements i < k: V[i, k] / V[k, k], in quantization order. */
-  readonly coefficients: Float64Array<ArrayBuffer>;
+  readonly coefficients: Float64Array;
   /** What was added to the diagonal, as a share of its mean. */
   readonly damping: number;
 }
