@@ -64,7 +64,7 @@ export async function compareQuantizer(
 ): Promise<{ row: Row; evaluation: Evaluation }> {
   const { model } = await context.model();
   const quantized = await quantizeModel(context.pool, model, {
-    quantizer,
+    quantizerOf: () => quantizer,
     calibration: calibration.windows,
     onProgress: (share, step) => onProgress(share / 2, `${method}: quantizing ${step}`),
   });

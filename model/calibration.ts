@@ -1,13 +1,14 @@
 /**
- * Calibration: the inputs of a layer's matrices on calibration text, and the Hessians of those inputs.
+ * Calibration: the inputs of a layer's matrices on calibration text, and what quantization needs to know of them.
  *
  * The residual stream of all calibration windows lies in shared memory and goes through the model one layer at a time;
- * a layer's matrices are quantized in four stages, each seeing inputs made by what was quantized before it.
+ * a layer's matrices are quantized in four stages, each seeing inputs made by what was quantized before it. Where targets
+ * are corrected, a second stream goes through the unquantized model alongside.
  *
  * @module
  */
-import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "./forward.ts";
 import type { ModelConfig } from "./config.ts";
+import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "./forward.ts";
 import type { Layer, LinearKind } from "./llama.ts";
 import { type MatMul, rowMajor, transpose } from "./matmul.ts";
 
@@ -19,28 +20,69 @@ export const STAGES: readonly (readonly LinearKind[])[] = [
   ["down_proj"],
 ];
 
-/** Some windows of the calibration text on their way through a layer; arrays in shared memory, updated in place. */
-export interface CalibrationPart {
-  readonly config: ModelConfig;
-  /** The layer, its matrices of earlier stages already quantized. */
+/** Calibration windows on their way through one model; arrays in shared memory, updated in place. */
+export interface Stream {
+  /** The layer that they are in. */
   readonly layer: Layer;
-  /** Index of {@linkcode STAGES}. */
-  readonly stage: number;
-  /** Tokens of each window. */
-  readonly lengths: readonly number[];
   /** f32 [tokens, hidden]: the residual stream. */
   readonly hidden: Float32Array;
   /** f32 [tokens, widest input]: the input of the stage's matrices, for the next stage to go on from. */
   readonly input: Float32Array;
 }
 
-/**
- * Computes the input of a stage's matrices and the sum of x xᵀ over it.
- *
- * @returns f32 [channels, channels]
- */
-export function calibrateStage(part: CalibrationPart, matmul: MatMul): Float32Array {
-  const { config, layer, stage, lengths, hidden, input } = part;
+/** Some windows of the calibration text in one stage. */
+export interface CalibrationPart {
+  readonly config: ModelConfig;
+  /** Index of {@linkcode STAGES}. */
+  readonly stage: number;
+  /** Tokens of each window. */
+  readonly lengths: readonly number[];
+  /** Through the model whose earlier matrices are quantized. */
+  readonly quantized: Stream;
+  /** Through the unquantized model. */
+  readonly original?: Stream;
+}
+
+/** Sums over the tokens of a stage's inputs x' (quantized) and x (original). */
+export interface StageSums {
+  /** f32 [channels, channels]: sum of x' x'ᵀ. */
+  readonly gram: Float32Array;
+  /** f32 [channels, channels]: sum of (x - x') x'ᵀ. */
+  readonly drift?: Float32Array;
+  /** f32 [hidden, channels]: sum of r x'ᵀ, r what the residual stream lacks; where the stage writes to it. */
+  readonly lack?: Float32Array;
+}
+
+/** Computes the input of a stage's matrices in both streams, and its sums. */
+export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums {
+  const { config, stage, lengths, quantized, original } = part;
+  const tokens = quantized.hidden.length / config.hidden;
+  const x = stageInput(config, stage, lengths, quantized, matmul);
+  const gram = correlate(x, x, tokens, matmul);
+  if (!original) return { gram };
+  const drift = subtract(stageInput(config, stage, lengths, original, matmul), x);
+  const sums = { gram, drift: correlate(drift, x, tokens, matmul) };
+  const writes = STAGES[stage].some((kind) => kind === "o_proj" || kind === "down_proj");
+  if (!writes) return sums;
+  return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
+}
+
+/** Ends a layer: adds the output of its last matrix to the residual streams. */
+export function finishLayer({ config, quantized, original }: CalibrationPart, matmul: MatMul): void {
+  for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {
+    const { down_proj } = layer.linears;
+    addLinear(hidden, down_proj, input.subarray(0, (hidden.length / config.hidden) * down_proj.channels), matmul);
+  }
+}
+
+/** The input of a stage's matrices, f32 [tokens, channels], also kept for the next stage. */
+function stageInput(
+  config: ModelConfig,
+  stage: number,
+  lengths: readonly number[],
+  { layer, hidden, input }: Stream,
+  matmul: MatMul,
+): Float32Array {
   const tokens = hidden.length / config.hidden;
   const previous = (channels: number) => input.subarray(0, tokens * channels);
   let values: Float32Array;
@@ -59,20 +101,21 @@ export function calibrateStage(part: CalibrationPart, matmul: MatMul): Float32Ar
       values = mlpMix(layer, previous(config.hidden), matmul);
   }
   input.set(values);
-  return gramMatrix(values, tokens, matmul);
+  return values;
 }
 
-/** Ends a layer: adds the output of its last matrix to the residual stream. */
-export function finishLayer({ layer, hidden, input, config }: CalibrationPart, matmul: MatMul): void {
-  const { down_proj } = layer.linears;
-  const tokens = hidden.length / config.hidden;
-  addLinear(hidden, down_proj, input.subarray(0, tokens * down_proj.channels), matmul);
+/** Sum over tokens of a bᵀ: f32 [width of a, width of b]. */
+function correlate(a: Float32Array, b: Float32Array, tokens: number, matmul: MatMul): Float32Array {
+  const [rows, columns] = [a.length / tokens, b.length / tokens];
+  const sum = new Float32Array(rows * columns);
+  matmul(
+    transpose(rowMajor(a, tokens, rows)),
+    transpose(rowMajor(b, tokens, columns)),
+    rowMajor(sum, rows, columns),
+  );
+  return sum;
 }
 
-function gramMatrix(values: Float32Array, tokens: number, matmul: MatMul): Float32Array {
-  const channels = values.length / tokens;
-  const columns = transpose(rowMajor(values, tokens, channels));
-  const gram = new Float32Array(channels * channels);
-  matmul(columns, columns, rowMajor(gram, channels, channels));
-  return gram;
+function subtract(a: Float32Array, b: Float32Array): Float32Array {
+  return a.map((value, i) => value - b[i]);
 }

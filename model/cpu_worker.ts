@@ -5,9 +5,11 @@
  * @module
  */
 import type { Feedback } from "../quant/error_feedback.ts";
+import { TILE_ROWS } from "../quant/format.ts";
 import { quantizeMatrix, type Quantizer, type StoredTensor } from "../quant/quantize.ts";
 import { calibrateStage, type CalibrationPart, finishLayer } from "./calibration.ts";
 import type { Linear, Model } from "./llama.ts";
+import { type MatMul, rowMajor, transpose } from "./matmul.ts";
 import { createMatmulSimd } from "./matmul_simd.ts";
 import { type ChoiceItem, scoreChoices, scoreWindow, type WindowScore } from "./score.ts";
 import type { TaskMessage, TaskReply } from "./worker_pool.ts";
@@ -25,6 +27,11 @@ export interface QuantizeTask {
   readonly linear: Linear;
   readonly quantizer: Quantizer;
   readonly feedback?: Feedback;
+  /** Sums that correct the target: {@linkcode StageSums}. */
+  readonly drift?: Float32Array;
+  readonly lack?: Float32Array;
+  /** The tiles to quantize, first and last + 1. */
+  readonly tiles: readonly [number, number];
 }
 
 const matmulReady = createMatmulSimd();
@@ -61,7 +68,7 @@ const tasks = {
   },
 
   /** Computes the inputs of a calibration stage and their sum of x xᵀ. */
-  async calibrateStage(part: CalibrationPart): Promise<Float32Array> {
+  async calibrateStage(part: CalibrationPart): Promise<StageSums> {
     return calibrateStage(part, await matmulReady);
   },
 
@@ -70,11 +77,30 @@ const tasks = {
     finishLayer(part, await matmulReady);
   },
 
-  /** Quantizes a matrix. */
-  quantize({ linear: { weights, rows, channels }, quantizer, feedback }: QuantizeTask): StoredTensor {
-    return quantizeMatrix(weights, rows, channels, quantizer, feedback);
+  /** Quantizes tiles of a matrix. */
+  async quantize(task: QuantizeTask): Promise<StoredTensor> {
+    const { linear: { weights, rows, channels }, quantizer, feedback, tiles } = task;
+    if (!feedback) return quantizeMatrix(weights, rows, channels, quantizer, undefined, tiles);
+    const correlation = task.drift && correlationOf(task, await matmulReady);
+    const input = { feedback, ...(correlation && { correlation }) };
+    return quantizeMatrix(weights, rows, channels, quantizer, input, tiles);
   },
 };
+
+/** w sum of (x - x') x'ᵀ + sum of r x'ᵀ for the rows of some tiles (quant/target.ts). */
+function correlationOf({ linear, drift, lack, tiles }: QuantizeTask, matmul: MatMul): Float32Array {
+  const { weights, rows, channels } = linear;
+  const first = tiles[0] * TILE_ROWS;
+  const count = Math.min(rows, tiles[1] * TILE_ROWS) - first;
+  const correlation = new Float32Array(count * channels);
+  matmul(
+    rowMajor(weights, count, channels, first * channels),
+    transpose(rowMajor(drift!, channels, channels)),
+    rowMajor(correlation, count, channels),
+  );
+  if (lack) { for (let i = 0; i < correlation.length; i++) correlation[i] += lack[first * channels + i]; }
+  return correlation;
+}
 
 /** The tasks of a CPU worker, by name. */
 export type CpuTasks = typeof tasks;

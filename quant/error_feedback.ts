@@ -8,6 +8,7 @@
  * @module
  */
 import { choleskyUpper } from "./cholesky.ts";
+import { GROUP_CHANNELS } from "./format.ts";
 import { type Grid, nearestCode } from "./grid.ts";
 
 /** What error feedback needs of a Hessian; shared by all matrices that have the same input. */
@@ -17,18 +18,22 @@ export interface Feedback {
   readonly diagonal: Float64Array<ArrayBuffer>;
   /** [channels]: channels in the order in which they are quantized. */
   readonly order: Uint16Array<ArrayBuffer>;
-  /** f64 [channels, channels]: row k, elements i < k: V[i, k] / V[k, k], in quantization order. */
+  /** f64 [channels, channels]: row k holds V[i, k] / V[k, k] for i < k and V[k, k] itself at k, in quantization order. */
   readonly coefficients: Float64Array;
-  /** What was added to the diagonal, as a share of its mean. */
-  readonly damping: number;
+  /** What was added to the diagonal. */
+  readonly added: number;
 }
 
 /** How feedback is prepared. */
 export interface FeedbackSettings {
   /** Added to the Hessian's diagonal, as a share of its mean; tripled until the factorization succeeds. */
   readonly damping: number;
-  /** Whether the channels with the largest Hessian diagonal are quantized first. Groups stay where they are. */
-  readonly actOrder: boolean;
+  /**
+   * Which channels are quantized first: those with the largest Hessian diagonal (`channels`), the groups of 16
+   * with the largest sum of it, each in its natural order (`groups`), or all from the left (`natural`).
+   * Groups stay where they are in all three, so the layout doesn't change.
+   */
+  readonly order: "channels" | "groups" | "natural";
 }
 
 /** Factorizations that are tried before the Hessian is given up. */
@@ -47,8 +52,7 @@ export function prepareFeedback(hessian: Float64Array, settings: FeedbackSetting
   const bad = hessian.findIndex((value) => !Number.isFinite(value));
   if (bad >= 0) throw new RangeError(`Hessian holds ${hessian[bad]} at element ${bad}, must be finite`);
   const diagonal = Float64Array.from({ length: channels }, (_, i) => hessian[i * channels + i]);
-  const order = Uint16Array.from({ length: channels }, (_, i) => i);
-  if (settings.actOrder) order.sort((a, b) => diagonal[b] - diagonal[a] || a - b);
+  const order = orderChannels(diagonal, settings.order);
   const meanDiagonal = diagonal.reduce((sum, value) => sum + value, 0) / channels;
   for (let attempt = 0, damping = settings.damping; attempt < TRIES; attempt++, damping *= 3) {
     const damped = orderAndDamp(hessian, order, damping * meanDiagonal);
@@ -58,13 +62,25 @@ export function prepareFeedback(hessian: Float64Array, settings: FeedbackSetting
       const pivot = coefficients[k * channels + k];
       for (let i = 0; i < k; i++) coefficients[k * channels + i] /= pivot;
     }
-    return { channels, diagonal, order, coefficients, damping };
+    return { channels, diagonal, order, coefficients, added: damping * meanDiagonal };
   }
   throw new RangeError(
     `Hessian of ${channels} channels is not positive definite with damping up to ${
       settings.damping * 3 ** (TRIES - 1)
     } of its mean diagonal`,
   );
+}
+
+function orderChannels(diagonal: Float64Array, order: FeedbackSettings["order"]): Uint16Array<ArrayBuffer> {
+  const channels = Uint16Array.from(diagonal, (_, i) => i);
+  if (order === "natural") return channels;
+  const width = order === "groups" ? GROUP_CHANNELS : 1;
+  const energy = new Float64Array(Math.ceil(diagonal.length / width));
+  diagonal.forEach((value, channel) => energy[Math.floor(channel / width)] += value);
+  return channels.sort((a, b) => {
+    const [groupA, groupB] = [Math.floor(a / width), Math.floor(b / width)];
+    return energy[groupB] - energy[groupA] || a - b;
+  });
 }
 
 function orderAndDamp(hessian: Float64Array, order: Uint16Array, added: number): Float64Array<ArrayBuffer> {
@@ -104,7 +120,7 @@ export function quantizeWithFeedback(weights: Float32Array, grid: Grid, feedback
 }
 
 /** Sum over i < length of a[i] * b[start + i], in four independent sums. */
-function dotRun(a: Float64Array, b: Float64Array, start: number, length: number): number {
+export function dotRun(a: Float64Array, b: Float64Array, start: number, length: number): number {
   let s0 = 0;
   let s1 = 0;
   let s2 = 0;
