@@ -6,7 +6,7 @@
 import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluation.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
 import { loadText } from "../model/text.ts";
-import { cutWindows, joinTokens } from "../model/windows.ts";
+import { sampleWindows } from "../model/windows.ts";
 import { createWorkerPool } from "../model/worker_pool.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 
@@ -51,7 +51,7 @@ async function makeBaseline({ quick, seed, textName }: RunSettings, context: Exp
   const plan = { ...(quick ? QUICK : FULL), seed };
   const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan);
   const text = await loadText("calibration");
-  const calibration = cutWindows(text.name, joinTokens(text, tokenizer, config.bosToken), config.bosToken, {
+  const calibration = sampleWindows(text, tokenizer, config.bosToken, {
     length: Math.min(plan.windowTokens, config.context),
     count: quick ? CALIBRATION_WINDOWS.quick : CALIBRATION_WINDOWS.full,
   });

@@ -7,7 +7,7 @@
 import type { Feedback } from "../quant/error_feedback.ts";
 import { TILE_ROWS } from "../quant/format.ts";
 import { quantizeMatrix, type Quantizer, type StoredTensor } from "../quant/quantize.ts";
-import { calibrateStage, type CalibrationPart, finishLayer } from "./calibration.ts";
+import { calibrateStage, type CalibrationPart, finishLayer, type StageSums } from "./calibration.ts";
 import type { Linear, Model } from "./llama.ts";
 import { type MatMul, rowMajor, transpose } from "./matmul.ts";
 import { createMatmulSimd } from "./matmul_simd.ts";

@@ -67,16 +67,26 @@ function multiplyPiece(
   }
 }
 
-/** Copies rows into depth-major panels; the missing rows of the last panel become zeros. */
+/**
+ * Copies rows into depth-major panels; the missing rows of the last panel become zeros. The loops run along the
+ * view's memory: through the depth of one row, or, for a transposed view, through the rows of one depth.
+ */
 function packPanels(view: MatrixView, floats: Float32Array, offset: number, panel: number): void {
   const { data, rows, columns, rowStride, columnStride } = view;
-  for (let row = 0; row < Math.ceil(rows / panel) * panel; row++) {
-    let to = offset + Math.floor(row / panel) * panel * columns + (row % panel);
-    let from = view.offset + row * rowStride;
-    if (row >= rows) {
-      for (let k = 0; k < columns; k++, to += panel) floats[to] = 0;
+  for (let first = 0; first < rows; first += panel) {
+    const to = offset + first * columns;
+    const from = view.offset + first * rowStride;
+    const count = Math.min(panel, rows - first);
+    if (count < panel) floats.fill(0, to, to + panel * columns);
+    if (rowStride === 1) {
+      for (let k = 0; k < columns; k++) {
+        for (let r = 0; r < count; r++) floats[to + k * panel + r] = data[from + k * columnStride + r];
+      }
     } else {
-      for (let k = 0; k < columns; k++, to += panel, from += columnStride) floats[to] = data[from];
+      for (let r = 0; r < count; r++) {
+        const row = from + r * rowStride;
+        for (let k = 0; k < columns; k++) floats[to + k * panel + r] = data[row + k * columnStride];
+      }
     }
   }
 }

@@ -6,7 +6,7 @@
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** How a text is cut into windows. */
+/** How windows are taken from a text. */
 export interface WindowPlan {
   /** Tokens of a window, the BOS token in front included. */
   readonly length: number;
@@ -56,4 +56,42 @@ export function cutWindows(text: string, tokens: Uint32Array, bosToken: number, 
     return window;
   });
   return { text, windows, textTokens: tokens.length };
+}
+
+/** Characters of an excerpt for each token that is wanted of it; enough for any tokenizer on any text we know. */
+const CHARACTERS_PER_TOKEN = 12;
+
+/**
+ * Takes windows that start at even distances of the text's characters, each within one document, without tokenizing
+ * the rest: for calibration, where the text is long and few windows are needed.
+ *
+ * @throws {RangeError} when no document is long enough for a window
+ */
+export function sampleWindows(text: Text, tokenizer: Tokenizer, bosToken: number, plan: WindowPlan): Windows {
+  const { length, count } = plan;
+  const excerptLength = (length - 1) * CHARACTERS_PER_TOKEN;
+  const documents = text.documents.filter((document) => document.length >= excerptLength);
+  const total = documents.reduce((sum, document) => sum + document.length, 0);
+  if (total === 0) {
+    throw new RangeError(`text ${text.name} has no document of ${excerptLength} characters, must have at least one`);
+  }
+  const windows: Uint32Array<ArrayBuffer>[] = [];
+  let passed = 0;
+  let document = 0;
+  for (let i = 0; i < count; i++) {
+    const wanted = ((i + 0.5) * total) / count;
+    while (passed + documents[document].length <= wanted) passed += documents[document++].length;
+    const start = Math.min(Math.floor(wanted - passed), documents[document].length - excerptLength);
+    const tokens = tokenizer.encode(documents[document].slice(start, start + excerptLength));
+    if (tokens.length < length - 1) {
+      throw new RangeError(
+        `${excerptLength} characters of ${text.name} have ${tokens.length} tokens, must have ${length - 1}`,
+      );
+    }
+    const window = new Uint32Array(length);
+    window[0] = bosToken;
+    window.set(tokens.subarray(0, length - 1), 1);
+    windows.push(window);
+  }
+  return { text: text.name, windows, textTokens: windows.length * (length - 1) };
 }
