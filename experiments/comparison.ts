@@ -3,12 +3,13 @@
  *
  * @module
  */
-import type { Quantizer } from "../quant/quantize.ts";
 import { storedBytes } from "../quant/quantize.ts";
+import type { Calibrator } from "../model/calibrator.ts";
 import { evaluateModel, type Evaluation } from "../model/evaluation.ts";
 import { quantizeModel } from "../model/quantize_model.ts";
 import { pairedDifference } from "../model/statistics.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
+import type { Method } from "./methods.ts";
 import type { Cell, Column, Row } from "./result.ts";
 
 /** Columns of every comparison; keys are a contract (DESIGN.md section 4). */
@@ -54,26 +55,32 @@ export function comparisonRow(
   };
 }
 
+/** A method to compare. */
+export interface MethodCase {
+  readonly name: string;
+  readonly method: Method;
+  /** Needed by methods with error feedback. */
+  readonly calibrator?: Calibrator;
+  readonly onProgress: (share: number, step: string) => void;
+}
+
 /** Quantizes the model, evaluates what was stored, and describes it. */
-export async function compareQuantizer(
+export async function compareMethod(
   context: ExperimentContext,
-  { set, reference, calibration }: Baseline,
-  method: string,
-  quantizer: Quantizer,
-  onProgress: (share: number, step: string) => void,
+  { name, method, calibrator, onProgress }: MethodCase,
 ): Promise<{ row: Row; evaluation: Evaluation }> {
-  const { model } = await context.model();
-  const quantized = await quantizeModel(context.pool, model, {
-    quantizerOf: () => quantizer,
-    calibration: calibration.windows,
-    onProgress: (share, step) => onProgress(share / 2, `${method}: quantizing ${step}`),
+  const { set, reference } = await context.baseline();
+  const quantized = await quantizeModel(context.pool, await context.sharedModel(), {
+    quantizerOf: (_layer, kind) => method(kind),
+    onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
+    ...(calibrator && { calibrator }),
   });
   const evaluation = await evaluateModel(
     context.pool,
     quantized.model,
     set,
     "compared",
-    (share) => onProgress((1 + share) / 2, `${method}: evaluating`),
+    (share) => onProgress((1 + share) / 2, `${name}: evaluating`),
   );
   let bytes = 0;
   let weights = 0;
@@ -81,7 +88,7 @@ export async function compareQuantizer(
     bytes += storedBytes(stored);
     weights += stored.tensor.rows * stored.tensor.channels;
   }
-  return { row: comparisonRow(method, (8 * bytes) / weights, evaluation, reference), evaluation };
+  return { row: comparisonRow(name, (8 * bytes) / weights, evaluation, reference), evaluation };
 }
 
 /** The settings that every comparison states. */

@@ -3,8 +3,11 @@
  *
  * @module
  */
+import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/calibrator.ts";
 import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluation.ts";
+import type { Model } from "../model/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
+import { shareDeep } from "../model/shared.ts";
 import { loadText } from "../model/text.ts";
 import { sampleWindows } from "../model/windows.ts";
 import { createWorkerPool } from "../model/worker_pool.ts";
@@ -33,16 +36,30 @@ export function createContext(
   const { quick, seed, modelName } = settings;
   const pool = createWorkerPool();
   let model: Promise<LoadedModel> | undefined;
+  let sharedModel: Promise<Model> | undefined;
   let baseline: Promise<Baseline> | undefined;
+  let fixedCalibrator: Promise<Calibrator> | undefined;
   const context: ExperimentContext = {
     quick,
     seed,
     pool,
     progress,
     model: () => model ??= loadModel(modelName),
+    sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
     baseline: () => baseline ??= makeBaseline(settings, context),
+    async calibrator(correctTarget) {
+      const { config, embedding } = await context.sharedModel();
+      const { windows } = (await context.baseline()).calibration;
+      return createCalibrator(pool, config, embedding, windows, correctTarget);
+    },
+    fixedCalibrator: () => fixedCalibrator ??= makeFixedCalibrator(context),
   };
   return { ...context, [Symbol.dispose]: () => pool[Symbol.dispose]() };
+}
+
+async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrator> {
+  context.progress(0, "measuring the unquantized model's inputs");
+  return await createFixedCalibrator(await context.calibrator(false), (await context.sharedModel()).layers);
 }
 
 async function makeBaseline({ quick, seed, textName }: RunSettings, context: ExperimentContext): Promise<Baseline> {

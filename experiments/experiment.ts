@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { Calibrator } from "../model/calibrator.ts";
+import type { Model } from "../model/llama.ts";
 import type { LoadedModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluation.ts";
 import type { Windows } from "../model/windows.ts";
@@ -35,8 +37,14 @@ export interface ExperimentContext {
   readonly seed: number;
   readonly pool: WorkerPool;
   model(): Promise<LoadedModel>;
+  /** The model's weights in shared memory. */
+  sharedModel(): Promise<Model>;
   /** Evaluates the unquantized model once; the workers keep its predictions for comparison. */
   baseline(): Promise<Baseline>;
+  /** Puts the calibration text on its way through the model anew; with corrected targets also through the original. */
+  calibrator(correctTarget: boolean): Promise<Calibrator>;
+  /** The sums of the unquantized model, measured once: equal calibration for many settings. */
+  fixedCalibrator(): Promise<Calibrator>;
   /** Tells the person who waits: share of the experiment done, 0..1, and what is being done. */
   progress(share: number, step: string): void;
 }

@@ -7,11 +7,23 @@
 import { removeUnfinished } from "../model/atomic_file.ts";
 import { type Command, helpOf, parseArguments, UsageError } from "./commands/command.ts";
 import { compare } from "./commands/compare.ts";
+import { dequantize } from "./commands/dequantize.ts";
 import { doctor } from "./commands/doctor.ts";
+import { perplexity } from "./commands/perplexity.ts";
+import { quantize } from "./commands/quantize.ts";
 import { render } from "./commands/render.ts";
 import { experiment, reproduce } from "./commands/reproduce.ts";
 
-const COMMANDS: readonly Command[] = [reproduce, experiment, compare, render, doctor];
+const COMMANDS: readonly Command[] = [
+  reproduce,
+  experiment,
+  compare,
+  render,
+  quantize,
+  dequantize,
+  perplexity,
+  doctor,
+];
 
 /** Runs a command and returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -37,6 +49,8 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 if (import.meta.main) {
+  // Vulkan's loader complains on every start where this is unset, though it doesn't need it.
+  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
   Deno.addSignalListener("SIGINT", () => {
     removeUnfinished();
     Deno.exit(130);

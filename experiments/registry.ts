@@ -6,10 +6,12 @@
 import { accuracy } from "./accuracy.ts";
 import { bits } from "./bits.ts";
 import type { Experiment } from "./experiment.ts";
+import { fourBitShare } from "./four_bit_share.ts";
+import { outliers } from "./outliers.ts";
 import { ranges } from "./ranges.ts";
 
 /** Every experiment there is. */
-export const EXPERIMENTS: readonly Experiment[] = [bits, ranges, accuracy];
+export const EXPERIMENTS: readonly Experiment[] = [bits, ranges, accuracy, fourBitShare, outliers];
 
 /** Finds experiments by id. @throws {RangeError} for an unknown id, listing the known ones */
 export function findExperiments(ids: readonly string[]): Experiment[] {

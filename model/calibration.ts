@@ -67,6 +67,13 @@ export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums
   return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
 }
 
+/** Computes the input of a stage's matrices in both streams and no sums, where the stage is quantized already. */
+export function advanceStage({ config, stage, lengths, quantized, original }: CalibrationPart, matmul: MatMul): void {
+  for (const stream of original ? [quantized, original] : [quantized]) {
+    stageInput(config, stage, lengths, stream, matmul);
+  }
+}
+
 /** Ends a layer: adds the output of its last matrix to the residual streams. */
 export function finishLayer({ config, quantized, original }: CalibrationPart, matmul: MatMul): void {
   for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {

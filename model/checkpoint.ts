@@ -21,16 +21,20 @@ import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInf
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
 export interface Checkpoint extends Disposable {
-  readonly directory: string;
+  /** What error messages call it: a directory, or the path of a packed file. */
+  readonly name: string;
   readonly config: ModelConfig;
   /** Whether the checkpoint holds this tensor. */
   has(name: string): boolean;
   /**
-   * Reads a tensor as f32.
+   * Reads a tensor as f32; a packed one is decoded.
    *
    * @throws {SyntaxError} when it is missing, has another shape, or holds NaN or infinity
    */
   read(name: string, shape: readonly number[]): Promise<Float32Array>;
+  /** Reads a text file that belongs to the checkpoint (tokenizer.json, ...); undefined where there is none. */
+  readText(file: string): Promise<string | undefined>;
+  /** The weight files. */
   readonly files: readonly SafetensorsFile[];
 }
 
@@ -39,18 +43,19 @@ export interface Checkpoint extends Disposable {
  *
  * @throws {SyntaxError} when a file is missing or malformed
  */
-export async function openCheckpoint(directory: string): Promise<Checkpoint> {
-  const config = parseConfig(join(directory, "config.json"), await readText(directory, "config.json"));
+export async function openDirectory(directory: string): Promise<Checkpoint> {
+  const readText = (file: string) => readTextIfThere(join(directory, file));
+  const configText = await readText("config.json");
+  if (configText === undefined) {
+    throw new SyntaxError(`${directory} has no config.json, so it is not a model directory`);
+  }
+  const config = parseConfig(join(directory, "config.json"), configText);
   const files: SafetensorsFile[] = [];
   const close = () => files.forEach(({ source }) => source[Symbol.dispose]());
   try {
     const byName = new Map<string, SafetensorsFile>();
     for (const [path, wanted] of await listShards(directory)) {
-      const source = await openFileSource(path);
-      const file = await readSafetensorsHeader(source).catch((error) => {
-        source[Symbol.dispose]();
-        throw error;
-      });
+      const file = await openSafetensors(path);
       files.push(file);
       for (const name of wanted ?? file.tensors.keys()) {
         tensorInfo(file, name);
@@ -58,11 +63,16 @@ export async function openCheckpoint(directory: string): Promise<Checkpoint> {
       }
     }
     return {
-      directory,
+      name: directory,
       config,
       files,
       has: (name) => byName.has(name),
-      read: (name, shape) => readTensor(directory, byName.get(name), name, shape),
+      read(name, shape) {
+        const file = byName.get(name);
+        if (!file) return Promise.reject(new SyntaxError(`${directory}: no tensor ${name}`));
+        return readWeights(file, name, shape);
+      },
+      readText,
       [Symbol.dispose]: close,
     };
   } catch (error) {
@@ -71,15 +81,25 @@ export async function openCheckpoint(directory: string): Promise<Checkpoint> {
   }
 }
 
-async function readText(directory: string, file: string): Promise<string> {
+/** Opens a safetensors file and reads its header; dispose its source to close it. @throws {SyntaxError} */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const source = await openFileSource(path);
   try {
-    return await Deno.readTextFile(join(directory, file));
+    return await readSafetensorsHeader(source);
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new SyntaxError(`${directory} has no ${file}, so it is not a model directory`);
+    source[Symbol.dispose]();
+    throw error;
   }
 }
 
+async function readTextIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
 /** Paths of the weight files, each with the tensors to take from it (all where there is no index). */
 async function listShards(directory: string): Promise<Map<string, string[] | undefined>> {
   const single = join(directory, "model.safetensors");
@@ -101,13 +121,16 @@ async function listShards(directory: string): Promise<Map<string, string[] | und
   return shards;
 }
 
-async function readTensor(
-  directory: string,
-  file: SafetensorsFile | undefined,
+/**
+ * Reads a weight tensor of a file as f32.
+ *
+ * @throws {SyntaxError} when it has another shape, or holds NaN or infinity
+ */
+export async function readWeights(
+  file: SafetensorsFile,
   name: string,
   shape: readonly number[],
 ): Promise<Float32Array> {
-  if (!file) throw new SyntaxError(`${directory}: no tensor ${name}`);
   const info = tensorInfo(file, name);
   if (info.shape.join() !== shape.join()) {
     throw new SyntaxError(

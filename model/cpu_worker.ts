@@ -7,7 +7,7 @@
 import type { Feedback } from "../quant/error_feedback.ts";
 import { TILE_ROWS } from "../quant/format.ts";
 import { quantizeMatrix, type Quantizer, type StoredTensor } from "../quant/quantize.ts";
-import { calibrateStage, type CalibrationPart, finishLayer, type StageSums } from "./calibration.ts";
+import { advanceStage, calibrateStage, type CalibrationPart, finishLayer, type StageSums } from "./calibration.ts";
 import type { Linear, Model } from "./llama.ts";
 import { type MatMul, rowMajor, transpose } from "./matmul.ts";
 import { createMatmulSimd } from "./matmul_simd.ts";
@@ -70,6 +70,11 @@ const tasks = {
   /** Computes the inputs of a calibration stage and their sum of x xᵀ. */
   async calibrateStage(part: CalibrationPart): Promise<StageSums> {
     return calibrateStage(part, await matmulReady);
+  },
+
+  /** Computes the inputs of a calibration stage only. */
+  async advanceStage(part: CalibrationPart): Promise<void> {
+    advanceStage(part, await matmulReady);
   },
 
   /** Takes calibration windows to the end of a layer. */

@@ -7,7 +7,7 @@ import { createRandom } from "../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Model } from "./llama.ts";
-import { shareModel } from "./shared.ts";
+import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate, mean } from "./statistics.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -91,7 +91,7 @@ export async function evaluateModel(
   role: Role,
   onProgress: (share: number) => void = () => {},
 ): Promise<Evaluation> {
-  await pool.broadcast("setModel", shareModel(model));
+  await pool.broadcast("setModel", shareDeep(model));
   const { windows } = set.windows;
   const items = set.choices?.items ?? [];
   const batches = Array.from(

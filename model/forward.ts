@@ -36,7 +36,7 @@ export interface ForwardResult {
 export function forward(model: Model, segments: readonly Segment[], matmul: MatMul): ForwardResult {
   const { config, layers } = model;
   const cache: KeyValues[][] = segments.map(() => []);
-  const hidden = embed(model, segments);
+  const hidden = embedTokens(config, model.embedding, segments);
   for (const [index, layer] of layers.entries()) {
     const normed = attentionInput(config, layer, hidden);
     const prefixes = segments.map(({ prefix }) => prefix?.[index]);
@@ -54,8 +54,11 @@ export function segmentLengths(segments: readonly Segment[]): number[] {
 }
 
 /** Residual stream before the first layer: f32 [tokens, hidden]. @throws {RangeError} */
-export function embed({ config, embedding }: Model, segments: readonly Segment[]): Float32Array {
-  const { hidden, vocabulary, context } = config;
+export function embedTokens(
+  { hidden, vocabulary, context }: ModelConfig,
+  embedding: Float32Array,
+  segments: readonly Segment[],
+): Float32Array {
   const total = segmentLengths(segments).reduce((sum, length) => sum + length, 0);
   const stream = new Float32Array(total * hidden);
   let at = 0;

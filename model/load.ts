@@ -1,51 +1,62 @@
 /**
- * Loading a model by name: the embedded checkpoint or a directory.
+ * Loading a model by name: the embedded checkpoint, a directory or a packed file.
  *
  * @module
  */
 import { createHash } from "node:crypto";
-import { openCheckpoint, readModel } from "./checkpoint.ts";
+import { type Checkpoint, openDirectory, readModel } from "./checkpoint.ts";
+import { openPacked } from "./packed_checkpoint.ts";
 import type { Model } from "./llama.ts";
 import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
 
 /** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {
   readonly name: string;
-  readonly directory: string;
   readonly model: Model;
   readonly tokenizer: Tokenizer;
   /** sha256 of the weight files, one after the other, in hexadecimal. */
   readonly sha256: string;
 }
 
-/** Directory of a model by name: `tiny` is the embedded checkpoint, anything else a path. */
-export function modelDirectory(name: string): string {
+/** Path of a model by name: `tiny` is the embedded checkpoint, anything else a path. */
+export function modelPath(name: string): string {
   return name === "tiny" ? new URL("./tiny", import.meta.url).pathname : name;
 }
 
 /**
- * Loads a model into memory as f32.
+ * Opens a model: a checkpoint directory or a packed file.
  *
- * @throws {SyntaxError} when the directory isn't a supported checkpoint, or its tokenizer has tokens that the model lacks
+ * @throws {SyntaxError} when it is neither
  */
-export async function loadModel(name: string): Promise<LoadedModel> {
-  const directory = modelDirectory(name);
-  using checkpoint = await openCheckpoint(directory);
-  const tokenizer = await readTokenizer(directory);
+export async function openModel(name: string): Promise<Checkpoint> {
+  const path = modelPath(name);
+  const info = await Deno.stat(path).catch(() => undefined);
+  if (!info) throw new SyntaxError(`model ${path} does not exist, must be tiny, a directory or a packed file`);
+  return info.isDirectory ? await openDirectory(path) : await openPacked(path);
+}
+
+/** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
+export async function readFittingTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
+  const tokenizer = await readTokenizer(checkpoint);
   const { vocabulary } = checkpoint.config;
   if (tokenizer.vocabulary > vocabulary) {
     throw new SyntaxError(
-      `${directory}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
+      `${checkpoint.name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
     );
   }
-  const model = await readModel(checkpoint);
-  return {
-    name,
-    directory,
-    model,
-    tokenizer,
-    sha256: await hashFiles(checkpoint.files.map(({ source }) => source.name)),
-  };
+  return tokenizer;
+}
+
+/** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */
+export async function loadModel(name: string): Promise<LoadedModel> {
+  using checkpoint = await openModel(name);
+  const tokenizer = await readFittingTokenizer(checkpoint);
+  return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
+}
+
+/** sha256 of the weight files, one after the other, in hexadecimal. */
+export function hashWeights({ files }: Checkpoint): Promise<string> {
+  return hashFiles(files.map(({ source }) => source.name));
 }
 
 async function hashFiles(paths: readonly string[]): Promise<string> {

@@ -1,5 +1,5 @@
 /**
- * Quantizing a model layer by layer.
+ * Quantizing a model layer by layer; one layer is in memory at a time.
  *
  * @module
  */
@@ -11,66 +11,70 @@ import {
   type Quantizer,
   type StoredTensor,
 } from "../quant/quantize.ts";
-import { type CalibrationPart, STAGES, type StageSums } from "./calibration.ts";
-import { embed } from "./forward.ts";
+import { STAGES } from "./calibration.ts";
+import type { Calibrator, TotalSums } from "./calibrator.ts";
+import type { ModelConfig } from "./config.ts";
+import type { QuantizeTask } from "./cpu_worker.ts";
 import { type Layer, type LinearKind, linearName, type Model } from "./llama.ts";
-import { shareArray, shareModel } from "./shared.ts";
+import { shareArray, shareDeep } from "./shared.ts";
 import type { WorkerPool } from "./worker_pool.ts";
-
-/** Windows that are calibrated together; fixed, so that sums don't depend on the number of workers. */
-const PART_WINDOWS = 4;
 
 /** Tiles of a matrix that one task quantizes: 128 rows. */
 const PART_TILES = 8;
 
-/** A quantized model. */
-export interface QuantizedModel {
-  /** The model with decoded weights. */
-  readonly model: Model;
-  /** Stored tensors by name ({@linkcode linearName}). */
-  readonly tensors: ReadonlyMap<string, StoredTensor>;
+/** Where the layers of a model come from. */
+export interface LayerSource {
+  readonly config: ModelConfig;
+  readLayer(index: number): Promise<Layer>;
 }
 
-/** What quantizing a model is given besides the model. */
-export interface QuantizeOptions {
-  /** The quantizer of each kind of matrix. */
-  readonly quantizerOf: (kind: LinearKind) => Quantizer;
-  /** Calibration windows; needed by quantizers with error feedback. */
-  readonly calibration: readonly Uint32Array[];
+/** Stored matrices of a layer; a kind that is left out stays as it is. */
+export type StoredLayer = ReadonlyMap<LinearKind, StoredTensor>;
+
+/** How a model is quantized. */
+export interface QuantizePlan {
+  /** The quantizer of a matrix; undefined leaves it as it is. */
+  readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
+  /** The calibration text on its way through the model; needed by quantizers with error feedback. */
+  readonly calibrator?: Calibrator;
   readonly onProgress?: (share: number, step: string) => void;
+  /** Takes a finished layer. */
+  readonly onLayer: (index: number, stored: StoredLayer, decoded: Layer) => Promise<void>;
+  /** Returns a layer that an earlier run finished. */
+  readonly finishedLayer?: (index: number) => Promise<StoredLayer | undefined>;
 }
 
 /**
- * Quantizes every linear layer of a model. With error feedback, the Hessian of a layer's inputs is measured on the
- * calibration text with all earlier layers already quantized.
+ * Quantizes the linear layers of a model. With error feedback, a matrix is quantized for the inputs that its calibrator
+ * measures with everything before it already quantized.
  *
- * @throws {RangeError} when a quantizer with error feedback gets no calibration text
+ * @throws {TypeError} when a quantizer with error feedback gets no calibrator
  */
-export async function quantizeModel(
-  pool: WorkerPool,
-  original: Model,
-  { quantizerOf, calibration, onProgress = () => {} }: QuantizeOptions,
-): Promise<QuantizedModel> {
-  const model = shareModel(original);
-  const quantizers = STAGES.flat().map(quantizerOf);
-  const calibrator = quantizers.some(({ feedback }) => feedback)
-    ? startCalibration(pool, model, calibration, quantizers.some(({ correctTarget }) => correctTarget))
-    : undefined;
-  const tensors = new Map<string, StoredTensor>();
-  const layers: Layer[] = [];
-  for (const [index, originalLayer] of model.layers.entries()) {
-    let layer = originalLayer;
-    for (const [stage, kinds] of STAGES.entries()) {
-      onProgress((index + stage / STAGES.length) / model.layers.length, linearName(index, kinds[0]));
-      const sums = await calibrator?.sumStage(layer, originalLayer, stage);
-      const stored = await quantizeStage(pool, originalLayer, kinds, quantizerOf, sums);
-      kinds.forEach((kind, i) => tensors.set(linearName(index, kind), stored[i]));
-      layer = withWeights(layer, kinds, stored);
+export async function quantizeLayers(pool: WorkerPool, source: LayerSource, plan: QuantizePlan): Promise<void> {
+  const { config } = source;
+  const { calibrator, onProgress = () => {} } = plan;
+  for (let index = 0; index < config.layers; index++) {
+    const original = shareDeep(await source.readLayer(index));
+    const finished = await plan.finishedLayer?.(index);
+    if (finished) {
+      onProgress((index + 1) / config.layers, `layer ${index} was finished before`);
+      const quantized = decodeLayer(original, finished);
+      await calibrator?.skipLayer({ index, original, quantized });
+      await plan.onLayer(index, finished, quantized);
+      continue;
     }
-    await calibrator?.finishLayer(layer, originalLayer);
-    layers.push(layer);
+    const stored = new Map<LinearKind, StoredTensor>();
+    let quantized = original;
+    for (const [stage, kinds] of STAGES.entries()) {
+      onProgress((index + stage / STAGES.length) / config.layers, linearName(index, kinds[0]));
+      const sums = await calibrator?.sumStage({ index, original, quantized }, stage);
+      const done = await quantizeStage(pool, original, kinds, (kind) => plan.quantizerOf(index, kind), sums);
+      for (const [kind, tensor] of done) stored.set(kind, tensor);
+      quantized = decodeLayer(quantized, done);
+    }
+    await calibrator?.finishLayer({ index, original, quantized });
+    await plan.onLayer(index, stored, quantized);
   }
-  return { model: { ...model, layers }, tensors };
 }
 
 /** Quantizes the matrices of a stage, in parts that the workers share. */
@@ -78,43 +82,37 @@ async function quantizeStage(
   pool: WorkerPool,
   { linears }: Layer,
   kinds: readonly LinearKind[],
-  quantizerOf: QuantizeOptions["quantizerOf"],
+  quantizerOf: (kind: LinearKind) => Quantizer | undefined,
   sums: TotalSums | undefined,
-): Promise<StoredTensor[]> {
+): Promise<StoredLayer> {
   const feedbacks = new Map<string, Feedback>();
   const tasks = kinds.flatMap((kind) => {
     const quantizer = quantizerOf(kind);
-    const { feedback: settings, correctTarget } = quantizer;
-    if (!settings || !sums) return partsOf(kind, { linear: linears[kind], quantizer });
-    const key = JSON.stringify(settings);
-    const feedback = feedbacks.get(key) ?? shareFeedback(prepareFeedback(sums.gram, settings));
-    feedbacks.set(key, feedback);
-    const { drift, lack } = sums;
-    return partsOf(kind, {
-      linear: linears[kind],
-      quantizer,
-      feedback,
-      ...(correctTarget && drift && { drift }),
-      ...(correctTarget && lack && { lack }),
-    });
+    if (!quantizer) return [];
+    const task = { linear: linears[kind], quantizer, ...inputOf(quantizer, sums, feedbacks) };
+    return independentParts(task.linear.rows, quantizer, PART_TILES).map((tiles) => ({
+      kind,
+      task: { ...task, tiles },
+    }));
   });
   const parts = await pool.map("quantize", tasks.map(({ task }) => task));
-  return kinds.map((kind) => joinStored(parts.filter((_, i) => tasks[i].kind === kind)));
+  const quantized = kinds.filter((kind) => tasks.some((task) => task.kind === kind));
+  return new Map(quantized.map((kind) => [kind, joinStored(parts.filter((_, i) => tasks[i].kind === kind))]));
 }
 
-type QuantizePayload = Parameters<import("./cpu_worker.ts").CpuTasks["quantize"]>[0];
-
-function partsOf(kind: LinearKind, task: Omit<QuantizePayload, "tiles">) {
-  const parts = independentParts(task.linear.rows, task.quantizer, PART_TILES);
-  return parts.map((tiles) => ({ kind, task: { ...task, tiles } }));
-}
-
-function withWeights(layer: Layer, kinds: readonly LinearKind[], stored: readonly StoredTensor[]): Layer {
-  const linears = { ...layer.linears };
-  kinds.forEach((kind, i) => {
-    linears[kind] = { ...linears[kind], weights: shareArray(dequantizeStored(stored[i])) };
-  });
-  return { ...layer, linears };
+/** What a quantizer needs to know of its input; feedback with the same settings is prepared once a stage. */
+function inputOf(
+  { feedback: settings, correctTarget }: Quantizer,
+  sums: TotalSums | undefined,
+  feedbacks: Map<string, Feedback>,
+): Pick<QuantizeTask, "feedback" | "drift" | "lack"> {
+  if (!settings) return {};
+  if (!sums) throw new TypeError("the quantizer has error feedback but there is no calibrator");
+  const key = JSON.stringify(settings);
+  const feedback = feedbacks.get(key) ?? shareFeedback(prepareFeedback(sums.gram, settings));
+  feedbacks.set(key, feedback);
+  if (!correctTarget || !sums.drift) return { feedback };
+  return { feedback, drift: sums.drift, ...(sums.lack && { lack: sums.lack }) };
 }
 
 function shareFeedback(feedback: Feedback): Feedback {
@@ -123,53 +121,39 @@ function shareFeedback(feedback: Feedback): Feedback {
   return { ...feedback, coefficients: shared };
 }
 
-/** Sums of a stage over all calibration text; f64 where they are factored, else in shared memory for the workers. */
-interface TotalSums {
-  readonly gram: Float64Array;
-  readonly drift: Float32Array | undefined;
-  readonly lack: Float32Array | undefined;
+/** A layer with some matrices replaced by their decoded ones. */
+function decodeLayer(layer: Layer, stored: StoredLayer): Layer {
+  const linears = { ...layer.linears };
+  for (const [kind, tensor] of stored) {
+    linears[kind] = { ...linears[kind], weights: shareArray(dequantizeStored(tensor)) };
+  }
+  return { ...layer, linears };
 }
 
-/** Puts the calibration windows on their way through the model. */
-function startCalibration(pool: WorkerPool, model: Model, windows: readonly Uint32Array[], withOriginal: boolean) {
-  if (windows.length === 0) throw new RangeError("calibration has 0 windows, must have at least 1");
-  const { config } = model;
-  const widest = Math.max(config.hidden, config.intermediate, config.heads * config.headSize);
-  const parts = Array.from({ length: Math.ceil(windows.length / PART_WINDOWS) }, (_, i) => {
-    const mine = windows.slice(i * PART_WINDOWS, (i + 1) * PART_WINDOWS);
-    const lengths = mine.map(({ length }) => length);
-    const tokens = lengths.reduce((sum, length) => sum + length, 0);
-    const stream = () => ({
-      hidden: shareArray(embed(model, mine.map((tokens) => ({ tokens })))),
-      input: new Float32Array(new SharedArrayBuffer(tokens * widest * 4)),
-    });
-    return { lengths, quantized: stream(), ...(withOriginal && { original: stream() }) };
+/** A quantized model in memory. */
+export interface QuantizedModel {
+  /** The model with decoded weights. */
+  readonly model: Model;
+  /** Stored tensors by name ({@linkcode linearName}). */
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+}
+
+/** Quantizes a model that is in memory. */
+export async function quantizeModel(
+  pool: WorkerPool,
+  model: Model,
+  plan: Pick<QuantizePlan, "quantizerOf" | "calibrator" | "onProgress">,
+): Promise<QuantizedModel> {
+  const tensors = new Map<string, StoredTensor>();
+  const layers: Layer[] = [];
+  const source = { ...model, readLayer: (index: number) => Promise.resolve(model.layers[index]) };
+  await quantizeLayers(pool, source, {
+    ...plan,
+    onLayer(index, stored, decoded) {
+      for (const [kind, tensor] of stored) tensors.set(linearName(index, kind), tensor);
+      layers.push(decoded);
+      return Promise.resolve();
+    },
   });
-  const payloads = (layer: Layer, originalLayer: Layer, stage: number): CalibrationPart[] =>
-    parts.map(({ lengths, quantized, original }) => ({
-      config,
-      stage,
-      lengths,
-      quantized: { ...quantized, layer },
-      ...(original && { original: { ...original, layer: originalLayer } }),
-    }));
-  return {
-    async sumStage(layer: Layer, originalLayer: Layer, stage: number): Promise<TotalSums> {
-      const sums = await pool.map("calibrateStage", payloads(layer, originalLayer, stage));
-      const total = (key: keyof StageSums) => addUp(sums.flatMap((sum) => sum[key] ?? []));
-      const shared = (sum: Float64Array | undefined) => sum && shareArray(Float32Array.from(sum));
-      return { gram: total("gram")!, drift: shared(total("drift")), lack: shared(total("lack")) };
-    },
-    /** Takes the residual streams to the next layer. */
-    async finishLayer(layer: Layer, originalLayer: Layer): Promise<void> {
-      await pool.map("finishLayer", payloads(layer, originalLayer, STAGES.length));
-    },
-  };
-}
-
-function addUp(arrays: readonly Float32Array[]): Float64Array | undefined {
-  if (arrays.length === 0) return undefined;
-  const total = new Float64Array(arrays[0].length);
-  for (const array of arrays) for (let i = 0; i < total.length; i++) total[i] += array[i];
-  return total;
+  return { model: { ...model, layers }, tensors };
 }

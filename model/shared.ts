@@ -3,8 +3,6 @@
  *
  * @module
  */
-import type { Model } from "./llama.ts";
-
 /** Copies an array into shared memory, unless it lies there already. */
 export function shareArray(array: Float32Array): Float32Array {
   if (array.buffer instanceof SharedArrayBuffer) return array;
@@ -13,8 +11,8 @@ export function shareArray(array: Float32Array): Float32Array {
   return shared;
 }
 
-/** A model whose arrays all lie in shared memory. Arrays that were one (a tied head) stay one. */
-export function shareModel(model: Model): Model {
+/** A copy of a value (a model, a layer) whose f32 arrays all lie in shared memory. Arrays that were one stay one. */
+export function shareDeep<T>(value: T): T {
   const seen = new Map<Float32Array, Float32Array>();
   const share = (value: unknown): unknown => {
     if (value instanceof Float32Array) {
@@ -28,5 +26,5 @@ export function shareModel(model: Model): Model {
     }
     return value;
   };
-  return share(model) as Model;
+  return share(value) as T;
 }

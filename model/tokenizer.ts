@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import type { Checkpoint } from "./checkpoint.ts";
 import { parseJsonObject } from "./json.ts";
 
 /** Tokenizer of a model. */
@@ -18,24 +19,19 @@ export interface Tokenizer {
 }
 
 /**
- * Reads tokenizer.json (and tokenizer_config.json where there is one) of a model directory.
+ * Reads the tokenizer of a checkpoint: tokenizer.json, and tokenizer_config.json where there is one.
  *
  * @throws {SyntaxError} when tokenizer.json is missing or malformed
  */
-export async function readTokenizer(directory: string): Promise<Tokenizer> {
+export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" | "readText">): Promise<Tokenizer> {
   const read = async (file: string) => {
-    const path = join(directory, file);
-    return parseJsonObject(path, await Deno.readTextFile(path)).fields;
+    const text = await readText(file);
+    return text === undefined ? undefined : parseJsonObject(join(name, file), text).fields;
   };
-  const definition = await read("tokenizer.json").catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new SyntaxError(`${directory} has no tokenizer.json`);
-  });
-  const settings = await read("tokenizer_config.json").catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return {};
-    throw error;
-  });
-  const tokenizer = createTokenizer(join(directory, "tokenizer.json"), definition, settings);
+  const definition = await read("tokenizer.json");
+  if (!definition) throw new SyntaxError(`${name} has no tokenizer.json`);
+  const settings = await read("tokenizer_config.json") ?? {};
+  const tokenizer = createTokenizer(join(name, "tokenizer.json"), definition, settings);
   const vocabulary = Math.max(...tokenizer.get_vocab().values()) + 1;
   return {
     encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
