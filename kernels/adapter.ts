@@ -6,10 +6,13 @@
 
 /** A WebGPU adapter as it describes itself. */
 export interface AdapterDescription {
+  /** Description by the driver. */
   readonly name: string;
   /** Whether it runs on the CPU (llvmpipe, SwiftShader): right results, meaningless timings. */
   readonly software: boolean;
+  /** WebGPU features, sorted. */
   readonly features: readonly string[];
+  /** Limits that kernels meet. */
   readonly limits: {
     readonly maxBufferBytes: number;
     readonly maxStorageBindingBytes: number;

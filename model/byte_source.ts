@@ -8,6 +8,7 @@
 export interface ByteSource extends Disposable {
   /** What error messages call it. */
   readonly name: string;
+  /** All bytes. */
   readonly sizeBytes: number;
   /**
    * Reads exactly `length` bytes from `offset`.

@@ -32,6 +32,7 @@ export interface Stream {
 
 /** Some windows of the calibration text in one stage. */
 export interface CalibrationPart {
+  /** Configuration of the model. */
   readonly config: ModelConfig;
   /** Index of {@linkcode STAGES}. */
   readonly stage: number;

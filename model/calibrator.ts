@@ -16,14 +16,19 @@ const PART_WINDOWS = 4;
 
 /** Sums of a stage over all calibration text; f64 where they are factored, else in shared memory for the workers. */
 export interface TotalSums {
+  /** f64 [channels, channels]: the Hessian. */
   readonly gram: Float64Array;
+  /** f32 [channels, channels]: see {@linkcode StageSums}. */
   readonly drift: Float32Array | undefined;
+  /** f32 [hidden, channels]: see {@linkcode StageSums}. */
   readonly lack: Float32Array | undefined;
 }
 
 /** A layer as it is and as it is becoming. */
 export interface LayerPair {
+  /** Index of the layer. */
   readonly index: number;
+  /** The layer as it was. */
   readonly original: Layer;
   /** The same layer, with the matrices of earlier stages quantized. */
   readonly quantized: Layer;

@@ -23,6 +23,7 @@ import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInf
 export interface Checkpoint extends Disposable {
   /** What error messages call it: a directory, or the path of a packed file. */
   readonly name: string;
+  /** Configuration of the model. */
   readonly config: ModelConfig;
   /** Whether the checkpoint holds this tensor. */
   has(name: string): boolean;

@@ -9,14 +9,17 @@ import type { Tokenizer } from "./tokenizer.ts";
 
 /** How items are drawn. */
 export interface ChoicePlan {
+  /** Number of items. */
   readonly items: number;
   /** Tokens of a context, BOS in front included. */
   readonly contextTokens: number;
+  /** Tokens of a continuation. */
   readonly continuationTokens: number;
 }
 
 /** Items with what is needed to judge them. */
 export interface Choices {
+  /** The items. */
   readonly items: readonly ChoiceItem[];
   /** Index of the true continuation of each item. */
   readonly answers: Uint8Array;

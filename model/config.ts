@@ -10,7 +10,9 @@ export const ARCHITECTURES = ["LlamaForCausalLM"] as const;
 
 /** Rotary position embedding: base and, for Llama 3.1 and later, the scaling of low frequencies. */
 export interface Rope {
+  /** Base of the frequencies. */
   readonly theta: number;
+  /** Scaling of Llama 3.1 and later. */
   readonly llama3?: {
     readonly factor: number;
     readonly lowFrequencyFactor: number;
@@ -21,25 +23,33 @@ export interface Rope {
 
 /** Sizes and constants of a model. */
 export interface ModelConfig {
+  /** Name in `config.json`. */
   readonly architecture: typeof ARCHITECTURES[number];
+  /** Tokens of the vocabulary. */
   readonly vocabulary: number;
   /** Width of the residual stream. */
   readonly hidden: number;
   /** Width of the MLP. */
   readonly intermediate: number;
+  /** Transformer layers. */
   readonly layers: number;
   /** Query heads. */
   readonly heads: number;
+  /** Key and value heads; each serves heads / keyValueHeads query heads. */
   readonly keyValueHeads: number;
+  /** Elements of a head. */
   readonly headSize: number;
   /** Longest sequence, in tokens. */
   readonly context: number;
+  /** Added under RMSNorm's root. */
   readonly normEpsilon: number;
+  /** Rotary position embedding. */
   readonly rope: Rope;
   /** Whether lm_head is the embedding. */
   readonly tiedHead: boolean;
   /** Whether q, k, v (and in Llama o) have a bias. */
   readonly attentionBias: boolean;
+  /** Token that starts a document. */
   readonly bosToken: number;
 }
 

@@ -16,7 +16,9 @@ import type { TaskMessage, TaskReply } from "./worker_pool.ts";
 
 /** A window to score. */
 export interface WindowTask {
+  /** Index of the window; the reference is kept by it. */
   readonly index: number;
+  /** Its tokens, BOS first. */
   readonly tokens: Uint32Array;
   /** Whether to keep this window's log-probabilities as the reference, compare with them, or neither. */
   readonly reference: "keep" | "compare" | "none";
@@ -24,14 +26,36 @@ export interface WindowTask {
 
 /** A matrix to quantize. */
 export interface QuantizeTask {
+  /** The matrix. */
   readonly linear: Linear;
+  /** How it is quantized. */
   readonly quantizer: Quantizer;
+  /** Error feedback of its input. */
   readonly feedback?: Feedback;
   /** Sums that correct the target: {@linkcode StageSums}. */
   readonly drift?: Float32Array;
+  /** See {@linkcode StageSums}. */
   readonly lack?: Float32Array;
   /** The tiles to quantize, first and last + 1. */
   readonly tiles: readonly [number, number];
+}
+
+/** The tasks of a CPU worker, by name; each may be called once for a payload and returns what it computed. */
+export interface CpuTasks {
+  /** Takes the model that later tasks use. */
+  setModel(model: Model): void;
+  /** Scores a window. */
+  scoreWindow(task: WindowTask): Promise<WindowScore>;
+  /** Scores multiple-choice items: [item][continuation]. */
+  scoreChoices(items: readonly ChoiceItem[]): Promise<number[][]>;
+  /** Computes the inputs of a calibration stage and their sums. */
+  calibrateStage(part: CalibrationPart): Promise<StageSums>;
+  /** Computes the inputs of a calibration stage only. */
+  advanceStage(part: CalibrationPart): Promise<void>;
+  /** Takes calibration windows to the end of a layer. */
+  finishLayer(part: CalibrationPart): Promise<void>;
+  /** Quantizes tiles of a matrix. */
+  quantize(task: QuantizeTask): Promise<StoredTensor>;
 }
 
 const matmulReady = createMatmulSimd();
@@ -43,14 +67,12 @@ function loaded(): Model {
   return model;
 }
 
-const tasks = {
-  /** Takes the model that later tasks use. */
-  setModel(next: Model): void {
+const tasks: CpuTasks = {
+  setModel(next) {
     model = next;
   },
 
-  /** Scores a window. */
-  async scoreWindow({ index, tokens, reference }: WindowTask): Promise<WindowScore> {
+  async scoreWindow({ index, tokens, reference }) {
     const current = loaded();
     const matmul = await matmulReady;
     if (reference === "keep") {
@@ -62,28 +84,23 @@ const tasks = {
     return scoreWindow(current, tokens, matmul, known ? { reference: known } : {});
   },
 
-  /** Scores multiple-choice items. */
-  async scoreChoices(items: readonly ChoiceItem[]): Promise<number[][]> {
+  async scoreChoices(items) {
     return scoreChoices(loaded(), items, await matmulReady);
   },
 
-  /** Computes the inputs of a calibration stage and their sum of x xᵀ. */
-  async calibrateStage(part: CalibrationPart): Promise<StageSums> {
+  async calibrateStage(part) {
     return calibrateStage(part, await matmulReady);
   },
 
-  /** Computes the inputs of a calibration stage only. */
-  async advanceStage(part: CalibrationPart): Promise<void> {
+  async advanceStage(part) {
     advanceStage(part, await matmulReady);
   },
 
-  /** Takes calibration windows to the end of a layer. */
-  async finishLayer(part: CalibrationPart): Promise<void> {
+  async finishLayer(part) {
     finishLayer(part, await matmulReady);
   },
 
-  /** Quantizes tiles of a matrix. */
-  async quantize(task: QuantizeTask): Promise<StoredTensor> {
+  async quantize(task) {
     const { linear: { weights, rows, channels }, quantizer, feedback, tiles } = task;
     if (!feedback) return quantizeMatrix(weights, rows, channels, quantizer, undefined, tiles);
     const correlation = task.drift && correlationOf(task, await matmulReady);
@@ -106,9 +123,6 @@ function correlationOf({ linear, drift, lack, tiles }: QuantizeTask, matmul: Mat
   if (lack) { for (let i = 0; i < correlation.length; i++) correlation[i] += lack[first * channels + i]; }
   return correlation;
 }
-
-/** The tasks of a CPU worker, by name. */
-export type CpuTasks = typeof tasks;
 
 // The compiler takes this file for a page's; here globalThis is a worker's scope.
 const scope = globalThis as unknown as Worker;

@@ -18,15 +18,19 @@ import type { WorkerPool } from "./worker_pool.ts";
 export interface EvaluationPlan {
   /** Windows of the text, and their tokens. */
   readonly windows: number;
+  /** Tokens of a window, BOS included. */
   readonly windowTokens: number;
   /** Multiple-choice items; 0 leaves multiple choice out. */
   readonly choices: number;
+  /** Seed of the multiple-choice items. */
   readonly seed: number;
 }
 
 /** Windows and items, drawn once and used for every model of a comparison. */
 export interface EvaluationSet {
+  /** The windows. */
   readonly windows: Windows;
+  /** The multiple-choice items. */
   readonly choices: Choices | undefined;
   /** Windows whose KL divergence is measured; the reference's log-probabilities of these stay in memory. */
   readonly divergenceWindows: number;

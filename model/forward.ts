@@ -15,6 +15,7 @@ import { ropeFrequencies, rotateHeads } from "./rope.ts";
 
 /** Consecutive tokens of one sequence that go through the model together. */
 export interface Segment {
+  /** The tokens. */
   readonly tokens: Uint32Array;
   /** Keys and values of the tokens before, one entry a layer; several segments may share them. */
   readonly prefix?: readonly KeyValues[];

@@ -25,6 +25,7 @@ export interface Linear {
 
 /** One transformer layer. */
 export interface Layer {
+  /** Linear layers by kind. */
   readonly linears: Readonly<Record<LinearKind, Linear>>;
   /** f32 [hidden]: RMSNorm before attention. */
   readonly attentionNorm: Float32Array;
@@ -34,9 +35,11 @@ export interface Layer {
 
 /** A model whose weights are in memory as f32. */
 export interface Model {
+  /** Sizes and constants. */
   readonly config: ModelConfig;
   /** f32 [vocabulary, hidden]. */
   readonly embedding: Float32Array;
+  /** Transformer layers. */
   readonly layers: readonly Layer[];
   /** f32 [hidden]. */
   readonly finalNorm: Float32Array;

@@ -11,8 +11,11 @@ import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
 
 /** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {
+  /** Name that it was loaded by. */
   readonly name: string;
+  /** The weights. */
   readonly model: Model;
+  /** The tokenizer. */
   readonly tokenizer: Tokenizer;
   /** sha256 of the weight files, one after the other, in hexadecimal. */
   readonly sha256: string;

@@ -54,8 +54,11 @@ const FORMAT_METADATA: Readonly<Record<string, string>> = {
 
 /** Shape and density of a packed tensor, as the file's metadata states it. */
 export interface PackedShape {
+  /** Output rows. */
   readonly rows: number;
+  /** Input channels, without padding. */
   readonly channels: number;
+  /** One refined group in every so many. */
   readonly refineEvery: RefineEvery;
 }
 

@@ -24,11 +24,13 @@ import type { WorkerPool } from "./worker_pool.ts";
 
 /** What a packed file is written from. */
 export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress"> {
+  /** File to write. */
   readonly path: string;
   /** Calibration windows; none for quantizers without error feedback. */
   readonly calibration: readonly Uint32Array[];
   /** Whether targets are corrected, which takes the text through the unquantized model too. */
   readonly correctTarget: boolean;
+  /** What the file says of how it was made. */
   readonly metadata: PackedMetadata;
   /** Whether to go on with the layers that an interrupted run left in `path`.layers. */
   readonly resume: boolean;

@@ -24,7 +24,9 @@ const PART_TILES = 8;
 
 /** Where the layers of a model come from. */
 export interface LayerSource {
+  /** Configuration of the model. */
   readonly config: ModelConfig;
+  /** Reads a layer. */
   readLayer(index: number): Promise<Layer>;
 }
 
@@ -37,6 +39,7 @@ export interface QuantizePlan {
   readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
   /** The calibration text on its way through the model; needed by quantizers with error feedback. */
   readonly calibrator?: Calibrator;
+  /** Told of the share done and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
   /** Takes a finished layer. */
   readonly onLayer: (index: number, stored: StoredLayer, decoded: Layer) => Promise<void>;

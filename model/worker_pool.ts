@@ -6,12 +6,16 @@
  */
 import type { CpuTasks } from "./cpu_worker.ts";
 
-type TaskName = keyof CpuTasks;
-type Payload<N extends TaskName> = Parameters<CpuTasks[N]>[0];
-type Result<N extends TaskName> = Awaited<ReturnType<CpuTasks[N]>>;
+/** Name of a task. */
+export type TaskName = keyof CpuTasks;
+/** What a task is given. */
+export type Payload<N extends TaskName> = Parameters<CpuTasks[N]>[0];
+/** What a task returns. */
+export type TaskResult<N extends TaskName> = Awaited<ReturnType<CpuTasks[N]>>;
 
 /** Workers with one model's weights shared between them. */
 export interface WorkerPool extends Disposable {
+  /** Number of workers. */
   readonly size: number;
   /** Runs a task once on every worker. */
   broadcast<N extends TaskName>(name: N, payload: Payload<N>): Promise<void>;
@@ -20,13 +24,16 @@ export interface WorkerPool extends Disposable {
     name: N,
     payloads: readonly Payload<N>[],
     onDone?: (done: number) => void,
-  ): Promise<Result<N>[]>;
+  ): Promise<TaskResult<N>[]>;
 }
 
 /** Message from the pool to a worker. */
 export interface TaskMessage {
+  /** Number that the reply repeats. */
   readonly id: number;
+  /** The task. */
   readonly name: TaskName;
+  /** What it is given. */
   readonly payload: unknown;
 }
 
@@ -48,7 +55,7 @@ export function createWorkerPool(size: number = navigator.hardwareConcurrency): 
       return await Promise.all(payloads.map(async (payload, i) => {
         const result = await workers[i % size].run(name, payload);
         onDone?.(++done);
-        return result as Result<N>;
+        return result as TaskResult<N>;
       }));
     },
     [Symbol.dispose]: () => workers.forEach((worker) => worker.terminate()),

@@ -12,7 +12,9 @@ import { packStrips, stripGrid, type StripTensor } from "./strip_tensor.ts";
 
 /** How a baseline quantizes. */
 export interface BaselineSettings {
+  /** How groups, scales and zeros are stored. */
   readonly layout: StripLayout;
+  /** How scales are found. */
   readonly search: ScaleSearch;
 }
 

@@ -18,7 +18,9 @@ export interface BitTerms {
   readonly codes: number;
   /** Further bits of refined groups. */
   readonly refine: number;
+  /** Scale codes, or f16 scales. */
   readonly scaleCodes: number;
+  /** Zero codes. */
   readonly zeroCodes: number;
   /** Which groups are refined, and unused bits. */
   readonly picks: number;

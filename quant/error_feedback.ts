@@ -13,6 +13,7 @@ import { type Grid, nearestCode } from "./grid.ts";
 
 /** What error feedback needs of a Hessian; shared by all matrices that have the same input. */
 export interface Feedback {
+  /** Input channels. */
   readonly channels: number;
   /** [channels]: the Hessian's diagonal, before damping. */
   readonly diagonal: Float64Array<ArrayBuffer>;

@@ -9,14 +9,19 @@
 
 /** The grid of a matrix. Groups are runs or sets of input channels of one row, the same in every row. */
 export interface Grid {
+  /** Output rows. */
   readonly rows: number;
+  /** Input channels. */
   readonly channels: number;
+  /** Groups of a row. */
   readonly groups: number;
   /** [channels]: group of each input channel. */
   readonly groupOf: Uint16Array;
   /** [rows, groups] each. A step of 0 makes a group constant. */
   readonly step: Float32Array;
+  /** [rows, groups]: value of the code 0. */
   readonly lowest: Float32Array;
+  /** [rows, groups]: highest code. */
   readonly maxCode: Uint8Array;
 }
 

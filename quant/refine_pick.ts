@@ -16,6 +16,7 @@ export type PickRule = "error" | "range" | "range_hessian" | "random" | "strip";
 
 /** What picks need besides the probes. */
 export interface PickContext {
+  /** Seed of random picks. */
   readonly seed: number;
   /** f64 [channels]: the Hessian's diagonal; all 1 without it. */
   readonly importance?: Float64Array;

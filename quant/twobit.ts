@@ -41,6 +41,7 @@ export interface TwobitSettings {
   readonly refineEvery: RefineEvery;
   /** Which group of a run is refined. */
   readonly pick: PickRule;
+  /** Which weights become outliers. */
   readonly outliers: OutlierSettings;
   /** Seed of random picks. */
   readonly seed: number;
@@ -48,6 +49,7 @@ export interface TwobitSettings {
 
 /** What is known of the matrix's input; without it every error counts the same and there is no feedback. */
 export interface InputKnowledge {
+  /** Error feedback, prepared from the Hessian of the input. */
   readonly feedback: Feedback;
   /** f32 [rows of the tiles, channels]: see target.ts; absent where the input is that of the unquantized model. */
   readonly correlation?: Float32Array;
