@@ -1,2 +1,65 @@
-/** twobit. @module */
+/**
+ * twobit: mixed 2/4/16-bit weight quantization of Llama-family models, packed and memory-aligned.
+ *
+ * ```ts
+ * import { dequantize, quantizeTwobit, SETTINGS } from "./mod.ts";
+ *
+ * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
+ * const packed = quantizeTwobit(weights, 16, 128, SETTINGS);
+ * const decoded = dequantize(packed);
+ * console.assert(decoded.length === weights.length);
+ * ```
+ *
+ * @module
+ */
+export * from "./quant/baseline.ts";
+export * from "./quant/bits.ts";
+export * from "./quant/concatenate.ts";
+export * from "./quant/dequantize.ts";
+export * from "./quant/error_feedback.ts";
 export * from "./quant/format.ts";
+export * from "./quant/grid.ts";
+export * from "./quant/outliers.ts";
+export * from "./quant/pack.ts";
+export * from "./quant/packed_tensor.ts";
+export * from "./quant/probe.ts";
+export * from "./quant/quantize.ts";
+export * from "./quant/random.ts";
+export * from "./quant/refine_pick.ts";
+export * from "./quant/strip_layout.ts";
+export * from "./quant/strip_scales.ts";
+export * from "./quant/strip_tensor.ts";
+export * from "./quant/twobit.ts";
+export * from "./quant/unpacked_tensor.ts";
+
+export * from "./kernels/adapter.ts";
+
+export * from "./model/attention.ts";
+export * from "./model/byte_source.ts";
+export * from "./model/calibration.ts";
+export * from "./model/calibrator.ts";
+export * from "./model/checkpoint.ts";
+export * from "./model/choices.ts";
+export * from "./model/config.ts";
+export * from "./model/cpu_worker.ts";
+export * from "./model/evaluation.ts";
+export * from "./model/forward.ts";
+export * from "./model/huggingface_writer.ts";
+export * from "./model/llama.ts";
+export * from "./model/load.ts";
+export * from "./model/matmul.ts";
+export * from "./model/matmul_simd.ts";
+export * from "./model/packed_checkpoint.ts";
+export * from "./model/packed_file.ts";
+export * from "./model/packed_writer.ts";
+export * from "./model/quantize_model.ts";
+export * from "./model/recipe.ts";
+export * from "./model/safetensors.ts";
+export * from "./model/safetensors_writer.ts";
+export * from "./model/score.ts";
+export * from "./model/shapes.ts";
+export * from "./model/statistics.ts";
+export * from "./model/text.ts";
+export * from "./model/tokenizer.ts";
+export * from "./model/windows.ts";
+export * from "./model/worker_pool.ts";

@@ -35,12 +35,19 @@ export interface PackedTensor {
   readonly channels: number;
   /** One refined group in every so many groups of a row. */
   readonly refineEvery: RefineEvery;
+  /** u32 [rows, blocks, 8]. */
   readonly base: Uint32Array<ArrayBuffer>;
+  /** u32 [rows, refine words]. */
   readonly refine: Uint32Array<ArrayBuffer>;
+  /** u32 [rows, blocks, 2]. */
   readonly meta: Uint32Array<ArrayBuffer>;
+  /** f16 [tiles, groups]. */
   readonly tileScale: Float16Array<ArrayBuffer>;
+  /** u32 [rows + 1], or empty. */
   readonly outlierStart: Uint32Array<ArrayBuffer>;
+  /** u16 [outliers]. */
   readonly outlierChannel: Uint16Array<ArrayBuffer>;
+  /** f16 [outliers]. */
   readonly outlierResidual: Float16Array<ArrayBuffer>;
 }
 

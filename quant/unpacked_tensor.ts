@@ -17,9 +17,11 @@ export interface Outliers {
 
 /** Codes of a matrix, padded to whole blocks of 128 channels. */
 export interface UnpackedTensor {
+  /** Output rows. */
   readonly rows: number;
   /** Input channels, without padding. */
   readonly channels: number;
+  /** One refined group in every so many. */
   readonly refineEvery: RefineEvery;
   /** [rows, blocks * 128]: 0..3, or 4 * base + refine = 0..15 in a refined group. */
   readonly codes: Uint8Array<ArrayBuffer>;
@@ -31,6 +33,7 @@ export interface UnpackedTensor {
   readonly refined: Uint8Array<ArrayBuffer>;
   /** [tiles, groups]: second-order scale. */
   readonly tileScale: Float16Array<ArrayBuffer>;
+  /** Outliers of the matrix. */
   readonly outliers: Outliers;
 }
 

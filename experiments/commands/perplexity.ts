@@ -1,0 +1,54 @@
+/**
+ * `deno task perplexity`: how well a model predicts a text.
+ *
+ * @module
+ */
+import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
+import { loadModel } from "../../model/load.ts";
+import { loadText } from "../../model/text.ts";
+import { createWorkerPool } from "../../model/worker_pool.ts";
+import { type Command, integerOption, textOption } from "./command.ts";
+import { createProgressLine } from "./progress.ts";
+
+/** Measures perplexity on the CPU reference. */
+export const perplexity: Command = {
+  name: "perplexity",
+  summary: "Measures a model's perplexity on a text, with the CPU reference.",
+  positionals: [],
+  options: {
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.safetensors",
+      help: "Model: a checkpoint or a packed file (default tiny).",
+    },
+    text: { type: "string", value: "NAME", help: "Text: sotu (default), moby or file:PATH." },
+    windows: { type: "string", value: "N", help: "Windows, spread evenly over the text (default 64)." },
+    "window-tokens": { type: "string", value: "N", help: "Tokens of a window, BOS included (default 512)." },
+    json: { type: "boolean", help: "Print JSON." },
+  },
+  async run(options) {
+    const name = textOption(options, "model", "tiny");
+    const plan = {
+      windows: integerOption(options, "windows", 64, 1, 2 ** 20),
+      windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
+      choices: 0,
+      seed: 1,
+    };
+    const { model, tokenizer, sha256 } = await loadModel(name);
+    const set = prepareEvaluation(await loadText(textOption(options, "text", "sotu")), tokenizer, model.config, plan);
+    const line = createProgressLine("perplexity");
+    using pool = createWorkerPool();
+    const { perplexity, top1 } = await evaluateModel(pool, model, set, "alone", (share) => line.update(share, ""));
+    line.clear();
+    const { windows, text } = set.windows;
+    const predicted = windows.length * (windows[0].length - 1);
+    const report = { model: name, sha256, text, windows: windows.length, predicted, perplexity, top1 };
+    console.log(
+      options.json === true
+        ? JSON.stringify(report, null, 1)
+        : `${name} on ${text}: perplexity ${perplexity.value.toFixed(4)} ± ${perplexity.standardError.toFixed(4)}, ` +
+          `next token right ${(100 * top1.value).toFixed(2)} %, ${predicted} tokens in ${windows.length} windows`,
+    );
+    return 0;
+  },
+};

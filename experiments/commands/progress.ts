@@ -1,0 +1,45 @@
+/**
+ * Telling the person who waits how far long work is.
+ *
+ * @module
+ */
+
+/** Shows progress on one line of the terminal; silent where the output is not a terminal. */
+export interface ProgressLine {
+  /** Share done, 0..1, and what is being done. */
+  update(share: number, step: string): void;
+  /** Removes the line. */
+  clear(): void;
+}
+
+/** Milliseconds between two updates of the line. */
+const INTERVAL_MS = 200;
+
+/** Creates a progress line on standard error. */
+export function createProgressLine(label: string): ProgressLine {
+  const visible = Deno.stderr.isTerminal();
+  const encoder = new TextEncoder();
+  const startMs = performance.now();
+  let shownMs = -Infinity;
+  const write = (text: string) => {
+    if (visible) Deno.stderr.writeSync(encoder.encode(`\r\x1b[2K${text}`));
+  };
+  return {
+    update(share, step) {
+      const nowMs = performance.now();
+      if (nowMs - shownMs < INTERVAL_MS) return;
+      shownMs = nowMs;
+      const elapsedMs = nowMs - startMs;
+      const left = share > 0.02 ? `, ${formatSeconds((elapsedMs * (1 - share)) / share)} left` : "";
+      write(`${label}: ${(100 * share).toFixed(0)} % ${step} (${formatSeconds(elapsedMs)}${left})`.slice(0, 150));
+    },
+    clear: () => write(""),
+  };
+}
+
+/** A duration as people say it. */
+export function formatSeconds(durationMs: number): string {
+  const seconds = durationMs / 1000;
+  if (seconds < 100) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+}

@@ -1,0 +1,161 @@
+/**
+ * `deno task quantize`: a checkpoint to a packed file.
+ *
+ * @module
+ */
+import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
+import { type Quantizer, storedBytes, type StoredTensor } from "../../quant/quantize.ts";
+import { type LinearKind, linearName } from "../../model/llama.ts";
+import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
+import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
+import { FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
+import { loadText } from "../../model/text.ts";
+import { sampleWindows } from "../../model/windows.ts";
+import { createWorkerPool } from "../../model/worker_pool.ts";
+import { type Command, integerOption, numberOption, type OptionValues, textOption, UsageError } from "./command.ts";
+import { createProgressLine, formatSeconds } from "./progress.ts";
+
+const METHODS = ["corrected", "feedback", "search"] as const;
+
+/** Quantizes a checkpoint into a packed file. */
+export const quantize: Command = {
+  name: "quantize",
+  summary: "Quantizes the linear layers of a checkpoint to 2, 4 and 16 bits and writes one packed file.",
+  positionals: [],
+  options: {
+    model: { type: "string", value: "tiny|DIR", help: "Checkpoint to quantize (default tiny)." },
+    out: { type: "string", value: "F.safetensors", help: "Packed file to write; required." },
+    method: {
+      type: "string",
+      value: "NAME",
+      help: "corrected (default): error feedback towards corrected targets; feedback: error feedback alone; " +
+        "search: scales only, no calibration.",
+    },
+    refine: {
+      type: "string",
+      value: "N",
+      help: `One refined group in every N for all layers: ${
+        REFINE_EVERY.join(", ")
+      }; by default planned within 2.85 bits.`,
+    },
+    outliers: { type: "string", value: "SHARE", help: "Share of weights kept in 16 bits (default 0, at most 0.05)." },
+    calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
+    windows: { type: "string", value: "N", help: "Calibration windows (default 64)." },
+    "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
+    seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
+    layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
+    report: { type: "boolean", help: "Print bits and error of each layer." },
+    resume: { type: "boolean", help: "Go on with the finished layers of an interrupted run." },
+    force: { type: "boolean", help: "Overwrite the packed file, or start an interrupted run again." },
+  },
+  async run(options) {
+    const path = textOption(options, "out", "");
+    if (path === "") throw new UsageError("--out is missing, must name the packed file to write");
+    const settings = readSettings(options);
+    await refuseOverwrite(path, options);
+    const startMs = performance.now();
+    const line = createProgressLine("quantize");
+    using checkpoint = await openModel(textOption(options, "model", "tiny"));
+    const tokenizer = await readFittingTokenizer(checkpoint);
+    const text = await loadText(settings.calibration);
+    const { bosToken, context } = checkpoint.config;
+    const length = Math.min(settings.windowTokens, context);
+    const calibration = settings.method === "search"
+      ? []
+      : sampleWindows(text, tokenizer, bosToken, { length, count: settings.windows }).windows;
+    const densities = planDensities(checkpoint.config);
+    const excluded = settings.layers === "" ? undefined : new RegExp(settings.layers);
+    const totals = { bytes: 0, weights: 0 };
+    using pool = createWorkerPool();
+    await writePackedFile(pool, checkpoint, {
+      path,
+      metadata: { sourceSha256: await hashWeights(checkpoint), settings: JSON.stringify(settings) },
+      resume: options.resume === true,
+      calibration,
+      correctTarget: settings.method === "corrected",
+      quantizerOf: (layer, kind) =>
+        excluded?.test(linearName(layer, kind)) ? undefined : quantizerFor(settings, densities[kind]),
+      onProgress: (share, step) => line.update(share, step),
+      onLayer(index, stored) {
+        for (const [kind, tensor] of stored) {
+          totals.bytes += storedBytes(tensor);
+          totals.weights += tensor.tensor.rows * tensor.tensor.channels;
+          if (options.report === true) reportTensor(index, kind, tensor);
+        }
+      },
+    });
+    line.clear();
+    console.log(
+      `${path}: ${((8 * totals.bytes) / totals.weights).toFixed(4)} bits a weight in the linear layers ` +
+        `(${totals.weights} weights, ${totals.bytes} bytes), ${formatSeconds(performance.now() - startMs)}`,
+    );
+    return 0;
+  },
+};
+
+/** What the packed file's metadata records of how it was made. */
+interface QuantizeSettings {
+  readonly method: typeof METHODS[number];
+  /** Density of all layers, or `planned`. */
+  readonly refine: RefineEvery | "planned";
+  readonly outliers: number;
+  readonly calibration: string;
+  readonly windows: number;
+  readonly windowTokens: number;
+  readonly seed: number;
+  readonly layers: string;
+}
+
+function readSettings(options: OptionValues): QuantizeSettings {
+  const method = METHODS.find((name) => name === textOption(options, "method", "corrected"));
+  if (!method) throw new UsageError(`--method is ${options.method}, must be one of ${METHODS.join(", ")}`);
+  const wanted = textOption(options, "refine", "planned");
+  const refine = wanted === "planned" ? wanted : REFINE_EVERY.find((every) => String(every) === wanted);
+  if (!refine) throw new UsageError(`--refine is ${wanted}, must be one of ${REFINE_EVERY.join(", ")}`);
+  const layers = textOption(options, "layers", "");
+  try {
+    new RegExp(layers);
+  } catch {
+    throw new UsageError(`--layers is ${layers}, must be a regular expression`);
+  }
+  return {
+    method,
+    refine,
+    outliers: numberOption(options, "outliers", 0, 0, 0.05),
+    calibration: textOption(options, "calibration", "calibration"),
+    windows: integerOption(options, "windows", 64, 1, 65536),
+    windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
+    seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
+    layers,
+  };
+}
+
+function quantizerFor({ method, refine, outliers, seed }: QuantizeSettings, planned: RefineEvery): Quantizer {
+  return {
+    kind: "twobit",
+    settings: {
+      ...SETTINGS,
+      refineEvery: refine === "planned" ? planned : refine,
+      outliers: { ...SETTINGS.outliers, share: outliers },
+      seed,
+    },
+    ...(method !== "search" && { feedback: FEEDBACK, correctTarget: method === "corrected" }),
+  };
+}
+
+async function refuseOverwrite(path: string, options: OptionValues): Promise<void> {
+  const exists = (path: string) => Deno.stat(path).then(() => true, () => false);
+  if (options.force === true) return;
+  if (await exists(path)) throw new Error(`${path} exists, must be overwritten with --force`);
+  if (options.resume !== true && await exists(layersDirectory(path))) {
+    throw new Error(
+      `${layersDirectory(path)} holds an interrupted run, go on with --resume or start again with --force`,
+    );
+  }
+}
+
+function reportTensor(layer: number, kind: LinearKind, stored: StoredTensor): void {
+  const { rows, channels } = stored.tensor;
+  const bits = (8 * storedBytes(stored)) / (rows * channels);
+  console.log(`${linearName(layer, kind)}: ${rows} x ${channels}, ${bits.toFixed(4)} bits`);
+}

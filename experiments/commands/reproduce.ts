@@ -1,0 +1,61 @@
+/**
+ * `deno task reproduce`: all experiments, or some of them.
+ *
+ * @module
+ */
+import { EXPERIMENTS, findExperiments } from "../registry.ts";
+import { renderResult } from "../render.ts";
+import type { Result } from "../result.ts";
+import { runExperiments } from "../run.ts";
+import { type Command, type OptionValues, textOption, UsageError } from "./command.ts";
+import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
+
+/** Runs every experiment and writes a table for each claim of the paper. */
+export const reproduce: Command = {
+  name: "reproduce",
+  summary: "Runs every experiment and writes a table for each claim of the paper.",
+  positionals: [],
+  options: {
+    only: { type: "string", value: "ID,ID", help: `Run only these of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.` },
+    ...RUN_OPTIONS,
+  },
+  run: (options) => {
+    const ids = textOption(options, "only", "").split(",").filter((id) => id !== "");
+    return runAndPrint(ids.length > 0 ? ids : EXPERIMENTS.map(({ id }) => id), options, "reproduce");
+  },
+};
+
+/** Runs one experiment. */
+export const experiment: Command = {
+  name: "experiment",
+  summary: `Runs one experiment and prints its table. ID is one of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.`,
+  positionals: ["ID"],
+  options: RUN_OPTIONS,
+  run: (options, [id]) => runAndPrint([id], options, `experiment ${id}`),
+};
+
+async function runAndPrint(ids: readonly string[], options: OptionValues, task: string): Promise<number> {
+  let experiments;
+  try {
+    experiments = findExperiments(ids);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+  const results = await runExperiments(experiments, {
+    settings: readRunSettings(options),
+    ...(typeof options.out === "string" && { out: options.out }),
+    command: ["deno task", task, ...givenOptions(options)].join(" "),
+  });
+  console.log(options.json === true ? JSON.stringify(results, null, 1) : results.map(summarize).join("\n"));
+  return 0;
+}
+
+/** The options as they were given, for the result files. */
+function givenOptions(options: OptionValues): string[] {
+  return Object.entries(options).map(([name, value]) => value === true ? `--${name}` : `--${name} ${value}`);
+}
+
+function summarize(result: Result): string {
+  // The page's part above its settings: claim, verdict and table.
+  return renderResult(result).split("\n## Settings")[0];
+}

@@ -1,0 +1,115 @@
+/**
+ * Comparing quantized models with the unquantized one: the rows that several experiments share.
+ *
+ * @module
+ */
+import { storedBytes } from "../quant/quantize.ts";
+import type { Calibrator } from "../model/calibrator.ts";
+import { evaluateModel, type Evaluation } from "../model/evaluation.ts";
+import { quantizeModel } from "../model/quantize_model.ts";
+import { pairedDifference } from "../model/statistics.ts";
+import type { Baseline, ExperimentContext } from "./experiment.ts";
+import type { Method } from "./methods.ts";
+import type { Cell, Column, Row } from "./result.ts";
+
+/** Columns of every comparison; keys are a contract (DESIGN.md section 4). */
+export const COMPARISON_COLUMNS: readonly Column[] = [
+  { key: "method", label: "method", unit: "" },
+  { key: "bits_per_weight", label: "bits", unit: "a weight" },
+  { key: "perplexity", label: "perplexity", unit: "" },
+  { key: "perplexity_error", label: "± (standard error)", unit: "" },
+  { key: "perplexity_ratio", label: "perplexity / unquantized", unit: "" },
+  { key: "perplexity_ratio_error", label: "± (paired)", unit: "" },
+  { key: "top1", label: "next token right", unit: "%" },
+  { key: "top1_error", label: "±", unit: "%" },
+  { key: "choice_accuracy", label: "multiple choice right", unit: "%" },
+  { key: "choice_accuracy_error", label: "±", unit: "%" },
+  { key: "kl", label: "KL to unquantized", unit: "nats a token" },
+  { key: "kl_error", label: "±", unit: "nats" },
+];
+
+/** A row of a comparison. */
+export function comparisonRow(
+  method: string,
+  bitsPerWeight: number,
+  evaluation: Evaluation,
+  reference: Evaluation,
+): Row {
+  const { perplexity, top1, choiceAccuracy, divergence } = evaluation;
+  const gap = pairedDifference(evaluation.windowLoss, reference.windowLoss);
+  const ratio = perplexity.value / reference.perplexity.value;
+  const percent = (value: number | undefined): Cell => value === undefined ? null : 100 * value;
+  return {
+    method,
+    bits_per_weight: bitsPerWeight,
+    perplexity: perplexity.value,
+    perplexity_error: perplexity.standardError,
+    perplexity_ratio: ratio,
+    perplexity_ratio_error: ratio * gap.standardError,
+    top1: percent(top1.value),
+    top1_error: percent(top1.standardError),
+    choice_accuracy: percent(choiceAccuracy?.value),
+    choice_accuracy_error: percent(choiceAccuracy?.standardError),
+    kl: divergence?.value ?? null,
+    kl_error: divergence?.standardError ?? null,
+  };
+}
+
+/** A method to compare. */
+export interface MethodCase {
+  readonly name: string;
+  readonly method: Method;
+  /** Needed by methods with error feedback. */
+  readonly calibrator?: Calibrator;
+  readonly onProgress: (share: number, step: string) => void;
+}
+
+/** Quantizes the model, evaluates what was stored, and describes it. */
+export async function compareMethod(
+  context: ExperimentContext,
+  { name, method, calibrator, onProgress }: MethodCase,
+): Promise<{ row: Row; evaluation: Evaluation }> {
+  const { set, reference } = await context.baseline();
+  const quantized = await quantizeModel(context.pool, await context.sharedModel(), {
+    quantizerOf: (_layer, kind) => method(kind),
+    onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
+    ...(calibrator && { calibrator }),
+  });
+  const evaluation = await evaluateModel(
+    context.pool,
+    quantized.model,
+    set,
+    "compared",
+    (share) => onProgress((1 + share) / 2, `${name}: evaluating`),
+  );
+  let bytes = 0;
+  let weights = 0;
+  for (const stored of quantized.tensors.values()) {
+    bytes += storedBytes(stored);
+    weights += stored.tensor.rows * stored.tensor.channels;
+  }
+  return { row: comparisonRow(name, (8 * bytes) / weights, evaluation, reference), evaluation };
+}
+
+/** The settings that every comparison states. */
+export function comparisonSettings({ set, calibration }: Baseline): Record<string, Cell> {
+  const { windows, choices, divergenceWindows } = set;
+  const length = windows.windows[0].length;
+  return {
+    "evaluation text": windows.text,
+    "tokens of the text": windows.textTokens,
+    "windows":
+      `${windows.windows.length} of ${length} tokens: BOS and ${length - 1} consecutive ones, all predicted, ` +
+      `no overlap, spread evenly over the text (BOS before each document)`,
+    "tokens predicted": windows.windows.length * (length - 1),
+    "standard errors": "from the spread between windows; of ratios, from the windows' paired differences",
+    "windows for KL": Math.min(divergenceWindows, windows.windows.length),
+    "multiple choice": choices
+      ? `${choices.items.length} items of the same text: ${choices.items[0].context.length} tokens of context, true ` +
+        `continuation of ${choices.items[0].continuations[0].length} tokens against three from elsewhere, ` +
+        `log-likelihood a byte; chance is 25 %`
+      : "left out",
+    "calibration": `${calibration.windows.length} windows of ${calibration.windows[0].length} tokens of text ` +
+      `"${calibration.text}", for methods with error feedback`,
+  };
+}

@@ -1,0 +1,83 @@
+/**
+ * What experiments share during a run, made lazily and once.
+ *
+ * @module
+ */
+import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/calibrator.ts";
+import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluation.ts";
+import type { Model } from "../model/llama.ts";
+import { type LoadedModel, loadModel } from "../model/load.ts";
+import { shareDeep } from "../model/shared.ts";
+import { loadText } from "../model/text.ts";
+import { sampleWindows } from "../model/windows.ts";
+import { createWorkerPool } from "../model/worker_pool.ts";
+import type { Baseline, ExperimentContext } from "./experiment.ts";
+
+/** What a run is made with. */
+export interface RunSettings {
+  readonly quick: boolean;
+  readonly seed: number;
+  /** `tiny` or a directory. */
+  readonly modelName: string;
+  /** Name of the evaluation text. */
+  readonly textName: string;
+}
+
+/** Sizes of a full and of a quick run. */
+const FULL: Omit<EvaluationPlan, "seed"> = { windows: 48, windowTokens: 512, choices: 304 };
+const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 48 };
+const CALIBRATION_WINDOWS = { full: 64, quick: 16 } as const;
+
+/** Creates the context of a run; dispose it to end its workers. */
+export function createContext(
+  settings: RunSettings,
+  progress: ExperimentContext["progress"],
+): ExperimentContext & Disposable {
+  const { quick, seed, modelName } = settings;
+  const pool = createWorkerPool();
+  let model: Promise<LoadedModel> | undefined;
+  let sharedModel: Promise<Model> | undefined;
+  let baseline: Promise<Baseline> | undefined;
+  let fixedCalibrator: Promise<Calibrator> | undefined;
+  const context: ExperimentContext = {
+    quick,
+    seed,
+    pool,
+    progress,
+    model: () => model ??= loadModel(modelName),
+    sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
+    baseline: () => baseline ??= makeBaseline(settings, context),
+    async calibrator(correctTarget) {
+      const { config, embedding } = await context.sharedModel();
+      const { windows } = (await context.baseline()).calibration;
+      return createCalibrator(pool, config, embedding, windows, correctTarget);
+    },
+    fixedCalibrator: () => fixedCalibrator ??= makeFixedCalibrator(context),
+  };
+  return { ...context, [Symbol.dispose]: () => pool[Symbol.dispose]() };
+}
+
+async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrator> {
+  context.progress(0, "measuring the unquantized model's inputs");
+  return await createFixedCalibrator(await context.calibrator(false), (await context.sharedModel()).layers);
+}
+
+async function makeBaseline({ quick, seed, textName }: RunSettings, context: ExperimentContext): Promise<Baseline> {
+  const { model, tokenizer } = await context.model();
+  const { config } = model;
+  const plan = { ...(quick ? QUICK : FULL), seed };
+  const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan);
+  const text = await loadText("calibration");
+  const calibration = sampleWindows(text, tokenizer, config.bosToken, {
+    length: Math.min(plan.windowTokens, config.context),
+    count: quick ? CALIBRATION_WINDOWS.quick : CALIBRATION_WINDOWS.full,
+  });
+  const reference = await evaluateModel(
+    context.pool,
+    model,
+    set,
+    "reference",
+    (share) => context.progress(share / 20, "evaluating the unquantized model"),
+  );
+  return { set, reference, calibration };
+}

@@ -1,0 +1,59 @@
+/**
+ * The command line: `deno task <command>` runs this file with the command's name.
+ * Exit code 0: good; 1: the work failed; 2: bad usage; 130: interrupted.
+ *
+ * @module
+ */
+import { removeUnfinished } from "../model/atomic_file.ts";
+import { type Command, helpOf, parseArguments, UsageError } from "./commands/command.ts";
+import { compare } from "./commands/compare.ts";
+import { dequantize } from "./commands/dequantize.ts";
+import { doctor } from "./commands/doctor.ts";
+import { perplexity } from "./commands/perplexity.ts";
+import { quantize } from "./commands/quantize.ts";
+import { render } from "./commands/render.ts";
+import { experiment, reproduce } from "./commands/reproduce.ts";
+
+const COMMANDS: readonly Command[] = [
+  reproduce,
+  experiment,
+  compare,
+  render,
+  quantize,
+  dequantize,
+  perplexity,
+  doctor,
+];
+
+/** Runs a command and returns the exit code. */
+export async function main(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  const command = COMMANDS.find((command) => command.name === name);
+  if (!command) {
+    console.error(`command is ${name ?? "missing"}, must be one of ${COMMANDS.map(({ name }) => name).join(", ")}`);
+    return 2;
+  }
+  try {
+    const { values, positionals } = parseArguments(command, rest);
+    if (values.help === true) {
+      console.log(helpOf(command));
+      return 0;
+    }
+    return await command.run(values, positionals);
+  } catch (error) {
+    const { message } = error as Error;
+    console.error(`${command.name}: ${message}`);
+    if (error instanceof UsageError) console.error(`See deno task ${command.name} --help`);
+    return error instanceof UsageError ? 2 : 1;
+  }
+}
+
+if (import.meta.main) {
+  // Vulkan's loader complains on every start where this is unset, though it doesn't need it.
+  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  Deno.addSignalListener("SIGINT", () => {
+    removeUnfinished();
+    Deno.exit(130);
+  });
+  Deno.exit(await main(Deno.args));
+}

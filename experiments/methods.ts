@@ -1,0 +1,50 @@
+/**
+ * The methods that tables compare, by the names that they have there.
+ *
+ * @module
+ */
+import type { Quantizer } from "../quant/quantize.ts";
+import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/strip_layout.ts";
+import type { ScaleSearch } from "../quant/strip_scales.ts";
+import type { LinearKind } from "../model/llama.ts";
+import { type Densities, FEEDBACK, SETTINGS, twobitQuantizer } from "../model/recipe.ts";
+
+/** How a method quantizes a matrix, by kind. */
+export type Method = (kind: LinearKind) => Quantizer;
+
+/** Round to nearest with min/max scales. */
+export function rtn(bits: 2 | 4, groupChannels: number): Method {
+  return baseline(plainLayout(bits, groupChannels), "minmax", false);
+}
+
+/** GPTQ with min/max scales in static groups and act-order. */
+export function gptq(bits: 2 | 4, groupChannels: number): Method {
+  return baseline(plainLayout(bits, groupChannels), "minmax", true);
+}
+
+/** Greenbit-like: second-order scales, no mixed bits; scales searched, error feedback as for the others. */
+export function greenbit(groupChannels: number): Method {
+  return baseline(greenbitLayout(groupChannels), "weighted_error", true);
+}
+
+/** The paper's layout as reconstructed; scales searched, error feedback as for the others. */
+export const paperLayout: Method = baseline(PAPER_LAYOUT, "weighted_error", true);
+
+/** The method with one density for all kinds, without and with its two steps of calibration. */
+export const twobitSearch: Method = () => ({ kind: "twobit", settings: SETTINGS });
+export const twobitFeedback: Method = () => ({ kind: "twobit", settings: SETTINGS, feedback: FEEDBACK });
+export const twobitUniform: Method = () => twobitQuantizer();
+
+/** The method with densities planned within the budget: what `quantize` does. */
+export function twobit(densities: Densities): Method {
+  return (kind) => twobitQuantizer({ refineEvery: densities[kind] });
+}
+
+function baseline(layout: StripLayout, search: ScaleSearch, withFeedback: boolean): Method {
+  const quantizer: Quantizer = {
+    kind: "baseline",
+    settings: { layout, search },
+    ...(withFeedback && { feedback: { damping: FEEDBACK.damping, order: "channels" } }),
+  };
+  return () => quantizer;
+}

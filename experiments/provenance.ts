@@ -1,0 +1,47 @@
+/**
+ * Where and how a result was made: device, versions, commit, command.
+ *
+ * @module
+ */
+import { type AdapterDescription, describeAdapter } from "../kernels/adapter.ts";
+import type { Provenance } from "./result.ts";
+
+/** Directory name of a device: `software` where timings mean nothing, else the adapter's name. */
+export function deviceName(adapter: AdapterDescription | undefined): string {
+  if (!adapter || adapter.software) return "software";
+  return adapter.name.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+}
+
+/** Describes the device that results are made on. */
+export async function describeDevice(): Promise<Provenance["device"]> {
+  const adapter = await describeAdapter();
+  return { name: deviceName(adapter), adapter: adapter?.name ?? "none", software: adapter?.software ?? true };
+}
+
+/** Describes the environment of a result. */
+export async function describeEnvironment(
+  model: { readonly name: string; readonly sha256: string },
+  seed: number,
+  command: string,
+): Promise<Provenance["environment"]> {
+  return {
+    deno: Deno.version.deno,
+    commit: await git("rev-parse", "HEAD") ?? "unknown",
+    // Result files themselves don't count: every run but the first would be dirty.
+    dirty: (await git("status", "--porcelain", "--", ":!results")) !== "",
+    model,
+    seed,
+    command,
+    startedAt: new Date().toISOString(),
+  };
+}
+
+async function git(...args: string[]): Promise<string | undefined> {
+  try {
+    const cwd = new URL("..", import.meta.url).pathname;
+    const { success, stdout } = await new Deno.Command("git", { args, cwd, stderr: "null" }).output();
+    return success ? new TextDecoder().decode(stdout).trim() : undefined;
+  } catch {
+    return undefined; // no git on this machine: the commit is reported as unknown
+  }
+}

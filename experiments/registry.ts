@@ -1,0 +1,25 @@
+/**
+ * All experiments, in the order of DESIGN.md's table of claims.
+ *
+ * @module
+ */
+import { accuracy } from "./accuracy.ts";
+import { bits } from "./bits.ts";
+import type { Experiment } from "./experiment.ts";
+import { fourBitShare } from "./four_bit_share.ts";
+import { outliers } from "./outliers.ts";
+import { ranges } from "./ranges.ts";
+
+/** Every experiment there is. */
+export const EXPERIMENTS: readonly Experiment[] = [bits, ranges, accuracy, fourBitShare, outliers];
+
+/** Finds experiments by id. @throws {RangeError} for an unknown id, listing the known ones */
+export function findExperiments(ids: readonly string[]): Experiment[] {
+  return ids.map((id) => {
+    const found = EXPERIMENTS.find((experiment) => experiment.id === id);
+    if (!found) {
+      throw new RangeError(`experiment is ${id}, must be one of ${EXPERIMENTS.map(({ id }) => id).join(", ")}`);
+    }
+    return found;
+  });
+}

@@ -1,0 +1,109 @@
+/**
+ * Markdown from result files: a page for each result and the index of all devices.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { writeTextBeside } from "../model/atomic_file.ts";
+import { EXPERIMENTS } from "./registry.ts";
+import { type Cell, type Column, readResults, type Result, type Verdict } from "./result.ts";
+
+/** Renders `<id>.md` beside each result file of a device's directory. Returns path and text of each. */
+export async function renderDirectory(directory: string): Promise<Map<string, string>> {
+  const pages = new Map<string, string>();
+  for (const [id, result] of await readResults(directory)) pages.set(join(directory, `${id}.md`), renderResult(result));
+  return pages;
+}
+
+/** Renders the pages of every device below `root` and the index `root/README.md`. */
+export async function renderAll(root: string): Promise<Map<string, string>> {
+  const pages = new Map<string, string>();
+  const byDevice = new Map<string, Map<string, Result>>();
+  const devices: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(root)) if (isDirectory && name !== "quick") devices.push(name);
+  for (const device of devices.sort()) {
+    byDevice.set(device, await readResults(join(root, device)));
+    for (const [path, page] of await renderDirectory(join(root, device))) pages.set(path, page);
+  }
+  pages.set(join(root, "README.md"), renderIndex(byDevice));
+  return pages;
+}
+
+/** Writes rendered pages. */
+export async function writePages(pages: ReadonlyMap<string, string>): Promise<void> {
+  for (const [path, text] of pages) await writeTextBeside(path, text);
+}
+
+/** One result as a Markdown page: claim, verdict, table, settings, provenance. */
+export function renderResult(result: Result): string {
+  const { id, title, claim, verdict, columns, rows, settings, device, environment } = result;
+  const { model, seed, command, startedAt, commit, dirty, deno } = environment;
+  return [
+    `# ${title}`,
+    `**Claim.** ${claim}`,
+    `**Verdict: ${verdict.status}.** Paper: ${withUnit(verdict.paper, verdict.unit)}. ` +
+    `Measured: ${withUnit(verdict.measured, verdict.unit)}. ${verdict.note}`,
+    renderTable(columns, rows.map((row) => columns.map(({ key }) => row[key] ?? null))),
+    "## Settings",
+    renderTable(
+      [{ key: "k", label: "setting", unit: "" }, { key: "v", label: "value", unit: "" }],
+      Object.entries(settings),
+    ),
+    "## Provenance",
+    `Model ${model.name} (sha256 \`${model.sha256.slice(0, 16)}\`), seed ${seed}, device ${device.name} ` +
+    `(${device.adapter}${device.software ? ", software" : ""}), Deno ${deno}, commit \`${commit.slice(0, 10)}\`` +
+    `${dirty ? " with uncommitted changes" : ""}, started ${startedAt}, command \`${command}\`. ` +
+    `Raw data: [${id}.json](${id}.json).`,
+  ].join("\n\n") + "\n";
+}
+
+/** Index of all results: one row a claim, one verdict a device. */
+export function renderIndex(byDevice: ReadonlyMap<string, ReadonlyMap<string, Result>>): string {
+  const devices = [...byDevice.keys()];
+  const columns = ["claim", "paper", ...devices].map((label) => ({ key: label, label, unit: "" }));
+  const rows = EXPERIMENTS.map(({ id, claim }) => {
+    const results = devices.map((device) => byDevice.get(device)?.get(id));
+    const verdict = results.find((result) => result)?.verdict;
+    return [
+      `**${id}**: ${claim}`,
+      verdict ? withUnit(verdict.paper, verdict.unit) : null,
+      ...results.map((result, i) => result ? `[${summary(result.verdict)}](${devices[i]}/${id}.md)` : null),
+    ];
+  });
+  return [
+    "# Results",
+    "Rendered from the result files by `deno task render`; each cell links to its table, each table to its raw data. " +
+    "`software` is a machine without a GPU: deterministic columns hold, timings are not measured there.",
+    renderTable(columns, rows),
+  ].join("\n\n") + "\n";
+}
+
+function summary({ measured, unit, status }: Verdict): string {
+  return measured === null ? status : `${withUnit(measured, unit)}: ${status}`;
+}
+
+function withUnit(value: Cell, unit: string): string {
+  return value === null ? "not measured" : `${formatCell(value)}${unit ? ` ${unit}` : ""}`;
+}
+
+/** A Markdown table with padded columns, numbers to the right, as `deno fmt` leaves it. */
+export function renderTable(columns: readonly Column[], rows: readonly (readonly Cell[])[]): string {
+  const header = columns.map(({ label, unit }) => unit ? `${label} (${unit})` : label);
+  const body = rows.map((row) => row.map((cell) => formatCell(cell).replaceAll("|", "\\|")));
+  const numeric = columns.map((_, i) => rows.length > 0 && rows.every((row) => typeof row[i] !== "string"));
+  const widths = header.map((label, i) => Math.max(3, label.length, ...body.map((row) => row[i].length)));
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell, i) => numeric[i] ? cell.padStart(widths[i]) : cell.padEnd(widths[i])).join(" | ")} |`;
+  const rule = `| ${
+    widths.map((width, i) => numeric[i] ? "-".repeat(width - 1) + ":" : "-".repeat(width)).join(" | ")
+  } |`;
+  return [line(header), rule, ...body.map(line)].join("\n");
+}
+
+/** A cell as people read it: four decimals at most, five significant digits. */
+export function formatCell(value: Cell): string {
+  if (value === null) return "-";
+  if (typeof value === "string") return value;
+  if (Number.isInteger(value)) return String(value);
+  return Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(5)));
+}

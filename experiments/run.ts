@@ -1,0 +1,78 @@
+/**
+ * Running experiments and writing their result files.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { createProgressLine, formatSeconds } from "./commands/progress.ts";
+import { createContext, type RunSettings } from "./context.ts";
+import type { Experiment } from "./experiment.ts";
+import { describeDevice, describeEnvironment } from "./provenance.ts";
+import { renderDirectory, writePages } from "./render.ts";
+import { type Findings, type Result, writeResult } from "./result.ts";
+
+/** Directory of results that come with the repository. */
+export const RESULTS_ROOT: string = new URL("../results", import.meta.url).pathname;
+
+/** What a run is told besides its settings. */
+export interface RunOptions {
+  readonly settings: RunSettings;
+  /** Directory of the result files; by default that of the device, or results/quick for a quick run. */
+  readonly out?: string;
+  /** The command line, for the result files. */
+  readonly command: string;
+}
+
+/**
+ * Runs experiments one after the other; each result file is written as soon as it is there.
+ * The output directory is made and tried before any work is done.
+ */
+export async function runExperiments(experiments: readonly Experiment[], options: RunOptions): Promise<Result[]> {
+  const device = await describeDevice();
+  const directory = options.out ?? join(RESULTS_ROOT, options.settings.quick ? "quick" : device.name);
+  await checkWritable(directory);
+  let line = createProgressLine("");
+  using context = createContext(options.settings, (share, step) => line.update(share, step));
+  const { name, sha256 } = await context.model();
+  const results: Result[] = [];
+  for (const experiment of experiments) {
+    const { id, title, claim } = experiment;
+    line = createProgressLine(id);
+    const startMs = performance.now();
+    const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
+    const findings = withoutSoftwareTimings(experiment, await experiment.run(context), device.software);
+    const result: Result = { schema: 1, id, title, claim, device, environment, ...findings };
+    const path = await writeResult(directory, result);
+    line.clear();
+    console.error(`${id}: ${result.verdict.status} in ${formatSeconds(performance.now() - startMs)}, ${path}`);
+    results.push(result);
+  }
+  await writePages(await renderDirectory(directory));
+  return results;
+}
+
+/** A timing made on a software adapter is not evidence of GPU speed. */
+function withoutSoftwareTimings({ needsGpu }: Experiment, findings: Findings, software: boolean): Findings {
+  if (!needsGpu || !software) return findings;
+  const { verdict } = findings;
+  return {
+    ...findings,
+    verdict: {
+      ...verdict,
+      measured: null,
+      status: "not measured",
+      note: `Runs, but on a software adapter, whose timings mean nothing. ${verdict.note}`,
+    },
+  };
+}
+
+async function checkWritable(directory: string): Promise<void> {
+  const probe = join(directory, `.writable-${Deno.pid}`);
+  try {
+    await Deno.mkdir(directory, { recursive: true });
+    await Deno.writeTextFile(probe, "");
+    await Deno.remove(probe);
+  } catch (cause) {
+    throw new Error(`cannot write to ${directory}: ${(cause as Error).message}`, { cause });
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * What GPU there is, without opening a device.
+ *
+ * @module
+ */
+
+/** A WebGPU adapter as it describes itself. */
+export interface AdapterDescription {
+  /** Description by the driver. */
+  readonly name: string;
+  /** Whether it runs on the CPU (llvmpipe, SwiftShader): right results, meaningless timings. */
+  readonly software: boolean;
+  /** WebGPU features, sorted. */
+  readonly features: readonly string[];
+  /** Limits that kernels meet. */
+  readonly limits: {
+    readonly maxBufferBytes: number;
+    readonly maxStorageBindingBytes: number;
+    readonly maxStorageBuffers: number;
+    readonly maxWorkgroupBytes: number;
+  };
+}
+
+/** Describes the adapter that kernels would run on; undefined where there is none. */
+export async function describeAdapter(): Promise<AdapterDescription | undefined> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) return undefined;
+  const { info, limits } = adapter;
+  const name = info.description || info.device || info.vendor || "unnamed adapter";
+  return {
+    name,
+    software: info.isFallbackAdapter || /llvmpipe|swiftshader|lavapipe|software/i.test(name),
+    features: [...adapter.features].sort(),
+    limits: {
+      maxBufferBytes: limits.maxBufferSize,
+      maxStorageBindingBytes: limits.maxStorageBufferBindingSize,
+      maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
+      maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
+    },
+  };
+}

@@ -1,0 +1,51 @@
+/**
+ * Output files that are either whole or absent.
+ *
+ * @module
+ */
+
+/** Writes bytes to the file being made. */
+export type Write = (bytes: Uint8Array) => Promise<void>;
+
+/** Partial files of this process, removed when it is interrupted. */
+const unfinished = new Set<string>();
+
+/**
+ * Writes a file beside its place (`path.partial-PID`) and renames it when `fill` has returned.
+ * When `fill` throws or the process is interrupted the partial file is removed and `path` stays as it was.
+ */
+export async function writeBeside(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
+  const partial = `${path}.partial-${Deno.pid}`;
+  const file = await Deno.open(partial, { write: true, create: true, truncate: true });
+  unfinished.add(partial);
+  try {
+    await fill(async (bytes) => {
+      for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+    });
+    await file.sync();
+    file.close();
+    await Deno.rename(partial, path);
+  } catch (error) {
+    try {
+      file.close();
+    } catch { /* closed already: the rename failed */ }
+    await Deno.remove(partial).catch(() => {});
+    throw error;
+  } finally {
+    unfinished.delete(partial);
+  }
+}
+
+/** Writes a text file as {@linkcode writeBeside} does. */
+export function writeTextBeside(path: string, text: string): Promise<void> {
+  return writeBeside(path, (write) => write(new TextEncoder().encode(text)));
+}
+
+/** Removes the partial files of this process; for the handler of an interrupt. */
+export function removeUnfinished(): void {
+  for (const path of unfinished) {
+    try {
+      Deno.removeSync(path);
+    } catch { /* it was not made yet, or was renamed just now */ }
+  }
+}

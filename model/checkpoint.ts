@@ -1,0 +1,186 @@
+/**
+ * Opening a checkpoint directory in Hugging Face layout and reading its tensors one by one.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { openFileSource } from "./byte_source.ts";
+import { type ModelConfig, parseConfig } from "./config.ts";
+import { asJsonObject, parseJsonObject } from "./json.ts";
+import {
+  type Layer,
+  type Linear,
+  LINEAR_KINDS,
+  type LinearKind,
+  linearName,
+  linearShape,
+  type Model,
+} from "./llama.ts";
+import { decodeWeights } from "./numbers.ts";
+import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
+
+/** A checkpoint whose headers have been read; dispose it to close its files. */
+export interface Checkpoint extends Disposable {
+  /** What error messages call it: a directory, or the path of a packed file. */
+  readonly name: string;
+  /** Configuration of the model. */
+  readonly config: ModelConfig;
+  /** Whether the checkpoint holds this tensor. */
+  has(name: string): boolean;
+  /**
+   * Reads a tensor as f32; a packed one is decoded.
+   *
+   * @throws {SyntaxError} when it is missing, has another shape, or holds NaN or infinity
+   */
+  read(name: string, shape: readonly number[]): Promise<Float32Array>;
+  /** Reads a text file that belongs to the checkpoint (tokenizer.json, ...); undefined where there is none. */
+  readText(file: string): Promise<string | undefined>;
+  /** The weight files. */
+  readonly files: readonly SafetensorsFile[];
+}
+
+/**
+ * Opens a checkpoint directory: config.json, and model.safetensors or model.safetensors.index.json with its shards.
+ *
+ * @throws {SyntaxError} when a file is missing or malformed
+ */
+export async function openDirectory(directory: string): Promise<Checkpoint> {
+  const readText = (file: string) => readTextIfThere(join(directory, file));
+  const configText = await readText("config.json");
+  if (configText === undefined) {
+    throw new SyntaxError(`${directory} has no config.json, so it is not a model directory`);
+  }
+  const config = parseConfig(join(directory, "config.json"), configText);
+  const files: SafetensorsFile[] = [];
+  const close = () => files.forEach(({ source }) => source[Symbol.dispose]());
+  try {
+    const byName = new Map<string, SafetensorsFile>();
+    for (const [path, wanted] of await listShards(directory)) {
+      const file = await openSafetensors(path);
+      files.push(file);
+      for (const name of wanted ?? file.tensors.keys()) {
+        tensorInfo(file, name);
+        byName.set(name, file);
+      }
+    }
+    return {
+      name: directory,
+      config,
+      files,
+      has: (name) => byName.has(name),
+      read(name, shape) {
+        const file = byName.get(name);
+        if (!file) return Promise.reject(new SyntaxError(`${directory}: no tensor ${name}`));
+        return readWeights(file, name, shape);
+      },
+      readText,
+      [Symbol.dispose]: close,
+    };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/** Opens a safetensors file and reads its header; dispose its source to close it. @throws {SyntaxError} */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const source = await openFileSource(path);
+  try {
+    return await readSafetensorsHeader(source);
+  } catch (error) {
+    source[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function readTextIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+/** Paths of the weight files, each with the tensors to take from it (all where there is no index). */
+async function listShards(directory: string): Promise<Map<string, string[] | undefined>> {
+  const single = join(directory, "model.safetensors");
+  const index = join(directory, "model.safetensors.index.json");
+  const exists = (path: string) => Deno.stat(path).then(() => true, () => false);
+  if (await exists(single)) return new Map([[single, undefined]]);
+  if (!await exists(index)) {
+    throw new SyntaxError(`${directory} has neither model.safetensors nor model.safetensors.index.json`);
+  }
+  const { fields } = parseJsonObject(index, await Deno.readTextFile(index));
+  const shards = new Map<string, string[]>();
+  for (const [name, file] of Object.entries(asJsonObject(`${index}: weight_map`, fields.weight_map).fields)) {
+    if (typeof file !== "string" || !/^[\w.-]+\.safetensors$/.test(file)) {
+      throw new SyntaxError(`${index}: ${name} is in ${JSON.stringify(file)}, must be the name of a .safetensors file`);
+    }
+    const path = join(directory, file);
+    shards.set(path, [...(shards.get(path) ?? []), name]);
+  }
+  return shards;
+}
+
+/**
+ * Reads a weight tensor of a file as f32.
+ *
+ * @throws {SyntaxError} when it has another shape, or holds NaN or infinity
+ */
+export async function readWeights(
+  file: SafetensorsFile,
+  name: string,
+  shape: readonly number[],
+): Promise<Float32Array> {
+  const info = tensorInfo(file, name);
+  if (info.shape.join() !== shape.join()) {
+    throw new SyntaxError(
+      `${file.source.name}: tensor ${name} has shape [${info.shape.join(", ")}], must be [${shape.join(", ")}]`,
+    );
+  }
+  const values = decodeWeights(await readTensorBytes(file, info), info.dtype);
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw new SyntaxError(`${file.source.name}: tensor ${name} holds ${values[bad]} at element ${bad}`);
+  return values;
+}
+
+/** Linear layers that must have a bias where the configuration says attention_bias. */
+const BIASED_KINDS: readonly LinearKind[] = ["q_proj", "k_proj", "v_proj"];
+
+/** Reads one linear layer. */
+export async function readLinear(checkpoint: Checkpoint, layer: number, kind: LinearKind): Promise<Linear> {
+  const name = linearName(layer, kind);
+  const [rows, channels] = linearShape(checkpoint.config, kind);
+  const weights = await checkpoint.read(`${name}.weight`, [rows, channels]);
+  const needsBias = checkpoint.config.attentionBias && BIASED_KINDS.includes(kind);
+  if (!needsBias && !checkpoint.has(`${name}.bias`)) return { rows, channels, weights };
+  return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
+}
+
+/** Reads one transformer layer. */
+export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
+  const { hidden } = checkpoint.config;
+  const linears: Partial<Record<LinearKind, Linear>> = {};
+  for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
+  return {
+    linears: linears as Record<LinearKind, Linear>,
+    attentionNorm: await checkpoint.read(`model.layers.${layer}.input_layernorm.weight`, [hidden]),
+    mlpNorm: await checkpoint.read(`model.layers.${layer}.post_attention_layernorm.weight`, [hidden]),
+  };
+}
+
+/** Reads a whole model into memory. */
+export async function readModel(checkpoint: Checkpoint): Promise<Model> {
+  const { config } = checkpoint;
+  const { vocabulary, hidden, tiedHead } = config;
+  const embedding = await checkpoint.read("model.embed_tokens.weight", [vocabulary, hidden]);
+  const layers: Layer[] = [];
+  for (let layer = 0; layer < config.layers; layer++) layers.push(await readLayer(checkpoint, layer));
+  return {
+    config,
+    embedding,
+    layers,
+    finalNorm: await checkpoint.read("model.norm.weight", [hidden]),
+    head: tiedHead ? embedding : await checkpoint.read("lm_head.weight", [vocabulary, hidden]),
+  };
+}

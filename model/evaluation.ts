@@ -1,0 +1,131 @@
+/**
+ * Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
+ *
+ * @module
+ */
+import { createRandom } from "../quant/random.ts";
+import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
+import type { ModelConfig } from "./config.ts";
+import type { Model } from "./llama.ts";
+import { shareDeep } from "./shared.ts";
+import { clusteredMean, type Estimate, mean } from "./statistics.ts";
+import type { Text } from "./text.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { cutWindows, joinTokens, type Windows } from "./windows.ts";
+import type { WorkerPool } from "./worker_pool.ts";
+
+/** What is evaluated. */
+export interface EvaluationPlan {
+  /** Windows of the text, and their tokens. */
+  readonly windows: number;
+  /** Tokens of a window, BOS included. */
+  readonly windowTokens: number;
+  /** Multiple-choice items; 0 leaves multiple choice out. */
+  readonly choices: number;
+  /** Seed of the multiple-choice items. */
+  readonly seed: number;
+}
+
+/** Windows and items, drawn once and used for every model of a comparison. */
+export interface EvaluationSet {
+  /** The windows. */
+  readonly windows: Windows;
+  /** The multiple-choice items. */
+  readonly choices: Choices | undefined;
+  /** Windows whose KL divergence is measured; the reference's log-probabilities of these stay in memory. */
+  readonly divergenceWindows: number;
+}
+
+/** Tokens of a multiple-choice item. */
+export const CHOICE_TOKENS = { contextTokens: 48, continuationTokens: 16 } as const;
+
+/** Memory for the reference's log-probabilities. */
+const REFERENCE_BYTES = 2 ** 29;
+
+/** Items that go through the model together. */
+const CHOICE_BATCH = 8;
+
+/** Draws the windows and items of a plan. @throws {RangeError} when the text is too short */
+export function prepareEvaluation(
+  text: Text,
+  tokenizer: Tokenizer,
+  config: ModelConfig,
+  plan: EvaluationPlan,
+): EvaluationSet {
+  const tokens = joinTokens(text, tokenizer, config.bosToken);
+  const length = Math.min(plan.windowTokens, config.context);
+  const bytesPerWindow = (length - 1) * config.vocabulary * 4;
+  return {
+    windows: cutWindows(text.name, tokens, config.bosToken, { length, count: plan.windows }),
+    choices: plan.choices === 0 ? undefined : drawChoices(
+      tokens,
+      tokenizer,
+      config.bosToken,
+      { items: plan.choices, ...CHOICE_TOKENS },
+      createRandom(plan.seed),
+    ),
+    divergenceWindows: Math.max(1, Math.floor(REFERENCE_BYTES / bytesPerWindow)),
+  };
+}
+
+/** Results of one model. */
+export interface Evaluation {
+  /** Mean negative log-likelihood of each window, in nats a token. */
+  readonly windowLoss: Float64Array;
+  /** exp of the mean loss; its standard error follows from the spread of the windows' losses. */
+  readonly perplexity: Estimate;
+  /** Share of tokens that were predicted as the most likely one. */
+  readonly top1: Estimate;
+  /** KL(reference || model) in nats a token; absent for the reference itself. */
+  readonly divergence?: Estimate;
+  /** Share of multiple-choice items answered right. */
+  readonly choiceAccuracy?: Estimate;
+  /** 1 for each item answered right. */
+  readonly choiceHits?: Uint8Array;
+}
+
+/** The role of a model in a comparison: the reference is evaluated first, the others are compared with it. */
+export type Role = "reference" | "compared" | "alone";
+
+/** Evaluates a model on the pool's workers. */
+export async function evaluateModel(
+  pool: WorkerPool,
+  model: Model,
+  set: EvaluationSet,
+  role: Role,
+  onProgress: (share: number) => void = () => {},
+): Promise<Evaluation> {
+  await pool.broadcast("setModel", shareDeep(model));
+  const { windows } = set.windows;
+  const items = set.choices?.items ?? [];
+  const batches = Array.from(
+    { length: Math.ceil(items.length / CHOICE_BATCH) },
+    (_, i) => items.slice(i * CHOICE_BATCH, (i + 1) * CHOICE_BATCH),
+  );
+  const total = windows.length + batches.length;
+  const scores = await pool.map(
+    "scoreWindow",
+    windows.map((tokens, index) => ({
+      index,
+      tokens,
+      reference: role === "alone" || index >= set.divergenceWindows
+        ? "none"
+        : role === "reference"
+        ? "keep"
+        : "compare",
+    })),
+    (done) => onProgress(done / total),
+  );
+  const choiceScores = await pool.map("scoreChoices", batches, (done) => onProgress((windows.length + done) / total));
+  const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
+  const perplexity = Math.exp(loss.value);
+  const divergences = scores.flatMap(({ divergence }) => divergence ? [divergence] : []);
+  const hits = set.choices && judgeChoices(set.choices, choiceScores.flat());
+  return {
+    windowLoss: Float64Array.from(scores, (score) => mean(score.negativeLogLikelihood)),
+    perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
+    top1: clusteredMean(scores.map((score) => score.top1)),
+    ...(divergences.length > 0 && { divergence: clusteredMean(divergences) }),
+    ...(hits && { choiceAccuracy: clusteredMean(Array.from(hits, (hit) => [hit])), choiceHits: hits }),
+  };
+}

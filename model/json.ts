@@ -1,0 +1,82 @@
+/**
+ * Reading JSON that somebody else wrote: duplicate keys, and typed fields with errors that name file, field and value.
+ *
+ * @module
+ */
+
+/**
+ * Finds a key that occurs twice at the top level of a JSON object; `JSON.parse` keeps the last and says nothing.
+ *
+ * @param text valid JSON whose root is an object
+ */
+export function findDuplicateKey(text: string): { key: string; offset: number } | undefined {
+  const seen = new Set<string>();
+  let depth = 0;
+  const token = /"(?:[^"\\]|\\.)*"|[{}[\]]/gs;
+  for (let match = token.exec(text); match; match = token.exec(text)) {
+    const found = match[0];
+    if (found === "{" || found === "[") depth++;
+    else if (found === "}" || found === "]") depth--;
+    else if (depth === 1 && /^\s*:/.test(text.slice(token.lastIndex, token.lastIndex + 64))) {
+      const key = JSON.parse(found) as string;
+      if (seen.has(key)) return { key, offset: match.index };
+      seen.add(key);
+    }
+  }
+}
+
+/** A JSON object, and the name that error messages give it. */
+export interface JsonObject {
+  readonly name: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** Parses a JSON object. @throws {SyntaxError} when the text isn't one */
+export function parseJsonObject(name: string, text: string): JsonObject {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new SyntaxError(`${name} is not valid JSON: ${(error as Error).message}`);
+  }
+  return asJsonObject(name, value);
+}
+
+/** Takes a value as a JSON object. @throws {SyntaxError} when it isn't one */
+export function asJsonObject(name: string, value: unknown): JsonObject {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new SyntaxError(`${name} is ${JSON.stringify(value)}, must be a JSON object`);
+  }
+  return { name, fields: value as Record<string, unknown> };
+}
+
+/** Which numbers a field may hold. */
+export interface NumberRule {
+  readonly min: number;
+  readonly max?: number;
+  readonly integer?: boolean;
+  /** Value of an absent or null field; without it the field must be there. */
+  readonly fallback?: number;
+}
+
+/** Reads a number from a field. @throws {SyntaxError} naming the field, its value and the rule */
+export function numberField({ name, fields }: JsonObject, key: string, rule: NumberRule): number {
+  const value = fields[key] ?? rule.fallback;
+  const { min, max = Number.MAX_SAFE_INTEGER, integer = false } = rule;
+  if (typeof value !== "number" || !(value >= min && value <= max) || (integer && !Number.isInteger(value))) {
+    const kind = integer ? "an integer" : "a number";
+    throw new SyntaxError(
+      `${name}: ${key} is ${JSON.stringify(fields[key])}, must be ${kind} between ${min} and ${max}`,
+    );
+  }
+  return value;
+}
+
+/** Reads a boolean from a field; absent or null means `fallback`. @throws {SyntaxError} */
+export function booleanField({ name, fields }: JsonObject, key: string, fallback: boolean): boolean {
+  const value = fields[key] ?? fallback;
+  if (typeof value !== "boolean") {
+    throw new SyntaxError(`${name}: ${key} is ${JSON.stringify(value)}, must be true or false`);
+  }
+  return value;
+}

@@ -1,0 +1,72 @@
+/**
+ * Loading a model by name: the embedded checkpoint, a directory or a packed file.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { type Checkpoint, openDirectory, readModel } from "./checkpoint.ts";
+import { openPacked } from "./packed_checkpoint.ts";
+import type { Model } from "./llama.ts";
+import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
+
+/** A model in memory with its tokenizer and the identity of its weights. */
+export interface LoadedModel {
+  /** Name that it was loaded by. */
+  readonly name: string;
+  /** The weights. */
+  readonly model: Model;
+  /** The tokenizer. */
+  readonly tokenizer: Tokenizer;
+  /** sha256 of the weight files, one after the other, in hexadecimal. */
+  readonly sha256: string;
+}
+
+/** Path of a model by name: `tiny` is the embedded checkpoint, anything else a path. */
+export function modelPath(name: string): string {
+  return name === "tiny" ? new URL("./tiny", import.meta.url).pathname : name;
+}
+
+/**
+ * Opens a model: a checkpoint directory or a packed file.
+ *
+ * @throws {SyntaxError} when it is neither
+ */
+export async function openModel(name: string): Promise<Checkpoint> {
+  const path = modelPath(name);
+  const info = await Deno.stat(path).catch(() => undefined);
+  if (!info) throw new SyntaxError(`model ${path} does not exist, must be tiny, a directory or a packed file`);
+  return info.isDirectory ? await openDirectory(path) : await openPacked(path);
+}
+
+/** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
+export async function readFittingTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
+  const tokenizer = await readTokenizer(checkpoint);
+  const { vocabulary } = checkpoint.config;
+  if (tokenizer.vocabulary > vocabulary) {
+    throw new SyntaxError(
+      `${checkpoint.name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
+    );
+  }
+  return tokenizer;
+}
+
+/** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */
+export async function loadModel(name: string): Promise<LoadedModel> {
+  using checkpoint = await openModel(name);
+  const tokenizer = await readFittingTokenizer(checkpoint);
+  return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
+}
+
+/** sha256 of the weight files, one after the other, in hexadecimal. */
+export function hashWeights({ files }: Checkpoint): Promise<string> {
+  return hashFiles(files.map(({ source }) => source.name));
+}
+
+async function hashFiles(paths: readonly string[]): Promise<string> {
+  const hash = createHash("sha256");
+  for (const path of paths) {
+    using file = await Deno.open(path);
+    for await (const chunk of file.readable) hash.update(chunk);
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,60 @@
+/**
+ * Matrix products on the CPU: views on f32 matrices and the plain product that every faster one is checked against.
+ *
+ * @module
+ */
+
+/** A matrix inside an array: element (r, c) is data[offset + r * rowStride + c * columnStride]. */
+export interface MatrixView {
+  /** The array. */
+  readonly data: Float32Array;
+  /** Index of element (0, 0). */
+  readonly offset: number;
+  /** Rows. */
+  readonly rows: number;
+  /** Columns. */
+  readonly columns: number;
+  /** Distance of elements of neighbouring rows. */
+  readonly rowStride: number;
+  /** Distance of elements of neighbouring columns. */
+  readonly columnStride: number;
+}
+
+/** Computes y = x wᵀ: y[t, n] = sum over k of x[t, k] * w[n, k]. Overwrites y. */
+export type MatMul = (x: MatrixView, w: MatrixView, y: MatrixView) => void;
+
+/** A row-major matrix that fills an array from `offset`. */
+export function rowMajor(data: Float32Array, rows: number, columns: number, offset = 0): MatrixView {
+  return { data, offset, rows, columns, rowStride: columns, columnStride: 1 };
+}
+
+/** The same elements with rows and columns exchanged. */
+export function transpose({ data, offset, rows, columns, rowStride, columnStride }: MatrixView): MatrixView {
+  return { data, offset, rows: columns, columns: rows, rowStride: columnStride, columnStride: rowStride };
+}
+
+/** Checks that shapes of a product fit. @throws {TypeError} with the shapes */
+export function checkProduct(x: MatrixView, w: MatrixView, y: MatrixView): void {
+  if (x.columns !== w.columns || y.rows !== x.rows || y.columns !== w.rows) {
+    throw new TypeError(
+      `product of [${x.rows}, ${x.columns}] and transposed [${w.rows}, ${w.columns}] into [${y.rows}, ${y.columns}], ` +
+        `must be [t, k], [n, k] into [t, n]`,
+    );
+  }
+}
+
+/** y = x wᵀ in three loops, summed in f64. */
+export const matmulPlain: MatMul = (x, w, y) => {
+  checkProduct(x, w, y);
+  for (let t = 0; t < x.rows; t++) {
+    for (let n = 0; n < w.rows; n++) {
+      let sum = 0;
+      let xAt = x.offset + t * x.rowStride;
+      let wAt = w.offset + n * w.rowStride;
+      for (let k = 0; k < x.columns; k++, xAt += x.columnStride, wAt += w.columnStride) {
+        sum += x.data[xAt] * w.data[wAt];
+      }
+      y.data[y.offset + t * y.rowStride + n * y.columnStride] = sum;
+    }
+  }
+};

@@ -1,0 +1,37 @@
+/**
+ * Conversions between the element types of checkpoints and f32.
+ *
+ * @module
+ */
+import type { Dtype } from "./safetensors.ts";
+
+/** Dtypes that hold weights. */
+export const WEIGHT_DTYPES: readonly Dtype[] = ["F32", "F16", "BF16"];
+
+/**
+ * Decodes the bytes of a weight tensor to f32; every F16 and BF16 value is exact in f32.
+ *
+ * @throws {TypeError} when the dtype doesn't hold weights
+ */
+export function decodeWeights(bytes: Uint8Array<ArrayBuffer>, dtype: Dtype): Float32Array<ArrayBuffer> {
+  const { buffer, byteOffset, byteLength } = bytes;
+  switch (dtype) {
+    case "F32":
+      return new Float32Array(buffer, byteOffset, byteLength / 4);
+    case "F16":
+      return Float32Array.from(new Float16Array(buffer, byteOffset, byteLength / 2));
+    case "BF16": {
+      const halves = new Uint16Array(buffer, byteOffset, byteLength / 2);
+      const words = new Uint32Array(halves.length);
+      for (let i = 0; i < halves.length; i++) words[i] = halves[i] << 16;
+      return new Float32Array(words.buffer);
+    }
+    default:
+      throw new TypeError(`dtype is ${dtype}, must be one of ${WEIGHT_DTYPES.join(", ")}`);
+  }
+}
+
+/** The bytes of a typed array, without a copy. */
+export function bytesOf(array: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}

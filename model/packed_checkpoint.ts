@@ -1,0 +1,107 @@
+/**
+ * A quantized model in one file: packed linear layers, the 16-bit rest as it was, configuration and tokenizer.
+ *
+ * @module
+ */
+import { dequantize } from "../quant/dequantize.ts";
+import type { PackedTensor } from "../quant/packed_tensor.ts";
+import { type Checkpoint, openSafetensors, readWeights } from "./checkpoint.ts";
+import { parseConfig } from "./config.ts";
+import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
+import { readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
+import type { TensorToWrite } from "./safetensors_writer.ts";
+
+/** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
+export const CARRIED_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json"] as const;
+const FILE_PREFIX = "file:";
+
+/** A packed file, opened; it reads like any checkpoint and also gives its tensors as they are packed. */
+export interface PackedCheckpoint extends Checkpoint {
+  /** The file. */
+  readonly file: SafetensorsFile;
+  /** Shapes of the packed tensors, by name without `.weight`. */
+  readonly packed: ReadonlyMap<string, PackedShape>;
+  /** Reads a packed tensor as it is. @throws {SyntaxError} */
+  readPacked(name: string): Promise<PackedTensor>;
+}
+
+/**
+ * Opens a packed file.
+ *
+ * @throws {SyntaxError} when it isn't one, or breaks a rule of the format
+ */
+export async function openPacked(path: string): Promise<PackedCheckpoint> {
+  const file = await openSafetensors(path);
+  try {
+    if (!isPackedFile(file)) {
+      throw new SyntaxError(`${path}: format is ${file.metadata.format ?? "missing"}, must be twobit`);
+    }
+    const packed = readPackedShapes(file);
+    const readText = (name: string) => readCarriedFile(file, name);
+    const configText = await readText("config.json");
+    if (configText === undefined) throw new SyntaxError(`${path} has no ${FILE_PREFIX}config.json`);
+    const readPacked = (name: string) => {
+      const shape = packed.get(name);
+      if (!shape) return Promise.reject(new SyntaxError(`${path}: no packed tensor ${name}`));
+      return readPackedTensor(file, name, shape);
+    };
+    return {
+      name: path,
+      config: parseConfig(`${path}, config.json`, configText),
+      file,
+      files: [file],
+      packed,
+      readPacked,
+      readText,
+      has: (name) => file.tensors.has(name) || packed.has(withoutWeight(name)),
+      async read(name, shape) {
+        if (!packed.has(withoutWeight(name))) return await readWeights(file, name, shape);
+        const tensor = await readPacked(withoutWeight(name));
+        if (tensor.rows !== shape[0] || tensor.channels !== shape[1]) {
+          throw new SyntaxError(
+            `${path}: tensor ${name} is packed as [${tensor.rows}, ${tensor.channels}], must be [${shape.join(", ")}]`,
+          );
+        }
+        return dequantize(tensor);
+      },
+      [Symbol.dispose]: () => file.source[Symbol.dispose](),
+    };
+  } catch (error) {
+    file.source[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function withoutWeight(name: string): string {
+  return name.replace(/\.weight$/, "");
+}
+
+async function readCarriedFile(file: SafetensorsFile, name: string): Promise<string | undefined> {
+  const info = file.tensors.get(FILE_PREFIX + name);
+  return info && new TextDecoder().decode(await readTensorBytes(file, info));
+}
+
+/** A checkpoint's text files as tensors. */
+export async function carriedFiles(checkpoint: Checkpoint): Promise<TensorToWrite[]> {
+  const tensors: TensorToWrite[] = [];
+  for (const name of CARRIED_FILES) {
+    const text = await checkpoint.readText(name);
+    if (text === undefined) continue;
+    const bytes = new TextEncoder().encode(text);
+    tensors.push({ name: FILE_PREFIX + name, dtype: "U8", shape: [bytes.length], bytes: () => bytes });
+  }
+  return tensors;
+}
+
+/** The tensors of a checkpoint that stay as they are when some of its matrices are packed. */
+export function carriedTensors(checkpoint: Checkpoint, packed: ReadonlyMap<string, PackedShape>): TensorToWrite[] {
+  const tensors: TensorToWrite[] = [];
+  for (const file of checkpoint.files) {
+    for (const info of file.tensors.values()) {
+      const isCarried = checkpoint.has(info.name) && !info.name.startsWith(FILE_PREFIX);
+      if (!isCarried || packed.has(withoutWeight(info.name)) || isPlane(info.name, packed)) continue;
+      tensors.push({ ...info, bytes: () => readTensorBytes(file, info) });
+    }
+  }
+  return tensors;
+}

@@ -1,0 +1,138 @@
+/**
+ * Quantizing a checkpoint into a packed file, layer by layer, so that an interrupted run can go on.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
+import { writeTextBeside } from "./atomic_file.ts";
+import { createCalibrator } from "./calibrator.ts";
+import { type Checkpoint, openSafetensors, readLayer } from "./checkpoint.ts";
+import { LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
+import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
+import {
+  type PackedMetadata,
+  packedMetadata,
+  type PackedShape,
+  planesToWrite,
+  readPackedShapes,
+  readPackedTensor,
+} from "./packed_file.ts";
+import { readTensorBytes } from "./safetensors.ts";
+import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
+import type { WorkerPool } from "./worker_pool.ts";
+
+/** What a packed file is written from. */
+export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress"> {
+  /** File to write. */
+  readonly path: string;
+  /** Calibration windows; none for quantizers without error feedback. */
+  readonly calibration: readonly Uint32Array[];
+  /** Whether targets are corrected, which takes the text through the unquantized model too. */
+  readonly correctTarget: boolean;
+  /** What the file says of how it was made. */
+  readonly metadata: PackedMetadata;
+  /** Whether to go on with the layers that an interrupted run left in `path`.layers. */
+  readonly resume: boolean;
+  /** Told of each finished layer. */
+  readonly onLayer?: (index: number, stored: StoredLayer) => void;
+}
+
+/** Directory in which finished layers wait for the others. */
+export function layersDirectory(path: string): string {
+  return `${path}.layers`;
+}
+
+/**
+ * Quantizes a checkpoint into a packed file. Finished layers lie in `path`.layers until the file is whole; the file
+ * appears under its name only then.
+ *
+ * @throws {RangeError} when the layers to resume from were made with other settings or from another checkpoint
+ * @throws {TypeError} when a quantizer doesn't write the packed format
+ */
+export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, plan: PackedFilePlan): Promise<void> {
+  const directory = layersDirectory(plan.path);
+  await prepareDirectory(directory, plan);
+  const { config } = checkpoint;
+  const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
+  const calibrator = plan.calibration.length === 0 ? undefined : createCalibrator(
+    pool,
+    config,
+    await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]),
+    plan.calibration,
+    plan.correctTarget,
+  );
+  await quantizeLayers(pool, { config, readLayer: (index) => readLayer(checkpoint, index) }, {
+    quantizerOf: plan.quantizerOf,
+    ...(plan.onProgress && { onProgress: plan.onProgress }),
+    ...(calibrator && { calibrator }),
+    finishedLayer: (index) => readStoredLayer(layerPath(index), index),
+    async onLayer(index, stored) {
+      await writeStoredLayer(layerPath(index), index, stored, plan.metadata);
+      plan.onLayer?.(index, stored);
+    },
+  });
+  await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan);
+  await Deno.remove(directory, { recursive: true });
+}
+
+/** Makes the directory of finished layers, or checks that it belongs to this run. */
+async function prepareDirectory(directory: string, { metadata, resume }: PackedFilePlan): Promise<void> {
+  const statePath = join(directory, "run.json");
+  const state = JSON.stringify(metadata);
+  const found = resume ? await Deno.readTextFile(statePath).catch(() => undefined) : undefined;
+  if (found !== undefined && found !== state) {
+    throw new RangeError(`${directory} was made with other settings or another checkpoint: ${found}, must be ${state}`);
+  }
+  if (found !== undefined) return;
+  await Deno.remove(directory, { recursive: true }).catch(() => {});
+  await Deno.mkdir(directory, { recursive: true });
+  await writeTextBeside(statePath, state);
+}
+
+async function writeStoredLayer(
+  path: string,
+  index: number,
+  stored: StoredLayer,
+  metadata: PackedMetadata,
+): Promise<void> {
+  const tensors: TensorToWrite[] = [];
+  const shapes = new Map<string, PackedShape>();
+  for (const [kind, tensor] of stored) {
+    const name = linearName(index, kind);
+    if (tensor.kind !== "packed") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
+    tensors.push(...planesToWrite(name, tensor.tensor));
+    shapes.set(name, tensor.tensor);
+  }
+  await writeSafetensors(path, tensors, packedMetadata(shapes, metadata));
+}
+
+async function readStoredLayer(path: string, index: number): Promise<StoredLayer | undefined> {
+  if (!await Deno.stat(path).then(() => true, () => false)) return undefined;
+  const file = await openSafetensors(path);
+  using _source = file.source;
+  const shapes = readPackedShapes(file);
+  const stored = new Map<LinearKind, { kind: "packed"; tensor: Awaited<ReturnType<typeof readPackedTensor>> }>();
+  for (const kind of LINEAR_KINDS) {
+    const shape = shapes.get(linearName(index, kind));
+    if (shape) {
+      stored.set(kind, { kind: "packed", tensor: await readPackedTensor(file, linearName(index, kind), shape) });
+    }
+  }
+  return stored;
+}
+
+/** Joins the finished layers and the 16-bit rest into the packed file. */
+async function assemble(checkpoint: Checkpoint, layerPaths: readonly string[], plan: PackedFilePlan): Promise<void> {
+  const shapes = new Map<string, PackedShape>();
+  const planes: TensorToWrite[] = [];
+  using files = new DisposableStack();
+  for (const path of layerPaths) {
+    const file = await openSafetensors(path);
+    files.use(file.source);
+    for (const [name, shape] of readPackedShapes(file)) shapes.set(name, shape);
+    for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
+  }
+  const carried = [...await carriedFiles(checkpoint), ...carriedTensors(checkpoint, shapes)];
+  await writeSafetensors(plan.path, [...carried, ...planes], packedMetadata(shapes, plan.metadata));
+}

@@ -1,0 +1,49 @@
+/**
+ * Rotary position embedding, with Llama 3.1's scaling of low frequencies.
+ *
+ * @module
+ */
+import type { Rope } from "./config.ts";
+
+/**
+ * Angular frequencies, one for each pair of a head's elements, rounded to f32 as Hugging Face transformers does.
+ * Llama 3.1: wavelengths above originalContext / lowFrequencyFactor are slowed by `factor`, those below
+ * originalContext / highFrequencyFactor are kept, those between are blended.
+ */
+export function ropeFrequencies({ theta, llama3 }: Rope, headSize: number): Float32Array {
+  return Float32Array.from({ length: headSize / 2 }, (_, i) => {
+    const frequency = Math.fround(1 / Math.pow(theta, (2 * i) / headSize));
+    if (!llama3) return frequency;
+    const { factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalContext } = llama3;
+    const turns = (originalContext * frequency) / (2 * Math.PI);
+    const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+    return kept * frequency + ((1 - kept) * frequency) / factor;
+  });
+}
+
+/**
+ * Rotates the heads of one token in place: element i of a head forms a pair with element i + headSize / 2.
+ *
+ * @param values f32, heads one after the other from `offset`
+ */
+export function rotateHeads(
+  values: Float32Array,
+  offset: number,
+  heads: number,
+  frequencies: Float32Array,
+  position: number,
+): void {
+  const half = frequencies.length;
+  for (let i = 0; i < half; i++) {
+    const angle = Math.fround(position * frequencies[i]);
+    const cos = Math.cos(angle);
+    const sin = Math.sin(angle);
+    for (let head = 0; head < heads; head++) {
+      const at = offset + head * 2 * half + i;
+      const a = values[at];
+      const b = values[at + half];
+      values[at] = a * cos - b * sin;
+      values[at + half] = b * cos + a * sin;
+    }
+  }
+}

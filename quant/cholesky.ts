@@ -1,0 +1,55 @@
+/**
+ * Cholesky factorization in f64.
+ *
+ * @module
+ */
+
+/**
+ * Factors a symmetric positive definite matrix A = V Vᵀ with V upper triangular, from the last row upwards.
+ *
+ * Upper, because error feedback goes through the channels in ascending order and needs for each channel the
+ * factor's entries above the diagonal, in its column. V is returned transposed, so that a column lies in a row.
+ *
+ * @param matrix f64 [size, size], row-major; not changed
+ * @returns f64 [size, size]: row k holds column k of V in its first k + 1 elements, zeros after them;
+ * undefined when the matrix isn't positive definite to working precision
+ */
+export function choleskyUpper(matrix: Float64Array, size: number): Float64Array<ArrayBuffer> | undefined {
+  const columns = new Float64Array(size * size);
+  // rows[i] = row i of V from element i on, filled from the right: kept apart so that the inner loop runs along memory.
+  const rows = new Float64Array(size * size);
+  for (let k = size - 1; k >= 0; k--) {
+    const rowK = k * size;
+    let square = matrix[rowK + k];
+    for (let j = k + 1; j < size; j++) square -= rows[rowK + j] * rows[rowK + j];
+    // Rounding leaves about size * 2^-53 of the diagonal; what is below that is not a pivot.
+    if (!(square > matrix[rowK + k] * size * 2 ** -53)) return undefined;
+    const pivot = Math.sqrt(square);
+    rows[rowK + k] = pivot;
+    columns[rowK + k] = pivot;
+    for (let i = 0; i < k; i++) {
+      const rowI = i * size;
+      const value = (matrix[rowI + k] - dot(rows, rowI + k + 1, rowK + k + 1, size - k - 1)) / pivot;
+      rows[rowI + k] = value;
+      columns[rowK + i] = value;
+    }
+  }
+  return columns;
+}
+
+/** Dot product of two runs of one array, in four independent sums. */
+function dot(values: Float64Array, a: number, b: number, length: number): number {
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  let i = 0;
+  for (; i + 3 < length; i += 4) {
+    s0 += values[a + i] * values[b + i];
+    s1 += values[a + i + 1] * values[b + i + 1];
+    s2 += values[a + i + 2] * values[b + i + 2];
+    s3 += values[a + i + 3] * values[b + i + 3];
+  }
+  for (; i < length; i++) s0 += values[a + i] * values[b + i];
+  return s0 + s1 + s2 + s3;
+}

@@ -1,0 +1,64 @@
+/**
+ * Joining packed tensors that are row ranges of one matrix.
+ *
+ * @module
+ */
+import { TILE_ROWS } from "./format.ts";
+import { type PackedTensor, validatePackedTensor } from "./packed_tensor.ts";
+
+/**
+ * Joins row ranges of a matrix, in order.
+ *
+ * @throws {TypeError} when they don't have the same channels and density, or one but the last ends within a tile
+ */
+export function concatenateRows(parts: readonly PackedTensor[]): PackedTensor {
+  const { channels, refineEvery } = parts[0];
+  for (const [i, part] of parts.entries()) {
+    if (part.channels !== channels || part.refineEvery !== refineEvery) {
+      throw new TypeError(
+        `part ${i} has ${part.channels} channels, 1 refined group in ${part.refineEvery}, must be ` +
+          `${channels} and ${refineEvery}`,
+      );
+    }
+    if (i < parts.length - 1 && part.rows % TILE_ROWS !== 0) {
+      throw new TypeError(`part ${i} has ${part.rows} rows, must be a multiple of ${TILE_ROWS}`);
+    }
+  }
+  const joined: PackedTensor = {
+    rows: parts.reduce((sum, { rows }) => sum + rows, 0),
+    channels,
+    refineEvery,
+    base: join(Uint32Array, parts.map(({ base }) => base)),
+    refine: join(Uint32Array, parts.map(({ refine }) => refine)),
+    meta: join(Uint32Array, parts.map(({ meta }) => meta)),
+    tileScale: join(Float16Array, parts.map(({ tileScale }) => tileScale)),
+    outlierStart: joinStarts(parts),
+    outlierChannel: join(Uint16Array, parts.map(({ outlierChannel }) => outlierChannel)),
+    outlierResidual: join(Float16Array, parts.map(({ outlierResidual }) => outlierResidual)),
+  };
+  validatePackedTensor(joined);
+  return joined;
+}
+
+type Plane = Uint32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Float16Array<ArrayBuffer>;
+
+function join<T extends Plane>(kind: new (length: number) => T, planes: readonly T[]): T {
+  const all = new kind(planes.reduce((sum, plane) => sum + plane.length, 0));
+  let at = 0;
+  for (const plane of planes) {
+    all.set(plane, at);
+    at += plane.length;
+  }
+  return all;
+}
+
+function joinStarts(parts: readonly PackedTensor[]): Uint32Array<ArrayBuffer> {
+  if (parts.every(({ outlierChannel }) => outlierChannel.length === 0)) return new Uint32Array(0);
+  const starts = [0];
+  for (const { rows, outlierStart } of parts) {
+    const before = starts[starts.length - 1];
+    // A part without outliers has no starts; its rows start and end where the part before ends.
+    for (let row = 1; row <= rows; row++) starts.push(before + (outlierStart[row] ?? 0));
+  }
+  return Uint32Array.from(starts);
+}

@@ -1,0 +1,138 @@
+/**
+ * Error feedback: quantizing a row channel by channel, each later channel making up for the errors of the earlier ones.
+ *
+ * The objective is (w - q) H (w - q)ᵀ, H = sum of x xᵀ over the layer's inputs x. With H = V Vᵀ, V upper triangular,
+ * the channel k is rounded from w[k] + sum over i < k of (w[i] - q[i]) V[i, k] / V[k, k]. This is GPTQ (Frantar et al.
+ * 2022) in the form of LDLQ (Chee et al. 2023): the same codes, without the inverse of H.
+ *
+ * @module
+ */
+import { choleskyUpper } from "./cholesky.ts";
+import { GROUP_CHANNELS } from "./format.ts";
+import { type Grid, nearestCode } from "./grid.ts";
+
+/** What error feedback needs of a Hessian; shared by all matrices that have the same input. */
+export interface Feedback {
+  /** Input channels. */
+  readonly channels: number;
+  /** [channels]: the Hessian's diagonal, before damping. */
+  readonly diagonal: Float64Array<ArrayBuffer>;
+  /** [channels]: channels in the order in which they are quantized. */
+  readonly order: Uint16Array<ArrayBuffer>;
+  /** f64 [channels, channels]: row k holds V[i, k] / V[k, k] for i < k and V[k, k] itself at k, in quantization order. */
+  readonly coefficients: Float64Array;
+  /** What was added to the diagonal. */
+  readonly added: number;
+}
+
+/** How feedback is prepared. */
+export interface FeedbackSettings {
+  /** Added to the Hessian's diagonal, as a share of its mean; tripled until the factorization succeeds. */
+  readonly damping: number;
+  /**
+   * Which channels are quantized first: those with the largest Hessian diagonal (`channels`), the groups of 16
+   * with the largest sum of it, each in its natural order (`groups`), or all from the left (`natural`).
+   * Groups stay where they are in all three, so the layout doesn't change.
+   */
+  readonly order: "channels" | "groups" | "natural";
+}
+
+/** Factorizations that are tried before the Hessian is given up. */
+const TRIES = 12;
+
+/**
+ * Prepares error feedback from a Hessian. Channels that are never active (zero on the diagonal) get a unit diagonal
+ * and so neither receive nor give feedback.
+ *
+ * @param hessian f64 [channels, channels], symmetric, row-major
+ * @throws {RangeError} when the Hessian holds NaN or infinity or cannot be factored with any damping that is tried
+ */
+export function prepareFeedback(hessian: Float64Array, settings: FeedbackSettings): Feedback {
+  const channels = Math.sqrt(hessian.length);
+  if (!Number.isInteger(channels)) throw new TypeError(`Hessian has ${hessian.length} elements, must be a square`);
+  const bad = hessian.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw new RangeError(`Hessian holds ${hessian[bad]} at element ${bad}, must be finite`);
+  const diagonal = Float64Array.from({ length: channels }, (_, i) => hessian[i * channels + i]);
+  const order = orderChannels(diagonal, settings.order);
+  const meanDiagonal = diagonal.reduce((sum, value) => sum + value, 0) / channels;
+  for (let attempt = 0, damping = settings.damping; attempt < TRIES; attempt++, damping *= 3) {
+    const damped = orderAndDamp(hessian, order, damping * meanDiagonal);
+    const coefficients = choleskyUpper(damped, channels);
+    if (!coefficients) continue;
+    for (let k = 0; k < channels; k++) {
+      const pivot = coefficients[k * channels + k];
+      for (let i = 0; i < k; i++) coefficients[k * channels + i] /= pivot;
+    }
+    return { channels, diagonal, order, coefficients, added: damping * meanDiagonal };
+  }
+  throw new RangeError(
+    `Hessian of ${channels} channels is not positive definite with damping up to ${
+      settings.damping * 3 ** (TRIES - 1)
+    } of its mean diagonal`,
+  );
+}
+
+function orderChannels(diagonal: Float64Array, order: FeedbackSettings["order"]): Uint16Array<ArrayBuffer> {
+  const channels = Uint16Array.from(diagonal, (_, i) => i);
+  if (order === "natural") return channels;
+  const width = order === "groups" ? GROUP_CHANNELS : 1;
+  const energy = new Float64Array(Math.ceil(diagonal.length / width));
+  diagonal.forEach((value, channel) => energy[Math.floor(channel / width)] += value);
+  return channels.sort((a, b) => {
+    const [groupA, groupB] = [Math.floor(a / width), Math.floor(b / width)];
+    return energy[groupB] - energy[groupA] || a - b;
+  });
+}
+
+function orderAndDamp(hessian: Float64Array, order: Uint16Array, added: number): Float64Array<ArrayBuffer> {
+  const size = order.length;
+  const damped = new Float64Array(size * size);
+  for (let i = 0; i < size; i++) {
+    for (let j = 0; j < size; j++) damped[i * size + j] = hessian[order[i] * size + order[j]];
+    const at = i * size + i;
+    damped[at] = damped[at] === 0 ? 1 : damped[at] + added;
+  }
+  return damped;
+}
+
+/**
+ * Quantizes a matrix to a grid with error feedback.
+ *
+ * @param weights f32 [rows, channels]
+ * @returns codes [rows, channels]
+ */
+export function quantizeWithFeedback(weights: Float32Array, grid: Grid, feedback: Feedback): Uint8Array<ArrayBuffer> {
+  const { rows, channels, groups, groupOf, step, lowest, maxCode } = grid;
+  const { order, coefficients } = feedback;
+  const codes = new Uint8Array(rows * channels);
+  const errors = new Float64Array(channels);
+  for (let row = 0; row < rows; row++) {
+    for (let k = 0; k < channels; k++) {
+      const channel = order[k];
+      const at = row * channels + channel;
+      const group = row * groups + groupOf[channel];
+      const wanted = weights[at] + dotRun(errors, coefficients, k * channels, k);
+      const code = nearestCode(wanted, lowest[group], step[group], maxCode[group]);
+      codes[at] = code;
+      errors[k] = weights[at] - (lowest[group] + code * step[group]);
+    }
+  }
+  return codes;
+}
+
+/** Sum over i < length of a[i] * b[start + i], in four independent sums. */
+export function dotRun(a: Float64Array, b: Float64Array, start: number, length: number): number {
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  let i = 0;
+  for (; i + 3 < length; i += 4) {
+    s0 += a[i] * b[start + i];
+    s1 += a[i + 1] * b[start + i + 1];
+    s2 += a[i + 2] * b[start + i + 2];
+    s3 += a[i + 3] * b[start + i + 3];
+  }
+  for (; i < length; i++) s0 += a[i] * b[start + i];
+  return s0 + s1 + s2 + s3;
+}

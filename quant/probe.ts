@@ -1,0 +1,82 @@
+/**
+ * Looking at each group by itself before anything is decided: what error it would have in 2 bits, in 4 bits, and in
+ * either without its most extreme weight.
+ *
+ * @module
+ */
+import { GROUP_CHANNELS, SCALE_CODES } from "./format.ts";
+import { createGroupProblem, searchGroup } from "./group_search.ts";
+
+/** What one kind of storage would do to a group. */
+export interface GroupProspect {
+  /** Sum of squared errors. */
+  readonly error: number;
+  /** Scale that reaches it. */
+  readonly scale: number;
+}
+
+/** What is known of a group. */
+export interface GroupProbe {
+  /** Highest minus lowest weight. */
+  readonly range: number;
+  /** Index within the group of the weight that lies furthest from the group's mean. */
+  readonly extreme: number;
+  /** In 2 bits. */
+  readonly twoBit: GroupProspect;
+  /** In 4 bits. */
+  readonly fourBit: GroupProspect;
+}
+
+const problem = createGroupProblem();
+
+/** Range and prospects of a group of weights. */
+export function probeGroup(weights: Float32Array): GroupProbe {
+  const { min, max, extreme } = describe(weights);
+  return {
+    range: max - min,
+    extreme,
+    twoBit: prospect(weights, max - min, false, 0),
+    fourBit: prospect(weights, max - min, true, 0),
+  };
+}
+
+/** What a group would be without its most extreme weight. */
+export function probeWithoutExtreme(weights: Float32Array, { extreme }: GroupProbe, refined: boolean): GroupProspect {
+  const rest = weights.filter((_, i) => i !== extreme);
+  const { min, max } = describe(rest);
+  return prospect(weights, max - min, refined, 1 << extreme);
+}
+
+function describe(weights: Float32Array): { min: number; max: number; extreme: number } {
+  let min = Infinity;
+  let max = -Infinity;
+  let sum = 0;
+  for (const weight of weights) {
+    if (weight < min) min = weight;
+    if (weight > max) max = weight;
+    sum += weight;
+  }
+  const mean = sum / weights.length;
+  let extreme = 0;
+  for (let i = 1; i < weights.length; i++) {
+    if (Math.abs(weights[i] - mean) > Math.abs(weights[extreme] - mean)) extreme = i;
+  }
+  return { min, max, extreme };
+}
+
+/** Searches scales from 1/36 to 15/36 of the range: the best of a 2-bit group lies near 11/36, of a 4-bit one near 9/36. */
+function prospect(weights: Float32Array, range: number, refined: boolean, outliers: number): GroupProspect {
+  problem.size = weights.length;
+  problem.outliers = outliers;
+  for (let i = 0; i < weights.length; i++) problem.start[i] = weights[i];
+  const unit = range / 36;
+  const { scaleCode, error } = searchGroup(problem, unit, refined, refined ? 9 : 11, SCALE_CODES);
+  return { error, scale: scaleCode * unit };
+}
+
+/** Group `group` of a row: its weights, fewer than 16 at the end of a row, none in the padding. */
+export function groupOfRow(weights: Float32Array, row: number, channels: number, group: number): Float32Array {
+  const start = Math.min(channels, group * GROUP_CHANNELS);
+  const end = Math.min(channels, start + GROUP_CHANNELS);
+  return weights.subarray(row * channels + start, row * channels + end);
+}
