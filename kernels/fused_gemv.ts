@@ -41,13 +41,13 @@ const PARTIAL_BYTES = 8192;
  * Dispatches that compute y = W x.
  *
  * @param activations packed activations of `matrix.channels` channels, see {@linkcode packActivations}
- * @param y f32 [rows]
+ * @param y f32 [rows], at an offset that is a multiple of 256 bytes
  */
 export async function fusedGemv(
   gpu: Gpu,
   matrix: PackedMatrix,
   activations: GPUBuffer,
-  y: GPUBuffer,
+  y: GPUBufferBinding,
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   const dispatches: Dispatch[] = [];
@@ -69,7 +69,7 @@ export async function fusedGemv(
           slab.tileScale,
           slab.outliers,
           activations,
-          { buffer: y, offset: slab.firstRow * 4, size: slab.rows * 4 },
+          { buffer: y.buffer, offset: (y.offset ?? 0) + slab.firstRow * 4, size: slab.rows * 4 },
         ]),
         workgroups: [plan.workgroups, 1, 1],
       });

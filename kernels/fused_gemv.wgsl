@@ -28,8 +28,8 @@
 //     while some wait for memory others decode and multiply. More teams hide more latency, hence the few registers:
 //     activations live in registers for all rows, refine words read theirs from workgroup memory.
 //   - No barrier stands between load, scale and multiply; the synchronous kernel (fused_sync_gemv.wgsl) has both.
-override rows: u32;
-override half_blocks: u32;
+override rows: u32 = 1;
+override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override team: u32 = 32;
 override columns: u32 = 2;

@@ -66,20 +66,31 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
   return words;
 }
 
-/** The values that packed activations stand for, f64 [channels]: what a kernel multiplies exactly. */
-export function unpackActivations(words: Uint32Array<ArrayBuffer>, channels: number): Float64Array<ArrayBuffer> {
+/** What packed activations hold, unpacked. */
+export interface UnpackedActivations {
+  /** What a kernel multiplies, f64 [channels]. */
+  readonly values: Float64Array;
+  /** Step of the fixed point of each group. */
+  readonly steps: Float64Array;
+  /** The activations before they were packed. */
+  readonly raw: Float32Array;
+}
+
+/** Unpacks activations; the tests' inverse of {@linkcode packActivations}. */
+export function activationsOf(words: Uint32Array<ArrayBuffer>, channels: number): UnpackedActivations {
   const halfBlocks = words.length / LANE_WORDS;
   const bytes = new Int8Array(words.buffer, words.byteOffset);
   const floats = new Float32Array(words.buffer, words.byteOffset);
+  const steps = Float64Array.from(floats.subarray(32 * halfBlocks, 36 * halfBlocks), (step128) => step128 / 128);
   const values = new Float64Array(channels);
   for (let channel = 0; channel < channels; channel++) {
     const group = Math.floor(channel / GROUP_CHANNELS);
     const c = channel % GROUP_CHANNELS;
     const byte = (((group % 4) * halfBlocks + Math.floor(group / 4)) * 4 + (c % 4)) * 4 + (c >> 2);
     const value = bytes[byte] * HIGH_UNIT + bytes[byte + 64 * halfBlocks];
-    values[channel] = value * (c % 2 === 0 ? 1 : 4) * (floats[32 * halfBlocks + group] / 128);
+    values[channel] = value * (c % 2 === 0 ? 1 : 4) * steps[group];
   }
-  return values;
+  return { values, steps, raw: floats.subarray(40 * halfBlocks, 40 * halfBlocks + channels) };
 }
 
 function groupStep(x: Float32Array, group: number): number {
