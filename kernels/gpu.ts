@@ -317,6 +317,15 @@ function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo)
   return subgroupMinSize === subgroupMaxSize && isPowerOfTwo && subgroupMinSize >= 4 ? subgroupMinSize : 0;
 }
 
+/** Workgroups of one dimension never exceed this in WebGPU's default limits. */
+const MAX_WORKGROUPS = 65535;
+
+/** Spreads workgroups over x and y; a kernel takes `y * num_workgroups.x + x` and ignores those past its end. */
+export function spreadWorkgroups(count: number): [x: number, y: number, z: number] {
+  const y = Math.ceil(count / MAX_WORKGROUPS);
+  return [Math.ceil(count / y), y, 1];
+}
+
 /** Encodes dispatches into an open pass. */
 export function encodeDispatches(pass: GPUComputePassEncoder, dispatches: readonly Dispatch[]): void {
   for (const { kernel, bindings, workgroups } of dispatches) {

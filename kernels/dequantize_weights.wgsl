@@ -1,0 +1,85 @@
+// First pass of the two-pass product: packed weights to f16 in memory, scales before weights.
+//
+//   w[r, c] = (code[r, c] - zero[r, g]) * scaleCode[r, g] * d[r / 16, g]
+//
+// Bindings (H = half_blocks, G = 4 H groups in a row):
+//   0 base        u32 [rows, G]       2 bits x 16 channels
+//   1 refine      u32 [rows, words]   2 bits x 16 channels of each refined group
+//   2 meta_words  u32 [rows, H]       |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
+//   3 tile_scale  u32 [tiles, G / 2]  d of two groups, f16 each
+//   4 weights     vec4<u32> [rows, 2 G]  f16, 16 channels of a group in two vectors
+//
+// Mapping: one thread a group; neighbouring threads take neighbouring groups.
+override rows: u32 = 1;
+override half_blocks: u32 = 2;
+override refine_every: u32 = 8; // 0 for none
+override workgroup_size: u32 = 256;
+
+@group(0) @binding(0) var<storage, read> base: array<u32>;
+@group(0) @binding(1) var<storage, read> refine: array<u32>;
+@group(0) @binding(2) var<storage, read> meta_words: array<u32>;
+@group(0) @binding(3) var<storage, read> tile_scale: array<u32>;
+@group(0) @binding(4) var<storage, read_write> weights: array<vec4<u32>>;
+
+@compute @workgroup_size(workgroup_size)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) count: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let groups = 4u * half_blocks;
+  let at = (workgroup.y * count.x + workgroup.x) * workgroup_size + thread;
+  if (at >= rows * groups) { return; }
+  let row = at / groups;
+  let group = at % groups;
+  let meta_word = meta_words[at / 4u];
+  let codes = align_codes(meta_word, group % 4u);
+  let masks = code_masks(workgroup.z);
+  // Second order: the scale of the group.
+  let d = unpack2x16float(tile_scale[((row / 16u) * groups + group) / 2u] >> (16u * (group % 2u))).x;
+  let scale = scale_of(codes, masks, 128.0 * d);
+  // First order: zero and codes.
+  var zero = zero_plus(codes, masks) - ZERO_PLUS;
+  let run = refined_run(meta_word, group);
+  var fine = 0u;
+  if (run >= 0) {
+    zero = fma(0.75, zero, 0.75);
+    fine = refine[row * refine_words() + u32(run)];
+  }
+  let word = base[at];
+  weights[2u * at] = vec4(
+    decode_pair(word, fine, 0u, zero, scale),
+    decode_pair(word, fine, 1u, zero, scale),
+    decode_pair(word, fine, 2u, zero, scale),
+    decode_pair(word, fine, 3u, zero, scale),
+  );
+  weights[2u * at + 1u] = vec4(
+    decode_pair(word, fine, 4u, zero, scale),
+    decode_pair(word, fine, 5u, zero, scale),
+    decode_pair(word, fine, 6u, zero, scale),
+    decode_pair(word, fine, 7u, zero, scale),
+  );
+}
+
+fn refine_words() -> u32 {
+  return (half_blocks * 4u + refine_every - 1u) / max(refine_every, 1u);
+}
+
+// Index of the refine word of a group in its row, or -1 where it is not refined.
+fn refined_run(meta_word: u32, group: u32) -> i32 {
+  if (refine_every == 0u) { return -1; }
+  let run = group / max(refine_every, 1u);
+  let field = meta_word >> 28u;
+  var pick = field;
+  if (refine_every == 1u) { pick = 0u; }
+  if (refine_every == 2u) { pick = (field >> (run % 2u)) & 1u; }
+  return select(-1, i32(run), run * refine_every + pick == group);
+}
+
+// Weights 2i and 2i + 1 of a group as f16. Codes become floats in the mantissa of 2^23, as in lib/decode.wgsl.
+fn decode_pair(word: u32, fine: u32, i: u32, zero: f32, scale: f32) -> u32 {
+  let base_codes = (vec2(word) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
+  let fine_codes = (vec2(fine) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
+  let codes = bitcast<vec2<f32>>((base_codes * 4u + fine_codes) | vec2(0x4b000000u)) - vec2(8388608.0);
+  return pack2x16float((0.25 * codes - vec2(zero)) * scale);
+}
