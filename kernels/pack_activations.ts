@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { BLOCK_CHANNELS, blocksPerRow, GROUP_CHANNELS } from "../quant/format.ts";
+import { BLOCK_CHANNELS, BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS } from "../quant/format.ts";
+import type { Dispatch, Gpu } from "./gpu.ts";
+import kernelCode from "./pack_activations.wgsl" with { type: "text" };
 
 /** Channels that one lane of a kernel covers: half a block, one meta word. */
 export const LANE_CHANNELS = BLOCK_CHANNELS / 2;
@@ -64,6 +66,27 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
     floats[36 * halfBlocks + group] = sum;
   }
   return words;
+}
+
+const GROUP_THREADS = 64;
+
+/**
+ * Dispatch that packs activations on the device.
+ *
+ * @param x f32 [channels]
+ * @param packed u32 [{@linkcode packedActivationWords}]
+ */
+export async function packActivationsOnGpu(
+  gpu: Gpu,
+  channels: number,
+  x: GPUBuffer,
+  packed: GPUBuffer,
+): Promise<Dispatch> {
+  const blocks = blocksPerRow(channels);
+  const constants = { channels, half_blocks: blocks * 2, workgroup_size: GROUP_THREADS };
+  const kernel = await gpu.createKernel("pack_activations", kernelCode, constants);
+  const workgroups = Math.ceil((blocks * BLOCK_GROUPS) / GROUP_THREADS);
+  return { kernel, bindings: gpu.bind(kernel, [x, packed]), workgroups: [workgroups, 1, 1] };
 }
 
 /** What packed activations hold, unpacked. */
