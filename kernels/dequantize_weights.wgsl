@@ -14,6 +14,7 @@ override rows: u32 = 1;
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override workgroup_size: u32 = 256;
+override without: u32 = 0; // see lib/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<u32>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
@@ -80,6 +81,7 @@ fn refined_run(meta_word: u32, group: u32) -> i32 {
 fn decode_pair(word: u32, fine: u32, i: u32, zero: f32, scale: f32) -> u32 {
   let base_codes = (vec2(word) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
   let fine_codes = (vec2(fine) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
+  if ((without & FIRST_ORDER) != 0u) { return pack2x16float(bitcast<vec2<f32>>(vec2(word, fine)) * scale); }
   let codes = bitcast<vec2<f32>>((base_codes * 4u + fine_codes) | vec2(0x4b000000u)) - vec2(8388608.0);
   return pack2x16float((0.25 * codes - vec2(zero)) * scale);
 }

@@ -1,24 +1,31 @@
 /**
- * Launcher of the fused, asynchronous matrix-vector kernel.
+ * Launcher of the fused matrix-vector kernels, asynchronous and synchronous.
  *
  * @module
  */
 import type { Dispatch, Gpu } from "./gpu.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import type { PackedMatrix, PackedSlab } from "./packed_matrix.ts";
-import kernelCode from "./fused_gemv.wgsl" with { type: "text" };
+import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
+import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
 import activationsCode from "./lib/activations.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
+import refineCode from "./lib/refine.wgsl" with { type: "text" };
+import rowsCode from "./lib/rows.wgsl" with { type: "text" };
 
 /** What {@linkcode fusedGemv} accepts beside its buffers. */
 export interface FusedGemvOptions {
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
-  /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132. */
+  /** Load, decode and multiply one after the other, with barriers between. Default: false. */
+  readonly synchronous?: boolean;
+  /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 528. */
   readonly workgroups?: number;
   /** Teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 20. */
   readonly teams?: number;
+  /** Parts of the work to leave out when measuring their cost: the override `without` of lib/decode.wgsl. Default: 0. */
+  readonly without?: number;
 }
 
 /** How the rows and columns of a slab are spread over workgroups and teams. */
@@ -32,8 +39,10 @@ export interface GemvPlan {
 }
 
 const STEP_ROWS = 4;
-const CELL_BYTES = 48;
-const CELLS_A_LANE = 4;
+/** Workgroup memory of a column for each lane: four groups of activations. */
+const CELL_BYTES = 4 * 48;
+/** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
+const STAGED_BYTES = 4 * (16 + 4 + 16);
 /** Most bytes of partial sums in workgroup memory. */
 const PARTIAL_BYTES = 8192;
 
@@ -57,8 +66,13 @@ export async function fusedGemv(
     let firstColumn = 0;
     for (const columns of plan.columns) {
       const addToY = options.addToY || firstColumn > 0;
-      const constants = fusedConstants(matrix, slab, team, plan, columns, firstColumn, addToY);
-      const kernel = await gpu.createKernel("fused_gemv", fusedGemvCode(team), constants);
+      const constants = {
+        ...fusedConstants(matrix, slab, team, plan, columns, firstColumn),
+        add_to_y: addToY ? 1 : 0,
+        without: options.without ?? 0,
+      };
+      const label = options.synchronous ? "fused_sync_gemv" : "fused_gemv";
+      const kernel = await gpu.createKernel(label, fusedGemvCode(team, options.synchronous), constants);
       dispatches.push({
         kernel,
         bindings: gpu.bind(kernel, [
@@ -80,8 +94,9 @@ export async function fusedGemv(
 }
 
 /** The whole shader for a kind of team. */
-export function fusedGemvCode(team: Team): string {
-  return [kernelCode, activationsCode, decodeCode, reduceCode, team.exchangeCode].join("\n");
+export function fusedGemvCode(team: Team, synchronous = false): string {
+  const kernelCode = synchronous ? syncCode : asyncCode;
+  return [kernelCode, rowsCode, refineCode, activationsCode, decodeCode, reduceCode, team.exchangeCode].join("\n");
 }
 
 function fusedConstants(
@@ -91,7 +106,6 @@ function fusedConstants(
   plan: GemvPlan,
   columns: number,
   firstColumn: number,
-  addToY: boolean,
 ): Record<string, number> {
   return {
     rows: slab.rows,
@@ -104,7 +118,6 @@ function fusedConstants(
     workgroup_steps: plan.workgroupSteps,
     workgroup_size: team.lanes * columns * plan.rowTeams,
     outlier_residuals: firstColumn === 0 ? slab.outlierResiduals : 0,
-    add_to_y: addToY ? 1 : 0,
   };
 }
 
@@ -117,16 +130,20 @@ export function planGemv(
   options: FusedGemvOptions = {},
 ): GemvPlan {
   const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
-  const columnBytes = team.lanes * (CELLS_A_LANE * CELL_BYTES + team.exchangeBytes);
+  const room = (maxComputeWorkgroupStorageSize - PARTIAL_BYTES) / team.lanes;
+  const teamBytes = team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0);
   const maxTeams = Math.min(options.teams ?? 20, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
-  const maxColumns = Math.min(maxTeams, Math.floor((maxComputeWorkgroupStorageSize - PARTIAL_BYTES) / columnBytes));
+  const maxColumns = Math.min(maxTeams, Math.floor(room / (CELL_BYTES + teamBytes)));
   const allColumns = Math.ceil(halfBlocks / team.lanes);
   const dispatches = Math.ceil(allColumns / maxColumns);
   const columns = Math.ceil(allColumns / dispatches);
+  const roomForTeams = teamBytes === 0 ? Infinity : Math.floor((room - columns * CELL_BYTES) / (columns * teamBytes));
+  const maxRowTeams = Math.max(1, Math.min(Math.floor(maxTeams / columns), roomForTeams));
   const steps = Math.ceil(rows / STEP_ROWS);
   const mostSteps = Math.floor(PARTIAL_BYTES / ((columns + 1) * STEP_ROWS * 4));
-  const workgroupSteps = Math.min(mostSteps, Math.ceil(steps / (options.workgroups ?? 132)));
-  const rounds = Math.ceil(workgroupSteps / Math.max(1, Math.floor(maxTeams / columns)));
+  const workgroups = options.workgroups ?? (options.synchronous ? 528 : 132);
+  const workgroupSteps = Math.min(mostSteps, Math.ceil(steps / workgroups));
+  const rounds = Math.ceil(workgroupSteps / maxRowTeams);
   return {
     columns: Array.from({ length: dispatches }, (_, i) => Math.min(columns, allColumns - i * columns)),
     rowTeams: Math.ceil(workgroupSteps / rounds),

@@ -39,6 +39,7 @@ override workgroup_steps: u32 = 4;
 override workgroup_size: u32 = 64; // team * columns * row_teams
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
 override add_to_y: u32 = 0; // 1: y += W x
+override without: u32 = 0; // see lib/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
@@ -48,9 +49,6 @@ override add_to_y: u32 = 0; // 1: y += W x
 @group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
 @group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
-
-const STEP_ROWS = 4u;
-const TILE_ROWS = 16u;
 
 // What a lane loads for one step: half a block of four rows, and two refine words with their block's meta words.
 struct Step {
@@ -65,23 +63,9 @@ struct Step {
   refine_meta1: vec2<u32>,
 }
 
-struct Lane {
-  thread: u32,
-  lane: u32,
-  column: u32,
-  half_block: u32,
-  first_block: u32,
-  masks: CodeMasks,
-}
-
-var<workgroup> partial: array<f32, (columns + 1) * workgroup_steps * STEP_ROWS>;
-
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let column = (thread / team) % columns;
-  let first_half_block = (first_column + column) * team;
-  let half_block = first_half_block + thread % team;
-  let lane = Lane(thread, thread % team, column, half_block, first_half_block / 2u, code_masks(workgroup.z));
+  let lane = locate(thread, workgroup.z);
   let row_team = thread / (team * columns);
   let first_row = workgroup.x * workgroup_steps * STEP_ROWS;
   var now: Step;
@@ -97,26 +81,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (first + row_teams < workgroup_steps && next_row < rows) { now = load_step(next_row, lane); }
     let sum = sum_rows(sums, thread);
     if (lane.lane < STEP_ROWS && step < workgroup_steps) {
-      partial[(column * workgroup_steps + step) * STEP_ROWS + lane.lane] = sum;
+      partial[(lane.column * workgroup_steps + step) * STEP_ROWS + lane.lane] = sum;
     }
   }
   if (outlier_residuals != 0u) { sum_outliers(first_row, lane); }
   workgroupBarrier();
   write_rows(first_row, thread);
-}
-
-fn write_rows(first_row: u32, thread: u32) {
-  let count = workgroup_steps * STEP_ROWS;
-  let parts = select(columns, columns + 1u, outlier_residuals != 0u);
-  for (var i = thread; i < count; i += workgroup_size) {
-    let row = first_row + i;
-    var sum = 0.0;
-    for (var part = 0u; part < parts; part++) { sum += partial[part * count + i]; }
-    if (row < rows) {
-      if (add_to_y == 1u) { sum += y[row]; }
-      y[row] = sum;
-    }
-  }
 }
 
 fn load_step(row: u32, lane: Lane) -> Step {
@@ -169,52 +139,5 @@ fn refine_step(now: Step, row: u32, lane: Lane) -> vec4<f32> {
     let term1 = refine_term(now.refine.y, now.refine_meta1, run, row, lane);
     return select(vec4(term0, 0.0, term1, 0.0), vec4(0.0, term0, 0.0, term1), lane.lane >= team / 2u);
   }
-  var sums = vec4(0.0);
-  let words = team * LANE_GROUPS / max(refine_every, 1u);
-  let row_words = (half_blocks * LANE_GROUPS + refine_every - 1u) / max(refine_every, 1u);
-  for (var index = lane.lane; index < STEP_ROWS * words; index += team) {
-    let term_row = row + index / words;
-    let run = lane.first_block * 8u / max(refine_every, 1u) + index % words;
-    let pair = meta_pairs[term_row * (half_blocks / 2u) + run * refine_every / 8u];
-    let term = refine_term(refine[term_row * row_words + run], pair, run, term_row, lane);
-    sums += select(vec4(0.0), vec4(term), vec4(0u, 1u, 2u, 3u) == vec4(index / words));
-  }
-  return sums;
-}
-
-// The group that `run` refines, and its term. meta_pair is that of the run's first block.
-fn refine_term(word: u32, meta_pair: vec2<u32>, run: u32, row: u32, lane: Lane) -> f32 {
-  let first = run * refine_every;
-  let field = select(meta_pair.x, meta_pair.y, first % 8u >= LANE_GROUPS) >> 28u;
-  var pick = field;
-  if (refine_every == 1u) { pick = 0u; }
-  if (refine_every == 2u) { pick = (field >> (run % 2u)) & 1u; }
-  let group = first + pick;
-  var pair = meta_pair;
-  if (refine_every == 16u) { pair = meta_pairs[row * (half_blocks / 2u) + group / 8u]; }
-  let codes = align_codes(select(pair.x, pair.y, group % 8u >= LANE_GROUPS), group % LANE_GROUPS);
-  let d = tile_scale[(row / TILE_ROWS) * half_blocks * 2u + group / 2u] >> (16u * (group % 2u));
-  return refine_group(word, codes, unpack2x16float(d).x, group - lane.first_block * 8u, lane);
-}
-
-// Outliers of the workgroup's rows, four rows to a team at a time.
-fn sum_outliers(first_row: u32, lane: Lane) {
-  let teams = workgroup_size / team;
-  let row_lanes = team / STEP_ROWS;
-  for (var first = 0u; first < workgroup_steps; first += teams) {
-    let local_row = (first + lane.thread / team) * STEP_ROWS + lane.lane / row_lanes;
-    let row = first_row + local_row;
-    let is_used = local_row < workgroup_steps * STEP_ROWS && row < rows;
-    var sum = 0.0;
-    if (is_used) {
-      let end = outlier_planes[row + 1u];
-      for (var i = outlier_planes[row] + lane.lane % row_lanes; i < end; i += row_lanes) {
-        let channel = (outlier_planes[rows + 1u + i / 2u] >> (16u * (i % 2u))) & 0xffffu;
-        let residual = unpack2x16float(outlier_planes[outlier_residuals + i / 2u] >> (16u * (i % 2u))).x;
-        sum += residual * bitcast<f32>(activations[10u * half_blocks + channel / 4u][channel % 4u]);
-      }
-    }
-    sum = sum_strided(sum, lane.thread, 1u, row_lanes);
-    if (is_used && lane.lane % row_lanes == 0u) { partial[columns * workgroup_steps * STEP_ROWS + local_row] = sum; }
-  }
+  return refine_words(row, lane);
 }

@@ -24,9 +24,15 @@ export function createDequantized(gpu: Gpu, matrix: PackedMatrix): Promise<F16Ma
  * Dispatches that decode a packed matrix to f16.
  *
  * @param target as from {@linkcode createDequantized}
+ * @param without parts to leave out when measuring their cost: the override `without` of lib/decode.wgsl
  * @throws {RangeError} when the matrix and its target are not one slab each
  */
-export async function dequantizeOnGpu(gpu: Gpu, matrix: PackedMatrix, target: F16Matrix): Promise<Dispatch[]> {
+export async function dequantizeOnGpu(
+  gpu: Gpu,
+  matrix: PackedMatrix,
+  target: F16Matrix,
+  without = 0,
+): Promise<Dispatch[]> {
   if (matrix.slabs.length !== 1 || target.slabs.length !== 1) {
     throw new RangeError(`${matrix.slabs.length} and ${target.slabs.length} slabs, must be one each`);
   }
@@ -37,6 +43,7 @@ export async function dequantizeOnGpu(gpu: Gpu, matrix: PackedMatrix, target: F1
     half_blocks: matrix.halfBlocks,
     refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
     workgroup_size: GROUP_THREADS,
+    without,
   });
   const dispatches: Dispatch[] = [{
     kernel: dequantize,

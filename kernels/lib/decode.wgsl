@@ -8,6 +8,13 @@
 // No integer is converted to float by an instruction: conversions run at an eighth of the FMA rate on NVIDIA.
 // Integers are or-ed or added into the mantissa of a constant instead.
 
+// What `without`, an override of each kernel, leaves out to measure what it costs (experiment dequant_share): the sum
+// of 1 second-order scales, 2 first-order dequantization (codes and zeros), 4 the multiplication. The rest is kept
+// alive. Kernels declare it because naga 29 panics on overrides that follow constants.
+const SECOND_ORDER = 1u;
+const FIRST_ORDER = 2u;
+const MULTIPLICATION = 4u;
+
 // An f32 whose mantissa counts in ones: as bits + n it is the float 12582912 + n, for |n| < 2^22.
 const MAGIC_BITS = 0x4b400000;
 const MAGIC = 12582912.0;
@@ -16,11 +23,20 @@ const MAGIC = 12582912.0;
 // x = 255 hi + lo; component j serves the channels c = 4i + j. Why 255: by 256 the compiler makes a shift, which
 // goes to the integer pipe that the masks already fill; a multiply-add goes elsewhere.
 fn dot_codes(word: u32, hi: vec4<u32>, lo: vec4<u32>) -> f32 {
-  let even = word & 0x03030303u;
-  let odd = word & 0x0c0c0c0cu;
+  var even = word & 0x03030303u;
+  var odd = word & 0x0c0c0c0cu;
   let high = word >> 4u;
-  let high_even = high & 0x03030303u;
-  let high_odd = high & 0x0c0c0c0cu;
+  var high_even = high & 0x03030303u;
+  var high_odd = high & 0x0c0c0c0cu;
+  if ((without & FIRST_ORDER) != 0u) {
+    even = word;
+    odd = word;
+    high_even = word;
+    high_odd = word;
+  }
+  if ((without & MULTIPLICATION) != 0u) {
+    return bitcast<f32>(((even ^ odd ^ high_even ^ high_odd ^ hi.x ^ lo.x) & 0x007fffffu) | 0x4b000000u);
+  }
   let upper = dot4I8Packed(even, hi.x) + dot4I8Packed(odd, hi.y) + dot4I8Packed(high_even, hi.z) +
     dot4I8Packed(high_odd, hi.w);
   let lower = upper * 255 + MAGIC_BITS + dot4I8Packed(even, lo.x) + dot4I8Packed(odd, lo.y) +
@@ -47,11 +63,13 @@ fn align_codes(meta_word: u32, i: u32) -> u32 {
 
 // scaleCode * scale, given scale128 = 128 scale.
 fn scale_of(codes: u32, masks: CodeMasks, scale128: f32) -> f32 {
+  if ((without & SECOND_ORDER) != 0u) { return scale128; }
   return fma(bitcast<f32>((codes & masks.scale) | 0x3f800000u), scale128, -scale128);
 }
 
 // 2 + zeroCode / 4; the zero of a 2-bit group is ZERO_PLUS less.
 fn zero_plus(codes: u32, masks: CodeMasks) -> f32 {
+  if ((without & FIRST_ORDER) != 0u) { return 2.0; }
   return bitcast<f32>((codes & masks.zero) | 0x40000000u);
 }
 const ZERO_PLUS = 1.375;

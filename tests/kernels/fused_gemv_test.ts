@@ -37,6 +37,13 @@ for (const refineEvery of REFINE_EVERY) {
       for (const outlierShare of [0, 0.01]) await check(gpu, { rows, channels, refineEvery, outlierShare }, rows);
     }
   });
+
+  Deno.test(`fused_sync_gemv, refined groups ${refineEvery}`, async () => {
+    const gpu = await testGpu();
+    for (const [rows, channels] of [[40, 4096], [33, 11008], [17, 300], [1, 1]]) {
+      await check(gpu, { rows, channels, refineEvery, outlierShare: 0.01 }, rows, { synchronous: true });
+    }
+  });
 }
 
 Deno.test("fused_gemv without subgroups", async () => {
