@@ -26,6 +26,7 @@ export * from "./quant/probe.ts";
 export * from "./quant/quantize.ts";
 export * from "./quant/random.ts";
 export * from "./quant/refine_pick.ts";
+export * from "./quant/report.ts";
 export * from "./quant/strip_layout.ts";
 export * from "./quant/strip_scales.ts";
 export * from "./quant/strip_tensor.ts";

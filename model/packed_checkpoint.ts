@@ -5,10 +5,11 @@
  */
 import { dequantize } from "../quant/dequantize.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
-import { type Checkpoint, openSafetensors, readWeights } from "./checkpoint.ts";
-import { parseConfig } from "./config.ts";
+import { type ByteSource, openFileSource } from "./byte_source.ts";
+import { type Checkpoint, readWeights } from "./checkpoint.ts";
+import { type ModelConfig, parseConfig } from "./config.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
-import { readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
+import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
@@ -31,45 +32,58 @@ export interface PackedCheckpoint extends Checkpoint {
  * @throws {SyntaxError} when it isn't one, or breaks a rule of the format
  */
 export async function openPacked(path: string): Promise<PackedCheckpoint> {
-  const file = await openSafetensors(path);
+  return await readPackedCheckpoint(path, await openFileSource(path));
+}
+
+/** Reads a packed file from any source, which the checkpoint then owns. @throws {SyntaxError} as {@linkcode openPacked} */
+export async function readPackedCheckpoint(name: string, source: ByteSource): Promise<PackedCheckpoint> {
   try {
+    const file = await readSafetensorsHeader(source);
     if (!isPackedFile(file)) {
-      throw new SyntaxError(`${path}: format is ${file.metadata.format ?? "missing"}, must be twobit`);
+      throw new SyntaxError(`${name}: format is ${file.metadata.format ?? "missing"}, must be twobit`);
     }
     const packed = readPackedShapes(file);
-    const readText = (name: string) => readCarriedFile(file, name);
-    const configText = await readText("config.json");
-    if (configText === undefined) throw new SyntaxError(`${path} has no ${FILE_PREFIX}config.json`);
-    const readPacked = (name: string) => {
-      const shape = packed.get(name);
-      if (!shape) return Promise.reject(new SyntaxError(`${path}: no packed tensor ${name}`));
-      return readPackedTensor(file, name, shape);
-    };
-    return {
-      name: path,
-      config: parseConfig(`${path}, config.json`, configText),
-      file,
-      files: [file],
-      packed,
-      readPacked,
-      readText,
-      has: (name) => file.tensors.has(name) || packed.has(withoutWeight(name)),
-      async read(name, shape) {
-        if (!packed.has(withoutWeight(name))) return await readWeights(file, name, shape);
-        const tensor = await readPacked(withoutWeight(name));
-        if (tensor.rows !== shape[0] || tensor.channels !== shape[1]) {
-          throw new SyntaxError(
-            `${path}: tensor ${name} is packed as [${tensor.rows}, ${tensor.channels}], must be [${shape.join(", ")}]`,
-          );
-        }
-        return dequantize(tensor);
-      },
-      [Symbol.dispose]: () => file.source[Symbol.dispose](),
-    };
+    const configText = await readCarriedFile(file, "config.json");
+    if (configText === undefined) throw new SyntaxError(`${name} has no ${FILE_PREFIX}config.json`);
+    return describeCheckpoint(name, file, packed, parseConfig(`${name}, config.json`, configText));
   } catch (error) {
-    file.source[Symbol.dispose]();
+    source[Symbol.dispose]();
     throw error;
   }
+}
+
+function describeCheckpoint(
+  checkpoint: string,
+  file: SafetensorsFile,
+  packed: ReadonlyMap<string, PackedShape>,
+  config: ModelConfig,
+): PackedCheckpoint {
+  const readPacked = (name: string) => {
+    const shape = packed.get(name);
+    if (!shape) return Promise.reject(new SyntaxError(`${checkpoint}: no packed tensor ${name}`));
+    return readPackedTensor(file, name, shape);
+  };
+  return {
+    name: checkpoint,
+    config,
+    file,
+    files: [file],
+    packed,
+    readPacked,
+    readText: (name) => readCarriedFile(file, name),
+    has: (name) => file.tensors.has(name) || packed.has(withoutWeight(name)),
+    async read(name, shape) {
+      if (!packed.has(withoutWeight(name))) return await readWeights(file, name, shape);
+      const tensor = await readPacked(withoutWeight(name));
+      if (tensor.rows !== shape[0] || tensor.channels !== shape[1]) {
+        throw new SyntaxError(
+          `${checkpoint}: ${name} is packed as [${tensor.rows}, ${tensor.channels}], must be [${shape.join(", ")}]`,
+        );
+      }
+      return dequantize(tensor);
+    },
+    [Symbol.dispose]: () => file.source[Symbol.dispose](),
+  };
 }
 
 function withoutWeight(name: string): string {

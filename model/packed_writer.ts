@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
 import { writeTextBeside } from "./atomic_file.ts";
-import { createCalibrator } from "./calibrator.ts";
+import { createCalibrator, type LayerPair } from "./calibrator.ts";
 import { type Checkpoint, openSafetensors, readLayer } from "./checkpoint.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
 import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
@@ -35,7 +35,7 @@ export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onPr
   /** Whether to go on with the layers that an interrupted run left in `path`.layers. */
   readonly resume: boolean;
   /** Told of each finished layer. */
-  readonly onLayer?: (index: number, stored: StoredLayer) => void;
+  readonly onLayer?: (stored: StoredLayer, pair: LayerPair) => void;
 }
 
 /** Directory in which finished layers wait for the others. */
@@ -67,9 +67,9 @@ export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, 
     ...(plan.onProgress && { onProgress: plan.onProgress }),
     ...(calibrator && { calibrator }),
     finishedLayer: (index) => readStoredLayer(layerPath(index), index),
-    async onLayer(index, stored) {
-      await writeStoredLayer(layerPath(index), index, stored, plan.metadata);
-      plan.onLayer?.(index, stored);
+    async onLayer(stored, pair) {
+      await writeStoredLayer(layerPath(pair.index), pair.index, stored, plan.metadata);
+      plan.onLayer?.(stored, pair);
     },
   });
   await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan);

@@ -12,7 +12,7 @@ import {
   type StoredTensor,
 } from "../quant/quantize.ts";
 import { STAGES } from "./calibration.ts";
-import type { Calibrator, TotalSums } from "./calibrator.ts";
+import type { Calibrator, LayerPair, TotalSums } from "./calibrator.ts";
 import type { ModelConfig } from "./config.ts";
 import type { QuantizeTask } from "./cpu_worker.ts";
 import { type Layer, type LinearKind, linearName, type Model } from "./llama.ts";
@@ -41,8 +41,8 @@ export interface QuantizePlan {
   readonly calibrator?: Calibrator;
   /** Told of the share done and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
-  /** Takes a finished layer. */
-  readonly onLayer: (index: number, stored: StoredLayer, decoded: Layer) => Promise<void>;
+  /** Takes a finished layer: what is stored of it, and the layer before and after. */
+  readonly onLayer: (stored: StoredLayer, pair: LayerPair) => Promise<void>;
   /** Returns a layer that an earlier run finished. */
   readonly finishedLayer?: (index: number) => Promise<StoredLayer | undefined>;
 }
@@ -63,7 +63,7 @@ export async function quantizeLayers(pool: WorkerPool, source: LayerSource, plan
       onProgress((index + 1) / config.layers, `layer ${index} was finished before`);
       const quantized = decodeLayer(original, finished);
       await calibrator?.skipLayer({ index, original, quantized });
-      await plan.onLayer(index, finished, quantized);
+      await plan.onLayer(finished, { index, original, quantized });
       continue;
     }
     const stored = new Map<LinearKind, StoredTensor>();
@@ -76,7 +76,7 @@ export async function quantizeLayers(pool: WorkerPool, source: LayerSource, plan
       quantized = decodeLayer(quantized, done);
     }
     await calibrator?.finishLayer({ index, original, quantized });
-    await plan.onLayer(index, stored, quantized);
+    await plan.onLayer(stored, { index, original, quantized });
   }
 }
 
@@ -152,9 +152,9 @@ export async function quantizeModel(
   const source = { ...model, readLayer: (index: number) => Promise.resolve(model.layers[index]) };
   await quantizeLayers(pool, source, {
     ...plan,
-    onLayer(index, stored, decoded) {
+    onLayer(stored, { index, quantized }) {
       for (const [kind, tensor] of stored) tensors.set(linearName(index, kind), tensor);
-      layers.push(decoded);
+      layers.push(quantized);
       return Promise.resolve();
     },
   });

@@ -15,7 +15,7 @@ import { LINEAR_KINDS, type LinearKind, linearShape, type LinearSizes } from "./
 export const BUDGET_BITS = 2.85;
 
 /** Error feedback of the method: groups with the most energetic inputs first. */
-export const FEEDBACK: FeedbackSettings = { damping: 0.01, order: "groups" };
+export const FEEDBACK: FeedbackSettings = { damping: 0.03, order: "groups" };
 
 /** Settings of the method: one refined group in 8, picked where the error falls most, no outliers. */
 export const SETTINGS: TwobitSettings = { refineEvery: 8, pick: "error", outliers: WITHOUT_OUTLIERS, seed: 1 };
@@ -29,14 +29,22 @@ export function twobitQuantizer(changes: Partial<TwobitSettings> = {}): Quantize
 export type Densities = Readonly<Record<LinearKind, RefineEvery>>;
 
 /**
- * Steps away from one refined group in 8, best first by perplexity gained a bit on the embedded model. A step is taken
- * where the model stays within the budget; where heads share keys and values, v and k are small and more steps fit.
+ * Steps away from one refined group in 8, found on the embedded model: first those that free bits at little loss (q needs
+ * no refined groups), then those that spend them where they are worth most (v, down, k). A step that would leave the
+ * budget is passed over, so the plan adapts to the shares that the kinds have in a model. Together they are worth
+ * 1.061 -> 1.055 x the unquantized perplexity.
  */
 const STEPS: readonly (readonly [kind: LinearKind, density: RefineEvery])[] = [
+  ["q_proj", "none"],
+  ["o_proj", 16],
+  ["gate_proj", 16],
+  ["up_proj", 16],
   ["v_proj", 4],
-  ["k_proj", 4],
   ["v_proj", 2],
+  ["down_proj", 4],
+  ["k_proj", 4],
   ["k_proj", 2],
+  ["v_proj", 1],
 ];
 
 /** Densities within a budget. */

@@ -29,25 +29,29 @@ export interface GroupProbe {
 
 const problem = createGroupProblem();
 
-/** Range and prospects of a group of weights. */
+/** Range and prospects of a group of weights, which may be empty. */
 export function probeGroup(weights: Float32Array): GroupProbe {
-  const { min, max, extreme } = describe(weights);
+  const { range, span, extreme } = describe(weights);
   return {
-    range: max - min,
+    range,
     extreme,
-    twoBit: prospect(weights, max - min, false, 0),
-    fourBit: prospect(weights, max - min, true, 0),
+    twoBit: prospect(weights, span, false, 0),
+    fourBit: prospect(weights, span, true, 0),
   };
 }
 
 /** What a group would be without its most extreme weight. */
 export function probeWithoutExtreme(weights: Float32Array, { extreme }: GroupProbe, refined: boolean): GroupProspect {
-  const rest = weights.filter((_, i) => i !== extreme);
-  const { min, max } = describe(rest);
-  return prospect(weights, max - min, refined, 1 << extreme);
+  const { span } = describe(weights.filter((_, i) => i !== extreme));
+  return prospect(weights, span, refined, 1 << extreme);
 }
 
-function describe(weights: Float32Array): { min: number; max: number; extreme: number } {
+/** Largest code distance from zero that a 2-bit group can express: codes 0..3, zeros 0.625..2.375. */
+const REACH = 2.375;
+
+/** Range; the range that the codes must span, which is more where all weights lie on one side of 0; extreme weight. */
+function describe(weights: Float32Array): { range: number; span: number; extreme: number } {
+  if (weights.length === 0) return { range: 0, span: 0, extreme: 0 };
   let min = Infinity;
   let max = -Infinity;
   let sum = 0;
@@ -61,15 +65,16 @@ function describe(weights: Float32Array): { min: number; max: number; extreme: n
   for (let i = 1; i < weights.length; i++) {
     if (Math.abs(weights[i] - mean) > Math.abs(weights[extreme] - mean)) extreme = i;
   }
-  return { min, max, extreme };
+  const range = max - min;
+  return { range, span: Math.max(range, (Math.max(max, -min) * 3) / REACH), extreme };
 }
 
-/** Searches scales from 1/36 to 15/36 of the range: the best of a 2-bit group lies near 11/36, of a 4-bit one near 9/36. */
-function prospect(weights: Float32Array, range: number, refined: boolean, outliers: number): GroupProspect {
+/** Searches scales from 1/36 to 15/36 of the span: the best of a 2-bit group lies near 11/36, of a 4-bit one near 9/36. */
+function prospect(weights: Float32Array, span: number, refined: boolean, outliers: number): GroupProspect {
   problem.size = weights.length;
   problem.outliers = outliers;
   for (let i = 0; i < weights.length; i++) problem.start[i] = weights[i];
-  const unit = range / 36;
+  const unit = span / 36;
   const { scaleCode, error } = searchGroup(problem, unit, refined, refined ? 9 : 11, SCALE_CODES);
   return { error, scale: scaleCode * unit };
 }

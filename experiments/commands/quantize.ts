@@ -4,8 +4,10 @@
  * @module
  */
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
+import { totalBits } from "../../quant/bits.ts";
+import { reportQuantization } from "../../quant/report.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../../quant/quantize.ts";
-import { type LinearKind, linearName } from "../../model/llama.ts";
+import { type Linear, linearName } from "../../model/llama.ts";
 import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
 import { FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
@@ -76,11 +78,11 @@ export const quantize: Command = {
       quantizerOf: (layer, kind) =>
         excluded?.test(linearName(layer, kind)) ? undefined : quantizerFor(settings, densities[kind]),
       onProgress: (share, step) => line.update(share, step),
-      onLayer(index, stored) {
+      onLayer(stored, { index, original }) {
         for (const [kind, tensor] of stored) {
           totals.bytes += storedBytes(tensor);
           totals.weights += tensor.tensor.rows * tensor.tensor.channels;
-          if (options.report === true) reportTensor(index, kind, tensor);
+          if (options.report === true) console.log(describe(linearName(index, kind), original.linears[kind], tensor));
         }
       },
     });
@@ -154,8 +156,11 @@ async function refuseOverwrite(path: string, options: OptionValues): Promise<voi
   }
 }
 
-function reportTensor(layer: number, kind: LinearKind, stored: StoredTensor): void {
-  const { rows, channels } = stored.tensor;
-  const bits = (8 * storedBytes(stored)) / (rows * channels);
-  console.log(`${linearName(layer, kind)}: ${rows} x ${channels}, ${bits.toFixed(4)} bits`);
+function describe(name: string, { weights, rows, channels }: Linear, stored: StoredTensor): string {
+  if (stored.kind !== "packed") throw new TypeError(`${name} is stored as ${stored.kind}, must be packed`);
+  const { bits, relativeError, relativeErrorTwoBit, relativeErrorRefined } = reportQuantization(weights, stored.tensor);
+  const perWeight = totalBits(bits) / (rows * channels);
+  const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
+  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, squared error ${percent(relativeError)} ` +
+    `(2-bit groups ${percent(relativeErrorTwoBit)}, refined ${percent(relativeErrorRefined)})`;
 }
