@@ -10,6 +10,7 @@ import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
 import activationsCode from "./lib/activations.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
+import outliersCode from "./lib/outliers.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 import refineCode from "./lib/refine.wgsl" with { type: "text" };
 import rowsCode from "./lib/rows.wgsl" with { type: "text" };
@@ -43,7 +44,7 @@ const STEP_ROWS = 4;
 const CELL_BYTES = 4 * 48;
 /** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
 const STAGED_BYTES = 4 * (16 + 4 + 16);
-/** Most bytes of partial sums in workgroup memory. */
+/** Most bytes of partial sums and outlier starts in workgroup memory. */
 const PARTIAL_BYTES = 8192;
 
 /**
@@ -96,7 +97,8 @@ export async function fusedGemv(
 /** The whole shader for a kind of team. */
 export function fusedGemvCode(team: Team, synchronous = false): string {
   const kernelCode = synchronous ? syncCode : asyncCode;
-  return [kernelCode, rowsCode, refineCode, activationsCode, decodeCode, reduceCode, team.exchangeCode].join("\n");
+  const rowCode = [rowsCode, refineCode, outliersCode];
+  return [kernelCode, ...rowCode, activationsCode, decodeCode, reduceCode, team.exchangeCode].join("\n");
 }
 
 function fusedConstants(
@@ -117,8 +119,14 @@ function fusedConstants(
     row_teams: plan.rowTeams,
     workgroup_steps: plan.workgroupSteps,
     workgroup_size: team.lanes * columns * plan.rowTeams,
-    outlier_residuals: firstColumn === 0 ? slab.outlierResiduals : 0,
+    outlier_residuals: slab.outlierResiduals,
+    outlier_lanes: outlierLanes(slab, team),
   };
+}
+
+/** Lanes for the outliers of a row: about as many as it has outliers. */
+function outlierLanes({ rows, outlierCount }: PackedSlab, team: Team): number {
+  return Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, outlierCount / rows))));
 }
 
 /** Spreads a matrix over workgroups within the device's limits. */
@@ -140,7 +148,7 @@ export function planGemv(
   const roomForTeams = teamBytes === 0 ? Infinity : Math.floor((room - columns * CELL_BYTES) / (columns * teamBytes));
   const maxRowTeams = Math.max(1, Math.min(Math.floor(maxTeams / columns), roomForTeams));
   const steps = Math.ceil(rows / STEP_ROWS);
-  const mostSteps = Math.floor(PARTIAL_BYTES / ((columns + 1) * STEP_ROWS * 4));
+  const mostSteps = Math.floor((PARTIAL_BYTES - 16) / ((columns + 2) * STEP_ROWS * 4));
   const workgroups = options.workgroups ?? (options.synchronous ? 528 : 132);
   const workgroupSteps = Math.min(mostSteps, Math.ceil(steps / workgroups));
   const rounds = Math.ceil(workgroupSteps / maxRowTeams);

@@ -11,9 +11,9 @@
 //   1 refine         u32 [rows, words]      2 bits x 16 channels of a refined group, same order
 //   2 meta_words     u32 [rows, H]          |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
 //   3 meta_pairs     vec2<u32> [rows, B]    the same plane, a block at a time
-//   4 tile_scale     u32 [tiles, 2 H]       d of two groups, f16 each, the lower one first
+//   4 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
 //   5 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
-//   6 activations    vec4<u32> [26, H]      see pack_activations.ts
+//   6 activations    vec4<u32> [10, H]      see pack_activations.ts
 //   7 y              f32 [rows]
 //
 // Mapping: a team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
@@ -23,7 +23,9 @@
 // Where the asynchrony is (WGSL has no asynchronous copy):
 //   - A lane asks for all words of its next step, codes and second-order scales alike, before the sums of the current
 //     one are exchanged; nothing waits for them until the next step's first mask. They stand behind a branch because
-//     the compiler would otherwise sink each load to its first use: one memory latency a step became three.
+//     the compiler would otherwise sink each load to its first use: one memory latency a step became three. For the
+//     same reason no load's address depends on a loaded word: tile scales come for all groups of a block, though the
+//     refine words need one, since a gather by picked group doubled the time.
 //   - The first step's loads come before the activations', and about 20 teams share a multiprocessor's schedulers, so
 //     while some wait for memory others decode and multiply. More teams hide more latency, hence the few registers:
 //     activations live in registers for all rows, refine words read theirs from workgroup memory.
@@ -38,6 +40,7 @@ override row_teams: u32 = 1;
 override workgroup_steps: u32 = 4;
 override workgroup_size: u32 = 64; // team * columns * row_teams
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
+override outlier_lanes: u32 = 4; // that share the outliers of a row, a power of two up to team
 override add_to_y: u32 = 0; // 1: y += W x
 override without: u32 = 0; // see lib/decode.wgsl
 
@@ -45,7 +48,7 @@ override without: u32 = 0; // see lib/decode.wgsl
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
 @group(0) @binding(2) var<storage, read> meta_words: array<u32>;
 @group(0) @binding(3) var<storage, read> meta_pairs: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read> tile_scale: array<u32>;
+@group(0) @binding(4) var<storage, read> tile_scale: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
 @group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
@@ -61,6 +64,7 @@ struct Step {
   refine: vec2<u32>,
   refine_meta0: vec2<u32>,
   refine_meta1: vec2<u32>,
+  refine_scales: vec4<u32>,
 }
 
 @compute @workgroup_size(workgroup_size)
@@ -72,6 +76,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (first_row + row_team * STEP_ROWS < rows) { now = load_step(first_row + row_team * STEP_ROWS, lane); }
   let x = load_activations(lane);
   if (row_team == 0u) { store_cells(x, lane); }
+  if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
   workgroupBarrier();
   for (var first = 0u; first < workgroup_steps; first += row_teams) {
     let step = first + row_team;
@@ -84,7 +89,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       partial[(lane.column * workgroup_steps + step) * STEP_ROWS + lane.lane] = sum;
     }
   }
-  if (outlier_residuals != 0u) { sum_outliers(first_row, lane); }
+  if (outlier_residuals != 0u) { sum_outliers(thread); }
   workgroupBarrier();
   write_rows(first_row, thread);
 }
@@ -100,8 +105,7 @@ fn load_step(row: u32, lane: Lane) -> Step {
   step.meta_words.y = meta_words[at + half_blocks];
   step.meta_words.z = meta_words[at + 2u * half_blocks];
   step.meta_words.w = meta_words[at + 3u * half_blocks];
-  let tile_at = 2u * ((row / TILE_ROWS) * half_blocks + lane.half_block);
-  step.scales = vec2(tile_scale[tile_at], tile_scale[tile_at + 1u]);
+  step.scales = own_scales(row, lane);
   if (refine_every == 8u) {
     // A team shares out the refine words of four rows: its lower half takes rows 0 and 2, its upper half 1 and 3.
     let block = lane.first_block + lane.lane % (team / 2u);
@@ -109,6 +113,7 @@ fn load_step(row: u32, lane: Lane) -> Step {
     step.refine = vec2(refine[refine_at], refine[refine_at + half_blocks]);
     step.refine_meta0 = meta_pairs[refine_at];
     step.refine_meta1 = meta_pairs[refine_at + half_blocks];
+    step.refine_scales = tile_scale[(row / TILE_ROWS) * (half_blocks / 2u) + block];
   }
   return step;
 }
@@ -135,8 +140,8 @@ fn refine_step(now: Step, row: u32, lane: Lane) -> vec4<f32> {
   if (refine_every == 0u) { return vec4(0.0); }
   if (refine_every == 8u) {
     let run = lane.first_block + lane.lane % (team / 2u);
-    let term0 = refine_term(now.refine.x, now.refine_meta0, run, row, lane);
-    let term1 = refine_term(now.refine.y, now.refine_meta1, run, row, lane);
+    let term0 = refine_term(now.refine.x, now.refine_meta0, now.refine_scales, run, row, lane);
+    let term1 = refine_term(now.refine.y, now.refine_meta1, now.refine_scales, run, row, lane);
     return select(vec4(term0, 0.0, term1, 0.0), vec4(0.0, term0, 0.0, term1), lane.lane >= team / 2u);
   }
   return refine_words(row, lane);

@@ -28,7 +28,7 @@ const ROUNDINGS = 40;
  */
 export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<ArrayBuffer>): BoundedProduct {
   const { rows, channels } = tensor;
-  const { values, steps, raw } = activationsOf(activations, channels);
+  const { values, steps } = activationsOf(activations, channels);
   const { codes, scaleCodes, zeroCodes, refined, tileScale, outliers } = unpack(tensor);
   const groups = blocksPerRow(channels) * BLOCK_GROUPS;
   const y = new Float64Array(rows);
@@ -48,7 +48,7 @@ export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<Ar
       half += Math.abs(scale) * steps[group];
     }
     for (let i = outliers.start[row]; i < outliers.start[row + 1]; i++) {
-      const term = outliers.residual[i] * raw[outliers.channel[i]];
+      const term = outliers.residual[i] * values[outliers.channel[i]];
       y[row] += term;
       magnitude += Math.abs(term);
     }

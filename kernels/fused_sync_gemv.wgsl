@@ -16,6 +16,7 @@ override row_teams: u32 = 1;
 override workgroup_steps: u32 = 4;
 override workgroup_size: u32 = 64;
 override outlier_residuals: u32 = 0;
+override outlier_lanes: u32 = 4;
 override add_to_y: u32 = 0;
 override without: u32 = 0; // see lib/decode.wgsl
 
@@ -23,7 +24,7 @@ override without: u32 = 0; // see lib/decode.wgsl
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
 @group(0) @binding(2) var<storage, read> meta_words: array<u32>;
 @group(0) @binding(3) var<storage, read> meta_pairs: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read> tile_scale: array<u32>;
+@group(0) @binding(4) var<storage, read> tile_scale: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
 @group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
@@ -40,6 +41,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let first_row = workgroup.x * workgroup_steps * STEP_ROWS;
   let x = load_activations(lane);
   if (row_team == 0u) { store_cells(x, lane); }
+  if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
   for (var first = 0u; first < workgroup_steps; first += row_teams) {
     let step = first + row_team;
     let row = first_row + step * STEP_ROWS;
@@ -53,7 +55,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     workgroupBarrier();
   }
-  if (outlier_residuals != 0u) { sum_outliers(first_row, lane); }
+  if (outlier_residuals != 0u) { sum_outliers(thread); }
   workgroupBarrier();
   write_rows(first_row, thread);
 }
@@ -67,8 +69,8 @@ fn load_words(row: u32, lane: Lane) {
 }
 
 fn decode_scales(x: Activations, row: u32, lane: Lane) {
-  let tile_at = 2u * ((row / TILE_ROWS) * half_blocks + lane.half_block);
-  let d = vec4(unpack2x16float(tile_scale[tile_at]), unpack2x16float(tile_scale[tile_at + 1u]));
+  let scales = own_scales(row, lane);
+  let d = vec4(unpack2x16float(scales.x), unpack2x16float(scales.y));
   let scale128 = x.step128 * d;
   for (var i = 0u; i < STEP_ROWS; i++) {
     let at = i * workgroup_size + lane.thread;

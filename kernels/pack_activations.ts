@@ -3,15 +3,12 @@
  *
  * @module
  */
-import { BLOCK_CHANNELS, BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS } from "../quant/format.ts";
+import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS } from "../quant/format.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
 import kernelCode from "./pack_activations.wgsl" with { type: "text" };
 
-/** Channels that one lane of a kernel covers: half a block, one meta word. */
-export const LANE_CHANNELS = BLOCK_CHANNELS / 2;
-
-/** 32-bit words of packed activations for one half block: bytes, scales, sums and the unpacked values. */
-const LANE_WORDS = 32 + 4 + 4 + LANE_CHANNELS;
+/** 32-bit words of packed activations for one half block: bytes, scales and sums. */
+const LANE_WORDS = 32 + 4 + 4;
 
 /** Weight of the high byte; not 256, so that joining the bytes is a multiply-add and not a shift, see lib/decode.wgsl. */
 const HIGH_UNIT = 255;
@@ -37,7 +34,6 @@ export function packedActivationWords(channels: number): number {
  * | 4..7 | low bytes, likewise; x = 255 high + low, both signed |
  * | 8 | f32: 128 s of the four groups |
  * | 9 | f32: sum of x over each group in units of s |
- * | 10..25 | f32 [H * 64]: x itself, for outliers |
  *
  * A group that holds a NaN or an infinity has s = NaN, so that no output hides it.
  *
@@ -48,7 +44,6 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
   const words = new Uint32Array(packedActivationWords(x.length));
   const bytes = new Int8Array(words.buffer);
   const floats = new Float32Array(words.buffer);
-  floats.set(x, 40 * halfBlocks);
   for (let group = 0; group < halfBlocks * 4; group++) {
     const lane = Math.floor(group / 4);
     const step = groupStep(x, group);
@@ -95,8 +90,6 @@ export interface UnpackedActivations {
   readonly values: Float64Array;
   /** Step of the fixed point of each group. */
   readonly steps: Float64Array;
-  /** The activations before they were packed. */
-  readonly raw: Float32Array;
 }
 
 /** Unpacks activations; the tests' inverse of {@linkcode packActivations}. */
@@ -113,7 +106,7 @@ export function activationsOf(words: Uint32Array<ArrayBuffer>, channels: number)
     const value = bytes[byte] * HIGH_UNIT + bytes[byte + 64 * halfBlocks];
     values[channel] = value * (c % 2 === 0 ? 1 : 4) * steps[group];
   }
-  return { values, steps, raw: floats.subarray(40 * halfBlocks, 40 * halfBlocks + channels) };
+  return { values, steps };
 }
 
 function groupStep(x: Float32Array, group: number): number {

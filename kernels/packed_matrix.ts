@@ -20,6 +20,7 @@ export interface PackedSlab {
   readonly outliers: GPUBuffer;
   /** First word of the residuals in `outliers`; 0 where there are no outliers. */
   readonly outlierResiduals: number;
+  readonly outlierCount: number;
 }
 
 /** A packed matrix in device memory; more than one slab where a plane exceeds the binding limit. */
@@ -66,7 +67,7 @@ async function uploadSlab(gpu: Gpu, tensor: PackedTensor, firstRow: number, endR
     Math.floor(firstRow / TILE_ROWS) * tileGroups,
     Math.ceil(endRow / TILE_ROWS) * tileGroups,
   );
-  const { words, residuals } = joinOutliers(tensor, firstRow, endRow);
+  const { words, residuals, count } = joinOutliers(tensor, firstRow, endRow);
   return {
     firstRow,
     rows: endRow - firstRow,
@@ -76,12 +77,13 @@ async function uploadSlab(gpu: Gpu, tensor: PackedTensor, firstRow: number, endR
     tileScale: await gpu.uploadStorage("tileScale", tiles),
     outliers: await gpu.uploadStorage("outliers", words),
     outlierResiduals: residuals,
+    outlierCount: count,
   };
 }
 
 /** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings. */
 function joinOutliers(tensor: PackedTensor, firstRow: number, endRow: number) {
-  if (tensor.outlierStart.length === 0) return { words: new Uint32Array(4), residuals: 0 };
+  if (tensor.outlierStart.length === 0) return { words: new Uint32Array(4), residuals: 0, count: 0 };
   const starts = tensor.outlierStart.subarray(firstRow, endRow + 1);
   const [first, end] = [starts[0], starts[starts.length - 1]];
   const halves = Math.ceil((end - first) / 2);
@@ -90,7 +92,7 @@ function joinOutliers(tensor: PackedTensor, firstRow: number, endRow: number) {
   words.set(starts.map((start) => start - first));
   new Uint16Array(words.buffer).set(tensor.outlierChannel.subarray(first, end), 2 * starts.length);
   new Float16Array(words.buffer).set(tensor.outlierResidual.subarray(first, end), 2 * residuals);
-  return { words, residuals };
+  return { words, residuals, count: end - first };
 }
 
 /** Frees the planes of a matrix. */

@@ -120,12 +120,12 @@ function summarize(stamps: BigUint64Array, repeats: number, tickNs: number): Tim
  */
 export async function calibrateTicks(gpu: Gpu, dispatch: Dispatch, targetMs = 50): Promise<number> {
   const first = await timeDispatches(gpu, [[dispatch]], { samples: 10, repeats: 1, warmUpMs: 0 });
-  const repeats = Math.max(1, Math.min(4096, Math.round((targetMs * 1000) / 10 / first.medianUs)));
+  const repeats = Math.max(1, Math.min(4096, Math.round((targetMs * 1000) / first.medianUs)));
   await gpu.wait();
   const started = performance.now();
-  const timing = await timeDispatches(gpu, [[dispatch]], { samples: 10, repeats, warmUpMs: 0 });
+  const stamps = await timePasses(gpu, [[dispatch]], 1, repeats, 0);
   const hostUs = (performance.now() - started) * 1000;
-  const deviceUs = timing.samplesUs.reduce((sum, sample) => sum + sample * repeats, 0);
+  const deviceUs = samplesOf(stamps, 1, 1)[0];
   const ratio = hostUs / deviceUs;
   return Math.abs(ratio - 1) < 0.1 ? 1 : ratio;
 }

@@ -62,6 +62,19 @@ fn cell_of(hi: vec4<u32>, lo: vec4<u32>, step128: f32, sum: f32) -> Cell {
   return Cell(hi, lo, step128, 0.25 * sum, fma(-0.25 * ZERO_PLUS - 0.75, sum, -0.25 * MAGIC));
 }
 
+// One activation, out of its cell; 0 for the channels of other dispatches.
+fn activation(channel: u32) -> f32 {
+  let group = channel / 16u - first_column * team * LANE_GROUPS;
+  let in_column = group % (team * LANE_GROUPS);
+  let at = (group / (team * LANE_GROUPS) * 8u + in_column % 8u) * (team / 2u) + in_column / 8u;
+  if (group >= columns * team * LANE_GROUPS) { return 0.0; }
+  let shift = 24u - 8u * (channel / 4u % 4u);
+  let hi = bitcast<i32>(cells[at].hi[channel % 4u] << shift) >> 24u;
+  let lo = bitcast<i32>(cells[at].lo[channel % 4u] << shift) >> 24u;
+  let unit = select(1.0, 4.0, channel % 2u == 1u);
+  return f32(255 * hi + lo) * unit * (cells[at].step128 / 128.0);
+}
+
 // sum + (sum of code x - zero * sum of x) * scale.
 fn multiply_group(
   word: u32,

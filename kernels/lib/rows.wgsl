@@ -42,24 +42,8 @@ fn write_rows(first_row: u32, thread: u32) {
   }
 }
 
-// Outliers of the workgroup's rows, four rows to a team at a time.
-fn sum_outliers(first_row: u32, lane: Lane) {
-  let teams = workgroup_size / team;
-  let row_lanes = team / STEP_ROWS;
-  for (var first = 0u; first < workgroup_steps; first += teams) {
-    let local_row = (first + lane.thread / team) * STEP_ROWS + lane.lane / row_lanes;
-    let row = first_row + local_row;
-    let is_used = local_row < workgroup_steps * STEP_ROWS && row < rows;
-    var sum = 0.0;
-    if (is_used) {
-      let end = outlier_planes[row + 1u];
-      for (var i = outlier_planes[row] + lane.lane % row_lanes; i < end; i += row_lanes) {
-        let channel = (outlier_planes[rows + 1u + i / 2u] >> (16u * (i % 2u))) & 0xffffu;
-        let residual = unpack2x16float(outlier_planes[outlier_residuals + i / 2u] >> (16u * (i % 2u))).x;
-        sum += residual * bitcast<f32>(activations[10u * half_blocks + channel / 4u][channel % 4u]);
-      }
-    }
-    sum = sum_strided(sum, lane.thread, 1u, row_lanes);
-    if (is_used && lane.lane % row_lanes == 0u) { partial[columns * workgroup_steps * STEP_ROWS + local_row] = sum; }
-  }
+// Second-order scales of the four groups of a lane: two f16 in each word.
+fn own_scales(row: u32, lane: Lane) -> vec2<u32> {
+  let scales = tile_scale[(row / TILE_ROWS) * (half_blocks / 2u) + lane.half_block / 2u];
+  return select(scales.xy, scales.zw, lane.half_block % 2u == 1u);
 }

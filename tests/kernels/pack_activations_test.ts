@@ -9,8 +9,7 @@ import { randomActivations, testGpu } from "./helpers.ts";
 
 /** Checks the promised error: half a unit of a group's step, two for odd channels, and a step of max |x| / 32512. */
 function checkPacked(words: Uint32Array<ArrayBuffer>, x: Float32Array) {
-  const { values, steps, raw } = activationsOf(words, x.length);
-  assertEquals(raw, x);
+  const { values, steps } = activationsOf(words, x.length);
   for (let c = 0; c < x.length; c++) {
     const step = steps[Math.floor(c / 16)];
     const slack = (c % 2 === 0 ? 0.5 : 2) * step * 1.001;
@@ -22,7 +21,7 @@ function checkPacked(words: Uint32Array<ArrayBuffer>, x: Float32Array) {
 /** Sums as stored against sums of the stored integers. */
 function checkSums(words: Uint32Array<ArrayBuffer>, channels: number) {
   const { values, steps } = activationsOf(words, channels);
-  const sums = new Float32Array(words.buffer).subarray((words.length / 104) * 36);
+  const sums = new Float32Array(words.buffer).subarray((words.length / 40) * 36);
   for (let group = 0; group < steps.length; group++) {
     let sum = 0;
     for (const value of values.subarray(group * 16, (group + 1) * 16)) {
@@ -32,7 +31,7 @@ function checkSums(words: Uint32Array<ArrayBuffer>, channels: number) {
   }
 }
 
-Deno.test("pack_activations on CPU and GPU: error, sums, the values themselves", async () => {
+Deno.test("pack_activations on CPU and GPU: error and sums", async () => {
   const gpu = await testGpu();
   for (const channels of [4096, 1, 16, 300, 1000]) {
     const x = randomActivations(channels, channels);
