@@ -21,7 +21,7 @@ export interface FusedGemvOptions {
   readonly addToY?: boolean;
   /** Load, decode and multiply one after the other, with barriers between. Default: false. */
   readonly synchronous?: boolean;
-  /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 528. */
+  /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 264. */
   readonly workgroups?: number;
   /** Teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 20. */
   readonly teams?: number;
@@ -41,11 +41,11 @@ export interface GemvPlan {
 
 const STEP_ROWS = 4;
 /** Workgroup memory of a column for each lane: four groups of activations. */
-const CELL_BYTES = 4 * 48;
+const CELL_BYTES = 4 * (16 + 16 + 8);
 /** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
 const STAGED_BYTES = 4 * (16 + 4 + 16);
-/** Most bytes of partial sums and outlier starts in workgroup memory. */
-const PARTIAL_BYTES = 8192;
+/** Steps of a workgroup that the choice of columns leaves room for. */
+const LEAST_STEPS = 64;
 
 /**
  * Dispatches that compute y = W x.
@@ -129,7 +129,12 @@ function outlierLanes({ rows, outlierCount }: PackedSlab, team: Team): number {
   return Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, outlierCount / rows))));
 }
 
-/** Spreads a matrix over workgroups within the device's limits. */
+/**
+ * Spreads a matrix over workgroups within the device's limits. That workgroup memory suffices is checked here and not
+ * by Deno: an array whose size is an override constant and exceeds the limit hangs NVIDIA's driver.
+ *
+ * @throws {RangeError} when workgroup memory doesn't hold even one column
+ */
 export function planGemv(
   gpu: Gpu,
   team: Team,
@@ -137,20 +142,27 @@ export function planGemv(
   halfBlocks: number,
   options: FusedGemvOptions = {},
 ): GemvPlan {
-  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
-  const room = (maxComputeWorkgroupStorageSize - PARTIAL_BYTES) / team.lanes;
-  const teamBytes = team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0);
+  const { maxComputeWorkgroupStorageSize: limit, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+  const teamBytes = team.lanes * (team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0));
+  const columnBytes = team.lanes * CELL_BYTES;
+  // Of partial sums for each column and for outliers, and of outlier starts.
+  const stepBytes = (columns: number) => (columns + 2) * STEP_ROWS * 4;
+  const fits = (columns: number, rowTeams: number, steps: number) =>
+    columns * (columnBytes + rowTeams * teamBytes) + steps * stepBytes(columns) + 16 <= limit;
   const maxTeams = Math.min(options.teams ?? 20, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
-  const maxColumns = Math.min(maxTeams, Math.floor(room / (CELL_BYTES + teamBytes)));
   const allColumns = Math.ceil(halfBlocks / team.lanes);
-  const dispatches = Math.ceil(allColumns / maxColumns);
+  let dispatches = Math.ceil(allColumns / maxTeams);
+  while (dispatches < allColumns && !fits(Math.ceil(allColumns / dispatches), 1, LEAST_STEPS)) dispatches++;
   const columns = Math.ceil(allColumns / dispatches);
-  const roomForTeams = teamBytes === 0 ? Infinity : Math.floor((room - columns * CELL_BYTES) / (columns * teamBytes));
-  const maxRowTeams = Math.max(1, Math.min(Math.floor(maxTeams / columns), roomForTeams));
+  let maxRowTeams = Math.max(1, Math.floor(maxTeams / columns));
+  while (maxRowTeams > 0 && !fits(columns, maxRowTeams, LEAST_STEPS)) maxRowTeams--;
+  if (maxRowTeams === 0) {
+    throw new RangeError(`workgroup memory is ${limit} bytes, must hold ${columnBytes + teamBytes} for a column`);
+  }
   const steps = Math.ceil(rows / STEP_ROWS);
-  const mostSteps = Math.floor((PARTIAL_BYTES - 16) / ((columns + 2) * STEP_ROWS * 4));
-  const workgroups = options.workgroups ?? (options.synchronous ? 528 : 132);
-  const workgroupSteps = Math.min(mostSteps, Math.ceil(steps / workgroups));
+  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
+  const room = limit - 16 - columns * (columnBytes + maxRowTeams * teamBytes);
+  const workgroupSteps = Math.min(Math.floor(room / stepBytes(columns)), Math.ceil(steps / workgroups));
   const rounds = Math.ceil(workgroupSteps / maxRowTeams);
   return {
     columns: Array.from({ length: dispatches }, (_, i) => Math.min(columns, allColumns - i * columns)),

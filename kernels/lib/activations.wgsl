@@ -20,16 +20,11 @@ struct Activations {
   bias: vec4<f32>,
 }
 
-struct Cell {
-  hi: vec4<u32>,
-  lo: vec4<u32>,
-  step128: f32,
-  quarter_sum: f32,
-  bias: f32,
-}
-
-// [column][group of a block][block of the column]: neighbouring lanes take neighbouring blocks, without bank conflicts.
-var<workgroup> cells: array<Cell, columns * team * LANE_GROUPS>;
+// Cells [column][group of a block][block of the column]: neighbouring lanes take neighbouring blocks, without bank
+// conflicts. cell_sum holds 128 times the step of a group and its sum.
+var<workgroup> cell_hi: array<vec4<u32>, columns * team * LANE_GROUPS>;
+var<workgroup> cell_lo: array<vec4<u32>, columns * team * LANE_GROUPS>;
+var<workgroup> cell_sum: array<vec2<f32>, columns * team * LANE_GROUPS>;
 
 fn load_activations(lane: Lane) -> Activations {
   let at = lane.half_block;
@@ -52,14 +47,16 @@ fn load_activations(lane: Lane) -> Activations {
 fn store_cells(x: Activations, lane: Lane) {
   let blocks = team / 2u;
   let at = (lane.column * 8u + lane.lane % 2u * LANE_GROUPS) * blocks + lane.lane / 2u;
-  cells[at] = cell_of(x.hi0, x.lo0, x.step128.x, x.sum.x);
-  cells[at + blocks] = cell_of(x.hi1, x.lo1, x.step128.y, x.sum.y);
-  cells[at + 2u * blocks] = cell_of(x.hi2, x.lo2, x.step128.z, x.sum.z);
-  cells[at + 3u * blocks] = cell_of(x.hi3, x.lo3, x.step128.w, x.sum.w);
+  store_cell(at, x.hi0, x.lo0, x.step128.x, x.sum.x);
+  store_cell(at + blocks, x.hi1, x.lo1, x.step128.y, x.sum.y);
+  store_cell(at + 2u * blocks, x.hi2, x.lo2, x.step128.z, x.sum.z);
+  store_cell(at + 3u * blocks, x.hi3, x.lo3, x.step128.w, x.sum.w);
 }
 
-fn cell_of(hi: vec4<u32>, lo: vec4<u32>, step128: f32, sum: f32) -> Cell {
-  return Cell(hi, lo, step128, 0.25 * sum, fma(-0.25 * ZERO_PLUS - 0.75, sum, -0.25 * MAGIC));
+fn store_cell(at: u32, hi: vec4<u32>, lo: vec4<u32>, step128: f32, sum: f32) {
+  cell_hi[at] = hi;
+  cell_lo[at] = lo;
+  cell_sum[at] = vec2(step128, sum);
 }
 
 // One activation, out of its cell; 0 for the channels of other dispatches.
@@ -69,10 +66,10 @@ fn activation(channel: u32) -> f32 {
   let at = (group / (team * LANE_GROUPS) * 8u + in_column % 8u) * (team / 2u) + in_column / 8u;
   if (group >= columns * team * LANE_GROUPS) { return 0.0; }
   let shift = 24u - 8u * (channel / 4u % 4u);
-  let hi = bitcast<i32>(cells[at].hi[channel % 4u] << shift) >> 24u;
-  let lo = bitcast<i32>(cells[at].lo[channel % 4u] << shift) >> 24u;
+  let hi = bitcast<i32>(cell_hi[at][channel % 4u] << shift) >> 24u;
+  let lo = bitcast<i32>(cell_lo[at][channel % 4u] << shift) >> 24u;
   let unit = select(1.0, 4.0, channel % 2u == 1u);
-  return f32(255 * hi + lo) * unit * (cells[at].step128 / 128.0);
+  return f32(255 * hi + lo) * unit * (cell_sum[at].x / 128.0);
 }
 
 // sum + (sum of code x - zero * sum of x) * scale.
@@ -92,9 +89,10 @@ fn multiply_group(
 }
 
 // A refined group's weights are (base + refine / 4 - zero4) scale with zero4 = 0.75 zero + 0.75, so beyond the
-// base term it adds (refine / 4 + 0.25 zero - 0.75) scale. `group` counts from the start of the column.
-fn refine_group(word: u32, codes: u32, d: f32, group: u32, lane: Lane) -> f32 {
-  let cell = cells[(lane.column * 8u + group % 8u) * (team / 2u) + group / 8u];
-  let dot = fma(0.25, dot_codes(word, cell.hi, cell.lo), cell.bias);
-  return scale_of(codes, lane.masks, cell.step128 * d) * fma(zero_plus(codes, lane.masks), cell.quarter_sum, dot);
+// base term it adds (refine / 4 + 0.25 zero - 0.75) scale.
+fn refine_group(word: u32, codes: u32, d: f32, cell: u32, masks: CodeMasks) -> f32 {
+  let step_sum = cell_sum[cell];
+  let dot = dot_codes(word, cell_hi[cell], cell_lo[cell]) - MAGIC;
+  let zero = fma(0.25, zero_plus(codes, masks), -0.25 * ZERO_PLUS - 0.75);
+  return scale_of(codes, masks, step_sum.x * d) * fma(zero, step_sum.y, 0.25 * dot);
 }
