@@ -100,7 +100,7 @@ export function renderTable(columns: readonly Column[], rows: readonly (readonly
   return [line(header), rule, ...body.map(line)].join("\n");
 }
 
-/** A cell as people read it: four decimals at most, five significant digits. */
+/** A cell as people read it: five significant digits, no decimals from 1000 on. */
 export function formatCell(value: Cell): string {
   if (value === null) return "-";
   if (typeof value === "string") return value;

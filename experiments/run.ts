@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { createProgressLine, formatSeconds } from "./commands/progress.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
@@ -25,7 +25,7 @@ export interface RunOptions {
 
 /**
  * Runs experiments one after the other; each result file is written as soon as it is there.
- * The output directory is made and tried before any work is done.
+ * Whether the output directory can be written is tried before any work is done; it is made with the first result.
  */
 export async function runExperiments(experiments: readonly Experiment[], options: RunOptions): Promise<Result[]> {
   const device = await describeDevice();
@@ -42,6 +42,7 @@ export async function runExperiments(experiments: readonly Experiment[], options
     const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
     const findings = withoutSoftwareTimings(experiment, await experiment.run(context), device.software);
     const result: Result = { schema: 1, id, title, claim, device, environment, ...findings };
+    await Deno.mkdir(directory, { recursive: true });
     const path = await writeResult(directory, result);
     line.clear();
     console.error(`${id}: ${result.verdict.status} in ${formatSeconds(performance.now() - startMs)}, ${path}`);
@@ -66,13 +67,25 @@ function withoutSoftwareTimings({ needsGpu }: Experiment, findings: Findings, so
   };
 }
 
+/** Tries to write where the directory is or will be made. @throws {Error} naming the directory */
 async function checkWritable(directory: string): Promise<void> {
-  const probe = join(directory, `.writable-${Deno.pid}`);
+  let place = resolve(directory);
   try {
-    await Deno.mkdir(directory, { recursive: true });
+    while (!await exists(place)) place = dirname(place);
+    const probe = join(place, `.writable-${Deno.pid}`);
     await Deno.writeTextFile(probe, "");
     await Deno.remove(probe);
   } catch (cause) {
     throw new Error(`cannot write to ${directory}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.stat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
   }
 }

@@ -84,7 +84,10 @@ export async function openDirectory(directory: string): Promise<Checkpoint> {
 
 /** Opens a safetensors file and reads its header; dispose its source to close it. @throws {SyntaxError} */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const source = await openFileSource(path);
+  const source = await openFileSource(path).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new SyntaxError(`${path} is missing`);
+  });
   try {
     return await readSafetensorsHeader(source);
   } catch (error) {

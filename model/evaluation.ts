@@ -54,9 +54,13 @@ export function prepareEvaluation(
 ): EvaluationSet {
   const tokens = joinTokens(text, tokenizer, config.bosToken);
   const length = Math.min(plan.windowTokens, config.context);
+  const windows = cutWindows(text.name, tokens, config.bosToken, { length, count: plan.windows });
+  if (windows.windows.length < 2) {
+    throw new RangeError(`text ${text.name} gives 1 window of ${length} tokens, must give 2 for a standard error`);
+  }
   const bytesPerWindow = (length - 1) * config.vocabulary * 4;
   return {
-    windows: cutWindows(text.name, tokens, config.bosToken, { length, count: plan.windows }),
+    windows,
     choices: plan.choices === 0 ? undefined : drawChoices(
       tokens,
       tokenizer,

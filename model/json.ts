@@ -8,18 +8,22 @@
  * Finds a key that occurs twice at the top level of a JSON object; `JSON.parse` keeps the last and says nothing.
  *
  * @param text valid JSON whose root is an object
+ * @returns the key and its offset in bytes
  */
 export function findDuplicateKey(text: string): { key: string; offset: number } | undefined {
   const seen = new Set<string>();
   let depth = 0;
+  const colon = /\s*:/y;
   const token = /"(?:[^"\\]|\\.)*"|[{}[\]]/gs;
   for (let match = token.exec(text); match; match = token.exec(text)) {
     const found = match[0];
     if (found === "{" || found === "[") depth++;
     else if (found === "}" || found === "]") depth--;
-    else if (depth === 1 && /^\s*:/.test(text.slice(token.lastIndex, token.lastIndex + 64))) {
+    else if (depth === 1) {
+      colon.lastIndex = token.lastIndex;
+      if (!colon.test(text)) continue;
       const key = JSON.parse(found) as string;
-      if (seen.has(key)) return { key, offset: match.index };
+      if (seen.has(key)) return { key, offset: new TextEncoder().encode(text.slice(0, match.index)).length };
       seen.add(key);
     }
   }

@@ -15,7 +15,7 @@ import { LINEAR_KINDS, type LinearKind, linearShape, type LinearSizes } from "./
 export const BUDGET_BITS = 2.85;
 
 /** Error feedback of the method: groups with the most energetic inputs first. */
-export const FEEDBACK: FeedbackSettings = { damping: 0.03, order: "groups" };
+export const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
 /** Settings of the method: one refined group in 8, picked where the error falls most, no outliers. */
 export const SETTINGS: TwobitSettings = { refineEvery: 8, pick: "error", outliers: WITHOUT_OUTLIERS, seed: 1 };

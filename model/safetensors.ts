@@ -85,7 +85,7 @@ type Fail = (offset: number, message: string) => never;
 
 function decodeUtf8(bytes: Uint8Array, fail: Fail): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     return fail(8, "header is not valid UTF-8");
   }

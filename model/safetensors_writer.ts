@@ -32,6 +32,9 @@ export async function writeSafetensors(
   let end = 0;
   for (const { name, dtype, shape } of tensors) {
     if (Object.hasOwn(header, name)) throw new TypeError(`tensor ${name} is given twice`);
+    if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0)) {
+      throw new TypeError(`tensor ${name} has shape [${shape.join(", ")}], must be whole numbers from 0 on`);
+    }
     const begin = end;
     end += sizeOf(dtype, shape);
     header[name] = { dtype, shape, data_offsets: [begin, end] };

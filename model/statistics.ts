@@ -22,8 +22,11 @@ export function mean(values: ArrayLike<number>): number {
 /**
  * Mean of all values, with the standard error that follows from the spread of the clusters' means: values within
  * a cluster (the tokens of a window) are correlated, so they don't count as independent. Clusters should be equally long.
+ *
+ * @throws {RangeError} for fewer than two clusters
  */
 export function clusteredMean(clusters: readonly ArrayLike<number>[]): Estimate {
+  if (clusters.length < 2) throw new RangeError(`${clusters.length} clusters given, must be at least 2`);
   const means = clusters.map(mean);
   const value = mean(means);
   const squares = means.reduce((sum, each) => sum + (each - value) ** 2, 0);

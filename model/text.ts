@@ -15,8 +15,11 @@ export interface Text {
   readonly documents: readonly string[];
 }
 
+/** Texts to evaluate on, apart from `file:PATH`. */
+export const EVALUATION_TEXTS: readonly string[] = ["sotu", "moby"];
+
 /** Names that {@linkcode loadText} knows, apart from `file:PATH`. */
-export const TEXT_NAMES = ["sotu", "moby", "calibration"] as const;
+export const TEXT_NAMES: readonly string[] = [...EVALUATION_TEXTS, "calibration"];
 
 /**
  * Loads a text: `sotu` (held-out State of the Union speeches), `moby` (held-out chapters of Moby Dick),

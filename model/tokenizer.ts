@@ -35,7 +35,8 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
   const vocabulary = Math.max(...tokenizer.get_vocab().values()) + 1;
   return {
     encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
-    decode: (tokens) => tokenizer.decode(Array.from(tokens), { skip_special_tokens: true }),
+    // The library refuses to decode nothing.
+    decode: (tokens) => tokens.length === 0 ? "" : tokenizer.decode(Array.from(tokens), { skip_special_tokens: true }),
     vocabulary,
   };
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { checkMatrix } from "./check.ts";
-import { type Feedback, quantizeWithFeedback } from "./error_feedback.ts";
+import { checkFeedback, type Feedback, quantizeWithFeedback } from "./error_feedback.ts";
 import { nearestCodes } from "./grid.ts";
 import type { StripLayout } from "./strip_layout.ts";
 import { fitStripScales, type ScaleSearch } from "./strip_scales.ts";
@@ -33,6 +33,7 @@ export function quantizeBaseline(
   feedback?: Feedback,
 ): StripTensor {
   checkMatrix(weights, rows, channels);
+  if (feedback) checkFeedback(feedback, channels);
   const { layout, search } = settings;
   const importance = feedback?.diagonal ?? new Float64Array(channels).fill(1);
   const { scales, grouping } = fitStripScales(layout, weights, rows, importance, search);

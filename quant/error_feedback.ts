@@ -23,11 +23,13 @@ export interface Feedback {
   readonly coefficients: Float64Array;
   /** What was added to the diagonal. */
   readonly added: number;
+  /** Whether the channels of a group of 16 follow each other in `order`, each group in its natural order. */
+  readonly keepsGroups: boolean;
 }
 
 /** How feedback is prepared. */
 export interface FeedbackSettings {
-  /** Added to the Hessian's diagonal, as a share of its mean; tripled until the factorization succeeds. */
+  /** Added to the Hessian's diagonal, as a share of its mean, 0 or more; tripled until the factorization succeeds. */
   readonly damping: number;
   /**
    * Which channels are quantized first: those with the largest Hessian diagonal (`channels`), the groups of 16
@@ -40,6 +42,9 @@ export interface FeedbackSettings {
 /** Factorizations that are tried before the Hessian is given up. */
 const TRIES = 12;
 
+/** Damping that is tried after none. */
+const LEAST_DAMPING = 1e-6;
+
 /**
  * Prepares error feedback from a Hessian. Channels that are never active (zero on the diagonal) get a unit diagonal
  * and so neither receive nor give feedback.
@@ -49,13 +54,17 @@ const TRIES = 12;
  */
 export function prepareFeedback(hessian: Float64Array, settings: FeedbackSettings): Feedback {
   const channels = Math.sqrt(hessian.length);
-  if (!Number.isInteger(channels)) throw new TypeError(`Hessian has ${hessian.length} elements, must be a square`);
+  if (channels === 0 || !Number.isInteger(channels)) {
+    throw new TypeError(`Hessian has ${hessian.length} elements, must be a square`);
+  }
+  if (!(settings.damping >= 0)) throw new RangeError(`damping is ${settings.damping}, must be at least 0`);
   const bad = hessian.findIndex((value) => !Number.isFinite(value));
   if (bad >= 0) throw new RangeError(`Hessian holds ${hessian[bad]} at element ${bad}, must be finite`);
   const diagonal = Float64Array.from({ length: channels }, (_, i) => hessian[i * channels + i]);
   const order = orderChannels(diagonal, settings.order);
   const meanDiagonal = diagonal.reduce((sum, value) => sum + value, 0) / channels;
-  for (let attempt = 0, damping = settings.damping; attempt < TRIES; attempt++, damping *= 3) {
+  let damping = settings.damping;
+  for (let attempt = 0; attempt < TRIES; attempt++, damping = Math.max(3 * damping, LEAST_DAMPING)) {
     const damped = orderAndDamp(hessian, order, damping * meanDiagonal);
     const coefficients = choleskyUpper(damped, channels);
     if (!coefficients) continue;
@@ -63,11 +72,18 @@ export function prepareFeedback(hessian: Float64Array, settings: FeedbackSetting
       const pivot = coefficients[k * channels + k];
       for (let i = 0; i < k; i++) coefficients[k * channels + i] /= pivot;
     }
-    return { channels, diagonal, order, coefficients, added: damping * meanDiagonal };
+    return {
+      channels,
+      diagonal,
+      order,
+      coefficients,
+      added: damping * meanDiagonal,
+      keepsGroups: settings.order !== "channels",
+    };
   }
   throw new RangeError(
-    `Hessian of ${channels} channels is not positive definite with damping up to ${
-      settings.damping * 3 ** (TRIES - 1)
+    `Hessian of ${channels} channels is not positive definite with damping from ${settings.damping} up to ${
+      damping / 3
     } of its mean diagonal`,
   );
 }
@@ -95,6 +111,13 @@ function orderAndDamp(hessian: Float64Array, order: Uint16Array, added: number):
   return damped;
 }
 
+/** Checks that feedback belongs to a matrix. @throws {TypeError} with both channel counts */
+export function checkFeedback(feedback: Feedback, channels: number): void {
+  if (feedback.channels !== channels) {
+    throw new TypeError(`feedback is for ${feedback.channels} channels, must be for ${channels}`);
+  }
+}
+
 /**
  * Quantizes a matrix to a grid with error feedback.
  *
@@ -103,6 +126,7 @@ function orderAndDamp(hessian: Float64Array, order: Uint16Array, added: number):
  */
 export function quantizeWithFeedback(weights: Float32Array, grid: Grid, feedback: Feedback): Uint8Array<ArrayBuffer> {
   const { rows, channels, groups, groupOf, step, lowest, maxCode } = grid;
+  checkFeedback(feedback, channels);
   const { order, coefficients } = feedback;
   const codes = new Uint8Array(rows * channels);
   const errors = new Float64Array(channels);

@@ -26,9 +26,9 @@ export interface GroupProblem {
 
 /** A rounded group. */
 export interface GroupRounding {
-  scaleCode: number;
-  zeroCode: number;
-  error: number;
+  readonly scaleCode: number;
+  readonly zeroCode: number;
+  readonly error: number;
 }
 
 /** An empty problem. */
@@ -89,36 +89,88 @@ export function roundGroup(
   return total;
 }
 
+/** Which candidates a search tries. */
+export interface SearchWindow {
+  /** Scale codes, from 1 on; the code 0 is always tried. */
+  readonly firstScale: number;
+  readonly lastScale: number;
+  /** Zero codes that are tried on either side of the one that puts the group's middle amid the codes. */
+  readonly zeroReach: number;
+}
+
 /**
- * Finds the best scale code and zero code of a group under a given second-order scale, trying `likely` first and then
- * the codes around it.
+ * Tries all codes, the likely ones first (scales from 0.7 to 1.05 of the one that just covers the group, the middle zero
+ * code and its neighbours), so that most of the others are given up after a few weights. Trying only the likely ones
+ * would cost 1.5 % more error.
+ */
+export function searchAllCodes(problem: GroupProblem, d: number, refined: boolean): GroupRounding {
+  const covering = d === 0 ? 0 : spanOf(problem) / ((refined ? 3.75 : 3) * d);
+  const lastScale = Math.min(SCALE_CODES - 1, Math.ceil(1.05 * covering) + 1);
+  const firstScale = Math.max(1, Math.min(Math.ceil(0.7 * covering), lastScale));
+  const likely = searchGroup(problem, d, refined, { firstScale, lastScale, zeroReach: 1 });
+  return searchGroup(problem, d, refined, ALL_CODES, likely);
+}
+
+/** All scale and zero codes. */
+export const ALL_CODES: SearchWindow = { firstScale: 1, lastScale: SCALE_CODES - 1, zeroReach: ZERO_CODES - 1 };
+
+/**
+ * Finds the best scale code and zero code of a group under a given second-order scale.
  *
  * @param d second-order scale
- * @param likely scale code to start from
- * @param reach codes further than this from `likely` are not tried
+ * @param known a candidate that the others must beat; by default the scale code 0, which makes the group zero
  */
 export function searchGroup(
   problem: GroupProblem,
   d: number,
   refined: boolean,
-  likely: number,
-  reach: number,
+  window: SearchWindow,
+  known?: GroupRounding,
 ): GroupRounding {
   const zeros = refined ? REFINED_ZEROS : BASE_ZEROS;
-  const best: GroupRounding = { scaleCode: 0, zeroCode: 0, error: roundGroup(problem, 0, 0, refined, Infinity) };
-  for (let distance = 0; distance <= reach; distance++) {
-    for (let side = distance === 0 ? 1 : -1; side <= 1; side += 2) {
-      const scaleCode = likely + side * distance;
-      if (scaleCode < 1 || scaleCode >= SCALE_CODES) continue;
-      for (let zeroCode = 0; zeroCode < ZERO_CODES; zeroCode++) {
-        const error = roundGroup(problem, scaleCode * d, zeros[zeroCode], refined, best.error);
-        if (error < best.error) {
-          best.scaleCode = scaleCode;
-          best.zeroCode = zeroCode;
-          best.error = error;
-        }
-      }
+  let best = known ?? { scaleCode: 0, zeroCode: 0, error: roundGroup(problem, 0, 0, refined, Infinity) };
+  if (d === 0) return best;
+  const { min, max } = boundsOf(problem);
+  const middle = (min + max) / 2;
+  for (let scaleCode = window.firstScale; scaleCode <= window.lastScale; scaleCode++) {
+    const scale = scaleCode * d;
+    const centred = nearestZero(zeros, (refined ? 1.875 : 1.5) - middle / scale);
+    const lastZero = Math.min(ZERO_CODES - 1, centred + window.zeroReach);
+    for (let zeroCode = Math.max(0, centred - window.zeroReach); zeroCode <= lastZero; zeroCode++) {
+      const error = roundGroup(problem, scale, zeros[zeroCode], refined, best.error);
+      if (error < best.error) best = { scaleCode, zeroCode, error };
     }
   }
   return best;
+}
+
+/** Largest distance from 0, in base codes, that a 2-bit group can express: codes 0..3, zeros 0.625..2.375. */
+const ZERO_REACH = 2.375;
+
+/** What the codes of a group must span: its range, or more where all weights lie on one side of 0; outliers aside. */
+export function spanOf(problem: GroupProblem): number {
+  const { min, max } = boundsOf(problem);
+  return Math.max(max - min, (Math.max(max, -min) * 3) / ZERO_REACH);
+}
+
+/** Lowest and highest weight as they would be if none were rounded, outliers aside; 0 and 0 where nothing is left. */
+function boundsOf({ size, start, pull, outliers }: GroupProblem): { min: number; max: number } {
+  let min = Infinity;
+  let max = -Infinity;
+  for (let k = 0; k < size; k++) scratch[k] = start[k];
+  for (let k = 0; k < size; k++) {
+    if (pull !== null) {
+      for (let l = k + 1; l < size; l++) scratch[l] -= scratch[k] * pull[k * GROUP_CHANNELS + l];
+    }
+    if ((outliers >> k) & 1) continue;
+    min = Math.min(min, scratch[k]);
+    max = Math.max(max, scratch[k]);
+  }
+  return max < min ? { min: 0, max: 0 } : { min, max };
+}
+
+/** Code of the zero nearest to `wanted`. */
+function nearestZero(zeros: readonly number[], wanted: number): number {
+  const code = Math.floor((wanted - zeros[0]) / (zeros[1] - zeros[0]) + 0.5);
+  return Math.min(ZERO_CODES - 1, Math.max(0, code));
 }

@@ -87,7 +87,7 @@ function pickField(picks: readonly number[], word: number, refineEvery: RefineEv
  *
  * @param word the meta word that serves the group
  */
-export function refineWordOf(word: number, group: number, refineEvery: RefineEvery): number {
+export function refinedRunOf(word: number, group: number, refineEvery: RefineEvery): number {
   if (refineEvery === "none") return -1;
   const run = Math.floor(group / refineEvery);
   const field = word >>> PICK_SHIFT;

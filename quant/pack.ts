@@ -4,7 +4,7 @@
  * @module
  */
 import { blocksPerRow, GROUP_CHANNELS, refineWordsPerRow } from "./format.ts";
-import { META_GROUP_BITS, META_GROUPS, packMeta, refineWordOf } from "./meta.ts";
+import { META_GROUP_BITS, META_GROUPS, packMeta, refinedRunOf } from "./meta.ts";
 import { type PackedTensor, validatePackedTensor } from "./packed_tensor.ts";
 import type { UnpackedTensor } from "./unpacked_tensor.ts";
 
@@ -41,7 +41,7 @@ export function pack(tensor: UnpackedTensor): PackedTensor {
       }
       base[row0 + group] = baseWord;
       if (isRefined) {
-        const run = refineWordOf(metaRow[Math.floor(group / META_GROUPS)], group, refineEvery);
+        const run = refinedRunOf(metaRow[Math.floor(group / META_GROUPS)], group, refineEvery);
         refine[(row * refine.length) / rows + run] = refineWord;
       }
     }
@@ -63,6 +63,15 @@ export function pack(tensor: UnpackedTensor): PackedTensor {
 }
 
 function validateCodes({ codes, scaleCodes, zeroCodes, refined }: UnpackedTensor): void {
+  const groups = scaleCodes.length;
+  const lengths = [["codes", codes, groups * GROUP_CHANNELS], ["zeroCodes", zeroCodes, groups], [
+    "refined",
+    refined,
+    groups,
+  ]] as const;
+  for (const [name, { length }, wanted] of lengths) {
+    if (length !== wanted) throw new RangeError(`${name} has ${length} elements, must have ${wanted}`);
+  }
   for (let group = 0; group < scaleCodes.length; group++) {
     const limit = refined[group] === 1 ? 16 : 4;
     for (let i = group * GROUP_CHANNELS; i < (group + 1) * GROUP_CHANNELS; i++) {
@@ -91,7 +100,7 @@ export function unpack(tensor: PackedTensor): UnpackedTensor {
       const bits = word >>> ((group % META_GROUPS) * META_GROUP_BITS);
       scaleCodes[index] = bits & 15;
       zeroCodes[index] = (bits >> 4) & 7;
-      const run = refineWordOf(word, group, refineEvery);
+      const run = refinedRunOf(word, group, refineEvery);
       refined[index] = run >= 0 ? 1 : 0;
       for (let i = 0; i < GROUP_CHANNELS; i++) {
         const baseCode = (base[index] >>> (2 * i)) & 3;

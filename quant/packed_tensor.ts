@@ -135,10 +135,13 @@ function validateOutliers({ rows, channels, outlierStart, outlierChannel }: Pack
     );
   }
   for (let row = 0; row < rows; row++) {
-    if (outlierStart[row + 1] < outlierStart[row]) {
-      throw new RangeError(`outlierStart falls after row ${row}, must not fall`);
+    const end = outlierStart[row + 1];
+    if (end < outlierStart[row] || end > outlierChannel.length) {
+      throw new RangeError(
+        `outlierStart is ${end} after row ${row}, must be ${outlierStart[row]}..${outlierChannel.length}`,
+      );
     }
-    for (let i = outlierStart[row]; i < outlierStart[row + 1]; i++) {
+    for (let i = outlierStart[row]; i < end; i++) {
       const previous = i > outlierStart[row] ? outlierChannel[i - 1] : -1;
       if (outlierChannel[i] >= channels || outlierChannel[i] <= previous) {
         throw new RangeError(

@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { GROUP_CHANNELS, SCALE_CODES } from "./format.ts";
-import { createGroupProblem, searchGroup } from "./group_search.ts";
+import { GROUP_CHANNELS } from "./format.ts";
+import { createGroupProblem, searchGroup, type SearchWindow, spanOf } from "./group_search.ts";
 
 /** What one kind of storage would do to a group. */
 export interface GroupProspect {
@@ -31,27 +31,19 @@ const problem = createGroupProblem();
 
 /** Range and prospects of a group of weights, which may be empty. */
 export function probeGroup(weights: Float32Array): GroupProbe {
-  const { range, span, extreme } = describe(weights);
   return {
-    range,
-    extreme,
-    twoBit: prospect(weights, span, false, 0),
-    fourBit: prospect(weights, span, true, 0),
+    ...describe(weights),
+    twoBit: prospect(weights, false, 0),
+    fourBit: prospect(weights, true, 0),
   };
 }
 
 /** What a group would be without its most extreme weight. */
 export function probeWithoutExtreme(weights: Float32Array, { extreme }: GroupProbe, refined: boolean): GroupProspect {
-  const { span } = describe(weights.filter((_, i) => i !== extreme));
-  return prospect(weights, span, refined, 1 << extreme);
+  return prospect(weights, refined, 1 << extreme);
 }
 
-/** Largest code distance from zero that a 2-bit group can express: codes 0..3, zeros 0.625..2.375. */
-const REACH = 2.375;
-
-/** Range; the range that the codes must span, which is more where all weights lie on one side of 0; extreme weight. */
-function describe(weights: Float32Array): { range: number; span: number; extreme: number } {
-  if (weights.length === 0) return { range: 0, span: 0, extreme: 0 };
+function describe(weights: Float32Array): Pick<GroupProbe, "range" | "extreme"> {
   let min = Infinity;
   let max = -Infinity;
   let sum = 0;
@@ -65,17 +57,19 @@ function describe(weights: Float32Array): { range: number; span: number; extreme
   for (let i = 1; i < weights.length; i++) {
     if (Math.abs(weights[i] - mean) > Math.abs(weights[extreme] - mean)) extreme = i;
   }
-  const range = max - min;
-  return { range, span: Math.max(range, (Math.max(max, -min) * 3) / REACH), extreme };
+  return { range: max < min ? 0 : max - min, extreme };
 }
 
-/** Searches scales from 1/36 to 15/36 of the span: the best of a 2-bit group lies near 11/36, of a 4-bit one near 9/36. */
-function prospect(weights: Float32Array, span: number, refined: boolean, outliers: number): GroupProspect {
+/** Scales that a probe tries, as multiples of 1/36 of the span; the best lies near 11/36, and 9/36 for a refined group. */
+const TWO_BIT_WINDOW: SearchWindow = { firstScale: 9, lastScale: 13, zeroReach: 1 };
+const FOUR_BIT_WINDOW: SearchWindow = { firstScale: 7, lastScale: 12, zeroReach: 2 };
+
+function prospect(weights: Float32Array, refined: boolean, outliers: number): GroupProspect {
   problem.size = weights.length;
   problem.outliers = outliers;
   for (let i = 0; i < weights.length; i++) problem.start[i] = weights[i];
-  const unit = span / 36;
-  const { scaleCode, error } = searchGroup(problem, unit, refined, refined ? 9 : 11, SCALE_CODES);
+  const unit = spanOf(problem) / 36;
+  const { scaleCode, error } = searchGroup(problem, unit, refined, refined ? FOUR_BIT_WINDOW : TWO_BIT_WINDOW);
   return { error, scale: scaleCode * unit };
 }
 

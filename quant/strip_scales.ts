@@ -131,7 +131,7 @@ function fitGroup(
   let best: GroupFit & { error: number } = { scale: 0, zero: 0, error: Infinity };
   for (const clip of clips) {
     const range = { min: clip * min, max: clip * max };
-    const scale = new Float16Array([minMaxScale(range, maxCode)])[0];
+    const scale = toF16(Float64Array.of(minMaxScale(range, maxCode)))[0];
     const zero = integerZero(range, scale, maxCode);
     const error = clips.length === 1 ? 0 : weightedError(weights, importance, scale, zero, maxCode);
     if (error < best.error) best = { scale, zero, error };

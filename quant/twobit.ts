@@ -14,7 +14,7 @@
  * @module
  */
 import { checkMatrix } from "./check.ts";
-import { dotRun, type Feedback } from "./error_feedback.ts";
+import { checkFeedback, dotRun, type Feedback } from "./error_feedback.ts";
 import {
   BASE_ZEROS,
   BLOCK_GROUPS,
@@ -26,7 +26,7 @@ import {
   TILE_ROWS,
   tilesPerColumn,
 } from "./format.ts";
-import { createGroupProblem, roundGroup, searchGroup } from "./group_search.ts";
+import { createGroupProblem, roundGroup, searchAllCodes } from "./group_search.ts";
 import { type OutlierSettings, pickOutliers } from "./outliers.ts";
 import { pack } from "./pack.ts";
 import type { PackedTensor } from "./packed_tensor.ts";
@@ -55,9 +55,6 @@ export interface InputKnowledge {
   readonly correlation?: Float32Array;
 }
 
-/** Scale codes that are tried on either side of the expected one. */
-const SCALE_REACH = 5;
-
 /** Largest finite f16. */
 const MAX_F16 = 65504;
 
@@ -76,6 +73,7 @@ export function quantizeTwobit(
   [firstTile, lastTile]: readonly [number, number] = [0, tilesPerColumn(rows)],
 ): PackedTensor {
   checkMatrix(weights, rows, channels);
+  if (input) checkInput(input, channels);
   const firstRow = firstTile * TILE_ROWS;
   const lastRow = Math.min(rows, lastTile * TILE_ROWS);
   const part = weights.subarray(firstRow * channels, lastRow * channels);
@@ -85,6 +83,11 @@ export function quantizeTwobit(
     quantizeTile({ weights: target, channels, settings, tile, firstTile, tensor, residuals, ...(input && { input }) });
   }
   return pack({ ...tensor, outliers: collectOutliers(residuals) });
+}
+
+function checkInput({ feedback }: InputKnowledge, channels: number): void {
+  checkFeedback(feedback, channels);
+  if (!feedback.keepsGroups) throw new RangeError("order of feedback splits groups, must be natural or groups");
 }
 
 /** Residuals of a row's outliers, by channel. */
@@ -134,21 +137,21 @@ function quantizeTile(task: TileTask): void {
   });
   const groupWeights = (r: number, group: number) => groupOfRow(weights, firstRow + r, channels, group);
   const outliers = pickOutliers(probes, refined, groupWeights, rows * channels, settings.outliers);
-  const wanted = setTileScales(task, probes, refined, outliers, groups);
+  setTileScales(task, probes, refined, outliers, groups);
   for (let r = 0; r < rows; r++) {
     tensor.refined.set(refined[r], (firstRow + r) * groups);
-    quantizeRow(task, firstRow + r, outliers[r].masks, wanted[r]);
+    quantizeRow(task, firstRow + r, outliers[r].masks);
   }
 }
 
-/** Sets d of each group column so that the largest wanted scale has the highest code. Returns the wanted scales. */
+/** Sets d of each group column so that the largest wanted scale has the highest code. */
 function setTileScales(
   { tile, firstTile, tensor }: TileTask,
   probes: readonly (readonly GroupProbe[])[],
   refined: readonly Uint8Array[],
   outliers: readonly { readonly scales: ReadonlyMap<number, number> }[],
   groups: number,
-): Float64Array[] {
+): void {
   const wanted = probes.map((row, r) =>
     Float64Array.from(
       row,
@@ -162,7 +165,6 @@ function setTileScales(
     }
     tensor.tileScale[(tile - firstTile) * groups + group] = d;
   }
-  return wanted;
 }
 
 const problem = createGroupProblem();
@@ -172,7 +174,7 @@ const values = new Float64Array(GROUP_CHANNELS);
 const codes = new Uint8Array(GROUP_CHANNELS);
 
 /** Quantizes one row, group by group in the order of feedback. */
-function quantizeRow(task: TileTask, row: number, masks: ReadonlyMap<number, number>, wanted: Float64Array): void {
+function quantizeRow(task: TileTask, row: number, masks: ReadonlyMap<number, number>): void {
   const { weights, channels, tensor, tile, firstTile, input } = task;
   const feedback = input?.feedback;
   const groups = tensor.scaleCodes.length / tensor.rows;
@@ -186,10 +188,7 @@ function quantizeRow(task: TileTask, row: number, masks: ReadonlyMap<number, num
     const refined = tensor.refined[index] === 1;
     const d = tensor.tileScale[(tile - firstTile) * groups + group];
     poseProblem(weights, row * channels + start, first, size, mask, errors, feedback);
-    const likely = d === 0 ? 0 : Math.min(SCALE_CODES - 1, Math.max(1, Math.round(wanted[group] / d)));
-    const { scaleCode, zeroCode } = d === 0
-      ? { scaleCode: 0, zeroCode: 0 }
-      : searchGroup(problem, d, refined, likely, SCALE_REACH);
+    const { scaleCode, zeroCode } = searchAllCodes(problem, d, refined);
     const zero = (refined ? REFINED_ZEROS : BASE_ZEROS)[zeroCode];
     roundGroup(problem, scaleCode * d, zero, refined, Infinity, values, codes);
     tensor.scaleCodes[index] = scaleCode;
@@ -199,7 +198,7 @@ function quantizeRow(task: TileTask, row: number, masks: ReadonlyMap<number, num
       let value = values[k];
       if ((mask >> k) & 1) {
         const grid = (refined ? codes[k] / 4 - zero : codes[k] - zero) * scaleCode * d;
-        const residual = toF16(value - grid);
+        const residual = residualOf(value - grid);
         task.residuals[row].set(start + k, residual);
         value = grid + residual;
       }
@@ -241,8 +240,13 @@ function poseProblem(
   }
 }
 
-function toF16(value: number): number {
-  return Math.min(MAX_F16, Math.max(-MAX_F16, Math.f16round(value)));
+/** An outlier's residual, rounded to f16. @throws {RangeError} beyond f16's range */
+function residualOf(value: number): number {
+  const residual = Math.f16round(value);
+  if (!Number.isFinite(residual)) {
+    throw new RangeError(`an outlier needs the residual ${value}, must be at most ${MAX_F16}`);
+  }
+  return residual;
 }
 
 function collectOutliers(residuals: readonly RowResiduals[]): UnpackedTensor["outliers"] {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { EVALUATION_TEXTS } from "../../model/text.ts";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 /** An option of a command. */
@@ -40,7 +41,7 @@ export function parseArguments(command: Command, args: readonly string[]) {
   try {
     parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
   } catch (error) {
-    throw new UsageError((error as Error).message.split(". ")[0]);
+    throw new UsageError((error as Error).message.split(/\.\s/)[0]);
   }
   const { values, positionals } = parsed;
   if (values.help !== true && positionals.length !== command.positionals.length) {
@@ -82,6 +83,15 @@ export function integerOption(options: OptionValues, name: string, fallback: num
   const number = numberOption(options, name, fallback, min, max);
   if (!Number.isInteger(number)) throw new UsageError(`--${name} is ${number}, must be a whole number`);
   return number;
+}
+
+/** Reads the name of an evaluation text. @throws {UsageError} */
+export function evaluationTextOption(options: OptionValues): string {
+  const name = textOption(options, "text", EVALUATION_TEXTS[0]);
+  if (!EVALUATION_TEXTS.includes(name) && !name.startsWith("file:")) {
+    throw new UsageError(`--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")} or file:PATH`);
+  }
+  return name;
 }
 
 /** Reads an option as text. */

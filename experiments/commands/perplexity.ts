@@ -7,7 +7,7 @@ import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
 import { loadModel } from "../../model/load.ts";
 import { loadText } from "../../model/text.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
-import { type Command, integerOption, textOption } from "./command.ts";
+import { type Command, evaluationTextOption, integerOption, textOption } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
 /** Measures perplexity on the CPU reference. */
@@ -35,7 +35,7 @@ export const perplexity: Command = {
       seed: 1,
     };
     const { model, tokenizer, sha256 } = await loadModel(name);
-    const set = prepareEvaluation(await loadText(textOption(options, "text", "sotu")), tokenizer, model.config, plan);
+    const set = prepareEvaluation(await loadText(evaluationTextOption(options)), tokenizer, model.config, plan);
     const line = createProgressLine("perplexity");
     using pool = createWorkerPool();
     const { perplexity, top1 } = await evaluateModel(pool, model, set, "alone", (share) => line.update(share, ""));

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { integerOption, type Option, type OptionValues, textOption } from "./command.ts";
+import { evaluationTextOption, integerOption, type Option, type OptionValues, textOption } from "./command.ts";
 import type { RunSettings } from "../context.ts";
 
 /** The options, for the help and the parser. */
@@ -22,6 +22,6 @@ export function readRunSettings(options: OptionValues): RunSettings {
     quick: options.quick === true,
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
     modelName: textOption(options, "model", "tiny"),
-    textName: textOption(options, "text", "sotu"),
+    textName: evaluationTextOption(options),
   };
 }

@@ -1,4 +1,4 @@
-import { openCheckpoint, readModel } from "../../model/checkpoint.ts";
+import { openDirectory, readModel } from "../../model/checkpoint.ts";
 import { forward, logitsOf } from "../../model/forward.ts";
 import { type MatMul, matmulPlain } from "../../model/matmul.ts";
 import { createMatmulSimd } from "../../model/matmul_simd.ts";
@@ -14,7 +14,7 @@ interface Expected {
 }
 
 async function loadFixture(name: string) {
-  using checkpoint = await openCheckpoint(FIXTURES + name);
+  using checkpoint = await openDirectory(FIXTURES + name);
   const expected: Expected = JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/expected.json`));
   return { model: await readModel(checkpoint), expected };
 }
@@ -69,23 +69,23 @@ Deno.test("forward: refuses tokens outside the vocabulary and sequences longer t
   );
 });
 
-Deno.test("openCheckpoint: names what a model directory lacks", async () => {
+Deno.test("openDirectory: names what a model directory lacks", async () => {
   const directory = await Deno.makeTempDir();
-  await assertRejects(() => openCheckpoint(directory), SyntaxError, "has no config.json");
+  await assertRejects(() => openDirectory(directory), SyntaxError, "has no config.json");
   const config = JSON.parse(await Deno.readTextFile(`${FIXTURES}llama_tied_gqa/config.json`));
   const write = (changes: object) =>
     Deno.writeTextFile(`${directory}/config.json`, JSON.stringify({ ...config, ...changes }));
   await write({});
-  await assertRejects(() => openCheckpoint(directory), SyntaxError, "neither model.safetensors nor");
+  await assertRejects(() => openDirectory(directory), SyntaxError, "neither model.safetensors nor");
   await write({ architectures: ["GPT2LMHeadModel"] });
   await assertRejects(
-    () => openCheckpoint(directory),
+    () => openDirectory(directory),
     SyntaxError,
     'architecture "GPT2LMHeadModel" is not supported, must be one of LlamaForCausalLM',
   );
   await write({ num_hidden_layers: -1 });
-  await assertRejects(() => openCheckpoint(directory), SyntaxError, "num_hidden_layers is -1, must be an integer");
+  await assertRejects(() => openDirectory(directory), SyntaxError, "num_hidden_layers is -1, must be an integer");
   await write({ rope_parameters: { rope_type: "yarn" } });
-  await assertRejects(() => openCheckpoint(directory), SyntaxError, 'rope_type is "yarn", must be default or llama3');
+  await assertRejects(() => openDirectory(directory), SyntaxError, 'rope_type is "yarn", must be default or llama3');
   await Deno.remove(directory, { recursive: true });
 });

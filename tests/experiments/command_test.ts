@@ -1,0 +1,154 @@
+import { EXPERIMENTS } from "../../experiments/registry.ts";
+import { writeResult } from "../../experiments/result.ts";
+import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { makeResult } from "./make_result.ts";
+
+const MAIN = new URL("../../experiments/main.ts", import.meta.url).pathname;
+const FIXTURE = new URL("../fixtures/llama_tied_gqa/", import.meta.url).pathname;
+const TINY = new URL("../../model/tiny/", import.meta.url).pathname;
+
+/** Runs the command line in a process of its own. */
+async function run(...args: string[]) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", MAIN, ...args],
+    env: { NO_COLOR: "1" },
+  }).output();
+  const decoder = new TextDecoder();
+  return { code, out: decoder.decode(stdout), err: decoder.decode(stderr) };
+}
+
+async function inDirectory(use: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  try {
+    await use(directory);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+const filesIn = (directory: string) => Array.from(Deno.readDirSync(directory), ({ name }) => name).sort();
+
+/** Number of files (directories don't count) below a directory. */
+function filesBelow(directory: string): number {
+  return Array.from(
+    Deno.readDirSync(directory),
+    ({ name, isDirectory }) => isDirectory ? filesBelow(`${directory}/${name}`) : 1,
+  ).reduce((sum, count) => sum + count, 0);
+}
+
+/** Fails unless a run printed nothing but one line of error (and where to find help). */
+function assertOneLine({ code, out, err }: Awaited<ReturnType<typeof run>>, wanted: number, message: string): void {
+  assertStringIncludes(err, message);
+  const lines = err.trimEnd().split("\n").filter((line) => !line.startsWith("See deno task "));
+  assertEquals([code, out, lines.length], [wanted, "", 1], err);
+}
+
+const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
+  [[], "command is missing, must be one of reproduce, experiment"],
+  [["reproduced"], "command is reproduced, must be one of reproduce, experiment"],
+  [["reproduce", "--fast"], "reproduce: Unknown option '--fast'"],
+  [["reproduce", "--only", "bits,bytes"], "reproduce: experiment is bytes, must be one of bits, "],
+  [["reproduce", "bits"], "reproduce: 1 arguments given, must be none"],
+  [["reproduce", "--seed", "x"], "reproduce: --seed is x, must be a number"],
+  [["reproduce", "--out"], "reproduce: Option '--out <value>' argument missing"],
+  [["experiment"], "experiment: 0 arguments given, must be ID"],
+  [["experiment", "toString"], "experiment: experiment is toString, must be one of bits, "],
+  [["compare", "a"], "compare: 1 arguments given, must be DIR_A DIR_B"],
+  [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
+];
+
+for (const [args, message] of BAD_USAGE) {
+  Deno.test(`main: ${["deno task", ...args].join(" ")} is bad usage, exit code 2`, async () => {
+    assertOneLine(await run(...args), 2, message);
+  });
+}
+
+Deno.test("main: --help prints options and ends with 0", async () => {
+  const { code, out, err } = await run("reproduce", "--help");
+  assertEquals([code, err], [0, ""]);
+  for (
+    const text of ["Usage: deno task reproduce [options]", "--quick", "--only ID,ID", "--model", "--out DIR", "--json"]
+  ) {
+    assertStringIncludes(out, text);
+  }
+  for (const { id } of EXPERIMENTS) assertStringIncludes(out, id);
+});
+
+/** Copies a model directory without its tokenizer and changes its config.json; undefined leaves that out. */
+async function makeModel(directory: string, changes: object | undefined): Promise<string> {
+  const model = `${directory}/model`;
+  await Deno.mkdir(model);
+  await Deno.copyFile(`${FIXTURE}model.safetensors`, `${model}/model.safetensors`);
+  await Deno.copyFile(`${TINY}tokenizer.json`, `${model}/tokenizer.json`);
+  const config = JSON.parse(await Deno.readTextFile(`${FIXTURE}config.json`));
+  if (changes) await Deno.writeTextFile(`${model}/config.json`, JSON.stringify({ ...config, ...changes }));
+  return model;
+}
+
+const BAD_MODELS: readonly (readonly [what: string, changes: object | undefined, message: string])[] = [
+  ["without config.json", undefined, "has no config.json"],
+  [
+    "of an unsupported architecture",
+    { architectures: ["GPT2LMHeadModel"] },
+    'architecture "GPT2LMHeadModel" is not supported, must be one of LlamaForCausalLM',
+  ],
+  ["whose tokenizer has too many tokens", {}, "the tokenizer has 4096 tokens, must have at most the model's 96"],
+];
+
+for (const [what, changes, message] of BAD_MODELS) {
+  Deno.test(`main: a model directory ${what} is one line, exit code 1, no file written`, () =>
+    inDirectory(async (directory) => {
+      const model = await makeModel(directory, changes);
+      const before = filesIn(model);
+      assertOneLine(
+        await run("reproduce", "--quick", "--only", "bits", "--model", model, "--out", `${directory}/out/deep`),
+        1,
+        message,
+      );
+      assertEquals([filesBelow(directory), filesIn(model)], [before.length, before]);
+    }));
+}
+
+Deno.test("main: an --out that cannot be written is one line, exit code 1, nothing written", () =>
+  inDirectory(async (directory) => {
+    await Deno.writeTextFile(`${directory}/file`, "stays");
+    for (const out of [`${directory}/file/below`, `${directory}/file`]) {
+      assertOneLine(await run("reproduce", "--quick", "--only", "bits", "--out", out), 1, `cannot write to ${out}`);
+    }
+    assertEquals(filesIn(directory), ["file"]);
+    assertEquals(await Deno.readTextFile(`${directory}/file`), "stays");
+  }));
+
+Deno.test("main: experiment ranges writes its result and page, and compare finds two runs equal", () =>
+  inDirectory(async (directory) => {
+    for (const name of ["a", "b"]) {
+      const { code, out, err } = await run("experiment", "ranges", "--quick", "--out", `${directory}/${name}`);
+      assertEquals([code, err.trimEnd().split("\n").length], [0, 1], err);
+      assertStringIncludes(out, "# Ranges of weight groups");
+      assertEquals(filesIn(`${directory}/${name}`), ["ranges.json", "ranges.md"]);
+    }
+    const { code, out } = await run("compare", `${directory}/a`, `${directory}/b`);
+    assertEquals([code, out], [0, "1 experiments, every cell is the same\n"]);
+  }));
+
+Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names what is missing", () =>
+  inDirectory(async (directory) => {
+    const [a, b] = [`${directory}/a`, `${directory}/b`];
+    for (const path of [a, b]) await Deno.mkdir(path);
+    await writeResult(a, makeResult());
+    await writeResult(b, makeResult({ rows: [{ method: "fp16", bits: 16, time: 99 }, { method: "rtn2", bits: 3 }] }));
+    const beyond = await run("compare", a, b);
+    assertEquals(beyond.code, 1);
+    assertStringIncludes(beyond.out, "2 cells differ, 1 of them count");
+    assertEquals((await run("compare", a, b, "--tolerance", "0.05")).code, 0);
+    await writeResult(a, makeResult({ id: "only_here" }));
+    const { code, out } = await run("compare", a, b, "--tolerance", "0.05", "--json");
+    const { differences, counting } = JSON.parse(out);
+    assertEquals([code, counting, differences.length], [1, 1, 3]);
+    assert(
+      differences.some(({ id, column }: { id: string; column: string }) =>
+        id === "only_here" && column === "experiment"
+      ),
+    );
+    assertOneLine(await run("compare", a, `${directory}/none`), 1, "compare: ");
+  }));
