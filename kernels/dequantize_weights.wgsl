@@ -31,57 +31,28 @@ fn main(
   let groups = 4u * half_blocks;
   let at = (workgroup.y * count.x + workgroup.x) * workgroup_size + thread;
   if (at >= rows * groups) { return; }
-  let row = at / groups;
-  let group = at % groups;
-  let meta_word = meta_words[at / 4u];
-  let codes = align_codes(meta_word, group % 4u);
-  let masks = code_masks(workgroup.z);
-  // Second order: the scale of the group.
-  let d = unpack2x16float(tile_scale[((row / 16u) * groups + group) / 2u] >> (16u * (group % 2u))).x;
-  let scale = scale_of(codes, masks, 128.0 * d);
-  // First order: zero and codes.
-  var zero = zero_plus(codes, masks) - ZERO_PLUS;
-  let run = refined_run(meta_word, group);
-  var fine = 0u;
-  if (run >= 0) {
-    zero = fma(0.75, zero, 0.75);
-    fine = refine[row * refine_words() + u32(run)];
-  }
-  let word = base[at];
+  let group = decode(at / groups, at % groups, code_masks(workgroup.z));
   weights[2u * at] = vec4(
-    decode_pair(word, fine, 0u, zero, scale),
-    decode_pair(word, fine, 1u, zero, scale),
-    decode_pair(word, fine, 2u, zero, scale),
-    decode_pair(word, fine, 3u, zero, scale),
+    decode_pair(group, 0u),
+    decode_pair(group, 1u),
+    decode_pair(group, 2u),
+    decode_pair(group, 3u),
   );
   weights[2u * at + 1u] = vec4(
-    decode_pair(word, fine, 4u, zero, scale),
-    decode_pair(word, fine, 5u, zero, scale),
-    decode_pair(word, fine, 6u, zero, scale),
-    decode_pair(word, fine, 7u, zero, scale),
+    decode_pair(group, 4u),
+    decode_pair(group, 5u),
+    decode_pair(group, 6u),
+    decode_pair(group, 7u),
   );
-}
-
-fn refine_words() -> u32 {
-  return (half_blocks * 4u + refine_every - 1u) / max(refine_every, 1u);
-}
-
-// Index of the refine word of a group in its row, or -1 where it is not refined.
-fn refined_run(meta_word: u32, group: u32) -> i32 {
-  if (refine_every == 0u) { return -1; }
-  let run = group / max(refine_every, 1u);
-  let field = meta_word >> 28u;
-  var pick = field;
-  if (refine_every == 1u) { pick = 0u; }
-  if (refine_every == 2u) { pick = (field >> (run % 2u)) & 1u; }
-  return select(-1, i32(run), run * refine_every + pick == group);
 }
 
 // Weights 2i and 2i + 1 of a group as f16. Codes become floats in the mantissa of 2^23, as in lib/decode.wgsl.
-fn decode_pair(word: u32, fine: u32, i: u32, zero: f32, scale: f32) -> u32 {
-  let base_codes = (vec2(word) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
-  let fine_codes = (vec2(fine) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
-  if ((without & FIRST_ORDER) != 0u) { return pack2x16float(bitcast<vec2<f32>>(vec2(word, fine)) * scale); }
+fn decode_pair(group: Group, i: u32) -> u32 {
+  if ((without & FIRST_ORDER) != 0u) {
+    return pack2x16float(bitcast<vec2<f32>>(vec2(group.word, group.fine)) * group.scale);
+  }
+  let base_codes = (vec2(group.word) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
+  let fine_codes = (vec2(group.fine) >> vec2(4u * i, 4u * i + 2u)) & vec2(3u);
   let codes = bitcast<vec2<f32>>((base_codes * 4u + fine_codes) | vec2(0x4b000000u)) - vec2(8388608.0);
-  return pack2x16float((0.25 * codes - vec2(zero)) * scale);
+  return pack2x16float((0.25 * codes - vec2(group.zero)) * group.scale);
 }

@@ -11,6 +11,7 @@ import type { PackedMatrix } from "./packed_matrix.ts";
 import dequantizeCode from "./dequantize_weights.wgsl" with { type: "text" };
 import addOutliersCode from "./add_outliers.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
+import groupCode from "./lib/group.wgsl" with { type: "text" };
 
 const GROUP_THREADS = 256;
 const ROW_THREADS = 64;
@@ -38,7 +39,7 @@ export async function dequantizeOnGpu(
   }
   const slab = matrix.slabs[0];
   const { weights } = target.slabs[0];
-  const dequantize = await gpu.createKernel("dequantize_weights", dequantizeCode + decodeCode, {
+  const dequantize = await gpu.createKernel("dequantize_weights", dequantizeCode + groupCode + decodeCode, {
     rows: slab.rows,
     half_blocks: matrix.halfBlocks,
     refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,

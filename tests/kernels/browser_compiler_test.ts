@@ -1,4 +1,5 @@
 import { create } from "webgpu";
+import { FUSED_GEMM_CODE } from "../../kernels/fused_gemm.ts";
 import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
 import { assert, assertEquals } from "../assert.ts";
 
@@ -23,7 +24,8 @@ for (const kind of ["subgroup", "workgroup"]) {
     fused_gemv: fusedGemvCode(team),
     fused_sync_gemv: fusedGemvCode(team, true),
     f16_gemv: [text("f16_gemv.wgsl"), reduce, exchangeCode].join("\n"),
-    dequantize_weights: text("dequantize_weights.wgsl") + decode,
+    fused_gemm: FUSED_GEMM_CODE,
+    dequantize_weights: text("dequantize_weights.wgsl") + text("lib/group.wgsl") + decode,
     add_outliers: text("add_outliers.wgsl"),
     pack_activations: text("pack_activations.wgsl"),
     read_memory: text("read_memory.wgsl"),
@@ -46,6 +48,7 @@ Deno.test("every shader of kernels/ is among those compiled", () => {
     "add_outliers.wgsl",
     "dequantize_weights.wgsl",
     "f16_gemv.wgsl",
+    "fused_gemm.wgsl",
     "fused_gemv.wgsl",
     "fused_sync_gemv.wgsl",
     "pack_activations.wgsl",

@@ -62,12 +62,13 @@ Deno.test("fused_gemv splits rows over slabs and channels over dispatches", asyn
   for (const workgroups of [1, 3, 1000]) await check(gpu, shape, 3, { workgroups });
 });
 
-Deno.test("fused_gemv: random small shapes", async () => {
+Deno.test("fused_gemv: 1,000 random small matrices", async () => {
   const gpu = await testGpu();
   const random = createRandom(7);
-  for (let i = 0; i < 60; i++) {
+  for (let i = 0; i < 50; i++) {
     const refineEvery: RefineEvery = REFINE_EVERY[random.integer(REFINE_EVERY.length)];
-    const outlierShare = random.integer(2) * 0.02;
-    await check(gpu, { rows: 1 + random.integer(70), channels: 1 + random.integer(600), refineEvery, outlierShare }, i);
+    const shape = { rows: 1 + random.integer(40), channels: 1 + random.integer(400), refineEvery };
+    await check(gpu, { ...shape, outlierShare: 0.02 }, i);
+    for (let j = 1; j < 20; j++) await check(gpu, { ...shape, outlierShare: 0 }, 100 * i + j);
   }
 });
