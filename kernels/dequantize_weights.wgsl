@@ -9,7 +9,7 @@
 //   3 tile_scale  u32 [tiles, G / 2]  d of two groups, f16 each
 //   4 weights     vec4<u32> [rows, 2 G]  f16, 16 channels of a group in two vectors
 //
-// Mapping: one thread a group; neighbouring threads take neighbouring groups.
+// Mapping: one thread half a group, so that neighbouring threads write neighbouring vectors.
 override rows: u32 = 1;
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
@@ -28,21 +28,16 @@ fn main(
   @builtin(num_workgroups) count: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let groups = 4u * half_blocks;
   let at = (workgroup.y * count.x + workgroup.x) * workgroup_size + thread;
-  if (at >= rows * groups) { return; }
-  let group = decode(at / groups, at % groups, code_masks(workgroup.z));
-  weights[2u * at] = vec4(
-    decode_pair(group, 0u),
-    decode_pair(group, 1u),
-    decode_pair(group, 2u),
-    decode_pair(group, 3u),
-  );
-  weights[2u * at + 1u] = vec4(
-    decode_pair(group, 4u),
-    decode_pair(group, 5u),
-    decode_pair(group, 6u),
-    decode_pair(group, 7u),
+  let half_groups = 8u * half_blocks;
+  if (at >= rows * half_groups) { return; }
+  let group = decode(at / half_groups, at % half_groups / 2u, code_masks(workgroup.z));
+  let first = 4u * (at % 2u);
+  weights[at] = vec4(
+    decode_pair(group, first),
+    decode_pair(group, first + 1u),
+    decode_pair(group, first + 2u),
+    decode_pair(group, first + 3u),
   );
 }
 

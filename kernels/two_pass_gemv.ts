@@ -13,7 +13,8 @@ import addOutliersCode from "./add_outliers.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
 import groupCode from "./lib/group.wgsl" with { type: "text" };
 
-const GROUP_THREADS = 256;
+/** Threads of a workgroup, each for half a group. */
+const DECODE_THREADS = 256;
 const ROW_THREADS = 64;
 
 /** An f16 matrix that {@linkcode dequantizeOnGpu} can fill from `matrix`: same rows, channels padded to whole blocks. */
@@ -43,13 +44,13 @@ export async function dequantizeOnGpu(
     rows: slab.rows,
     half_blocks: matrix.halfBlocks,
     refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
-    workgroup_size: GROUP_THREADS,
+    workgroup_size: DECODE_THREADS,
     without,
   });
   const dispatches: Dispatch[] = [{
     kernel: dequantize,
     bindings: gpu.bind(dequantize, [slab.base, slab.refine, slab.meta, slab.tileScale, weights]),
-    workgroups: spreadWorkgroups(Math.ceil((slab.rows * matrix.halfBlocks * 4) / GROUP_THREADS)),
+    workgroups: spreadWorkgroups(Math.ceil((slab.rows * matrix.halfBlocks * 8) / DECODE_THREADS)),
   }];
   if (slab.outlierResiduals > 0) {
     const addOutliers = await gpu.createKernel("add_outliers", addOutliersCode, {
