@@ -1,6 +1,7 @@
 import { EXPERIMENTS } from "../../experiments/registry.ts";
 import { writeResult } from "../../experiments/result.ts";
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";
 
 const MAIN = new URL("../../experiments/main.ts", import.meta.url).pathname;
@@ -16,17 +17,6 @@ async function run(...args: string[]) {
   const decoder = new TextDecoder();
   return { code, out: decoder.decode(stdout), err: decoder.decode(stderr) };
 }
-
-async function inDirectory(use: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await Deno.makeTempDir();
-  try {
-    await use(directory);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
-}
-
-const filesIn = (directory: string) => Array.from(Deno.readDirSync(directory), ({ name }) => name).sort();
 
 /** Fails unless a run printed nothing but one line of error (and where to find help). */
 function assertOneLine({ code, out, err }: Awaited<ReturnType<typeof run>>, wanted: number, message: string): void {

@@ -12,6 +12,7 @@ import {
 import { type TensorToWrite, writeSafetensors } from "../../model/safetensors_writer.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
 
 const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
 const PYTHON_FILE = `${FIXTURES}dtypes.safetensors`;
@@ -214,17 +215,6 @@ Deno.test("readSafetensorsHeader: 2,000 files with random bytes changed read or 
   }
   assert(refused > 1000, `only ${refused} were refused`);
 });
-
-async function inDirectory(use: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await Deno.makeTempDir();
-  try {
-    await use(directory);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
-}
-
-const filesIn = (directory: string) => Array.from(Deno.readDirSync(directory), ({ name }) => name).sort();
 
 Deno.test("writeSafetensors: when it fails it leaves the old file and nothing else", () =>
   inDirectory(async (directory) => {
