@@ -35,6 +35,12 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["reproduce", "--out"], "reproduce: Option '--out <value>' argument missing"],
   [["experiment"], "experiment: 0 arguments given, must be ID"],
   [["experiment", "toString"], "experiment: experiment is toString, must be one of bits, "],
+  [["quantize"], "quantize: --out is missing, must name the packed file to write"],
+  [["quantize", "--out", "q", "--method", "x"], "quantize: --method is x, must be one of corrected, feedback, search"],
+  [["quantize", "--out", "q", "--refine", "3"], "quantize: --refine is 3, must be one of none, 16, 8, 4, 2, 1"],
+  [["quantize", "--out", "q", "--outliers", "0.5"], "quantize: --outliers is 0.5, must be a number between 0 and 0.05"],
+  [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
+  [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
   [["compare", "a"], "compare: 1 arguments given, must be DIR_A DIR_B"],
   [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
@@ -134,4 +140,28 @@ Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names w
       ),
     );
     assertOneLine(await run("compare", a, `${directory}/none`), 1, "compare: ");
+  }));
+
+Deno.test("main: quantize refuses to overwrite a file or to forget an interrupted run", () =>
+  inDirectory(async (directory) => {
+    await Deno.writeTextFile(`${directory}/q`, "mine");
+    assertOneLine(await run("quantize", "--out", `${directory}/q`), 1, "exists, must be overwritten with --force");
+    await Deno.mkdir(`${directory}/r.layers`);
+    assertOneLine(await run("quantize", "--out", `${directory}/r`), 1, "holds an interrupted run, go on with --resume");
+    assertEquals(filesIn(directory), ["q", "r.layers"]);
+    assertEquals(await Deno.readTextFile(`${directory}/q`), "mine");
+  }));
+
+Deno.test("main: an interrupt ends with 130 and leaves no partial file", () =>
+  inDirectory(async (directory) => {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "experiments/main.ts", "quantize", "--method", "search", "--out", `${directory}/q`],
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    while (!filesIn(directory).includes("q.layers")) await new Promise((wake) => setTimeout(wake, 20));
+    child.kill("SIGINT");
+    assertEquals((await child.status).code, 130);
+    assertEquals(filesIn(directory), ["q.layers"]);
+    assert(filesIn(`${directory}/q.layers`).every((name) => !name.includes("partial")));
   }));
