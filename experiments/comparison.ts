@@ -61,13 +61,15 @@ export interface MethodCase {
   readonly method: Method;
   /** Needed by methods with error feedback. */
   readonly calibrator?: Calibrator;
+  /** Leaves multiple choice out: its standard error is too large for the small differences of a sweep. */
+  readonly withoutChoices?: boolean;
   readonly onProgress: (share: number, step: string) => void;
 }
 
 /** Quantizes the model, evaluates what was stored, and describes it. */
 export async function compareMethod(
   context: ExperimentContext,
-  { name, method, calibrator, onProgress }: MethodCase,
+  { name, method, calibrator, withoutChoices, onProgress }: MethodCase,
 ): Promise<{ row: Row; evaluation: Evaluation }> {
   const { set, reference } = await context.baseline();
   const quantized = await quantizeModel(context.pool, await context.sharedModel(), {
@@ -78,7 +80,7 @@ export async function compareMethod(
   const evaluation = await evaluateModel(
     context.pool,
     quantized.model,
-    set,
+    withoutChoices ? { ...set, choices: undefined } : set,
     "compared",
     (share) => onProgress((1 + share) / 2, `${name}: evaluating`),
   );

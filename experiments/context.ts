@@ -7,6 +7,7 @@ import { type Calibrator, createCalibrator, createFixedCalibrator } from "../mod
 import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluation.ts";
 import type { Model } from "../model/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
+import { DEFAULT_WINDOWS } from "../model/recipe.ts";
 import { shareDeep } from "../model/shared.ts";
 import { loadText } from "../model/text.ts";
 import { sampleWindows } from "../model/windows.ts";
@@ -26,7 +27,7 @@ export interface RunSettings {
 /** Sizes of a full and of a quick run. */
 const FULL: Omit<EvaluationPlan, "seed"> = { windows: 48, windowTokens: 512, choices: 304 };
 const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 48 };
-const CALIBRATION_WINDOWS = { full: 64, quick: 16 } as const;
+const QUICK_CALIBRATION_WINDOWS = 12;
 
 /** Creates the context of a run; dispose it to end its workers. */
 export function createContext(
@@ -70,7 +71,7 @@ async function makeBaseline({ quick, seed, textName }: RunSettings, context: Exp
   const text = await loadText("calibration");
   const calibration = sampleWindows(text, tokenizer, config.bosToken, {
     length: Math.min(plan.windowTokens, config.context),
-    count: quick ? CALIBRATION_WINDOWS.quick : CALIBRATION_WINDOWS.full,
+    count: quick ? QUICK_CALIBRATION_WINDOWS : DEFAULT_WINDOWS,
   });
   const reference = await evaluateModel(
     context.pool,

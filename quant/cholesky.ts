@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { dotRuns } from "./dot.ts";
 
 /**
  * Factors a symmetric positive definite matrix A = V Vᵀ with V upper triangular, from the last row upwards.
@@ -29,27 +30,10 @@ export function choleskyUpper(matrix: Float64Array, size: number): Float64Array<
     columns[rowK + k] = pivot;
     for (let i = 0; i < k; i++) {
       const rowI = i * size;
-      const value = (matrix[rowI + k] - dot(rows, rowI + k + 1, rowK + k + 1, size - k - 1)) / pivot;
+      const value = (matrix[rowI + k] - dotRuns(rows, rowI + k + 1, rows, rowK + k + 1, size - k - 1)) / pivot;
       rows[rowI + k] = value;
       columns[rowK + i] = value;
     }
   }
   return columns;
-}
-
-/** Dot product of two runs of one array, in four independent sums. */
-function dot(values: Float64Array, a: number, b: number, length: number): number {
-  let s0 = 0;
-  let s1 = 0;
-  let s2 = 0;
-  let s3 = 0;
-  let i = 0;
-  for (; i + 3 < length; i += 4) {
-    s0 += values[a + i] * values[b + i];
-    s1 += values[a + i + 1] * values[b + i + 1];
-    s2 += values[a + i + 2] * values[b + i + 2];
-    s3 += values[a + i + 3] * values[b + i + 3];
-  }
-  for (; i < length; i++) s0 += values[a + i] * values[b + i];
-  return s0 + s1 + s2 + s3;
 }

@@ -8,6 +8,7 @@
  * @module
  */
 import { choleskyUpper } from "./cholesky.ts";
+import { dotRuns } from "./dot.ts";
 import { GROUP_CHANNELS } from "./format.ts";
 import { type Grid, nearestCode } from "./grid.ts";
 
@@ -135,28 +136,11 @@ export function quantizeWithFeedback(weights: Float32Array, grid: Grid, feedback
       const channel = order[k];
       const at = row * channels + channel;
       const group = row * groups + groupOf[channel];
-      const wanted = weights[at] + dotRun(errors, coefficients, k * channels, k);
+      const wanted = weights[at] + dotRuns(errors, 0, coefficients, k * channels, k);
       const code = nearestCode(wanted, lowest[group], step[group], maxCode[group]);
       codes[at] = code;
       errors[k] = weights[at] - (lowest[group] + code * step[group]);
     }
   }
   return codes;
-}
-
-/** Sum over i < length of a[i] * b[start + i], in four independent sums. */
-export function dotRun(a: Float64Array, b: Float64Array, start: number, length: number): number {
-  let s0 = 0;
-  let s1 = 0;
-  let s2 = 0;
-  let s3 = 0;
-  let i = 0;
-  for (; i + 3 < length; i += 4) {
-    s0 += a[i] * b[start + i];
-    s1 += a[i + 1] * b[start + i + 1];
-    s2 += a[i + 2] * b[start + i + 2];
-    s3 += a[i + 3] * b[start + i + 3];
-  }
-  for (; i < length; i++) s0 += a[i] * b[start + i];
-  return s0 + s1 + s2 + s3;
 }

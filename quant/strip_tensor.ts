@@ -18,34 +18,22 @@ export interface StripScales {
   readonly zeros: Uint8Array<ArrayBuffer>;
   /** f16 scales: [rows, groups], or [rows, 4-bit groups] where the others are second-order. */
   readonly scales: Float16Array<ArrayBuffer>;
-  /** [tiles, ordinary groups]: second-order scales and offsets; empty for f16 scales. */
+  /** [tiles, ordinary groups]: second-order scales; empty for f16 scales. */
   readonly tileScale: Float16Array<ArrayBuffer>;
   /** [tiles, ordinary groups]: 4-bit offsets; empty where the layout has none. */
   readonly tileOffset: Uint8Array<ArrayBuffer>;
 }
 
-/** A matrix as it is stored: the same planes, those of codes bit-packed. */
-export interface StripTensor {
+/** A matrix as it is stored: the planes of {@linkcode StripScales} and the codes, all u8 planes bit-packed. */
+export interface StripTensor extends StripScales {
   /** The layout. */
   readonly layout: StripLayout;
   /** Output rows. */
   readonly rows: number;
   /** Input channels. */
   readonly channels: number;
-  /** 1 bit a strip; empty where no strip is in 4 bits. */
-  readonly fourBit: Uint8Array<ArrayBuffer>;
   /** Codes [rows, channels], 2 or 4 bits each. */
   readonly codes: Uint8Array<ArrayBuffer>;
-  /** Scale codes [rows, ordinary groups]. */
-  readonly scaleCodes: Uint8Array<ArrayBuffer>;
-  /** Integer zeros [rows, groups], 2 or 4 bits each. */
-  readonly zeros: Uint8Array<ArrayBuffer>;
-  /** f16 scales, as in {@linkcode StripScales}. */
-  readonly scales: Float16Array<ArrayBuffer>;
-  /** f16 [tiles, ordinary groups]: second-order scales. */
-  readonly tileScale: Float16Array<ArrayBuffer>;
-  /** [tiles, ordinary groups]: 4-bit offsets; empty where the layout has none. */
-  readonly tileOffset: Uint8Array<ArrayBuffer>;
 }
 
 /** Widths of the elements of each bit-packed plane. */

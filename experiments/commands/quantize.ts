@@ -10,7 +10,7 @@ import { type Quantizer, storedBytes, type StoredTensor } from "../../quant/quan
 import { type Linear, linearName } from "../../model/llama.ts";
 import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
-import { FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
+import { DEFAULT_WINDOWS, FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
@@ -42,7 +42,7 @@ export const quantize: Command = {
     },
     outliers: { type: "string", value: "SHARE", help: "Share of weights kept in 16 bits (default 0, at most 0.05)." },
     calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
-    windows: { type: "string", value: "N", help: "Calibration windows (default 64)." },
+    windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
     "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
@@ -125,7 +125,7 @@ function readSettings(options: OptionValues): QuantizeSettings {
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
     calibration: textOption(options, "calibration", "calibration"),
-    windows: integerOption(options, "windows", 64, 1, 65536),
+    windows: integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536),
     windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
     layers,

@@ -1,6 +1,7 @@
 import { EXPERIMENTS } from "../../experiments/registry.ts";
 import { writeResult } from "../../experiments/result.ts";
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";
 
 const MAIN = new URL("../../experiments/main.ts", import.meta.url).pathname;
@@ -15,25 +16,6 @@ async function run(...args: string[]) {
   }).output();
   const decoder = new TextDecoder();
   return { code, out: decoder.decode(stdout), err: decoder.decode(stderr) };
-}
-
-async function inDirectory(use: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await Deno.makeTempDir();
-  try {
-    await use(directory);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
-}
-
-const filesIn = (directory: string) => Array.from(Deno.readDirSync(directory), ({ name }) => name).sort();
-
-/** Number of files (directories don't count) below a directory. */
-function filesBelow(directory: string): number {
-  return Array.from(
-    Deno.readDirSync(directory),
-    ({ name, isDirectory }) => isDirectory ? filesBelow(`${directory}/${name}`) : 1,
-  ).reduce((sum, count) => sum + count, 0);
 }
 
 /** Fails unless a run printed nothing but one line of error (and where to find help). */
@@ -53,7 +35,14 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["reproduce", "--out"], "reproduce: Option '--out <value>' argument missing"],
   [["experiment"], "experiment: 0 arguments given, must be ID"],
   [["experiment", "toString"], "experiment: experiment is toString, must be one of bits, "],
+  [["quantize"], "quantize: --out is missing, must name the packed file to write"],
+  [["quantize", "--out", "q", "--method", "x"], "quantize: --method is x, must be one of corrected, feedback, search"],
+  [["quantize", "--out", "q", "--refine", "3"], "quantize: --refine is 3, must be one of none, 16, 8, 4, 2, 1"],
+  [["quantize", "--out", "q", "--outliers", "0.5"], "quantize: --outliers is 0.5, must be a number between 0 and 0.05"],
+  [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
+  [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
   [["compare", "a"], "compare: 1 arguments given, must be DIR_A DIR_B"],
+  [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
 ];
 
@@ -96,7 +85,7 @@ const BAD_MODELS: readonly (readonly [what: string, changes: object | undefined,
 ];
 
 for (const [what, changes, message] of BAD_MODELS) {
-  Deno.test(`main: a model directory ${what} is one line, exit code 1, no file written`, () =>
+  Deno.test(`main: a model directory ${what} is one line, exit code 1, nothing written`, () =>
     inDirectory(async (directory) => {
       const model = await makeModel(directory, changes);
       const before = filesIn(model);
@@ -105,7 +94,7 @@ for (const [what, changes, message] of BAD_MODELS) {
         1,
         message,
       );
-      assertEquals([filesBelow(directory), filesIn(model)], [before.length, before]);
+      assertEquals([filesIn(directory), filesIn(model)], [["model"], before]);
     }));
 }
 
@@ -151,4 +140,28 @@ Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names w
       ),
     );
     assertOneLine(await run("compare", a, `${directory}/none`), 1, "compare: ");
+  }));
+
+Deno.test("main: quantize refuses to overwrite a file or to forget an interrupted run", () =>
+  inDirectory(async (directory) => {
+    await Deno.writeTextFile(`${directory}/q`, "mine");
+    assertOneLine(await run("quantize", "--out", `${directory}/q`), 1, "exists, must be overwritten with --force");
+    await Deno.mkdir(`${directory}/r.layers`);
+    assertOneLine(await run("quantize", "--out", `${directory}/r`), 1, "holds an interrupted run, go on with --resume");
+    assertEquals(filesIn(directory), ["q", "r.layers"]);
+    assertEquals(await Deno.readTextFile(`${directory}/q`), "mine");
+  }));
+
+Deno.test("main: an interrupt ends with 130 and leaves no partial file", () =>
+  inDirectory(async (directory) => {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "experiments/main.ts", "quantize", "--method", "search", "--out", `${directory}/q`],
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    while (!filesIn(directory).includes("q.layers")) await new Promise((wake) => setTimeout(wake, 20));
+    child.kill("SIGINT");
+    assertEquals((await child.status).code, 130);
+    assertEquals(filesIn(directory), ["q.layers"]);
+    assert(filesIn(`${directory}/q.layers`).every((name) => !name.includes("partial")));
   }));

@@ -1,17 +1,7 @@
 import { readResult, readResults, writeResult } from "../../experiments/result.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";
-
-async function inDirectory(use: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await Deno.makeTempDir();
-  try {
-    await use(directory);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
-}
-
-const filesIn = (directory: string) => Array.from(Deno.readDirSync(directory), ({ name }) => name).sort();
 
 Deno.test("writeResult and readResult: what is written reads back, rounded to 7 digits", () =>
   inDirectory(async (directory) => {

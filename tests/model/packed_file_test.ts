@@ -10,6 +10,7 @@ import { twobitQuantizer } from "../../model/recipe.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
 
 const FIXTURE = new URL("../fixtures/llama_tied_gqa", import.meta.url).pathname;
 
@@ -38,17 +39,8 @@ async function writeFixture(directory: string, name: string, changes: Partial<Pa
   return path;
 }
 
-async function withDirectory(run: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await Deno.makeTempDir();
-  try {
-    await run(directory);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
-}
-
 Deno.test("packed file: an interrupted run resumes to the same bytes, and leaves no file before it is whole", () =>
-  withDirectory(async (directory) => {
+  inDirectory(async (directory) => {
     const whole = await writeFixture(directory, "whole");
     const crash: Partial<PackedFilePlan> = {
       onLayer: (_stored, { index }) => {
@@ -58,20 +50,20 @@ Deno.test("packed file: an interrupted run resumes to the same bytes, and leaves
     await assertRejects(() => writeFixture(directory, "resumed", crash), Error, "power cut");
     const path = `${directory}/resumed.safetensors`;
     await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
-    assertEquals([...Deno.readDirSync(layersDirectory(path))].map(({ name }) => name).sort(), [
+    assertEquals(filesIn(layersDirectory(path)), [
       "layer-0.safetensors",
       "run.json",
     ]);
     await writeFixture(directory, "resumed", { resume: true });
     assertEquals(await Deno.readFile(path), await Deno.readFile(whole));
-    assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
+    assertEquals(filesIn(directory), [
       "resumed.safetensors",
       "whole.safetensors",
     ]);
   }));
 
 Deno.test("packed file: resuming with other settings is refused", () =>
-  withDirectory(async (directory) => {
+  inDirectory(async (directory) => {
     const crash = {
       onLayer: () => {
         throw new Error("power cut");
@@ -83,7 +75,7 @@ Deno.test("packed file: resuming with other settings is refused", () =>
   }));
 
 Deno.test("packed file: excluded matrices stay as they were, everything else of the checkpoint is carried", () =>
-  withDirectory(async (directory) => {
+  inDirectory(async (directory) => {
     const path = await writeFixture(directory, "part", {
       quantizerOf: (layer, kind) => layer === 1 || kind === "v_proj" ? undefined : twobitQuantizer(),
     });
@@ -104,7 +96,7 @@ Deno.test("packed file: excluded matrices stay as they were, everything else of 
   }));
 
 Deno.test("dequantize: the Hugging Face directory holds the decoded weights, rounded to f16, and nothing packed", () =>
-  withDirectory(async (directory) => {
+  inDirectory(async (directory) => {
     const path = await writeFixture(directory, "q");
     using packed = await openPacked(path);
     await writeHuggingFaceDirectory(packed, `${directory}/hf`);
@@ -121,7 +113,7 @@ Deno.test("dequantize: the Hugging Face directory holds the decoded weights, rou
   }));
 
 Deno.test("packed file: what isn't one is refused with what was found and what is wanted", () =>
-  withDirectory(async (directory) => {
+  inDirectory(async (directory) => {
     await assertRejects(() => openPacked(`${FIXTURE}/model.safetensors`), SyntaxError, "must be twobit");
     await assertRejects(() => openModel(`${directory}/none`), SyntaxError, "does not exist");
     const path = await writeFixture(directory, "q");
@@ -151,7 +143,7 @@ Deno.test("packed file: what isn't one is refused with what was found and what i
   }));
 
 Deno.test("packed file: 10,000 random byte flips give an error or finite weights, never a crash or NaN", () =>
-  withDirectory(async (directory) => {
+  inDirectory(async (directory) => {
     const path = await writeFixture(directory, "q");
     const bytes = await Deno.readFile(path);
     const headerEnd = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));

@@ -1,5 +1,5 @@
 import { clusteredMean, mean, pairedDifference } from "../../model/statistics.ts";
-import { assertAlmostEquals, assertEquals } from "../assert.ts";
+import { assertAlmostEquals, assertEquals, assertThrows } from "../assert.ts";
 
 Deno.test("mean: by hand", () => {
   assertEquals(mean([1, 2, 6]), 3);
@@ -27,4 +27,8 @@ Deno.test("pairedDifference: by hand; what both share cancels", () => {
   assertEquals(value, 2);
   assertAlmostEquals(standardError, Math.sqrt(1 / 3), 1e-15);
   assertEquals(pairedDifference([5, 1, 3], [4, 0, 2]), { value: 1, standardError: 0 });
+});
+
+Deno.test("clusteredMean: refuses fewer than two clusters, which have no standard error", () => {
+  assertThrows(() => clusteredMean([[1, 2]]), RangeError, "1 clusters given, must be at least 2");
 });

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { choleskyUpper } from "../../quant/cholesky.ts";
-import { dotRun, type FeedbackSettings, prepareFeedback, quantizeWithFeedback } from "../../quant/error_feedback.ts";
+import { dotRuns } from "../../quant/dot.ts";
+import { type FeedbackSettings, prepareFeedback, quantizeWithFeedback } from "../../quant/error_feedback.ts";
 import { consecutiveGroups, createGrid, decodeGrid, type Grid, nearestCodes } from "../../quant/grid.ts";
 import { createRandom } from "../../quant/random.ts";
 import { shiftToTarget } from "../../quant/target.ts";
@@ -52,9 +53,9 @@ Deno.test("choleskyUpper: gives up on matrices that aren't positive definite, ke
   assertEquals([...kept], [4, 2, 2, 3]);
 });
 
-Deno.test("dotRun: every length", () => {
+Deno.test("dotRuns: every length", () => {
   const [a, b] = [Float64Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9), Float64Array.of(9, 1, 1, 1, 1, 2, 2, 2, 2, 3)];
-  assertEquals([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((length) => dotRun(a, b, 1, length)), [
+  assertEquals([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((length) => dotRuns(a, 0, b, 1, length)), [
     0,
     1,
     3,
