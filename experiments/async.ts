@@ -4,13 +4,13 @@
  * @module
  */
 import { f16Gemv } from "../kernels/f16_gemv.ts";
-import { createF16Matrix, destroyF16Matrix, type F16Matrix, uploadF16Vector } from "../kernels/f16_matrix.ts";
+import { destroyF16Matrix, type F16Matrix, uploadF16Vector } from "../kernels/f16_matrix.ts";
 import { fusedGemv } from "../kernels/fused_gemv.ts";
 import { fusedGemvOnCpu } from "../kernels/fused_gemv_twin.ts";
 import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu.ts";
 import { packActivations, packActivationsOnGpu } from "../kernels/pack_activations.ts";
 import type { Timing } from "../kernels/timer.ts";
-import { createDequantized, twoPassGemv } from "../kernels/two_pass_gemv.ts";
+import { createDequantized, dequantizeOnGpu, twoPassGemv } from "../kernels/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
 import type { Experiment } from "./experiment.ts";
 import {
@@ -93,7 +93,9 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     const scratch = await createDequantized(gpu, matrices[0]);
     await time("two_pass", bytes + 2 * f16Bytes, await all(matrices, (m) => twoPassGemv(gpu, m, scratch, x16, y)));
     const copies: F16Matrix[] = [scratch];
-    while (copies.length < copiesOf(gpu, f16Bytes)) copies.push(await createF16Matrix(gpu, rows, channels));
+    while (copies.length < copiesOf(gpu, f16Bytes)) copies.push(await createDequantized(gpu, matrices[0]));
+    // Real weights in all of them: zeros can be faster.
+    for (const copy of copies) gpu.submit(await dequantizeOnGpu(gpu, matrices[0], copy));
     await time("f16", f16Bytes, await all(copies, (m) => f16Gemv(gpu, m, x16, y)));
     for (const copy of copies) destroyF16Matrix(gpu, copy);
     const synchronous = { synchronous: true };
