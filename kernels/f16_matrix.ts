@@ -12,6 +12,7 @@ export const CHUNK_CHANNELS = 8;
 export interface F16Slab {
   /** First row of the matrix that this slab holds. */
   readonly firstRow: number;
+  /** Rows of this slab. */
   readonly rows: number;
   /** f16 [rows, chunks * 8], padded with zeros. */
   readonly weights: GPUBufferBinding;
@@ -19,10 +20,13 @@ export interface F16Slab {
 
 /** An f16 matrix in device memory; more than one slab where it exceeds the binding limit. */
 export interface F16Matrix {
+  /** Output rows. */
   readonly rows: number;
+  /** Input channels, without padding. */
   readonly channels: number;
   /** Chunks of 8 channels in a row. */
   readonly chunks: number;
+  /** The rows, in order. */
   readonly slabs: readonly F16Slab[];
 }
 

@@ -33,9 +33,11 @@ export interface FusedGemvOptions {
 export interface GemvPlan {
   /** Columns of a dispatch; one entry a dispatch. */
   readonly columns: readonly number[];
+  /** Teams of a workgroup that work on different rows of the same column. */
   readonly rowTeams: number;
   /** Steps of 4 rows that a workgroup walks. */
   readonly workgroupSteps: number;
+  /** Workgroups of each dispatch. */
   readonly workgroups: number;
 }
 

@@ -6,12 +6,16 @@
 
 /** Thrown when the device is lost: driver reset, hang, or {@linkcode Gpu.close}. */
 export class DeviceLostError extends Error {
+  /** Name of the class. */
   override readonly name = "DeviceLostError";
 }
 
 /** Thrown when a buffer doesn't fit in device memory. */
 export class OutOfMemoryError extends Error {
+  /** Name of the class. */
   override readonly name = "OutOfMemoryError";
+
+  /** With the message and the sizes behind it. */
   constructor(
     message: string,
     /** Bytes that were asked for. */
@@ -31,14 +35,19 @@ export interface GpuOptions {
 
 /** A compiled compute kernel. */
 export interface Kernel {
+  /** Name in error messages. */
   readonly label: string;
+  /** The compiled shader. */
   readonly pipeline: GPUComputePipeline;
 }
 
 /** One dispatch: a kernel, its bindings and its number of workgroups. */
 export interface Dispatch {
+  /** What runs. */
   readonly kernel: Kernel;
+  /** Its buffers, group 0. */
   readonly bindings: GPUBindGroup;
+  /** How often, in three dimensions. */
   readonly workgroups: readonly [x: number, y: number, z: number];
 }
 
@@ -101,11 +110,13 @@ async function canRequest(feature: string): Promise<boolean> {
 
 /** A WebGPU device with the few operations that kernels need; every GPU error becomes an exception. */
 export class Gpu {
+  /** The device itself, for what this class leaves out. */
   readonly device: GPUDevice;
   /** As the driver names it, such as `NVIDIA H200` or `llvmpipe (LLVM 15.0.6, 256 bits)`. */
   readonly adapterName: string;
   /** True for an adapter that runs on the CPU, whose timings say nothing about GPUs. */
   readonly isSoftware: boolean;
+  /** Features that were granted: shader-f16, timestamp-query, subgroups. */
   readonly features: ReadonlySet<string>;
   /** Lanes of a subgroup where all subgroups have the same power-of-two size and can be used, else 0. */
   readonly subgroupSize: number;

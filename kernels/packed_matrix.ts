@@ -11,25 +11,35 @@ import type { Gpu } from "./gpu.ts";
 export interface PackedSlab {
   /** First row of the matrix that this slab holds. */
   readonly firstRow: number;
+  /** Rows of this slab. */
   readonly rows: number;
+  /** u32 [rows, blocks, 8]. */
   readonly base: GPUBuffer;
+  /** u32 [rows, refine words]; 16 zero bytes where no group is refined. */
   readonly refine: GPUBuffer;
+  /** u32 [rows, blocks, 2]. */
   readonly meta: GPUBuffer;
+  /** f16 [tiles, groups]. */
   readonly tileScale: GPUBuffer;
   /** Row starts as u32 [rows + 1], then channels as u16, then residuals as f16, each padded to a whole word. */
   readonly outliers: GPUBuffer;
   /** First word of the residuals in `outliers`; 0 where there are no outliers. */
   readonly outlierResiduals: number;
+  /** Outliers in all rows. */
   readonly outlierCount: number;
 }
 
 /** A packed matrix in device memory; more than one slab where a plane exceeds the binding limit. */
 export interface PackedMatrix {
+  /** Output rows. */
   readonly rows: number;
+  /** Input channels, without padding. */
   readonly channels: number;
+  /** One refined group in every so many groups of a row. */
   readonly refineEvery: RefineEvery;
   /** Half blocks of a row: the unit that one lane decodes. */
   readonly halfBlocks: number;
+  /** The rows, in order. */
   readonly slabs: readonly PackedSlab[];
 }
 

@@ -9,8 +9,11 @@ import { type Dispatch, encodeDispatches, type Gpu } from "./gpu.ts";
 export interface Timing {
   /** Microseconds of one sequence of dispatches, in the order of measurement. */
   readonly samplesUs: readonly number[];
+  /** Median of the samples. */
   readonly medianUs: number;
+  /** Least of the samples. */
   readonly minUs: number;
+  /** Greatest of the samples. */
   readonly maxUs: number;
   /** Samples dropped because the timestamps were zero or ran backwards. */
   readonly invalid: number;
