@@ -177,7 +177,7 @@ export class Gpu {
     return buffer;
   }
 
-  /** Writes to a buffer in chunks, waiting for each, so that staging memory stays small. */
+  /** Writes to a buffer in chunks, submitting each, so that its staging memory can be freed. */
   write(buffer: GPUBuffer, data: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     for (let start = 0; start < bytes.length; start += UPLOAD_CHUNK_BYTES) {
@@ -209,7 +209,10 @@ export class Gpu {
 
   async #compile(label: string, code: string, constants: Readonly<Record<string, number>>): Promise<Kernel> {
     const make = () => {
-      const module = this.device.createShaderModule({ label, code: ENABLE_LINES + code });
+      const module = this.device.createShaderModule({
+        label,
+        code: "Deno" in globalThis ? code : withEnableLines(code),
+      });
       const compute = { module, entryPoint: "main", constants: { ...constants } };
       return this.device.createComputePipeline({ label, layout: "auto", compute });
     };
@@ -307,8 +310,8 @@ export class Gpu {
     this.device.pushErrorScope("validation");
     this.device.pushErrorScope("out-of-memory");
     const made = make();
-    const outOfMemory = await this.device.popErrorScope();
-    const invalid = await this.device.popErrorScope();
+    // Both at once: a scope of another caller must not come between.
+    const [outOfMemory, invalid] = await Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]);
     if (outOfMemory) {
       const held = this.#heldBytes;
       const message = `${what} needs ${neededBytes} bytes, the device has no room beyond the ${held} bytes held`;
@@ -320,8 +323,10 @@ export class Gpu {
   }
 }
 
-/** Lines that browsers want before the code and naga, Deno's compiler, rejects or doesn't need. */
-const ENABLE_LINES = "Deno" in globalThis ? "" : "enable f16;\nenable subgroups;\n";
+/** The shader as browsers want it: with an `enable` line where it uses subgroups. naga, Deno's compiler, rejects that. */
+export function withEnableLines(code: string): string {
+  return /\bsubgroup[A-Z]\w*\(/.test(code) ? `enable subgroups;\n${code}` : code;
+}
 
 function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo): number {
   const isPowerOfTwo = (subgroupMinSize & (subgroupMinSize - 1)) === 0;

@@ -1,6 +1,7 @@
 import { create } from "webgpu";
 import { FUSED_GEMM_CODE } from "../../kernels/fused_gemm.ts";
 import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
+import { withEnableLines } from "../../kernels/gpu.ts";
 import { assert, assertEquals } from "../assert.ts";
 
 /**
@@ -10,7 +11,7 @@ import { assert, assertEquals } from "../assert.ts";
 // Dawn crashes when its instance is collected, so each test uses it last.
 const dawn = create(["backend=null"]);
 const adapter = await dawn.requestAdapter();
-const features = ["shader-f16", "subgroups"] as GPUFeatureName[];
+const features = ["subgroups"] as GPUFeatureName[];
 const device = await adapter!.requestDevice({ requiredFeatures: features });
 
 const text = (path: string) => Deno.readTextFileSync(new URL(`../../kernels/${path}`, import.meta.url));
@@ -33,7 +34,7 @@ for (const kind of ["subgroup", "workgroup"]) {
   for (const [name, code] of Object.entries(shaders)) {
     Deno.test(`${name} with ${kind} exchange compiles as in Chrome`, async () => {
       device.pushErrorScope("validation");
-      device.createShaderModule({ code: `enable f16;\nenable subgroups;\n${code}` });
+      device.createShaderModule({ code: withEnableLines(code) });
       const error = await device.popErrorScope();
       assert(error === null, error?.message);
       assert(dawn && adapter);
