@@ -19,6 +19,8 @@ import rowsCode from "./lib/rows.wgsl" with { type: "text" };
 export interface FusedGemvOptions {
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
+  /** Tokens of a small batch, for which the same weights are multiplied. Default: 1. */
+  readonly tokens?: number;
   /** Load, decode and multiply one after the other, with barriers between. Default: false. */
   readonly synchronous?: boolean;
   /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 264. */
@@ -52,8 +54,8 @@ const LEAST_STEPS = 64;
 /**
  * Dispatches that compute y = W x.
  *
- * @param activations packed activations of `matrix.channels` channels, see {@linkcode packActivations}
- * @param y f32 [rows], at an offset that is a multiple of 256 bytes
+ * @param activations packed activations of `matrix.channels` channels, see {@linkcode packActivations}, token by token
+ * @param y f32 [tokens, rows], at an offset that is a multiple of 256 bytes
  */
 export async function fusedGemv(
   gpu: Gpu,
@@ -64,6 +66,7 @@ export async function fusedGemv(
 ): Promise<Dispatch[]> {
   const dispatches: Dispatch[] = [];
   const team = chooseTeam(gpu);
+  const tokens = options.tokens ?? 1;
   for (const slab of matrix.slabs) {
     const plan = planGemv(gpu, team, slab.rows, matrix.halfBlocks, options);
     let firstColumn = 0;
@@ -86,9 +89,13 @@ export async function fusedGemv(
           slab.tileScale,
           slab.outliers,
           activations,
-          { buffer: y.buffer, offset: (y.offset ?? 0) + slab.firstRow * 4, size: slab.rows * 4 },
+          {
+            buffer: y.buffer,
+            offset: (y.offset ?? 0) + slab.firstRow * 4,
+            size: ((tokens - 1) * matrix.rows + slab.rows) * 4,
+          },
         ]),
-        workgroups: [plan.workgroups, 1, 1],
+        workgroups: [plan.workgroups, tokens, 1],
       });
       firstColumn += columns;
     }
@@ -113,6 +120,7 @@ function fusedConstants(
 ): Record<string, number> {
   return {
     rows: slab.rows,
+    token_rows: matrix.rows,
     half_blocks: matrix.halfBlocks,
     refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
     team: team.lanes,

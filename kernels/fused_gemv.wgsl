@@ -13,10 +13,11 @@
 //   3 meta_pairs     vec2<u32> [rows, B]    the same plane, a block at a time
 //   4 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
 //   5 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
-//   6 activations    vec4<u32> [10, H]      see pack_activations.ts
-//   7 y              f32 [rows]
+//   6 activations    vec4<u32> [tokens, 10, H]  see pack_activations.ts
+//   7 y              f32 [tokens, token_rows], of which `rows` are written
 //
-// Mapping: a team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
+// Mapping: workgroup.y is the token; tokens of a small batch run side by side and share the weights in the cache.
+// A team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
 // side cover a row. A workgroup is row_teams such rows of teams and stays for workgroup_steps steps of 4 rows, so few
 // and large workgroups cover the matrix, about one for each multiprocessor.
 //
@@ -31,6 +32,7 @@
 //   - Teams hide more latency than registers do: loading a step ahead (32 registers more, 16 teams) was slower. So
 //     activations stay in registers for all rows, but refine words take theirs from workgroup memory.
 override rows: u32 = 1;
+override token_rows: u32 = 1; // rows of y from one token to the next
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override team: u32 = 32;
@@ -73,7 +75,7 @@ struct Refine {
 
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let lane = locate(thread, workgroup.z);
+  let lane = locate(thread, workgroup);
   let row_team = thread / (team * columns);
   let first_row = workgroup.x * workgroup_steps * STEP_ROWS;
   let x = load_activations(lane);
@@ -96,7 +98,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   if (outlier_residuals != 0u) { sum_outliers(thread); }
   workgroupBarrier();
-  write_rows(first_row, thread);
+  write_rows(first_row, thread, lane.token);
 }
 
 fn load_step(row: u32, lane: Lane) -> Step {

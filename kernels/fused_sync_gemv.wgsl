@@ -7,6 +7,7 @@
 //
 // Bindings, mapping and constants as in fused_gemv.wgsl.
 override rows: u32 = 1;
+override token_rows: u32 = 1;
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override team: u32 = 32;
@@ -36,7 +37,7 @@ var<workgroup> staged_scale: array<vec4<f32>, 4 * workgroup_size>;
 
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let lane = locate(thread, workgroup.z);
+  let lane = locate(thread, workgroup);
   let row_team = thread / (team * columns);
   let first_row = workgroup.x * workgroup_steps * STEP_ROWS;
   let x = load_activations(lane);
@@ -57,7 +58,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   if (outlier_residuals != 0u) { sum_outliers(thread); }
   workgroupBarrier();
-  write_rows(first_row, thread);
+  write_rows(first_row, thread, lane.token);
 }
 
 fn load_words(row: u32, lane: Lane) {

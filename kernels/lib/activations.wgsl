@@ -27,19 +27,19 @@ var<workgroup> cell_lo: array<vec4<u32>, columns * team * LANE_GROUPS>;
 var<workgroup> cell_sum: array<vec2<f32>, columns * team * LANE_GROUPS>;
 
 fn load_activations(lane: Lane) -> Activations {
-  let at = lane.half_block;
+  let at = lane.token * 10u * half_blocks + lane.half_block;
   var x: Activations;
   x.hi0 = activations[at];
-  x.hi1 = activations[half_blocks + at];
-  x.hi2 = activations[2u * half_blocks + at];
-  x.hi3 = activations[3u * half_blocks + at];
-  x.lo0 = activations[4u * half_blocks + at];
-  x.lo1 = activations[5u * half_blocks + at];
-  x.lo2 = activations[6u * half_blocks + at];
-  x.lo3 = activations[7u * half_blocks + at];
-  let is_used = at < half_blocks;
-  x.step128 = select(vec4(0.0), bitcast<vec4<f32>>(activations[8u * half_blocks + at]), is_used);
-  x.sum = select(vec4(0.0), bitcast<vec4<f32>>(activations[9u * half_blocks + at]), is_used);
+  x.hi1 = activations[at + half_blocks];
+  x.hi2 = activations[at + 2u * half_blocks];
+  x.hi3 = activations[at + 3u * half_blocks];
+  x.lo0 = activations[at + 4u * half_blocks];
+  x.lo1 = activations[at + 5u * half_blocks];
+  x.lo2 = activations[at + 6u * half_blocks];
+  x.lo3 = activations[at + 7u * half_blocks];
+  let is_used = lane.half_block < half_blocks;
+  x.step128 = select(vec4(0.0), bitcast<vec4<f32>>(activations[at + 8u * half_blocks]), is_used);
+  x.sum = select(vec4(0.0), bitcast<vec4<f32>>(activations[at + 9u * half_blocks]), is_used);
   x.bias = fma(x.sum, vec4(ZERO_PLUS), vec4(-MAGIC));
   return x;
 }

@@ -8,6 +8,7 @@ const TILE_ROWS = 16u;
 
 struct Lane {
   thread: u32,
+  token: u32,
   // Within the team.
   lane: u32,
   // Of the workgroup.
@@ -21,14 +22,15 @@ struct Lane {
 // Sums of each row by column, and of its outliers.
 var<workgroup> partial: array<f32, (columns + 1) * workgroup_steps * STEP_ROWS>;
 
-fn locate(thread: u32, always_zero: u32) -> Lane {
+fn locate(thread: u32, workgroup: vec3<u32>) -> Lane {
   let column = (thread / team) % columns;
   let first_half_block = (first_column + column) * team;
   let half_block = first_half_block + thread % team;
-  return Lane(thread, thread % team, column, half_block, first_half_block / 2u, code_masks(always_zero));
+  let masks = code_masks(workgroup.z);
+  return Lane(thread, workgroup.y, thread % team, column, half_block, first_half_block / 2u, masks);
 }
 
-fn write_rows(first_row: u32, thread: u32) {
+fn write_rows(first_row: u32, thread: u32, token: u32) {
   let count = workgroup_steps * STEP_ROWS;
   let parts = select(columns, columns + 1u, outlier_residuals != 0u);
   for (var i = thread; i < count; i += workgroup_size) {
@@ -36,8 +38,9 @@ fn write_rows(first_row: u32, thread: u32) {
     var sum = 0.0;
     for (var part = 0u; part < parts; part++) { sum += partial[part * count + i]; }
     if (row < rows) {
-      if (add_to_y == 1u) { sum += y[row]; }
-      y[row] = sum;
+      let at = token * token_rows + row;
+      if (add_to_y == 1u) { sum += y[at]; }
+      y[at] = sum;
     }
   }
 }

@@ -62,6 +62,25 @@ Deno.test("fused_gemv splits rows over slabs and channels over dispatches", asyn
   for (const workgroups of [1, 3, 1000]) await check(gpu, shape, 3, { workgroups });
 });
 
+Deno.test("fused_gemv for small batches, over slabs and dispatches too", async () => {
+  const gpu = await testGpu();
+  for (const [rows, channels, tokens] of [[40, 300, 2], [150, 1000, 3], [20, 4096, 16]]) {
+    const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.01 }, tokens);
+    const packed = Array.from({ length: tokens }, (_, token) => packActivations(randomActivations(channels, token)));
+    const matrix = await uploadPackedMatrix(gpu, tensor, rows === 150 ? 32 * 1024 : undefined);
+    const all = new Uint32Array(packed.flatMap((words) => Array.from(words)));
+    const activations = await gpu.uploadStorage("activations", all);
+    const y = await poisonedOutput(gpu, rows * tokens);
+    gpu.submit(await fusedGemv(gpu, matrix, activations, y, { tokens, teams: 8 }));
+    const actual = await readOutput(gpu, y);
+    for (const [token, words] of packed.entries()) {
+      const own = actual.subarray(token * rows, (token + 1) * rows);
+      assertWithin(own, fusedGemvOnCpu(tensor, words), `token ${token} of ${rows} x ${channels}`);
+    }
+    destroyPackedMatrix(gpu, matrix);
+  }
+});
+
 Deno.test("fused_gemv: 1,000 random small matrices", async () => {
   const gpu = await testGpu();
   const random = createRandom(7);
