@@ -4,14 +4,24 @@
  * @module
  */
 import { accuracy } from "./accuracy.ts";
+import { async } from "./async.ts";
 import { bits } from "./bits.ts";
+import { dequantShare } from "./dequant_share.ts";
 import type { Experiment } from "./experiment.ts";
 import { fourBitShare } from "./four_bit_share.ts";
 import { outliers } from "./outliers.ts";
 import { ranges } from "./ranges.ts";
 
 /** Every experiment there is. */
-export const EXPERIMENTS: readonly Experiment[] = [bits, ranges, accuracy, fourBitShare, outliers];
+export const EXPERIMENTS: readonly Experiment[] = [
+  bits,
+  ranges,
+  accuracy,
+  fourBitShare,
+  outliers,
+  dequantShare,
+  async,
+];
 
 /** Finds experiments by id. @throws {RangeError} for an unknown id, listing the known ones */
 export function findExperiments(ids: readonly string[]): Experiment[] {

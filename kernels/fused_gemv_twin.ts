@@ -1,0 +1,60 @@
+/**
+ * CPU twin of the fused matrix-vector kernels: the same product in f64, with a bound for the kernels' error.
+ *
+ * @module
+ */
+import { BASE_ZEROS, BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, REFINED_ZEROS, TILE_ROWS } from "../quant/format.ts";
+import { unpack } from "../quant/pack.ts";
+import type { PackedTensor } from "../quant/packed_tensor.ts";
+import { activationsOf } from "./pack_activations.ts";
+
+/** A product and, element by element, how far a kernel's f32 result may be from it. */
+export interface BoundedProduct {
+  /** The exact product. */
+  readonly y: Float64Array;
+  /** Largest distance of a right result, element by element. */
+  readonly bound: Float64Array;
+}
+
+/** Roundings in f32 that a term of the sum can pass: scale, difference, sums over groups, lanes and columns. */
+const ROUNDINGS = 40;
+
+/**
+ * y = W x from packed weights and packed activations.
+ *
+ * The bound follows the kernels' arithmetic: codes times activations are summed exactly; the zero's share of a group is
+ * rounded to at most half a step of its activations; everything after is ordinary f32, so each term carries at most
+ * {@linkcode ROUNDINGS} relative errors of 2^-24. Codes and zeros count by themselves, not by their difference.
+ *
+ * @param activations as from {@linkcode packActivations}
+ */
+export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<ArrayBuffer>): BoundedProduct {
+  const { rows, channels } = tensor;
+  const { values, steps } = activationsOf(activations, channels);
+  const { codes, scaleCodes, zeroCodes, refined, tileScale, outliers } = unpack(tensor);
+  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const y = new Float64Array(rows);
+  const bound = new Float64Array(rows);
+  for (let row = 0; row < rows; row++) {
+    let magnitude = 0;
+    let half = 0;
+    for (let group = 0; group < groups; group++) {
+      const index = row * groups + group;
+      const scale = scaleCodes[index] * tileScale[Math.floor(row / TILE_ROWS) * groups + group];
+      const zero = (refined[index] === 1 ? REFINED_ZEROS : BASE_ZEROS)[zeroCodes[index]];
+      for (let c = group * GROUP_CHANNELS; c < Math.min(channels, (group + 1) * GROUP_CHANNELS); c++) {
+        const code = codes[row * groups * GROUP_CHANNELS + c] / (refined[index] === 1 ? 4 : 1);
+        y[row] += (code - zero) * scale * values[c];
+        magnitude += (code + zero) * Math.abs(scale * values[c]);
+      }
+      half += Math.abs(scale) * steps[group];
+    }
+    for (let i = outliers.start[row]; i < outliers.start[row + 1]; i++) {
+      const term = outliers.residual[i] * values[outliers.channel[i]];
+      y[row] += term;
+      magnitude += Math.abs(term);
+    }
+    bound[row] = half + ROUNDINGS * 2 ** -24 * magnitude;
+  }
+  return { y, bound };
+}

@@ -1,0 +1,75 @@
+// Decoding shared by the kernels that multiply packed weights with packed activations.
+//
+// A base or refine word holds the 2-bit codes of 16 channels, channel c at bits 2c, 2c+1. Masking with 0x03030303
+// puts the codes of channels 0, 4, 8, 12 into the four bytes of a word, ready for a 4 x 8-bit dot product; masking
+// with 0x0c0c0c0c does it for channels 1, 5, 9, 13, four times too large, which activations of odd channels, stored
+// in units four times larger, undo. One shift by 4 brings the other eight channels into place.
+//
+// No integer is converted to float by an instruction: conversions run at an eighth of the FMA rate on NVIDIA.
+// Integers are or-ed or added into the mantissa of a constant instead.
+
+// What `without`, an override of each kernel, leaves out to measure what it costs (experiment dequant_share): the sum
+// of 1 second-order scales, 2 first-order dequantization (codes and zeros), 4 the multiplication. The rest is kept
+// alive. Kernels declare it because naga 29 panics on overrides that follow constants.
+const SECOND_ORDER = 1u;
+const FIRST_ORDER = 2u;
+const MULTIPLICATION = 4u;
+
+// An f32 whose mantissa counts in ones: as bits + n it is the float 12582912 + n, for |n| < 2^22.
+const MAGIC_BITS = 0x4b400000;
+const MAGIC = 12582912.0;
+
+// sum(code * x) + MAGIC over one group, exact. hi and lo are the bytes of the group's packed activations,
+// x = 255 hi + lo; component j serves the channels c = 4i + j. Why 255: by 256 the compiler makes a shift, which
+// goes to the integer pipe that the masks already fill; a multiply-add goes elsewhere.
+fn dot_codes(word: u32, hi: vec4<u32>, lo: vec4<u32>) -> f32 {
+  var even = word & 0x03030303u;
+  var odd = word & 0x0c0c0c0cu;
+  let high = word >> 4u;
+  var high_even = high & 0x03030303u;
+  var high_odd = high & 0x0c0c0c0cu;
+  if ((without & FIRST_ORDER) != 0u) {
+    even = word;
+    odd = word;
+    high_even = word;
+    high_odd = word;
+  }
+  if ((without & MULTIPLICATION) != 0u) {
+    return bitcast<f32>(((even ^ odd ^ high_even ^ high_odd ^ hi.x ^ lo.x) & 0x007fffffu) | 0x4b000000u);
+  }
+  let upper = dot4I8Packed(even, hi.x) + dot4I8Packed(odd, hi.y) + dot4I8Packed(high_even, hi.z) +
+    dot4I8Packed(high_odd, hi.w);
+  let lower = upper * 255 + MAGIC_BITS + dot4I8Packed(even, lo.x) + dot4I8Packed(odd, lo.y) +
+    dot4I8Packed(high_even, lo.z) + dot4I8Packed(high_odd, lo.w);
+  return bitcast<f32>(lower);
+}
+
+// Masks of the scale and zero codes where align_codes leaves them. They are made from a workgroup index that is
+// always 0: as plain constants the compiler would spend two instructions on (codes & mask) | exponent, for want of
+// room for two constants in one.
+struct CodeMasks {
+  scale: u32,
+  zero: u32,
+}
+
+fn code_masks(always_zero: u32) -> CodeMasks {
+  return CodeMasks(0x000f0000u + always_zero, 0x00700000u + always_zero);
+}
+
+// The codes of group i of a meta word, moved so that scaleCode lies at bits 16..19 and zeroCode at bits 20..22.
+fn align_codes(meta_word: u32, i: u32) -> u32 {
+  return (meta_word >> (7u * i)) << 16u;
+}
+
+// scaleCode * scale, given scale128 = 128 scale.
+fn scale_of(codes: u32, masks: CodeMasks, scale128: f32) -> f32 {
+  if ((without & SECOND_ORDER) != 0u) { return scale128; }
+  return fma(bitcast<f32>((codes & masks.scale) | 0x3f800000u), scale128, -scale128);
+}
+
+// 2 + zeroCode / 4; the zero of a 2-bit group is ZERO_PLUS less.
+fn zero_plus(codes: u32, masks: CodeMasks) -> f32 {
+  if ((without & FIRST_ORDER) != 0u) { return 2.0; }
+  return bitcast<f32>((codes & masks.zero) | 0x40000000u);
+}
+const ZERO_PLUS = 1.375;

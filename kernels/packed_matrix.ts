@@ -1,0 +1,113 @@
+/**
+ * Packed matrices on the device.
+ *
+ * @module
+ */
+import { blocksPerRow, type RefineEvery, TILE_ROWS } from "../quant/format.ts";
+import type { PackedTensor } from "../quant/packed_tensor.ts";
+import type { Gpu } from "./gpu.ts";
+
+/** Rows of consecutive tiles of a packed matrix in device memory, its planes as they are on disk. */
+export interface PackedSlab {
+  /** First row of the matrix that this slab holds. */
+  readonly firstRow: number;
+  /** Rows of this slab. */
+  readonly rows: number;
+  /** u32 [rows, blocks, 8]. */
+  readonly base: GPUBuffer;
+  /** u32 [rows, refine words]; 16 zero bytes where no group is refined. */
+  readonly refine: GPUBuffer;
+  /** u32 [rows, blocks, 2]. */
+  readonly meta: GPUBuffer;
+  /** f16 [tiles, groups]. */
+  readonly tileScale: GPUBuffer;
+  /** Row starts as u32 [rows + 1], then channels as u16, then residuals as f16, each padded to a whole word. */
+  readonly outliers: GPUBuffer;
+  /** First word of the residuals in `outliers`; 0 where there are no outliers. */
+  readonly outlierResiduals: number;
+  /** Outliers in all rows. */
+  readonly outlierCount: number;
+}
+
+/** A packed matrix in device memory; more than one slab where a plane exceeds the binding limit. */
+export interface PackedMatrix {
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels, without padding. */
+  readonly channels: number;
+  /** One refined group in every so many groups of a row. */
+  readonly refineEvery: RefineEvery;
+  /** Half blocks of a row: the unit that one lane decodes. */
+  readonly halfBlocks: number;
+  /** The rows, in order. */
+  readonly slabs: readonly PackedSlab[];
+}
+
+/** Rows of a slab are a multiple of this: whole tiles, and outputs that start at a legal binding offset. */
+const SLAB_ROWS = 64;
+
+/**
+ * Uploads a packed tensor.
+ *
+ * @param maxBindingBytes planes larger than this are split by rows; default: the device's limit
+ */
+export async function uploadPackedMatrix(
+  gpu: Gpu,
+  tensor: PackedTensor,
+  maxBindingBytes: number = gpu.device.limits.maxStorageBufferBindingSize,
+): Promise<PackedMatrix> {
+  const { rows, channels, refineEvery } = tensor;
+  const rowBytes = tensor.base.byteLength / rows;
+  const slabRows = Math.floor(maxBindingBytes / rowBytes / SLAB_ROWS) * SLAB_ROWS;
+  if (slabRows === 0) {
+    throw new RangeError(`binding limit is ${maxBindingBytes} bytes, must hold ${SLAB_ROWS} rows of ${rowBytes} bytes`);
+  }
+  const slabs: PackedSlab[] = [];
+  for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
+    slabs.push(await uploadSlab(gpu, tensor, firstRow, Math.min(rows, firstRow + slabRows)));
+  }
+  return { rows, channels, refineEvery, halfBlocks: blocksPerRow(channels) * 2, slabs };
+}
+
+async function uploadSlab(gpu: Gpu, tensor: PackedTensor, firstRow: number, endRow: number): Promise<PackedSlab> {
+  const rowsOf = (plane: Uint32Array<ArrayBuffer>) =>
+    plane.subarray((plane.length / tensor.rows) * firstRow, (plane.length / tensor.rows) * endRow);
+  const tileGroups = blocksPerRow(tensor.channels) * 8;
+  const tiles = tensor.tileScale.subarray(
+    Math.floor(firstRow / TILE_ROWS) * tileGroups,
+    Math.ceil(endRow / TILE_ROWS) * tileGroups,
+  );
+  const { words, residuals, count } = joinOutliers(tensor, firstRow, endRow);
+  return {
+    firstRow,
+    rows: endRow - firstRow,
+    base: await gpu.uploadStorage("base", rowsOf(tensor.base)),
+    refine: await gpu.uploadStorage("refine", rowsOf(tensor.refine)),
+    meta: await gpu.uploadStorage("meta", rowsOf(tensor.meta)),
+    tileScale: await gpu.uploadStorage("tileScale", tiles),
+    outliers: await gpu.uploadStorage("outliers", words),
+    outlierResiduals: residuals,
+    outlierCount: count,
+  };
+}
+
+/** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings. */
+function joinOutliers(tensor: PackedTensor, firstRow: number, endRow: number) {
+  if (tensor.outlierStart.length === 0) return { words: new Uint32Array(4), residuals: 0, count: 0 };
+  const starts = tensor.outlierStart.subarray(firstRow, endRow + 1);
+  const [first, end] = [starts[0], starts[starts.length - 1]];
+  const halves = Math.ceil((end - first) / 2);
+  const residuals = starts.length + halves;
+  const words = new Uint32Array(residuals + halves);
+  words.set(starts.map((start) => start - first));
+  new Uint16Array(words.buffer).set(tensor.outlierChannel.subarray(first, end), 2 * starts.length);
+  new Float16Array(words.buffer).set(tensor.outlierResidual.subarray(first, end), 2 * residuals);
+  return { words, residuals, count: end - first };
+}
+
+/** Frees the planes of a matrix. */
+export function destroyPackedMatrix(gpu: Gpu, matrix: PackedMatrix): void {
+  for (const slab of matrix.slabs) {
+    for (const buffer of [slab.base, slab.refine, slab.meta, slab.tileScale, slab.outliers]) gpu.destroyBuffer(buffer);
+  }
+}

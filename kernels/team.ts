@@ -1,0 +1,26 @@
+/**
+ * Teams: lanes that exchange values, a subgroup where the device has them.
+ *
+ * @module
+ */
+import type { Gpu } from "./gpu.ts";
+import subgroupCode from "./lib/exchange_subgroup.wgsl" with { type: "text" };
+import workgroupCode from "./lib/exchange_workgroup.wgsl" with { type: "text" };
+
+/** A kind of team, with the shader code by which its lanes exchange values. */
+export interface Team {
+  /** Lanes of a team, a power of two. */
+  readonly lanes: number;
+  /** Defines `exchange(value, thread, distance)`. */
+  readonly exchangeCode: string;
+  /** Workgroup memory that it takes for each lane. */
+  readonly exchangeBytes: number;
+}
+
+/** Subgroups where they have one known size of at most 64 lanes, else 32 lanes that exchange through workgroup memory. */
+export function chooseTeam(gpu: Gpu): Team {
+  const size = gpu.subgroupSize;
+  return size >= 8 && size <= 64
+    ? { lanes: size, exchangeCode: subgroupCode, exchangeBytes: 0 }
+    : { lanes: 32, exchangeCode: workgroupCode, exchangeBytes: 4 };
+}

@@ -1,0 +1,58 @@
+import { create } from "webgpu";
+import { FUSED_GEMM_CODE } from "../../kernels/fused_gemm.ts";
+import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
+import { withEnableLines } from "../../kernels/gpu.ts";
+import { assert, assertEquals } from "../assert.ts";
+
+/**
+ * Chrome's shader compiler, Dawn, without a GPU. It checks what Deno's doesn't, uniformity of barriers and subgroup
+ * operations first of all.
+ */
+// Dawn crashes when its instance is collected, so each test uses it last.
+const dawn = create(["backend=null"]);
+const adapter = await dawn.requestAdapter();
+const features = ["subgroups"] as GPUFeatureName[];
+const device = await adapter!.requestDevice({ requiredFeatures: features });
+
+const text = (path: string) => Deno.readTextFileSync(new URL(`../../kernels/${path}`, import.meta.url));
+const decode = text("lib/decode.wgsl");
+const reduce = text("lib/reduce.wgsl");
+
+for (const kind of ["subgroup", "workgroup"]) {
+  const exchangeCode = text(`lib/exchange_${kind}.wgsl`);
+  const team = { lanes: 32, exchangeBytes: 4, exchangeCode };
+  const shaders: Record<string, string> = {
+    fused_gemv: fusedGemvCode(team),
+    fused_sync_gemv: fusedGemvCode(team, true),
+    f16_gemv: [text("f16_gemv.wgsl"), reduce, exchangeCode].join("\n"),
+    fused_gemm: FUSED_GEMM_CODE,
+    dequantize_weights: text("dequantize_weights.wgsl") + text("lib/group.wgsl") + decode,
+    add_outliers: text("add_outliers.wgsl"),
+    pack_activations: text("pack_activations.wgsl"),
+    read_memory: text("read_memory.wgsl"),
+  };
+  for (const [name, code] of Object.entries(shaders)) {
+    Deno.test(`${name} with ${kind} exchange compiles as in Chrome`, async () => {
+      device.pushErrorScope("validation");
+      device.createShaderModule({ code: withEnableLines(code) });
+      const error = await device.popErrorScope();
+      assert(error === null, error?.message);
+      assert(dawn && adapter);
+    });
+  }
+}
+
+Deno.test("every shader of kernels/ is among those compiled", () => {
+  const names = Array.from(Deno.readDirSync(new URL("../../kernels/", import.meta.url)), ({ name }) => name);
+  const shaders = names.filter((name) => name.endsWith(".wgsl")).sort();
+  assertEquals(shaders, [
+    "add_outliers.wgsl",
+    "dequantize_weights.wgsl",
+    "f16_gemv.wgsl",
+    "fused_gemm.wgsl",
+    "fused_gemv.wgsl",
+    "fused_sync_gemv.wgsl",
+    "pack_activations.wgsl",
+    "read_memory.wgsl",
+  ]);
+});
