@@ -3,11 +3,20 @@
  *
  * @module
  */
-import { planDensities } from "../model/recipe.ts";
-import { compareMethod, COMPARISON_COLUMNS, comparisonRow, comparisonSettings } from "./comparison.ts";
+import type { Evaluation } from "../model/evaluation.ts";
+import { FEEDBACK, planDensities } from "../model/recipe.ts";
+import {
+  accuracyGain,
+  compareMethod,
+  COMPARISON_COLUMNS,
+  comparisonRow,
+  comparisonSettings,
+  formatGain,
+} from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
-import type { Row } from "./result.ts";
+import { GPTQ_FEEDBACK } from "./methods.ts";
+import type { Row, Verdict } from "./result.ts";
 
 /** Accuracy that plain 2-bit quantization loses on Llama2-7b, by the paper: more than this many points. */
 const CLAIMED_LOSS = 3;
@@ -33,6 +42,7 @@ export const accuracy: Experiment = {
       ["greenbit_g32", methods.greenbit(32)],
       ["greenbit_g16", methods.greenbit(16)],
       ["paper_layout", methods.paperLayout],
+      ["paper_layout_corrected", methods.paperLayoutCorrected],
       ["twobit_search", methods.twobitSearch],
       ["twobit_feedback", methods.twobitFeedback],
       ["twobit_uniform", methods.twobitUniform],
@@ -40,42 +50,58 @@ export const accuracy: Experiment = {
     ];
     const chosen = context.quick ? all.filter(([name]) => QUICK.includes(name)) : all;
     const rows = [comparisonRow("fp16", 16, baseline.reference, baseline.reference)];
+    const evaluations = new Map([["fp16", baseline.reference]]);
     for (const [i, [name, method]] of chosen.entries()) {
       const onProgress = (share: number, step: string) => context.progress((i + share) / chosen.length, step);
       const calibrator = method("q_proj").feedback && await context.calibrator(method("q_proj").correctTarget === true);
-      const { row } = await compareMethod(context, { name, method, onProgress, ...(calibrator && { calibrator }) });
-      rows.push(row);
+      const found = await compareMethod(context, { name, method, onProgress, ...(calibrator && { calibrator }) });
+      rows.push(found.row);
+      evaluations.set(name, found.evaluation);
     }
     return {
       settings: {
         ...comparisonSettings(baseline),
-        "greenbit, paper layout": "scales searched (clip factors, weighted by the Hessian's diagonal), act-order GPTQ",
+        "gptq, greenbit, paper_layout":
+          `error feedback with damping ${GPTQ_FEEDBACK.damping}, act-order, static groups; scales ` +
+          "by min/max (gptq) or searched over clip factors, weighted by the Hessian's diagonal (the others)",
+        "paper_layout_corrected":
+          "and targets corrected as in twobit: the fair comparison of layouts with twobit_uniform",
         "twobit_search": "scales searched, no calibration",
-        "twobit_feedback": "and error feedback, scales searched at their turn",
+        "twobit_feedback": `and error feedback (damping ${FEEDBACK.damping}), scales searched at their turn`,
         "twobit_uniform": "and targets corrected for what earlier layers' quantization changed; 1 refined group in 8",
         "twobit": `and densities of refined groups planned within 2.85 bits: ${JSON.stringify(densities)}`,
       },
       columns: COMPARISON_COLUMNS,
       rows,
-      verdict: judge(rows),
+      verdict: judge(evaluations, rows),
     };
   },
 };
 
-function judge(rows: readonly Row[]) {
-  const lost = (method: string) => Number(rows[0].top1) - Number(rows.find((row) => row.method === method)?.top1);
-  const [plain, ours] = [lost("rtn2_g16"), lost("twobit")];
-  const ratio = Number(rows.find((row) => row.method === "twobit")?.perplexity_ratio);
+/** Plain 2-bit methods that the paper names. */
+const PLAIN: readonly string[] = ["gptq2_g128", "gptq2_g16", "greenbit_g32", "greenbit_g16"];
+
+function judge(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[]): Verdict {
+  const reference = evaluations.get("fp16")!;
+  const lossOf = (name: string) => accuracyGain(reference, evaluations.get(name)!);
+  const plain = PLAIN.filter((name) => evaluations.has(name)).map((name) => ({ name, loss: lossOf(name) }));
+  const best = plain.reduce((a, b) => a.loss.value <= b.loss.value ? a : b);
+  const ours = lossOf("twobit");
+  const plainLoses = best.loss.value > CLAIMED_LOSS;
+  const oursKeeps = ours.value < best.loss.value / 2 && ours.value < CLAIMED_LOSS;
+  const ratio = Number(rows.find(({ method }) => method === "twobit")?.perplexity_ratio);
   return {
-    paper: `> ${CLAIMED_LOSS} (plain), little (theirs)`,
-    measured: `${plain.toFixed(1)} (rtn2_g16), ${ours.toFixed(1)} (twobit)`,
+    paper: `> ${CLAIMED_LOSS} (plain 2-bit), little (theirs)`,
+    measured: `${formatGain(best.loss)} (${best.name}), ${formatGain(ours)} (twobit)`,
     unit: "points of next-token accuracy lost",
-    status: plain > CLAIMED_LOSS && ours < CLAIMED_LOSS
-      ? "reproduced" as const
-      : plain > CLAIMED_LOSS
-      ? "partly" as const
-      : "not reproduced" as const,
-    note: `On the embedded model's own task, not on Llama2-7b's. twobit's perplexity is ${ratio.toFixed(3)} x ` +
-      `unquantized. Reproduced means: plain 2-bit loses more than ${CLAIMED_LOSS} points and twobit less.`,
+    status: plainLoses && oursKeeps ? "reproduced" : plainLoses || oursKeeps ? "partly" : "not reproduced",
+    note:
+      `Reproduced means: the best of ${
+        PLAIN.join(", ")
+      } loses more than ${CLAIMED_LOSS} points, and twobit less than ` +
+      `half of that and less than ${CLAIMED_LOSS}; partly, that one of the two holds. Measured as next-token accuracy on ` +
+      `this model's evaluation text, not on Llama2-7b's tasks. twobit's perplexity is ${
+        ratio.toFixed(3)
+      } x unquantized.`,
   };
 }

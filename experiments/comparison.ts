@@ -7,10 +7,10 @@ import { storedBytes } from "../quant/quantize.ts";
 import type { Calibrator } from "../model/calibrator.ts";
 import { evaluateModel, type Evaluation } from "../model/evaluation.ts";
 import { quantizeModel } from "../model/quantize_model.ts";
-import { pairedDifference } from "../model/statistics.ts";
+import { type Estimate, pairedDifference } from "../model/statistics.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Method } from "./methods.ts";
-import type { Cell, Column, Row } from "./result.ts";
+import type { Cell, Column, Row, Verdict } from "./result.ts";
 
 /** Columns of every comparison; keys are a contract (DESIGN.md section 4). */
 export const COMPARISON_COLUMNS: readonly Column[] = [
@@ -91,6 +91,25 @@ export async function compareMethod(
     weights += stored.tensor.rows * stored.tensor.channels;
   }
   return { row: comparisonRow(name, (8 * bytes) / weights, evaluation, reference), evaluation };
+}
+
+/** Points of next-token accuracy by which `a` is better than `b`, with the standard error of the windows' differences. */
+export function accuracyGain(a: Evaluation, b: Evaluation): Estimate {
+  const { value, standardError } = pairedDifference(a.windowTop1, b.windowTop1);
+  return { value: 100 * value, standardError: 100 * standardError };
+}
+
+/** A gain as text, with its standard error. */
+export function formatGain({ value, standardError }: Estimate): string {
+  return `${value.toFixed(2)} ± ${standardError.toFixed(2)}`;
+}
+
+/** How {@linkcode statusOf} decides, for a verdict's note. */
+export const STATUS_RULE = "Partly means: within one standard error of the claimed limit.";
+
+/** Status of a claim that holds by `margin` (negative: fails by it), given the margin's standard error. */
+export function statusOf(margin: number, standardError: number): Verdict["status"] {
+  return Math.abs(margin) < standardError ? "partly" : margin > 0 ? "reproduced" : "not reproduced";
 }
 
 /** The settings that every comparison states. */

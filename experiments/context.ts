@@ -25,7 +25,7 @@ export interface RunSettings {
 }
 
 /** Sizes of a full and of a quick run. */
-const FULL: Omit<EvaluationPlan, "seed"> = { windows: 48, windowTokens: 512, choices: 304 };
+const FULL: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 512, choices: 304 };
 const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 48 };
 const QUICK_CALIBRATION_WINDOWS = 12;
 
@@ -75,7 +75,7 @@ async function makeBaseline({ quick, seed, textName }: RunSettings, context: Exp
   });
   const reference = await evaluateModel(
     context.pool,
-    model,
+    await context.sharedModel(),
     set,
     "reference",
     (share) => context.progress(share / 20, "evaluating the unquantized model"),

@@ -5,8 +5,17 @@
  */
 import type { RefineEvery } from "../quant/format.ts";
 import type { PickRule } from "../quant/refine_pick.ts";
+import type { Evaluation } from "../model/evaluation.ts";
 import { FEEDBACK, SETTINGS } from "../model/recipe.ts";
-import { compareMethod, COMPARISON_COLUMNS, comparisonSettings } from "./comparison.ts";
+import {
+  accuracyGain,
+  compareMethod,
+  COMPARISON_COLUMNS,
+  comparisonSettings,
+  formatGain,
+  STATUS_RULE,
+  statusOf,
+} from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import type { Row, Verdict } from "./result.ts";
 
@@ -38,16 +47,18 @@ export const fourBitShare: Experiment = {
     const cases = SWEEP.filter(([density]) => !context.quick || QUICK.includes(density))
       .flatMap(([density, picks]) => (context.quick ? picks.slice(-1) : picks).map((pick) => ({ density, pick })));
     const rows: Row[] = [];
+    const evaluations = new Map<string, Evaluation>();
     for (const [i, { density, pick }] of cases.entries()) {
       const settings = { ...SETTINGS, refineEvery: density, pick, seed: context.seed };
       const name = density === "none" ? "twobit_none" : density === 1 ? "twobit_all" : `twobit_1in${density}_${pick}`;
-      const { row } = await compareMethod(context, {
+      const { row, evaluation } = await compareMethod(context, {
         name,
         method: () => ({ kind: "twobit", settings, feedback: FEEDBACK }),
         calibrator,
         withoutChoices: true,
         onProgress: (share, step) => context.progress((i + share) / cases.length, step),
       });
+      evaluations.set(name, evaluation);
       rows.push({ ...row, four_bit_share: density === "none" ? 0 : 1 / density, pick });
     }
     return {
@@ -56,8 +67,7 @@ export const fourBitShare: Experiment = {
         "multiple choice": "left out: its standard error is too large for the differences of this sweep",
         "quantizer": "the method without corrected targets, one density for all layers, Hessians of the unquantized " +
           "model: equal calibration for every row",
-        "picks":
-          "random; strip (the same groups for all rows of a tile, by range² x Hessian, as in the paper's figure); " +
+        "picks": "random; strip (the same group of each run for all rows of the matrix, by range² x Hessian); " +
           "range; error (largest fall of the group's error)",
       },
       columns: [
@@ -66,25 +76,26 @@ export const fourBitShare: Experiment = {
         { key: "pick", label: "picked by", unit: "" },
       ],
       rows,
-      verdict: judge(rows),
+      verdict: judge(rows, evaluations),
     };
   },
 };
 
 /** Points of accuracy gained from one refined group in 8 to one in 4, for 10 % more bits. */
-function judge(rows: readonly Row[]): Verdict {
-  const at = (share: number) => rows.find((row) => row.four_bit_share === share && row.pick === "error");
-  const [less, more] = [at(1 / 8), at(1 / 4)];
-  const bits = Number(more?.bits_per_weight) / Number(less?.bits_per_weight) - 1;
-  const gained = Number(more?.top1) - Number(less?.top1);
-  const gain = (gained * MORE_BITS) / bits;
+function judge(rows: readonly Row[], evaluations: ReadonlyMap<string, Evaluation>): Verdict {
+  const [less, more] = ["twobit_1in8_error", "twobit_1in4_error"];
+  const bitsOf = (name: string) => Number(rows.find(({ method }) => method === name)?.bits_per_weight);
+  const bits = bitsOf(more) / bitsOf(less) - 1;
+  const gained = accuracyGain(evaluations.get(more)!, evaluations.get(less)!);
+  const factor = MORE_BITS / bits;
+  const gain = { value: gained.value * factor, standardError: gained.standardError * factor };
   return {
     paper: `< ${CLAIMED_GAIN}`,
-    measured: gain,
+    measured: formatGain(gain),
     unit: "points of next-token accuracy for 10 % more bits",
-    status: gain < CLAIMED_GAIN ? "reproduced" : "not reproduced",
+    status: statusOf(CLAIMED_GAIN - gain.value, gain.standardError),
     note:
-      `From one refined group in 8 to one in 4: ${gained.toFixed(2)} points for ${(100 * bits).toFixed(1)} % more ` +
-      `bits, scaled to 10 %.`,
+      `From one refined group in 8 to one in 4: ${formatGain(gained)} points for ${(100 * bits).toFixed(1)} % more ` +
+      `bits, scaled to 10 %. ${STATUS_RULE}`,
   };
 }

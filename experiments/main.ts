@@ -1,6 +1,6 @@
 /**
  * The command line: `deno task <command>` runs this file with the command's name.
- * Exit code 0: good; 1: the work failed; 2: bad usage; 130: interrupted.
+ * Exit code 0: good; 1: the work failed; 2: bad usage; 130 or 143: interrupted.
  *
  * @module
  */
@@ -51,9 +51,11 @@ export async function main(args: readonly string[]): Promise<number> {
 if (import.meta.main) {
   // Vulkan's loader complains on every start where this is unset, though it doesn't need it.
   if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
-  Deno.addSignalListener("SIGINT", () => {
-    removeUnfinished();
-    Deno.exit(130);
-  });
+  for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+    Deno.addSignalListener(signal, () => {
+      removeUnfinished();
+      Deno.exit(code);
+    });
+  }
   Deno.exit(await main(Deno.args));
 }

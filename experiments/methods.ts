@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { FeedbackSettings } from "../quant/error_feedback.ts";
 import type { Quantizer } from "../quant/quantize.ts";
 import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/strip_layout.ts";
 import type { ScaleSearch } from "../quant/strip_scales.ts";
@@ -11,6 +12,9 @@ import { type Densities, FEEDBACK, SETTINGS, twobitQuantizer } from "../model/re
 
 /** How a method quantizes a matrix, by kind. */
 export type Method = (kind: LinearKind) => Quantizer;
+
+/** GPTQ's own damping, and its act-order with static groups. */
+export const GPTQ_FEEDBACK: FeedbackSettings = { damping: 0.01, order: "channels" };
 
 /** Round to nearest with min/max scales. */
 export function rtn(bits: 2 | 4, groupChannels: number): Method {
@@ -30,6 +34,14 @@ export function greenbit(groupChannels: number): Method {
 /** The paper's layout as reconstructed; scales searched, error feedback as for the others. */
 export const paperLayout: Method = baseline(PAPER_LAYOUT, "weighted_error", true);
 
+/** The paper's layout with everything that our method has but its layout: corrected targets, and their damping. */
+export const paperLayoutCorrected: Method = () => ({
+  kind: "baseline",
+  settings: { layout: PAPER_LAYOUT, search: "weighted_error" },
+  feedback: { ...FEEDBACK, order: "channels" },
+  correctTarget: true,
+});
+
 /** The method with one density for all kinds, without and with its two steps of calibration. */
 export const twobitSearch: Method = () => ({ kind: "twobit", settings: SETTINGS });
 export const twobitFeedback: Method = () => ({ kind: "twobit", settings: SETTINGS, feedback: FEEDBACK });
@@ -44,7 +56,7 @@ function baseline(layout: StripLayout, search: ScaleSearch, withFeedback: boolea
   const quantizer: Quantizer = {
     kind: "baseline",
     settings: { layout, search },
-    ...(withFeedback && { feedback: { damping: FEEDBACK.damping, order: "channels" } }),
+    ...(withFeedback && { feedback: GPTQ_FEEDBACK }),
   };
   return () => quantizer;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { fileURLToPath } from "node:url";
 import { type AdapterDescription, describeAdapter } from "../kernels/adapter.ts";
 import type { Provenance } from "./result.ts";
 
@@ -38,7 +39,7 @@ export async function describeEnvironment(
 
 async function git(...args: string[]): Promise<string | undefined> {
   try {
-    const cwd = new URL("..", import.meta.url).pathname;
+    const cwd = fileURLToPath(new URL("..", import.meta.url));
     const { success, stdout } = await new Deno.Command("git", { args, cwd, stderr: "null" }).output();
     return success ? new TextDecoder().decode(stdout).trim() : undefined;
   } catch {

@@ -20,6 +20,9 @@ export async function renderAll(root: string): Promise<Map<string, string>> {
   const pages = new Map<string, string>();
   const byDevice = new Map<string, Map<string, Result>>();
   const devices: string[] = [];
+  if (!await Deno.stat(root).then(() => true, () => false)) {
+    throw new Error(`${root} is missing, run an experiment first`);
+  }
   for await (const { name, isDirectory } of Deno.readDir(root)) if (isDirectory && name !== "quick") devices.push(name);
   for (const device of devices.sort()) {
     byDevice.set(device, await readResults(join(root, device)));

@@ -13,7 +13,7 @@ export interface Column {
   readonly label: string;
   /** Unit of the numbers; empty for text and plain counts. */
   readonly unit: string;
-  /** Whether values are clock readings, which differ from run to run; all others repeat exactly. */
+  /** Whether values are clock readings, which differ from run to run; all others repeat exactly on the same machine. */
   readonly timed?: boolean;
 }
 
@@ -82,7 +82,10 @@ export async function writeResult(directory: string, result: Result): Promise<st
   return path;
 }
 
-function assertFinite({ id, rows }: Result): void {
+function assertFinite({ id, rows, verdict }: Result): void {
+  if (typeof verdict.measured === "number" && !Number.isFinite(verdict.measured)) {
+    throw new RangeError(`${id}: measured is ${verdict.measured}, must be finite`);
+  }
   for (const [index, row] of rows.entries()) {
     for (const [key, value] of Object.entries(row)) {
       if (typeof value === "number" && !Number.isFinite(value)) {

@@ -4,6 +4,7 @@
  * @module
  */
 import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { createProgressLine, formatSeconds } from "./commands/progress.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
@@ -12,7 +13,7 @@ import { renderDirectory, writePages } from "./render.ts";
 import { type Findings, type Result, writeResult } from "./result.ts";
 
 /** Directory of results that come with the repository. */
-export const RESULTS_ROOT: string = new URL("../results", import.meta.url).pathname;
+export const RESULTS_ROOT: string = fileURLToPath(new URL("../results", import.meta.url));
 
 /** What a run is told besides its settings. */
 export interface RunOptions {

@@ -7,8 +7,8 @@
 /** Writes bytes to the file being made. */
 export type Write = (bytes: Uint8Array) => Promise<void>;
 
-/** Partial files of this process, removed when it is interrupted. */
-const unfinished = new Set<string>();
+/** Partial files and directories of this process, removed when it is interrupted. */
+export const unfinished: Set<string> = new Set();
 
 /**
  * Writes a file beside its place (`path.partial-PID`) and renames it when `fill` has returned.
@@ -41,11 +41,11 @@ export function writeTextBeside(path: string, text: string): Promise<void> {
   return writeBeside(path, (write) => write(new TextEncoder().encode(text)));
 }
 
-/** Removes the partial files of this process; for the handler of an interrupt. */
+/** Removes the partial files and directories of this process; for the handler of an interrupt. */
 export function removeUnfinished(): void {
   for (const path of unfinished) {
     try {
-      Deno.removeSync(path);
+      Deno.removeSync(path, { recursive: true });
     } catch { /* it was not made yet, or was renamed just now */ }
   }
 }

@@ -80,10 +80,14 @@ export function createCalibrator(
   const finishLayer = async (pair: LayerPair) => void await pool.map("finishLayer", payloads(pair, STAGES.length));
   return {
     async sumStage(pair, stage) {
-      const sums = await pool.map("calibrateStage", payloads(pair, stage));
-      const total = (key: keyof StageSums) => addUp(sums.flatMap((sum) => sum[key] ?? []));
+      const totals: Partial<Record<keyof StageSums, Float64Array>> = {};
+      const tasks = payloads(pair, stage);
+      // One round of the workers at a time, so that only so many parts' sums are in memory.
+      for (let i = 0; i < tasks.length; i += pool.size) {
+        for (const sums of await pool.map("calibrateStage", tasks.slice(i, i + pool.size))) addTo(totals, sums);
+      }
       const shared = (sum: Float64Array | undefined) => sum && shareArray(Float32Array.from(sum));
-      return { gram: total("gram")!, drift: shared(total("drift")), lack: shared(total("lack")) };
+      return { gram: totals.gram!, drift: shared(totals.drift), lack: shared(totals.lack) };
     },
     finishLayer,
     async skipLayer(pair) {
@@ -95,7 +99,8 @@ export function createCalibrator(
 
 /**
  * Measures every stage's sums on the unquantized model and returns a calibrator that repeats them: for comparing many
- * settings on equal calibration without going through the text each time. Targets aren't corrected.
+ * settings on equal calibration without going through the text each time. Targets aren't corrected. Holds the sums of all
+ * layers in memory, so it is for small models.
  */
 export async function createFixedCalibrator(
   calibrator: Calibrator,
@@ -116,9 +121,11 @@ export async function createFixedCalibrator(
   };
 }
 
-function addUp(arrays: readonly Float32Array[]): Float64Array | undefined {
-  if (arrays.length === 0) return undefined;
-  const total = new Float64Array(arrays[0].length);
-  for (const array of arrays) for (let i = 0; i < total.length; i++) total[i] += array[i];
-  return total;
+function addTo(totals: Partial<Record<keyof StageSums, Float64Array>>, sums: StageSums): void {
+  for (const key of ["gram", "drift", "lack"] as const) {
+    const part = sums[key];
+    if (!part) continue;
+    const total = totals[key] ??= new Float64Array(part.length);
+    for (let i = 0; i < total.length; i++) total[i] += part[i];
+  }
 }

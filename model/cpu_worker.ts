@@ -80,8 +80,10 @@ const tasks: CpuTasks = {
       references.set(index, keep);
       return scoreWindow(current, tokens, matmul, { keep });
     }
-    const known = reference === "compare" ? references.get(index) : undefined;
-    return scoreWindow(current, tokens, matmul, known ? { reference: known } : {});
+    if (reference === "none") return scoreWindow(current, tokens, matmul);
+    const known = references.get(index);
+    if (!known) throw new TypeError(`window ${index} has no reference, must be scored by the reference first`);
+    return scoreWindow(current, tokens, matmul, { reference: known });
   },
 
   async scoreChoices(items) {

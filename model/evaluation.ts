@@ -37,7 +37,7 @@ export interface EvaluationSet {
 }
 
 /** Tokens of a multiple-choice item. */
-export const CHOICE_TOKENS = { contextTokens: 48, continuationTokens: 16 } as const;
+export const CHOICE_TOKENS = { contextTokens: 32, continuationTokens: 12 } as const;
 
 /** Memory for the reference's log-probabilities. */
 const REFERENCE_BYTES = 2 ** 29;
@@ -68,7 +68,8 @@ export function prepareEvaluation(
       { items: plan.choices, ...CHOICE_TOKENS },
       createRandom(plan.seed),
     ),
-    divergenceWindows: Math.max(1, Math.floor(REFERENCE_BYTES / bytesPerWindow)),
+    // Two at least, for a standard error.
+    divergenceWindows: Math.max(2, Math.floor(REFERENCE_BYTES / bytesPerWindow)),
   };
 }
 
@@ -76,6 +77,8 @@ export function prepareEvaluation(
 export interface Evaluation {
   /** Mean negative log-likelihood of each window, in nats a token. */
   readonly windowLoss: Float64Array;
+  /** Share of tokens predicted as the most likely one, of each window. */
+  readonly windowTop1: Float64Array;
   /** exp of the mean loss; its standard error follows from the spread of the windows' losses. */
   readonly perplexity: Estimate;
   /** Share of tokens that were predicted as the most likely one. */
@@ -127,6 +130,7 @@ export async function evaluateModel(
   const hits = set.choices && judgeChoices(set.choices, choiceScores.flat());
   return {
     windowLoss: Float64Array.from(scores, (score) => mean(score.negativeLogLikelihood)),
+    windowTop1: Float64Array.from(scores, (score) => mean(score.top1)),
     perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
     top1: clusteredMean(scores.map((score) => score.top1)),
     ...(divergences.length > 0 && { divergence: clusteredMean(divergences) }),

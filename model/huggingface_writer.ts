@@ -4,15 +4,16 @@
  * @module
  */
 import { join } from "node:path";
-import { bytesOf } from "./numbers.ts";
+import { unfinished } from "./atomic_file.ts";
+import { bytesOf, decodeWeights } from "./numbers.ts";
 import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";
-import { writeSafetensors } from "./safetensors_writer.ts";
+import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
 
 /**
- * Writes `directory` beside its place and renames it when it is whole. Decoded weights are rounded to f16; tensors
- * that weren't quantized are copied.
+ * Writes `directory` beside its place and renames it when it is whole. Decoded weights are rounded to f16, and so are
+ * tensors that weren't quantized.
  *
- * @throws {RangeError} when a decoded weight lies beyond the range of f16
+ * @throws {RangeError} when a weight lies beyond the range of f16
  */
 export async function writeHuggingFaceDirectory(
   checkpoint: PackedCheckpoint,
@@ -21,10 +22,12 @@ export async function writeHuggingFaceDirectory(
 ): Promise<void> {
   const beside = `${directory}.partial-${Deno.pid}`;
   await Deno.mkdir(beside, { recursive: true });
+  unfinished.add(beside);
   try {
     for (const file of CARRIED_FILES) {
       const text = await checkpoint.readText(file);
-      if (text !== undefined) await Deno.writeTextFile(join(beside, file), text);
+      if (text === undefined) continue;
+      await Deno.writeTextFile(join(beside, file), file === "config.json" ? declareF16(text) : text);
     }
     let done = 0;
     const decoded = Array.from(checkpoint.packed, ([name, { rows, channels }]) => ({
@@ -36,13 +39,29 @@ export async function writeHuggingFaceDirectory(
         return toF16Bytes(name, await checkpoint.read(`${name}.weight`, [rows, channels]));
       },
     }));
-    const carried = carriedTensors(checkpoint, checkpoint.packed);
+    const carried = carriedTensors(checkpoint, checkpoint.packed).map(asF16);
     await writeSafetensors(join(beside, "model.safetensors"), [...carried, ...decoded], { format: "pt" });
     await Deno.rename(beside, directory);
   } catch (error) {
     await Deno.remove(beside, { recursive: true }).catch(() => {});
     throw error;
+  } finally {
+    unfinished.delete(beside);
   }
+}
+
+/** A carried weight tensor in f16, whatever it was: a directory has one dtype. */
+function asF16(tensor: TensorToWrite): TensorToWrite {
+  if (tensor.dtype === "F16") return tensor;
+  const bytes = async () => toF16Bytes(tensor.name, decodeWeights(new Uint8Array(await tensor.bytes()), tensor.dtype));
+  return { ...tensor, dtype: "F16", bytes };
+}
+
+/** config.json with the dtype that the directory's weights now have. */
+function declareF16(text: string): string {
+  const config = JSON.parse(text) as Record<string, unknown>;
+  delete config.torch_dtype;
+  return JSON.stringify({ ...config, dtype: "float16" }, null, 2) + "\n";
 }
 
 function toF16Bytes(name: string, weights: Float32Array): Uint8Array {

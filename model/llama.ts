@@ -74,15 +74,3 @@ export function linearShape(config: LinearSizes, kind: LinearKind): readonly [ro
       return [hidden, intermediate];
   }
 }
-
-/** A copy of the model with some linear layers' weights replaced, by name ({@linkcode linearName}). */
-export function replaceLinears(model: Model, weights: ReadonlyMap<string, Float32Array>): Model {
-  const layers = model.layers.map((layer, index) => {
-    const linears = Object.fromEntries(LINEAR_KINDS.map((kind) => {
-      const linear = layer.linears[kind];
-      return [kind, { ...linear, weights: weights.get(linearName(index, kind)) ?? linear.weights }];
-    })) as Record<LinearKind, Linear>;
-    return { ...layer, linears };
-  });
-  return { ...model, layers };
-}

@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { fileURLToPath as fromFileUrl } from "node:url";
 import { type Checkpoint, openDirectory, readModel } from "./checkpoint.ts";
 import { openPacked } from "./packed_checkpoint.ts";
 import type { Model } from "./llama.ts";
@@ -23,7 +24,7 @@ export interface LoadedModel {
 
 /** Path of a model by name: `tiny` is the embedded checkpoint, anything else a path. */
 export function modelPath(name: string): string {
-  return name === "tiny" ? new URL("./tiny", import.meta.url).pathname : name;
+  return name === "tiny" ? fromFileUrl(new URL("./tiny", import.meta.url)) : name;
 }
 
 /**

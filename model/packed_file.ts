@@ -1,5 +1,5 @@
 /**
- * Packed tensors in a safetensors file: the names, shapes and metadata of the packed format, version 1 (docs/format.md).
+ * Packed tensors in a safetensors file: the names, shapes and metadata of the packed format, version 1.
  *
  * @module
  */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
 import { writeTextBeside } from "./atomic_file.ts";
@@ -47,13 +48,13 @@ export function layersDirectory(path: string): string {
  * Quantizes a checkpoint into a packed file. Finished layers lie in `path`.layers until the file is whole; the file
  * appears under its name only then.
  *
- * @throws {RangeError} when the layers to resume from were made with other settings or from another checkpoint
+ * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
  */
 export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, plan: PackedFilePlan): Promise<void> {
   const directory = layersDirectory(plan.path);
-  await prepareDirectory(directory, plan);
   const { config } = checkpoint;
+  await prepareDirectory(directory, plan, config.layers);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
   const calibrator = plan.calibration.length === 0 ? undefined : createCalibrator(
     pool,
@@ -68,7 +69,8 @@ export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, 
     ...(calibrator && { calibrator }),
     finishedLayer: (index) => readStoredLayer(layerPath(index), index),
     async onLayer(stored, pair) {
-      await writeStoredLayer(layerPath(pair.index), pair.index, stored, plan.metadata);
+      const path = layerPath(pair.index);
+      if (!await exists(path)) await writeStoredLayer(path, pair.index, stored, plan.metadata);
       plan.onLayer?.(stored, pair);
     },
   });
@@ -76,18 +78,43 @@ export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, 
   await Deno.remove(directory, { recursive: true });
 }
 
+function exists(path: string): Promise<boolean> {
+  return Deno.stat(path).then(() => true, () => false);
+}
+
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
-async function prepareDirectory(directory: string, { metadata, resume }: PackedFilePlan): Promise<void> {
+async function prepareDirectory(directory: string, plan: PackedFilePlan, layers: number): Promise<void> {
   const statePath = join(directory, "run.json");
-  const state = JSON.stringify(metadata);
-  const found = resume ? await Deno.readTextFile(statePath).catch(() => undefined) : undefined;
-  if (found !== undefined && found !== state) {
+  const state = stateOf(plan, layers);
+  if (!plan.resume) {
+    await removeIfThere(directory);
+    await Deno.mkdir(directory, { recursive: true });
+    await writeTextBeside(statePath, state);
+    return;
+  }
+  const found = await Deno.readTextFile(statePath).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new RangeError(`${directory} holds no interrupted run, must be started without resuming`);
+  });
+  if (found !== state) {
     throw new RangeError(`${directory} was made with other settings or another checkpoint: ${found}, must be ${state}`);
   }
-  if (found !== undefined) return;
-  await Deno.remove(directory, { recursive: true }).catch(() => {});
-  await Deno.mkdir(directory, { recursive: true });
-  await writeTextBeside(statePath, state);
+}
+
+/** What layers that are resumed from must have been made with: metadata, calibration tokens and every quantizer. */
+function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers: number): string {
+  const hash = createHash("sha256");
+  for (const window of calibration) hash.update(window);
+  for (let layer = 0; layer < layers; layer++) {
+    hash.update(JSON.stringify(LINEAR_KINDS.map((kind) => quantizerOf(layer, kind) ?? null)));
+  }
+  return JSON.stringify({ ...metadata, inputs: hash.digest("hex") });
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  await Deno.remove(path, { recursive: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
 }
 
 async function writeStoredLayer(
@@ -108,7 +135,7 @@ async function writeStoredLayer(
 }
 
 async function readStoredLayer(path: string, index: number): Promise<StoredLayer | undefined> {
-  if (!await Deno.stat(path).then(() => true, () => false)) return undefined;
+  if (!await exists(path)) return undefined;
   const file = await openSafetensors(path);
   using _source = file.source;
   const shapes = readPackedShapes(file);

@@ -32,7 +32,8 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
   if (!definition) throw new SyntaxError(`${name} has no tokenizer.json`);
   const settings = await read("tokenizer_config.json") ?? {};
   const tokenizer = createTokenizer(join(name, "tokenizer.json"), definition, settings);
-  const vocabulary = Math.max(...tokenizer.get_vocab().values()) + 1;
+  let vocabulary = 0;
+  for (const id of tokenizer.get_vocab().values()) vocabulary = Math.max(vocabulary, id + 1);
   return {
     encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
     // The library refuses to decode nothing.

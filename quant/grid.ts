@@ -39,11 +39,6 @@ export function createGrid(rows: number, groupOf: Uint16Array): Grid {
   };
 }
 
-/** Groups of `size` consecutive channels; the last one may be short. */
-export function consecutiveGroups(channels: number, size: number): Uint16Array<ArrayBuffer> {
-  return Uint16Array.from({ length: channels }, (_, channel) => Math.floor(channel / size));
-}
-
 /** Code of the grid value nearest to `value`, ties upwards. */
 export function nearestCode(value: number, lowest: number, step: number, maxCode: number): number {
   if (step === 0) return 0;

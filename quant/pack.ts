@@ -16,7 +16,7 @@ import type { UnpackedTensor } from "./unpacked_tensor.ts";
 export function pack(tensor: UnpackedTensor): PackedTensor {
   const { rows, channels, refineEvery, codes, scaleCodes, zeroCodes, refined } = tensor;
   const blocks = blocksPerRow(channels);
-  const groups = rows === 0 ? 0 : scaleCodes.length / rows;
+  const groups = scaleCodes.length / rows;
   validateCodes(tensor);
   const base = new Uint32Array(rows * groups);
   const refine = new Uint32Array(rows * refineWordsPerRow(blocks, refineEvery));

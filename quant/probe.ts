@@ -43,21 +43,24 @@ export function probeWithoutExtreme(weights: Float32Array, { extreme }: GroupPro
   return prospect(weights, refined, 1 << extreme);
 }
 
-function describe(weights: Float32Array): Pick<GroupProbe, "range" | "extreme"> {
+/** Highest minus lowest weight; 0 for no weights. */
+export function rangeOf(weights: Float32Array): number {
   let min = Infinity;
   let max = -Infinity;
-  let sum = 0;
   for (const weight of weights) {
     if (weight < min) min = weight;
     if (weight > max) max = weight;
-    sum += weight;
   }
-  const mean = sum / weights.length;
+  return max < min ? 0 : max - min;
+}
+
+function describe(weights: Float32Array): Pick<GroupProbe, "range" | "extreme"> {
+  const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
   let extreme = 0;
   for (let i = 1; i < weights.length; i++) {
     if (Math.abs(weights[i] - mean) > Math.abs(weights[extreme] - mean)) extreme = i;
   }
-  return { range: max < min ? 0 : max - min, extreme };
+  return { range: rangeOf(weights), extreme };
 }
 
 /** Scales that a probe tries, as multiples of 1/36 of the span; the best lies near 11/36, and 9/36 for a refined group. */

@@ -10,7 +10,8 @@ import type { FeedbackSettings } from "./error_feedback.ts";
 import { tilesPerColumn } from "./format.ts";
 import { type PackedTensor, planeBytes } from "./packed_tensor.ts";
 import { dequantizeStrips, stripBytes, type StripTensor } from "./strip_tensor.ts";
-import { type InputKnowledge, quantizeTwobit, type TwobitSettings } from "./twobit.ts";
+import type { InputKnowledge } from "./input_knowledge.ts";
+import { quantizeTwobit, type TwobitSettings } from "./twobit.ts";
 
 /** A way of quantizing, as data. */
 export type Quantizer =
@@ -59,7 +60,7 @@ export function quantizeMatrix(
   if (quantizer.kind === "twobit") {
     return { kind: "packed", tensor: quantizeTwobit(weights, rows, channels, quantizer.settings, input, tiles) };
   }
-  return { kind: "strips", tensor: quantizeBaseline(weights, rows, channels, quantizer.settings, input?.feedback) };
+  return { kind: "strips", tensor: quantizeBaseline(weights, rows, channels, quantizer.settings, input) };
 }
 
 /** Joins the stored parts of a matrix. */

@@ -4,13 +4,16 @@
  * @module
  */
 import { GROUP_CHANNELS, type RefineEvery } from "./format.ts";
-import type { GroupProbe } from "./probe.ts";
+import { groupOfRow, type GroupProbe, rangeOf } from "./probe.ts";
 import { createRandom } from "./random.ts";
 
 /**
  * How the refined group of a run is picked: the one whose error falls most (`error`), with the largest range (`range`)
- * or range² x Hessian (`range_hessian`), at random (`random`), or, as in the paper's figure, the same group for all rows
- * of a tile, by the sum of range² x Hessian (`strip`).
+ * or range² x Hessian (`range_hessian`), at random (`random`), or the same group for all rows of the matrix,
+ * by the sum of range² x Hessian over its column strip (`strip`).
+ *
+ * Choice: the paper's figure picks whole column strips by "range x Hessian"; we read it as range² x the Hessian's diagonal,
+ * the size of the error that the range causes. Strips here are one a run, where the paper takes any 25 % of all.
  */
 export type PickRule = "error" | "range" | "range_hessian" | "random" | "strip";
 
@@ -20,6 +23,8 @@ export interface PickContext {
   readonly seed: number;
   /** f64 [channels]: the Hessian's diagonal; all 1 without it. */
   readonly importance?: Float64Array;
+  /** f64 [groups]: sums of the strips over all rows of the matrix; by default over the probed rows. */
+  readonly stripScores?: Float64Array<ArrayBuffer>;
 }
 
 /**
@@ -32,7 +37,7 @@ export function pickRefined(
   probes: readonly (readonly GroupProbe[])[],
   refineEvery: RefineEvery,
   rule: PickRule,
-  { seed, importance }: PickContext,
+  { seed, importance, stripScores }: PickContext,
 ): Uint8Array<ArrayBuffer>[] {
   const groups = probes[0].length;
   if (refineEvery === "none") return probes.map(() => new Uint8Array(groups));
@@ -53,8 +58,7 @@ export function pickRefined(
   };
   const scores = probes.map((row) => Float64Array.from(row, score));
   if (rule === "strip") {
-    const sums = Float64Array.from(energy, (_, group) => scores.reduce((sum, row) => sum + row[group], 0));
-    scores.fill(sums);
+    scores.fill(stripScores ?? energy.map((_, group) => scores.reduce((sum, row) => sum + row[group], 0)));
   }
   return scores.map((row) => pickHighest(row, refineEvery));
 }
@@ -68,6 +72,21 @@ function pickHighest(scores: Float64Array, run: number): Uint8Array<ArrayBuffer>
     picked[best] = 1;
   }
   return picked;
+}
+
+/** Sum over all rows of range² x importance of each group column: f64 [groups], for the rule `strip`. */
+export function sumStrips(
+  weights: Float32Array,
+  rows: number,
+  groups: number,
+  importance?: Float64Array,
+): Float64Array<ArrayBuffer> {
+  const channels = weights.length / rows;
+  return Float64Array.from({ length: groups }, (_, group) => {
+    let sum = 0;
+    for (let row = 0; row < rows; row++) sum += rangeOf(groupOfRow(weights, row, channels, group)) ** 2;
+    return sum * meanOf(importance, group);
+  });
 }
 
 function meanOf(importance: Float64Array | undefined, group: number): number {

@@ -104,7 +104,7 @@ export function scaleCodeBits({ scale }: StripLayout, group: number): number {
   return scale === "f16" ? 0 : scale.codeBits[group % scale.codeBits.length];
 }
 
-/** Bits of a matrix in a strip layout, before padding of each plane to whole bytes. */
+/** Bits of a matrix in a strip layout; each plane is padded to whole bytes. */
 export function stripBits(layout: StripLayout, rows: number, channels: number): BitTerms {
   const strips = fourBitStrips(layout, channels);
   // The bits don't depend on which strips are taken, but for the last one, which may be short.
@@ -116,14 +116,19 @@ export function stripBits(layout: StripLayout, rows: number, channels: number): 
   for (let group = 0; group < ordinary; group++) codeBits += scaleCodeBits(layout, group);
   const f16Scales = scale === "f16" ? groups : groups - ordinary;
   const tiles = scale === "f16" ? 0 : Math.ceil(rows / TILE_ROWS) * ordinary;
+  const offsetBits = scale === "f16" ? 0 : scale.offsetBits;
   return {
-    codes: rows * (wide * 4 + (channels - wide) * layout.bits),
+    codes: wholeBytes(rows * (wide * 4 + (channels - wide) * layout.bits)),
     refine: 0,
-    scaleCodes: rows * (codeBits + 16 * f16Scales),
-    zeroCodes: rows * (ordinary * layout.bits + (groups - ordinary) * 4),
-    picks: layout.fourBitShare > 0 ? fourBit.length : 0,
-    secondOrder: tiles * (16 + (scale === "f16" ? 0 : scale.offsetBits)),
+    scaleCodes: wholeBytes(rows * codeBits) + rows * 16 * f16Scales,
+    zeroCodes: wholeBytes(rows * (ordinary * layout.bits + (groups - ordinary) * 4)),
+    picks: layout.fourBitShare > 0 ? wholeBytes(fourBit.length) : 0,
+    secondOrder: tiles * 16 + wholeBytes(tiles * offsetBits),
     outliers: 0,
     outlierStarts: 0,
   };
+}
+
+function wholeBytes(bits: number): number {
+  return 8 * Math.ceil(bits / 8);
 }

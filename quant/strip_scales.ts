@@ -4,6 +4,7 @@
  * @module
  */
 import { GROUP_CHANNELS, TILE_ROWS } from "./format.ts";
+import { MAX_F16 } from "./float16.ts";
 import { nearestCode } from "./grid.ts";
 import { integerZero, minMaxScale } from "./minmax.ts";
 import {
@@ -21,9 +22,6 @@ export type ScaleSearch = "minmax" | "weighted_error";
 
 /** Clip factors that the weighted search tries: the range is shrunk to this share. */
 const CLIPS: readonly number[] = Array.from({ length: 13 }, (_, i) => 1 - 0.05 * i);
-
-/** Largest finite f16. */
-const MAX_F16 = 65504;
 
 /**
  * Finds scales and zeros of every group.
@@ -89,7 +87,10 @@ function toF16(scales: Float64Array): Float16Array<ArrayBuffer> {
   return Float16Array.from(scales);
 }
 
-/** Picks the 4-bit strips: those with the largest sum over rows of range² x importance, as in the paper's figure. */
+/**
+ * Picks the 4-bit strips: those with the largest sum over rows of range² x importance.
+ * Choice: the paper's figure says "range x Hessian" for whole column strips; see quant/refine_pick.ts.
+ */
 function pickStrips(
   layout: StripLayout,
   weights: Float32Array,

@@ -27,7 +27,7 @@
  */
 import { checkMatrix } from "./check.ts";
 import { dotRuns } from "./dot.ts";
-import { checkFeedback, type Feedback } from "./error_feedback.ts";
+import type { Feedback } from "./error_feedback.ts";
 import {
   BASE_ZEROS,
   BLOCK_GROUPS,
@@ -39,12 +39,14 @@ import {
   TILE_ROWS,
   tilesPerColumn,
 } from "./format.ts";
+import { MAX_F16 } from "./float16.ts";
 import { createGroupProblem, roundGroup, searchAllCodes } from "./group_search.ts";
+import { checkInput, type InputKnowledge } from "./input_knowledge.ts";
 import { type OutlierSettings, pickOutliers } from "./outliers.ts";
 import { pack } from "./pack.ts";
 import type { PackedTensor } from "./packed_tensor.ts";
 import { groupOfRow, type GroupProbe, probeGroup } from "./probe.ts";
-import { pickRefined, type PickRule } from "./refine_pick.ts";
+import { pickRefined, type PickRule, sumStrips } from "./refine_pick.ts";
 import { shiftToTarget } from "./target.ts";
 import { NO_OUTLIERS, type UnpackedTensor } from "./unpacked_tensor.ts";
 
@@ -59,17 +61,6 @@ export interface TwobitSettings {
   /** Seed of random picks. */
   readonly seed: number;
 }
-
-/** What is known of the matrix's input; without it every error counts the same and there is no feedback. */
-export interface InputKnowledge {
-  /** Error feedback, prepared from the Hessian of the input. */
-  readonly feedback: Feedback;
-  /** f32 [rows of the tiles, channels]: see target.ts; absent where the input is that of the unquantized model. */
-  readonly correlation?: Float32Array;
-}
-
-/** Largest finite f16. */
-const MAX_F16 = 65504;
 
 /**
  * Quantizes tiles `firstTile` .. `lastTile` - 1 of a matrix (all of them by default).
@@ -86,21 +77,35 @@ export function quantizeTwobit(
   [firstTile, lastTile]: readonly [number, number] = [0, tilesPerColumn(rows)],
 ): PackedTensor {
   checkMatrix(weights, rows, channels);
-  if (input) checkInput(input, channels);
+  if (!(0 <= firstTile && firstTile < lastTile && lastTile <= tilesPerColumn(rows))) {
+    throw new RangeError(`tiles are ${firstTile}..${lastTile}, must lie within 0..${tilesPerColumn(rows)}`);
+  }
   const firstRow = firstTile * TILE_ROWS;
   const lastRow = Math.min(rows, lastTile * TILE_ROWS);
+  if (input) {
+    checkInput(input, lastRow - firstRow, channels);
+    if (!input.feedback.keepsGroups) throw new RangeError("order of feedback splits groups, must be natural or groups");
+  }
   const part = weights.subarray(firstRow * channels, lastRow * channels);
   const target = input?.correlation ? shiftToTarget(part, input.correlation, input.feedback) : part;
+  const stripScores = settings.pick === "strip"
+    ? sumStrips(weights, rows, blocksPerRow(channels) * BLOCK_GROUPS, input?.feedback.diagonal)
+    : undefined;
   const { tensor, residuals } = createTensor(lastRow - firstRow, channels, settings.refineEvery);
   for (let tile = firstTile; tile < lastTile; tile++) {
-    quantizeTile({ weights: target, channels, settings, tile, firstTile, tensor, residuals, ...(input && { input }) });
+    quantizeTile({
+      weights: target,
+      channels,
+      settings,
+      tile,
+      firstTile,
+      tensor,
+      residuals,
+      ...(input && { input }),
+      ...(stripScores && { stripScores }),
+    });
   }
   return pack({ ...tensor, outliers: collectOutliers(residuals) });
-}
-
-function checkInput({ feedback }: InputKnowledge, channels: number): void {
-  checkFeedback(feedback, channels);
-  if (!feedback.keepsGroups) throw new RangeError("order of feedback splits groups, must be natural or groups");
 }
 
 /** Residuals of a row's outliers, by channel. */
@@ -116,6 +121,7 @@ interface TileTask {
   readonly tensor: Omit<UnpackedTensor, "outliers">;
   readonly residuals: readonly RowResiduals[];
   readonly input?: InputKnowledge;
+  readonly stripScores?: Float64Array<ArrayBuffer>;
 }
 
 function createTensor(rows: number, channels: number, refineEvery: RefineEvery) {
@@ -147,6 +153,7 @@ function quantizeTile(task: TileTask): void {
   const refined = pickRefined(probes, settings.refineEvery, settings.pick, {
     seed: settings.seed + tile,
     ...(importance && { importance }),
+    ...(task.stripScores && { stripScores: task.stripScores }),
   });
   const groupWeights = (r: number, group: number) => groupOfRow(weights, firstRow + r, channels, group);
   const outliers = pickOutliers(probes, refined, groupWeights, rows * channels, settings.outliers);

@@ -29,7 +29,7 @@ export const perplexity: Command = {
   async run(options) {
     const name = textOption(options, "model", "tiny");
     const plan = {
-      windows: integerOption(options, "windows", 64, 1, 2 ** 20),
+      windows: integerOption(options, "windows", 64, 2, 2 ** 20),
       windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
       choices: 0,
       seed: 1,

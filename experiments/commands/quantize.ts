@@ -7,10 +7,10 @@ import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { totalBits } from "../../quant/bits.ts";
 import { reportQuantization } from "../../quant/report.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../../quant/quantize.ts";
-import { type Linear, linearName } from "../../model/llama.ts";
+import { type Linear, LINEAR_KINDS, linearName } from "../../model/llama.ts";
 import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
-import { DEFAULT_WINDOWS, FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
+import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
@@ -22,7 +22,7 @@ const METHODS = ["corrected", "feedback", "search"] as const;
 /** Quantizes a checkpoint into a packed file. */
 export const quantize: Command = {
   name: "quantize",
-  summary: "Quantizes the linear layers of a checkpoint to 2, 4 and 16 bits and writes one packed file.",
+  summary: "Quantizes the linear layers of a checkpoint to 2 and 4 bits, and with --outliers 16, into one packed file.",
   positionals: [],
   options: {
     model: { type: "string", value: "tiny|DIR", help: "Checkpoint to quantize (default tiny)." },
@@ -38,9 +38,13 @@ export const quantize: Command = {
       value: "N",
       help: `One refined group in every N for all layers: ${
         REFINE_EVERY.join(", ")
-      }; by default planned within 2.85 bits.`,
+      }; by default planned for ${BUDGET_BITS} bits a weight.`,
     },
-    outliers: { type: "string", value: "SHARE", help: "Share of weights kept in 16 bits (default 0, at most 0.05)." },
+    outliers: {
+      type: "string",
+      value: "SHARE",
+      help: "Share of weights kept in 16 bits, beyond the plan (default 0, at most 0.05).",
+    },
     calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
     windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
     "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
@@ -58,6 +62,7 @@ export const quantize: Command = {
     const startMs = performance.now();
     const line = createProgressLine("quantize");
     using checkpoint = await openModel(textOption(options, "model", "tiny"));
+    if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
     const tokenizer = await readFittingTokenizer(checkpoint);
     const text = await loadText(settings.calibration);
     const { bosToken, context } = checkpoint.config;
@@ -67,11 +72,17 @@ export const quantize: Command = {
       : sampleWindows(text, tokenizer, bosToken, { length, count: settings.windows }).windows;
     const densities = planDensities(checkpoint.config);
     const excluded = settings.layers === "" ? undefined : new RegExp(settings.layers);
+    if (excluded && allMatch(excluded, checkpoint.config.layers)) {
+      throw new UsageError(`--layers is ${settings.layers}, must leave a matrix to quantize`);
+    }
     const totals = { bytes: 0, weights: 0 };
     using pool = createWorkerPool();
     await writePackedFile(pool, checkpoint, {
       path,
-      metadata: { sourceSha256: await hashWeights(checkpoint), settings: JSON.stringify(settings) },
+      metadata: {
+        sourceSha256: await hashWeights(checkpoint),
+        settings: JSON.stringify({ ...settings, densities, feedback: FEEDBACK, quantizer: SETTINGS }),
+      },
       resume: options.resume === true,
       calibration,
       correctTarget: settings.method === "corrected",
@@ -79,17 +90,24 @@ export const quantize: Command = {
         excluded?.test(linearName(layer, kind)) ? undefined : quantizerFor(settings, densities[kind]),
       onProgress: (share, step) => line.update(share, step),
       onLayer(stored, { index, original }) {
-        for (const [kind, tensor] of stored) {
-          totals.bytes += storedBytes(tensor);
-          totals.weights += tensor.tensor.rows * tensor.tensor.channels;
-          if (options.report === true) console.log(describe(linearName(index, kind), original.linears[kind], tensor));
+        for (const kind of LINEAR_KINDS) {
+          const { rows, channels } = original.linears[kind];
+          const tensor = stored.get(kind);
+          totals.weights += rows * channels;
+          totals.bytes += tensor ? storedBytes(tensor) : 2 * rows * channels;
+          if (!tensor || options.report !== true) continue;
+          line.clear();
+          console.log(describe(linearName(index, kind), original.linears[kind], tensor));
         }
       },
     });
     line.clear();
+    const bits = (8 * totals.bytes) / totals.weights;
     console.log(
-      `${path}: ${((8 * totals.bytes) / totals.weights).toFixed(4)} bits a weight in the linear layers ` +
-        `(${totals.weights} weights, ${totals.bytes} bytes), ${formatSeconds(performance.now() - startMs)}`,
+      `${path}: ${
+        bits.toFixed(4)
+      } bits a weight in the linear layers (${totals.weights} weights, ${totals.bytes} bytes)` +
+        `${bits > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ${formatSeconds(performance.now() - startMs)}`,
     );
     return 0;
   },
@@ -114,6 +132,10 @@ function readSettings(options: OptionValues): QuantizeSettings {
   const wanted = textOption(options, "refine", "planned");
   const refine = wanted === "planned" ? wanted : REFINE_EVERY.find((every) => String(every) === wanted);
   if (!refine) throw new UsageError(`--refine is ${wanted}, must be one of ${REFINE_EVERY.join(", ")}`);
+  const calibration = textOption(options, "calibration", "calibration");
+  if (calibration !== "calibration" && !calibration.startsWith("file:")) {
+    throw new UsageError(`--calibration is ${calibration}, must be calibration or file:PATH`);
+  }
   const layers = textOption(options, "layers", "");
   try {
     new RegExp(layers);
@@ -124,7 +146,7 @@ function readSettings(options: OptionValues): QuantizeSettings {
     method,
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
-    calibration: textOption(options, "calibration", "calibration"),
+    calibration,
     windows: integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536),
     windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
@@ -143,6 +165,11 @@ function quantizerFor({ method, refine, outliers, seed }: QuantizeSettings, plan
     },
     ...(method !== "search" && { feedback: FEEDBACK, correctTarget: method === "corrected" }),
   };
+}
+
+function allMatch(excluded: RegExp, layers: number): boolean {
+  return Array.from({ length: layers }, (_, i) => i)
+    .every((layer) => LINEAR_KINDS.every((kind) => excluded.test(linearName(layer, kind))));
 }
 
 async function refuseOverwrite(path: string, options: OptionValues): Promise<void> {

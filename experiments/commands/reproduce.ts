@@ -7,7 +7,7 @@ import { EXPERIMENTS, findExperiments } from "../registry.ts";
 import { renderResult } from "../render.ts";
 import type { Result } from "../result.ts";
 import { runExperiments } from "../run.ts";
-import { type Command, type OptionValues, textOption, UsageError } from "./command.ts";
+import { type Command, type OptionValues, UsageError } from "./command.ts";
 import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
 
 /** Runs every experiment and writes a table for each claim of the paper. */
@@ -20,8 +20,8 @@ export const reproduce: Command = {
     ...RUN_OPTIONS,
   },
   run: (options) => {
-    const ids = textOption(options, "only", "").split(",").filter((id) => id !== "");
-    return runAndPrint(ids.length > 0 ? ids : EXPERIMENTS.map(({ id }) => id), options, "reproduce");
+    const all = EXPERIMENTS.map(({ id }) => id);
+    return runAndPrint(typeof options.only === "string" ? options.only.split(",") : all, options, "reproduce");
   },
 };
 
@@ -41,6 +41,7 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
+  if (options.out === "") throw new UsageError("--out is empty, must name a directory");
   const results = await runExperiments(experiments, {
     settings: readRunSettings(options),
     ...(typeof options.out === "string" && { out: options.out }),

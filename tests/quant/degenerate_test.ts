@@ -20,7 +20,7 @@ const twobit = (settings: TwobitSettings): Method => (weights, rows, channels, f
 };
 
 const baseline = (settings: BaselineSettings): Method => (weights, rows, channels, feedback) =>
-  dequantizeStrips(quantizeBaseline(weights, rows, channels, settings, feedback));
+  dequantizeStrips(quantizeBaseline(weights, rows, channels, settings, feedback && { feedback }));
 
 const TWOBIT: readonly (readonly [string, Method])[] = [
   ["twobit", twobit(SETTINGS)],

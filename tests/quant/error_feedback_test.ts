@@ -2,11 +2,15 @@ import fc from "fast-check";
 import { choleskyUpper } from "../../quant/cholesky.ts";
 import { dotRuns } from "../../quant/dot.ts";
 import { type FeedbackSettings, prepareFeedback, quantizeWithFeedback } from "../../quant/error_feedback.ts";
-import { consecutiveGroups, createGrid, decodeGrid, type Grid, nearestCodes } from "../../quant/grid.ts";
+import { createGrid, decodeGrid, type Grid, nearestCodes } from "../../quant/grid.ts";
 import { createRandom } from "../../quant/random.ts";
 import { shiftToTarget } from "../../quant/target.ts";
 import { assert, assertAlmostEquals, assertClose, assertEquals, assertThrows } from "../assert.ts";
 import { correlatedHessian, normals, objective } from "./helpers.ts";
+
+/** Groups of `size` consecutive channels. */
+const groupsOf = (channels: number, size: number) =>
+  Uint16Array.from({ length: channels }, (_, channel) => Math.floor(channel / size));
 
 Deno.test("choleskyUpper: by hand", () => {
   // V = [1 2 3; 0 4 5; 0 0 6]; V Vᵀ = [14 23 18; 23 41 30; 18 30 36]. Row k of the result is column k of V.
@@ -97,7 +101,7 @@ async function readGptq() {
       for (let j = 0; j < channels; j++) hessian[i * channels + j] += inputs[at + i] * inputs[at + j];
     }
   }
-  const grid = createGrid(rows, consecutiveGroups(channels, fixture.group));
+  const grid = createGrid(rows, groupsOf(channels, fixture.group));
   grid.step.set(numbers(fixture.steps_x256).map((step) => step / 256));
   grid.lowest.set(numbers(fixture.zeros).map((zero, i) => -zero * grid.step[i]));
   grid.maxCode.fill(3);
@@ -121,7 +125,7 @@ Deno.test("quantizeWithFeedback: the codes of textbook GPTQ, natural and largest
 
 function randomGrid(seed: number, rows: number, channels: number): Grid {
   const random = createRandom(seed);
-  const grid = createGrid(rows, consecutiveGroups(channels, 16));
+  const grid = createGrid(rows, groupsOf(channels, 16));
   for (let i = 0; i < grid.step.length; i++) {
     grid.step[i] = 0.5 + random.uniform();
     grid.lowest[i] = -grid.step[i] * (1 + random.uniform());

@@ -1,0 +1,47 @@
+/**
+ * How extreme the most extreme weights of 2-bit and of refined groups are.
+ *
+ * @module
+ */
+import { BLOCK_GROUPS, GROUP_CHANNELS } from "../quant/format.ts";
+import { groupOfRow, probeGroup } from "../quant/probe.ts";
+import { pickRefined } from "../quant/refine_pick.ts";
+import type { Layer } from "../model/llama.ts";
+
+/** One row in this many is looked at: the distribution is smooth and probing takes time. */
+const EVERY_ROW = 16;
+
+/**
+ * Describes the distance of each group's most extreme weight from the group's mean, in standard deviations of the
+ * matrix, for 2-bit groups and for refined ones (one in 8, picked by error).
+ */
+export function describeExtremes(layers: readonly Layer[]): Record<string, string> {
+  const distances: [twoBit: number[], refined: number[]] = [[], []];
+  for (const { linears } of layers) {
+    for (const { weights, rows, channels } of Object.values(linears)) {
+      const deviation = Math.sqrt(weights.reduce((sum, weight) => sum + weight * weight, 0) / weights.length);
+      const groups = Math.floor(channels / GROUP_CHANNELS / BLOCK_GROUPS) * BLOCK_GROUPS;
+      for (let row = 0; row < rows && groups > 0; row += EVERY_ROW) {
+        const members = Array.from({ length: groups }, (_, group) => groupOfRow(weights, row, channels, group));
+        const probes = members.map(probeGroup);
+        const [refined] = pickRefined([probes], BLOCK_GROUPS, "error", { seed: 0 });
+        members.forEach((group, g) => {
+          const mean = group.reduce((sum, weight) => sum + weight, 0) / group.length;
+          distances[refined[g]].push(Math.abs(group[probes[g].extreme] - mean) / deviation);
+        });
+      }
+    }
+  }
+  const [twoBit, refined] = distances.map(describe);
+  return {
+    "most extreme weight of 2-bit groups": twoBit,
+    "most extreme weight of refined groups": refined,
+  };
+}
+
+function describe(distances: readonly number[]): string {
+  const sorted = Float64Array.from(distances).sort();
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))].toFixed(2);
+  return `${at(0.5)} standard deviations of the matrix from the group's mean in the median, ${at(0.99)} at the 99th ` +
+    `percentile, ${at(1)} at most (one row in ${EVERY_ROW})`;
+}

@@ -1,0 +1,8 @@
+/**
+ * The range of f16.
+ *
+ * @module
+ */
+
+/** Largest finite f16. */
+export const MAX_F16 = 65504;
