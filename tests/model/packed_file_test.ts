@@ -74,6 +74,29 @@ Deno.test("packed file: resuming with other settings is refused", () =>
     await assertRejects(() => writeFixture(directory, "q", other), RangeError, "was made with other settings");
   }));
 
+Deno.test("packed file: resuming without an interrupted run, or with other calibration or quantizers, is refused", () =>
+  inDirectory(async (directory) => {
+    await assertRejects(() => writeFixture(directory, "q", { resume: true }), RangeError, "holds no interrupted run");
+    const crash = {
+      onLayer: () => {
+        throw new Error("power cut");
+      },
+    };
+    await assertRejects(() => writeFixture(directory, "q", crash), Error, "power cut");
+    const changes: Partial<PackedFilePlan>[] = [
+      { calibration: calibration.slice(1) },
+      { quantizerOf: () => twobitQuantizer({ pick: "range" }) },
+    ];
+    for (const change of changes) {
+      await assertRejects(
+        () => writeFixture(directory, "q", { resume: true, ...change }),
+        RangeError,
+        "other settings",
+      );
+    }
+    await writeFixture(directory, "q", { resume: true });
+  }));
+
 Deno.test("packed file: excluded matrices stay as they were, everything else of the checkpoint is carried", () =>
   inDirectory(async (directory) => {
     const path = await writeFixture(directory, "part", {
@@ -105,6 +128,8 @@ Deno.test("dequantize: the Hugging Face directory holds the decoded weights, rou
     assertEquals([...written.files[0].tensors.keys()].sort(), [...source.files[0].tensors.keys()].sort());
     const decoded = await readModel(packed);
     const model = await readModel(written);
+    assert([...written.files[0].tensors.values()].every(({ dtype }) => dtype === "F16"));
+    assertEquals(JSON.parse(await Deno.readTextFile(`${directory}/hf/config.json`)).dtype, "float16");
     for (const [index, { linears }] of model.layers.entries()) {
       for (const kind of LINEAR_KINDS) {
         assertEquals(linears[kind].weights, decoded.layers[index].linears[kind].weights.map(Math.f16round));

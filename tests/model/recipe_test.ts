@@ -44,3 +44,11 @@ Deno.test("planDensities: steps that the budget doesn't allow are passed over", 
   const saving = planDensities(shape, 2.72573); // what the savings leave
   assertEquals([saving.v_proj, saving.down_proj, saving.k_proj], [8, 8, 8]);
 });
+
+Deno.test("planDensities: where padding alone exceeds the budget, the plan still frees what it can", () => {
+  // 576 channels are padded to 640, 1536 need none: even without refined groups 2.5625 x 640 / 576 = 2.847 in most matrices.
+  const shape = { hidden: 576, intermediate: 1536, heads: 9, keyValueHeads: 3, headSize: 64 };
+  const densities = planDensities(shape);
+  assertEquals([densities.q_proj, densities.o_proj, densities.up_proj], ["none", 16, 16]);
+  assert(modelBits(shape, densities) < modelBits(shape, { ...densities, up_proj: 8 }));
+});

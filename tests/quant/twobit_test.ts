@@ -273,3 +273,32 @@ Deno.test("quantizeTwobit: repeats with its seed and leaves its input alone", ()
   const other = quantizeTwobit(weights, 20, 130, { ...settings, seed: 2 });
   assert(other.meta.some((word, i) => word !== first.meta[i]));
 });
+
+Deno.test("quantizeTwobit: strips are the same in every tile, and picked by the whole matrix", () => {
+  // The first tile alone would pick group 1, the whole matrix picks group 2.
+  const [rows, channels] = [48, 128];
+  const weights = normals(9, rows * channels);
+  for (let row = 0; row < rows; row++) {
+    for (let k = 0; k < 16; k++) {
+      if (row < 16) weights[row * channels + 16 + k] *= 6;
+      weights[row * channels + 32 + k] *= 5;
+    }
+  }
+  const settings: TwobitSettings = { ...SETTINGS, pick: "strip" };
+  for (const tiles of [[0, 3], [0, 1], [1, 3]] as const) {
+    const { refined } = unpack(quantizeTwobit(weights, rows, channels, settings, undefined, tiles));
+    refined.forEach((one, i) => assertEquals(one, i % 8 === 2 ? 1 : 0));
+  }
+});
+
+Deno.test("quantizeTwobit: tiles outside the matrix and a correlation that doesn't fit are refused", () => {
+  const weights = normals(1, 32 * 128);
+  const quantize = (tiles: readonly [number, number]) => quantizeTwobit(weights, 32, 128, SETTINGS, undefined, tiles);
+  for (const tiles of [[0, 3], [-1, 1], [1, 1]] as const) {
+    assertThrows(() => quantize(tiles), RangeError, "must lie within");
+  }
+  const identity = Float64Array.from({ length: 128 * 128 }, (_, i) => i % 129 === 0 ? 1 : 0);
+  const feedback = prepareFeedback(identity, { damping: 0, order: "groups" });
+  const short = { feedback, correlation: new Float32Array(128) };
+  assertThrows(() => quantizeTwobit(weights, 32, 128, SETTINGS, short), TypeError, "has 128 weights, must have 4096");
+});
