@@ -21,15 +21,24 @@ export interface AdapterDescription {
   };
 }
 
+/** An adapter's name, as the driver gives it. */
+export function adapterName({ description, device, vendor }: GPUAdapterInfo): string {
+  return description || device || vendor || "unnamed adapter";
+}
+
+/** Whether an adapter runs on the CPU, so that its timings say nothing about GPUs. */
+export function isSoftwareAdapter(info: GPUAdapterInfo): boolean {
+  return info.isFallbackAdapter || /llvmpipe|swiftshader|lavapipe|basic render|software/i.test(adapterName(info));
+}
+
 /** Describes the adapter that kernels would run on; undefined where there is none. */
 export async function describeAdapter(): Promise<AdapterDescription | undefined> {
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) return undefined;
   const { info, limits } = adapter;
-  const name = info.description || info.device || info.vendor || "unnamed adapter";
   return {
-    name,
-    software: info.isFallbackAdapter || /llvmpipe|swiftshader|lavapipe|software/i.test(name),
+    name: adapterName(info),
+    software: isSoftwareAdapter(info),
     features: [...adapter.features].sort(),
     limits: {
       maxBufferBytes: limits.maxBufferSize,

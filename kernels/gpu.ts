@@ -4,6 +4,8 @@
  * @module
  */
 
+import { adapterName, isSoftwareAdapter } from "./adapter.ts";
+
 /** Thrown when the device is lost: driver reset, hang, or {@linkcode Gpu.close}. */
 export class DeviceLostError extends Error {
   /** Name of the class. */
@@ -131,8 +133,8 @@ export class Gpu {
   constructor(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>) {
     this.device = device;
     this.features = features;
-    this.adapterName = adapter.info.description || `${adapter.info.vendor} ${adapter.info.architecture}`;
-    this.isSoftware = /llvmpipe|swiftshader|lavapipe|basic render/i.test(this.adapterName);
+    this.adapterName = adapterName(adapter.info);
+    this.isSoftware = isSoftwareAdapter(adapter.info);
     this.subgroupSize = features.has("subgroups") ? fixedSubgroupSize(adapter.info) : 0;
     device.lost.then((info) => this.#lost = `${info.reason || "unknown"}: ${info.message}`);
     device.addEventListener("uncapturederror", (event) => {

@@ -81,10 +81,14 @@ const NO_SCALES = {
   tileOffset: new Uint8Array(0),
 };
 
+/** A scale rounded to f16. @throws {RangeError} beyond f16's range */
+function scaleToF16(scale: number): number {
+  if (scale > MAX_F16) throw new RangeError(`a group needs the scale ${scale}, must be at most ${MAX_F16}`);
+  return Math.f16round(scale);
+}
+
 function toF16(scales: Float64Array): Float16Array<ArrayBuffer> {
-  const tooLarge = scales.find((scale) => scale > MAX_F16);
-  if (tooLarge !== undefined) throw new RangeError(`a group needs the scale ${tooLarge}, must be at most ${MAX_F16}`);
-  return Float16Array.from(scales);
+  return Float16Array.from(scales, scaleToF16);
 }
 
 /**
@@ -132,7 +136,7 @@ function fitGroup(
   let best: GroupFit & { error: number } = { scale: 0, zero: 0, error: Infinity };
   for (const clip of clips) {
     const range = { min: clip * min, max: clip * max };
-    const scale = toF16(Float64Array.of(minMaxScale(range, maxCode)))[0];
+    const scale = scaleToF16(minMaxScale(range, maxCode));
     const zero = integerZero(range, scale, maxCode);
     const error = clips.length === 1 ? 0 : weightedError(weights, importance, scale, zero, maxCode);
     if (error < best.error) best = { scale, zero, error };
@@ -183,7 +187,7 @@ function fitTiles(layout: StripLayout, target: Float64Array, rows: number, { ord
       const at = tile * ordinary + group;
       const maxOffset = (1 << offsetBits) - 1;
       const step = offsetBits === 0 ? max / maxCode : Math.max((max - min) / maxCode, max / (maxCode + maxOffset));
-      tileScale[at] = toF16(Float64Array.of(step))[0];
+      tileScale[at] = scaleToF16(step);
       const d = tileScale[at];
       const offset = d === 0 || offsetBits === 0 ? 0 : Math.min(maxOffset, Math.floor(min / d + 0.5));
       if (offsetBits > 0) tileOffset[at] = offset;
