@@ -53,7 +53,8 @@ export const accuracy: Experiment = {
     const evaluations = new Map([["fp16", baseline.reference]]);
     for (const [i, [name, method]] of chosen.entries()) {
       const onProgress = (share: number, step: string) => context.progress((i + share) / chosen.length, step);
-      const calibrator = method("q_proj").feedback && await context.calibrator(method("q_proj").correctTarget === true);
+      const { feedback, correctTarget } = method("q_proj");
+      const calibrator = correctTarget ? await context.calibrator(true) : feedback && await context.fixedCalibrator();
       const found = await compareMethod(context, { name, method, onProgress, ...(calibrator && { calibrator }) });
       rows.push(found.row);
       evaluations.set(name, found.evaluation);
@@ -61,6 +62,9 @@ export const accuracy: Experiment = {
     return {
       settings: {
         ...comparisonSettings(baseline),
+        "Hessians":
+          "of the unquantized model, the same for all methods whose targets aren't corrected; measured with the " +
+          "earlier layers already quantized where they are (on this model that makes no difference without correction)",
         "gptq, greenbit, paper_layout":
           `error feedback with damping ${GPTQ_FEEDBACK.damping}, act-order, static groups; scales ` +
           "by min/max (gptq) or searched over clip factors, weighted by the Hessian's diagonal (the others)",

@@ -28,7 +28,7 @@ const SWEEP: readonly (readonly [density: RefineEvery, picks: readonly PickRule[
   ["none", ["error"]],
   [16, ["error"]],
   [8, ["random", "strip", "range", "error"]],
-  [4, ["random", "strip", "range", "error"]],
+  [4, ["error"]],
   [2, ["error"]],
   [1, ["error"]],
 ];

@@ -30,13 +30,13 @@ const SHARES: readonly number[] = [0.0005, 0.002, 0.005];
 const QUICK_SHARES: readonly number[] = [0.002];
 const GROUPS: readonly OutlierSettings["groups"][] = ["two_bit", "four_bit", "both"];
 
-/** A case of the sweep: all shares in 2-bit groups by error, the other groups and the other rule at one share. */
+/** Cases of the sweep: all shares in 2-bit groups, the other groups at one share. */
 function casesOf(quick: boolean): OutlierSettings[] {
   const shares = quick ? QUICK_SHARES : SHARES;
   const sweep = shares.map((share): OutlierSettings => ({ share, groups: "two_bit", rule: "error" }));
   if (quick) return sweep;
   const others = GROUPS.slice(1).map((groups): OutlierSettings => ({ share: 0.002, groups, rule: "error" }));
-  return [...sweep, ...others, { share: 0.002, groups: "two_bit", rule: "magnitude" }];
+  return [...sweep, ...others];
 }
 
 export const outliers: Experiment = {

@@ -18,7 +18,7 @@ export const BUDGET_BITS = 2.85;
 export const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
 /** Calibration windows of 512 tokens. More give better targets (perplexity over unquantized at one density, 32: 1.075, 64: 1.065, 128: 1.057). */
-export const DEFAULT_WINDOWS = 48;
+export const DEFAULT_WINDOWS = 40;
 
 /** Settings of the method: one refined group in 8, picked where the error falls most, no outliers. */
 export const SETTINGS: TwobitSettings = { refineEvery: 8, pick: "error", outliers: WITHOUT_OUTLIERS, seed: 1 };

@@ -18,7 +18,7 @@ export interface WindowScore {
 }
 
 /** Rows of logits that are in memory at once. */
-const LOGIT_ROWS = 126;
+const LOGIT_ROWS = 512;
 
 /**
  * Scores the prediction of every token of a window but its first.
