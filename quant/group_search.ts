@@ -98,45 +98,54 @@ export interface SearchWindow {
   readonly zeroReach: number;
 }
 
+/** All scale and zero codes. */
+const ALL_CODES: SearchWindow = { firstScale: 1, lastScale: SCALE_CODES - 1, zeroReach: ZERO_CODES - 1 };
+
 /**
  * Tries all codes, the likely ones first (scales from 0.7 to 1.05 of the one that just covers the group, the middle zero
  * code and its neighbours), so that most of the others are given up after a few weights. Trying only the likely ones
  * would cost 1.5 % more error.
  */
 export function searchAllCodes(problem: GroupProblem, d: number, refined: boolean): GroupRounding {
-  const covering = d === 0 ? 0 : spanOf(problem) / ((refined ? 3.75 : 3) * d);
+  const bounds = boundsOf(problem);
+  const covering = d === 0 ? 0 : spanOf(bounds) / ((refined ? 3.75 : 3) * d);
   const lastScale = Math.min(SCALE_CODES - 1, Math.ceil(1.05 * covering) + 1);
   const firstScale = Math.max(1, Math.min(Math.ceil(0.7 * covering), lastScale));
-  const likely = searchGroup(problem, d, refined, { firstScale, lastScale, zeroReach: 1 });
-  return searchGroup(problem, d, refined, ALL_CODES, likely);
+  const likely = { firstScale, lastScale, zeroReach: 1 };
+  const best = tryCodes(problem, d, refined, bounds, likely, roundToZero(problem, refined));
+  return tryCodes(problem, d, refined, bounds, ALL_CODES, best, likely);
 }
 
-/** All scale and zero codes. */
-export const ALL_CODES: SearchWindow = { firstScale: 1, lastScale: SCALE_CODES - 1, zeroReach: ZERO_CODES - 1 };
+/** Finds the best of some scale codes and zero codes of a group under a given second-order scale d. */
+export function searchGroup(problem: GroupProblem, d: number, refined: boolean, window: SearchWindow): GroupRounding {
+  return tryCodes(problem, d, refined, boundsOf(problem), window, roundToZero(problem, refined));
+}
 
-/**
- * Finds the best scale code and zero code of a group under a given second-order scale.
- *
- * @param d second-order scale
- * @param known a candidate that the others must beat; by default the scale code 0, which makes the group zero
- */
-export function searchGroup(
+/** The scale code 0, which makes the group zero: the candidate that others must beat. */
+function roundToZero(problem: GroupProblem, refined: boolean): GroupRounding {
+  return { scaleCode: 0, zeroCode: 0, error: roundGroup(problem, 0, 0, refined, Infinity) };
+}
+
+/** Tries the codes of a window against the best known, but for those that were tried in another window. */
+function tryCodes(
   problem: GroupProblem,
   d: number,
   refined: boolean,
+  { min, max }: Bounds,
   window: SearchWindow,
-  known?: GroupRounding,
+  known: GroupRounding,
+  tried?: SearchWindow,
 ): GroupRounding {
   const zeros = refined ? REFINED_ZEROS : BASE_ZEROS;
-  let best = known ?? { scaleCode: 0, zeroCode: 0, error: roundGroup(problem, 0, 0, refined, Infinity) };
+  let best = known;
   if (d === 0) return best;
-  const { min, max } = boundsOf(problem);
-  const middle = (min + max) / 2;
   for (let scaleCode = window.firstScale; scaleCode <= window.lastScale; scaleCode++) {
     const scale = scaleCode * d;
-    const centred = nearestZero(zeros, (refined ? 1.875 : 1.5) - middle / scale);
+    const centred = nearestZero(zeros, (refined ? 1.875 : 1.5) - (min + max) / 2 / scale);
+    const done = tried && scaleCode >= tried.firstScale && scaleCode <= tried.lastScale ? tried.zeroReach : -1;
     const lastZero = Math.min(ZERO_CODES - 1, centred + window.zeroReach);
     for (let zeroCode = Math.max(0, centred - window.zeroReach); zeroCode <= lastZero; zeroCode++) {
+      if (Math.abs(zeroCode - centred) <= done) continue;
       const error = roundGroup(problem, scale, zeros[zeroCode], refined, best.error);
       if (error < best.error) best = { scaleCode, zeroCode, error };
     }
@@ -147,14 +156,19 @@ export function searchGroup(
 /** Largest distance from 0, in base codes, that a 2-bit group can express: codes 0..3, zeros 0.625..2.375. */
 const ZERO_REACH = 2.375;
 
-/** What the codes of a group must span: its range, or more where all weights lie on one side of 0; outliers aside. */
-export function spanOf(problem: GroupProblem): number {
-  const { min, max } = boundsOf(problem);
+/** Lowest and highest weight of a group. */
+export interface Bounds {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** What the codes of a group must span: its range, or more where all weights lie on one side of 0. */
+export function spanOf({ min, max }: Bounds): number {
   return Math.max(max - min, (Math.max(max, -min) * 3) / ZERO_REACH);
 }
 
 /** Lowest and highest weight as they would be if none were rounded, outliers aside; 0 and 0 where nothing is left. */
-function boundsOf({ size, start, pull, outliers }: GroupProblem): { min: number; max: number } {
+export function boundsOf({ size, start, pull, outliers }: GroupProblem): Bounds {
   let min = Infinity;
   let max = -Infinity;
   for (let k = 0; k < size; k++) scratch[k] = start[k];

@@ -5,7 +5,7 @@
  * @module
  */
 import { GROUP_CHANNELS } from "./format.ts";
-import { createGroupProblem, searchGroup, type SearchWindow, spanOf } from "./group_search.ts";
+import { boundsOf, createGroupProblem, searchGroup, type SearchWindow, spanOf } from "./group_search.ts";
 
 /** What one kind of storage would do to a group. */
 export interface GroupProspect {
@@ -71,7 +71,7 @@ function prospect(weights: Float32Array, refined: boolean, outliers: number): Gr
   problem.size = weights.length;
   problem.outliers = outliers;
   for (let i = 0; i < weights.length; i++) problem.start[i] = weights[i];
-  const unit = spanOf(problem) / 36;
+  const unit = spanOf(boundsOf(problem)) / 36;
   const { scaleCode, error } = searchGroup(problem, unit, refined, refined ? FOUR_BIT_WINDOW : TWO_BIT_WINDOW);
   return { error, scale: scaleCode * unit };
 }
