@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { writeTextBeside } from "../model/atomic_file.ts";
+import { pathExists } from "../model/path_exists.ts";
 import { EXPERIMENTS } from "./registry.ts";
 import { type Cell, type Column, readResults, type Result, type Verdict } from "./result.ts";
 
@@ -20,7 +21,7 @@ export async function renderAll(root: string): Promise<Map<string, string>> {
   const pages = new Map<string, string>();
   const byDevice = new Map<string, Map<string, Result>>();
   const devices: string[] = [];
-  if (!await Deno.stat(root).then(() => true, () => false)) {
+  if (!await pathExists(root)) {
     throw new Error(`${root} is missing, run an experiment first`);
   }
   for await (const { name, isDirectory } of Deno.readDir(root)) if (isDirectory && name !== "quick") devices.push(name);

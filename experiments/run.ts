@@ -5,6 +5,7 @@
  */
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { pathExists } from "../model/path_exists.ts";
 import { createProgressLine, formatSeconds } from "./commands/progress.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
@@ -72,21 +73,11 @@ function withoutSoftwareTimings({ needsGpu }: Experiment, findings: Findings, so
 async function checkWritable(directory: string): Promise<void> {
   let place = resolve(directory);
   try {
-    while (!await exists(place)) place = dirname(place);
+    while (!await pathExists(place)) place = dirname(place);
     const probe = join(place, `.writable-${Deno.pid}`);
     await Deno.writeTextFile(probe, "");
     await Deno.remove(probe);
   } catch (cause) {
     throw new Error(`cannot write to ${directory}: ${(cause as Error).message}`, { cause });
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
   }
 }

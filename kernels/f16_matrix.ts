@@ -4,6 +4,7 @@
  * @module
  */
 import type { Gpu } from "./gpu.ts";
+import { slabRowsWithin } from "./slab_rows.ts";
 
 /** Channels of one 16-byte load. */
 export const CHUNK_CHANNELS = 8;
@@ -30,9 +31,6 @@ export interface F16Matrix {
   readonly slabs: readonly F16Slab[];
 }
 
-/** Rows of a slab are a multiple of this, so that outputs start at a legal binding offset. */
-const SLAB_ROWS = 64;
-
 /**
  * Makes a zeroed f16 matrix.
  *
@@ -47,10 +45,7 @@ export async function createF16Matrix(
 ): Promise<F16Matrix> {
   const chunks = Math.ceil(channels / CHUNK_CHANNELS);
   const rowBytes = chunks * CHUNK_CHANNELS * 2;
-  const slabRows = Math.floor(maxBindingBytes / rowBytes / SLAB_ROWS) * SLAB_ROWS;
-  if (slabRows === 0) {
-    throw new RangeError(`binding limit is ${maxBindingBytes} bytes, must hold ${SLAB_ROWS} rows of ${rowBytes} bytes`);
-  }
+  const slabRows = slabRowsWithin(maxBindingBytes, rowBytes);
   const slabs: F16Slab[] = [];
   for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
     const count = Math.min(slabRows, rows - firstRow);

@@ -6,6 +6,7 @@
 import { blocksPerRow, type RefineEvery, TILE_ROWS } from "../quant/format.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import type { Gpu } from "./gpu.ts";
+import { slabRowsWithin } from "./slab_rows.ts";
 
 /** Rows of consecutive tiles of a packed matrix in device memory, its planes as they are on disk. */
 export interface PackedSlab {
@@ -43,9 +44,6 @@ export interface PackedMatrix {
   readonly slabs: readonly PackedSlab[];
 }
 
-/** Rows of a slab are a multiple of this: whole tiles, and outputs that start at a legal binding offset. */
-const SLAB_ROWS = 64;
-
 /**
  * Uploads a packed tensor.
  *
@@ -58,10 +56,7 @@ export async function uploadPackedMatrix(
 ): Promise<PackedMatrix> {
   const { rows, channels, refineEvery } = tensor;
   const rowBytes = tensor.base.byteLength / rows;
-  const slabRows = Math.floor(maxBindingBytes / rowBytes / SLAB_ROWS) * SLAB_ROWS;
-  if (slabRows === 0) {
-    throw new RangeError(`binding limit is ${maxBindingBytes} bytes, must hold ${SLAB_ROWS} rows of ${rowBytes} bytes`);
-  }
+  const slabRows = slabRowsWithin(maxBindingBytes, rowBytes);
   const slabs: PackedSlab[] = [];
   for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
     slabs.push(await uploadSlab(gpu, tensor, firstRow, Math.min(rows, firstRow + slabRows)));

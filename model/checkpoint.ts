@@ -17,6 +17,7 @@ import {
   type Model,
 } from "./llama.ts";
 import { decodeWeights } from "./numbers.ts";
+import { pathExists } from "./path_exists.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
@@ -108,9 +109,8 @@ async function readTextIfThere(path: string): Promise<string | undefined> {
 async function listShards(directory: string): Promise<Map<string, string[] | undefined>> {
   const single = join(directory, "model.safetensors");
   const index = join(directory, "model.safetensors.index.json");
-  const exists = (path: string) => Deno.stat(path).then(() => true, () => false);
-  if (await exists(single)) return new Map([[single, undefined]]);
-  if (!await exists(index)) {
+  if (await pathExists(single)) return new Map([[single, undefined]]);
+  if (!await pathExists(index)) {
     throw new SyntaxError(`${directory} has neither model.safetensors nor model.safetensors.index.json`);
   }
   const { fields } = parseJsonObject(index, await Deno.readTextFile(index));

@@ -19,6 +19,7 @@ import {
   readPackedShapes,
   readPackedTensor,
 } from "./packed_file.ts";
+import { pathExists } from "./path_exists.ts";
 import { readTensorBytes } from "./safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
 import type { WorkerPool } from "./worker_pool.ts";
@@ -70,16 +71,12 @@ export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, 
     finishedLayer: (index) => readStoredLayer(layerPath(index), index),
     async onLayer(stored, pair) {
       const path = layerPath(pair.index);
-      if (!await exists(path)) await writeStoredLayer(path, pair.index, stored, plan.metadata);
+      if (!await pathExists(path)) await writeStoredLayer(path, pair.index, stored, plan.metadata);
       plan.onLayer?.(stored, pair);
     },
   });
   await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan);
   await Deno.remove(directory, { recursive: true });
-}
-
-function exists(path: string): Promise<boolean> {
-  return Deno.stat(path).then(() => true, () => false);
 }
 
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
@@ -135,7 +132,7 @@ async function writeStoredLayer(
 }
 
 async function readStoredLayer(path: string, index: number): Promise<StoredLayer | undefined> {
-  if (!await exists(path)) return undefined;
+  if (!await pathExists(path)) return undefined;
   const file = await openSafetensors(path);
   using _source = file.source;
   const shapes = readPackedShapes(file);

@@ -4,6 +4,7 @@
  * @module
  */
 import { writeHuggingFaceDirectory } from "../../model/huggingface_writer.ts";
+import { pathExists } from "../../model/path_exists.ts";
 import { openPacked } from "../../model/packed_checkpoint.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
@@ -20,7 +21,7 @@ export const dequantize: Command = {
   async run(options) {
     const [input, out] = [textOption(options, "in", ""), textOption(options, "out", "")];
     if (input === "" || out === "") throw new UsageError("--in and --out are needed");
-    if (await Deno.stat(out).then(() => true, () => false)) throw new Error(`${out} exists, must not`);
+    if (await pathExists(out)) throw new Error(`${out} exists, must not`);
     using checkpoint = await openPacked(input);
     const line = createProgressLine("dequantize");
     await writeHuggingFaceDirectory(checkpoint, out, (share, step) => line.update(share, step));

@@ -11,6 +11,7 @@ import { type Linear, LINEAR_KINDS, linearName } from "../../model/llama.ts";
 import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
 import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
+import { pathExists } from "../../model/path_exists.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
@@ -173,10 +174,9 @@ function allMatch(excluded: RegExp, layers: number): boolean {
 }
 
 async function refuseOverwrite(path: string, options: OptionValues): Promise<void> {
-  const exists = (path: string) => Deno.stat(path).then(() => true, () => false);
   if (options.force === true) return;
-  if (await exists(path)) throw new Error(`${path} exists, must be overwritten with --force`);
-  if (options.resume !== true && await exists(layersDirectory(path))) {
+  if (await pathExists(path)) throw new Error(`${path} exists, must be overwritten with --force`);
+  if (options.resume !== true && await pathExists(layersDirectory(path))) {
     throw new Error(
       `${layersDirectory(path)} holds an interrupted run, go on with --resume or start again with --force`,
     );
