@@ -19,17 +19,23 @@ export async function describeDevice(): Promise<Provenance["device"]> {
   return { name: deviceName(adapter), adapter: adapter?.name ?? "none", software: adapter?.software ?? true };
 }
 
-/** Describes the environment of a result. */
+/**
+ * Describes the environment of a result.
+ *
+ * A copy of the tree without git (a machine that only lends its GPU) takes the commit from TWOBIT_COMMIT, which
+ * whoever made the copy sets.
+ */
 export async function describeEnvironment(
   model: { readonly name: string; readonly sha256: string },
   seed: number,
   command: string,
 ): Promise<Provenance["environment"]> {
+  const copied = Deno.env.get("TWOBIT_COMMIT");
   return {
     deno: Deno.version.deno,
-    commit: await git("rev-parse", "HEAD") ?? "unknown",
+    commit: await git("rev-parse", "HEAD") ?? copied ?? "unknown",
     // Result files themselves don't count: every run but the first would be dirty.
-    dirty: (await git("status", "--porcelain", "--", ":!results")) !== "",
+    dirty: (await git("status", "--porcelain", "--", ":!results") ?? (copied ? "" : "unknown")) !== "",
     model,
     seed,
     command,
