@@ -22,8 +22,8 @@ export async function describeDevice(): Promise<Provenance["device"]> {
 /**
  * Describes the environment of a result.
  *
- * A copy of the tree without git (a machine that only lends its GPU) takes the commit from TWOBIT_COMMIT, which
- * whoever made the copy sets.
+ * A copy of the tree that git doesn't describe (on a machine that only lends its GPU) takes the commit from
+ * TWOBIT_COMMIT, which whoever copied a clean tree sets.
  */
 export async function describeEnvironment(
   model: { readonly name: string; readonly sha256: string },
@@ -33,9 +33,9 @@ export async function describeEnvironment(
   const copied = Deno.env.get("TWOBIT_COMMIT");
   return {
     deno: Deno.version.deno,
-    commit: await git("rev-parse", "HEAD") ?? copied ?? "unknown",
+    commit: copied ?? await git("rev-parse", "HEAD") ?? "unknown",
     // Result files themselves don't count: every run but the first would be dirty.
-    dirty: (await git("status", "--porcelain", "--", ":!results") ?? (copied ? "" : "unknown")) !== "",
+    dirty: copied === undefined && (await git("status", "--porcelain", "--", ":!results")) !== "",
     model,
     seed,
     command,
