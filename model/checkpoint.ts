@@ -147,28 +147,42 @@ export async function readWeights(
   return values;
 }
 
-/** Linear layers that must have a bias where the configuration says attention_bias. */
-const BIASED_KINDS: readonly LinearKind[] = ["q_proj", "k_proj", "v_proj"];
+/** Whether a linear layer has a bias. */
+function hasBias({ attentionBias, outputBias }: ModelConfig, kind: LinearKind): boolean {
+  return kind === "o_proj"
+    ? outputBias
+    : attentionBias && (kind === "q_proj" || kind === "k_proj" || kind === "v_proj");
+}
 
-/** Reads one linear layer. */
+/** Reads one linear layer. @throws {SyntaxError} also for a bias that the configuration doesn't speak of */
 export async function readLinear(checkpoint: Checkpoint, layer: number, kind: LinearKind): Promise<Linear> {
   const name = linearName(layer, kind);
   const [rows, channels] = linearShape(checkpoint.config, kind);
   const weights = await checkpoint.read(`${name}.weight`, [rows, channels]);
-  const needsBias = checkpoint.config.attentionBias && BIASED_KINDS.includes(kind);
-  if (!needsBias && !checkpoint.has(`${name}.bias`)) return { rows, channels, weights };
-  return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
+  if (hasBias(checkpoint.config, kind)) {
+    return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
+  }
+  if (checkpoint.has(`${name}.bias`)) {
+    const { architecture } = checkpoint.config;
+    throw new SyntaxError(`${checkpoint.name} has ${name}.bias, must not by its config.json (${architecture})`);
+  }
+  return { rows, channels, weights };
 }
 
 /** Reads one transformer layer. */
 export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
-  const { hidden } = checkpoint.config;
+  const { hidden, headSize, queryKeyNorm } = checkpoint.config;
   const linears: Partial<Record<LinearKind, Linear>> = {};
   for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
+  const norm = (name: string, width: number) => checkpoint.read(`model.layers.${layer}.${name}.weight`, [width]);
   return {
     linears: linears as Record<LinearKind, Linear>,
-    attentionNorm: await checkpoint.read(`model.layers.${layer}.input_layernorm.weight`, [hidden]),
-    mlpNorm: await checkpoint.read(`model.layers.${layer}.post_attention_layernorm.weight`, [hidden]),
+    attentionNorm: await norm("input_layernorm", hidden),
+    mlpNorm: await norm("post_attention_layernorm", hidden),
+    ...(queryKeyNorm && {
+      queryNorm: await norm("self_attn.q_norm", headSize),
+      keyNorm: await norm("self_attn.k_norm", headSize),
+    }),
   };
 }
 
