@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { CHOICE_TASKS, type ChoiceTaskName } from "../../model/questions.ts";
 import { EVALUATION_TEXTS } from "../../model/text.ts";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
@@ -92,6 +93,25 @@ export function evaluationTextOption(options: OptionValues): string {
     throw new UsageError(`--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")} or file:PATH`);
   }
   return name;
+}
+
+/** A task and the file of its questions. */
+export interface TaskFile {
+  readonly name: ChoiceTaskName;
+  readonly path: string;
+}
+
+/** Reads the option `tasks`: `NAME:FILE,NAME:FILE`. @throws {UsageError} */
+export function taskFilesOption(options: OptionValues): TaskFile[] {
+  const given = textOption(options, "tasks", "");
+  return given === "" ? [] : given.split(",").map((part) => {
+    const colon = part.indexOf(":");
+    const name = CHOICE_TASKS.find((known) => known === part.slice(0, colon));
+    if (!name || colon === part.length - 1) {
+      throw new UsageError(`--tasks has ${part}, must be NAME:FILE with a NAME of ${CHOICE_TASKS.join(", ")}`);
+    }
+    return { name, path: part.slice(colon + 1) };
+  });
 }
 
 /** Reads an option as text. */
