@@ -108,19 +108,28 @@ async function readTextIfThere(path: string): Promise<string | undefined> {
 /** Paths of the weight files, each with the tensors to take from it (all where there is no index). */
 async function listShards(directory: string): Promise<Map<string, string[] | undefined>> {
   const single = join(directory, "model.safetensors");
-  const index = join(directory, "model.safetensors.index.json");
   if (await pathExists(single)) return new Map([[single, undefined]]);
-  if (!await pathExists(index)) {
+  const path = join(directory, "model.safetensors.index.json");
+  const index = await readTextIfThere(path);
+  if (index === undefined) {
     throw new SyntaxError(`${directory} has neither model.safetensors nor model.safetensors.index.json`);
   }
-  const { fields } = parseJsonObject(index, await Deno.readTextFile(index));
+  return new Map(Array.from(parseShardNames(path, index), ([file, names]) => [join(directory, file), names]));
+}
+
+/** Reads an index of shards: names of the files, each with its tensors. @throws {SyntaxError} for a name with a path */
+export function parseShardNames(name: string, text: string): Map<string, string[]> {
+  const { fields } = parseJsonObject(name, text);
   const shards = new Map<string, string[]>();
-  for (const [name, file] of Object.entries(asJsonObject(`${index}: weight_map`, fields.weight_map).fields)) {
+  for (const [tensor, file] of Object.entries(asJsonObject(`${name}: weight_map`, fields.weight_map).fields)) {
     if (typeof file !== "string" || !/^[\w.-]+\.safetensors$/.test(file)) {
-      throw new SyntaxError(`${index}: ${name} is in ${JSON.stringify(file)}, must be the name of a .safetensors file`);
+      throw new SyntaxError(
+        `${name}: ${tensor} is in ${JSON.stringify(file)}, must be the name of a .safetensors file`,
+      );
     }
-    const path = join(directory, file);
-    shards.set(path, [...(shards.get(path) ?? []), name]);
+    const tensors = shards.get(file) ?? [];
+    tensors.push(tensor);
+    shards.set(file, tensors);
   }
   return shards;
 }

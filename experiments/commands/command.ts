@@ -4,7 +4,7 @@
  * @module
  */
 import { CHOICE_TASKS, type ChoiceTaskName } from "../../model/questions.ts";
-import { EVALUATION_TEXTS } from "../../model/text.ts";
+import { EVALUATION_TEXTS, isEvaluationText } from "../../model/text.ts";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 /** An option of a command. */
@@ -86,11 +86,20 @@ export function integerOption(options: OptionValues, name: string, fallback: num
   return number;
 }
 
+/** Help of an option that names an evaluation text. */
+export const TEXT_HELP =
+  "Text: sotu (default), moby, wikitext2 (from the hub; wikitext2:FILE from wiki.test.raw) or file:PATH.";
+
+/** Help of an option that names a model. */
+export const MODEL_HELP = "the embedded one (default), a directory, or ORG/NAME of the Hugging Face hub";
+
 /** Reads the name of an evaluation text. @throws {UsageError} */
 export function evaluationTextOption(options: OptionValues): string {
   const name = textOption(options, "text", EVALUATION_TEXTS[0]);
-  if (!EVALUATION_TEXTS.includes(name) && !name.startsWith("file:")) {
-    throw new UsageError(`--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")} or file:PATH`);
+  if (!isEvaluationText(name)) {
+    throw new UsageError(
+      `--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")}, wikitext2:FILE or file:PATH`,
+    );
   }
   return name;
 }

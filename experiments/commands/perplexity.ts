@@ -8,10 +8,20 @@ import { loadModel } from "../../model/load.ts";
 import { CHOICE_TASKS } from "../../model/questions.ts";
 import type { Estimate } from "../../model/statistics.ts";
 import { evaluateTask, readTask, type TaskScore } from "../../model/tasks.ts";
-import { loadText } from "../../model/text.ts";
+import { isWikitext, loadText, WIKITEXT_WINDOW } from "../../model/text.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
-import { type Command, evaluationTextOption, integerOption, taskFilesOption, textOption } from "./command.ts";
+import {
+  type Command,
+  evaluationTextOption,
+  integerOption,
+  MODEL_HELP,
+  taskFilesOption,
+  TEXT_HELP,
+  textOption,
+} from "./command.ts";
 import { createProgressLine } from "./progress.ts";
+
+const MAX_WINDOWS = 2 ** 20;
 
 /** Measures perplexity on the CPU reference. */
 export const perplexity: Command = {
@@ -21,12 +31,20 @@ export const perplexity: Command = {
   options: {
     model: {
       type: "string",
-      value: "tiny|DIR|F.safetensors",
-      help: "Model: a checkpoint or a packed file (default tiny).",
+      value: "tiny|DIR|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model: a packed file, ${MODEL_HELP}.`,
     },
-    text: { type: "string", value: "NAME", help: "Text: sotu (default), moby or file:PATH." },
-    windows: { type: "string", value: "N", help: "Windows, spread evenly over the text (default 64)." },
-    "window-tokens": { type: "string", value: "N", help: "Tokens of a window, BOS included (default 512)." },
+    text: { type: "string", value: "NAME", help: TEXT_HELP },
+    windows: {
+      type: "string",
+      value: "N",
+      help: "Windows, spread evenly over the text (default 64; of wikitext2 all).",
+    },
+    "window-tokens": {
+      type: "string",
+      value: "N",
+      help: `Tokens of a window, BOS included (default 512; of wikitext2 ${WIKITEXT_WINDOW}).`,
+    },
     tasks: {
       type: "string",
       value: "NAME:FILE,...",
@@ -37,16 +55,18 @@ export const perplexity: Command = {
   },
   async run(options) {
     const name = textOption(options, "model", "tiny");
+    const textName = evaluationTextOption(options);
+    const [windowCount, windowTokens] = isWikitext(textName) ? [MAX_WINDOWS, WIKITEXT_WINDOW] : [64, 512];
     const plan = {
-      windows: integerOption(options, "windows", 64, 2, 2 ** 20),
-      windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
+      windows: integerOption(options, "windows", windowCount, 2, MAX_WINDOWS),
+      windowTokens: integerOption(options, "window-tokens", windowTokens, 2, 65536),
       choices: 0,
       seed: 1,
     };
-    const tasks = await Promise.all(taskFilesOption(options).map(({ name, path }) => readTask(name, path)));
-    const { model, tokenizer, sha256 } = await loadModel(name);
-    const set = prepareEvaluation(await loadText(evaluationTextOption(options)), tokenizer, model.config, plan);
     const line = createProgressLine("perplexity");
+    const tasks = await Promise.all(taskFilesOption(options).map(({ name, path }) => readTask(name, path)));
+    const { model, tokenizer, sha256 } = await loadModel(name, (share, file) => line.update(share, file));
+    const set = prepareEvaluation(await loadText(textName), tokenizer, model.config, plan);
     using pool = createWorkerPool();
     const { perplexity, top1 } = await evaluateModel(pool, model, set, "alone", (share) => line.update(share, ""));
     const scores: TaskScore[] = [];
