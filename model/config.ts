@@ -18,7 +18,13 @@ interface Architecture {
 }
 
 /** Architectures that the forward pass implements, as `config.json` names them. */
-const ARCHITECTURE_TABLE = {
+export type ArchitectureName =
+  | "LlamaForCausalLM"
+  | "MistralForCausalLM"
+  | "Qwen2ForCausalLM"
+  | "Qwen3ForCausalLM";
+
+const ARCHITECTURE_TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
   LlamaForCausalLM: { bias: "configured", queryKeyNorm: false, slidingWindow: false, defaults: { bosToken: 1 } },
   MistralForCausalLM: {
     bias: "none",
@@ -28,12 +34,9 @@ const ARCHITECTURE_TABLE = {
   },
   Qwen2ForCausalLM: { bias: "qkv", queryKeyNorm: false, slidingWindow: false, defaults: {} },
   Qwen3ForCausalLM: { bias: "configured", queryKeyNorm: true, slidingWindow: false, defaults: { headSize: 128 } },
-} as const satisfies Record<string, Architecture>;
+};
 
-/** Name of an architecture in `config.json`. */
-export type ArchitectureName = keyof typeof ARCHITECTURE_TABLE;
-
-/** Architectures that the forward pass implements. */
+/** Names of the architectures. */
 export const ARCHITECTURES: readonly ArchitectureName[] = Object.keys(ARCHITECTURE_TABLE) as ArchitectureName[];
 
 /** Rotary position embedding: base and, for Llama 3.1 and later, the scaling of low frequencies. */
@@ -96,7 +99,7 @@ export interface ModelConfig {
 export function parseConfig(name: string, text: string): ModelConfig {
   const json = parseJsonObject(name, text);
   const architecture = readArchitecture(json);
-  const row: Architecture = ARCHITECTURE_TABLE[architecture];
+  const row = ARCHITECTURE_TABLE[architecture];
   refuseUnknown(json, "hidden_act", ["silu"]);
   refuseUnknown(json, "mlp_bias", [false]);
   const size = (key: string, fallback?: number) =>

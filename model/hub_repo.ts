@@ -12,6 +12,7 @@ import { pathExists } from "./path_exists.ts";
 
 /** A repository at a revision. */
 export interface HubRepo {
+  /** What it holds. */
   readonly type: "model" | "dataset";
   /** ORG/NAME */
   readonly name: string;
@@ -31,7 +32,9 @@ export interface HubFile {
 
 /** A repository at a commit: what the hub has of it, and where the cache keeps it. */
 export interface HubSnapshot {
+  /** The repository. */
   readonly repo: HubRepo;
+  /** The commit that its revision names. */
   readonly commit: string;
   /** Directory of the repository in the cache. */
   readonly storage: string;

@@ -26,24 +26,23 @@ export interface Question {
 }
 
 /** How the rows of a data set are read. */
-interface QuestionLayout {
+export interface QuestionLayout {
   /** Whether acc_norm is reported. */
   readonly normalized: boolean;
-  /** @throws {SyntaxError} for a field that is missing or of another type */
+  /** Reads a row. @throws {SyntaxError} for a field that is missing or of another type */
   readonly read: (row: JsonObject) => Question;
 }
 
-/** Layouts by the harness's name of the task. */
-const LAYOUTS = {
+/** Name of a task, as in the harness. */
+export type ChoiceTaskName = "piqa" | "hellaswag" | "arc_easy" | "arc_challenge" | "winogrande";
+
+const LAYOUTS: Readonly<Record<ChoiceTaskName, QuestionLayout>> = {
   piqa: { normalized: true, read: readPiqa },
   hellaswag: { normalized: true, read: readHellaswag },
   arc_easy: { normalized: true, read: readArc },
   arc_challenge: { normalized: true, read: readArc },
   winogrande: { normalized: false, read: readWinogrande },
-} as const satisfies Record<string, QuestionLayout>;
-
-/** Name of a task. */
-export type ChoiceTaskName = keyof typeof LAYOUTS;
+};
 
 /** Names of the tasks. */
 export const CHOICE_TASKS: readonly ChoiceTaskName[] = Object.keys(LAYOUTS) as ChoiceTaskName[];
