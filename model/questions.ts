@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { asJsonObject, type JsonObject } from "./json.ts";
+import { asJsonObject, type JsonObject, parseJsonObject } from "./json.ts";
 import { capitalize, lengthOf, strip } from "./python_text.ts";
 
 /** A text whose continuation is scored. */
@@ -26,7 +26,7 @@ export interface Question {
 }
 
 /** How the rows of a data set are read. */
-export interface QuestionLayout {
+interface QuestionLayout {
   /** Whether acc_norm is reported. */
   readonly normalized: boolean;
   /** Reads a row. @throws {SyntaxError} for a field that is missing or of another type */
@@ -47,9 +47,20 @@ const LAYOUTS: Readonly<Record<ChoiceTaskName, QuestionLayout>> = {
 /** Names of the tasks. */
 export const CHOICE_TASKS: readonly ChoiceTaskName[] = Object.keys(LAYOUTS) as ChoiceTaskName[];
 
-/** How a task's rows are read. */
-export function questionLayout(name: ChoiceTaskName): QuestionLayout {
-  return LAYOUTS[name];
+/** Whether a task's acc_norm is reported. */
+export function isNormalized(task: ChoiceTaskName): boolean {
+  return LAYOUTS[task].normalized;
+}
+
+/**
+ * Reads a row of a task's file.
+ *
+ * @param name what error messages call the row
+ * @param text the row, a JSON object
+ * @throws {SyntaxError} naming row and field
+ */
+export function readQuestion(task: ChoiceTaskName, name: string, text: string): Question {
+  return LAYOUTS[task].read(parseJsonObject(name, text));
 }
 
 /** `{goal, sol1, sol2, label: 0 | 1}` */

@@ -3,10 +3,9 @@
  *
  * @module
  */
-import { parseJsonObject } from "./json.ts";
 import type { Model } from "./llama.ts";
 import { stripEnd } from "./python_text.ts";
-import { type ChoiceTaskName, type Question, questionLayout, type Request } from "./questions.ts";
+import { type ChoiceTaskName, isNormalized, type Question, readQuestion, type Request } from "./questions.ts";
 import type { ChoiceItem } from "./score.ts";
 import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate } from "./statistics.ts";
@@ -49,9 +48,8 @@ const BATCH = 4;
 export async function readTask(name: ChoiceTaskName, path: string): Promise<Task> {
   const { size } = await Deno.stat(path);
   if (size > MAX_FILE_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_FILE_BYTES}`);
-  const { read } = questionLayout(name);
   const questions = (await Deno.readTextFile(path)).split("\n").flatMap((line, i) =>
-    line.trim() === "" ? [] : [read(parseJsonObject(`${path}, line ${i + 1}`, line))]
+    line.trim() === "" ? [] : [readQuestion(name, `${path}, line ${i + 1}`, line)]
   );
   if (questions.length < 2) throw new SyntaxError(`${path} has ${questions.length} questions, must have at least 2`);
   return { name, questions };
@@ -85,7 +83,7 @@ export async function evaluateTask(
     name,
     questions: questions.length,
     accuracy: shareRight(() => undefined),
-    ...(questionLayout(name).normalized && { normalizedAccuracy: shareRight(({ lengths }) => lengths) }),
+    ...(isNormalized(name) && { normalizedAccuracy: shareRight(({ lengths }) => lengths) }),
     scores,
   };
 }
