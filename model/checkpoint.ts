@@ -18,7 +18,14 @@ import {
 } from "./llama.ts";
 import { decodeWeights } from "./numbers.ts";
 import { pathExists } from "./path_exists.ts";
-import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
+import {
+  readSafetensorsHeader,
+  readTensorBytes,
+  type SafetensorsFile,
+  type TensorInfo,
+  tensorInfo,
+} from "./safetensors.ts";
+import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
 export interface Checkpoint extends Disposable {
@@ -36,8 +43,10 @@ export interface Checkpoint extends Disposable {
   read(name: string, shape: readonly number[]): Promise<Float32Array>;
   /** Reads a text file that belongs to the checkpoint (tokenizer.json, ...); undefined where there is none. */
   readText(file: string): Promise<string | undefined>;
-  /** The weight files. */
-  readonly files: readonly SafetensorsFile[];
+  /** Paths of the weight files. */
+  readonly files: readonly string[];
+  /** Every tensor, as it goes into a safetensors file. */
+  readonly tensors: readonly TensorToWrite[];
 }
 
 /**
@@ -67,7 +76,8 @@ export async function openDirectory(directory: string): Promise<Checkpoint> {
     return {
       name: directory,
       config,
-      files,
+      files: files.map(({ source }) => source.name),
+      tensors: Array.from(byName, ([name, file]) => tensorToWrite(file, tensorInfo(file, name))),
       has: (name) => byName.has(name),
       read(name, shape) {
         const file = byName.get(name);
@@ -95,6 +105,11 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
     source[Symbol.dispose]();
     throw error;
   }
+}
+
+/** A tensor of a file, to be copied into another. */
+export function tensorToWrite(file: SafetensorsFile, info: TensorInfo): TensorToWrite {
+  return { ...info, bytes: () => readTensorBytes(file, info) };
 }
 
 async function readTextIfThere(path: string): Promise<string | undefined> {

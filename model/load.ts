@@ -1,11 +1,12 @@
 /**
- * Loading a model by name: the embedded checkpoint, a directory, a packed file or a model of the Hugging Face hub.
+ * Loading a model by name: the embedded checkpoint, a directory, a packed file, a GGUF file or a model of the hub.
  *
  * @module
  */
 import { createHash } from "node:crypto";
 import { fileURLToPath as fromFileUrl } from "node:url";
 import { type Checkpoint, openDirectory, readModel } from "./checkpoint.ts";
+import { openGguf } from "./gguf_checkpoint.ts";
 import { type DownloadProgress, fetchModel } from "./hub_model.ts";
 import { parseHubName } from "./hub_repo.ts";
 import { readHubSettings } from "./hub_settings.ts";
@@ -26,7 +27,7 @@ export interface LoadedModel {
 }
 
 /** Models that {@linkcode openModel} knows, for messages and help. */
-export const MODEL_NAMES = "tiny, a directory, a packed file or hf:ORG/NAME[@REVISION]";
+export const MODEL_NAMES = "tiny, a directory, a packed file, a GGUF file or hf:ORG/NAME[@REVISION]";
 
 /** Path of a model by name; a model of the hub is loaded into its cache first. */
 export async function modelPath(name: string, onDownload?: DownloadProgress): Promise<string> {
@@ -36,15 +37,16 @@ export async function modelPath(name: string, onDownload?: DownloadProgress): Pr
 }
 
 /**
- * Opens a model: a checkpoint directory or a packed file.
+ * Opens a model: a checkpoint directory, a packed file or a GGUF file.
  *
- * @throws {SyntaxError} when it is neither
+ * @throws {SyntaxError} when it is none of these
  */
 export async function openModel(name: string, onDownload?: DownloadProgress): Promise<Checkpoint> {
   const path = await modelPath(name, onDownload);
   const info = await Deno.stat(path).catch(() => undefined);
   if (!info) throw new SyntaxError(`model ${path} does not exist, must be ${MODEL_NAMES}`);
-  return info.isDirectory ? await openDirectory(path) : await openPacked(path);
+  if (info.isDirectory) return await openDirectory(path);
+  return path.endsWith(".gguf") ? await openGguf(path) : await openPacked(path);
 }
 
 /** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
@@ -67,13 +69,9 @@ export async function loadModel(name: string, onDownload?: DownloadProgress): Pr
 }
 
 /** sha256 of the weight files, one after the other, in hexadecimal. */
-export function hashWeights({ files }: Checkpoint): Promise<string> {
-  return hashFiles(files.map(({ source }) => source.name));
-}
-
-async function hashFiles(paths: readonly string[]): Promise<string> {
+export async function hashWeights({ files }: Checkpoint): Promise<string> {
   const hash = createHash("sha256");
-  for (const path of paths) {
+  for (const path of files) {
     using file = await Deno.open(path);
     for await (const chunk of file.readable) hash.update(chunk);
   }

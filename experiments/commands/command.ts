@@ -91,7 +91,7 @@ export const TEXT_HELP =
   "Text: sotu (default), moby, wikitext2 (from the hub; wikitext2:FILE from wiki.test.raw) or file:PATH.";
 
 /** Help of an option that names a model. */
-export const MODEL_HELP = "the embedded one (default), a directory, or ORG/NAME of the Hugging Face hub";
+export const MODEL_HELP = "the embedded one (default), a directory, a GGUF file, or ORG/NAME of the Hugging Face hub";
 
 /** Reads the name of an evaluation text. @throws {UsageError} */
 export function evaluationTextOption(options: OptionValues): string {

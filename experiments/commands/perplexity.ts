@@ -31,7 +31,7 @@ export const perplexity: Command = {
   options: {
     model: {
       type: "string",
-      value: "tiny|DIR|F.safetensors|hf:ORG/NAME[@REVISION]",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: `Model: a packed file, ${MODEL_HELP}.`,
     },
     text: { type: "string", value: "NAME", help: TEXT_HELP },

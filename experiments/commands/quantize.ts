@@ -34,7 +34,11 @@ export const quantize: Command = {
   summary: "Quantizes the linear layers of a checkpoint to 2 and 4 bits, and with --outliers 16, into one packed file.",
   positionals: [],
   options: {
-    model: { type: "string", value: "tiny|DIR|hf:ORG/NAME[@REVISION]", help: `Checkpoint to quantize: ${MODEL_HELP}.` },
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]",
+      help: `Checkpoint to quantize: ${MODEL_HELP}.`,
+    },
     out: { type: "string", value: "F.safetensors", help: "Packed file to write; required." },
     method: {
       type: "string",
