@@ -26,6 +26,7 @@ export * from "./quant/q2k.ts";
 export * from "./quant/packed_tensor.ts";
 export * from "./quant/probe.ts";
 export * from "./quant/quantize.ts";
+export * from "./quant/quantize_q2k.ts";
 export * from "./quant/random.ts";
 export * from "./quant/refine_pick.ts";
 export * from "./quant/report.ts";
