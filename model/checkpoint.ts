@@ -112,8 +112,13 @@ export function tensorToWrite(file: SafetensorsFile, info: TensorInfo): TensorTo
   return { ...info, bytes: () => readTensorBytes(file, info) };
 }
 
+/** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
+export const MAX_TEXT_BYTES = 2 ** 27;
+
 async function readTextIfThere(path: string): Promise<string | undefined> {
   try {
+    const { size } = await Deno.stat(path);
+    if (size > MAX_TEXT_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_TEXT_BYTES}`);
     return await Deno.readTextFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;

@@ -120,7 +120,7 @@ export function parseConfig(name: string, text: string): ModelConfig {
     vocabulary,
     hidden,
     intermediate: size("intermediate_size"),
-    layers: size("num_hidden_layers"),
+    layers: numberField(json, "num_hidden_layers", { min: 1, max: 4096, integer: true }),
     heads,
     keyValueHeads,
     headSize,

@@ -6,7 +6,7 @@
 import { dequantize } from "../quant/dequantize.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import { type ByteSource, openFileSource } from "./byte_source.ts";
-import { type Checkpoint, readWeights, tensorToWrite } from "./checkpoint.ts";
+import { type Checkpoint, MAX_TEXT_BYTES, readWeights, tensorToWrite } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "./config.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
@@ -93,6 +93,11 @@ function withoutWeight(name: string): string {
 
 async function readCarriedFile(file: SafetensorsFile, name: string): Promise<string | undefined> {
   const info = file.tensors.get(FILE_PREFIX + name);
+  if (info && info.sizeBytes > MAX_TEXT_BYTES) {
+    throw new SyntaxError(
+      `${file.source.name}: ${info.name} has ${info.sizeBytes} bytes, must have at most ${MAX_TEXT_BYTES}`,
+    );
+  }
   return info && new TextDecoder().decode(await readTensorBytes(file, info));
 }
 
