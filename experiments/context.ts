@@ -9,6 +9,7 @@ import type { Model } from "../model/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
 import { DEFAULT_WINDOWS } from "../model/recipe.ts";
 import { shareDeep } from "../model/shared.ts";
+import { readTask, type TaskFile } from "../model/tasks.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text.ts";
 import { sampleWindows } from "../model/windows.ts";
 import { createWorkerPool } from "../model/worker_pool.ts";
@@ -22,6 +23,8 @@ export interface RunSettings {
   readonly modelName: string;
   /** Name of the evaluation text. */
   readonly textName: string;
+  /** Files of multiple-choice questions that accuracy is measured on too. */
+  readonly taskFiles: readonly TaskFile[];
 }
 
 /** Sizes of a full and of a quick run. */
@@ -68,11 +71,13 @@ async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrat
   return await createFixedCalibrator(await context.calibrator(false), (await context.sharedModel()).layers);
 }
 
-async function makeBaseline({ quick, seed, textName }: RunSettings, context: ExperimentContext): Promise<Baseline> {
+async function makeBaseline(settings: RunSettings, context: ExperimentContext): Promise<Baseline> {
+  const { quick, seed, textName } = settings;
   const { model, tokenizer } = await context.model();
   const { config } = model;
   const plan = { ...(quick ? QUICK : FULL), ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
-  const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan);
+  const tasks = await Promise.all(settings.taskFiles.map(readTask));
+  const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
   const text = await loadText("calibration");
   const calibration = sampleWindows(text, tokenizer, config.bosToken, {
     length: Math.min(plan.windowTokens, config.context),

@@ -9,6 +9,7 @@ import type { ModelConfig } from "./config.ts";
 import type { Model } from "./llama.ts";
 import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate, mean } from "./statistics.ts";
+import { type PreparedTask, prepareTask, scoreTask, type Task, type TaskScore } from "./tasks.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { cutText, joinTokens, type Windows } from "./windows.ts";
@@ -34,6 +35,8 @@ export interface EvaluationSet {
   readonly choices: Choices | undefined;
   /** Windows whose KL divergence is measured; the reference's log-probabilities of these stay in memory. */
   readonly divergenceWindows: number;
+  /** Tasks of multiple-choice questions from files. */
+  readonly tasks?: readonly PreparedTask[];
 }
 
 /** Tokens of a multiple-choice item. */
@@ -51,6 +54,7 @@ export function prepareEvaluation(
   tokenizer: Tokenizer,
   config: ModelConfig,
   plan: EvaluationPlan,
+  tasks: readonly Task[] = [],
 ): EvaluationSet {
   const tokens = joinTokens(text, tokenizer, config.bosToken);
   const length = Math.min(plan.windowTokens, config.context);
@@ -70,6 +74,7 @@ export function prepareEvaluation(
     ),
     // Two at least, for a standard error.
     divergenceWindows: Math.max(2, Math.floor(REFERENCE_BYTES / bytesPerWindow)),
+    tasks: tasks.map((task) => prepareTask(task, tokenizer, config.context)),
   };
 }
 
@@ -89,6 +94,8 @@ export interface Evaluation {
   readonly choiceAccuracy?: Estimate;
   /** 1 for each item answered right. */
   readonly choiceHits?: Uint8Array;
+  /** Results on tasks, in the order of the set. */
+  readonly tasks: readonly TaskScore[];
 }
 
 /** The role of a model in a comparison: the reference is evaluated first, the others are compared with it. */
@@ -124,6 +131,8 @@ export async function evaluateModel(
     (done) => onProgress(done / total),
   );
   const choiceScores = await pool.map("scoreChoices", batches, (done) => onProgress((windows.length + done) / total));
+  const tasks: TaskScore[] = [];
+  for (const task of set.tasks ?? []) tasks.push(await scoreTask(pool, task, onProgress));
   const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
   const perplexity = Math.exp(loss.value);
   const divergences = scores.flatMap(({ divergence }) => divergence ? [divergence] : []);
@@ -135,5 +144,6 @@ export async function evaluateModel(
     top1: clusteredMean(scores.map((score) => score.top1)),
     ...(divergences.length > 0 && { divergence: clusteredMean(divergences) }),
     ...(hits && { choiceAccuracy: clusteredMean(Array.from(hits, (hit) => [hit])), choiceHits: hits }),
+    tasks,
   };
 }

@@ -5,9 +5,8 @@
  */
 import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
 import { loadModel } from "../../model/load.ts";
-import { CHOICE_TASKS } from "../../model/questions.ts";
 import type { Estimate } from "../../model/statistics.ts";
-import { evaluateTask, readTask, type TaskScore } from "../../model/tasks.ts";
+import { readTask, type TaskScore } from "../../model/tasks.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../../model/text.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import {
@@ -16,6 +15,7 @@ import {
   integerOption,
   MODEL_HELP,
   taskFilesOption,
+  TASKS_OPTION,
   TEXT_HELP,
   textOption,
 } from "./command.ts";
@@ -45,12 +45,7 @@ export const perplexity: Command = {
       value: "N",
       help: `Tokens of a window, BOS included (default 512; of wikitext2 ${WIKITEXT_WINDOW}).`,
     },
-    tasks: {
-      type: "string",
-      value: "NAME:FILE,...",
-      help: `Also score multiple-choice questions as lm-evaluation-harness does; NAME: ${CHOICE_TASKS.join(", ")}; ` +
-        "FILE: JSON lines in that data set's layout.",
-    },
+    tasks: TASKS_OPTION,
     json: { type: "boolean", help: "Print JSON." },
   },
   async run(options) {
@@ -64,16 +59,13 @@ export const perplexity: Command = {
       seed: 1,
     };
     const line = createProgressLine("perplexity");
-    const tasks = await Promise.all(taskFilesOption(options).map(({ name, path }) => readTask(name, path)));
+    const tasks = await Promise.all(taskFilesOption(options).map(readTask));
     const { model, tokenizer, sha256 } = await loadModel(name, (share, file) => line.update(share, file));
-    const set = prepareEvaluation(await loadText(textName), tokenizer, model.config, plan);
+    const set = prepareEvaluation(await loadText(textName), tokenizer, model.config, plan, tasks);
     using pool = createWorkerPool();
-    const { perplexity, top1 } = await evaluateModel(pool, model, set, "alone", (share) => line.update(share, ""));
-    const scores: TaskScore[] = [];
-    for (const task of tasks) {
-      scores.push(await evaluateTask(pool, model, tokenizer, task, (share) => line.update(share, task.name)));
-    }
+    const evaluation = await evaluateModel(pool, model, set, "alone", (share) => line.update(share, ""));
     line.clear();
+    const { perplexity, top1, tasks: scores } = evaluation;
     const { windows, text } = set.windows;
     const predicted = windows.length * (windows[0].length - 1);
     const report = { model: name, sha256, text, windows: windows.length, predicted, perplexity, top1, tasks: scores };
