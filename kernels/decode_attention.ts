@@ -1,0 +1,170 @@
+/**
+ * Launcher and CPU twin of attention for one new token.
+ *
+ * @module
+ */
+import type { Dispatch, Gpu } from "./gpu.ts";
+import { chooseTeam, type Team } from "./team.ts";
+import kernelCode from "./decode_attention.wgsl" with { type: "text" };
+import oneQueryCode from "./lib/queries_1.wgsl" with { type: "text" };
+import fourQueriesCode from "./lib/queries_4.wgsl" with { type: "text" };
+
+/** Sizes of an attention layer. */
+export interface AttentionSizes {
+  /** Query heads. */
+  readonly heads: number;
+  /** Key and value heads; each serves heads / keyValueHeads query heads. */
+  readonly keyValueHeads: number;
+  /** Elements of a head: a multiple of 8, at most 256. */
+  readonly headSize: number;
+  /** Epsilon of the norm of each query and key head, where the model has one. */
+  readonly normEpsilon?: number;
+}
+
+/** Keys (rotated) and values of one sequence in one layer. */
+export interface KeyValueCache {
+  /** Tokens that there is room for. */
+  readonly capacity: number;
+  /** f16 [keyValueHeads, capacity, headSize]. */
+  readonly keys: GPUBuffer;
+  /** f16 [keyValueHeads, capacity, headSize]. */
+  readonly values: GPUBuffer;
+}
+
+/** Buffers of {@linkcode decodeAttention}. */
+export interface DecodeAttentionBuffers {
+  /** f32 [(heads + 2 keyValueHeads) * headSize]: q, k and v of the token, as the linear layers leave them. */
+  readonly qkv: GPUBuffer;
+  /** f32 [capacity, headSize / 2, 2]: cosine and sine of each position's angles. */
+  readonly rotations: GPUBuffer;
+  /** Where the token's key and value are appended. */
+  readonly cache: KeyValueCache;
+  /** u32: the token's position, which must be below the cache's capacity. */
+  readonly sequence: GPUBuffer;
+  /** f32 [{@linkcode partialsLength}]. */
+  readonly partials: GPUBuffer | GPUBufferBinding;
+  /** f32 [(heads + 2 keyValueHeads) * headSize], added to qkv. */
+  readonly bias?: GPUBuffer;
+  /** f32 [2, headSize]: weights of the norms of query and key heads. */
+  readonly norms?: GPUBuffer;
+}
+
+/** Elements of the partial results: sums [splits, heads * headSize], then maximum and sum of exp [splits, heads, 2]. */
+export function partialsLength({ heads, headSize }: AttentionSizes, splits: number): number {
+  return splits * heads * (headSize + 2);
+}
+
+/** Splits of the sequence that give about one workgroup to each multiprocessor of a large GPU, at most 16. */
+export function chooseSplits(sizes: AttentionSizes): number {
+  return Math.max(1, Math.min(16, Math.floor(128 / workgroupsASplit(sizes))));
+}
+
+function queriesOf({ heads, keyValueHeads }: AttentionSizes): 1 | 4 {
+  return heads === keyValueHeads ? 1 : 4;
+}
+
+function workgroupsASplit(sizes: AttentionSizes): number {
+  return sizes.keyValueHeads * Math.ceil(sizes.heads / sizes.keyValueHeads / queriesOf(sizes));
+}
+
+/** The whole shader for a kind of team. */
+export function decodeAttentionCode(team: Team, queries: 1 | 4): string {
+  return [kernelCode, queries === 1 ? oneQueryCode : fourQueriesCode, team.exchangeCode].join("\n");
+}
+
+/**
+ * Dispatch that appends a token's key and value to the cache and writes its attention as partial results of `splits`
+ * parts of the sequence, which the input `attention` of the linear kernels combines.
+ *
+ * @throws {RangeError} for a head size that is no multiple of 8 up to 256
+ */
+export async function decodeAttention(
+  gpu: Gpu,
+  sizes: AttentionSizes,
+  splits: number,
+  buffers: DecodeAttentionBuffers,
+): Promise<Dispatch> {
+  const { heads, keyValueHeads, headSize, normEpsilon } = sizes;
+  if (headSize % 8 !== 0 || headSize > 256) {
+    throw new RangeError(`head size is ${headSize}, must be a multiple of 8 up to 256`);
+  }
+  const { qkv, rotations, cache, sequence, partials, bias, norms } = buffers;
+  const rowLanes = 2 ** Math.ceil(Math.log2(headSize / 8));
+  const team = chooseTeam(gpu, rowLanes);
+  const queries = queriesOf(sizes);
+  const kernel = await gpu.createKernel("decode_attention", decodeAttentionCode(team, queries), {
+    heads,
+    key_value_heads: keyValueHeads,
+    head_size: headSize,
+    capacity: cache.capacity,
+    splits,
+    row_lanes: rowLanes,
+    merge_lanes: Math.min(team.lanes, 4 * rowLanes),
+    // Four queries take four times the workgroup memory, of which browsers promise 16 KiB.
+    workgroup_size: queries === 1 ? 256 : 128,
+    has_bias: bias ? 1 : 0,
+    has_norm: norms ? 1 : 0,
+    norm_epsilon: normEpsilon ?? 0,
+  });
+  const bindings = gpu.bind(kernel, [
+    qkv,
+    rotations,
+    cache.keys,
+    cache.values,
+    sequence,
+    partials,
+    bias ?? qkv,
+    norms ?? qkv,
+  ]);
+  return { kernel, bindings, workgroups: [workgroupsASplit(sizes), splits, 1] };
+}
+
+/** Exact results of {@linkcode decodeAttention} for one token: sums over all splits, already divided. */
+export function decodeAttentionOnCpu(
+  { heads, keyValueHeads, headSize }: AttentionSizes,
+  q: Float32Array,
+  keys: Float32Array,
+  values: Float32Array,
+): Float64Array {
+  const tokens = keys.length / (keyValueHeads * headSize);
+  const mixed = new Float64Array(heads * headSize);
+  for (let head = 0; head < heads; head++) {
+    const keyHead = Math.floor((head * keyValueHeads) / heads);
+    const row = (token: number) => (token * keyValueHeads + keyHead) * headSize;
+    const scores = Float64Array.from({ length: tokens }, (_, token) => {
+      let dot = 0;
+      for (let i = 0; i < headSize; i++) dot += q[head * headSize + i] * keys[row(token) + i];
+      return dot / Math.sqrt(headSize);
+    });
+    const largest = Math.max(...scores);
+    const weights = scores.map((score) => Math.exp(score - largest));
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    for (let token = 0; token < tokens; token++) {
+      const weight = weights[token] / total;
+      for (let i = 0; i < headSize; i++) mixed[head * headSize + i] += weight * values[row(token) + i];
+    }
+  }
+  return mixed;
+}
+
+/** Combines partial results in f64; the CPU twin of the linear kernels' input `attention`. */
+export function combinePartials(
+  { heads, headSize }: AttentionSizes,
+  splits: number,
+  partials: Float32Array,
+): Float64Array {
+  const mixed = new Float64Array(heads * headSize);
+  const stats = (split: number, head: number) => splits * heads * headSize + 2 * (split * heads + head);
+  for (let head = 0; head < heads; head++) {
+    const used = Array.from({ length: splits }, (_, split) => split).filter((s) => partials[stats(s, head) + 1] > 0);
+    const largest = Math.max(...used.map((s) => partials[stats(s, head)]));
+    const factors = used.map((s) => Math.exp(partials[stats(s, head)] - largest));
+    const total = used.reduce((sum, s, i) => sum + factors[i] * partials[stats(s, head) + 1], 0);
+    for (let i = 0; i < headSize; i++) {
+      for (const [j, s] of used.entries()) {
+        mixed[head * headSize + i] += (factors[j] * partials[(s * heads + head) * headSize + i]) / total;
+      }
+    }
+  }
+  return mixed;
+}
