@@ -1,7 +1,10 @@
 import { create } from "webgpu";
+import { f16GemvCode } from "../../kernels/f16_gemv.ts";
 import { FUSED_GEMM_CODE } from "../../kernels/fused_gemm.ts";
 import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
 import { withEnableLines } from "../../kernels/gpu.ts";
+import { PACK_ACTIVATIONS_CODE } from "../../kernels/pack_activations.ts";
+import { prepareInputCode } from "../../kernels/prepare_input.ts";
 import { assert, assertEquals } from "../assert.ts";
 
 /**
@@ -16,19 +19,20 @@ const device = await adapter!.requestDevice({ requiredFeatures: features });
 
 const text = (path: string) => Deno.readTextFileSync(new URL(`../../kernels/${path}`, import.meta.url));
 const decode = text("lib/decode.wgsl");
-const reduce = text("lib/reduce.wgsl");
 
 for (const kind of ["subgroup", "workgroup"]) {
   const exchangeCode = text(`lib/exchange_${kind}.wgsl`);
   const team = { lanes: 32, exchangeBytes: 4, exchangeCode };
   const shaders: Record<string, string> = {
-    fused_gemv: fusedGemvCode(team),
-    fused_sync_gemv: fusedGemvCode(team, true),
-    f16_gemv: [text("f16_gemv.wgsl"), reduce, exchangeCode].join("\n"),
+    fused_gemv: fusedGemvCode(team, "packed"),
+    "fused_gemv of values": fusedGemvCode(team, "vector"),
+    fused_sync_gemv: fusedGemvCode(team, "packed", true),
+    f16_gemv: f16GemvCode(team),
+    prepare_input: prepareInputCode(team),
     fused_gemm: FUSED_GEMM_CODE,
     dequantize_weights: text("dequantize_weights.wgsl") + text("lib/group.wgsl") + decode,
     add_outliers: text("add_outliers.wgsl"),
-    pack_activations: text("pack_activations.wgsl"),
+    pack_activations: PACK_ACTIVATIONS_CODE,
     read_memory: text("read_memory.wgsl"),
   };
   for (const [name, code] of Object.entries(shaders)) {
@@ -53,6 +57,7 @@ Deno.test("every shader of kernels/ is among those compiled", () => {
     "fused_gemv.wgsl",
     "fused_sync_gemv.wgsl",
     "pack_activations.wgsl",
+    "prepare_input.wgsl",
     "read_memory.wgsl",
   ]);
 });
