@@ -1,6 +1,8 @@
 import { create } from "webgpu";
-import { FUSED_GEMM_CODE } from "../../kernels/fused_gemm.ts";
+import { f16GemmCode } from "../../kernels/f16_gemm.ts";
+import { fusedGemmCode } from "../../kernels/fused_gemm.ts";
 import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
+import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
 import { withEnableLines } from "../../kernels/gpu.ts";
 import { assert, assertEquals } from "../assert.ts";
 
@@ -25,7 +27,10 @@ for (const kind of ["subgroup", "workgroup"]) {
     fused_gemv: fusedGemvCode(team),
     fused_sync_gemv: fusedGemvCode(team, true),
     f16_gemv: [text("f16_gemv.wgsl"), reduce, exchangeCode].join("\n"),
-    fused_gemm: FUSED_GEMM_CODE,
+    ...Object.fromEntries([WIDE_TILE, NARROW_TILE].flatMap((tile) => [
+      [`f16_gemm ${tile.name}`, f16GemmCode(tile)],
+      [`fused_gemm ${tile.name}`, fusedGemmCode(tile)],
+    ])),
     dequantize_weights: text("dequantize_weights.wgsl") + text("lib/group.wgsl") + decode,
     add_outliers: text("add_outliers.wgsl"),
     pack_activations: text("pack_activations.wgsl"),
@@ -48,6 +53,7 @@ Deno.test("every shader of kernels/ is among those compiled", () => {
   assertEquals(shaders, [
     "add_outliers.wgsl",
     "dequantize_weights.wgsl",
+    "f16_gemm.wgsl",
     "f16_gemv.wgsl",
     "fused_gemm.wgsl",
     "fused_gemv.wgsl",
