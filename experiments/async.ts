@@ -12,6 +12,7 @@ import { packActivations, packActivationsOnGpu } from "../kernels/pack_activatio
 import type { Timing } from "../kernels/timer.ts";
 import { createDequantized, dequantizeOnGpu, twoPassGemv } from "../kernels/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
+import { randomPacked } from "../quant/random_packed.ts";
 import type { Experiment } from "./experiment.ts";
 import {
   bytesOf,
@@ -20,7 +21,6 @@ import {
   LAYER_SHAPES,
   type LayerShape,
   measureCeiling,
-  randomPacked,
   SOFTWARE_SHAPES,
   timeRotation,
   withCopies,

@@ -189,6 +189,20 @@ export class Gpu {
     }
   }
 
+  /** Copies bytes from one buffer to another; offsets and size are multiples of 4. */
+  copy(from: GPUBuffer, fromOffset: number, to: GPUBuffer, toOffset: number, sizeBytes: number): void {
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(from, fromOffset, to, toOffset, sizeBytes);
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  /** Makes a storage buffer with the same content. */
+  async duplicate(buffer: GPUBuffer): Promise<GPUBuffer> {
+    const copy = await this.createStorage(buffer.label, buffer.size);
+    this.copy(buffer, 0, copy, 0, buffer.size);
+    return copy;
+  }
+
   /** Frees a buffer made by {@linkcode createBuffer}. */
   destroyBuffer(buffer: GPUBuffer): void {
     this.#heldBytes -= buffer.size;

@@ -54,6 +54,27 @@ export async function gemm(
     : await f16Gemm(gpu, matrix, range, x, y, options);
 }
 
+/** A matrix with the same weights in buffers of its own. */
+export async function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix): Promise<WeightMatrix> {
+  return isPackedMatrix(matrix)
+    ? { ...matrix, slabs: await copySlabs(gpu, matrix.slabs) }
+    : { ...matrix, slabs: await copySlabs(gpu, matrix.slabs) };
+}
+
+/** Copies the buffers of slabs, bare or as bindings, and keeps the rest. */
+async function copySlabs<S extends object>(gpu: Gpu, slabs: readonly S[]): Promise<S[]> {
+  const copies: S[] = [];
+  for (const slab of slabs) {
+    const copy: Record<string, unknown> = { ...slab };
+    for (const [name, value] of Object.entries(slab)) {
+      if (value instanceof GPUBuffer) copy[name] = await gpu.duplicate(value);
+      else if (value?.buffer instanceof GPUBuffer) copy[name] = { ...value, buffer: await gpu.duplicate(value.buffer) };
+    }
+    copies.push(copy as S);
+  }
+  return copies;
+}
+
 /** Frees a matrix. */
 export function destroyWeightMatrix(gpu: Gpu, matrix: WeightMatrix): void {
   if (isPackedMatrix(matrix)) destroyPackedMatrix(gpu, matrix);

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { type AttentionSizes, decodeAttention, type KeyValueCache } from "../kernels/decode_attention.ts";
+import { decodeAttention } from "../kernels/decode_attention.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
+import { type AttentionShape, type KeyValueCache } from "../kernels/key_value_cache.ts";
 import { gemv } from "../kernels/linear.ts";
 import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";
@@ -70,8 +71,8 @@ export interface DecodeBuffers {
   readonly oneToken: PrefillRange;
 }
 
-/** Sizes of a model's attention. */
-export function attentionSizes({ heads, keyValueHeads, headSize }: ModelConfig): AttentionSizes {
+/** Heads of a model's attention. */
+export function attentionShape({ heads, keyValueHeads, headSize }: ModelConfig): AttentionShape {
   return { heads, keyValueHeads, headSize };
 }
 
@@ -115,7 +116,7 @@ async function layerOperations(
   const toHidden: GemvOutput = { kind: "add", y: { buffer: hidden } };
   return [
     { kind: "qkv", dispatches: await product(layer.qkv, normed(layer.attentionNorm), store({ buffer: qkv })) },
-    { kind: "attention", dispatches: [await decodeAttention(gpu, attentionSizes(config), splits, attention)] },
+    { kind: "attention", dispatches: [await decodeAttention(gpu, attentionShape(config), splits, attention)] },
     { kind: "o", dispatches: await product(layer.o, mixed, toHidden) },
     { kind: "gate+up", dispatches: await gateUpDispatches(gpu, config, layer, normed(layer.mlpNorm), buffers) },
     { kind: "down", dispatches: await product(layer.down, { kind: "vector", x: inner }, toHidden) },
@@ -137,7 +138,7 @@ async function gateUpDispatches(
   }
   return [
     ...await joinedGemv(gpu, gateUp, input, store({ buffer: buffers.gateUp }), buffers.scratch),
-    await siluProduct(gpu, config.intermediate, buffers.oneToken, buffers.gateUp, buffers.inner),
+    await siluProduct(gpu, buffers.oneToken, config.intermediate, buffers.gateUp, buffers.inner),
   ];
 }
 

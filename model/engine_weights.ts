@@ -6,7 +6,7 @@
  */
 import { type F16Matrix, uploadF16Matrix } from "../kernels/f16_matrix.ts";
 import { type Gpu, OutOfMemoryError } from "../kernels/gpu.ts";
-import { destroyWeightMatrix, isPackedMatrix, type WeightMatrix } from "../kernels/linear.ts";
+import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix, type WeightMatrix } from "../kernels/linear.ts";
 import { uploadPackedMatrix } from "../kernels/packed_matrix.ts";
 import { concatenateRows } from "../quant/concatenate.ts";
 import { TILE_ROWS } from "../quant/format.ts";
@@ -95,7 +95,11 @@ export async function uploadWeights(
       throw new RangeError(`the embedding exceeds the device's binding limit, must fit in one binding`);
     }
     for (let i = 0; i < config.layers; i++) {
-      layers.push(await uploadLayer(gpu, source, i, vector, matrices, buffers));
+      layers.push(
+        i > 0 && source.sameLayers
+          ? await copyLayer(gpu, layers[0], matrices, buffers)
+          : await uploadLayer(gpu, source, i, vector, matrices, buffers),
+      );
       onProgress((i + 1) / (config.layers + 1));
     }
     const finalNorm = await vector("model.norm.weight", hidden);
@@ -142,6 +146,35 @@ async function uploadLayer(
     attentionNorm,
     mlpNorm,
     ...(qkvBias && { qkvBias }),
+  };
+}
+
+/** A layer with the same weights in buffers of its own. */
+async function copyLayer(
+  gpu: Gpu,
+  layer: EngineLayer,
+  matrices: WeightMatrix[],
+  buffers: GPUBuffer[],
+): Promise<EngineLayer> {
+  const joined = async (parts: JoinedLinear) => {
+    const copies: WeightMatrix[] = [];
+    for (const part of parts) copies.push(await copyWeightMatrix(gpu, part));
+    matrices.push(...copies);
+    return copies;
+  };
+  const vector = async (buffer: GPUBuffer) => {
+    const copy = await gpu.duplicate(buffer);
+    buffers.push(copy);
+    return copy;
+  };
+  return {
+    qkv: await joined(layer.qkv),
+    o: await joined(layer.o),
+    gateUp: await joined(layer.gateUp),
+    down: await joined(layer.down),
+    attentionNorm: await vector(layer.attentionNorm),
+    mlpNorm: await vector(layer.mlpNorm),
+    ...(layer.qkvBias && { qkvBias: await vector(layer.qkvBias) }),
   };
 }
 

@@ -14,10 +14,11 @@ import {
 } from "../kernels/pick_token.ts";
 import { createPrefillRange } from "../kernels/prefill_range.ts";
 import type { ModelConfig } from "./config.ts";
-import { attentionSizes, createDecodeStep, type DecodeBuffers, type DecodeStep } from "./decode_step.ts";
+import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
-import { createPrefill, type Prefill, type TokenScores } from "./prefill.ts";
+import { createPrefill, PASS_TOKENS, type Prefill } from "./prefill.ts";
 import { rotationTable } from "./rope.ts";
+import { createScorer, type Scorer, type TokenScores } from "./token_scores.ts";
 
 /** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
 const CAPACITY_STEP = 256;
@@ -42,6 +43,7 @@ export class Session implements Disposable {
   readonly #buffers: DecodeBuffers;
   readonly #owned: readonly GPUBuffer[];
   #prefill: Prefill | undefined;
+  #scorer: Scorer | undefined;
   #length = 0;
 
   /** Use {@linkcode createSession}. */
@@ -75,9 +77,12 @@ export class Session implements Disposable {
    */
   async prefill(tokens: Uint32Array<ArrayBuffer>, sampling?: Sampling): Promise<number> {
     this.#checkRoom(tokens.length);
-    const prefill = await this.#openPrefill();
-    prefill.run(tokens, this.#length);
-    this.#length += tokens.length;
+    let last = 0;
+    const hidden = await this.#takeIn(tokens, (count) => {
+      last = count - 1;
+    });
+    const rowBytes = this.#weights.config.hidden * 4;
+    this.#gpu.copy(hidden, last * rowBytes, this.#buffers.hidden, 0, rowBytes);
     this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length - 1));
     this.#setSampling(sampling);
     this.#gpu.submit([...this.step.head.dispatches, ...this.#pick(sampling)]);
@@ -121,10 +126,20 @@ export class Session implements Disposable {
    */
   async score(tokens: Uint32Array<ArrayBuffer>, targets: Uint32Array<ArrayBuffer>): Promise<TokenScores> {
     this.#checkRoom(tokens.length);
-    const prefill = await this.#openPrefill();
-    const scores = await prefill.score(tokens, targets, this.#length);
-    this.#length += tokens.length;
-    return scores;
+    if (targets.length !== tokens.length) {
+      throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
+    }
+    const scorer = this.#scorer ??= await createScorer(this.#gpu, this.#weights);
+    const logLikelihoods = new Float32Array(tokens.length);
+    const best = new Uint32Array(tokens.length);
+    let at = 0;
+    await this.#takeIn(tokens, async (count, hidden) => {
+      const scores = await scorer.score(hidden, targets.slice(at, at + count));
+      logLikelihoods.set(scores.logLikelihoods, at);
+      best.set(scores.best, at);
+      at += count;
+    });
+    return { logLikelihoods, best };
   }
 
   /** Forgets all tokens from `length` on; what is kept must be followed by a {@linkcode prefill}. */
@@ -138,6 +153,7 @@ export class Session implements Disposable {
   /** Frees the cache. */
   [Symbol.dispose](): void {
     this.#prefill?.destroy();
+    this.#scorer?.destroy();
     for (const buffer of this.#owned) this.#gpu.destroyBuffer(buffer);
   }
 
@@ -150,8 +166,19 @@ export class Session implements Disposable {
     }
   }
 
-  async #openPrefill(): Promise<Prefill> {
-    return this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
+  /** Takes tokens into the cache, pass by pass; the residual stream of a pass is there until the next. */
+  async #takeIn(
+    tokens: Uint32Array<ArrayBuffer>,
+    onPass: (count: number, hidden: GPUBuffer) => Promise<void> | void,
+  ): Promise<GPUBuffer> {
+    const prefill = this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
+    for (let first = 0; first < tokens.length; first += PASS_TOKENS) {
+      const part = tokens.slice(first, first + PASS_TOKENS);
+      await prefill.run(part, this.#length);
+      await onPass(part.length, prefill.hidden);
+      this.#length += part.length;
+    }
+    return prefill.hidden;
   }
 
   #setSampling(sampling: Sampling | undefined): void {
@@ -211,14 +238,14 @@ async function createBuffers(
     const values = await own(gpu.createStorage(`values of layer ${layer}`, cacheSize));
     caches.push({ capacity, keys, values });
   }
-  const splits = chooseSplits(attentionSizes(config));
+  const splits = chooseSplits(attentionShape(config));
   const oneToken = await createPrefillRange(gpu, 1);
   await own(Promise.resolve(oneToken.buffer));
   const widest = Math.max(hidden, heads * headSize, intermediate);
   return {
     hidden: await floats("hidden", hidden),
     qkv: await floats("qkv", (heads + 2 * keyValueHeads) * headSize),
-    partials: await floats("partials", partialsLength(attentionSizes(config), splits)),
+    partials: await floats("partials", partialsLength(attentionShape(config), splits)),
     splits,
     gateUp: await floats("gate and up", 2 * intermediate),
     inner: await floats("inner", intermediate),

@@ -4,10 +4,11 @@
  * @module
  */
 import type { PackedTensor } from "../quant/packed_tensor.ts";
-import { type Checkpoint } from "./checkpoint.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 import type { ModelConfig } from "./config.ts";
-import { type LinearKind, linearName, linearShape } from "./llama.ts";
+import { LINEAR_KINDS, type LinearKind, linearName, linearShape } from "./llama.ts";
 import type { PackedCheckpoint } from "./packed_checkpoint.ts";
+import { isPlane } from "./packed_file.ts";
 
 /** A matrix of f16 weights in host memory. */
 export interface HalfMatrix {
@@ -31,6 +32,8 @@ export function isPackedTensor(matrix: HostMatrix): matrix is PackedTensor {
 export interface WeightSource {
   /** Sizes and constants. */
   readonly config: ModelConfig;
+  /** Whether all layers hold the same numbers, so that the device can copy them. */
+  readonly sameLayers?: boolean;
   /** The matrix of a linear layer, packed where the source has it packed. */
   linear(layer: number, kind: LinearKind): Promise<HostMatrix>;
   /** f16 [rows, channels]. */
@@ -50,13 +53,13 @@ export function checkpointSource(checkpoint: Checkpoint): WeightSource {
     return { rows, channels, weights };
   };
   const { config } = checkpoint;
+  const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
   return {
     config,
     half,
     async linear(layer, kind) {
       const name = linearName(layer, kind);
       const [rows, channels] = linearShape(config, kind);
-      const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
       if (!packed?.packed.has(name)) return await half(`${name}.weight`, rows, channels);
       const tensor = await packed.readPacked(name);
       if (tensor.rows !== rows || tensor.channels !== channels) {
@@ -70,4 +73,28 @@ export function checkpointSource(checkpoint: Checkpoint): WeightSource {
       return checkpoint.has(name) ? Float32Array.from(await checkpoint.read(name, [length])) : undefined;
     },
   };
+}
+
+function planeBytes({ file, packed }: PackedCheckpoint, name: string): number {
+  let bytes = 0;
+  for (const info of file.tensors.values()) {
+    if (info.name.startsWith(`${name}.`) && isPlane(info.name, packed)) bytes += info.sizeBytes;
+  }
+  return bytes;
+}
+
+/** Bytes of device memory that a checkpoint's weights take, without reading them. */
+export function weightBytes(checkpoint: Checkpoint): number {
+  const { config } = checkpoint;
+  const { layers, vocabulary, hidden, tiedHead } = config;
+  const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
+  let bytes = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + 4 * hidden * (2 * layers + 1);
+  for (let layer = 0; layer < layers; layer++) {
+    for (const kind of LINEAR_KINDS) {
+      const name = linearName(layer, kind);
+      const [rows, channels] = linearShape(config, kind);
+      bytes += packed?.packed.has(name) ? planeBytes(packed, name) : 2 * rows * channels;
+    }
+  }
+  return bytes;
 }
