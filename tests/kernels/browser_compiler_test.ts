@@ -3,7 +3,13 @@ import { f16GemmCode } from "../../kernels/f16_gemm.ts";
 import { fusedGemmCode } from "../../kernels/fused_gemm.ts";
 import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
 import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
+import { EMBED_TOKENS_CODE } from "../../kernels/embed_tokens.ts";
 import { withEnableLines } from "../../kernels/gpu.ts";
+import { LOG_LIKELIHOOD_CODE } from "../../kernels/log_likelihood.ts";
+import { PREFILL_ATTENTION_CODE } from "../../kernels/prefill_attention.ts";
+import { RMS_NORM_CODE } from "../../kernels/rms_norm.ts";
+import { ROPE_CACHE_CODE } from "../../kernels/rope_cache.ts";
+import { SILU_PRODUCT_CODE } from "../../kernels/silu_product.ts";
 import { assert, assertEquals } from "../assert.ts";
 
 /**
@@ -31,6 +37,12 @@ for (const kind of ["subgroup", "workgroup"]) {
       [`f16_gemm ${tile.name}`, f16GemmCode(tile)],
       [`fused_gemm ${tile.name}`, fusedGemmCode(tile)],
     ])),
+    embed_tokens: EMBED_TOKENS_CODE,
+    log_likelihood: LOG_LIKELIHOOD_CODE,
+    prefill_attention: PREFILL_ATTENTION_CODE,
+    rms_norm: RMS_NORM_CODE,
+    rope_cache: ROPE_CACHE_CODE,
+    silu_product: SILU_PRODUCT_CODE,
     dequantize_weights: text("dequantize_weights.wgsl") + text("lib/group.wgsl") + decode,
     add_outliers: text("add_outliers.wgsl"),
     pack_activations: text("pack_activations.wgsl"),
@@ -53,12 +65,18 @@ Deno.test("every shader of kernels/ is among those compiled", () => {
   assertEquals(shaders, [
     "add_outliers.wgsl",
     "dequantize_weights.wgsl",
+    "embed_tokens.wgsl",
     "f16_gemm.wgsl",
     "f16_gemv.wgsl",
     "fused_gemm.wgsl",
     "fused_gemv.wgsl",
     "fused_sync_gemv.wgsl",
+    "log_likelihood.wgsl",
     "pack_activations.wgsl",
+    "prefill_attention.wgsl",
     "read_memory.wgsl",
+    "rms_norm.wgsl",
+    "rope_cache.wgsl",
+    "silu_product.wgsl",
   ]);
 });
