@@ -4,32 +4,11 @@
  * @module
  */
 import type { Dispatch, Gpu } from "./gpu.ts";
+import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./decode_attention.wgsl" with { type: "text" };
 import oneQueryCode from "./lib/queries_1.wgsl" with { type: "text" };
 import fourQueriesCode from "./lib/queries_4.wgsl" with { type: "text" };
-
-/** Sizes of an attention layer. */
-export interface AttentionSizes {
-  /** Query heads. */
-  readonly heads: number;
-  /** Key and value heads; each serves heads / keyValueHeads query heads. */
-  readonly keyValueHeads: number;
-  /** Elements of a head: a multiple of 8, at most 256. */
-  readonly headSize: number;
-  /** Epsilon of the norm of each query and key head, where the model has one. */
-  readonly normEpsilon?: number;
-}
-
-/** Keys (rotated) and values of one sequence in one layer. */
-export interface KeyValueCache {
-  /** Tokens that there is room for. */
-  readonly capacity: number;
-  /** f16 [keyValueHeads, capacity, headSize]. */
-  readonly keys: GPUBuffer;
-  /** f16 [keyValueHeads, capacity, headSize]. */
-  readonly values: GPUBuffer;
-}
 
 /** Buffers of {@linkcode decodeAttention}. */
 export interface DecodeAttentionBuffers {
@@ -45,26 +24,31 @@ export interface DecodeAttentionBuffers {
   readonly partials: GPUBuffer | GPUBufferBinding;
   /** f32 [(heads + 2 keyValueHeads) * headSize], added to qkv. */
   readonly bias?: GPUBuffer;
-  /** f32 [2, headSize]: weights of the norms of query and key heads. */
-  readonly norms?: GPUBuffer;
+  /** RMSNorm of each head of q and k before rotation, in models that have it. */
+  readonly headNorm?: {
+    /** f32 [2, headSize]: weights for q, then for k. */
+    readonly weights: GPUBuffer;
+    /** Added under the root. */
+    readonly epsilon: number;
+  };
 }
 
 /** Elements of the partial results: sums [splits, heads * headSize], then maximum and sum of exp [splits, heads, 2]. */
-export function partialsLength({ heads, headSize }: AttentionSizes, splits: number): number {
+export function partialsLength({ heads, headSize }: AttentionShape, splits: number): number {
   return splits * heads * (headSize + 2);
 }
 
 /** Splits of the sequence that give about one workgroup to each multiprocessor of a large GPU, at most 16. */
-export function chooseSplits(sizes: AttentionSizes): number {
-  return Math.max(1, Math.min(16, Math.floor(128 / workgroupsASplit(sizes))));
+export function chooseSplits(shape: AttentionShape): number {
+  return Math.max(1, Math.min(16, Math.floor(128 / workgroupsASplit(shape))));
 }
 
-function queriesOf({ heads, keyValueHeads }: AttentionSizes): 1 | 4 {
+function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
   return heads === keyValueHeads ? 1 : 4;
 }
 
-function workgroupsASplit(sizes: AttentionSizes): number {
-  return sizes.keyValueHeads * Math.ceil(sizes.heads / sizes.keyValueHeads / queriesOf(sizes));
+function workgroupsASplit(shape: AttentionShape): number {
+  return shape.keyValueHeads * Math.ceil(shape.heads / shape.keyValueHeads / queriesOf(shape));
 }
 
 /** The whole shader for a kind of team. */
@@ -80,18 +64,16 @@ export function decodeAttentionCode(team: Team, queries: 1 | 4): string {
  */
 export async function decodeAttention(
   gpu: Gpu,
-  sizes: AttentionSizes,
+  shape: AttentionShape,
   splits: number,
   buffers: DecodeAttentionBuffers,
 ): Promise<Dispatch> {
-  const { heads, keyValueHeads, headSize, normEpsilon } = sizes;
-  if (headSize % 8 !== 0 || headSize > 256) {
-    throw new RangeError(`head size is ${headSize}, must be a multiple of 8 up to 256`);
-  }
-  const { qkv, rotations, cache, sequence, partials, bias, norms } = buffers;
+  checkAttentionShape(shape);
+  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
+  const { qkv, rotations, cache, sequence, partials, bias, headNorm } = buffers;
   const rowLanes = 2 ** Math.ceil(Math.log2(headSize / 8));
   const team = chooseTeam(gpu, rowLanes);
-  const queries = queriesOf(sizes);
+  const queries = queriesOf(shape);
   const kernel = await gpu.createKernel("decode_attention", decodeAttentionCode(team, queries), {
     heads,
     key_value_heads: keyValueHeads,
@@ -103,8 +85,9 @@ export async function decodeAttention(
     // Four queries take four times the workgroup memory, of which browsers promise 16 KiB.
     workgroup_size: queries === 1 ? 256 : 128,
     has_bias: bias ? 1 : 0,
-    has_norm: norms ? 1 : 0,
-    norm_epsilon: normEpsilon ?? 0,
+    has_norm: headNorm ? 1 : 0,
+    norm_epsilon: headNorm?.epsilon ?? 0,
+    ...(slidingWindow !== undefined && { window: slidingWindow }),
   });
   const bindings = gpu.bind(kernel, [
     qkv,
@@ -114,14 +97,14 @@ export async function decodeAttention(
     sequence,
     partials,
     bias ?? qkv,
-    norms ?? qkv,
+    headNorm?.weights ?? qkv,
   ]);
-  return { kernel, bindings, workgroups: [workgroupsASplit(sizes), splits, 1] };
+  return { kernel, bindings, workgroups: [workgroupsASplit(shape), splits, 1] };
 }
 
 /** Exact results of {@linkcode decodeAttention} for one token: sums over all splits, already divided. */
 export function decodeAttentionOnCpu(
-  { heads, keyValueHeads, headSize }: AttentionSizes,
+  { heads, keyValueHeads, headSize }: AttentionShape,
   q: Float32Array,
   keys: Float32Array,
   values: Float32Array,
@@ -149,7 +132,7 @@ export function decodeAttentionOnCpu(
 
 /** Combines partial results in f64; the CPU twin of the linear kernels' input `attention`. */
 export function combinePartials(
-  { heads, headSize }: AttentionSizes,
+  { heads, headSize }: AttentionShape,
   splits: number,
   partials: Float32Array,
 ): Float64Array {

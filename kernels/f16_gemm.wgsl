@@ -1,7 +1,7 @@
 // Matrix-matrix product with f16 weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (C = chunks of 8 channels in a row, T = range.tokens):
-//   0 range    tokens T and first position of a prompt's part; see prefill_range.ts
+//   0 range    uniform, see lib/prefill_range.wgsl
 //   1 weights  vec4<u32> [rows, C]           8 f16, channel 0 in the low half of the first word
 //   2 x        vec4<f32> [T, channels / 4]
 //   3 y        f32 [T, token_rows], of which `rows` from `first_row` on are written
@@ -14,12 +14,6 @@ override channels: u32 = 4; // a multiple of 4
 override chunks: u32 = 1;
 override add_to_y: u32 = 0; // 1: y += W x
 
-struct PrefillRange {
-  tokens: u32,
-  first_position: u32,
-}
-
-@group(0) @binding(0) var<uniform> range: PrefillRange;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;

@@ -1,7 +1,7 @@
 // Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (H = half_blocks, half blocks of 64 channels in a row; T = range.tokens):
-//   0 range           tokens T and first position of a prompt's part; see prefill_range.ts
+//   0 range           uniform, see lib/prefill_range.wgsl
 //   1 base            vec4<u32> [rows, H]       2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
 //   2 refine          u32 [rows, words]         2 bits x 16 channels of each refined group
 //   3 meta_words      u32 [rows, H]             |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
@@ -24,12 +24,6 @@ override outlier_residuals: u32 = 0; // first word of the residuals, 0 where the
 override add_to_y: u32 = 0; // 1: y += W x
 override without: u32 = 0; // see lib/decode.wgsl
 
-struct PrefillRange {
-  tokens: u32,
-  first_position: u32,
-}
-
-@group(0) @binding(0) var<uniform> range: PrefillRange;
 @group(0) @binding(1) var<storage, read> base: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> refine: array<u32>;
 @group(0) @binding(3) var<storage, read> meta_words: array<u32>;

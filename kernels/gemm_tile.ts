@@ -3,6 +3,7 @@
  *
  * @module
  */
+import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
 import narrowCode from "./lib/narrow_tile.wgsl" with { type: "text" };
 import wideCode from "./lib/wide_tile.wgsl" with { type: "text" };
 import writeCode from "./lib/write_rows.wgsl" with { type: "text" };
@@ -19,11 +20,13 @@ export interface GemmTile {
   readonly code: string;
 }
 
+const SHARED_CODE = writeCode + rangeCode;
+
 /** 128 rows x 128 tokens: for prompts. */
-export const WIDE_TILE: GemmTile = { name: "wide", rows: 128, tokens: 128, code: wideCode + writeCode };
+export const WIDE_TILE: GemmTile = { name: "wide", rows: 128, tokens: 128, code: wideCode + SHARED_CODE };
 
 /** 32 rows x 16 tokens: for small batches and the ends of prompts. */
-export const NARROW_TILE: GemmTile = { name: "narrow", rows: 32, tokens: 16, code: narrowCode + writeCode };
+export const NARROW_TILE: GemmTile = { name: "narrow", rows: 32, tokens: 16, code: narrowCode + SHARED_CODE };
 
 /** Above this many tokens the wide tile is faster. */
 const NARROW_TOKENS = 48;

@@ -65,12 +65,12 @@ export async function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix): Promise<
 async function copySlabs<S extends object>(gpu: Gpu, slabs: readonly S[]): Promise<S[]> {
   const copies: S[] = [];
   for (const slab of slabs) {
-    const copy: Record<string, unknown> = { ...slab };
+    const copy = new Map<string, unknown>(Object.entries(slab));
     for (const [name, value] of Object.entries(slab)) {
-      if (value instanceof GPUBuffer) copy[name] = await gpu.duplicate(value);
-      else if (value?.buffer instanceof GPUBuffer) copy[name] = { ...value, buffer: await gpu.duplicate(value.buffer) };
+      if (value instanceof GPUBuffer) copy.set(name, await gpu.duplicate(value));
+      else if (value?.buffer instanceof GPUBuffer) copy.set(name, { ...value, buffer: await gpu.duplicate(value.buffer) });
     }
-    copies.push(copy as S);
+    copies.push(Object.fromEntries(copy) as S);
   }
   return copies;
 }

@@ -7,7 +7,7 @@ import { type Gpu, openGpu, OutOfMemoryError } from "../kernels/gpu.ts";
 import { type ChatMessage, type PromptFormat, readPromptFormat } from "./chat.ts";
 import type { ModelConfig } from "./config.ts";
 import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
-import { generateText, type GenerateOptions, type GenerateSummary } from "./generate.ts";
+import { type GenerateOptions, type GenerateSummary, generateText } from "./generate.ts";
 import { openModel, readFittingTokenizer } from "./load.ts";
 import { cacheBytes, createSession, type Session } from "./session.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -127,7 +127,8 @@ export async function loadEngine(name: string, options: EngineOptions = {}): Pro
     if (options.gpu === undefined) gpu.close();
     if (!(error instanceof OutOfMemoryError)) throw error;
     const needed = weightBytes(checkpoint);
-    const message = `${name} needs ${needed} bytes of device memory for its weights, of which ${error.heldBytes} were ` +
+    const message =
+      `${name} needs ${needed} bytes of device memory for its weights, of which ${error.heldBytes} were ` +
       `available: ${error.message}`;
     throw new OutOfMemoryError(message, needed, error.heldBytes);
   }

@@ -3,15 +3,10 @@
  *
  * @module
  */
-import { chooseSplits, type KeyValueCache, partialsLength } from "../kernels/decode_attention.ts";
+import { chooseSplits, partialsLength } from "../kernels/decode_attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import {
-  CANDIDATES,
-  NOT_A_NUMBER_TOKEN,
-  packSampling,
-  type Sampling,
-  SAMPLING_BYTES,
-} from "../kernels/pick_token.ts";
+import type { KeyValueCache } from "../kernels/key_value_cache.ts";
+import { CANDIDATES, NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../kernels/pick_token.ts";
 import { createPrefillRange } from "../kernels/prefill_range.ts";
 import type { ModelConfig } from "./config.ts";
 import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep } from "./decode_step.ts";

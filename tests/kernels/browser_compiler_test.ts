@@ -5,10 +5,16 @@ import { f16GemvCode } from "../../kernels/f16_gemv.ts";
 import { fusedGemmCode } from "../../kernels/fused_gemm.ts";
 import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
 import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
+import { EMBED_TOKENS_CODE } from "../../kernels/embed_tokens.ts";
 import { withEnableLines } from "../../kernels/gpu.ts";
 import { PACK_ACTIVATIONS_CODE } from "../../kernels/pack_activations.ts";
 import { PICK_TOKEN_CODE } from "../../kernels/pick_token.ts";
 import { prepareInputCode } from "../../kernels/prepare_input.ts";
+import { LOG_LIKELIHOOD_CODE } from "../../kernels/log_likelihood.ts";
+import { PREFILL_ATTENTION_CODE } from "../../kernels/prefill_attention.ts";
+import { RMS_NORM_CODE } from "../../kernels/rms_norm.ts";
+import { ROPE_CACHE_CODE } from "../../kernels/rope_cache.ts";
+import { SILU_PRODUCT_CODE } from "../../kernels/silu_product.ts";
 import { assert, assertEquals } from "../assert.ts";
 
 /**
@@ -42,6 +48,12 @@ for (const kind of ["subgroup", "workgroup"]) {
       [`f16_gemm ${tile.name}`, f16GemmCode(tile)],
       [`fused_gemm ${tile.name}`, fusedGemmCode(tile)],
     ])),
+    embed_tokens: EMBED_TOKENS_CODE,
+    log_likelihood: LOG_LIKELIHOOD_CODE,
+    prefill_attention: PREFILL_ATTENTION_CODE,
+    rms_norm: RMS_NORM_CODE,
+    rope_cache: ROPE_CACHE_CODE,
+    silu_product: SILU_PRODUCT_CODE,
     dequantize_weights: text("dequantize_weights.wgsl") + text("lib/group.wgsl") + decode,
     add_outliers: text("add_outliers.wgsl"),
     pack_activations: PACK_ACTIVATIONS_CODE,

@@ -1,37 +1,26 @@
-import { rotateHeads } from "../../model/rope.ts";
+import { ropeFrequencies, rotateHeads, rotationTable } from "../../model/rope.ts";
 import {
-  type AttentionSizes,
   combinePartials,
   decodeAttention,
   decodeAttentionOnCpu,
   partialsLength,
 } from "../../kernels/decode_attention.ts";
+import type { AttentionShape } from "../../kernels/key_value_cache.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertWithin, poisonedOutput, readOutput, testGpu } from "./helpers.ts";
 import { assertEquals } from "../assert.ts";
 
-interface Case extends AttentionSizes {
+interface Case extends AttentionShape {
   readonly position: number;
   readonly splits: number;
   readonly withBias?: boolean;
+  readonly normEpsilon?: number;
 }
 
 const CAPACITY = 96;
 
-function frequenciesOf(headSize: number) {
-  return Float32Array.from({ length: headSize / 2 }, (_, i) => Math.fround(10000 ** (-2 * i / headSize)));
-}
-
-function rotationsOf(headSize: number) {
-  const frequencies = frequenciesOf(headSize);
-  const table = new Float32Array(CAPACITY * headSize);
-  for (let i = 0; i < CAPACITY * headSize / 2; i++) {
-    const angle = Math.fround(Math.floor(i / frequencies.length) * frequencies[i % frequencies.length]);
-    table.set([Math.cos(angle), Math.sin(angle)], 2 * i);
-  }
-  return table;
-}
+const ROPE = { theta: 10000 };
 
 /** f16 [tokens, heads, size] as the cache holds it: [heads, capacity, size]. */
 function toCache(rows: Float32Array, heads: number, size: number) {
@@ -53,7 +42,7 @@ function norm(values: Float32Array, offset: number, heads: number, weight: Float
 }
 
 async function check(gpu: Gpu, testCase: Case) {
-  const { heads, keyValueHeads: kv, headSize: size, position, splits, withBias, normEpsilon } = testCase;
+  const { heads, keyValueHeads: kv, headSize: size, position, splits, withBias, normEpsilon, slidingWindow } = testCase;
   const random = createRandom(position + heads + size);
   const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
   const [qkv, bias, norms] = [draw((heads + 2 * kv) * size), draw((heads + 2 * kv) * size), draw(2 * size)];
@@ -68,12 +57,14 @@ async function check(gpu: Gpu, testCase: Case) {
   const partials = await poisonedOutput(gpu, partialsLength(testCase, splits));
   const buffers = {
     qkv: await upload(qkv),
-    rotations: await upload(rotationsOf(size)),
+    rotations: await upload(rotationTable(ROPE, size, CAPACITY)),
     sequence: await upload(Uint32Array.of(position)),
     ...(withBias && { bias: await upload(bias) }),
     ...(normEpsilon !== undefined && { norms: await upload(norms) }),
   };
-  gpu.submit([await decodeAttention(gpu, testCase, splits, { ...buffers, cache, partials })]);
+  const headNorm = buffers.norms && { weights: buffers.norms, epsilon: normEpsilon ?? 0 };
+  const given = { ...buffers, cache, partials, ...(headNorm && { headNorm }) };
+  gpu.submit([await decodeAttention(gpu, testCase, splits, given)]);
   const actual = combinePartials(testCase, splits, await readOutput(gpu, partials));
 
   const own = qkv.map((value, i) => value + (withBias ? bias[i] : 0));
@@ -81,11 +72,13 @@ async function check(gpu: Gpu, testCase: Case) {
     norm(own, 0, heads, norms.subarray(0, size), normEpsilon);
     norm(own, heads * size, kv, norms.subarray(size), normEpsilon);
   }
-  rotateHeads(own, 0, heads + kv, frequenciesOf(size), position);
+  rotateHeads(own, 0, heads + kv, ropeFrequencies(ROPE, size), position);
   const rounded = Float32Array.from(Float16Array.from(own.subarray(heads * size)));
   const all = (rows: Float32Array, part: number) =>
     Float32Array.from([...rows, ...rounded.subarray(part * kv * size, (part + 1) * kv * size)]);
-  const y = decodeAttentionOnCpu(testCase, own.subarray(0, heads * size), all(keys, 0), all(values, 1));
+  const seen = (rows: Float32Array) =>
+    rows.subarray(Math.max(0, position + 1 - (slidingWindow ?? Infinity)) * kv * size);
+  const y = decodeAttentionOnCpu(testCase, own.subarray(0, heads * size), seen(all(keys, 0)), seen(all(values, 1)));
   // A score of size s has an error of about headSize 2^-24 s in f32, and one f16 rounding may fall the other way.
   const scale = 4 * Math.sqrt(size) * (withBias || normEpsilon !== undefined ? 4 : 1);
   const bound = y.map(() => scale * (2 ** -11 / Math.sqrt(position + 1) + size * 2 ** -22));
@@ -114,6 +107,8 @@ const CASES: readonly Case[] = [
   { heads: 2, keyValueHeads: 2, headSize: 256, position: 61, splits: 2, withBias: true },
   { heads: 4, keyValueHeads: 2, headSize: 128, position: 20, splits: 2, withBias: true },
   { heads: 4, keyValueHeads: 2, headSize: 64, position: 20, splits: 2, normEpsilon: 1e-6 },
+  { heads: 2, keyValueHeads: 2, headSize: 64, position: 77, splits: 3, slidingWindow: 20 },
+  { heads: 2, keyValueHeads: 2, headSize: 64, position: 5, splits: 3, slidingWindow: 20 },
 ];
 
 Deno.test("decode_attention: heads, splits, biases and norms", async () => {
