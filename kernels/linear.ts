@@ -68,7 +68,9 @@ async function copySlabs<S extends object>(gpu: Gpu, slabs: readonly S[]): Promi
     const copy = new Map<string, unknown>(Object.entries(slab));
     for (const [name, value] of Object.entries(slab)) {
       if (value instanceof GPUBuffer) copy.set(name, await gpu.duplicate(value));
-      else if (value?.buffer instanceof GPUBuffer) copy.set(name, { ...value, buffer: await gpu.duplicate(value.buffer) });
+      else if (value?.buffer instanceof GPUBuffer) {
+        copy.set(name, { ...value, buffer: await gpu.duplicate(value.buffer) });
+      }
     }
     copies.push(Object.fromEntries(copy) as S);
   }

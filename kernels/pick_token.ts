@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { CHUNK_CHANNELS, type F16Matrix } from "./f16_matrix.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
 import advanceCode from "./advance.wgsl" with { type: "text" };
 import argmaxCode from "./argmax.wgsl" with { type: "text" };
@@ -84,7 +85,7 @@ export interface AdvanceBuffers {
   /** u32 [candidates, 2]: bits of the logit, token. */
   readonly candidates: GPUBuffer;
   /** f16 [vocabulary, hidden]. */
-  readonly embedding: GPUBufferBinding;
+  readonly embedding: F16Matrix;
   /** u32: position, which is moved on by one. */
   readonly sequence: GPUBuffer;
   /** u32 [capacity + 1]: token of each position. */
@@ -94,22 +95,29 @@ export interface AdvanceBuffers {
 }
 
 /**
- * Dispatch that takes the best candidate as the next token.
+ * Dispatches, one a slab of the embedding, that take the best candidate as the next token.
  *
- * @param hidden width of the residual stream, even
  * @param candidates 1 after {@linkcode sample}, {@linkcode CANDIDATES} after {@linkcode argmax}
+ * @throws {RangeError} when the residual stream's width is not a multiple of 8
  */
-export async function advance(
-  gpu: Gpu,
-  hidden: number,
-  candidates: number,
-  buffers: AdvanceBuffers,
-): Promise<Dispatch> {
-  const constants = { candidate_count: candidates, hidden_size: hidden, workgroup_size: WORKGROUP_SIZE };
-  const kernel = await gpu.createKernel("advance", PICK_TOKEN_CODE.advance, constants);
-  const { embedding, sequence, tokens } = buffers;
-  const bindings = gpu.bind(kernel, [buffers.candidates, embedding, sequence, tokens, buffers.hidden]);
-  return { kernel, bindings, workgroups: [1, 1, 1] };
+export async function advance(gpu: Gpu, candidates: number, buffers: AdvanceBuffers): Promise<Dispatch[]> {
+  const { embedding, sequence, tokens, hidden } = buffers;
+  const { channels, chunks, slabs } = embedding;
+  if (channels !== chunks * CHUNK_CHANNELS) {
+    throw new RangeError(`embedding has ${channels} channels, must be a multiple of ${CHUNK_CHANNELS}`);
+  }
+  return await Promise.all(slabs.map(async ({ firstRow, rows, weights }, i) => {
+    const kernel = await gpu.createKernel("advance", PICK_TOKEN_CODE.advance, {
+      candidate_count: candidates,
+      first_row: firstRow,
+      rows,
+      hidden_size: channels,
+      moves_on: i === slabs.length - 1 ? 1 : 0,
+      workgroup_size: WORKGROUP_SIZE,
+    });
+    const bindings = gpu.bind(kernel, [buffers.candidates, weights, sequence, tokens, hidden]);
+    return { kernel, bindings, workgroups: [1, 1, 1] as const };
+  }));
 }
 
 /** Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU twin, in f64. */

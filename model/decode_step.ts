@@ -85,12 +85,12 @@ export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers
     layers.push(...await layerOperations(gpu, config, layer, buffers.caches[i], buffers));
   }
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
-  const next = { ...buffers, embedding: embedding.slabs[0].weights };
+  const next = { ...buffers, embedding };
   const best = [
     await argmax(gpu, config.vocabulary, logits, candidates),
-    await advance(gpu, config.hidden, CANDIDATES, next),
+    ...await advance(gpu, CANDIDATES, next),
   ];
-  const sampled = [await sample(gpu, config.vocabulary, buffers), await advance(gpu, config.hidden, 1, next)];
+  const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, next)];
   return {
     layers,
     head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },

@@ -91,9 +91,6 @@ export async function uploadWeights(
   };
   try {
     const embedding = await half("model.embed_tokens.weight");
-    if (embedding.slabs.length > 1) {
-      throw new RangeError(`the embedding exceeds the device's binding limit, must fit in one binding`);
-    }
     for (let i = 0; i < config.layers; i++) {
       layers.push(
         i > 0 && source.sameLayers

@@ -97,6 +97,7 @@ export class Session implements Disposable {
     this.#checkRoom(count);
     if (this.#length === 0) throw new RangeError("the sequence is empty, must have a prompt first");
     this.#setSampling(sampling);
+    this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
     const dispatches = [
       ...this.step.layers.flatMap(({ dispatches }) => dispatches),
       ...this.step.head.dispatches,
@@ -137,7 +138,7 @@ export class Session implements Disposable {
     return { logLikelihoods, best };
   }
 
-  /** Forgets all tokens from `length` on; what is kept must be followed by a {@linkcode prefill}. */
+  /** Forgets all tokens from `length` on. The token chosen last stays the one that {@linkcode decode} takes in next. */
   truncate(length: number): void {
     if (!(length >= 0 && length <= this.#length)) {
       throw new RangeError(`length is ${length}, must be 0 to ${this.#length}`);

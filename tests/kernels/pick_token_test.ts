@@ -1,3 +1,4 @@
+import { destroyF16Matrix, uploadF16Matrix } from "../../kernels/f16_matrix.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import {
   advance,
@@ -13,7 +14,7 @@ import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
 
-const HIDDEN = 6;
+const HIDDEN = 8;
 
 function randomLogits(length: number, seed: number) {
   const random = createRandom(seed);
@@ -24,7 +25,7 @@ function randomLogits(length: number, seed: number) {
 async function choose(gpu: Gpu, logits: Float32Array<ArrayBuffer>, steps: number, sampling?: Sampling) {
   const length = logits.length;
   const embedding = Float16Array.from({ length: length * HIDDEN }, (_, i) => i % 1000);
-  const words = await gpu.uploadStorage("embedding", embedding);
+  const matrix = await uploadF16Matrix(gpu, embedding, length, HIDDEN, 64 * 1024);
   const buffers = {
     logits: await gpu.uploadStorage("logits", logits),
     settings: await gpu.uploadStorage(
@@ -32,7 +33,7 @@ async function choose(gpu: Gpu, logits: Float32Array<ArrayBuffer>, steps: number
       packSampling(sampling ?? { temperature: 1, topP: 1, topK: 0, seed: 0 }),
     ),
     candidates: await gpu.uploadStorage("candidates", new Uint32Array(2 * CANDIDATES).fill(0xdeadbeef)),
-    embedding: { buffer: words },
+    embedding: matrix,
     sequence: await gpu.uploadStorage("sequence", Uint32Array.of(4)),
     tokens: await gpu.uploadStorage("tokens", new Uint32Array(5 + steps).fill(7)),
     hidden: await gpu.createStorage("hidden", HIDDEN * 4),
@@ -40,13 +41,14 @@ async function choose(gpu: Gpu, logits: Float32Array<ArrayBuffer>, steps: number
   const pick = sampling
     ? await sample(gpu, length, buffers)
     : await argmax(gpu, length, buffers.logits, buffers.candidates);
-  const next = await advance(gpu, HIDDEN, sampling ? 1 : CANDIDATES, buffers);
-  for (let i = 0; i < steps; i++) gpu.submit([pick, next]);
+  const next = await advance(gpu, sampling ? 1 : CANDIDATES, buffers);
+  for (let i = 0; i < steps; i++) gpu.submit([pick, ...next]);
   const tokens = new Uint32Array(await gpu.read(buffers.tokens));
   const [position] = new Uint32Array(await gpu.read(buffers.sequence));
   const hidden = await gpu.readF32(buffers.hidden, HIDDEN);
   const { embedding: _, ...owned } = buffers;
-  for (const buffer of [...Object.values(owned), words]) gpu.destroyBuffer(buffer);
+  for (const buffer of Object.values(owned)) gpu.destroyBuffer(buffer);
+  destroyF16Matrix(gpu, matrix);
   assertEquals(tokens.subarray(0, 5), new Uint32Array(5).fill(7));
   return { tokens: tokens.subarray(5, 5 + steps), position, hidden, embedding };
 }
