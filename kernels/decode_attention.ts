@@ -39,7 +39,8 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
 }
 
 /** Splits of the sequence that give about one workgroup to each multiprocessor of a large GPU, at most 16. */
-export function chooseSplits(shape: AttentionShape): number {
+export function chooseSplits(gpu: Gpu, shape: AttentionShape): number {
+  if (gpu.isSoftware) return 1; // its few threads are busy without
   return Math.max(1, Math.min(16, Math.floor(128 / workgroupsASplit(shape))));
 }
 
@@ -49,6 +50,19 @@ function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
 
 function workgroupsASplit(shape: AttentionShape): number {
   return shape.keyValueHeads * Math.ceil(shape.heads / shape.keyValueHeads / queriesOf(shape));
+}
+
+/**
+ * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A software
+ * adapter has nothing in flight and pays for each thread.
+ */
+function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: number): number {
+  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+  const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
+  const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
+  let size = gpu.isSoftware ? 64 : 512;
+  while (size > maxComputeInvocationsPerWorkgroup || size * threadBytes > maxComputeWorkgroupStorageSize) size /= 2;
+  return size;
 }
 
 /** The whole shader for a kind of team. */
@@ -82,8 +96,7 @@ export async function decodeAttention(
     splits,
     row_lanes: rowLanes,
     merge_lanes: Math.min(team.lanes, 4 * rowLanes),
-    // Four queries take four times the workgroup memory, of which browsers promise 16 KiB.
-    workgroup_size: queries === 1 ? 256 : 128,
+    workgroup_size: chooseWorkgroupSize(gpu, team, queries, rowLanes),
     has_bias: bias ? 1 : 0,
     has_norm: headNorm ? 1 : 0,
     norm_epsilon: headNorm?.epsilon ?? 0,

@@ -6,20 +6,20 @@
 // which the kernel that reads it combines (GemvInput "attention").
 //
 // Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits):
-//   0 qkv        f32 [(heads + 2 K) D]     q rows, k rows, v rows, as the fused linear layer leaves them
-//   1 rotations  vec2<f32> [C, D / 2]      cos and sin of position x frequency
+//   0 qkv        vec4<f32> [(heads + 2 K) D / 4]   q rows, k rows, v rows, as the fused linear layer leaves them
+//   1 rotations  vec4<f32> [C, D / 4]      cos, sin, cos, sin of position x two frequencies
 //   2 keys       vec4<u32> [K, C, D / 8]   8 f16 each, rotated
 //   3 values     vec4<u32> [K, C, D / 8]
 //   4 sequence   u32                       word 0: position of the token
 //   5 partials   f32                       sums [S, heads D], then max and sum of exp as vec2 [S, heads]
-//   6 bias       f32 [(heads + 2 K) D]     added to qkv where has_bias
-//   7 norms      f32 [2, D]                of queries and of keys where has_norm
+//   6 bias       vec4<f32> [(heads + 2 K) D / 4]   added to qkv where has_bias
+//   7 norms      vec4<f32> [2, D / 4]      of queries and of keys where has_norm
 //
 // Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split. A key's
 // channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a workgroup take tokens
 // in turn, two a step, each with a running maximum of its own, so nothing waits for a barrier until the end. The last
 // split also takes the new token, straight from registers. Where the asynchrony is: keys and values of a step are
-// asked for together, before the scores that the values wait for.
+// asked for together, a step ahead; those of the first step before the queries are read and rotated.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 64;
@@ -33,18 +33,21 @@ override has_bias: u32 = 0;
 override has_norm: u32 = 0;
 override norm_epsilon: f32 = 0.00001;
 
-@group(0) @binding(0) var<storage, read> qkv: array<f32>;
-@group(0) @binding(1) var<storage, read> rotations: array<vec2<f32>>;
+@group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> rotations: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> keys: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> sequence: array<u32>;
 @group(0) @binding(5) var<storage, read_write> partials: array<f32>;
-@group(0) @binding(6) var<storage, read> bias: array<f32>;
-@group(0) @binding(7) var<storage, read> norms: array<f32>;
+@group(0) @binding(6) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> norms: array<vec4<f32>>;
 
 const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;
 const LOWEST = -1e30;
+
+// 4 channels of the queries.
+struct Four { c0: Queries, c1: Queries, c2: Queries, c3: Queries }
 
 // 8 channels of the queries.
 struct Eight { c0: Queries, c1: Queries, c2: Queries, c3: Queries, c4: Queries, c5: Queries, c6: Queries, c7: Queries }
@@ -54,6 +57,9 @@ struct Attended { largest: Queries, total: Queries, sums: Eight }
 
 // 8 channels of a key and its value.
 struct Entry { key: vec4<u32>, value: vec4<u32> }
+
+// What a lane loads for one step.
+struct Step { first: Entry, second: Entry }
 
 var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
 var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
@@ -70,29 +76,27 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let lane = thread % row_lanes;
   let is_lane = lane < head_size / 8u;
   let channel = select(0u, 8u * lane, is_lane);
-  let queries = load_queries(first_head, channel, is_lane, thread);
   let oldest = position + 1u - min(window, position + 1u);
   let chunk = (position - oldest + splits - 1u) / splits;
   let start = min(oldest + workgroup.y * chunk, position);
   let end = min(start + chunk, position);
-  var state = Attended(Queries(LOWEST), Queries(0.0), Eight());
   let teams = workgroup_size / row_lanes;
   let first_entry = key_head * capacity * (head_size / 8u) + channel / 8u;
+  var next = load_step(first_entry, start + thread / row_lanes, teams, end);
+  let takes_new = workgroup.y == splits - 1u;
+  var entry: Entry;
+  if (takes_new) { entry = new_entry(key_head, channel, position, is_lane, thread); }
+  let queries = load_queries(first_head, channel, position, is_lane, thread);
+  var state = Attended(Queries(LOWEST), Queries(0.0), Eight());
   for (var first = start; first < end; first += 2u * teams) {
-    let token0 = first + thread / row_lanes;
-    let token1 = token0 + teams;
-    var entry0: Entry;
-    var entry1: Entry;
-    if (token0 < end) {
-      entry0 = load_entry(first_entry + token0 * (head_size / 8u));
-      entry1 = load_entry(first_entry + min(token1, end - 1u) * (head_size / 8u));
-    }
-    let score0 = select(Queries(LOWEST), score(queries, entry0.key, thread), token0 < end);
-    let score1 = select(Queries(LOWEST), score(queries, entry1.key, thread), token1 < end);
-    state = attend(state, score0, score1, entry0.value, entry1.value);
+    let token = first + thread / row_lanes;
+    let now = next;
+    next = load_step(first_entry, token + 2u * teams, teams, end);
+    let score0 = select(Queries(LOWEST), score(queries, now.first.key, thread), token < end);
+    let score1 = select(Queries(LOWEST), score(queries, now.second.key, thread), token + teams < end);
+    state = attend(state, score0, score1, now.first.value, now.second.value);
   }
-  if (workgroup.y == splits - 1u) {
-    let entry = new_entry(key_head, channel, is_lane, thread);
+  if (takes_new) {
     let is_first_team = thread < row_lanes;
     if (is_first_team && is_lane && first_query == 0u) {
       keys[first_entry + position * (head_size / 8u)] = entry.key;
@@ -105,78 +109,86 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   write_merged(state, first_head, shared_by - first_query, workgroup.y, thread);
 }
 
+// The tokens of a step, or nothing past the end; behind a branch, so that the loads stay together.
+fn load_step(first_entry: u32, token: u32, teams: u32, end: u32) -> Step {
+  var step: Step;
+  if (token < end) {
+    let at = first_entry + token * (head_size / 8u);
+    let second = first_entry + min(token + teams, end - 1u) * (head_size / 8u);
+    step = Step(Entry(keys[at], values[at]), Entry(keys[second], values[second]));
+  }
+  return step;
+}
+
 // The queries' channels of this lane, scaled so that scores are powers of two; zeros for lanes past the head.
-fn load_queries(first_head: u32, channel: u32, is_lane: bool, thread: u32) -> Eight {
+fn load_queries(first_head: u32, channel: u32, position: u32, is_lane: bool, thread: u32) -> Eight {
   var scale = Queries(select(0.0, LOG2_E / sqrt(f32(head_size)), is_lane));
   if (has_norm == 1u) {
-    var squares = Queries(0.0);
-    for (var i = 0u; i < 8u; i++) {
-      let value = raw_query_at(first_head, channel + i);
-      squares += value * value;
-    }
+    let squares = squares_at(first_head, channel) + squares_at(first_head, channel + 4u);
     let sum = sum_lanes(select(Queries(0.0), squares, is_lane), thread);
     scale *= inverseSqrt(sum / f32(head_size) + norm_epsilon);
   }
+  let low = queries_at(first_head, channel, position);
+  let high = queries_at(first_head, channel + 4u, position);
   return Eight(
-    query_at(first_head, channel) * scale,
-    query_at(first_head, channel + 1u) * scale,
-    query_at(first_head, channel + 2u) * scale,
-    query_at(first_head, channel + 3u) * scale,
-    query_at(first_head, channel + 4u) * scale,
-    query_at(first_head, channel + 5u) * scale,
-    query_at(first_head, channel + 6u) * scale,
-    query_at(first_head, channel + 7u) * scale,
+    low.c0 * scale,
+    low.c1 * scale,
+    low.c2 * scale,
+    low.c3 * scale,
+    high.c0 * scale,
+    high.c1 * scale,
+    high.c2 * scale,
+    high.c3 * scale,
   );
 }
 
 // Key and value of the new token, as they go into the cache.
-fn new_entry(key_head: u32, channel: u32, is_lane: bool, thread: u32) -> Entry {
+fn new_entry(key_head: u32, channel: u32, position: u32, is_lane: bool, thread: u32) -> Entry {
   let head = heads + key_head;
   var factor = 1.0;
   if (has_norm == 1u) {
-    var squares = 0.0;
-    for (var i = 0u; i < 8u; i++) {
-      let value = projected(head * head_size + channel + i);
-      squares += value * value;
-    }
-    let sum = query_of(sum_lanes(Queries(select(0.0, squares, is_lane)), thread), 0u);
+    let low = projected(head, channel);
+    let high = projected(head, channel + 4u);
+    let squares = select(0.0, dot(low, low) + dot(high, high), is_lane);
+    let sum = query_of(sum_lanes(Queries(squares), thread), 0u);
     factor = inverseSqrt(sum / f32(head_size) + norm_epsilon);
   }
-  var entry: Entry;
-  for (var i = 0u; i < 4u; i++) {
-    let first = channel + 2u * i;
-    let pair = factor * vec2(rotated(head, first, 1u), rotated(head, first + 1u, 1u));
-    let value = (head + key_value_heads) * head_size + first;
-    entry.key[i] = pack2x16float(pair);
-    entry.value[i] = pack2x16float(vec2(projected(value), projected(value + 1u)));
-  }
-  return entry;
+  let key_low = factor * rotated(head, channel, position, 1u);
+  let key_high = factor * rotated(head, channel + 4u, position, 1u);
+  return Entry(
+    pack_halves(key_low, key_high),
+    pack_halves(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
+  );
 }
 
-// An element of qkv with its bias.
-fn projected(at: u32) -> f32 {
+fn pack_halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
+}
+
+// Four channels of a head with their bias.
+fn projected(head: u32, channel: u32) -> vec4<f32> {
+  let at = (head * head_size + channel) / 4u;
   if (has_bias == 1u) { return qkv[at] + bias[at]; }
   return qkv[at];
 }
 
-// A channel of a head of queries (norm 0) or keys (norm 1), rotated by the token's position: channel i forms a pair
-// with channel i + head_size / 2. Its norm's weight is applied, its norm's factor is not.
-fn rotated(head: u32, channel: u32, norm: u32) -> f32 {
+// Four channels of a head of queries (norm 0) or keys (norm 1), rotated by the token's position: channel i forms a pair
+// with channel i + head_size / 2. The norm's weight is applied, its factor is not.
+fn rotated(head: u32, channel: u32, position: u32, norm: u32) -> vec4<f32> {
   let half = head_size / 2u;
   let is_lower = channel < half;
   let partner = select(channel - half, channel + half, is_lower);
-  var own_value = projected(head * head_size + channel);
-  var partner_value = projected(head * head_size + partner);
+  var own_values = projected(head, channel);
+  var partner_values = projected(head, partner);
   if (has_norm == 1u) {
-    own_value *= norms[norm * head_size + channel];
-    partner_value *= norms[norm * head_size + partner];
+    own_values *= norms[(norm * head_size + channel) / 4u];
+    partner_values *= norms[(norm * head_size + partner) / 4u];
   }
-  let rotation = rotations[sequence[0] * half + channel % half];
-  return own_value * rotation.x + select(partner_value, -partner_value, is_lower) * rotation.y;
-}
-
-fn load_entry(at: u32) -> Entry {
-  return Entry(keys[at], values[at]);
+  let at = (position * half + channel % half) / 2u;
+  let first = rotations[at];
+  let second = rotations[at + 1u];
+  let sines = vec4(first.yw, second.yw);
+  return own_values * vec4(first.xz, second.xz) + partner_values * select(sines, -sines, is_lower);
 }
 
 fn low_half(words: vec4<u32>) -> vec4<f32> {

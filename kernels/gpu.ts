@@ -124,6 +124,7 @@ export class Gpu {
   readonly subgroupSize: number;
   readonly #kernels = new Map<string, Promise<Kernel>>();
   #heldBytes = 0;
+  #peakBytes = 0;
   #lost: string | undefined;
   #uncaptured: string | undefined;
   #fence: GPUBuffer | undefined;
@@ -148,6 +149,11 @@ export class Gpu {
     return this.#heldBytes;
   }
 
+  /** The most bytes held at once. */
+  get peakBytes(): number {
+    return this.#peakBytes;
+  }
+
   /**
    * Makes a zeroed buffer.
    *
@@ -162,6 +168,7 @@ export class Gpu {
     const make = () => this.device.createBuffer({ label, size: sizeBytes, usage });
     const buffer = await this.#scoped(`buffer ${label}`, make, sizeBytes);
     this.#heldBytes += sizeBytes;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#heldBytes);
     return buffer;
   }
 

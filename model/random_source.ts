@@ -7,9 +7,30 @@ import { createRandom } from "../quant/random.ts";
 import { randomPacked } from "../quant/random_packed.ts";
 import type { ModelConfig } from "./config.ts";
 import { type LinearKind, linearShape } from "./llama.ts";
-import type { Densities } from "./recipe.ts";
+import { type Densities, planDensities } from "./recipe.ts";
 import type { ModelShape } from "./shapes.ts";
 import type { HalfMatrix, HostMatrix, WeightSource } from "./weight_source.ts";
+
+/** Formats of random weights: f16, packed with one refined group in 8, packed with the recipe's densities. */
+export const FORMATS = ["f16", "twobit", "twobit_planned"] as const;
+
+/** Format of random weights. */
+export type Format = typeof FORMATS[number];
+
+/** Whether a text names a format. */
+export function isFormat(text: string): text is Format {
+  return FORMATS.some((format) => format === text);
+}
+
+const UNIFORM: Densities = {
+  q_proj: 8,
+  k_proj: 8,
+  v_proj: 8,
+  o_proj: 8,
+  gate_proj: 8,
+  up_proj: 8,
+  down_proj: 8,
+};
 
 /** Rows drawn at random; larger matrices repeat them. */
 const RANDOM_ROWS = 64;
@@ -27,12 +48,8 @@ export function configOfShape(shape: ModelShape, context: number): ModelConfig {
   };
 }
 
-/**
- * Random weights; all layers are the same.
- *
- * @param format `f16`, or the density of refined groups of each kind of packed matrix
- */
-export function randomSource(config: ModelConfig, format: "f16" | Densities, seed = 1): WeightSource {
+/** Random weights; all layers are the same. */
+export function randomSource(config: ModelConfig, format: Format, seed = 1): WeightSource {
   const random = createRandom(seed);
   const half = (rows: number, channels: number): HalfMatrix => {
     // Outputs about as large as inputs, so that 80 layers neither vanish nor overflow.
@@ -47,7 +64,9 @@ export function randomSource(config: ModelConfig, format: "f16" | Densities, see
   const linears = new Map<LinearKind, HostMatrix>();
   const linear = (kind: LinearKind): HostMatrix => {
     const [rows, channels] = linearShape(config, kind);
-    return format === "f16" ? half(rows, channels) : randomPacked(rows, channels, 0, seed, format[kind]);
+    if (format === "f16") return half(rows, channels);
+    const densities = format === "twobit" ? UNIFORM : planDensities(config);
+    return randomPacked(rows, channels, 0, seed, densities[kind]);
   };
   return {
     config,

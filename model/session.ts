@@ -234,7 +234,7 @@ async function createBuffers(
     const values = await own(gpu.createStorage(`values of layer ${layer}`, cacheSize));
     caches.push({ capacity, keys, values });
   }
-  const splits = chooseSplits(attentionShape(config));
+  const splits = chooseSplits(gpu, attentionShape(config));
   const oneToken = await createPrefillRange(gpu, 1);
   await own(Promise.resolve(oneToken.buffer));
   const widest = Math.max(hidden, heads * headSize, intermediate);

@@ -8,6 +8,7 @@ import { timeDispatches } from "../kernels/timer.ts";
 import type { Operation, OperationKind } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { createSession, type Session } from "./session.ts";
+import { median } from "./statistics.ts";
 
 /** What {@linkcode measureSpeed} measures. */
 export interface SpeedPlan {
@@ -98,4 +99,18 @@ export async function timeOperations(gpu: Gpu, session: Session, tickNs: number)
   }
   times.set("step", (await timeDispatches(gpu, [dispatchesOf(operations)], { ...options, repeats: 2 })).medianUs);
   return times;
+}
+
+/** Microseconds that the host takes to encode and submit a decode step, by its clock; the median of some steps. */
+export async function timeEncoding(gpu: Gpu, session: Session): Promise<number> {
+  const { layers, head } = session.step;
+  const dispatches = [...layers, head].flatMap((operation) => operation.dispatches);
+  const samplesUs: number[] = [];
+  for (let i = 0; i < 9; i++) {
+    const startMs = performance.now();
+    gpu.submit(dispatches);
+    samplesUs.push((performance.now() - startMs) * 1000);
+    await gpu.wait();
+  }
+  return median(samplesUs);
 }

@@ -6,12 +6,16 @@ fn exchange_queries(value: Queries, thread: u32, distance: u32) -> Queries {
   return exchange(value, thread, distance);
 }
 
-fn query_at(first_head: u32, channel: u32) -> Queries {
-  return rotated(first_head, channel, 0u);
+// Four channels of the query, rotated.
+fn queries_at(first_head: u32, channel: u32, position: u32) -> Four {
+  let query = rotated(first_head, channel, position, 0u);
+  return Four(query.x, query.y, query.z, query.w);
 }
 
-fn raw_query_at(first_head: u32, channel: u32) -> Queries {
-  return projected(first_head * head_size + channel);
+// Sum of the squares of four channels, before any norm.
+fn squares_at(first_head: u32, channel: u32) -> Queries {
+  let query = projected(first_head, channel);
+  return dot(query, query);
 }
 
 fn query_of(value: Queries, i: u32) -> f32 {

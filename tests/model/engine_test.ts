@@ -1,7 +1,6 @@
-import { openGpu } from "../../kernels/gpu.ts";
-import { Engine, loadEngine } from "../../model/engine.ts";
+import { loadEngine } from "../../model/engine.ts";
 import type { Session } from "../../model/session.ts";
-import { assert, assertEquals } from "../assert.ts";
+import { assert } from "../assert.ts";
 
 const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
 const readJson = (name: string) => JSON.parse(Deno.readTextFileSync(fixture(name)));
