@@ -50,6 +50,8 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--windows", "1"], "perplexity: --windows is 1, must be a number between 2 and"],
   [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
+  [["perplexity", "--tasks", "mmlu:f"], "perplexity: --tasks has mmlu:f, must be NAME:FILE with a NAME of piqa, hella"],
+  [["perplexity", "--tasks", "piqa:"], "perplexity: --tasks has piqa:, must be NAME:FILE"],
   [["compare", "a"], "compare: 1 arguments given, must be DIR_A DIR_B"],
   [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
