@@ -98,8 +98,7 @@ export class Engine implements Disposable {
     const { prompts, config } = this;
     const tokens = typeof prompt === "string" ? prompts.encodeText(prompt) : prompts.encodeChat(prompt);
     const wanted = tokens.length + (options.maxTokens ?? DEFAULT_NEW_TOKENS);
-    const capacity = options.context ??
-      Math.max(tokens.length, Math.min(config.context, config.slidingWindow ?? Infinity, wanted));
+    const capacity = options.context ?? Math.max(tokens.length, Math.min(config.context, wanted));
     using session = await this.createSession(capacity);
     return yield* generateText(session, this.tokenizer, tokens, { stopTokens: prompts.stopTokens, ...options });
   }

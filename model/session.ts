@@ -205,13 +205,6 @@ export async function createSession(gpu: Gpu, weights: EngineWeights, capacity: 
   if (!(capacity >= 1 && capacity <= config.context)) {
     throw new RangeError(`capacity is ${capacity} tokens, must be 1 to the model's context of ${config.context}`);
   }
-  const { slidingWindow = Infinity } = config;
-  if (capacity > slidingWindow) {
-    throw new RangeError(
-      `capacity is ${capacity} tokens, must be at most the sliding window of ${slidingWindow}: the GPU engine attends to ` +
-        "all tokens before, which is the same only within it",
-    );
-  }
   const owned: GPUBuffer[] = [];
   const own = async (buffer: Promise<GPUBuffer>) => {
     owned.push(await buffer);
