@@ -7,7 +7,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
 import { downloadFile, fileDownloadInfo } from "@huggingface/hub";
-import { asking, describeRepo, type HubFile, type HubSnapshot } from "./hub_repo.ts";
+import { asking, describeRepo, type HubFile, type HubSnapshot, HubUnreachable } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "./path_exists.ts";
 
@@ -71,7 +71,7 @@ async function fetchBlob(
       break;
     } catch (error) {
       if (error instanceof SyntaxError) await Deno.remove(partial);
-      if (!(error instanceof Interruption)) throw error;
+      if (!(error instanceof Interruption || error instanceof HubUnreachable)) throw error;
       if (attempt === TRIES) {
         throw new Error(
           `${describeRepo(snapshot.repo)}: the download of ${file.path} broke off ${TRIES} times (${error.message}); ` +

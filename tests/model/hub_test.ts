@@ -1,6 +1,7 @@
 import { parseConfig } from "../../model/config.ts";
 import { fetchModel } from "../../model/hub_model.ts";
-import { parseHubName } from "../../model/hub_repo.ts";
+import { fetchFile } from "../../model/hub_download.ts";
+import { hubFile, openSnapshot, parseHubName } from "../../model/hub_repo.ts";
 import type { HubSettings } from "../../model/hub_settings.ts";
 import { loadModel } from "../../model/load.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../assert.ts";
@@ -77,6 +78,17 @@ Deno.test("fetchModel: after too many breaks what is there stays, and the next r
     assert(hub.requests.some((request) => request.includes(SHARD) && request.includes("bytes=5000-")));
     assert(blobsOf(settings).every((name) => !name.endsWith(".incomplete")));
   }));
+
+Deno.test("fetchFile: a hub that goes away in between is tried again", async () => {
+  const hub = serveHub(NAME, FILES);
+  await inDirectory(async (cache) => {
+    const settings = { endpoint: hub.endpoint, cache, offline: false, retryDelayMs: 1 };
+    const snapshot = await openSnapshot(REPO, settings);
+    await hub[Symbol.asyncDispose]();
+    const fetching = fetchFile(snapshot, hubFile(snapshot, SHARD), settings);
+    await assertRejects(() => fetching, Error, "broke off 5 times (http://127.0.0.1");
+  });
+});
 
 Deno.test("fetchModel: what an earlier run left is thrown away when it doesn't fit", () =>
   withHub(async (_hub, settings) => {
