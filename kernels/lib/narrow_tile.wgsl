@@ -33,29 +33,36 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let row = min(tile_first_row + thread % TILE_ROWS, rows - 1u);
   let team = thread / TILE_ROWS;
   let team_runs = (channels + 64u * TEAMS - 1u) / (64u * TEAMS);
-  var weights = start_weights(row, workgroup.z);
+  let last_step = (channels - 1u) / STEP_CHANNELS;
+  // A thread brings both halves of its row.
+  var low = start_weights(row, workgroup.z);
+  var high = low;
+  fetch_weights(&low, row, 0u, min(team * RUN_STEPS, last_step));
+  fetch_weights(&high, row, 1u, min(team * RUN_STEPS, last_step));
+  var activations = fetch_activations(first_token, thread, team * RUN_STEPS);
   var sums: Sums;
   for (var i = 0u; i < team_runs * RUN_STEPS; i++) {
     // Past the last channel weights are those of the last step and activations are zero.
-    let step = (i / RUN_STEPS * TEAMS + team) * RUN_STEPS + i % RUN_STEPS;
-    fetch_step(&weights, row, step, thread, first_token);
+    let step = min(step_of(team, i), last_step);
     workgroupBarrier();
+    put_weights(&low, thread, 0u, step);
+    put_weights(&high, thread, 1u, step);
+    put_activations(thread, activations);
+    workgroupBarrier();
+    let next = step_of(team, i + 1u);
+    fetch_weights(&low, row, 0u, min(next, last_step));
+    fetch_weights(&high, row, 1u, min(next, last_step));
+    activations = fetch_activations(first_token, thread, next);
     multiply_step(8u * team + thread % 8u, 4u * team + thread % 32u / 8u, &sums);
-    workgroupBarrier();
   }
+  workgroupBarrier();
   let sum_of_teams = add_teams(thread, &sums);
   write_rows(tile_first_row + 4u * (thread % 8u), first_token + thread / 8u, sum_of_teams);
 }
 
-fn fetch_step(weights: ptr<function, Weights>, row: u32, step: u32, thread: u32, first_token: u32) {
-  let last_step = (channels - 1u) / STEP_CHANNELS;
-  let low = activations_at(first_token + thread % 32u / 4u, step * 4u + thread % 4u);
-  let high = activations_at(first_token + thread % 32u / 4u + 8u, step * 4u + thread % 4u);
-  fetch_weights(weights, row, 0u, min(step, last_step));
-  put_weights(weights, thread, 0u, min(step, last_step));
-  fetch_weights(weights, row, 1u, min(step, last_step));
-  put_weights(weights, thread, 1u, min(step, last_step));
-  put_activations(thread, low, high);
+// The i-th step of a team.
+fn step_of(team: u32, i: u32) -> u32 {
+  return (i / RUN_STEPS * TEAMS + team) * RUN_STEPS + i % RUN_STEPS;
 }
 
 fn put_weight(channel: u32, tile_row: u32, value: f32) {
@@ -66,6 +73,12 @@ fn add_to_weight(channel: u32, tile_row: u32, value: f32) {
   weight_tile[channel][tile_row / 4u][tile_row % 4u] += value;
 }
 
+fn fetch_activations(first_token: u32, thread: u32, step: u32) -> Activations {
+  let token = first_token + thread % 32u / 4u;
+  let chunk = step * 4u + thread % 4u;
+  return Activations(activations_at(token, chunk), activations_at(token + 8u, chunk));
+}
+
 // Four channels of a token; the last token in place of those past the end, zeros for channels past the end.
 fn activations_at(token: u32, chunk: u32) -> vec4<f32> {
   let chunks = channels / 4u;
@@ -73,23 +86,37 @@ fn activations_at(token: u32, chunk: u32) -> vec4<f32> {
   return select(vec4(0.0), value, chunk < chunks);
 }
 
-fn put_activations(thread: u32, low: vec4<f32>, high: vec4<f32>) {
+fn put_activations(thread: u32, activations: Activations) {
   let channel = 4u * (thread % 4u);
-  let token = thread % 32u / 4u;
-  let quad = 4u * (thread / 32u) + token / 4u;
-  for (var i = 0u; i < 4u; i++) {
-    token_tile[channel + i][quad][token % 4u] = low[i];
-    token_tile[channel + i][quad + 2u][token % 4u] = high[i];
-  }
+  let quad = 4u * (thread / 32u) + thread % 32u / 16u;
+  put_quad(channel, quad, thread / 4u % 4u, activations.low);
+  put_quad(channel, quad + 2u, thread / 4u % 4u, activations.high);
+}
+
+fn put_quad(channel: u32, quad: u32, i: u32, values: vec4<f32>) {
+  token_tile[channel][quad][i] = values.x;
+  token_tile[channel + 1u][quad][i] = values.y;
+  token_tile[channel + 2u][quad][i] = values.z;
+  token_tile[channel + 3u][quad][i] = values.w;
 }
 
 fn multiply_step(row_quad: u32, token_quad: u32, sums: ptr<function, Sums>) {
-  for (var channel = 0u; channel < STEP_CHANNELS; channel += 4u) {
-    multiply_channel(channel, row_quad, token_quad, sums);
-    multiply_channel(channel + 1u, row_quad, token_quad, sums);
-    multiply_channel(channel + 2u, row_quad, token_quad, sums);
-    multiply_channel(channel + 3u, row_quad, token_quad, sums);
-  }
+  multiply_channel(0u, row_quad, token_quad, sums);
+  multiply_channel(1u, row_quad, token_quad, sums);
+  multiply_channel(2u, row_quad, token_quad, sums);
+  multiply_channel(3u, row_quad, token_quad, sums);
+  multiply_channel(4u, row_quad, token_quad, sums);
+  multiply_channel(5u, row_quad, token_quad, sums);
+  multiply_channel(6u, row_quad, token_quad, sums);
+  multiply_channel(7u, row_quad, token_quad, sums);
+  multiply_channel(8u, row_quad, token_quad, sums);
+  multiply_channel(9u, row_quad, token_quad, sums);
+  multiply_channel(10u, row_quad, token_quad, sums);
+  multiply_channel(11u, row_quad, token_quad, sums);
+  multiply_channel(12u, row_quad, token_quad, sums);
+  multiply_channel(13u, row_quad, token_quad, sums);
+  multiply_channel(14u, row_quad, token_quad, sums);
+  multiply_channel(15u, row_quad, token_quad, sums);
 }
 
 fn multiply_channel(channel: u32, row_quad: u32, token_quad: u32, sums: ptr<function, Sums>) {
