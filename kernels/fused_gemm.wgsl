@@ -11,9 +11,9 @@
 //   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written
 //
 // The product itself is in lib/wide_tile.wgsl, or lib/narrow_tile.wgsl for few tokens; this file brings the weights. A
-// thread follows one row. Every fourth step it asks for all planes of the next half block, while the step before is
-// multiplied; every step it decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers
-// are added to the decoded weights there: they come sorted by channel, and the next one waits in registers.
+// thread follows one row. It asks for all planes of a half block at once, while the channels before are multiplied; each
+// turn it decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers are added to the
+// decoded weights there: they come sorted by channel, and the next two wait in registers.
 override rows: u32 = 1;
 override token_rows: u32 = 1;
 override first_row: u32 = 0;
@@ -69,9 +69,10 @@ fn start_weights(row: u32, always_zero: u32) -> Weights {
   return staged;
 }
 
-fn fetch_weights(staged: ptr<function, Weights>, row: u32, half: u32, step: u32) {
-  if (step % 4u != 0u) { return; }
-  let half_block = step / 4u;
+// Asks for a half block when its first turn of the thread comes.
+fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
+  if (turn % 8u >= TURN_STRIDE) { return; }
+  let half_block = min(turn / 8u, half_blocks - 1u);
   (*staged).base = base[row * half_blocks + half_block];
   (*staged).meta_word = meta_words[row * half_blocks + half_block];
   (*staged).scales = tile_scale[row / 16u * half_blocks + half_block];
@@ -89,32 +90,32 @@ fn refine_words(row: u32, half_block: u32) -> vec4<u32> {
 
 // w = (code / 4 - zero) * scale as one multiply-add, f * 4 scale - (4 + zero) * scale: the four bits of a code, base bits
 // above refine bits, go to the top of the mantissa of f = 1 + code / 16. Exact, as every term has at most 23 bits.
-fn put_weights(staged: ptr<function, Weights>, tile_row: u32, half: u32, step: u32) {
-  let group = step % 4u;
+fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
+  let group = turn / 2u % 4u;
+  let half_shift = 16u * (turn % 2u);
   let meta_codes = align_codes((*staged).meta_word, group);
   let d = unpack2x16float(select((*staged).scales.x, (*staged).scales.y, group >= 2u) >> (16u * (group % 2u))).x;
   let scale = scale_of(meta_codes, (*staged).masks, 128.0 * d);
   var zero = zero_plus(meta_codes, (*staged).masks) - ZERO_PLUS;
   var fine = 0u;
-  if (is_refined((*staged).meta_word, step)) {
+  if (is_refined((*staged).meta_word, turn / 2u)) {
     zero = fma(0.75, zero, 0.75);
-    fine = pick_word((*staged).refine, group) >> (16u * half);
+    fine = pick_word((*staged).refine, group) >> half_shift;
   }
-  let word = pick_word((*staged).base, group) >> (16u * half);
+  let word = pick_word((*staged).base, group) >> half_shift;
   // Codes of even and of odd channels, four bits each.
   let even = ((word & 0x3333u) << 2u) | (fine & 0x3333u);
   let odd = (word & 0xccccu) | ((fine >> 2u) & 0x3333u);
   let decoder = Decoder((*staged).code_mask, 4.0 * scale, -(4.0 + zero) * scale);
-  let channel = 8u * half;
-  put_weight(channel, tile_row, decode(even << 19u, decoder));
-  put_weight(channel + 1u, tile_row, decode(odd << 19u, decoder));
-  put_weight(channel + 2u, tile_row, decode(even << 15u, decoder));
-  put_weight(channel + 3u, tile_row, decode(odd << 15u, decoder));
-  put_weight(channel + 4u, tile_row, decode(even << 11u, decoder));
-  put_weight(channel + 5u, tile_row, decode(odd << 11u, decoder));
-  put_weight(channel + 6u, tile_row, decode(even << 7u, decoder));
-  put_weight(channel + 7u, tile_row, decode(odd << 7u, decoder));
-  if (outlier_residuals != 0u) { put_outliers(staged, tile_row, 16u * step + channel, channel); }
+  put_weight(tile_channel, tile_row, decode(even << 19u, decoder));
+  put_weight(tile_channel + 1u, tile_row, decode(odd << 19u, decoder));
+  put_weight(tile_channel + 2u, tile_row, decode(even << 15u, decoder));
+  put_weight(tile_channel + 3u, tile_row, decode(odd << 15u, decoder));
+  put_weight(tile_channel + 4u, tile_row, decode(even << 11u, decoder));
+  put_weight(tile_channel + 5u, tile_row, decode(odd << 11u, decoder));
+  put_weight(tile_channel + 6u, tile_row, decode(even << 7u, decoder));
+  put_weight(tile_channel + 7u, tile_row, decode(odd << 7u, decoder));
+  if (outlier_residuals != 0u) { put_outliers(staged, tile_row, 8u * turn, tile_channel); }
 }
 
 struct Decoder {
