@@ -123,7 +123,7 @@ Deno.test("main: experiment ranges writes its result and page, and compare finds
       const { code, out, err } = await run("experiment", "ranges", "--quick", "--out", `${directory}/${name}`);
       assertEquals([code, err.trimEnd().split("\n").length], [0, 1], err);
       assertStringIncludes(out, "# Ranges of weight groups");
-      assertEquals(filesIn(`${directory}/${name}`), ["ranges.json", "ranges.md"]);
+      assertEquals(filesIn(`${directory}/${name}`), ["ranges.json", "ranges.md", "ranges.svg"]);
     }
     const { code, out } = await run("compare", `${directory}/a`, `${directory}/b`);
     assertEquals([code, out], [0, "1 experiments, every cell is the same\n"]);

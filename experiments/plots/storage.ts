@@ -1,0 +1,187 @@
+/**
+ * Plots of `bits`, `ranges` and `cost`: what weights are like and what they take.
+ *
+ * @module
+ */
+import type { Result } from "../result.ts";
+import type { Spec } from "./render_plot.ts";
+import { FORMATS, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
+
+/** Columns of `bits` that are terms of the sum, lowest first. */
+const FIRST_TERM = "codes";
+const LAST_TERM = "outlierStarts";
+
+/** Every term of one model's bits, and the sums of all models against the paper's. */
+export function bitsPlot({ rows, columns, verdict }: Result): Spec {
+  const keys = columns.map(({ key }) => key);
+  const terms = columns.slice(keys.indexOf(FIRST_TERM), keys.indexOf(LAST_TERM) + 1);
+  const model = rows[rows.length - 1].model;
+  const own = rows.filter((row) => row.model === model);
+  const parts = own.flatMap((row) =>
+    terms.map(({ key, label }, order) => ({ layout: row.layout, term: label, order, bits: Number(row[key]) }))
+      .filter(({ bits }) => bits > 0)
+  );
+  const paper = Number(verdict.paper);
+  const used = terms.map(({ label }) => label).filter((label) => parts.some(({ term }) => term === label));
+  return {
+    vconcat: [
+      {
+        title: `Where the bits of a weight go (${model})`,
+        width: PANEL_WIDTH,
+        height: { step: 30 },
+        layer: [
+          {
+            data: { values: parts },
+            mark: "bar",
+            encoding: {
+              x: { field: "bits", type: "quantitative", title: "bits a weight", scale: { domainMax: 3 } },
+              y: { field: "layout", type: "nominal", sort: null, title: null },
+              color: { field: "term", type: "nominal", sort: used, title: null },
+              order: { field: "order", type: "quantitative" },
+            },
+          },
+          verticalRule(paper, `paper: ${paper}`),
+        ],
+      },
+      sumsPanel(rows, paper),
+    ],
+    resolve: { scale: { color: "independent", shape: "independent" } },
+    spacing: 32,
+  };
+}
+
+function sumsPanel(rows: Result["rows"], paper: number): Spec {
+  const ours = (layout: unknown) => Number(String(layout).startsWith("twobit"));
+  const layouts = [...new Set(rows.map(({ layout }) => layout))].sort((a, b) => ours(b) - ours(a));
+  const sums = rows.map(({ model, layout, bits_per_weight: bits }) => ({ model, layout, bits }));
+  return {
+    title: "All scales and zeros counted, by model",
+    width: PANEL_WIDTH,
+    height: { step: 18 },
+    layer: [
+      {
+        data: { values: sums },
+        mark: { type: "point" },
+        encoding: {
+          x: { field: "bits", type: "quantitative", title: "bits a weight", scale: { zero: false } },
+          y: { field: "model", type: "nominal", sort: null, title: null, axis: { grid: true } },
+          color: { field: "layout", type: "nominal", sort: layouts, title: null },
+          shape: { field: "layout", type: "nominal", sort: layouts, title: null },
+        },
+      },
+      verticalRule(paper, `paper: ${paper}`, { align: "right" }),
+    ],
+  };
+}
+
+/** Histogram of all groups' ranges, and the share of the total range that the smallest groups hold. */
+export function rangesPlot({ samples = {} }: Result): Spec {
+  const [width = 0.1, ...shares] = samples.histogram_all ?? [];
+  const bins = shares.map((share, i) => ({ from: i * width, to: (i + 1) * width, share: 100 * share }));
+  const curve = samples.lorenz_all ?? [];
+  const lorenz = curve.map((held, i) => ({ groups: (100 * i) / (curve.length - 1), held: 100 * held }));
+  const percent = (field: string, title: string) => ({ field, type: "quantitative", title });
+  return {
+    vconcat: [
+      {
+        title: "How much the range of weights differs from group to group",
+        width: PANEL_WIDTH,
+        height: 220,
+        data: { values: bins },
+        mark: { type: "bar", binSpacing: 0 },
+        encoding: {
+          x: { field: "from", type: "quantitative", bin: "binned", title: "range of a group (x median)" },
+          x2: { field: "to" },
+          y: {
+            ...percent("share", "groups (%), logarithmic"),
+            scale: { type: "symlog", constant: 0.001 },
+            axis: { values: [0.001, 0.01, 0.1, 1, 10], format: "~g" },
+          },
+        },
+      },
+      {
+        title: "Share of all range held by the groups with the smallest ranges",
+        width: PANEL_WIDTH,
+        height: 220,
+        data: { values: lorenz },
+        layer: [
+          {
+            mark: { type: "line", color: SCHEME.line[0], strokeDash: [5, 4], strokeWidth: 1 },
+            encoding: {
+              x: percent("groups", "groups, smallest range first (%); dashed: all ranges equal"),
+              y: percent("groups", "range held (%)"),
+            },
+          },
+          { mark: "line", encoding: { x: percent("groups", ""), y: percent("held", "") } },
+        ],
+      },
+    ],
+    spacing: 32,
+  };
+}
+
+/** The paper's largest falls of runtime cost and of hardware cost. */
+const CLAIMED_COSTS: readonly (readonly [factor: number, text: string])[] = [
+  [2.7, "paper: runtime up to 2.70"],
+  [2.81, "paper: hardware up to 2.81"],
+];
+
+/** Memory and GPUs a model needs, and how much less it costs. */
+export function costPlot({ rows }: Result): Spec {
+  const values = rows.map((row) => ({
+    ...row,
+    gigabytes: Number(row.memory_bytes) / 1e9,
+    need: `${row.gpus} ${row.gpus === 1 ? "GPU" : "GPUs"}`,
+  }));
+  const bars = (field: string, title: string) => ({
+    y: { field: "model", type: "nominal", sort: null, title: null },
+    yOffset: { field: "format", type: "nominal", sort: null },
+    x: { field, type: "quantitative", title },
+    color: { field: "format", type: "nominal", title: null, scale: FORMATS },
+  });
+  const text = {
+    mark: { type: "text", align: "left", dx: 4 },
+    encoding: { text: { field: "need" }, color: { value: SCHEME.text[0] } },
+  };
+  return {
+    data: { values },
+    vconcat: [
+      {
+        title: "Memory for the weights, and the GPUs that takes",
+        width: PANEL_WIDTH,
+        height: { step: 16 },
+        encoding: bars("gigabytes", "GB"),
+        layer: [{ mark: "bar" }, text],
+      },
+      {
+        title: "Cost of a token",
+        width: PANEL_WIDTH,
+        height: { step: 16 },
+        layer: [
+          { mark: "bar", encoding: bars("cost_ratio", "f16's cost over this one's (x)") },
+          ...CLAIMED_COSTS.map(([factor, text], i) => verticalRule(factor, text, i === 0 ? { align: "right" } : {})),
+        ],
+      },
+    ],
+    spacing: 32,
+  };
+}
+
+/** The paper's value on the x axis, with its meaning above the panel. */
+export function verticalRule(
+  value: number,
+  text: string,
+  { align = "left" }: { readonly align?: "left" | "right" } = {},
+): Spec {
+  return {
+    data: { values: [{ value, text }] },
+    encoding: { x: { field: "value", type: "quantitative" } },
+    layer: [
+      { mark: { type: "rule", color: PAPER_COLOUR, strokeDash: [5, 4] } },
+      {
+        mark: { type: "text", color: PAPER_COLOUR, align, baseline: "bottom", dx: align === "left" ? 3 : -3, dy: -2 },
+        encoding: { y: { value: 0 }, text: { field: "text" } },
+      },
+    ],
+  };
+}
