@@ -12,6 +12,7 @@ import {
   comparisonRow,
   comparisonSettings,
   formatGain,
+  windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
@@ -77,6 +78,7 @@ export const accuracy: Experiment = {
       },
       columns: COMPARISON_COLUMNS,
       rows,
+      samples: windowSamples(evaluations),
       verdict: judge(evaluations, rows),
     };
   },

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Cell, Column, Result } from "./result.ts";
+import { nameRows } from "./row_names.ts";
 
 /** A difference between two sets of results. */
 export interface Difference {
@@ -73,19 +74,6 @@ function compareTables(a: Result, b: Result, tolerance: number): Difference[] {
     }
   }
   return differences;
-}
-
-/** Rows by their text cells, numbered where these repeat. */
-function nameRows({ rows, columns }: Result): Map<string, Result["rows"][number]> {
-  const named = new Map<string, Result["rows"][number]>();
-  for (const row of rows) {
-    const texts = columns.map(({ key }) => row[key]).filter((cell) => typeof cell === "string");
-    const base = texts.join(" ");
-    let name = base;
-    for (let i = 2; named.has(name); i++) name = `${base} #${i}`;
-    named.set(name, row);
-  }
-  return named;
 }
 
 /** 0 where equal, the relative difference of two numbers, null where they cannot be compared. */

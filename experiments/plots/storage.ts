@@ -76,47 +76,50 @@ function sumsPanel(rows: Result["rows"], paper: number): Spec {
 
 /** Histogram of all groups' ranges, and the share of the total range that the smallest groups hold. */
 export function rangesPlot({ samples = {} }: Result): Spec {
-  const [width = 0.1, ...shares] = samples.histogram_all ?? [];
-  const bins = shares.map((share, i) => ({ from: i * width, to: (i + 1) * width, share: 100 * share }));
-  const curve = samples.lorenz_all ?? [];
-  const lorenz = curve.map((held, i) => ({ groups: (100 * i) / (curve.length - 1), held: 100 * held }));
-  const percent = (field: string, title: string) => ({ field, type: "quantitative", title });
+  const { histogram_all: histogram, lorenz_all: lorenz } = samples;
   return {
-    vconcat: [
-      {
-        title: "How much the range of weights differs from group to group",
-        width: PANEL_WIDTH,
-        height: 220,
-        data: { values: bins },
-        mark: { type: "bar", binSpacing: 0 },
-        encoding: {
-          x: { field: "from", type: "quantitative", bin: "binned", title: "range of a group (x median)" },
-          x2: { field: "to" },
-          y: {
-            ...percent("share", "groups (%), logarithmic"),
-            scale: { type: "symlog", constant: 0.001 },
-            axis: { values: [0.001, 0.01, 0.1, 1, 10], format: "~g" },
-          },
-        },
-      },
-      {
-        title: "Share of all range held by the groups with the smallest ranges",
-        width: PANEL_WIDTH,
-        height: 220,
-        data: { values: lorenz },
-        layer: [
-          {
-            mark: { type: "line", color: SCHEME.line[0], strokeDash: [5, 4], strokeWidth: 1 },
-            encoding: {
-              x: percent("groups", "groups, smallest range first (%); dashed: all ranges equal"),
-              y: percent("groups", "range held (%)"),
-            },
-          },
-          { mark: "line", encoding: { x: percent("groups", ""), y: percent("held", "") } },
-        ],
-      },
-    ],
+    vconcat: [...(histogram ? [histogramPanel(histogram)] : []), ...(lorenz ? [lorenzPanel(lorenz)] : [])],
     spacing: 32,
+  };
+}
+
+function histogramPanel([width, ...shares]: readonly number[]): Spec {
+  return {
+    title: "How much the range of weights differs from group to group",
+    width: PANEL_WIDTH,
+    height: 220,
+    data: { values: shares.map((share, i) => ({ from: i * width, to: (i + 1) * width, percent: 100 * share })) },
+    mark: { type: "bar", binSpacing: 0 },
+    encoding: {
+      x: { field: "from", type: "quantitative", bin: "binned", title: "range of a group (x median)" },
+      x2: { field: "to" },
+      y: {
+        field: "percent",
+        type: "quantitative",
+        title: "groups (%), logarithmic",
+        scale: { type: "symlog", constant: 0.001 },
+        axis: { values: [0.001, 0.01, 0.1, 1, 10], format: "~g" },
+      },
+    },
+  };
+}
+
+function lorenzPanel(curve: readonly number[]): Spec {
+  const percent = (field: string, title: string) => ({ field, type: "quantitative", title });
+  const groups = percent("groups", "groups, smallest range first (%); dashed: all ranges equal");
+  return {
+    title: "Share of all range held by the groups with the smallest ranges",
+    width: PANEL_WIDTH,
+    height: 220,
+    data: { values: curve.map((held, i) => ({ groups: (100 * i) / (curve.length - 1), held: 100 * held })) },
+    encoding: { x: groups },
+    layer: [
+      {
+        mark: { type: "line", color: SCHEME.line[0], strokeDash: [5, 4], strokeWidth: 1 },
+        encoding: { y: percent("groups", "range held (%)") },
+      },
+      { mark: "line", encoding: { y: percent("held", "") } },
+    ],
   };
 }
 
