@@ -12,6 +12,7 @@ import { doctor } from "./commands/doctor.ts";
 import { perplexity } from "./commands/perplexity.ts";
 import { quantize } from "./commands/quantize.ts";
 import { render } from "./commands/render.ts";
+import { report } from "./commands/report.ts";
 import { experiment, reproduce } from "./commands/reproduce.ts";
 
 const COMMANDS: readonly Command[] = [
@@ -19,6 +20,7 @@ const COMMANDS: readonly Command[] = [
   experiment,
   compare,
   render,
+  report,
   quantize,
   dequantize,
   perplexity,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { escapeText } from "../escape_text.ts";
 import { CONFIG, schemeStyle } from "./theme.ts";
 
 /** A vega-lite specification or a part of one. What vega-lite warns of is an error here. */
@@ -65,9 +66,4 @@ function finish(name: string, title: string, svg: string): string {
     .replace(/class="marks"/, 'class="plot" role="img"')
     .replace(/^(<svg[^>]*>)/, `$1<title>${escapeText(title)}</title>${schemeStyle()}`)
     .replaceAll("><g", ">\n<g") + "\n";
-}
-
-/** Text as XML and HTML want it. */
-export function escapeText(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 }

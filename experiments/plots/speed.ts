@@ -127,7 +127,7 @@ export function asyncPlot({ rows }: Result): Spec {
             type: "quantitative",
             title: "weights of the matrix",
             scale: { type: "log", nice: false },
-            axis: { format: "~s" },
+            axis: { format: "~s", labelSeparation: 8 },
           },
           y: {
             field: "percent",
