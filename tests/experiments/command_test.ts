@@ -50,7 +50,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--windows", "1"], "perplexity: --windows is 1, must be a number between 2 and"],
   [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
-  [["compare", "a"], "compare: 1 arguments given, must be DIR_A DIR_B"],
+  [["compare", "a"], "compare: 1 arguments given, must be A B"],
   [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
 ];
@@ -137,7 +137,7 @@ Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names w
     await writeResult(b, makeResult({ rows: [{ method: "fp16", bits: 16, time: 99 }, { method: "rtn2", bits: 3 }] }));
     const beyond = await run("compare", a, b);
     assertEquals(beyond.code, 1);
-    assertStringIncludes(beyond.out, "2 cells differ, 1 of them count");
+    assertStringIncludes(beyond.out, "2 cells differ (1 drift, 1 unjudged), 1 of them count");
     assertEquals((await run("compare", a, b, "--tolerance", "0.05")).code, 0);
     await writeResult(a, makeResult({ id: "only_here" }));
     const { code, out } = await run("compare", a, b, "--tolerance", "0.05", "--json");
@@ -148,7 +148,14 @@ Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names w
         id === "only_here" && column === "experiment"
       ),
     );
-    assertOneLine(await run("compare", a, `${directory}/none`), 1, "compare: ");
+    const common = await run("compare", a, b, "--tolerance", "0.05", "--common");
+    assertEquals(common.code, 0);
+    assertStringIncludes(common.out, "Left out: only_here (only in A)");
+    assertOneLine(
+      await run("compare", a, `${directory}/none`),
+      1,
+      "is nothing to compare, must be a directory, a device (",
+    );
   }));
 
 Deno.test("main: quantize refuses to overwrite a file or to forget an interrupted run", () =>

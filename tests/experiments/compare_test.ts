@@ -1,4 +1,4 @@
-import { compareResults } from "../../experiments/compare.ts";
+import { compareResults, counts, incomparable } from "../../experiments/compare.ts";
 import type { Result, Row } from "../../experiments/result.ts";
 import { assertAlmostEquals, assertEquals } from "../assert.ts";
 import { COLUMNS, makeResult } from "./make_result.ts";
@@ -25,13 +25,16 @@ Deno.test("compareResults: numbers count beyond the relative tolerance, and not 
     a: 4,
     b: 3,
     relative: 0.25,
-    counts: true,
+    kind: "drift",
   });
   assertEquals(others, []);
-  assertEquals(compareRows(rows(3), rows(4), 0.25).map(({ relative, counts }) => [relative, counts]), [[0.25, false]]);
-  assertEquals(compareRows(rows(3), rows(4), 0.249)[0].counts, true);
-  assertEquals(compareRows(rows(0), rows(1e-300), 0.5)[0].counts, true);
-  assertEquals(compareRows(rows(-1), rows(1), 1).map(({ relative, counts }) => [relative, counts]), [[2, true]]);
+  assertEquals(compareRows(rows(3), rows(4), 0.25).map(({ relative, kind }) => [relative, kind]), [[
+    0.25,
+    "tolerated",
+  ]]);
+  assertEquals(compareRows(rows(3), rows(4), 0.249)[0].kind, "drift");
+  assertEquals(compareRows(rows(0), rows(1e-300), 0.5)[0].kind, "drift");
+  assertEquals(compareRows(rows(-1), rows(1), 1).map(({ relative, kind }) => [relative, kind]), [[2, "drift"]]);
   assertEquals(compareRows(rows(0), rows(0), 0), []);
   assertAlmostEquals(compareRows(rows(100), rows(100.1), 0)[0].relative!, 0.1 / 100.1, 1e-12);
 });
@@ -39,18 +42,66 @@ Deno.test("compareResults: numbers count beyond the relative tolerance, and not 
 Deno.test("compareResults: a number against nothing counts at any tolerance", () => {
   for (const [a, b] of [[3, null], [null, 3]]) {
     const [difference] = compareRows([{ method: "a", bits: a, time: 1 }], [{ method: "a", bits: b, time: 1 }], 1);
-    assertEquals([difference.a, difference.b, difference.relative, difference.counts], [a, b, null, true]);
+    assertEquals([difference.a, difference.b, difference.relative, difference.kind], [a, b, null, "drift"]);
   }
   assertEquals(compareRows([{ method: "a", bits: null, time: 1 }], [{ method: "a", time: 1 }], 0), []);
 });
 
-Deno.test("compareResults: clock readings are listed but never count", () => {
-  const found = compareRows([{ method: "a", bits: 1, time: 1 }], [{ method: "a", bits: 1, time: 2 }], 0);
-  assertEquals(found.map(({ column, relative, counts }) => [column, relative, counts]), [["time", 0.5, false]]);
+Deno.test("compareResults: a drift within the standard errors says so", () => {
+  const columns = [...COLUMNS, { key: "bits_error", label: "±", unit: "" }];
+  const compareErrors = (a: number | null, b: number | null) =>
+    compareResults(
+      byId(makeResult({ columns, rows: [{ method: "a", bits: 10, bits_error: a }] })),
+      byId(makeResult({ columns, rows: [{ method: "a", bits: 15, bits_error: b }] })),
+      0,
+    ).find(({ column }) => column === "bits")!.kind;
+  assertEquals(compareErrors(3, 4), "drift within errors");
+  assertEquals(compareErrors(3, 3.9), "drift");
+  assertEquals(compareErrors(100, null), "drift");
+});
+
+Deno.test("compareResults: clock readings are noise where their samples overlap, a change where they don't", () => {
+  const timed = (time: number | null, samples?: readonly number[]) =>
+    byId(makeResult({
+      rows: [{ method: "a", bits: 1, time }],
+      ...(samples && { samples: { "a: ms": samples } }),
+    }));
+  const kindOf = (a: ReturnType<typeof timed>, b: ReturnType<typeof timed>) =>
+    compareResults(a, b, 0).map(({ kind }) => kind);
+  assertEquals(kindOf(timed(100, [90, 100, 110]), timed(115, [105, 115, 125])), ["noise"]);
+  assertEquals(kindOf(timed(100, [99, 100, 101]), timed(115, [114, 115, 116])), ["change"]);
+  assertEquals(kindOf(timed(100, [99, 100, 101]), timed(115)), ["unjudged"]);
+  assertEquals(kindOf(timed(100), timed(null)), ["change"]);
+  assertEquals(kindOf(timed(100, [1]), timed(100, [2])), []);
+});
+
+Deno.test("compareResults: another verdict is a drift, or a change where columns are clock readings", () => {
+  const { verdict } = makeResult();
+  const [a, b] = (["partly", "reproduced"] as const).map((status) => ({ verdict: { ...verdict, status } }));
+  const [timed] = compareResults(byId(makeResult(a)), byId(makeResult(b)), 0);
+  assertEquals([timed.column, timed.a, timed.b, timed.kind], ["verdict", "partly", "reproduced", "change"]);
+  const columns = COLUMNS.slice(0, 2);
   assertEquals(
-    compareRows([{ method: "a", bits: 1, time: 1 }], [{ method: "a", bits: 1, time: null }], 0)[0].counts,
-    false,
+    compareResults(byId(makeResult({ ...a, columns })), byId(makeResult({ ...b, columns })), 0)[0].kind,
+    "drift",
   );
+});
+
+Deno.test("counts: what must repeat and doesn't, never a clock reading", () => {
+  const kinds = ["missing", "drift", "drift within errors", "tolerated", "change", "noise", "unjudged"] as const;
+  const [difference] = compareResults(byId(makeResult()), new Map(), 0);
+  assertEquals(kinds.filter((kind) => counts({ ...difference, kind })), ["missing", "drift", "drift within errors"]);
+});
+
+Deno.test("incomparable: names another model, seed or setting", () => {
+  const { environment, settings } = makeResult();
+  assertEquals(incomparable(makeResult(), makeResult({ rows: [] })), undefined);
+  const model = { name: "tiny", sha256: "other" };
+  assertEquals(incomparable(makeResult(), makeResult({ environment: { ...environment, model } })), "another model");
+  assertEquals(incomparable(makeResult(), makeResult({ environment: { ...environment, seed: 2 } })), "another seed");
+  const other = makeResult({ settings: { ...settings, windows: 5, more: 1 } });
+  assertEquals(incomparable(makeResult(), other), "other settings: windows, more");
+  assertEquals(incomparable(other, makeResult()), "other settings: windows, more");
 });
 
 const missing = (row: string, column: string, a: string, b: string) => ({
@@ -60,7 +111,7 @@ const missing = (row: string, column: string, a: string, b: string) => ({
   a,
   b,
   relative: null,
-  counts: true,
+  kind: "missing" as const,
 });
 
 Deno.test("compareResults: a missing experiment, row or column is named and counts", () => {
