@@ -9,7 +9,7 @@ import { type Axis, scatterPanel, type ScatterPoint } from "./scatter.ts";
 import { PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
 
 const ACCURACY: Axis = { title: "next token right (%), ± standard error (not paired)" };
-const PERPLEXITY: Axis = { title: "perplexity above unquantized (%), ± paired", log: true };
+const PERPLEXITY: Axis = { title: "perplexity above unquantized (%), ± paired" };
 const BITS: Axis = { title: "bits a weight, everything counted" };
 
 /** Points of accuracy that plain 2-bit quantization loses at least, by the paper. */
@@ -31,6 +31,7 @@ export function accuracyPlot({ rows }: Result): Spec {
   const unquantized = Number(rows.find(({ method }) => method === "fp16")?.top1);
   const quantized = rows.filter(({ method }) => method !== "fp16");
   const limit = unquantized - CLAIMED_LOSS;
+  const perplexities = quantized.map((row) => perplexityPoint(row, "bits_per_weight", seriesOf(row)));
   return stack(
     scatterPanel(
       "Accuracy against bits (higher is better)",
@@ -44,9 +45,10 @@ export function accuracyPlot({ rows }: Result): Spec {
     ),
     scatterPanel(
       "Perplexity against bits (lower is better)",
-      quantized.map((row) => perplexityPoint(row, "bits_per_weight", seriesOf(row))),
+      perplexities,
       BITS,
-      PERPLEXITY,
+      // Methods differ by orders of magnitude; but a good one can be better than unquantized by chance.
+      { ...PERPLEXITY, log: perplexities.every(({ y }) => y > 0) },
     ),
   );
 }
@@ -70,7 +72,7 @@ export function fourBitSharePlot({ rows }: Result): Spec {
       "Perplexity against bits, by the share of 4-bit groups (lower is better)",
       rows.map((row) => ({ ...perplexityPoint(row, "bits_per_weight", seriesOf(row)), ...joined })),
       BITS,
-      { ...PERPLEXITY, log: false },
+      PERPLEXITY,
     ),
   );
 }
@@ -95,7 +97,7 @@ export function outliersPlot({ rows }: Result): Spec {
       "Perplexity against the cost of outliers (lower is better)",
       rows.map((row) => perplexityPoint(row, "more_bits", seriesOf(row))),
       bits,
-      { ...PERPLEXITY, log: false },
+      PERPLEXITY,
     ),
   );
 }

@@ -41,46 +41,54 @@ export function scatterPanel(
   extra: readonly Spec[] = [],
 ): Spec {
   const x = createScale(points.map((point) => point.x), xAxis, PANEL_WIDTH);
-  const ends = points.flatMap((point) => [point.y - point.error, point.y + point.error]);
-  const y = createScale(
-    yAxis.log ? [...ends.filter((end) => end > 0), ...points.map((p) => p.y)] : ends,
-    yAxis,
-    HEIGHT,
-  );
-  const values = points.map((point) => ({
-    ...point,
-    // On a logarithmic axis a bar that reaches zero ends at the axis.
-    low: Math.max(point.y - point.error, y.domain[0]),
-    high: point.y + point.error,
-  }));
+  const ends = points.flatMap(({ y, error }) => [y - error, y, y + error]);
+  const y = createScale(ends.filter((end) => end > 0 || !yAxis.log), yAxis, HEIGHT);
   return {
     title,
     width: PANEL_WIDTH,
     height: HEIGHT,
     layer: [
       ...extra,
-      {
-        data: { values },
-        encoding: {
-          x: { field: "x", ...x.channel },
-          color: { field: "series", type: "nominal", title: null, scale: colours(points.map(({ series }) => series)) },
-        },
-        layer: [
-          {
-            transform: [{ filter: "datum.joined === true" }],
-            mark: { type: "line", strokeWidth: 1, opacity: 0.7 },
-            encoding: { y: { field: "y", ...y.channel } },
-          },
-          {
-            mark: { type: "rule", strokeWidth: 1.5, opacity: 0.6 },
-            encoding: { y: { field: "low", ...y.channel }, y2: { field: "high" } },
-          },
-          { mark: { type: "point" }, encoding: { y: { field: "y", ...y.channel } } },
-        ],
-      },
+      pointsLayer(points, x, y),
       ...labelLayers(points.map(({ label, ...at }) => ({ label, x: x.toPixel(at.x), y: HEIGHT - y.toPixel(at.y) }))),
     ],
   };
+}
+
+/** Points with their error bars, and lines between those that are joined. */
+function pointsLayer(points: readonly ScatterPoint[], x: Scale, y: Scale): Spec {
+  const values = points.map((point) => ({
+    ...point,
+    // On a logarithmic axis a bar that reaches zero ends at the axis.
+    low: Math.max(point.y - point.error, y.domain[0]),
+    high: point.y + point.error,
+  }));
+  const atY = { y: { field: "y", ...y.channel } };
+  return {
+    data: { values },
+    encoding: {
+      x: { field: "x", ...x.channel },
+      color: { field: "series", type: "nominal", title: null, scale: colours(points.map(({ series }) => series)) },
+    },
+    layer: [
+      {
+        transform: [{ filter: "datum.joined === true" }],
+        mark: { type: "line", strokeWidth: 1, opacity: 0.7 },
+        encoding: atY,
+      },
+      {
+        mark: { type: "rule", strokeWidth: 1.5, opacity: 0.6 },
+        encoding: { y: { field: "low", ...y.channel }, y2: { field: "high" } },
+      },
+      { mark: { type: "point" }, encoding: atY },
+    ],
+  };
+}
+
+/** Ours come first and so have the first colour; the others in the order of their rows. */
+function colours(series: readonly string[]): Spec {
+  const domain = [...new Set(series)].sort((a, b) => Number(b.startsWith("twobit")) - Number(a.startsWith("twobit")));
+  return { domain, range: domain.map((_, i) => SERIES[i % SERIES.length]) };
 }
 
 interface Scale {
@@ -88,12 +96,6 @@ interface Scale {
   /** The part of a vega-lite channel that says scale and axis. */
   readonly channel: Spec;
   toPixel(value: number): number;
-}
-
-/** Ours come first and so have the first colour; the others in the order of their rows. */
-function colours(series: readonly string[]): Spec {
-  const domain = [...new Set(series)].sort((a, b) => Number(b.startsWith("twobit")) - Number(a.startsWith("twobit")));
-  return { domain, range: domain.map((_, i) => SERIES[i % SERIES.length]) };
 }
 
 /** A scale whose pixels are known here: labels are placed by them. */

@@ -73,6 +73,13 @@ Deno.test("plotOf: cost has bars with the GPUs they take, units, and the paper's
   }
 });
 
+Deno.test("plotOf: accuracy when a method is better than unquantized by chance", async () => {
+  const row = { bits_per_weight: 3, perplexity_ratio: 1, perplexity_ratio_error: 0.1, top1: 30, top1_error: 1 };
+  const rows = [0.99, 1.5].map((ratio, i) => ({ ...row, method: `rtn${i}`, perplexity_ratio: ratio }));
+  const svg = await plotOf(makeResult({ id: "accuracy", rows: [{ ...row, method: "fp16" }, ...rows] }));
+  assert(textsOf(svg).includes("rtn0") && textsOf(svg).includes("rtn1"));
+});
+
 Deno.test("hasPlot: not for timings of a software adapter, not for unknown experiments", () => {
   const { device, verdict } = makeResult();
   const unmeasured = { verdict: { ...verdict, measured: null, status: "not measured" as const } };
@@ -92,7 +99,7 @@ Deno.test("renderPlot: what vega-lite warns of and what has no place is an error
   await assertRejects(
     () => plotOf(makeResult({ id: "accuracy", rows: [{ method: "twobit", bits_per_weight: 3 }] })),
     Error,
-    "Log scale domain includes zero: [NaN,NaN]",
+    "must be finite",
   );
 });
 
