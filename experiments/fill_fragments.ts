@@ -8,7 +8,7 @@
  * @module
  */
 import { EXPERIMENTS } from "./registry.ts";
-import { formatCell, renderTable, withUnit } from "./render.ts";
+import { formatCell, renderTable } from "./render.ts";
 import type { Cell, Result } from "./result.ts";
 import { nameRows } from "./row_names.ts";
 
@@ -55,14 +55,16 @@ function renderHeadline(byDevice: ResultsByDevice): string {
     const all = Array.from(byDevice, ([device, results]) => ({ device, result: results.get(id) }));
     const found = all.filter(({ result }) => result);
     const measured = found.find(({ result }) => result?.verdict.status !== "not measured") ?? found[0];
-    if (!measured?.result) return [claim, null, null, null];
+    if (!measured?.result) return [claim, null, null, null, null];
     const { device, result: { verdict } } = measured;
     return [
       claim.replace(/\.$/, ""),
-      withUnit(verdict.paper, verdict.unit),
+      formatCell(verdict.paper),
       verdict.measured === null ? null : `${formatCell(shorten(verdict.measured))} (${device})`,
+      verdict.unit,
       `[${verdict.status}](results/${device}/${id}.md)`,
     ];
   });
-  return renderTable(["claim", "paper", "measured", "verdict"].map((label) => ({ key: label, label, unit: "" })), rows);
+  const labels = ["claim", "paper", "measured (device)", "unit", "verdict"];
+  return renderTable(labels.map((label) => ({ key: label, label, unit: "" })), rows);
 }

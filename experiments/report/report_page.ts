@@ -6,8 +6,8 @@
 import { escapeText } from "../escape_text.ts";
 import { EXPERIMENTS } from "../registry.ts";
 import { hasPlot, plotOf } from "../plots/plots.ts";
-import { formatCell, withUnit } from "../render.ts";
-import type { Result } from "../result.ts";
+import { formatCell } from "../render.ts";
+import type { Cell, Result } from "../result.ts";
 import { anchorOf, badge, resultSection } from "./result_section.ts";
 import sortTables from "./sort_tables.js" with { type: "text" };
 import style from "./style.css" with { type: "text" };
@@ -43,9 +43,7 @@ function summary(byDevice: ResultsByDevice): string {
       `<td data-label="${devices[i]}">${result ? summaryCell(result, devices[i]) : "-"}</td>`
     );
     return `<tr><td><a href="#${id}"><b>${id}</b></a>: ${escapeText(claim)}</td>` +
-      `<td data-label="paper">${verdict ? escapeText(withUnit(verdict.paper, verdict.unit)) : "-"}</td>${
-        cells.join("")
-      }</tr>`;
+      `<td data-label="paper">${verdict ? valueCell(verdict.paper, verdict.unit) : "-"}</td>${cells.join("")}</tr>`;
   });
   const headers = ["claim", "paper", ...devices].map((name) => `<th>${escapeText(name)}</th>`);
   return `<div class="wide"><table class="summary"><thead><tr>${headers.join("")}</tr></thead>
@@ -53,8 +51,12 @@ function summary(byDevice: ResultsByDevice): string {
 }
 
 function summaryCell({ id, verdict: { measured, unit, status } }: Result, device: string): string {
-  const value = measured === null ? "" : `<br><b>${escapeText(formatCell(measured))}</b> ${escapeText(unit)}`;
+  const value = measured === null ? "" : `<br>${valueCell(measured, unit)}`;
   return `<a href="#${anchorOf(id, device)}">${badge(status)}</a>${value}`;
+}
+
+function valueCell(value: Cell, unit: string): string {
+  return `<b>${escapeText(formatCell(value))}</b> <small>${escapeText(unit)}</small>`;
 }
 
 function page(summary: string, sections: string): string {
