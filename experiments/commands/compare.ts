@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { compareResults, counts, type Difference, incomparable } from "../compare.ts";
+import { compareResults, counts, type Difference, incomparable } from "../compare_results.ts";
 import { renderTable } from "../render.ts";
 import { readResultSource, type ResultSet } from "../result_source.ts";
 import { type Command, numberOption } from "./command.ts";

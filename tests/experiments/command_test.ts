@@ -50,6 +50,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--windows", "1"], "perplexity: --windows is 1, must be a number between 2 and"],
   [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
+  [["report", "--out", ""], "report: --out is empty, must name the page to write"],
   [["compare", "a"], "compare: 1 arguments given, must be A B"],
   [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
@@ -156,6 +157,15 @@ Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names w
       1,
       "is nothing to compare, must be a directory, a device (",
     );
+  }));
+
+Deno.test("main: report writes one page and nothing else", () =>
+  inDirectory(async (directory) => {
+    const { code, out, err } = await run("report", "--out", `${directory}/page.html`);
+    assertEquals([code, err], [0, ""]);
+    assertStringIncludes(out, `${directory}/page.html: `);
+    assertEquals(filesIn(directory), ["page.html"]);
+    assertStringIncludes(await Deno.readTextFile(`${directory}/page.html`), "<!DOCTYPE html>");
   }));
 
 Deno.test("main: quantize refuses to overwrite a file or to forget an interrupted run", () =>

@@ -1,4 +1,4 @@
-import { compareResults, counts, incomparable } from "../../experiments/compare.ts";
+import { compareResults, counts, incomparable } from "../../experiments/compare_results.ts";
 import type { Result, Row } from "../../experiments/result.ts";
 import { assertAlmostEquals, assertEquals } from "../assert.ts";
 import { COLUMNS, makeResult } from "./make_result.ts";
