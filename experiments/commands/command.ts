@@ -24,8 +24,10 @@ export interface Command {
   /** Names of positional arguments, as shown in the help. */
   readonly positionals: readonly string[];
   readonly options: Readonly<Record<string, Option>>;
+  /** Whether the first interrupt only aborts `signal`, so that the command ends by itself. */
+  readonly interruptible?: boolean;
   /** Does the work; returns the exit code. */
-  run(options: OptionValues, positionals: readonly string[]): Promise<number>;
+  run(options: OptionValues, positionals: readonly string[], signal: AbortSignal): Promise<number>;
 }
 
 /** Bad usage: exit code 2. */
