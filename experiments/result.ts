@@ -45,7 +45,7 @@ export interface Findings {
   readonly columns: readonly Column[];
   readonly rows: readonly Row[];
   /**
-   * Raw samples, by name. A row's are named by some of its texts in their order, then `: ` and what they are where
+   * Raw samples, by name. A row's are named by some of its cells in their order, then `: ` and what they are where
    * there is more to say (`twobit: nats a token, by window`); others belong to the whole table.
    */
   readonly samples?: Readonly<Record<string, readonly number[]>>;

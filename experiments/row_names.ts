@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { median } from "../model/statistics.ts";
 import type { Result, Row } from "./result.ts";
 
 /** Rows by their text cells, numbered where these repeat. */
@@ -31,24 +32,33 @@ export function assignSamples(
   const ofRows = new Map<Row, Samples[]>();
   const others: Samples[] = [];
   for (const [name, values] of Object.entries(result.samples ?? {})) {
-    // Where several rows answer to the name, the last one's samples have overwritten the others'.
-    const row = result.rows.findLast((row) => isNamed(textsOf(result, row), name.split(": ")[0]));
-    if (!row) others.push({ name, values });
-    else ofRows.set(row, [...ofRows.get(row) ?? [], { name, values }]);
+    const rows = rowsOfSamples(result, name.split(": ")[0], values);
+    for (const row of rows) ofRows.set(row, [...ofRows.get(row) ?? [], { name, values }]);
+    if (rows.length === 0) others.push({ name, values });
   }
   return { ofRows, others };
 }
 
-function textsOf({ columns }: Result, row: Row): string[] {
-  return columns.map(({ key }) => row[key]).filter((cell) => typeof cell === "string");
+/** Rows with this name; where several answer to it, those that state the samples' median. */
+function rowsOfSamples({ rows, columns }: Result, name: string, values: readonly number[]): Row[] {
+  const cellsOf = (row: Row) =>
+    columns.map(({ key }) => row[key]).filter((cell) => cell !== null && cell !== undefined);
+  const named = rows.filter((row) => isNamed(cellsOf(row).map(String), name));
+  if (named.length < 2) return named;
+  const middle = Number(median(values).toPrecision(7)); // as result files have it
+  return named.filter((row) => cellsOf(row).includes(middle));
 }
 
-/** Whether a name consists of some of these texts in their order. */
-function isNamed(texts: readonly string[], name: string): boolean {
+/** Whether a name consists of some of these cells in their order. */
+function isNamed(cells: readonly string[], name: string): boolean {
   let rest = name;
-  for (const text of texts) {
-    if (rest === text) return true;
-    if (rest.startsWith(`${text} `)) rest = rest.slice(text.length + 1);
+  for (const cell of cells) {
+    if (rest === cell) return true;
+    if (rest.startsWith(`${cell} `)) rest = rest.slice(cell.length + 1);
   }
   return false;
+}
+
+function textsOf({ columns }: Result, row: Row): string[] {
+  return columns.map(({ key }) => row[key]).filter((cell) => typeof cell === "string");
 }

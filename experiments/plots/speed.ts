@@ -6,7 +6,7 @@
 import type { Result, Row } from "../result.ts";
 import type { Spec } from "./render_plot.ts";
 import { verticalRule } from "./storage.ts";
-import { FORMATS, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
+import { formatScale, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
 
 /** Steps of a product in the order of the paper's figure, with their names there. */
 const STEPS: Readonly<Record<string, string>> = {
@@ -136,9 +136,11 @@ const CLAIMED_END_TO_END = 1.74;
 
 /** Decode speed against context, a panel for each model; the paper's claim is a line above f16's. */
 export function endToEndPlot({ rows }: Result): Spec {
-  const models = [...new Set(rows.map(({ model }) => String(model)))];
+  // A model that doesn't fit on the device has a row without numbers.
+  const measured = rows.filter(({ decode_tokens_per_s: speed }) => typeof speed === "number");
+  const models = [...new Set(measured.map(({ model }) => String(model)))];
   return {
-    vconcat: models.map((model) => decodePanel(model, rows.filter((row) => row.model === model))),
+    vconcat: models.map((model) => decodePanel(model, measured.filter((row) => row.model === model))),
     spacing: 32,
   };
 }
@@ -164,7 +166,7 @@ function decodePanel(model: string, rows: readonly Row[]): Spec {
       {
         data: { values: speeds },
         mark: { type: "line", point: true },
-        encoding: { ...position, color: { field: "format", type: "nominal", title: null, scale: FORMATS } },
+        encoding: { ...position, color: { field: "format", type: "nominal", title: null, scale: formatScale(rows) } },
       },
       {
         data: { values: claimed },

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { Result } from "../result.ts";
+import type { Result, Row } from "../result.ts";
 import type { Spec } from "./render_plot.ts";
-import { FORMATS, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
+import { formatScale, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
 
 /** Columns of `bits` that are terms of the sum, lowest first. */
 const FIRST_TERM = "codes";
@@ -123,50 +123,65 @@ function lorenzPanel(curve: readonly number[]): Spec {
   };
 }
 
-/** The paper's largest falls of runtime cost and of hardware cost. */
-const CLAIMED_COSTS: readonly (readonly [factor: number, text: string])[] = [
-  [2.7, "paper: runtime up to 2.70"],
-  [2.81, "paper: hardware up to 2.81"],
-];
+/** The paper's largest falls of hardware cost and of runtime cost. */
+const CLAIMED_HARDWARE = 2.81;
+const CLAIMED_RUNTIME = 2.7;
 
-/** Memory and GPUs a model needs, and how much less it costs. */
+/** Memory of each model, and how much less it costs on each kind of GPU. */
 export function costPlot({ rows }: Result): Spec {
-  const values = rows.map((row) => ({
-    ...row,
-    gigabytes: Number(row.memory_bytes) / 1e9,
-    need: `${row.gpus} ${row.gpus === 1 ? "GPU" : "GPUs"}`,
-  }));
-  const bars = (field: string, title: string) => ({
-    y: { field: "model", type: "nominal", sort: null, title: null },
-    yOffset: { field: "format", type: "nominal", sort: null },
-    x: { field, type: "quantitative", title },
-    color: { field: "format", type: "nominal", title: null, scale: FORMATS },
-  });
-  const text = {
-    mark: { type: "text", align: "left", dx: 4 },
-    encoding: { text: { field: "need" }, color: { value: SCHEME.text[0] } },
-  };
+  const packed = rows.filter(({ format }) => format !== "f16");
   return {
-    data: { values },
     vconcat: [
-      {
-        title: "Memory for the weights, and the GPUs that takes",
-        width: PANEL_WIDTH,
-        height: { step: 16 },
-        encoding: bars("gigabytes", "GB"),
-        layer: [{ mark: "bar" }, text],
-      },
-      {
-        title: "Cost of a token",
-        width: PANEL_WIDTH,
-        height: { step: 16 },
-        layer: [
-          { mark: "bar", encoding: bars("cost_ratio", "f16's cost over this one's (x)") },
-          ...CLAIMED_COSTS.map(([factor, text], i) => verticalRule(factor, text, i === 0 ? { align: "right" } : {})),
-        ],
-      },
+      // Memory doesn't depend on the GPU.
+      memoryPanel(rows.filter(({ gpu }) => gpu === rows[0].gpu)),
+      ratioPanel(packed, "hardware_ratio", "GPUs that f16 needs over those that twobit needs", CLAIMED_HARDWARE),
+      ratioPanel(packed, "cost_ratio", "GPU-seconds a token of f16 over those of twobit", CLAIMED_RUNTIME),
     ],
+    resolve: { scale: { color: "independent" } },
     spacing: 32,
+  };
+}
+
+function memoryPanel(rows: readonly Row[]): Spec {
+  const values = rows.map(({ model, format, memory_bytes: bytes }) => ({
+    model,
+    format,
+    gigabytes: Number(bytes) / 1e9,
+  }));
+  return {
+    title: "Memory for weights and key-value cache",
+    data: { values },
+    width: PANEL_WIDTH,
+    height: { step: 14 },
+    mark: "bar",
+    encoding: {
+      x: { field: "gigabytes", type: "quantitative", title: "GB" },
+      y: { field: "model", type: "nominal", sort: null, title: null },
+      yOffset: { field: "format", type: "nominal", sort: null },
+      color: { field: "format", type: "nominal", title: null, scale: formatScale(rows) },
+    },
+  };
+}
+
+/** How much less the packed model costs, with the paper's largest value; ratios that weren't measured are left out. */
+function ratioPanel(rows: readonly Row[], field: string, title: string, claimed: number): Spec {
+  return {
+    title,
+    width: PANEL_WIDTH,
+    height: { step: 22 },
+    layer: [
+      {
+        data: { values: rows.filter((row) => typeof row[field] === "number") },
+        mark: "point",
+        encoding: {
+          x: { field, type: "quantitative", title: "x" },
+          y: { field: "model", type: "nominal", sort: null, title: null, axis: { grid: true } },
+          yOffset: { field: "gpu", type: "nominal", sort: null },
+          color: { field: "gpu", type: "nominal", sort: null, title: null },
+        },
+      },
+      verticalRule(claimed, `paper: up to ${claimed}`),
+    ],
   };
 }
 

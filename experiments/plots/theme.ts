@@ -27,8 +27,18 @@ export const SERIES: readonly string[] = [
   "#1a98a6",
 ];
 
-/** Scale of the columns `format` of whole models. */
-export const FORMATS = { domain: ["twobit", "f16"], range: [SERIES[0], SERIES[5]] } as const;
+/** Colours of whole models' formats. */
+const FORMATS: readonly (readonly [format: string, colour: string])[] = [
+  ["twobit", SERIES[0]],
+  ["twobit_planned", SERIES[7]],
+  ["f16", SERIES[5]],
+];
+
+/** Colour scale of the rows' column `format`. */
+export function formatScale(rows: readonly { readonly format?: unknown }[]) {
+  const present = FORMATS.filter(([name]) => rows.some(({ format }) => format === name));
+  return { domain: present.map(([name]) => name), range: present.map(([, colour]) => colour) };
+}
 
 /** Colour of what the paper says. */
 export const PAPER_COLOUR = "#d94a8c";

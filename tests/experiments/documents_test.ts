@@ -78,7 +78,7 @@ function anchorsOf(page: string): string[] {
 
 Deno.test("docs/method.md: names every file with a Choice of ours, and every experiment", async () => {
   const page = await read("docs/method.md");
-  for (const folder of ["quant", "kernels", "model"]) {
+  for (const folder of ["quant", "kernels", "model", "experiments"]) {
     for (const { name } of Deno.readDirSync(new URL(folder, ROOT))) {
       if (!/\.(ts|wgsl)$/.test(name) || !(await read(`${folder}/${name}`)).includes("Choice:")) continue;
       assertStringIncludes(page, `\`${folder}/${name}\``);

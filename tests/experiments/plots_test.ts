@@ -14,29 +14,30 @@ const GPU = { name: "h200", adapter: "NVIDIA H200", software: false };
 const END_TO_END = makeResult({
   id: "end_to_end",
   device: GPU,
-  rows: ["7b", "13b"].flatMap((model) =>
-    [["f16", 150], ["twobit", 300]].flatMap(([format, speed]) =>
-      [16, 512, 4096].map((context) => ({
-        model,
-        format,
-        context,
-        decode_tokens_per_s: Number(speed) - context / 100,
-        prefill_tokens_per_s: 1000,
-      }))
-    )
-  ),
+  rows: [
+    ...["7b", "13b"].flatMap((model) =>
+      [["f16", 150], ["twobit", 300]].flatMap(([format, speed]) =>
+        [128, 1024, 4096].map((context) => ({
+          model,
+          format,
+          context,
+          decode_tokens_per_s: Number(speed) - context / 100,
+          prefill_tokens_per_s: 1000,
+        }))
+      )
+    ),
+    { model: "70b", format: "f16", context: null, decode_tokens_per_s: null, prefill_tokens_per_s: null },
+  ],
 });
 
 const COST = makeResult({
   id: "cost",
   device: GPU,
-  rows: [["f16", 13.5e9, 1, 1], ["twobit", 2.8e9, 1, 2.4]].map(([format, memory_bytes, gpus, cost_ratio]) => ({
-    model: "7b",
-    format,
-    memory_bytes,
-    gpus,
-    cost_ratio,
-  })),
+  rows: ["24 GB", "80 GB"].flatMap((gpu) => [
+    { model: "70b", gpu, format: "f16", memory_bytes: 137e9, gpus: 2, hardware_ratio: 1, cost_ratio: 1 },
+    { model: "70b", gpu, format: "twobit", memory_bytes: 25e9, gpus: 1, hardware_ratio: 2, cost_ratio: 3.5 },
+    { model: "405b", gpu, format: "twobit", memory_bytes: 150e9, gpus: 2, hardware_ratio: 4, cost_ratio: null },
+  ]),
 });
 
 /** What a reader sees, in order. */
@@ -64,13 +65,17 @@ Deno.test("plotOf: end_to_end has a panel a model, units, and the paper's line",
     assert(texts.includes(text), text);
   }
   assertEquals(texts.filter((text) => text === "decoded tokens/s").length, 2);
+  assert(!texts.includes("Decode speed, 70b"));
 });
 
-Deno.test("plotOf: cost has bars with the GPUs they take, units, and the paper's values", async () => {
-  const texts = textsOf(await plotOf(COST));
-  for (const text of ["GB", "1 GPU", "paper: runtime up to 2.70", "paper: hardware up to 2.81"]) {
+Deno.test("plotOf: cost has memory once a model, ratios by GPU, units, and the paper's values", async () => {
+  const svg = await plotOf(COST);
+  const texts = textsOf(svg);
+  for (const text of ["GB", "24 GB", "80 GB", "paper: up to 2.7", "paper: up to 2.81"]) {
     assert(texts.includes(text), text);
   }
+  assertEquals(svg.match(/aria-roledescription="bar"/g)?.length, 3);
+  assertEquals(svg.match(/aria-roledescription="point"/g)?.length, 4 + 2);
 });
 
 Deno.test("plotOf: accuracy when a method is better than unquantized by chance", async () => {

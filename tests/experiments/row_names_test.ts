@@ -26,18 +26,28 @@ Deno.test("assignSamples: by whole names, parts in their order, with what they a
     "7 B o fast": [1],
     "8 B fast_too: us": [2, 3],
     "8 B fast_too: runs: two": [4],
-    "o fast": [5],
+    "8 B 2": [5],
     "fast o": [6],
-    "8 B": [7],
-    "": [8],
-    "curve": [9],
+    "": [7],
+    "curve": [8],
   };
   const { ofRows, others } = assignSamples(makeResult({ columns: COLUMNS, rows: ROWS, samples }));
   assertEquals(ROWS.map((row) => ofRows.get(row)?.map(({ name }) => name)), [
     ["7 B o fast"],
-    ["o fast"],
-    ["8 B fast_too: us", "8 B fast_too: runs: two", "8 B"],
+    ["8 B 2"],
+    ["8 B fast_too: us", "8 B fast_too: runs: two"],
   ]);
   assertEquals(others.map(({ name }) => name), ["fast o", "", "curve"]);
   assertEquals(assignSamples(makeResult({ rows: ROWS })).others, []);
+});
+
+Deno.test("assignSamples: rows that share a name have the samples whose median they state", () => {
+  const rows = [...ROWS, { ...ROWS[1], kernel: "slow" }];
+  const { ofRows, others } = assignSamples(
+    makeResult({ columns: COLUMNS, rows, samples: { "8 B o: us": [1, 2, 9], "o fast: us": [7] } }),
+  );
+  assertEquals(rows.map((row) => ofRows.get(row)?.map(({ name }) => name)), [undefined, ["8 B o: us"], undefined, [
+    "8 B o: us",
+  ]]);
+  assertEquals(others.map(({ name }) => name), ["o fast: us"]);
 });
