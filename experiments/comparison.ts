@@ -129,9 +129,11 @@ export function comparisonSettings({ set, calibration }: Baseline): Record<strin
   return {
     "evaluation text": windows.text,
     "tokens of the text": windows.textTokens,
-    "windows":
-      `${windows.windows.length} of ${length} tokens: BOS and ${length - 1} consecutive ones, all predicted, ` +
-      `no overlap, spread evenly over the text (BOS before each document)`,
+    "windows": windows.plain
+      ? `${windows.windows.length} of ${length} consecutive tokens of the joined text, all but the first predicted, no ` +
+        "overlap (GPTQ's protocol)"
+      : `${windows.windows.length} of ${length} tokens: BOS and ${length - 1} consecutive ones, all predicted, ` +
+        `no overlap, spread evenly over the text (BOS before each document)`,
     "tokens predicted": windows.windows.length * (length - 1),
     "standard errors": "from the spread between windows; of ratios, from the windows' paired differences",
     "windows for KL": Math.min(divergenceWindows, windows.windows.length),

@@ -55,10 +55,11 @@ function renderHeadline(byDevice: ResultsByDevice): string {
     const all = Array.from(byDevice, ([device, results]) => ({ device, result: results.get(id) }));
     const found = all.filter(({ result }) => result);
     const measured = found.find(({ result }) => result?.verdict.status !== "not measured") ?? found[0];
-    if (!measured?.result) return [claim, null, null, null, null];
+    const text = claim.replace(/\.$/, "");
+    if (!measured?.result) return [text, null, null, null, "not measured yet"];
     const { device, result: { verdict } } = measured;
     return [
-      claim.replace(/\.$/, ""),
+      text,
       formatCell(verdict.paper),
       verdict.measured === null ? null : `${formatCell(shorten(verdict.measured))} (${device})`,
       verdict.unit,

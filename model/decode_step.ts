@@ -3,10 +3,11 @@
  *
  * @module
  */
+import { addBias } from "../kernels/add_bias.ts";
 import { decodeAttention } from "../kernels/decode_attention.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
-import { type AttentionShape, type KeyValueCache } from "../kernels/key_value_cache.ts";
+import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
 import { gemv } from "../kernels/linear.ts";
 import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";
@@ -72,8 +73,16 @@ export interface DecodeBuffers {
 }
 
 /** Heads of a model's attention. */
-export function attentionShape({ heads, keyValueHeads, headSize }: ModelConfig): AttentionShape {
-  return { heads, keyValueHeads, headSize };
+export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }: ModelConfig): AttentionShape {
+  return { heads, keyValueHeads, headSize, ...(slidingWindow !== undefined && { slidingWindow }) };
+}
+
+/** What a layer's attention takes beside its products. */
+export function attentionExtras({ normEpsilon }: ModelConfig, { qkvBias, headNorm }: EngineLayer) {
+  return {
+    ...(qkvBias && { bias: qkvBias }),
+    ...(headNorm && { headNorm: { weights: headNorm, epsilon: normEpsilon } }),
+  };
 }
 
 /** Makes the dispatches of a decode step; they serve every position. */
@@ -111,13 +120,14 @@ async function layerOperations(
   const normed = (weight: GPUBuffer): ValuesInput => ({ kind: "rms_norm", x: hidden, weight, epsilon });
   const product = (linear: JoinedLinear, input: ValuesInput, output: GemvOutput) =>
     joinedGemv(gpu, linear, input, output, buffers.scratch);
-  const attention = { ...buffers, cache, ...(layer.qkvBias && { bias: layer.qkvBias }) };
+  const attention = { ...buffers, cache, ...attentionExtras(config, layer) };
   const mixed: ValuesInput = { kind: "attention", partials, splits, headSize };
   const toHidden: GemvOutput = { kind: "add", y: { buffer: hidden } };
+  const bias = layer.outputBias ? [await addBias(gpu, buffers.oneToken, config.hidden, layer.outputBias, hidden)] : [];
   return [
     { kind: "qkv", dispatches: await product(layer.qkv, normed(layer.attentionNorm), store({ buffer: qkv })) },
     { kind: "attention", dispatches: [await decodeAttention(gpu, attentionShape(config), splits, attention)] },
-    { kind: "o", dispatches: await product(layer.o, mixed, toHidden) },
+    { kind: "o", dispatches: [...await product(layer.o, mixed, toHidden), ...bias] },
     { kind: "gate+up", dispatches: await gateUpDispatches(gpu, config, layer, normed(layer.mlpNorm), buffers) },
     { kind: "down", dispatches: await product(layer.down, { kind: "vector", x: inner }, toHidden) },
   ];

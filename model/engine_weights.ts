@@ -12,7 +12,7 @@ import { concatenateRows } from "../quant/concatenate.ts";
 import { TILE_ROWS } from "../quant/format.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import { type LinearKind, linearName } from "./llama.ts";
+import type { LinearKind } from "./llama.ts";
 import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } from "./weight_source.ts";
 
 /**
@@ -37,6 +37,10 @@ export interface EngineLayer {
   readonly mlpNorm: GPUBuffer;
   /** f32 [rows of q, k and v], where the model has it. */
   readonly qkvBias?: GPUBuffer;
+  /** f32 [hidden]: bias of o, where the model has it. */
+  readonly outputBias?: GPUBuffer;
+  /** f32 [2, headSize]: norms of query and key heads, where the model has them. */
+  readonly headNorm?: GPUBuffer;
 }
 
 /** A model's weights in device memory. */
@@ -82,10 +86,17 @@ export async function uploadWeights(
     matrices.push(matrix);
     return matrix;
   };
-  const vector = async (name: string, length: number) => {
-    const values = await source.vector(name, length);
-    if (!values) throw new SyntaxError(`no tensor ${name}, must have one`);
-    const buffer = await gpu.uploadStorage(name, values);
+  // Vectors one after the other in one buffer.
+  const vectors = async (names: readonly string[], lengths: readonly number[]) => {
+    const values = new Float32Array(lengths.reduce((sum, length) => sum + length, 0));
+    let at = 0;
+    for (const [i, name] of names.entries()) {
+      const part = await source.vector(name, lengths[i]);
+      if (!part) throw new SyntaxError(`no tensor ${name}, must have one`);
+      values.set(part, at);
+      at += part.length;
+    }
+    const buffer = await gpu.uploadStorage(names[0], values);
     buffers.push(buffer);
     return buffer;
   };
@@ -95,11 +106,11 @@ export async function uploadWeights(
       layers.push(
         i > 0 && source.sameLayers
           ? await copyLayer(gpu, layers[0], matrices, buffers)
-          : await uploadLayer(gpu, source, i, vector, matrices, buffers),
+          : await uploadLayer(gpu, source, i, vectors, matrices),
       );
       onProgress((i + 1) / (config.layers + 1));
     }
-    const finalNorm = await vector("model.norm.weight", hidden);
+    const finalNorm = await vectors(["model.norm.weight"], [hidden]);
     const head = tiedHead ? embedding : await half("lm_head.weight");
     await gpu.wait();
     onProgress(1);
@@ -116,11 +127,11 @@ async function uploadLayer(
   gpu: Gpu,
   source: WeightSource,
   index: number,
-  vector: (name: string, length: number) => Promise<GPUBuffer>,
+  vectors: (names: readonly string[], lengths: readonly number[]) => Promise<GPUBuffer>,
   matrices: WeightMatrix[],
-  buffers: GPUBuffer[],
 ): Promise<EngineLayer> {
-  const { hidden } = source.config;
+  const vector = (name: string, length: number) => vectors([name], [length]);
+  const { hidden, headSize, attentionBias, outputBias, queryKeyNorm } = source.config;
   const joined = async (...kinds: LinearKind[]) => {
     const parts: HostMatrix[] = [];
     for (const kind of kinds) parts.push(await source.linear(index, kind));
@@ -131,18 +142,19 @@ async function uploadLayer(
   const prefix = `model.layers.${index}`;
   const attentionNorm = await vector(`${prefix}.input_layernorm.weight`, hidden);
   const mlpNorm = await vector(`${prefix}.post_attention_layernorm.weight`, hidden);
-  const qkv = await joined("q_proj", "k_proj", "v_proj");
-  const bias = await readBias(source, index, qkv[0].rows);
-  const qkvBias = bias && await gpu.uploadStorage(`${prefix} bias`, bias);
-  if (qkvBias) buffers.push(qkvBias);
+  const attention = `${prefix}.self_attn`;
+  const headNorm = [`${attention}.q_norm.weight`, `${attention}.k_norm.weight`];
   return {
-    qkv,
+    qkv: await joined("q_proj", "k_proj", "v_proj"),
     o: await joined("o_proj"),
     gateUp: await joined("gate_proj", "up_proj"),
     down: await joined("down_proj"),
     attentionNorm,
     mlpNorm,
-    ...(qkvBias && { qkvBias }),
+    ...(attentionBias &&
+      { qkvBias: await vectors(QKV.map((kind) => `${attention}.${kind}.bias`), qkvRows(source.config)) }),
+    ...(outputBias && { outputBias: await vector(`${attention}.o_proj.bias`, hidden) }),
+    ...(queryKeyNorm && { headNorm: await vectors(headNorm, [headSize, headSize]) }),
   };
 }
 
@@ -172,23 +184,15 @@ async function copyLayer(
     attentionNorm: await vector(layer.attentionNorm),
     mlpNorm: await vector(layer.mlpNorm),
     ...(layer.qkvBias && { qkvBias: await vector(layer.qkvBias) }),
+    ...(layer.outputBias && { outputBias: await vector(layer.outputBias) }),
+    ...(layer.headNorm && { headNorm: await vector(layer.headNorm) }),
   };
 }
 
-/** Biases of q, k and v, one after the other; undefined where there are none. */
-async function readBias(source: WeightSource, layer: number, rows: number) {
-  const { heads, keyValueHeads, headSize } = source.config;
-  const sizes = { q_proj: heads * headSize, k_proj: keyValueHeads * headSize, v_proj: keyValueHeads * headSize };
-  const bias = new Float32Array(rows);
-  let at = 0;
-  let found = false;
-  for (const kind of ["q_proj", "k_proj", "v_proj"] as const) {
-    const part = await source.vector(`${linearName(layer, kind)}.bias`, sizes[kind]);
-    if (part) bias.set(part, at);
-    found ||= part !== undefined;
-    at += sizes[kind];
-  }
-  return found ? bias : undefined;
+const QKV = ["q_proj", "k_proj", "v_proj"] as const;
+
+function qkvRows({ heads, keyValueHeads, headSize }: ModelConfig): number[] {
+  return [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize];
 }
 
 /** Joins neighbours of one format and uploads them. */

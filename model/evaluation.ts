@@ -11,14 +11,14 @@ import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate, mean } from "./statistics.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { cutWindows, joinTokens, type Windows } from "./windows.ts";
+import { cutText, joinTokens, type Windows } from "./windows.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
 /** What is evaluated. */
 export interface EvaluationPlan {
   /** Windows of the text, and their tokens. */
   readonly windows: number;
-  /** Tokens of a window, BOS included. */
+  /** Tokens of a window, BOS included where it has one. */
   readonly windowTokens: number;
   /** Multiple-choice items; 0 leaves multiple choice out. */
   readonly choices: number;
@@ -54,7 +54,7 @@ export function prepareEvaluation(
 ): EvaluationSet {
   const tokens = joinTokens(text, tokenizer, config.bosToken);
   const length = Math.min(plan.windowTokens, config.context);
-  const windows = cutWindows(text.name, tokens, config.bosToken, { length, count: plan.windows });
+  const windows = cutText(text, tokens, config.bosToken, { length, count: plan.windows });
   if (windows.windows.length < 2) {
     throw new RangeError(`text ${text.name} gives 1 window of ${length} tokens, must give 2 for a standard error`);
   }

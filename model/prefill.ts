@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { addBias } from "../kernels/add_bias.ts";
 import { embedTokens } from "../kernels/embed_tokens.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { KeyValueCache } from "../kernels/key_value_cache.ts";
@@ -12,7 +13,7 @@ import { createPrefillRange, type PrefillRange, setPrefillRange } from "../kerne
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { ropeCache } from "../kernels/rope_cache.ts";
 import { siluProduct } from "../kernels/silu_product.ts";
-import { attentionShape } from "./decode_step.ts";
+import { attentionExtras, attentionShape } from "./decode_step.ts";
 import type { EngineLayer, EngineWeights, JoinedLinear } from "./engine_weights.ts";
 
 /** Most tokens of one pass; longer texts take several. */
@@ -129,13 +130,14 @@ async function layerDispatches(
   const { hidden, normed, qkv, mixed, gateUp, inner } = buffers;
   const shape = attentionShape(config);
   const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, y: normed };
-  const rope = { qkv, rotations, cache, ...(layer.qkvBias && { bias: layer.qkvBias }) };
+  const rope = { qkv, rotations, cache, ...attentionExtras(config, layer) };
   return [
     await rmsNorm(gpu, range, { ...norm, weight: layer.attentionNorm }),
     ...await joinedGemm(gpu, layer.qkv, range, normed, qkv),
     await ropeCache(gpu, shape, range, rope),
     await prefillAttention(gpu, shape, range, qkv, cache, mixed),
     ...await joinedGemm(gpu, layer.o, range, mixed, hidden, true),
+    ...(layer.outputBias ? [await addBias(gpu, range, config.hidden, layer.outputBias, hidden)] : []),
     await rmsNorm(gpu, range, { ...norm, weight: layer.mlpNorm }),
     ...await joinedGemm(gpu, layer.gateUp, range, normed, gateUp),
     await siluProduct(gpu, range, config.intermediate, gateUp, inner),

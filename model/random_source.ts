@@ -44,6 +44,8 @@ export function configOfShape(shape: ModelShape, context: number): ModelConfig {
     normEpsilon: 1e-5,
     rope: { theta: 10000 },
     attentionBias: false,
+    outputBias: false,
+    queryKeyNorm: false,
     bosToken: 1,
   };
 }

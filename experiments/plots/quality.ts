@@ -21,6 +21,7 @@ const FAMILIES: Readonly<Record<string, string>> = {
   rtn4: "RTN, 4 bits",
   gptq2: "GPTQ, 2 bits",
   greenbit: "Greenbit-like",
+  q2: "llama.cpp's Q2_K",
   paper: "paper's layout",
   twobit: "twobit",
 };

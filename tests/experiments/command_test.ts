@@ -52,6 +52,8 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
   [["report", "--out", ""], "report: --out is empty, must name the page to write"],
   [["compare", "a"], "compare: 1 arguments given, must be A B"],
+  [["perplexity", "--tasks", "mmlu:f"], "perplexity: --tasks has mmlu:f, must be NAME:FILE with a NAME of piqa, hella"],
+  [["perplexity", "--tasks", "piqa:"], "perplexity: --tasks has piqa:, must be NAME:FILE"],
   [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
 ];

@@ -1,4 +1,5 @@
 import { create } from "webgpu";
+import { ADD_BIAS_CODE } from "../../kernels/add_bias.ts";
 import { decodeAttentionCode } from "../../kernels/decode_attention.ts";
 import { f16GemmCode } from "../../kernels/f16_gemm.ts";
 import { f16GemvCode } from "../../kernels/f16_gemv.ts";
@@ -48,6 +49,7 @@ for (const kind of ["subgroup", "workgroup"]) {
       [`f16_gemm ${tile.name}`, f16GemmCode(tile)],
       [`fused_gemm ${tile.name}`, fusedGemmCode(tile)],
     ])),
+    add_bias: ADD_BIAS_CODE,
     embed_tokens: EMBED_TOKENS_CODE,
     log_likelihood: LOG_LIKELIHOOD_CODE,
     prefill_attention: PREFILL_ATTENTION_CODE,

@@ -1,5 +1,8 @@
 import { loadEngine } from "../../model/engine.ts";
-import type { Session } from "../../model/session.ts";
+import { openDirectory } from "../../model/checkpoint.ts";
+import { uploadWeights } from "../../model/engine_weights.ts";
+import { createSession, type Session } from "../../model/session.ts";
+import { checkpointSource } from "../../model/weight_source.ts";
 import { assert } from "../assert.ts";
 
 const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
@@ -40,6 +43,23 @@ async function follow(session: Session, { prompt, tokens, gaps }: Continuation) 
   return ties;
 }
 
+/** Logits after each of some positions against expected ones. */
+async function assertLogits(
+  session: Session,
+  tokens: readonly number[],
+  positions: readonly number[],
+  expected: (row: number) => ArrayLike<number>,
+) {
+  for (const [row, position] of positions.entries()) {
+    session.truncate(0);
+    await session.prefill(Uint32Array.from(tokens.slice(0, position + 1)));
+    const logits = await session.logits();
+    const wanted = expected(row);
+    const difference = logits.reduce((most, logit, i) => Math.max(most, Math.abs(logit - wanted[i])), 0);
+    assert(difference < LOGIT_TOLERANCE, `position ${position} differs by ${difference}`);
+  }
+}
+
 Deno.test("greedy tokens equal those of Hugging Face transformers, 200 from each of 10 prompts", async () => {
   using session = await engine.createSession(256);
   let ties = 0;
@@ -50,16 +70,26 @@ Deno.test("greedy tokens equal those of Hugging Face transformers, 200 from each
 Deno.test("logits equal those of Hugging Face transformers", async () => {
   const { windows, positions } = readJson("embedded_model.json");
   const expected = new Float32Array(Deno.readFileSync(fixture("embedded_model_logits.f32")).buffer);
+  const { vocabulary } = engine.config;
   using session = await engine.createSession(512);
-  for (const [i, position] of positions.entries()) {
-    session.truncate(0);
-    await session.prefill(Uint32Array.from(windows[0].slice(0, position + 1)));
-    const logits = await session.logits();
-    const { vocabulary } = engine.config;
-    const difference = logits.reduce(
-      (most, logit, token) => Math.max(most, Math.abs(logit - expected[i * vocabulary + token])),
-      0,
-    );
-    assert(difference < LOGIT_TOLERANCE, `position ${position} differs by ${difference}`);
-  }
+  await assertLogits(
+    session,
+    windows[0],
+    positions,
+    (row) => expected.subarray(row * vocabulary, (row + 1) * vocabulary),
+  );
 });
+
+for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3_wide_heads"]) {
+  Deno.test(`${name}: logits and greedy tokens equal those of Hugging Face transformers`, async () => {
+    using checkpoint = await openDirectory(fixture(name).pathname);
+    const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
+    const { tokens, positions, logits, greedy } = readJson(`${name}/expected.json`);
+    {
+      using session = await createSession(engine.gpu, weights, 200);
+      await assertLogits(session, tokens, positions, (row) => logits[row]);
+      if (greedy) assert(await follow(session, greedy) < 5, "few ties");
+    }
+    weights.destroy();
+  });
+}
