@@ -14,6 +14,7 @@ import {
   comparisonRow,
   comparisonSettings,
   formatGain,
+  windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
@@ -86,6 +87,7 @@ export const accuracy: Experiment = {
       },
       columns: COMPARISON_COLUMNS,
       rows,
+      samples: windowSamples(evaluations),
       verdict: judge(evaluations, rows),
     };
   },

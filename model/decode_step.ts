@@ -7,7 +7,7 @@ import { addBias } from "../kernels/add_bias.ts";
 import { decodeAttention } from "../kernels/decode_attention.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
-import { type AttentionShape, type KeyValueCache } from "../kernels/key_value_cache.ts";
+import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
 import { gemv } from "../kernels/linear.ts";
 import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";
