@@ -16,6 +16,7 @@ import {
   formatGain,
   taskColumns,
   taskGain,
+  windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
@@ -88,6 +89,7 @@ export const accuracy: Experiment = {
       },
       columns: [...COMPARISON_COLUMNS, ...taskColumns(baseline.reference.tasks)],
       rows,
+      samples: windowSamples(evaluations),
       verdict: judge(evaluations, rows),
     };
   },

@@ -48,7 +48,8 @@ export const async: Experiment = {
       const measured = await measureShape(gpu, shape, ceiling, seed);
       rows.push(...describe(shape, measured, ceiling));
       for (const [variant, { timing }] of measured) {
-        samples[`${shape.rows}x${shape.channels} ${variant}`] = timing.samplesUs;
+        // Models share shapes: without model and layer one's samples would overwrite another's.
+        samples[`${shape.model} ${shape.layer} ${shape.rows}x${shape.channels} ${variant}: us`] = timing.samplesUs;
       }
     }
     const isSoftware = gpu.isSoftware;

@@ -122,6 +122,16 @@ export async function compareMethod(
   return { row: comparisonRow(name, (8 * bytes) / weights, evaluation, reference), evaluation };
 }
 
+/** What each model scored on each window: any average, error and paired difference follows from these. */
+export function windowSamples(evaluations: ReadonlyMap<string, Evaluation>): Record<string, number[]> {
+  return Object.fromEntries(
+    Array.from(evaluations, ([method, { windowLoss, windowTop1 }]) => [
+      [`${method}: nats a token, by window`, Array.from(windowLoss)],
+      [`${method}: share of next tokens right, by window`, Array.from(windowTop1)],
+    ]).flat(),
+  );
+}
+
 /** Points of next-token accuracy by which `a` is better than `b`, with the standard error of the windows' differences. */
 export function accuracyGain(a: Evaluation, b: Evaluation): Estimate {
   const { value, standardError } = pairedDifference(a.windowTop1, b.windowTop1);

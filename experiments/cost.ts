@@ -100,7 +100,7 @@ async function measureFormats(
       const weights = await uploadWeights(gpu, randomSource(configOfShape(shape, 2 * MEASURED_CONTEXT), format, seed));
       const { generation } = await measureSpeed(gpu, weights, plan);
       weights.destroy();
-      samples[`${shape.name} ${format}`] = generation;
+      samples[`${shape.name} ${format}: decoded tokens/s`] = generation;
       speeds[format] = median(generation);
     } catch (error) {
       if (!(error instanceof OutOfMemoryError)) throw error;

@@ -128,8 +128,8 @@ async function measureModel(
       tickNs,
     );
     rows.push({ ...EMPTY_ROW, model: shape.name, format, context, ...row.cells });
-    samples[`${shape.name} ${format} ${context} decode`] = row.generation;
-    if (row.prompt.length > 0) samples[`${shape.name} ${format} ${context} prefill`] = row.prompt;
+    samples[`${shape.name} ${format} ${context}: decoded tokens/s`] = row.generation;
+    if (row.prompt.length > 0) samples[`${shape.name} ${format} ${context}: prompt tokens/s`] = row.prompt;
   }
   weights.destroy();
   return rows;

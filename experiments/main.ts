@@ -14,6 +14,7 @@ import { generate } from "./commands/generate.ts";
 import { perplexity } from "./commands/perplexity.ts";
 import { quantize } from "./commands/quantize.ts";
 import { render } from "./commands/render.ts";
+import { report } from "./commands/report.ts";
 import { experiment, reproduce } from "./commands/reproduce.ts";
 
 const COMMANDS: readonly Command[] = [
@@ -21,6 +22,7 @@ const COMMANDS: readonly Command[] = [
   experiment,
   compare,
   render,
+  report,
   quantize,
   dequantize,
   perplexity,

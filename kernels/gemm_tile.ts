@@ -6,7 +6,7 @@
 import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
 import narrowCode from "./lib/narrow_tile.wgsl" with { type: "text" };
 import wideCode from "./lib/wide_tile.wgsl" with { type: "text" };
-import writeCode from "./lib/write_rows.wgsl" with { type: "text" };
+import edgeCode from "./lib/gemm_edges.wgsl" with { type: "text" };
 
 /** Rows and tokens of a workgroup, with the shader code that multiplies them. */
 export interface GemmTile {
@@ -20,10 +20,10 @@ export interface GemmTile {
   readonly code: string;
 }
 
-const SHARED_CODE = writeCode + rangeCode;
+const SHARED_CODE = edgeCode + rangeCode;
 
-/** 128 rows x 128 tokens: for prompts. */
-export const WIDE_TILE: GemmTile = { name: "wide", rows: 128, tokens: 128, code: wideCode + SHARED_CODE };
+/** 64 rows x 128 tokens: for prompts. */
+export const WIDE_TILE: GemmTile = { name: "wide", rows: 64, tokens: 128, code: wideCode + SHARED_CODE };
 
 /** 32 rows x 16 tokens: for small batches and the ends of prompts. */
 export const NARROW_TILE: GemmTile = { name: "narrow", rows: 32, tokens: 16, code: narrowCode + SHARED_CODE };

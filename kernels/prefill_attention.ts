@@ -13,7 +13,7 @@ import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
 export const PREFILL_ATTENTION_CODE: string = [kernelCode, rangeCode].join("\n");
 
 /** Queries of a workgroup. */
-const TILE_QUERIES = 32;
+const TILE_QUERIES = 64;
 
 /**
  * Dispatch of causal attention: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a range over all keys that
@@ -41,5 +41,5 @@ export async function prefillAttention(
     ...(slidingWindow !== undefined && { window: slidingWindow }),
   });
   const bindings = gpu.bind(kernel, [range.buffer, qkv, cache.keys, cache.values, out]);
-  return { kernel, bindings, workgroups: [Math.ceil(range.maxTokens / TILE_QUERIES), heads, 1] };
+  return { kernel, bindings, workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1] };
 }

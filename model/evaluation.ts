@@ -6,6 +6,7 @@
 import { createRandom } from "../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "./config.ts";
+import { summarizeWindows } from "./score.ts";
 import type { Model } from "./llama.ts";
 import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate, mean } from "./statistics.ts";
@@ -133,15 +134,12 @@ export async function evaluateModel(
   const choiceScores = await pool.map("scoreChoices", batches, (done) => onProgress((windows.length + done) / total));
   const tasks: TaskScore[] = [];
   for (const task of set.tasks ?? []) tasks.push(await scoreTask(pool, task, onProgress));
-  const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
-  const perplexity = Math.exp(loss.value);
   const divergences = scores.flatMap(({ divergence }) => divergence ? [divergence] : []);
   const hits = set.choices && judgeChoices(set.choices, choiceScores.flat());
   return {
     windowLoss: Float64Array.from(scores, (score) => mean(score.negativeLogLikelihood)),
     windowTop1: Float64Array.from(scores, (score) => mean(score.top1)),
-    perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
-    top1: clusteredMean(scores.map((score) => score.top1)),
+    ...summarizeWindows(scores),
     ...(divergences.length > 0 && { divergence: clusteredMean(divergences) }),
     ...(hits && { choiceAccuracy: clusteredMean(Array.from(hits, (hit) => [hit])), choiceHits: hits }),
     tasks,

@@ -3,9 +3,11 @@
  *
  * @module
  */
+import type { Model } from "./llama.ts";
 import { stripEnd } from "./python_text.ts";
 import { type ChoiceTaskName, isNormalized, type Question, readQuestion, type Request } from "./questions.ts";
 import type { ChoiceItem } from "./score.ts";
+import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate } from "./statistics.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import type { WorkerPool } from "./worker_pool.ts";
@@ -72,6 +74,19 @@ export async function readTask({ name, path }: TaskFile): Promise<Task> {
 /** Tokenizes a task. @throws {RangeError} when a choice is longer than the model's context */
 export function prepareTask(task: Task, tokenizer: Tokenizer, context: number): PreparedTask {
   return { ...task, items: task.questions.map(({ requests }) => toItems(requests, tokenizer, context)) };
+}
+
+/** Scores a model on tasks, with the pool's workers. */
+export async function scoreTasks(
+  pool: WorkerPool,
+  model: Model,
+  tasks: readonly PreparedTask[],
+  onProgress: (share: number, task: string) => void = () => {},
+): Promise<TaskScore[]> {
+  if (tasks.length > 0) await pool.broadcast("setModel", shareDeep(model));
+  const scores: TaskScore[] = [];
+  for (const task of tasks) scores.push(await scoreTask(pool, task, (share) => onProgress(share, task.name)));
+  return scores;
 }
 
 /** Scores the workers' model on a task. */

@@ -3,30 +3,36 @@
  *
  * @module
  */
+import { describeAdapter } from "../../kernels/adapter.ts";
+import { loadEngine } from "../../model/engine.ts";
+import { evaluateEngine } from "../../model/evaluate_engine.ts";
 import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
 import { loadModel } from "../../model/load.ts";
 import type { Estimate } from "../../model/statistics.ts";
-import { readTask, type TaskScore } from "../../model/tasks.ts";
+import { readTask, scoreTasks, type TaskScore } from "../../model/tasks.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../../model/text.ts";
+import type { Windows } from "../../model/windows.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import {
   type Command,
   evaluationTextOption,
   integerOption,
   MODEL_HELP,
+  type OptionValues,
   taskFilesOption,
   TASKS_OPTION,
   TEXT_HELP,
   textOption,
+  UsageError,
 } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
 const MAX_WINDOWS = 2 ** 20;
 
-/** Measures perplexity on the CPU reference. */
+/** Measures perplexity. */
 export const perplexity: Command = {
   name: "perplexity",
-  summary: "Measures a model's perplexity on a text and its accuracy on task files, with the CPU reference.",
+  summary: "Measures a model's perplexity on a text and its accuracy on task files; tasks run on the CPU.",
   positionals: [],
   options: {
     model: {
@@ -46,6 +52,11 @@ export const perplexity: Command = {
       help: `Tokens of a window, BOS included (default 512; of wikitext2 ${WIKITEXT_WINDOW}).`,
     },
     tasks: TASKS_OPTION,
+    device: {
+      type: "string",
+      value: "NAME",
+      help: "Where the text is scored: gpu, cpu, or auto (default), the GPU where there is one.",
+    },
     json: { type: "boolean", help: "Print JSON." },
   },
   async run(options) {
@@ -60,26 +71,56 @@ export const perplexity: Command = {
     };
     const line = createProgressLine("perplexity");
     const tasks = await Promise.all(taskFilesOption(options).map(readTask));
+    const isOnGpu = await choosesGpu(options);
     const { model, tokenizer, sha256 } = await loadModel(name, (share, file) => line.update(share, file));
     const set = prepareEvaluation(await loadText(textName), tokenizer, model.config, plan, tasks);
     using pool = createWorkerPool();
-    const evaluation = await evaluateModel(pool, model, set, "alone", (share) => line.update(share, ""));
+    const onProgress = (share: number) => line.update(share, "");
+    const { perplexity, top1 } = isOnGpu
+      ? await evaluateOnGpu(name, set.windows, onProgress)
+      : await evaluateModel(pool, model, { ...set, tasks: [] }, "alone", onProgress);
+    const scores = await scoreTasks(pool, model, set.tasks ?? [], (share, task) => line.update(share, task));
     line.clear();
-    const { perplexity, top1, tasks: scores } = evaluation;
     const { windows, text } = set.windows;
     const predicted = windows.length * (windows[0].length - 1);
-    const report = { model: name, sha256, text, windows: windows.length, predicted, perplexity, top1, tasks: scores };
+    const device = isOnGpu ? "gpu" : "cpu";
+    const report = {
+      model: name,
+      sha256,
+      text,
+      windows: windows.length,
+      predicted,
+      device,
+      perplexity,
+      top1,
+      tasks: scores,
+    };
     console.log(
       options.json === true
         ? JSON.stringify(report, null, 1)
         : `${name} on ${text}: perplexity ${perplexity.value.toFixed(4)} ± ${perplexity.standardError.toFixed(4)}, ` +
-          `next token right ${(100 * top1.value).toFixed(2)} %, ${predicted} tokens in ${windows.length} windows${
-            scores.map(describeScore).join("")
-          }`,
+          `next token right ${
+            (100 * top1.value).toFixed(2)
+          } %, ${predicted} tokens in ${windows.length} windows, ${device}${scores.map(describeScore).join("")}`,
     );
     return 0;
   },
 };
+
+/** Whether the text is scored on the GPU. @throws {UsageError} */
+async function choosesGpu(options: OptionValues): Promise<boolean> {
+  const device = textOption(options, "device", "auto");
+  if (!["auto", "cpu", "gpu"].includes(device)) {
+    throw new UsageError(`--device is ${device}, must be one of auto, cpu, gpu`);
+  }
+  if (device !== "auto") return device === "gpu";
+  return (await describeAdapter())?.software === false;
+}
+
+async function evaluateOnGpu(name: string, windows: Windows, onProgress: (share: number) => void) {
+  using engine = await loadEngine(name);
+  return await evaluateEngine(engine, windows, onProgress);
+}
 
 function describeScore({ name, questions, accuracy, normalizedAccuracy }: TaskScore): string {
   const percent = ({ value, standardError }: Estimate) =>

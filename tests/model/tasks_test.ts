@@ -1,8 +1,7 @@
 import type { Model } from "../../model/llama.ts";
-import { shareDeep } from "../../model/shared.ts";
 import { loadModel } from "../../model/load.ts";
 import { CHOICE_TASKS, type ChoiceTaskName } from "../../model/questions.ts";
-import { prepareTask, readTask, scoreTask, type Task } from "../../model/tasks.ts";
+import { prepareTask, readTask, scoreTasks, type Task } from "../../model/tasks.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import { createWorkerPool, type WorkerPool } from "../../model/worker_pool.ts";
 import { assertAlmostEquals, assertClose, assertEquals, assertRejects } from "../assert.ts";
@@ -10,8 +9,8 @@ import { inDirectory } from "../temporary.ts";
 
 /** Scores a model on a task. */
 async function evaluateTask(pool: WorkerPool, model: Model, tokenizer: Tokenizer, task: Task) {
-  await pool.broadcast("setModel", shareDeep(model));
-  return await scoreTask(pool, prepareTask(task, tokenizer, model.config.context));
+  const [score] = await scoreTasks(pool, model, [prepareTask(task, tokenizer, model.config.context)]);
+  return score;
 }
 
 const TASKS = new URL("../fixtures/tasks/", import.meta.url).pathname;
