@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { Q2K_CHANNELS } from "../quant/q2k.ts";
 import type { Evaluation } from "../model/evaluation.ts";
+import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
 import { FEEDBACK, planDensities } from "../model/recipe.ts";
 import {
   accuracyGain,
@@ -12,6 +14,7 @@ import {
   comparisonRow,
   comparisonSettings,
   formatGain,
+  windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
@@ -31,7 +34,9 @@ export const accuracy: Experiment = {
   needsGpu: false,
   async run(context) {
     const baseline = await context.baseline();
-    const densities = planDensities((await context.model()).model.config);
+    const { config } = (await context.model()).model;
+    const densities = planDensities(config);
+    const fitsQ2k = LINEAR_KINDS.every((kind) => linearShape(config, kind)[1] % Q2K_CHANNELS === 0);
     const all: (readonly [name: string, method: methods.Method])[] = [
       ["rtn2_g128", methods.rtn(2, 128)],
       ["rtn2_g32", methods.rtn(2, 32)],
@@ -41,6 +46,7 @@ export const accuracy: Experiment = {
       ["gptq2_g16", methods.gptq(2, 16)],
       ["greenbit_g32", methods.greenbit(32)],
       ["greenbit_g16", methods.greenbit(16)],
+      ...(fitsQ2k ? [["q2_k", methods.q2k], ["q2_k_imatrix", methods.q2kImatrix]] as const : []),
       ["paper_layout", methods.paperLayout],
       ["paper_layout_corrected", methods.paperLayoutCorrected],
       ["twobit_search", methods.twobitSearch],
@@ -68,6 +74,10 @@ export const accuracy: Experiment = {
         "gptq, greenbit, paper_layout":
           `error feedback with damping ${GPTQ_FEEDBACK.damping}, act-order, static groups; scales ` +
           "by min/max (gptq) or searched over clip factors, weighted by the Hessian's diagonal (the others)",
+        "q2_k": fitsQ2k
+          ? "llama.cpp's layout and search, without and with the Hessian's diagonal as importance; no error feedback, and " +
+            "all matrices in Q2_K, where llama.cpp's own mix keeps some in more bits"
+          : `left out: its rows must be multiples of ${Q2K_CHANNELS} channels`,
         "paper_layout_corrected":
           "and targets corrected as in twobit: the fair comparison of layouts with twobit_uniform",
         "twobit_search": "scales searched, no calibration",
@@ -77,6 +87,7 @@ export const accuracy: Experiment = {
       },
       columns: COMPARISON_COLUMNS,
       rows,
+      samples: windowSamples(evaluations),
       verdict: judge(evaluations, rows),
     };
   },

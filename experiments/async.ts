@@ -12,6 +12,7 @@ import { packActivations, packActivationsOnGpu } from "../kernels/pack_activatio
 import type { Timing } from "../kernels/timer.ts";
 import { createDequantized, dequantizeOnGpu, twoPassGemv } from "../kernels/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
+import { randomPacked } from "../quant/random_packed.ts";
 import type { Experiment } from "./experiment.ts";
 import {
   bytesOf,
@@ -20,7 +21,6 @@ import {
   LAYER_SHAPES,
   type LayerShape,
   measureCeiling,
-  randomPacked,
   SOFTWARE_SHAPES,
   timeRotation,
   withCopies,
@@ -48,7 +48,8 @@ export const async: Experiment = {
       const measured = await measureShape(gpu, shape, ceiling, seed);
       rows.push(...describe(shape, measured, ceiling));
       for (const [variant, { timing }] of measured) {
-        samples[`${shape.rows}x${shape.channels} ${variant}`] = timing.samplesUs;
+        // Models share shapes: without model and layer one's samples would overwrite another's.
+        samples[`${shape.model} ${shape.layer} ${shape.rows}x${shape.channels} ${variant}: us`] = timing.samplesUs;
       }
     }
     const isSoftware = gpu.isSoftware;
@@ -83,6 +84,8 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
   const activations = await gpu.uploadStorage("activations", packed);
   const x16 = await uploadF16Vector(gpu, new Float32Array(Math.ceil(channels / 128) * 128).map((_, i) => x[i] ?? 0));
   const y = { buffer: await gpu.createStorage("y", rows * 4) };
+  const packedInput = { kind: "packed", activations } as const;
+  const output = { kind: "store", y } as const;
   const time = async (variant: string, bytes: number, sequences: readonly (readonly Dispatch[])[]) => {
     measured.set(variant, { bytes, timing: await timeRotation(gpu, sequences, tickNs) });
   };
@@ -96,11 +99,11 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     while (copies.length < copiesOf(gpu, f16Bytes)) copies.push(await createDequantized(gpu, matrices[0]));
     // Real weights in all of them: zeros can be faster.
     for (const copy of copies) gpu.submit(await dequantizeOnGpu(gpu, matrices[0], copy));
-    await time("f16", f16Bytes, await all(copies, (m) => f16Gemv(gpu, m, x16, y)));
+    await time("f16", f16Bytes, await all(copies, (m) => f16Gemv(gpu, m, x16, output)));
     for (const copy of copies) destroyF16Matrix(gpu, copy);
     const synchronous = { synchronous: true };
-    await time("fused_sync", bytes, await all(matrices, (m) => fusedGemv(gpu, m, activations, y, synchronous)));
-    const fused = await all(matrices, (m) => fusedGemv(gpu, m, activations, y));
+    await time("fused_sync", bytes, await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output, synchronous)));
+    const fused = await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output));
     await time("fused_async", bytes, fused);
     await assertCorrect(gpu, fused[0], y.buffer, packed, shape, 0, seed);
     const pack = await packActivationsOnGpu(gpu, channels, input, activations);
@@ -108,7 +111,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
   });
   const sparse = randomPacked(rows, channels, OUTLIER_SHARE, seed);
   await withCopies(gpu, sparse, copiesOf(gpu, bytes), async (matrices) => {
-    const fused = await all(matrices, (m) => fusedGemv(gpu, m, activations, y));
+    const fused = await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output));
     await time("fused_async_outliers", bytesOf(sparse), fused);
     await assertCorrect(gpu, fused[0], y.buffer, packed, shape, OUTLIER_SHARE, seed);
   });

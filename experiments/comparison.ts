@@ -93,6 +93,16 @@ export async function compareMethod(
   return { row: comparisonRow(name, (8 * bytes) / weights, evaluation, reference), evaluation };
 }
 
+/** What each model scored on each window: any average, error and paired difference follows from these. */
+export function windowSamples(evaluations: ReadonlyMap<string, Evaluation>): Record<string, number[]> {
+  return Object.fromEntries(
+    Array.from(evaluations, ([method, { windowLoss, windowTop1 }]) => [
+      [`${method}: nats a token, by window`, Array.from(windowLoss)],
+      [`${method}: share of next tokens right, by window`, Array.from(windowTop1)],
+    ]).flat(),
+  );
+}
+
 /** Points of next-token accuracy by which `a` is better than `b`, with the standard error of the windows' differences. */
 export function accuracyGain(a: Evaluation, b: Evaluation): Estimate {
   const { value, standardError } = pairedDifference(a.windowTop1, b.windowTop1);
@@ -119,9 +129,11 @@ export function comparisonSettings({ set, calibration }: Baseline): Record<strin
   return {
     "evaluation text": windows.text,
     "tokens of the text": windows.textTokens,
-    "windows":
-      `${windows.windows.length} of ${length} tokens: BOS and ${length - 1} consecutive ones, all predicted, ` +
-      `no overlap, spread evenly over the text (BOS before each document)`,
+    "windows": windows.plain
+      ? `${windows.windows.length} of ${length} consecutive tokens of the joined text, all but the first predicted, no ` +
+        "overlap (GPTQ's protocol)"
+      : `${windows.windows.length} of ${length} tokens: BOS and ${length - 1} consecutive ones, all predicted, ` +
+        `no overlap, spread evenly over the text (BOS before each document)`,
     "tokens predicted": windows.windows.length * (length - 1),
     "standard errors": "from the spread between windows; of ratios, from the windows' paired differences",
     "windows for KL": Math.min(divergenceWindows, windows.windows.length),

@@ -9,7 +9,7 @@ import type { Model } from "../model/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
 import { DEFAULT_WINDOWS } from "../model/recipe.ts";
 import { shareDeep } from "../model/shared.ts";
-import { loadText } from "../model/text.ts";
+import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text.ts";
 import { sampleWindows } from "../model/windows.ts";
 import { createWorkerPool } from "../model/worker_pool.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
@@ -18,7 +18,7 @@ import type { Baseline, ExperimentContext } from "./experiment.ts";
 export interface RunSettings {
   readonly quick: boolean;
   readonly seed: number;
-  /** `tiny` or a directory. */
+  /** `tiny`, a directory or `hf:ORG/NAME[@REVISION]`. */
   readonly modelName: string;
   /** Name of the evaluation text. */
   readonly textName: string;
@@ -27,6 +27,11 @@ export interface RunSettings {
 /** Sizes of a full and of a quick run. */
 const FULL: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 512, choices: 304 };
 const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 48 };
+/** WikiText-2 is evaluated as the papers do that report it: all windows of 2048 tokens. */
+const WIKITEXT = {
+  full: { windows: 2 ** 20, windowTokens: WIKITEXT_WINDOW },
+  quick: { windows: QUICK.windows, windowTokens: WIKITEXT_WINDOW },
+};
 const QUICK_CALIBRATION_WINDOWS = 12;
 
 /** Creates the context of a run; dispose it to end its workers. */
@@ -45,7 +50,7 @@ export function createContext(
     seed,
     pool,
     progress,
-    model: () => model ??= loadModel(modelName),
+    model: () => model ??= loadModel(modelName, progress),
     sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
     baseline: () => baseline ??= makeBaseline(settings, context),
     async calibrator(correctTarget) {
@@ -66,7 +71,7 @@ async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrat
 async function makeBaseline({ quick, seed, textName }: RunSettings, context: ExperimentContext): Promise<Baseline> {
   const { model, tokenizer } = await context.model();
   const { config } = model;
-  const plan = { ...(quick ? QUICK : FULL), seed };
+  const plan = { ...(quick ? QUICK : FULL), ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
   const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan);
   const text = await loadText("calibration");
   const calibration = sampleWindows(text, tokenizer, config.bosToken, {

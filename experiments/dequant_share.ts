@@ -11,6 +11,7 @@ import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu.ts";
 import { packActivations } from "../kernels/pack_activations.ts";
 import { createDequantized, dequantizeOnGpu } from "../kernels/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
+import { randomPacked } from "../quant/random_packed.ts";
 import type { Experiment } from "./experiment.ts";
 import {
   bytesOf,
@@ -18,7 +19,6 @@ import {
   LAYER_SHAPES,
   type LayerShape,
   measureCeiling,
-  randomPacked,
   SOFTWARE_SHAPES,
   timeRotation,
   withCopies,
@@ -95,16 +95,18 @@ async function measureShape(gpu: Gpu, shape: LayerShape, tickNs: number, seed: n
   const activations = await gpu.uploadStorage("activations", packActivations(x.subarray(0, channels)));
   const x16 = await uploadF16Vector(gpu, x);
   const y = { buffer: await gpu.createStorage("y", rows * 4) };
+  const input = { kind: "packed", activations } as const;
+  const output = { kind: "store", y } as const;
   const tensor = randomPacked(rows, channels, 0, seed);
   const found = await withCopies(gpu, tensor, copiesOf(gpu, bytesOf(tensor)), async (matrices) => {
     const time = async (dispatches: (matrix: typeof matrices[number]) => Promise<Dispatch[]>) =>
       (await timeRotation(gpu, await Promise.all(matrices.map(dispatches)), tickNs)).medianUs;
     const fused = (synchronous: boolean) =>
-      ablate((without) => time((matrix) => fusedGemv(gpu, matrix, activations, y, { synchronous, without })));
+      ablate((without) => time((matrix) => fusedGemv(gpu, matrix, input, output, { synchronous, without })));
     const scratch = await createDequantized(gpu, matrices[0]);
     const decode = await ablate((without) => time((matrix) => dequantizeOnGpu(gpu, matrix, scratch, without)));
     gpu.submit(await dequantizeOnGpu(gpu, matrices[0], scratch));
-    const multiply = await time(() => f16Gemv(gpu, scratch, x16, y));
+    const multiply = await time(() => f16Gemv(gpu, scratch, x16, output));
     destroyF16Matrix(gpu, scratch);
     return { decode, multiply, sync: await fused(true), async: await fused(false) };
   });

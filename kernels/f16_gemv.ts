@@ -5,42 +5,55 @@
  */
 import type { BoundedProduct } from "./fused_gemv_twin.ts";
 import type { F16Matrix } from "./f16_matrix.ts";
+import { checkOutput, type GemvOutput, outputConstant, rowsPerOutput } from "./gemv_modes.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "./gpu.ts";
-import { chooseTeam } from "./team.ts";
+import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./f16_gemv.wgsl" with { type: "text" };
+import outputsCode from "./lib/outputs.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 
-const ROWS_A_TEAM = 2;
+/** Rows of a workgroup. */
+const TEAM_ROWS = 2;
+
+/** The whole shader for a kind of team. */
+export function f16GemvCode(team: Team): string {
+  return [kernelCode, outputsCode, reduceCode, team.exchangeCode].join("\n");
+}
 
 /**
- * Dispatches that compute y = W x with f16 weights.
+ * Dispatches that compute y from W x with f16 weights.
  *
- * @param x f16 [chunks * 8], padded with zeros
- * @param y f32 [rows], at an offset that is a multiple of 256 bytes
+ * @param x f16 [tokens, chunks * 8], padded with zeros; see {@linkcode prepareInput}
+ * @param output where the product goes, and how
+ * @throws {TypeError} for a silu_product whose gate and up rows don't pair or lie in different slabs
  */
 export async function f16Gemv(
   gpu: Gpu,
   matrix: F16Matrix,
   x: GPUBuffer,
-  y: GPUBufferBinding,
-  options: { readonly addToY?: boolean } = {},
+  output: GemvOutput,
+  { tokens = 1 }: { readonly tokens?: number } = {},
 ): Promise<Dispatch[]> {
+  checkOutput(output, matrix.rows, matrix.slabs.length);
   const team = chooseTeam(gpu);
-  const code = [kernelCode, reduceCode, team.exchangeCode].join("\n");
+  const perOutput = rowsPerOutput(output);
+  const tokenRows = matrix.rows / perOutput;
   return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
-    const kernel = await gpu.createKernel("f16_gemv", code, {
+    const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team), {
       rows,
+      token_rows: tokenRows,
       chunks: matrix.chunks,
       team: team.lanes,
       workgroup_size: team.lanes,
-      add_to_y: options.addToY ? 1 : 0,
+      output_kind: outputConstant(output),
     });
-    const yRows = { buffer: y.buffer, offset: (y.offset ?? 0) + firstRow * 4, size: rows * 4 };
-    return {
-      kernel,
-      bindings: gpu.bind(kernel, [weights, x, yRows]),
-      workgroups: spreadWorkgroups(Math.ceil(rows / ROWS_A_TEAM)),
+    const y = {
+      buffer: output.y.buffer,
+      offset: (output.y.offset ?? 0) + firstRow * 4,
+      size: ((tokens - 1) * tokenRows + rows / perOutput) * 4,
     };
+    const [columns, lines] = spreadWorkgroups(Math.ceil(rows / TEAM_ROWS));
+    return { kernel, bindings: gpu.bind(kernel, [weights, x, y]), workgroups: [columns, lines, tokens] as const };
   }));
 }
 

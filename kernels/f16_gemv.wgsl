@@ -1,18 +1,19 @@
 // Matrix-vector product with f16 weights, the baseline: y[r] = sum over c of w[r, c] x[c], summed in f32.
 //
 // Bindings (C = chunks of 8 channels in a row):
-//   0 weights  vec4<u32> [rows, C]   8 f16, channel 0 in the low half of the first word
-//   1 x        vec4<u32> [C]         8 f16
-//   2 y        f32 [rows]
+//   0 weights  vec4<u32> [rows, C]    8 f16, channel 0 in the low half of the first word
+//   1 x        vec4<u32> [tokens, C]  8 f16
+//   2 y        f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //
-// Mapping: one workgroup is one team (a subgroup) and takes two rows; its lanes read neighbouring chunks. Two chunks of
-// both rows are in flight at once. Many small workgroups let the device balance the load by itself: with four teams in
-// a workgroup an H200 was a tenth slower.
+// Mapping: one workgroup is one team (a subgroup) and takes two rows, for silu_product a gate row and its up row; its
+// lanes read neighbouring chunks. Two chunks of both rows are in flight at once. Many small workgroups let the device
+// balance the load by itself: with four teams in a workgroup an H200 was a tenth slower. workgroup.z is the token.
 override rows: u32 = 1;
+override token_rows: u32 = 1; // rows of y from one token to the next
 override chunks: u32 = 1;
 override team: u32 = 32;
 override workgroup_size: u32 = 32; // = team
-override add_to_y: u32 = 0; // 1: y += W x
+override output_kind: u32 = 0; // see lib/outputs.wgsl
 
 @group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
@@ -24,9 +25,24 @@ fn main(
   @builtin(num_workgroups) count: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = (workgroup.y * count.x + workgroup.x) * 2u;
-  let start0 = min(row, rows - 1u) * chunks;
-  let start1 = min(row + 1u, rows - 1u) * chunks;
+  let pair = workgroup.y * count.x + workgroup.x;
+  let is_product = output_kind == SILU_PRODUCT;
+  let row0 = select(2u * pair, pair, is_product);
+  let row1 = select(2u * pair + 1u, rows / 2u + pair, is_product);
+  let sums = dot_rows(min(row0, rows - 1u) * chunks, min(row1, rows - 1u) * chunks, workgroup.z * chunks, lane);
+  let sum0 = sum_strided(sums.x, lane, 1u, team);
+  let sum1 = sum_strided(sums.y, lane, 1u, team);
+  let first = workgroup.z * token_rows;
+  if (is_product) {
+    if (lane == 0u && row1 < rows) { y[first + row0] = silu_product(sum0, sum1); }
+  } else {
+    if (lane == 0u && row0 < rows) { write_row(first + row0, sum0); }
+    if (lane == 0u && row1 < rows) { write_row(first + row1, sum1); }
+  }
+}
+
+// A lane's share of the products of two rows with a token.
+fn dot_rows(start0: u32, start1: u32, token: u32, lane: u32) -> vec2<f32> {
   var sums = vec2(0.0);
   for (var chunk = lane; chunk < chunks; chunk += 2u * team) {
     // Past the end of a row the second chunk is chunk 0 again, left out of the sum.
@@ -36,17 +52,14 @@ fn main(
     let a1 = weights[start1 + chunk];
     let b0 = weights[start0 + second];
     let b1 = weights[start1 + second];
-    sums += dot_chunks(a0, a1, x[chunk]);
-    sums += select(vec2(0.0), dot_chunks(b0, b1, x[second]), has_second);
+    sums += dot_chunks(a0, a1, x[token + chunk]);
+    sums += select(vec2(0.0), dot_chunks(b0, b1, x[token + second]), has_second);
   }
-  let sum0 = sum_strided(sums.x, lane, 1u, team);
-  let sum1 = sum_strided(sums.y, lane, 1u, team);
-  if (lane == 0u && row < rows) { write_row(row, sum0); }
-  if (lane == 0u && row + 1u < rows) { write_row(row + 1u, sum1); }
+  return sums;
 }
 
-fn write_row(row: u32, sum: f32) {
-  if (add_to_y == 1u) { y[row] += sum; } else { y[row] = sum; }
+fn write_row(at: u32, sum: f32) {
+  if (output_kind == ADD) { y[at] += sum; } else { y[at] = sum; }
 }
 
 fn dot_chunks(w0: vec4<u32>, w1: vec4<u32>, packed_x: vec4<u32>) -> vec2<f32> {

@@ -4,21 +4,33 @@
  * @module
  */
 import type { Dispatch, Gpu } from "./gpu.ts";
+import {
+  checkOutput,
+  type GemvInput,
+  type GemvOutput,
+  inputBuffers,
+  inputConstants,
+  outputConstant,
+  rowsPerOutput,
+} from "./gemv_modes.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import type { PackedMatrix, PackedSlab } from "./packed_matrix.ts";
 import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
-import activationsCode from "./lib/activations.wgsl" with { type: "text" };
+import cellsCode from "./lib/cells.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
+import fillPackedCode from "./lib/fill_packed.wgsl" with { type: "text" };
+import fillValuesCode from "./lib/fill_values.wgsl" with { type: "text" };
+import inputValuesCode from "./lib/input_values.wgsl" with { type: "text" };
 import outliersCode from "./lib/outliers.wgsl" with { type: "text" };
+import outputsCode from "./lib/outputs.wgsl" with { type: "text" };
+import quantizeCode from "./lib/quantize.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 import refineCode from "./lib/refine.wgsl" with { type: "text" };
 import rowsCode from "./lib/rows.wgsl" with { type: "text" };
 
 /** What {@linkcode fusedGemv} accepts beside its buffers. */
 export interface FusedGemvOptions {
-  /** y += W x instead of y = W x. Default: false. */
-  readonly addToY?: boolean;
   /** Tokens of a small batch, for which the same weights are multiplied. Default: 1. */
   readonly tokens?: number;
   /** Load, decode and multiply one after the other, with barriers between. Default: false. */
@@ -48,66 +60,82 @@ const STEP_ROWS = 4;
 const CELL_BYTES = 4 * (16 + 16 + 8);
 /** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
 const STAGED_BYTES = 4 * (16 + 4 + 16);
+/** Workgroup memory of a workgroup whatever its size: the last outlier starts, a norm's factor. */
+const FIXED_BYTES = 32;
 /** Steps of a workgroup that the choice of columns leaves room for. */
 const LEAST_STEPS = 64;
 
 /**
- * Dispatches that compute y = W x.
+ * Dispatches that compute y from W x: one where the matrix is one slab and a row fits in workgroup memory.
  *
- * @param activations packed activations of `matrix.channels` channels, see {@linkcode packActivations}, token by token
- * @param y f32 [tokens, rows], at an offset that is a multiple of 256 bytes
+ * @param input x, or what it is made of, for `matrix.channels` channels
+ * @param output where the product goes, and how
+ * @throws {TypeError} for a silu_product whose gate and up rows don't pair or lie in different slabs
+ * @throws {RangeError} for a silu_product whose rows don't fit in workgroup memory
  */
 export async function fusedGemv(
   gpu: Gpu,
   matrix: PackedMatrix,
-  activations: GPUBuffer,
-  y: GPUBufferBinding,
+  input: GemvInput,
+  output: GemvOutput,
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
-  const dispatches: Dispatch[] = [];
+  checkOutput(output, matrix.rows, matrix.slabs.length);
   const team = chooseTeam(gpu);
-  const tokens = options.tokens ?? 1;
+  const dispatches: Dispatch[] = [];
   for (const slab of matrix.slabs) {
-    const plan = planGemv(gpu, team, slab.rows, matrix.halfBlocks, options);
+    const plan = planGemv(gpu, team, slab.rows, matrix.halfBlocks, {
+      ...options,
+      rowsPerOutput: rowsPerOutput(output),
+    });
+    if (output.kind === "silu_product" && plan.columns.length > 1) {
+      throw new RangeError(`rows of ${matrix.channels} channels take ${plan.columns.length} dispatches, must take one`);
+    }
     let firstColumn = 0;
     for (const columns of plan.columns) {
-      const addToY = options.addToY || firstColumn > 0;
+      const own = firstColumn > 0 ? { ...output, kind: "add" as const } : output;
       const constants = {
         ...fusedConstants(matrix, slab, team, plan, columns, firstColumn),
-        add_to_y: addToY ? 1 : 0,
+        ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
+        output_kind: outputConstant(own),
+        token_rows: matrix.rows / rowsPerOutput(output),
         without: options.without ?? 0,
       };
-      const label = options.synchronous ? "fused_sync_gemv" : "fused_gemv";
-      const kernel = await gpu.createKernel(label, fusedGemvCode(team, options.synchronous), constants);
-      dispatches.push({
-        kernel,
-        bindings: gpu.bind(kernel, [
-          slab.base,
-          slab.refine,
-          slab.meta,
-          slab.meta,
-          slab.tileScale,
-          slab.outliers,
-          activations,
-          {
-            buffer: y.buffer,
-            offset: (y.offset ?? 0) + slab.firstRow * 4,
-            size: ((tokens - 1) * matrix.rows + slab.rows) * 4,
-          },
-        ]),
-        workgroups: [plan.workgroups, tokens, 1],
-      });
+      dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
       firstColumn += columns;
     }
   }
   return dispatches;
 }
 
-/** The whole shader for a kind of team. */
-export function fusedGemvCode(team: Team, synchronous = false): string {
+async function bindFused(
+  gpu: Gpu,
+  slab: PackedSlab,
+  team: Team,
+  input: GemvInput,
+  output: GemvOutput,
+  constants: Readonly<Record<string, number>>,
+  workgroups: number,
+  { synchronous, tokens = 1 }: FusedGemvOptions,
+): Promise<Dispatch> {
+  const label = synchronous ? "fused_sync_gemv" : "fused_gemv";
+  const kernel = await gpu.createKernel(label, fusedGemvCode(team, input.kind, synchronous), constants);
+  const y = {
+    buffer: output.y.buffer,
+    offset: (output.y.offset ?? 0) + slab.firstRow * 4,
+    size: ((tokens - 1) * constants.token_rows + slab.rows / rowsPerOutput(output)) * 4,
+  };
+  const x = input.kind === "packed" ? [input.activations] : inputBuffers(input);
+  const buffers = [slab.base, slab.refine, slab.meta, slab.tileScale, slab.outliers, y, ...x];
+  return { kernel, bindings: gpu.bind(kernel, buffers), workgroups: [workgroups, tokens, 1] };
+}
+
+/** The whole shader for a kind of team and of input. */
+export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous = false): string {
   const kernelCode = synchronous ? syncCode : asyncCode;
-  const rowCode = [rowsCode, refineCode, outliersCode];
-  return [kernelCode, ...rowCode, activationsCode, decodeCode, reduceCode, team.exchangeCode].join("\n");
+  const inputCode = input === "packed" ? [fillPackedCode] : [fillValuesCode, inputValuesCode, quantizeCode];
+  const rowCode = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
+  return [kernelCode, ...inputCode, ...rowCode, reduceCode, team.exchangeCode].join("\n");
 }
 
 function fusedConstants(
@@ -120,7 +148,6 @@ function fusedConstants(
 ): Record<string, number> {
   return {
     rows: slab.rows,
-    token_rows: matrix.rows,
     half_blocks: matrix.halfBlocks,
     refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
     team: team.lanes,
@@ -150,15 +177,16 @@ export function planGemv(
   team: Team,
   rows: number,
   halfBlocks: number,
-  options: FusedGemvOptions = {},
+  options: FusedGemvOptions & { readonly rowsPerOutput?: 1 | 2 } = {},
 ): GemvPlan {
   const { maxComputeWorkgroupStorageSize: limit, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
-  const teamBytes = team.lanes * (team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0));
+  // For each lane exchange and staging, for each team the squares of a norm.
+  const teamBytes = 4 + team.lanes * (team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0));
   const columnBytes = team.lanes * CELL_BYTES;
   // Of partial sums for each column and for outliers, and of outlier starts.
   const stepBytes = (columns: number) => (columns + 2) * STEP_ROWS * 4;
   const fits = (columns: number, rowTeams: number, steps: number) =>
-    columns * (columnBytes + rowTeams * teamBytes) + steps * stepBytes(columns) + 16 <= limit;
+    columns * (columnBytes + rowTeams * teamBytes) + steps * stepBytes(columns) + FIXED_BYTES <= limit;
   const maxTeams = Math.min(options.teams ?? 20, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
   const allColumns = Math.ceil(halfBlocks / team.lanes);
   let dispatches = Math.ceil(allColumns / maxTeams);
@@ -169,15 +197,18 @@ export function planGemv(
   if (maxRowTeams === 0) {
     throw new RangeError(`workgroup memory is ${limit} bytes, must hold ${columnBytes + teamBytes} for a column`);
   }
-  const steps = Math.ceil(rows / STEP_ROWS);
   const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
-  const room = limit - 16 - columns * (columnBytes + maxRowTeams * teamBytes);
-  const workgroupSteps = Math.min(Math.floor(room / stepBytes(columns)), Math.ceil(steps / workgroups));
+  const room = limit - FIXED_BYTES - columns * (columnBytes + maxRowTeams * teamBytes);
+  // A workgroup takes as many steps of gate rows as of up rows.
+  const runs = options.rowsPerOutput ?? 1;
+  const runSteps = Math.ceil(rows / runs / STEP_ROWS);
+  const workgroupRun = Math.min(Math.floor(room / stepBytes(columns) / runs), Math.ceil(runSteps / workgroups));
+  const workgroupSteps = runs * workgroupRun;
   const rounds = Math.ceil(workgroupSteps / maxRowTeams);
   return {
     columns: Array.from({ length: dispatches }, (_, i) => Math.min(columns, allColumns - i * columns)),
     rowTeams: Math.ceil(workgroupSteps / rounds),
     workgroupSteps,
-    workgroups: Math.ceil(steps / workgroupSteps),
+    workgroups: Math.ceil(runSteps / workgroupRun),
   };
 }

@@ -10,11 +10,10 @@
 //   0 base           vec4<u32> [rows, H]    2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
 //   1 refine         u32 [rows, words]      2 bits x 16 channels of a refined group, same order
 //   2 meta_words     u32 [rows, H]          |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
-//   3 meta_pairs     vec2<u32> [rows, B]    the same plane, a block at a time
-//   4 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
-//   5 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
-//   6 activations    vec4<u32> [tokens, 10, H]  see pack_activations.ts
-//   7 y              f32 [tokens, token_rows], of which `rows` are written
+//   3 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
+//   4 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
+//   5 y              f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
+//   6 x, packed or f32, and 7 the weight of a norm: see lib/fill_packed.wgsl, lib/fill_values.wgsl
 //
 // Mapping: workgroup.y is the token; tokens of a small batch run side by side and share the weights in the cache.
 // A team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
@@ -43,17 +42,20 @@ override workgroup_steps: u32 = 4;
 override workgroup_size: u32 = 64; // team * columns * row_teams
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
 override outlier_lanes: u32 = 4; // that share the outliers of a row, a power of two up to team
-override add_to_y: u32 = 0; // 1: y += W x
+override output_kind: u32 = 0; // see lib/outputs.wgsl
+override input_kind: u32 = 0; // this and the next four: see lib/input_values.wgsl
+override channels: u32 = 1;
+override splits: u32 = 1;
+override head_size: u32 = 16;
+override epsilon: f32 = 0.0;
 override without: u32 = 0; // see lib/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
 @group(0) @binding(2) var<storage, read> meta_words: array<u32>;
-@group(0) @binding(3) var<storage, read> meta_pairs: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read> tile_scale: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
-@group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 // What a lane loads for one step: half a block of four rows with its tile's scales.
 struct Step {
@@ -77,14 +79,15 @@ struct Refine {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let lane = locate(thread, workgroup);
   let row_team = thread / (team * columns);
-  let first_row = workgroup.x * workgroup_steps * STEP_ROWS;
-  let x = load_activations(lane);
-  if (row_team == 0u) { store_cells(x, lane); }
+  let first_row = workgroup.x * workgroup_outputs();
   if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
+  fill_cells(lane.token, thread);
   workgroupBarrier();
+  finish_input(thread);
+  let x = take_activations(lane);
   for (var first = 0u; first < workgroup_steps; first += row_teams) {
     let step = first + row_team;
-    let row = first_row + step * STEP_ROWS;
+    let row = matrix_row(first_row, step * STEP_ROWS);
     var now: Step;
     var refined: Refine;
     if (row < rows) {
@@ -124,8 +127,8 @@ fn load_refine(row: u32, lane: Lane) -> Refine {
   let at = (row + lane.lane / (team / 2u)) * blocks + block;
   return Refine(
     vec2(refine[at], refine[at + half_blocks]),
-    meta_pairs[at],
-    meta_pairs[at + half_blocks],
+    meta_pair(at),
+    meta_pair(at + half_blocks),
     tile_scale[(row / TILE_ROWS) * blocks + block],
   );
 }

@@ -4,9 +4,10 @@
  * @module
  */
 import { BASE_ZEROS, BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, REFINED_ZEROS, TILE_ROWS } from "../quant/format.ts";
+import { dequantize } from "../quant/dequantize.ts";
 import { unpack } from "../quant/pack.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
-import { activationsOf } from "./pack_activations.ts";
+import { activationsOf, packActivations } from "./pack_activations.ts";
 
 /** A product and, element by element, how far a kernel's f32 result may be from it. */
 export interface BoundedProduct {
@@ -57,4 +58,24 @@ export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<Ar
     bound[row] = half + ROUNDINGS * 2 ** -24 * magnitude;
   }
   return { y, bound };
+}
+
+/**
+ * y = W x for a kernel that packs x itself. It may round each activation otherwise than {@linkcode packActivations}
+ * does: both are within half a unit, of one step for even and four for odd channels, of what they round, and that is
+ * within `bound` of x.
+ *
+ * @param x as from {@linkcode inputOnCpu}
+ */
+export function fusedGemvOfValuesOnCpu(tensor: PackedTensor, x: BoundedProduct): BoundedProduct {
+  const { rows, channels } = tensor;
+  const packed = packActivations(Float32Array.from(x.y));
+  const { steps } = activationsOf(packed, channels);
+  const product = fusedGemvOnCpu(tensor, packed);
+  const weights = dequantize(tensor);
+  const slack = Float64Array.from(x.bound, (bound, c) => 1.01 * (c % 2 === 0 ? 1 : 4) * steps[c >> 4] + 2 * bound);
+  for (let row = 0; row < rows; row++) {
+    for (let c = 0; c < channels; c++) product.bound[row] += Math.abs(weights[row * channels + c]) * slack[c];
+  }
+  return product;
 }

@@ -18,17 +18,20 @@ override workgroup_steps: u32 = 4;
 override workgroup_size: u32 = 64;
 override outlier_residuals: u32 = 0;
 override outlier_lanes: u32 = 4;
-override add_to_y: u32 = 0;
+override output_kind: u32 = 0; // see lib/outputs.wgsl
+override input_kind: u32 = 0; // this and the next four: see lib/input_values.wgsl
+override channels: u32 = 1;
+override splits: u32 = 1;
+override head_size: u32 = 16;
+override epsilon: f32 = 0.0;
 override without: u32 = 0; // see lib/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
 @group(0) @binding(2) var<storage, read> meta_words: array<u32>;
-@group(0) @binding(3) var<storage, read> meta_pairs: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read> tile_scale: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
-@group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 // [row of the step][thread]
 var<workgroup> staged_base: array<vec4<u32>, 4 * workgroup_size>;
@@ -39,13 +42,15 @@ var<workgroup> staged_scale: array<vec4<f32>, 4 * workgroup_size>;
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let lane = locate(thread, workgroup);
   let row_team = thread / (team * columns);
-  let first_row = workgroup.x * workgroup_steps * STEP_ROWS;
-  let x = load_activations(lane);
-  if (row_team == 0u) { store_cells(x, lane); }
+  let first_row = workgroup.x * workgroup_outputs();
   if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
+  fill_cells(lane.token, thread);
+  workgroupBarrier();
+  finish_input(thread);
+  let x = take_activations(lane);
   for (var first = 0u; first < workgroup_steps; first += row_teams) {
     let step = first + row_team;
-    let row = first_row + step * STEP_ROWS;
+    let row = matrix_row(first_row, step * STEP_ROWS);
     load_words(row, lane);
     workgroupBarrier();
     decode_scales(x, row, lane);

@@ -6,6 +6,7 @@
 import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS } from "../quant/format.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
 import kernelCode from "./pack_activations.wgsl" with { type: "text" };
+import quantizeCode from "./lib/quantize.wgsl" with { type: "text" };
 
 /** 32-bit words of packed activations for one half block: bytes, scales and sums. */
 const LANE_WORDS = 32 + 4 + 4;
@@ -65,6 +66,9 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
 
 const GROUP_THREADS = 64;
 
+/** The whole shader. */
+export const PACK_ACTIVATIONS_CODE: string = [kernelCode, quantizeCode].join("\n");
+
 /**
  * Dispatch that packs activations on the device.
  *
@@ -79,7 +83,7 @@ export async function packActivationsOnGpu(
 ): Promise<Dispatch> {
   const blocks = blocksPerRow(channels);
   const constants = { channels, half_blocks: blocks * 2, workgroup_size: GROUP_THREADS };
-  const kernel = await gpu.createKernel("pack_activations", kernelCode, constants);
+  const kernel = await gpu.createKernel("pack_activations", PACK_ACTIVATIONS_CODE, constants);
   const workgroups = Math.ceil((blocks * BLOCK_GROUPS) / GROUP_THREADS);
   return { kernel, bindings: gpu.bind(kernel, [x, packed]), workgroups: [workgroups, 1, 1] };
 }

@@ -8,17 +8,16 @@ import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./
 import type { PrefillRange } from "./prefill_range.ts";
 import kernelCode from "./rope_cache.wgsl" with { type: "text" };
 import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
-import cosSinCode from "./lib/cos_sin.wgsl" with { type: "text" };
 
 /** The whole shader. */
-export const ROPE_CACHE_CODE: string = [kernelCode, rangeCode, cosSinCode].join("\n");
+export const ROPE_CACHE_CODE: string = [kernelCode, rangeCode].join("\n");
 
 /** Buffers of {@linkcode ropeCache}; width = (heads + 2 keyValueHeads) * headSize. */
 export interface RopeCache {
   /** f32 [tokens, width]: q, then k, then v; q is replaced by what attention needs. */
   readonly qkv: GPUBuffer | GPUBufferBinding;
-  /** f32 [headSize / 2]: radians a position, as from `ropeFrequencies`. */
-  readonly frequencies: GPUBuffer;
+  /** f32 [capacity, headSize / 2, 2]: cosine and sine of each position's angles. */
+  readonly rotations: GPUBuffer;
   /** f32 [width], where q, k and v have a bias. */
   readonly bias?: GPUBuffer;
   /** RMSNorm of each head of q and k before rotation, in models that have it. */
@@ -44,7 +43,7 @@ export async function ropeCache(
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize } = shape;
-  const { qkv, frequencies, bias, headNorm, cache } = buffers;
+  const { qkv, rotations, bias, headNorm, cache } = buffers;
   const kernel = await gpu.createKernel("rope_cache", ROPE_CACHE_CODE, {
     heads,
     key_value_heads: keyValueHeads,
@@ -56,8 +55,8 @@ export async function ropeCache(
     workgroup_size: headSize / 4,
   });
   // Bindings that the kernel doesn't read must hold something all the same.
-  const unused = frequencies;
-  const inputs = [qkv, frequencies, bias ?? unused, headNorm?.weights ?? unused];
+  const unused = rotations;
+  const inputs = [qkv, rotations, bias ?? unused, headNorm?.weights ?? unused];
   const bindings = gpu.bind(kernel, [range.buffer, ...inputs, cache.keys, cache.values]);
   return { kernel, bindings, workgroups: [heads + 2 * keyValueHeads, range.maxTokens, 1] };
 }

@@ -2,12 +2,12 @@
 //
 //   q = rotate(norm(q + bias)), in place;  keys[position] = f16(rotate(norm(k + bias)));  values[position] = f16(v + bias)
 //
-// where norm is RMSNorm over a head and rotate turns elements i and i + head_size / 2 of a head by position * frequency[i].
+// where norm is RMSNorm over a head and rotate turns elements i and i + head_size / 2 of a head by the position's angle i.
 //
 // Bindings (T = range.tokens, C = capacity):
 //   0 range        uniform, see lib/prefill_range.wgsl
 //   1 qkv          f32 [T, (heads + 2 key_value_heads) * head_size]: q, then k, then v
-//   2 frequencies  f32 [head_size / 2]
+//   2 rotations    vec2<f32> [C, head_size / 2]   cosine and sine of each position's angles
 //   3 bias         f32 [(heads + 2 key_value_heads) * head_size], where has_bias
 //   4 head_norms   f32 [2, head_size]: of q, of k, where has_norm
 //   5 keys         u32 [key_value_heads, C, head_size / 2]   two f16 each
@@ -24,7 +24,7 @@ override epsilon: f32 = 0.0;
 override workgroup_size: u32 = 2; // = head_size / 4
 
 @group(0) @binding(1) var<storage, read_write> qkv: array<f32>;
-@group(0) @binding(2) var<storage, read> frequencies: array<f32>;
+@group(0) @binding(2) var<storage, read> rotations: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> head_norms: array<f32>;
 @group(0) @binding(5) var<storage, read_write> keys: array<u32>;
@@ -82,8 +82,8 @@ fn normalize(pairs: Pairs, first_weight: u32, thread: u32) -> Pairs {
 }
 
 fn rotate(pairs: Pairs, position: u32, i: u32) -> Pairs {
-  let a = cos_sin(f32(position) * frequencies[i]);
-  let b = cos_sin(f32(position) * frequencies[i + 1u]);
+  let a = rotations[position * (head_size / 2u) + i];
+  let b = rotations[position * (head_size / 2u) + i + 1u];
   let cosines = vec2(a.x, b.x);
   let sines = vec2(a.y, b.y);
   return Pairs(

@@ -6,19 +6,20 @@
 import { createRandom } from "../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "./config.ts";
+import { summarizeWindows } from "./score.ts";
 import type { Model } from "./llama.ts";
 import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate, mean } from "./statistics.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { cutWindows, joinTokens, type Windows } from "./windows.ts";
+import { cutText, joinTokens, type Windows } from "./windows.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
 /** What is evaluated. */
 export interface EvaluationPlan {
   /** Windows of the text, and their tokens. */
   readonly windows: number;
-  /** Tokens of a window, BOS included. */
+  /** Tokens of a window, BOS included where it has one. */
   readonly windowTokens: number;
   /** Multiple-choice items; 0 leaves multiple choice out. */
   readonly choices: number;
@@ -54,7 +55,7 @@ export function prepareEvaluation(
 ): EvaluationSet {
   const tokens = joinTokens(text, tokenizer, config.bosToken);
   const length = Math.min(plan.windowTokens, config.context);
-  const windows = cutWindows(text.name, tokens, config.bosToken, { length, count: plan.windows });
+  const windows = cutText(text, tokens, config.bosToken, { length, count: plan.windows });
   if (windows.windows.length < 2) {
     throw new RangeError(`text ${text.name} gives 1 window of ${length} tokens, must give 2 for a standard error`);
   }
@@ -124,15 +125,12 @@ export async function evaluateModel(
     (done) => onProgress(done / total),
   );
   const choiceScores = await pool.map("scoreChoices", batches, (done) => onProgress((windows.length + done) / total));
-  const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
-  const perplexity = Math.exp(loss.value);
   const divergences = scores.flatMap(({ divergence }) => divergence ? [divergence] : []);
   const hits = set.choices && judgeChoices(set.choices, choiceScores.flat());
   return {
     windowLoss: Float64Array.from(scores, (score) => mean(score.negativeLogLikelihood)),
     windowTop1: Float64Array.from(scores, (score) => mean(score.top1)),
-    perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
-    top1: clusteredMean(scores.map((score) => score.top1)),
+    ...summarizeWindows(scores),
     ...(divergences.length > 0 && { divergence: clusteredMean(divergences) }),
     ...(hits && { choiceAccuracy: clusteredMean(Array.from(hits, (hit) => [hit])), choiceHits: hits }),
   };

@@ -6,6 +6,7 @@
 import { forward, logitsOf, type Segment } from "./forward.ts";
 import type { Model } from "./llama.ts";
 import type { MatMul } from "./matmul.ts";
+import { clusteredMean, type Estimate } from "./statistics.ts";
 
 /** Predictions of one window of n + 1 tokens, one element for each of its n predicted tokens. */
 export interface WindowScore {
@@ -53,6 +54,24 @@ export function scoreWindow(
     }
   }
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
+}
+
+/** How well a model predicts windows of text. */
+export interface WindowsEvaluation {
+  /** exp of the mean loss. */
+  readonly perplexity: Estimate;
+  /** Share of tokens that were predicted as the most likely one. */
+  readonly top1: Estimate;
+}
+
+/** Perplexity and top-1 accuracy from the scores of windows. */
+export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluation {
+  const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
+  const perplexity = Math.exp(loss.value);
+  return {
+    perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
+    top1: clusteredMean(scores.map((score) => score.top1)),
+  };
 }
 
 /** A context and the continuations to choose from. */

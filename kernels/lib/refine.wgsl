@@ -9,7 +9,7 @@ fn refine_words(row: u32, lane: Lane) -> vec4<f32> {
     let term_row = row + index / words;
     let run = lane.first_block * 8u / max(refine_every, 1u) + index % words;
     let group = run * refine_every + picked(term_row, run);
-    let pair = meta_pairs[term_row * (half_blocks / 2u) + group / 8u];
+    let pair = meta_pair(term_row * (half_blocks / 2u) + group / 8u);
     let scales = tile_scale[(row / TILE_ROWS) * (half_blocks / 2u) + group / 8u];
     let block = group / 8u - lane.first_block;
     let term = refine_term(refine[term_row * row_words + run], pair, scales, group % 8u, block, lane);
@@ -34,4 +34,9 @@ fn refine_term(word: u32, meta_pair: vec2<u32>, scales: vec4<u32>, pick: u32, bl
   let two_scales = select(four_scales.x, four_scales.y, (pick & 2u) == 2u);
   let d = unpack2x16float(two_scales >> (16u * (pick & 1u))).x;
   return refine_group(word, codes, d, (lane.column * 8u + pick) * (team / 2u) + block, lane.masks);
+}
+
+// Meta words of both halves of a block.
+fn meta_pair(block: u32) -> vec2<u32> {
+  return vec2(meta_words[2u * block], meta_words[2u * block + 1u]);
 }

@@ -1,5 +1,5 @@
 // Where a lane stands in a matrix, and the sums of a workgroup's rows. Needs the bindings and constants of
-// fused_gemv.wgsl.
+// fused_gemv.wgsl, and lib/outputs.wgsl.
 
 // Rows of a step.
 const STEP_ROWS = 4u;
@@ -30,19 +30,38 @@ fn locate(thread: u32, workgroup: vec3<u32>) -> Lane {
   return Lane(thread, workgroup.y, thread % team, column, half_block, first_half_block / 2u, masks);
 }
 
+// Rows of y that a workgroup makes, of one row of the matrix each, or of a gate and an up row.
+fn workgroup_outputs() -> u32 {
+  return workgroup_steps * STEP_ROWS / rows_per_output();
+}
+
+// Row of the matrix that is row i of a workgroup: up rows follow gate rows. `rows` where there is none.
+fn matrix_row(first_row: u32, i: u32) -> u32 {
+  let outputs = workgroup_outputs();
+  let half = rows / rows_per_output();
+  let row = first_row + i % outputs;
+  return select(rows, i / outputs * half + row, i < workgroup_steps * STEP_ROWS && row < half);
+}
+
 fn write_rows(first_row: u32, thread: u32, token: u32) {
-  let count = workgroup_steps * STEP_ROWS;
-  let parts = select(columns, columns + 1u, outlier_residuals != 0u);
-  for (var i = thread; i < count; i += workgroup_size) {
+  let outputs = workgroup_outputs();
+  for (var i = thread; i < outputs; i += workgroup_size) {
     let row = first_row + i;
-    var sum = 0.0;
-    for (var part = 0u; part < parts; part++) { sum += partial[part * count + i]; }
-    if (row < rows) {
+    var sum = row_sum(i);
+    if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, row_sum(i + outputs)); }
+    if (row < rows / rows_per_output()) {
       let at = token * token_rows + row;
-      if (add_to_y == 1u) { sum += y[at]; }
+      if (output_kind == ADD) { sum += y[at]; }
       y[at] = sum;
     }
   }
+}
+
+fn row_sum(i: u32) -> f32 {
+  let parts = select(columns, columns + 1u, outlier_residuals != 0u);
+  var sum = 0.0;
+  for (var part = 0u; part < parts; part++) { sum += partial[part * workgroup_steps * STEP_ROWS + i]; }
+  return sum * input_factor();
 }
 
 // Second-order scales of the four groups of a lane: two f16 in each word.

@@ -11,7 +11,7 @@ async function check(gpu: Gpu, rows: number, channels: number, bindingBytes?: nu
   const matrix = await uploadF16Matrix(gpu, weights, rows, channels, bindingBytes);
   const vector = await uploadF16Vector(gpu, x);
   const y = await poisonedOutput(gpu, rows);
-  gpu.submit(await f16Gemv(gpu, matrix, vector, y));
+  gpu.submit(await f16Gemv(gpu, matrix, vector, { kind: "store", y }));
   const actual = await readOutput(gpu, y);
   destroyF16Matrix(gpu, matrix);
   gpu.destroyBuffer(vector);

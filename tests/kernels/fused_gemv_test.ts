@@ -22,7 +22,7 @@ async function check(gpu: Gpu, shape: TensorCase, seed: number, options: FusedGe
   const matrix = await uploadPackedMatrix(gpu, tensor, bindingBytes);
   const activations = await gpu.uploadStorage("activations", packed);
   const y = await poisonedOutput(gpu, shape.rows);
-  gpu.submit(await fusedGemv(gpu, matrix, activations, y, options));
+  gpu.submit(await fusedGemv(gpu, matrix, { kind: "packed", activations }, { kind: "store", y }, options));
   const actual = await readOutput(gpu, y);
   destroyPackedMatrix(gpu, matrix);
   gpu.destroyBuffer(activations);
@@ -71,7 +71,9 @@ Deno.test("fused_gemv for small batches, over slabs and dispatches too", async (
     const all = new Uint32Array(packed.flatMap((words) => Array.from(words)));
     const activations = await gpu.uploadStorage("activations", all);
     const y = await poisonedOutput(gpu, rows * tokens);
-    gpu.submit(await fusedGemv(gpu, matrix, activations, y, { tokens, teams: 8 }));
+    gpu.submit(
+      await fusedGemv(gpu, matrix, { kind: "packed", activations }, { kind: "store", y }, { tokens, teams: 8 }),
+    );
     const actual = await readOutput(gpu, y);
     for (const [token, words] of packed.entries()) {
       const own = actual.subarray(token * rows, (token + 1) * rows);

@@ -8,7 +8,7 @@ import type { BoundedProduct } from "../../kernels/fused_gemv_twin.ts";
 import { prefillAttention } from "../../kernels/prefill_attention.ts";
 import { createPrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
 import { ropeCache } from "../../kernels/rope_cache.ts";
-import { ropeFrequencies, rotateHeads } from "../../model/rope.ts";
+import { ropeFrequencies, rotateHeads, rotationTable } from "../../model/rope.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "./helpers.ts";
 
@@ -167,14 +167,14 @@ async function checkRope(kind: RopeCase) {
   const qkv = randomActivations(part.tokens * width, 8);
   const bias = randomActivations(width, 9);
   const norms = randomActivations(2 * headSize, 10);
-  const frequencies = Float32Array.from(ropeFrequencies({ theta: 10000 }, headSize));
+  const frequencies = ropeFrequencies({ theta: 10000 }, headSize);
   const cache = await createKeyValueCache(gpu, shape, capacity);
   const range = await createPrefillRange(gpu, part.tokens + 1);
   setPrefillRange(gpu, range, part.tokens, part.first);
   const buffer = await gpu.uploadStorage("qkv", qkv);
   const dispatch = await ropeCache(gpu, shape, range, {
     qkv: buffer,
-    frequencies: await gpu.uploadStorage("frequencies", frequencies),
+    rotations: await gpu.uploadStorage("rotations", rotationTable({ theta: 10000 }, headSize, capacity)),
     ...(hasBias && { bias: await gpu.uploadStorage("bias", bias) }),
     ...(hasNorm && { headNorm: { weights: await gpu.uploadStorage("norms", norms), epsilon: 1e-6 } }),
     cache,

@@ -1,5 +1,6 @@
-// Packed activations of a lane: half a block, kept in registers, and the same by group in workgroup memory for refine
-// words, whose group is only known at run time. Needs `team`, `columns`, `half_blocks`, `activations`, `Lane`.
+// Packed activations of a workgroup's columns in workgroup memory, group by group, whence a lane takes half a block into
+// registers, and single groups for refine words, whose group is only known at run time. lib/fill_packed.wgsl or
+// lib/fill_values.wgsl brings them there. Needs `team`, `columns`, `Lane`.
 
 // Groups that one lane decodes.
 const LANE_GROUPS = 4u;
@@ -13,7 +14,7 @@ struct Activations {
   lo1: vec4<u32>,
   lo2: vec4<u32>,
   lo3: vec4<u32>,
-  // 128 times the step of each group, 0 beyond the end of the row.
+  // 128 times the step of each group.
   step128: vec4<f32>,
   sum: vec4<f32>,
   // ZERO_PLUS * sum - MAGIC.
@@ -26,44 +27,36 @@ var<workgroup> cell_hi: array<vec4<u32>, columns * team * LANE_GROUPS>;
 var<workgroup> cell_lo: array<vec4<u32>, columns * team * LANE_GROUPS>;
 var<workgroup> cell_sum: array<vec2<f32>, columns * team * LANE_GROUPS>;
 
-fn load_activations(lane: Lane) -> Activations {
-  let at = lane.token * 10u * half_blocks + lane.half_block;
+// Cell of a group, counted from the first of the dispatch.
+fn cell_of(group: u32) -> u32 {
+  let in_column = group % (team * LANE_GROUPS);
+  return (group / (team * LANE_GROUPS) * 8u + in_column % 8u) * (team / 2u) + in_column / 8u;
+}
+
+fn take_activations(lane: Lane) -> Activations {
+  let blocks = team / 2u;
+  let at = cell_of((lane.column * team + lane.lane) * LANE_GROUPS);
+  let sums = vec4(cell_sum[at], cell_sum[at + blocks]);
+  let more_sums = vec4(cell_sum[at + 2u * blocks], cell_sum[at + 3u * blocks]);
   var x: Activations;
-  x.hi0 = activations[at];
-  x.hi1 = activations[at + half_blocks];
-  x.hi2 = activations[at + 2u * half_blocks];
-  x.hi3 = activations[at + 3u * half_blocks];
-  x.lo0 = activations[at + 4u * half_blocks];
-  x.lo1 = activations[at + 5u * half_blocks];
-  x.lo2 = activations[at + 6u * half_blocks];
-  x.lo3 = activations[at + 7u * half_blocks];
-  let is_used = lane.half_block < half_blocks;
-  x.step128 = select(vec4(0.0), bitcast<vec4<f32>>(activations[at + 8u * half_blocks]), is_used);
-  x.sum = select(vec4(0.0), bitcast<vec4<f32>>(activations[at + 9u * half_blocks]), is_used);
+  x.hi0 = cell_hi[at];
+  x.hi1 = cell_hi[at + blocks];
+  x.hi2 = cell_hi[at + 2u * blocks];
+  x.hi3 = cell_hi[at + 3u * blocks];
+  x.lo0 = cell_lo[at];
+  x.lo1 = cell_lo[at + blocks];
+  x.lo2 = cell_lo[at + 2u * blocks];
+  x.lo3 = cell_lo[at + 3u * blocks];
+  x.step128 = vec4(sums.xz, more_sums.xz);
+  x.sum = vec4(sums.yw, more_sums.yw);
   x.bias = fma(x.sum, vec4(ZERO_PLUS), vec4(-MAGIC));
   return x;
-}
-
-fn store_cells(x: Activations, lane: Lane) {
-  let blocks = team / 2u;
-  let at = (lane.column * 8u + lane.lane % 2u * LANE_GROUPS) * blocks + lane.lane / 2u;
-  store_cell(at, x.hi0, x.lo0, x.step128.x, x.sum.x);
-  store_cell(at + blocks, x.hi1, x.lo1, x.step128.y, x.sum.y);
-  store_cell(at + 2u * blocks, x.hi2, x.lo2, x.step128.z, x.sum.z);
-  store_cell(at + 3u * blocks, x.hi3, x.lo3, x.step128.w, x.sum.w);
-}
-
-fn store_cell(at: u32, hi: vec4<u32>, lo: vec4<u32>, step128: f32, sum: f32) {
-  cell_hi[at] = hi;
-  cell_lo[at] = lo;
-  cell_sum[at] = vec2(step128, sum);
 }
 
 // One activation, out of its cell; 0 for the channels of other dispatches.
 fn activation(channel: u32) -> f32 {
   let group = channel / 16u - first_column * team * LANE_GROUPS;
-  let in_column = group % (team * LANE_GROUPS);
-  let at = (group / (team * LANE_GROUPS) * 8u + in_column % 8u) * (team / 2u) + in_column / 8u;
+  let at = cell_of(group);
   if (group >= columns * team * LANE_GROUPS) { return 0.0; }
   let shift = 24u - 8u * (channel / 4u % 4u);
   let hi = bitcast<i32>(cell_hi[at][channel % 4u] << shift) >> 24u;

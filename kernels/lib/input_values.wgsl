@@ -1,0 +1,63 @@
+// The input of a product, computed from f32: see ValuesInput in gemv_modes.ts for what each kind is and where it lies.
+// Needs the bindings `values` and `norm_weight` and the overrides named below.
+const RMS_NORM = 1u;
+const ATTENTION = 2u;
+
+struct Input {
+  // A norm's without its factor, which follows from the squares of all channels.
+  values: vec4<f32>,
+  squares: f32,
+}
+
+// The channels first + {0, 1, 2, 3} * stride of a token, all of one head; 0 past the end of the row.
+fn input_values(token: u32, first: u32, stride: u32) -> Input {
+  let at = vec4(first) + vec4(0u, 1u, 2u, 3u) * stride;
+  let is_inside = at < vec4(channels);
+  if (input_kind == ATTENTION) {
+    return Input(select(vec4(0.0), attention(token, min(at, vec4(channels - 1u))), is_inside), 0.0);
+  }
+  let x = select(vec4(0.0), load_values(token * channels + min(at, vec4(channels - 1u))), is_inside);
+  if (input_kind != RMS_NORM) { return Input(x, 0.0); }
+  let inside = min(at, vec4(channels - 1u));
+  let weight = vec4(norm_weight[inside.x], norm_weight[inside.y], norm_weight[inside.z], norm_weight[inside.w]);
+  return Input(x * weight, dot(x, x));
+}
+
+fn load_values(at: vec4<u32>) -> vec4<f32> {
+  return vec4(values[at.x], values[at.y], values[at.z], values[at.w]);
+}
+
+// The factor of a norm, given the sum of the squares of all channels.
+fn norm_factor_of(squares: f32) -> f32 {
+  return inverseSqrt(squares / f32(channels) + epsilon);
+}
+
+// Combines four splits at a time, all their loads in flight together.
+fn attention(token: u32, at: vec4<u32>) -> vec4<f32> {
+  let heads = channels / head_size;
+  let sums = token * splits * (channels + 2u * heads);
+  let pairs = sums + splits * channels + 2u * (at.x / head_size);
+  var largest = -3.0e38;
+  var total = 0.0;
+  var sum = vec4(0.0);
+  for (var first = 0u; first < splits; first += 4u) {
+    let split = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(splits - 1u));
+    let pair = pairs + 2u * heads * split;
+    let m = load_values(pair);
+    let l = load_values(pair + 1u);
+    let acc0 = load_values(sums + split.x * channels + at);
+    let acc1 = load_values(sums + split.y * channels + at);
+    let acc2 = load_values(sums + split.z * channels + at);
+    let acc3 = load_values(sums + split.w * channels + at);
+    // l is 0 or at least 1; a split past the last is the last again.
+    let is_used = (l != vec4(0.0)) & (vec4(first) + vec4(0u, 1u, 2u, 3u) < vec4(splits));
+    let scores = select(vec4(-3.0e38), m, is_used);
+    let next = max(max(largest, max(scores.x, scores.y)), max(scores.z, scores.w));
+    let share = select(vec4(0.0), exp(scores - next), is_used);
+    let rest = exp(largest - next);
+    total = total * rest + dot(share, select(vec4(0.0), l, is_used));
+    sum = sum * rest + share.x * acc0 + share.y * acc1 + share.z * acc2 + share.w * acc3;
+    largest = next;
+  }
+  return select(vec4(0.0), sum / total, total != 0.0);
+}

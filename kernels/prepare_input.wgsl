@@ -1,0 +1,45 @@
+// Makes the f16 input of a product from f32: a vector, a norm or combined attention, see lib/input_values.wgsl.
+//
+// Bindings:
+//   0 values       f32, see ValuesInput in gemv_modes.ts
+//   1 norm_weight  f32 [channels]
+//   2 prepared     vec2<u32> [tokens, quads]  f16, four channels each, 0 past the end of a row
+//
+// Mapping: one thread four channels; workgroup.y is the token. Each workgroup of a norm sums the squares of all
+// channels by itself.
+override channels: u32 = 1;
+override quads: u32 = 2;
+override input_kind: u32 = 0; // this and the next three: see lib/input_values.wgsl
+override splits: u32 = 1;
+override head_size: u32 = 16;
+override epsilon: f32 = 0.0;
+override team: u32 = 32;
+override workgroup_size: u32 = 256;
+
+@group(0) @binding(0) var<storage, read> values: array<f32>;
+@group(0) @binding(1) var<storage, read> norm_weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> prepared: array<vec2<u32>>;
+
+var<workgroup> team_squares: array<f32, workgroup_size / team>;
+
+@compute @workgroup_size(workgroup_size)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let token = workgroup.y;
+  let quad = workgroup.x * workgroup_size + thread;
+  var factor = 1.0;
+  if (input_kind == RMS_NORM) { factor = norm_factor_of(sum_squares(token, thread)); }
+  if (quad >= quads) { return; }
+  let x = input_values(token, 4u * quad, 1u).values * factor;
+  prepared[token * quads + quad] = vec2(pack2x16float(x.xy), pack2x16float(x.zw));
+}
+
+fn sum_squares(token: u32, thread: u32) -> f32 {
+  var squares = 0.0;
+  for (var quad = thread; quad < quads; quad += workgroup_size) { squares += input_values(token, 4u * quad, 1u).squares; }
+  squares = sum_strided(squares, thread, 1u, team);
+  if (thread % team == 0u) { team_squares[thread / team] = squares; }
+  workgroupBarrier();
+  squares = 0.0;
+  for (var i = 0u; i < workgroup_size / team; i++) { squares += team_squares[i]; }
+  return squares;
+}
