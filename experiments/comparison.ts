@@ -106,9 +106,10 @@ export async function compareMethod(
     onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
     ...(calibrator && { calibrator }),
   });
+  const scorer = await context.scorer();
+  await scorer.setModel(quantized.model);
   const evaluation = await evaluateModel(
-    context.pool,
-    quantized.model,
+    scorer,
     withoutChoices ? { ...set, choices: undefined, tasks: [] } : set,
     "compared",
     (share) => onProgress((1 + share) / 2, `${name}: evaluating`),
@@ -165,10 +166,11 @@ export function statusOf(margin: number, standardError: number): Verdict["status
 }
 
 /** The settings that every comparison states. */
-export function comparisonSettings({ set, reference, calibration }: Baseline): Record<string, Cell> {
+export function comparisonSettings({ set, reference, calibration, scoredOn }: Baseline): Record<string, Cell> {
   const { windows, choices, divergenceWindows } = set;
   const length = windows.windows[0].length;
   return {
+    "scored on": scoredOn,
     "evaluation text": windows.text,
     "tokens of the text": windows.textTokens,
     "windows": windows.plain

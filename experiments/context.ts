@@ -3,16 +3,20 @@
  *
  * @module
  */
+import { describeAdapter } from "../kernels/adapter.ts";
+import { openGpu } from "../kernels/gpu.ts";
 import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/calibrator.ts";
+import { createEngineScorer } from "../model/engine_scorer.ts";
 import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluation.ts";
 import type { Model } from "../model/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
 import { DEFAULT_WINDOWS } from "../model/recipe.ts";
+import { createCpuScorer, type Scorer } from "../model/scorer.ts";
 import { shareDeep } from "../model/shared.ts";
 import { readTask, type TaskFile } from "../model/tasks.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text.ts";
 import { sampleWindows } from "../model/windows.ts";
-import { createWorkerPool } from "../model/worker_pool.ts";
+import { createWorkerPool, type WorkerPool } from "../model/worker_pool.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 
 /** What a run is made with. */
@@ -48,11 +52,18 @@ export function createContext(
   let sharedModel: Promise<Model> | undefined;
   let baseline: Promise<Baseline> | undefined;
   let fixedCalibrator: Promise<Calibrator> | undefined;
+  let scoring: Promise<OpenScorer> | undefined;
+  let closeScorer = () => {};
   const context: ExperimentContext = {
     quick,
     seed,
     pool,
     progress,
+    async scorer() {
+      const opened = await (scoring ??= openScorer(pool));
+      closeScorer = opened.close;
+      return opened.scorer;
+    },
     model: () => model ??= loadModel(modelName, progress),
     sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
     baseline: () => baseline ??= makeBaseline(settings, context),
@@ -63,7 +74,23 @@ export function createContext(
     },
     fixedCalibrator: () => fixedCalibrator ??= makeFixedCalibrator(context),
   };
-  return { ...context, [Symbol.dispose]: () => pool[Symbol.dispose]() };
+  const close = () => {
+    pool[Symbol.dispose]();
+    closeScorer();
+  };
+  return { ...context, [Symbol.dispose]: close };
+}
+
+interface OpenScorer {
+  readonly scorer: Scorer;
+  readonly close: () => void;
+}
+
+/** Scores on the GPU where there is a real one; a software adapter is slower than the CPU reference. */
+async function openScorer(pool: WorkerPool): Promise<OpenScorer> {
+  if ((await describeAdapter())?.software !== false) return { scorer: createCpuScorer(pool), close: () => {} };
+  const gpu = await openGpu();
+  return { scorer: createEngineScorer(gpu), close: () => gpu.close() };
 }
 
 async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrator> {
@@ -83,12 +110,13 @@ async function makeBaseline(settings: RunSettings, context: ExperimentContext): 
     length: Math.min(plan.windowTokens, config.context),
     count: quick ? QUICK_CALIBRATION_WINDOWS : DEFAULT_WINDOWS,
   });
+  const scorer = await context.scorer();
+  await scorer.setModel(await context.sharedModel());
   const reference = await evaluateModel(
-    context.pool,
-    await context.sharedModel(),
+    scorer,
     set,
     "reference",
     (share) => context.progress(share / 20, "evaluating the unquantized model"),
   );
-  return { set, reference, calibration };
+  return { set, reference, calibration, scoredOn: scorer.device };
 }

@@ -7,14 +7,12 @@ import { createRandom } from "../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "./config.ts";
 import { summarizeWindows } from "./score.ts";
-import type { Model } from "./llama.ts";
-import { shareDeep } from "./shared.ts";
+import type { Scorer } from "./scorer.ts";
 import { clusteredMean, type Estimate, mean } from "./statistics.ts";
 import { type PreparedTask, prepareTask, scoreTask, type Task, type TaskScore } from "./tasks.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { cutText, joinTokens, type Windows } from "./windows.ts";
-import type { WorkerPool } from "./worker_pool.ts";
 
 /** What is evaluated. */
 export interface EvaluationPlan {
@@ -102,15 +100,13 @@ export interface Evaluation {
 /** The role of a model in a comparison: the reference is evaluated first, the others are compared with it. */
 export type Role = "reference" | "compared" | "alone";
 
-/** Evaluates a model on the pool's workers. */
+/** Evaluates the model that a scorer has. */
 export async function evaluateModel(
-  pool: WorkerPool,
-  model: Model,
+  scorer: Scorer,
   set: EvaluationSet,
   role: Role,
   onProgress: (share: number) => void = () => {},
 ): Promise<Evaluation> {
-  await pool.broadcast("setModel", shareDeep(model));
   const { windows } = set.windows;
   const items = set.choices?.items ?? [];
   const batches = Array.from(
@@ -118,8 +114,7 @@ export async function evaluateModel(
     (_, i) => items.slice(i * CHOICE_BATCH, (i + 1) * CHOICE_BATCH),
   );
   const total = windows.length + batches.length;
-  const scores = await pool.map(
-    "scoreWindow",
+  const scores = await scorer.scoreWindows(
     windows.map((tokens, index) => ({
       index,
       tokens,
@@ -131,9 +126,9 @@ export async function evaluateModel(
     })),
     (done) => onProgress(done / total),
   );
-  const choiceScores = await pool.map("scoreChoices", batches, (done) => onProgress((windows.length + done) / total));
+  const choiceScores = await scorer.scoreChoices(batches, (done) => onProgress((windows.length + done) / total));
   const tasks: TaskScore[] = [];
-  for (const task of set.tasks ?? []) tasks.push(await scoreTask(pool, task, onProgress));
+  for (const task of set.tasks ?? []) tasks.push(await scoreTask(scorer, task, onProgress));
   const divergences = scores.flatMap(({ divergence }) => divergence ? [divergence] : []);
   const hits = set.choices && judgeChoices(set.choices, choiceScores.flat());
   return {

@@ -3,14 +3,12 @@
  *
  * @module
  */
-import type { Model } from "./llama.ts";
 import { stripEnd } from "./python_text.ts";
 import { type ChoiceTaskName, isNormalized, type Question, readQuestion, type Request } from "./questions.ts";
 import type { ChoiceItem } from "./score.ts";
-import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate } from "./statistics.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import type { WorkerPool } from "./worker_pool.ts";
+import type { Scorer } from "./scorer.ts";
 
 /** A task's questions. */
 export interface Task {
@@ -76,22 +74,9 @@ export function prepareTask(task: Task, tokenizer: Tokenizer, context: number): 
   return { ...task, items: task.questions.map(({ requests }) => toItems(requests, tokenizer, context)) };
 }
 
-/** Scores a model on tasks, with the pool's workers. */
-export async function scoreTasks(
-  pool: WorkerPool,
-  model: Model,
-  tasks: readonly PreparedTask[],
-  onProgress: (share: number, task: string) => void = () => {},
-): Promise<TaskScore[]> {
-  if (tasks.length > 0) await pool.broadcast("setModel", shareDeep(model));
-  const scores: TaskScore[] = [];
-  for (const task of tasks) scores.push(await scoreTask(pool, task, (share) => onProgress(share, task.name)));
-  return scores;
-}
-
-/** Scores the workers' model on a task. */
+/** Scores a scorer's model on a task. */
 export async function scoreTask(
-  pool: WorkerPool,
+  scorer: Scorer,
   { name, questions, items }: PreparedTask,
   onProgress: (share: number) => void = () => {},
 ): Promise<TaskScore> {
@@ -99,7 +84,7 @@ export async function scoreTask(
     { length: Math.ceil(items.length / BATCH) },
     (_, i) => items.slice(i * BATCH, (i + 1) * BATCH).flat(),
   );
-  const found = await pool.map("scoreChoices", batches, (done) => onProgress(done / batches.length));
+  const found = await scorer.scoreChoices(batches, (done) => onProgress(done / batches.length));
   const flat = found.flat();
   let at = 0;
   const scores = items.map((own) => flat.slice(at, at += own.length).flat());

@@ -1,7 +1,8 @@
 import type { Model } from "../../model/llama.ts";
+import { createCpuScorer } from "../../model/scorer.ts";
 import { loadModel } from "../../model/load.ts";
 import { CHOICE_TASKS, type ChoiceTaskName } from "../../model/questions.ts";
-import { prepareTask, readTask, scoreTasks, type Task } from "../../model/tasks.ts";
+import { prepareTask, readTask, scoreTask, type Task } from "../../model/tasks.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import { createWorkerPool, type WorkerPool } from "../../model/worker_pool.ts";
 import { assertAlmostEquals, assertClose, assertEquals, assertRejects } from "../assert.ts";
@@ -9,8 +10,9 @@ import { inDirectory } from "../temporary.ts";
 
 /** Scores a model on a task. */
 async function evaluateTask(pool: WorkerPool, model: Model, tokenizer: Tokenizer, task: Task) {
-  const [score] = await scoreTasks(pool, model, [prepareTask(task, tokenizer, model.config.context)]);
-  return score;
+  const scorer = createCpuScorer(pool);
+  await scorer.setModel(model);
+  return await scoreTask(scorer, prepareTask(task, tokenizer, model.config.context));
 }
 
 const TASKS = new URL("../fixtures/tasks/", import.meta.url).pathname;
