@@ -98,14 +98,12 @@ export class Session implements Disposable {
     if (this.#length === 0) throw new RangeError("the sequence is empty, must have a prompt first");
     this.#setSampling(sampling);
     this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
-    const dispatches = [
-      ...this.step.layers.flatMap(({ dispatches }) => dispatches),
-      ...this.step.head.dispatches,
-      ...this.#pick(sampling),
-    ];
+    const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
     // A submit for each token, so that the device works on one while the next is encoded.
-    for (let i = 0; i < count; i++) this.#gpu.submit(dispatches);
-    this.#length += count;
+    for (let i = 0; i < count; i++) {
+      const layers = this.step.layers(this.#length++).flatMap(({ dispatches }) => dispatches);
+      this.#gpu.submit([...layers, ...last]);
+    }
     return await this.#readTokens(this.#length - count + 1, count);
   }
 
@@ -244,15 +242,15 @@ async function createBuffers(
     const values = await own(gpu.createStorage(`values of layer ${layer}`, cacheSize));
     caches.push({ capacity, keys, values });
   }
-  const splits = chooseSplits(gpu, attentionShape(config));
+  const shape = attentionShape(config);
+  const splits = chooseSplits(gpu, shape, true);
   const oneToken = await createPrefillRange(gpu, 1);
   await own(Promise.resolve(oneToken.buffer));
   const widest = Math.max(hidden, heads * headSize, intermediate);
   return {
     hidden: await floats("hidden", hidden),
     qkv: await floats("qkv", (heads + 2 * keyValueHeads) * headSize),
-    partials: await floats("partials", partialsLength(attentionShape(config), splits)),
-    splits,
+    partials: await floats("partials", partialsLength(shape, splits)),
     gateUp: await floats("gate and up", 2 * intermediate),
     inner: await floats("inner", intermediate),
     scratch: await own(gpu.createStorage("scratch", 2 * Math.ceil(widest / 8) * 8)),
