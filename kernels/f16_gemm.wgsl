@@ -27,16 +27,16 @@ fn start_weights(row: u32, always_zero: u32) -> Weights {
   return Weights(vec4(always_zero));
 }
 
-fn fetch_weights(staged: ptr<function, Weights>, row: u32, half: u32, step: u32) {
-  (*staged).words = weights[row * chunks + min(2u * step + half, chunks - 1u)];
+fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
+  (*staged).words = weights[row * chunks + min(turn, chunks - 1u)];
 }
 
-fn put_weights(staged: ptr<function, Weights>, tile_row: u32, half: u32, step: u32) {
+fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
   let words = (*staged).words;
-  put_pair(8u * half, tile_row, words.x);
-  put_pair(8u * half + 2u, tile_row, words.y);
-  put_pair(8u * half + 4u, tile_row, words.z);
-  put_pair(8u * half + 6u, tile_row, words.w);
+  put_pair(tile_channel, tile_row, words.x);
+  put_pair(tile_channel + 2u, tile_row, words.y);
+  put_pair(tile_channel + 4u, tile_row, words.z);
+  put_pair(tile_channel + 6u, tile_row, words.w);
 }
 
 fn put_pair(channel: u32, tile_row: u32, word: u32) {

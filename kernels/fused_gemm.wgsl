@@ -11,9 +11,9 @@
 //   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written
 //
 // The product itself is in lib/wide_tile.wgsl, or lib/narrow_tile.wgsl for few tokens; this file brings the weights. A
-// thread follows one row. Every fourth step it asks for all planes of the next half block, while the step before is
-// multiplied; every step it decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers
-// are added to the decoded weights there: they come sorted by channel, and the next one waits in registers.
+// thread follows one row. It asks for all planes of a half block at once, while the channels before are multiplied; each
+// turn it decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers are added to the
+// decoded weights there: they come sorted by channel, and the next two wait in registers.
 override rows: u32 = 1;
 override token_rows: u32 = 1;
 override first_row: u32 = 0;
@@ -40,13 +40,17 @@ struct Weights {
   meta_word: u32,
   scales: vec2<u32>,
   masks: CodeMasks,
+  // The four bits of a code in a float's mantissa; made from an always-zero index as those in CodeMasks are.
+  code_mask: u32,
+  // The row's next two outliers: the second one is on its way while the first is waiting for its step.
   outlier: Outlier,
+  following: Outlier,
+  // Index of the outlier after these, and of the row's end.
+  next_outlier: u32,
+  end_outlier: u32,
 }
 
-// The row's next outlier.
 struct Outlier {
-  index: u32,
-  end: u32,
   channel: u32,
   residual: f32,
 }
@@ -54,13 +58,21 @@ struct Outlier {
 fn start_weights(row: u32, always_zero: u32) -> Weights {
   var staged: Weights;
   staged.masks = code_masks(always_zero);
-  if (outlier_residuals != 0u) { staged.outlier = load_outlier(outlier_planes[row], outlier_planes[row + 1u]); }
+  staged.code_mask = 0x00780000u + always_zero;
+  if (outlier_residuals != 0u) {
+    let first = outlier_planes[row];
+    staged.end_outlier = outlier_planes[row + 1u];
+    staged.outlier = load_outlier(first, staged.end_outlier);
+    staged.following = load_outlier(first + 1u, staged.end_outlier);
+    staged.next_outlier = first + 2u;
+  }
   return staged;
 }
 
-fn fetch_weights(staged: ptr<function, Weights>, row: u32, half: u32, step: u32) {
-  if (step % 4u != 0u) { return; }
-  let half_block = step / 4u;
+// Asks for a half block when its first turn of the thread comes.
+fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
+  if (turn % 8u >= TURN_STRIDE) { return; }
+  let half_block = min(turn / 8u, half_blocks - 1u);
   (*staged).base = base[row * half_blocks + half_block];
   (*staged).meta_word = meta_words[row * half_blocks + half_block];
   (*staged).scales = tile_scale[row / 16u * half_blocks + half_block];
@@ -76,25 +88,50 @@ fn refine_words(row: u32, half_block: u32) -> vec4<u32> {
   return vec4(refine[first]);
 }
 
-// w = (code / 4 - zero) * scale as one multiply-add: the code's bits go to the top of the mantissa of f = 1 + code / 16.
-fn put_weights(staged: ptr<function, Weights>, tile_row: u32, half: u32, step: u32) {
-  let group = step % 4u;
-  let codes = align_codes((*staged).meta_word, group);
-  let d = unpack2x16float((*staged).scales[group / 2u] >> (16u * (group % 2u))).x;
-  let scale = scale_of(codes, (*staged).masks, 128.0 * d);
-  var zero = zero_plus(codes, (*staged).masks) - ZERO_PLUS;
+// w = (code / 4 - zero) * scale as one multiply-add, f * 4 scale - (4 + zero) * scale: the four bits of a code, base bits
+// above refine bits, go to the top of the mantissa of f = 1 + code / 16. Exact, as every term has at most 23 bits.
+fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
+  let group = turn / 2u % 4u;
+  let half_shift = 16u * (turn % 2u);
+  let meta_codes = align_codes((*staged).meta_word, group);
+  let d = unpack2x16float(select((*staged).scales.x, (*staged).scales.y, group >= 2u) >> (16u * (group % 2u))).x;
+  let scale = scale_of(meta_codes, (*staged).masks, 128.0 * d);
+  var zero = zero_plus(meta_codes, (*staged).masks) - ZERO_PLUS;
   var fine = 0u;
-  if (is_refined((*staged).meta_word, step)) {
+  if (is_refined((*staged).meta_word, turn / 2u)) {
     zero = fma(0.75, zero, 0.75);
-    fine = (*staged).refine[group] >> (16u * half);
+    fine = pick_word((*staged).refine, group) >> half_shift;
   }
-  let word = (*staged).base[group] >> (16u * half);
-  let offset = -(4.0 + zero) * scale;
-  for (var i = 0u; i < 8u; i++) {
-    let bits = ((word << (21u - 2u * i)) & 0x00600000u) | ((fine << (19u - 2u * i)) & 0x00180000u);
-    put_weight(8u * half + i, tile_row, fma(bitcast<f32>(bits | 0x3f800000u), 4.0 * scale, offset));
-  }
-  if (outlier_residuals != 0u) { put_outliers(staged, tile_row, 16u * step + 8u * half, 8u * half); }
+  let word = pick_word((*staged).base, group) >> half_shift;
+  // Codes of even and of odd channels, four bits each.
+  let even = ((word & 0x3333u) << 2u) | (fine & 0x3333u);
+  let odd = (word & 0xccccu) | ((fine >> 2u) & 0x3333u);
+  let decoder = Decoder((*staged).code_mask, 4.0 * scale, -(4.0 + zero) * scale);
+  put_weight(tile_channel, tile_row, decode(even << 19u, decoder));
+  put_weight(tile_channel + 1u, tile_row, decode(odd << 19u, decoder));
+  put_weight(tile_channel + 2u, tile_row, decode(even << 15u, decoder));
+  put_weight(tile_channel + 3u, tile_row, decode(odd << 15u, decoder));
+  put_weight(tile_channel + 4u, tile_row, decode(even << 11u, decoder));
+  put_weight(tile_channel + 5u, tile_row, decode(odd << 11u, decoder));
+  put_weight(tile_channel + 6u, tile_row, decode(even << 7u, decoder));
+  put_weight(tile_channel + 7u, tile_row, decode(odd << 7u, decoder));
+  if (outlier_residuals != 0u) { put_outliers(staged, tile_row, 8u * turn, tile_channel); }
+}
+
+struct Decoder {
+  mask: u32,
+  factor: f32,
+  offset: f32,
+}
+
+fn decode(codes: u32, decoder: Decoder) -> f32 {
+  return fma(bitcast<f32>((codes & decoder.mask) | 0x3f800000u), decoder.factor, decoder.offset);
+}
+
+// words[i], without the branches that an index into a vector becomes.
+fn pick_word(words: vec4<u32>, i: u32) -> u32 {
+  let pair = select(words.xy, words.zw, i >= 2u);
+  return select(pair.x, pair.y, i % 2u == 1u);
 }
 
 fn is_refined(meta_word: u32, group: u32) -> bool {
@@ -112,13 +149,15 @@ fn put_outliers(staged: ptr<function, Weights>, tile_row: u32, first: u32, tile_
     if (outlier.channel >= first) {
       add_to_weight(tile_channel + outlier.channel - first, tile_row, outlier.residual);
     }
-    (*staged).outlier = load_outlier(outlier.index + 1u, outlier.end);
+    (*staged).outlier = (*staged).following;
+    (*staged).following = load_outlier((*staged).next_outlier, (*staged).end_outlier);
+    (*staged).next_outlier++;
   }
 }
 
 fn load_outlier(index: u32, end: u32) -> Outlier {
-  if (index >= end) { return Outlier(index, end, 0xffffffffu, 0.0); }
+  if (index >= end) { return Outlier(0xffffffffu, 0.0); }
   let shift = 16u * (index % 2u);
   let channel = (outlier_planes[rows + 1u + index / 2u] >> shift) & 0xffffu;
-  return Outlier(index, end, channel, unpack2x16float(outlier_planes[outlier_residuals + index / 2u] >> shift).x);
+  return Outlier(channel, unpack2x16float(outlier_planes[outlier_residuals + index / 2u] >> shift).x);
 }

@@ -7,13 +7,14 @@ import type { Dispatch, Gpu } from "./gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import type { PrefillRange } from "./prefill_range.ts";
 import kernelCode from "./prefill_attention.wgsl" with { type: "text" };
+import loadsCode from "./lib/attention_loads.wgsl" with { type: "text" };
 import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
 
 /** The whole shader. */
-export const PREFILL_ATTENTION_CODE: string = [kernelCode, rangeCode].join("\n");
+export const PREFILL_ATTENTION_CODE: string = [kernelCode, loadsCode, rangeCode].join("\n");
 
 /** Queries of a workgroup. */
-const TILE_QUERIES = 32;
+const TILE_QUERIES = 64;
 
 /**
  * Dispatch of causal attention: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a range over all keys that
@@ -41,5 +42,5 @@ export async function prefillAttention(
     ...(slidingWindow !== undefined && { window: slidingWindow }),
   });
   const bindings = gpu.bind(kernel, [range.buffer, qkv, cache.keys, cache.values, out]);
-  return { kernel, bindings, workgroups: [Math.ceil(range.maxTokens / TILE_QUERIES), heads, 1] };
+  return { kernel, bindings, workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1] };
 }

@@ -13,7 +13,7 @@ import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep }
 import type { EngineWeights } from "./engine_weights.ts";
 import { createPrefill, PASS_TOKENS, type Prefill } from "./prefill.ts";
 import { rotationTable } from "./rope.ts";
-import { createScorer, type Scorer, type TokenScores } from "./token_scores.ts";
+import { createScorer, type OnLogits, type Scorer, type TokenScores } from "./token_scores.ts";
 
 /** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
 const CAPACITY_STEP = 256;
@@ -118,9 +118,14 @@ export class Session implements Disposable {
    * Takes tokens in and scores what each of them predicts.
    *
    * @param targets the token that follows each of `tokens`
+   * @param onLogits called with logits f32 [rows, vocabulary] and the index of the first row, part by part
    * @throws {RangeError} when there is no room for them
    */
-  async score(tokens: Uint32Array<ArrayBuffer>, targets: Uint32Array<ArrayBuffer>): Promise<TokenScores> {
+  async score(
+    tokens: Uint32Array<ArrayBuffer>,
+    targets: Uint32Array<ArrayBuffer>,
+    onLogits?: OnLogits,
+  ): Promise<TokenScores> {
     this.#checkRoom(tokens.length);
     if (targets.length !== tokens.length) {
       throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
@@ -130,7 +135,12 @@ export class Session implements Disposable {
     const best = new Uint32Array(tokens.length);
     let at = 0;
     await this.#takeIn(tokens, async (count, hidden) => {
-      const scores = await scorer.score(hidden, targets.slice(at, at + count));
+      const start = at;
+      const scores = await scorer.score(
+        hidden,
+        targets.slice(at, at + count),
+        onLogits && ((logits, first) => onLogits(logits, start + first)),
+      );
       logLikelihoods.set(scores.logLikelihoods, at);
       best.set(scores.best, at);
       at += count;

@@ -1,26 +1,23 @@
 // Matrix-matrix product for few tokens: y[t, r] = sum over c of w[r, c] x[t, c], for any kind of weights.
 //
 // Mapping: a workgroup of 4 teams of 32 threads makes 32 rows x 16 tokens. Each team takes every fourth run of 64
-// channels, in steps of 16, and makes all 32 x 16 sums, 4 x 4 a thread; at the end the teams' sums are added up. With
-// few tokens it is the weights' way from memory that counts: more workgroups and shorter walks keep more loads in flight.
+// channels, 8 channels a turn, and makes all 32 x 16 sums, 4 x 4 a thread; at the end the teams' sums are added up. With
+// few tokens it is the weights' way from memory that counts: small tiles and short walks keep more loads in flight.
 //
 // Needs the same from the kernel as lib/wide_tile.wgsl.
 
 const TILE_ROWS = 32u;
 const TILE_TOKENS = 16u;
 const TEAMS = 4u;
-const STEP_CHANNELS = 16u;
-const RUN_STEPS = 4u;
+const RUN_TURNS = 8u;
+// Of a run of every team.
+const STRIDE_CHANNELS = 64u * TEAMS;
+// Turns from one of a thread's own to the next.
+const TURN_STRIDE = 1u;
 
-// [channel of the step][team, row or token of the tile / 4]
-var<workgroup> weight_tile: array<array<vec4<f32>, 32>, 16>;
-var<workgroup> token_tile: array<array<vec4<f32>, 16>, 16>;
-
-// Four channels each of a token of the tile and of the token 8 further on.
-struct Activations {
-  low: vec4<f32>,
-  high: vec4<f32>,
-}
+// [channel of the turn][team, row or token of the tile / 4]
+var<workgroup> weight_tile: array<array<vec4<f32>, 32>, 8>;
+var<workgroup> token_tile: array<array<vec4<f32>, 16>, 8>;
 
 // One entry a token: four rows.
 alias Sums = array<vec4<f32>, 4>;
@@ -32,30 +29,28 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (first_token >= range.tokens) { return; }
   let row = min(tile_first_row + thread % TILE_ROWS, rows - 1u);
   let team = thread / TILE_ROWS;
-  let team_runs = (channels + 64u * TEAMS - 1u) / (64u * TEAMS);
+  let team_turns = (channels + STRIDE_CHANNELS - 1u) / STRIDE_CHANNELS * RUN_TURNS;
   var weights = start_weights(row, workgroup.z);
+  fetch_weights(&weights, row, turn_of(team, 0u));
+  var activations = fetch_activations(first_token, thread, turn_of(team, 0u));
   var sums: Sums;
-  for (var i = 0u; i < team_runs * RUN_STEPS; i++) {
-    // Past the last channel weights are those of the last step and activations are zero.
-    let step = (i / RUN_STEPS * TEAMS + team) * RUN_STEPS + i % RUN_STEPS;
-    fetch_step(&weights, row, step, thread, first_token);
+  for (var i = 0u; i < team_turns; i++) {
     workgroupBarrier();
-    multiply_step(8u * team + thread % 8u, 4u * team + thread % 32u / 8u, &sums);
+    put_weights(&weights, thread, turn_of(team, i), 0u);
+    put_activations(thread, activations);
     workgroupBarrier();
+    let next = turn_of(team, min(i + 1u, team_turns - 1u));
+    fetch_weights(&weights, row, next);
+    activations = fetch_activations(first_token, thread, next);
+    multiply_turn(8u * team + thread % 8u, 4u * team + thread % 32u / 8u, &sums);
   }
   let sum_of_teams = add_teams(thread, &sums);
   write_rows(tile_first_row + 4u * (thread % 8u), first_token + thread / 8u, sum_of_teams);
 }
 
-fn fetch_step(weights: ptr<function, Weights>, row: u32, step: u32, thread: u32, first_token: u32) {
-  let last_step = (channels - 1u) / STEP_CHANNELS;
-  let low = activations_at(first_token + thread % 32u / 4u, step * 4u + thread % 4u);
-  let high = activations_at(first_token + thread % 32u / 4u + 8u, step * 4u + thread % 4u);
-  fetch_weights(weights, row, 0u, min(step, last_step));
-  put_weights(weights, thread, 0u, min(step, last_step));
-  fetch_weights(weights, row, 1u, min(step, last_step));
-  put_weights(weights, thread, 1u, min(step, last_step));
-  put_activations(thread, low, high);
+// The i-th turn of a team. Past the last channel a kernel brings any weights and activations are zero.
+fn turn_of(team: u32, i: u32) -> u32 {
+  return (i / RUN_TURNS * TEAMS + team) * RUN_TURNS + i % RUN_TURNS;
 }
 
 fn put_weight(channel: u32, tile_row: u32, value: f32) {
@@ -66,30 +61,29 @@ fn add_to_weight(channel: u32, tile_row: u32, value: f32) {
   weight_tile[channel][tile_row / 4u][tile_row % 4u] += value;
 }
 
-// Four channels of a token; the last token in place of those past the end, zeros for channels past the end.
-fn activations_at(token: u32, chunk: u32) -> vec4<f32> {
-  let chunks = channels / 4u;
-  let value = x[min(token, range.tokens - 1u) * chunks + min(chunk, chunks - 1u)];
-  return select(vec4(0.0), value, chunk < chunks);
+fn fetch_activations(first_token: u32, thread: u32, turn: u32) -> vec4<f32> {
+  return activations_at(first_token + thread % 32u / 2u, turn * 2u + thread % 2u);
 }
 
-fn put_activations(thread: u32, low: vec4<f32>, high: vec4<f32>) {
-  let channel = 4u * (thread % 4u);
-  let token = thread % 32u / 4u;
-  let quad = 4u * (thread / 32u) + token / 4u;
-  for (var i = 0u; i < 4u; i++) {
-    token_tile[channel + i][quad][token % 4u] = low[i];
-    token_tile[channel + i][quad + 2u][token % 4u] = high[i];
-  }
+fn put_activations(thread: u32, values: vec4<f32>) {
+  let channel = 4u * (thread % 2u);
+  let quad = 4u * (thread / 32u) + thread % 32u / 8u;
+  let i = thread / 2u % 4u;
+  token_tile[channel][quad][i] = values.x;
+  token_tile[channel + 1u][quad][i] = values.y;
+  token_tile[channel + 2u][quad][i] = values.z;
+  token_tile[channel + 3u][quad][i] = values.w;
 }
 
-fn multiply_step(row_quad: u32, token_quad: u32, sums: ptr<function, Sums>) {
-  for (var channel = 0u; channel < STEP_CHANNELS; channel += 4u) {
-    multiply_channel(channel, row_quad, token_quad, sums);
-    multiply_channel(channel + 1u, row_quad, token_quad, sums);
-    multiply_channel(channel + 2u, row_quad, token_quad, sums);
-    multiply_channel(channel + 3u, row_quad, token_quad, sums);
-  }
+fn multiply_turn(row_quad: u32, token_quad: u32, sums: ptr<function, Sums>) {
+  multiply_channel(0u, row_quad, token_quad, sums);
+  multiply_channel(1u, row_quad, token_quad, sums);
+  multiply_channel(2u, row_quad, token_quad, sums);
+  multiply_channel(3u, row_quad, token_quad, sums);
+  multiply_channel(4u, row_quad, token_quad, sums);
+  multiply_channel(5u, row_quad, token_quad, sums);
+  multiply_channel(6u, row_quad, token_quad, sums);
+  multiply_channel(7u, row_quad, token_quad, sums);
 }
 
 fn multiply_channel(channel: u32, row_quad: u32, token_quad: u32, sums: ptr<function, Sums>) {
@@ -101,17 +95,27 @@ fn multiply_channel(channel: u32, row_quad: u32, token_quad: u32, sums: ptr<func
   (*sums)[3] = fma(weights, vec4(activations.w), (*sums)[3]);
 }
 
-// Sums over the teams, of token thread / 8 and row quad thread % 8; the weights' memory is free by now.
+// Sums over the teams, of token thread / 8 and row quad thread % 8: tokens 0 to 7 first, then 8 to 15, since the weights'
+// memory, [token][team, row of the tile / 4] by now, holds no more.
 fn add_teams(thread: u32, sums: ptr<function, Sums>) -> vec4<f32> {
-  let token = thread % 32u / 8u * 4u;
-  let quad = 8u * (thread / 32u) + thread % 8u;
-  weight_tile[token][quad] = (*sums)[0];
-  weight_tile[token + 1u][quad] = (*sums)[1];
-  weight_tile[token + 2u][quad] = (*sums)[2];
-  weight_tile[token + 3u][quad] = (*sums)[3];
+  let first = add_half(thread, 0u, sums);
+  let second = add_half(thread, 1u, sums);
+  return select(first, second, thread >= 64u);
+}
+
+fn add_half(thread: u32, half: u32, sums: ptr<function, Sums>) -> vec4<f32> {
   workgroupBarrier();
-  let own = thread / 8u;
-  var sum = weight_tile[own][thread % 8u];
-  for (var team = 1u; team < TEAMS; team++) { sum += weight_tile[own][8u * team + thread % 8u]; }
-  return sum;
+  if (thread % 32u / 16u == half) {
+    let token = thread % 16u / 8u * 4u;
+    let quad = 8u * (thread / 32u) + thread % 8u;
+    weight_tile[token][quad] = (*sums)[0];
+    weight_tile[token + 1u][quad] = (*sums)[1];
+    weight_tile[token + 2u][quad] = (*sums)[2];
+    weight_tile[token + 3u][quad] = (*sums)[3];
+  }
+  workgroupBarrier();
+  let token = thread / 8u % 8u;
+  let quad = thread % 8u;
+  let low = weight_tile[token][quad] + weight_tile[token][quad + 8u];
+  return low + (weight_tile[token][quad + 16u] + weight_tile[token][quad + 24u]);
 }
