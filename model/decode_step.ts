@@ -4,7 +4,12 @@
  * @module
  */
 import { addBias } from "../kernels/add_bias.ts";
-import { chooseSplits, decodeAttention, LONG_SEQUENCE } from "../kernels/decode_attention.ts";
+import {
+  chooseSplits,
+  decodeAttention,
+  type DecodeAttentionBuffers,
+  LONG_SEQUENCE,
+} from "../kernels/decode_attention.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
@@ -76,7 +81,10 @@ export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }
 }
 
 /** What a layer's attention takes beside its products. */
-export function attentionExtras({ normEpsilon }: ModelConfig, { qkvBias, headNorm }: EngineLayer) {
+export function attentionExtras(
+  { normEpsilon }: ModelConfig,
+  { qkvBias, headNorm }: EngineLayer,
+): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
   return {
     ...(qkvBias && { bias: qkvBias }),
     ...(headNorm && { headNorm: { weights: headNorm, epsilon: normEpsilon } }),
