@@ -149,9 +149,29 @@ async function* streamFrom(
     // Plain ranges of bytes: they can be resumed anywhere.
     return await downloadFile({ ...params, downloadInfo, xet: false });
   });
+  const reader = blob!.slice(start, sizeBytes).stream().getReader();
   try {
-    for await (const chunk of blob!.slice(start, sizeBytes).stream()) yield chunk;
+    while (true) {
+      const { done, value } = await readChunk(reader, settings.stallMs);
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}
+
+/** Reads the next chunk. @throws {Interruption} when the stream breaks or stands still */
+async function readChunk(reader: ReadableStreamDefaultReader<Uint8Array>, stallMs: number) {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const stall = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`nothing came for ${stallMs / 1000} s`)), stallMs);
+  });
+  try {
+    return await Promise.race([reader.read(), stall]);
   } catch (error) {
     throw new Interruption((error as Error).message, { cause: error });
+  } finally {
+    clearTimeout(timer);
   }
 }
