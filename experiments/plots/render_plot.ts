@@ -52,8 +52,8 @@ function strictLogger(name: string) {
 
 const COORDINATES = / (d|transform|x|y|x1|x2|y1|y2|width|height|viewBox)="([^"]*)"/g;
 
-/** What vega writes for interaction and for screen readers of single marks; the title serves them here. */
-const DECORATION = / (aria-(?!label)[a-z]+|pointer-events|class|role)="[^"]*"(?<! class="marks")|<path d="M0,0h0v0h0Z"\/>/g;
+/** What vega writes for interaction, and paths without extent. */
+const DECORATION = / (aria-hidden|pointer-events|class|role)="[^"]*"(?<! class="marks")|<path d="M0,0h0v0h0Z"\/>/g;
 
 /** Rounds coordinates, adds the dark scheme and a title, makes identifiers unique. */
 function finish(name: string, title: string, svg: string): string {
