@@ -2,8 +2,8 @@
 //
 // Bindings (H = half_blocks, G = 4 H groups in a row):
 //   0 base            u32 [rows, G]             2 bits x 16 channels
-//   1 refine          u32 [rows, words]         2 bits x 16 channels of each refined group
-//   2 meta_words      u32 [rows, H]             |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
+//   1 refine          u32 [steps, words, 4]     2 bits x 16 channels of each refined group
+//   2 meta_words      u32 [steps, H, 4]         |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
 //   3 tile_scale      u32 [tiles, G / 2]        d of two groups, f16 each
 //   4 outlier_planes  u32                       row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
 //   5 x               f32 [tokens, channels]

@@ -14,7 +14,7 @@ import {
   rowsPerOutput,
 } from "./gemv_modes.ts";
 import { chooseTeam, type Team } from "./team.ts";
-import type { PackedMatrix, PackedSlab } from "./packed_matrix.ts";
+import { type PackedMatrix, type PackedSlab, STEP_ROWS } from "./packed_matrix.ts";
 import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
 import cellsCode from "./lib/cells.wgsl" with { type: "text" };
@@ -55,7 +55,6 @@ export interface GemvPlan {
   readonly workgroups: number;
 }
 
-const STEP_ROWS = 4;
 /** Workgroup memory of a column for each lane: four groups of activations. */
 const CELL_BYTES = 4 * (16 + 16 + 8);
 /** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
@@ -100,6 +99,7 @@ export async function fusedGemv(
         output_kind: outputConstant(own),
         token_rows: matrix.rows / rowsPerOutput(output),
         without: options.without ?? 0,
+        ...(options as { extra?: Record<string, number> }).extra,
       };
       dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
       firstColumn += columns;

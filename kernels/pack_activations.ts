@@ -33,7 +33,7 @@ export function packedActivationWords(channels: number): number {
  * |---|---|
  * | 0..3 | high bytes of groups 0..3 of the half block; word j holds the channels 4i + j, byte i |
  * | 4..7 | low bytes, likewise; x = 255 high + low, both signed |
- * | 8 | f32: 128 s of the four groups |
+ * | 8 | f32: 512 s of the four groups |
  * | 9 | f32: sum of x over each group in units of s |
  *
  * A group that holds a NaN or an infinity has s = NaN, so that no output hides it.
@@ -58,7 +58,7 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
       bytes[byte + 64 * halfBlocks] = value - HIGH_UNIT * high;
       sum += value * unit;
     }
-    floats[32 * halfBlocks + group] = Math.fround(128 * step);
+    floats[32 * halfBlocks + group] = Math.fround(512 * step);
     floats[36 * halfBlocks + group] = sum;
   }
   return words;
@@ -101,7 +101,7 @@ export function activationsOf(words: Uint32Array<ArrayBuffer>, channels: number)
   const halfBlocks = words.length / LANE_WORDS;
   const bytes = new Int8Array(words.buffer, words.byteOffset);
   const floats = new Float32Array(words.buffer, words.byteOffset);
-  const steps = Float64Array.from(floats.subarray(32 * halfBlocks, 36 * halfBlocks), (step128) => step128 / 128);
+  const steps = Float64Array.from(floats.subarray(32 * halfBlocks, 36 * halfBlocks), (step512) => step512 / 512);
   const values = new Float64Array(channels);
   for (let channel = 0; channel < channels; channel++) {
     const group = Math.floor(channel / GROUP_CHANNELS);

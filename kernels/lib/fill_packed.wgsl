@@ -3,30 +3,22 @@
 @group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>; // [tokens, 10, half_blocks], see pack_activations.ts
 
 fn fill_cells(token: u32, thread: u32) {
-  for (var local = thread; local < columns * team; local += workgroup_size) {
+  let count = columns * team;
+  let first = token * 10u * half_blocks;
+  for (var i = thread; i < LANE_GROUPS * count; i += workgroup_size) {
+    let local = i % count;
+    let plane = i / count;
     let half_block = first_column * team + local;
-    if (half_block < half_blocks) { fill_half_block(token, half_block, local); } else { clear_half_block(local); }
-  }
-}
-
-fn fill_half_block(token: u32, half_block: u32, local: u32) {
-  let at = token * 10u * half_blocks + half_block;
-  let step128 = bitcast<vec4<f32>>(activations[at + 8u * half_blocks]);
-  let sum = bitcast<vec4<f32>>(activations[at + 9u * half_blocks]);
-  for (var i = 0u; i < LANE_GROUPS; i++) {
-    let cell = cell_of(local * LANE_GROUPS + i);
-    cell_hi[cell] = activations[at + i * half_blocks];
-    cell_lo[cell] = activations[at + (4u + i) * half_blocks];
-    cell_sum[cell] = vec2(step128[i], sum[i]);
-  }
-}
-
-fn clear_half_block(local: u32) {
-  for (var i = 0u; i < LANE_GROUPS; i++) {
-    let cell = cell_of(local * LANE_GROUPS + i);
-    cell_hi[cell] = vec4(0u);
-    cell_lo[cell] = vec4(0u);
-    cell_sum[cell] = vec2(0.0);
+    let at = first + plane * half_blocks + min(half_block, half_blocks - 1u);
+    let hi = activations[at];
+    let lo = activations[at + 4u * half_blocks];
+    let step512 = bitcast<f32>(activations[first + 8u * half_blocks + min(half_block, half_blocks - 1u)][plane]);
+    let sum = bitcast<f32>(activations[first + 9u * half_blocks + min(half_block, half_blocks - 1u)][plane]);
+    let cell = cell_of(local * LANE_GROUPS + plane);
+    cell_hi[cell] = hi;
+    cell_lo[cell] = lo;
+    // Past the end of the row a step of 0 makes all products 0.
+    cell_sum[cell] = select(vec2(0.0), vec2(step512, sum), half_block < half_blocks);
   }
 }
 

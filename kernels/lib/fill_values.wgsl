@@ -11,25 +11,20 @@ var<workgroup> team_squares: array<f32, columns * row_teams>;
 var<workgroup> norm_factor: f32;
 
 fn fill_cells(token: u32, thread: u32) {
-  let groups = columns * team * LANE_GROUPS;
-  let first_group = first_column * team * LANE_GROUPS;
+  let count = 4u * columns * team * LANE_GROUPS;
   var squares = 0.0;
-  for (var first = 0u; first < 4u * groups; first += workgroup_size) {
-    let local = (first + thread) / 4u;
-    let j = thread % 4u;
-    // Past the last cell: channels past the end of the row, which are 0.
-    let start = select(channels, (first_group + local) * 16u + j, local < groups);
-    let input = input_values(token, start, 4u);
-    squares += input.squares;
-    let largest = max_of_four(largest_bits(input.values), thread);
-    let word = quantize(input.values, group_step(largest), unit_of(j));
-    let sum = sum_strided(word.sum, thread, 1u, 4u);
-    if (local < groups) {
-      let cell = cell_of(local);
-      cell_hi[cell][j] = word.hi;
-      cell_lo[cell][j] = word.lo;
-      if (j == 0u) { cell_sum[cell] = vec2(group_step128(largest), sum); }
-    }
+  // Four at a time, all their loads in flight together.
+  for (var first = 0u; first < count; first += 4u * workgroup_size) {
+    let index = first + thread;
+    let a = quarter_input(token, index);
+    let b = quarter_input(token, index + workgroup_size);
+    let c = quarter_input(token, index + 2u * workgroup_size);
+    let d = quarter_input(token, index + 3u * workgroup_size);
+    squares += a.squares + b.squares + c.squares + d.squares;
+    fill_quarter(a.values, index, thread);
+    if (first + workgroup_size < count) { fill_quarter(b.values, index + workgroup_size, thread); }
+    if (first + 2u * workgroup_size < count) { fill_quarter(c.values, index + 2u * workgroup_size, thread); }
+    if (first + 3u * workgroup_size < count) { fill_quarter(d.values, index + 3u * workgroup_size, thread); }
   }
   if (input_kind == RMS_NORM) {
     squares = sum_strided(squares + other_squares(token, thread), thread, 1u, team);
@@ -37,9 +32,28 @@ fn fill_cells(token: u32, thread: u32) {
   }
 }
 
+// Input of quarter `index` of the dispatch's groups; 0 past the last.
+fn quarter_input(token: u32, index: u32) -> Input {
+  let channel = first_column * team * 64u + index / 4u * 16u + index % 4u;
+  return input_values(token, select(channels, channel, index < 4u * columns * team * LANE_GROUPS), 4u);
+}
+
+fn fill_quarter(values: vec4<f32>, index: u32, thread: u32) {
+  let j = index % 4u;
+  let largest = max_of_four(largest_bits(values), thread);
+  let word = quantize(values, group_step(largest), unit_of(j));
+  let sum = sum_strided(word.sum, thread, 1u, 4u);
+  if (index < 4u * columns * team * LANE_GROUPS) {
+    let cell = cell_of(index / 4u);
+    cell_hi[cell][j] = word.hi;
+    cell_lo[cell][j] = word.lo;
+    if (j == 0u) { cell_sum[cell] = vec2(group_step512(largest), sum); }
+  }
+}
+
 fn max_of_four(bits: u32, thread: u32) -> u32 {
-  let pair = max(bits, bitcast<u32>(exchange(bitcast<f32>(bits), thread, 1u)));
-  return max(pair, bitcast<u32>(exchange(bitcast<f32>(pair), thread, 2u)));
+  let pair = max(bits, exchange_bits(bits, thread, 1u));
+  return max(pair, exchange_bits(pair, thread, 2u));
 }
 
 // Of the channels that belong to other dispatches.
