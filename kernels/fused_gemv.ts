@@ -37,7 +37,10 @@ export interface FusedGemvOptions {
   readonly synchronous?: boolean;
   /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 264. */
   readonly workgroups?: number;
-  /** Teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 20. */
+  /**
+   * Most teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 16 where these
+   * take all steps of a workgroup at once, else 12; synchronous: 20.
+   */
   readonly teams?: number;
   /** Parts of the work to leave out when measuring their cost: the override `without` of lib/decode.wgsl. Default: 0. */
   readonly without?: number;
@@ -99,7 +102,6 @@ export async function fusedGemv(
         output_kind: outputConstant(own),
         token_rows: matrix.rows / rowsPerOutput(output),
         without: options.without ?? 0,
-        ...(options as { extra?: Record<string, number> }).extra,
       };
       dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
       firstColumn += columns;
@@ -187,8 +189,14 @@ export function planGemv(
   const stepBytes = (columns: number) => (columns + 2) * STEP_ROWS * 4;
   const fits = (columns: number, rowTeams: number, steps: number) =>
     columns * (columnBytes + rowTeams * teamBytes) + steps * stepBytes(columns) + FIXED_BYTES <= limit;
-  const maxTeams = Math.min(options.teams ?? 20, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
+  // A workgroup takes as many steps of gate rows as of up rows.
+  const runs = options.rowsPerOutput ?? 1;
+  const runSteps = Math.ceil(rows / runs / STEP_ROWS);
+  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
   const allColumns = Math.ceil(halfBlocks / team.lanes);
+  const isOneRound = runs * Math.ceil(runSteps / workgroups) * allColumns <= 16;
+  const teams = options.teams ?? (options.synchronous ? 20 : isOneRound ? 16 : 12);
+  const maxTeams = Math.min(teams, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
   let dispatches = Math.ceil(allColumns / maxTeams);
   while (dispatches < allColumns && !fits(Math.ceil(allColumns / dispatches), 1, LEAST_STEPS)) dispatches++;
   const columns = Math.ceil(allColumns / dispatches);
@@ -197,11 +205,7 @@ export function planGemv(
   if (maxRowTeams === 0) {
     throw new RangeError(`workgroup memory is ${limit} bytes, must hold ${columnBytes + teamBytes} for a column`);
   }
-  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
   const room = limit - FIXED_BYTES - columns * (columnBytes + maxRowTeams * teamBytes);
-  // A workgroup takes as many steps of gate rows as of up rows.
-  const runs = options.rowsPerOutput ?? 1;
-  const runSteps = Math.ceil(rows / runs / STEP_ROWS);
   const workgroupRun = Math.min(Math.floor(room / stepBytes(columns) / runs), Math.ceil(runSteps / workgroups));
   const workgroupSteps = runs * workgroupRun;
   const rounds = Math.ceil(workgroupSteps / maxRowTeams);

@@ -18,18 +18,20 @@
 // Mapping: workgroup.y is the token; tokens of a small batch run side by side and share the weights in the cache.
 // A team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
 // side cover a row. A workgroup is row_teams such rows of teams and stays for workgroup_steps steps of 4 rows, so few
-// and large workgroups cover the matrix, about one for each multiprocessor.
+// and large workgroups cover the matrix, about one for each multiprocessor. For a silu_product the first half of the
+// steps are gate rows, the second half the up rows that belong to them.
 //
 // Where the asynchrony is (WGSL has no asynchronous copy):
-//   - A lane asks for all words of a step at once, codes and second-order scales alike, 14 loads and 136 bytes, and
-//     nothing waits for one before the others are on their way. They stand behind a branch because the compiler would
-//     otherwise sink each load to its first use: one memory latency a step became three. For the same reason no
-//     address depends on a loaded word: tile scales come for all groups of a block, though a refine word needs one.
-//   - About 20 teams share a multiprocessor. While some wait for their step, others decode and multiply theirs, and no
-//     barrier ever makes them meet; the synchronous kernel (fused_sync_gemv.wgsl) is this one with barriers.
-//     Measured on an H200: 57344 x 8192 takes 44 us without arithmetic, 45 us from cache, 53 us with both.
-//   - Teams hide more latency than registers do: loading a step ahead (32 registers more, 16 teams) was slower. So
-//     activations stay in registers for all rows, but refine words take theirs from workgroup memory.
+//   - A lane asks for all words of its next step, codes, scales and second-order scales alike, 7 loads and 104 bytes,
+//     before it decodes and multiplies the step at hand; the words of its first step are on their way while the input is
+//     computed and packed. The loads stand behind a branch because the compiler would otherwise sink each to its first
+//     use. For the same reason no address depends on a loaded word: scales come for all groups of a block, though a
+//     refine word needs one.
+//   - 12 teams share a multiprocessor, three to each of its four schedulers. While some wait, others decode and
+//     multiply, and no barrier ever makes them meet; the synchronous kernel (fused_sync_gemv.wgsl) is this one with
+//     barriers. Measured on an H200: 22016 x 4096 takes 12.6 us without arithmetic, 11.7 us from cache, 13.5 us with
+//     both; asking for the words of a step at its start made it 17.4.
+//   - Activations stay in registers for all rows, but refine words take theirs from workgroup memory.
 override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
 override half_blocks: u32 = 2;
@@ -48,7 +50,6 @@ override channels: u32 = 1;
 override splits: u32 = 1;
 override head_size: u32 = 16;
 override epsilon: f32 = 0.0;
-override unroll: u32 = 2;
 override without: u32 = 0; // see lib/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
@@ -75,36 +76,49 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let lane = locate(thread, workgroup);
   let first_row = workgroup.x * workgroup_outputs();
   let row_team = thread / (team * columns);
+  let input = begin_fill(lane.token, thread);
   var now: Step;
   let row = matrix_row(first_row, row_team * STEP_ROWS);
   if (row < rows) { now = load_step(row, lane); }
   if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
-  fill_cells(lane.token, thread);
+  fill_cells(input, lane.token, thread);
   workgroupBarrier();
   finish_input(thread);
   let x = take_activations(lane);
   var outliers: Outliers;
   if (outlier_residuals != 0u) { outliers = first_outliers(thread); }
-  for (var first = 0u; first < workgroup_steps; first += 2u * row_teams) {
+  var sums = Sums(vec4(0.0), vec2(0.0));
+  for (var first = 0u; first < workgroup_steps; first += row_teams) {
     let step = first + row_team;
-    var next: Step;
     let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
+    var next: Step;
     if (next_row < rows) { next = load_step(next_row, lane); }
-    multiply_rows(now, step, first_row, x, lane);
-    if (unroll == 2u) {
-    let after_row = matrix_row(first_row, (step + 2u * row_teams) * STEP_ROWS);
-    if (after_row < rows) { now = load_step(after_row, lane); }
-    if (first + row_teams < workgroup_steps) { multiply_rows(next, step + row_teams, first_row, x, lane); }
-    } else { now = next; first -= row_teams; }
+    // The sums of the step before: their exchanges wait for each other, so this step's arithmetic goes between.
+    store_sums(sums, first > 0u, step - row_teams, lane);
+    sums.rows = multiply_step(now, x, lane);
+    sums.refined = refine_step(now, matrix_row(first_row, step * STEP_ROWS), lane);
+    now = next;
   }
+  store_sums(sums, true, last_step(row_team), lane);
   if (outlier_residuals != 0u) { sum_outliers(outliers, thread); }
   workgroupBarrier();
   write_rows(first_row, thread, lane.token);
 }
 
-fn multiply_rows(now: Step, step: u32, first_row: u32, x: Activations, lane: Lane) {
-  let sum = sum_step(multiply_step(now, x, lane), refine_step(now, matrix_row(first_row, step * STEP_ROWS), lane), lane);
-  if (lane.lane < STEP_ROWS && step < workgroup_steps) {
+// The step that a row of teams walks last.
+fn last_step(row_team: u32) -> u32 {
+  return (workgroup_steps - 1u) / row_teams * row_teams + row_team;
+}
+
+// Sums of a step's rows by lane, without and with what refine_step returns.
+struct Sums {
+  rows: vec4<f32>,
+  refined: vec2<f32>,
+}
+
+fn store_sums(sums: Sums, is_done: bool, step: u32, lane: Lane) {
+  let sum = sum_step(sums.rows, sums.refined, lane);
+  if (is_done && lane.lane < STEP_ROWS && step < workgroup_steps) {
     partial[(lane.column * workgroup_steps + step) * STEP_ROWS + summed_row(lane.lane)] = sum;
   }
 }

@@ -44,7 +44,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let row_team = thread / (team * columns);
   let first_row = workgroup.x * workgroup_outputs();
   if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
-  fill_cells(lane.token, thread);
+  fill_cells(begin_fill(lane.token, thread), lane.token, thread);
   workgroupBarrier();
   finish_input(thread);
   let x = take_activations(lane);

@@ -10,21 +10,41 @@
 var<workgroup> team_squares: array<f32, columns * row_teams>;
 var<workgroup> norm_factor: f32;
 
-fn fill_cells(token: u32, thread: u32) {
+// Input of four quarters, workgroup_size apart.
+struct Fill {
+  a: Input,
+  b: Input,
+  c: Input,
+  d: Input,
+}
+
+// Asks for what fill_cells needs first, so that weights can be asked for before it comes.
+fn begin_fill(token: u32, thread: u32) -> Fill {
+  return load_quarters(token, thread);
+}
+
+fn load_quarters(token: u32, index: u32) -> Fill {
   let count = 4u * columns * team * LANE_GROUPS;
+  // Behind branches, as compilers would sink loads to their first use.
+  var fill: Fill;
+  if (index < count) { fill.a = load_input(token, quarter_start(index), 4u); }
+  if (index + workgroup_size < count) { fill.b = load_input(token, quarter_start(index + workgroup_size), 4u); }
+  if (index + 2u * workgroup_size < count) { fill.c = load_input(token, quarter_start(index + 2u * workgroup_size), 4u); }
+  if (index + 3u * workgroup_size < count) { fill.d = load_input(token, quarter_start(index + 3u * workgroup_size), 4u); }
+  return fill;
+}
+
+fn fill_cells(first_four: Fill, token: u32, thread: u32) {
+  let count = 4u * columns * team * LANE_GROUPS;
+  var fill = first_four;
   var squares = 0.0;
-  // Four at a time, all their loads in flight together.
   for (var first = 0u; first < count; first += 4u * workgroup_size) {
     let index = first + thread;
-    let a = quarter_input(token, index);
-    let b = quarter_input(token, index + workgroup_size);
-    let c = quarter_input(token, index + 2u * workgroup_size);
-    let d = quarter_input(token, index + 3u * workgroup_size);
-    squares += a.squares + b.squares + c.squares + d.squares;
-    fill_quarter(a.values, index, thread);
-    if (first + workgroup_size < count) { fill_quarter(b.values, index + workgroup_size, thread); }
-    if (first + 2u * workgroup_size < count) { fill_quarter(c.values, index + 2u * workgroup_size, thread); }
-    if (first + 3u * workgroup_size < count) { fill_quarter(d.values, index + 3u * workgroup_size, thread); }
+    if (first > 0u) { fill = load_quarters(token, index); }
+    squares += fill_quarter(fill.a, index, thread);
+    if (first + workgroup_size < count) { squares += fill_quarter(fill.b, index + workgroup_size, thread); }
+    if (first + 2u * workgroup_size < count) { squares += fill_quarter(fill.c, index + 2u * workgroup_size, thread); }
+    if (first + 3u * workgroup_size < count) { squares += fill_quarter(fill.d, index + 3u * workgroup_size, thread); }
   }
   if (input_kind == RMS_NORM) {
     squares = sum_strided(squares + other_squares(token, thread), thread, 1u, team);
@@ -32,14 +52,16 @@ fn fill_cells(token: u32, thread: u32) {
   }
 }
 
-// Input of quarter `index` of the dispatch's groups; 0 past the last.
-fn quarter_input(token: u32, index: u32) -> Input {
-  let channel = first_column * team * 64u + index / 4u * 16u + index % 4u;
-  return input_values(token, select(channels, channel, index < 4u * columns * team * LANE_GROUPS), 4u);
+// First channel of quarter `index` of the dispatch's groups; past the last quarter none.
+fn quarter_start(index: u32) -> u32 {
+  let is_used = index < 4u * columns * team * LANE_GROUPS;
+  return select(channels, first_column * team * 64u + index / 4u * 16u + index % 4u, is_used);
 }
 
-fn fill_quarter(values: vec4<f32>, index: u32, thread: u32) {
+// Returns the sum of the squares, for a norm.
+fn fill_quarter(input: Input, index: u32, thread: u32) -> f32 {
   let j = index % 4u;
+  let values = input_values(input, quarter_start(index), 4u);
   let largest = max_of_four(largest_bits(values), thread);
   let word = quantize(values, group_step(largest), unit_of(j));
   let sum = sum_strided(word.sum, thread, 1u, 4u);
@@ -49,6 +71,7 @@ fn fill_quarter(values: vec4<f32>, index: u32, thread: u32) {
     cell_lo[cell][j] = word.lo;
     if (j == 0u) { cell_sum[cell] = vec2(group_step512(largest), sum); }
   }
+  return input_squares(input, quarter_start(index), 4u);
 }
 
 fn max_of_four(bits: u32, thread: u32) -> u32 {

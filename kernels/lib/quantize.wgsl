@@ -2,7 +2,9 @@
 const LARGEST = 32512.0;
 // Added to a float below 2^22, it leaves no bits for a fraction.
 const ROUNDER = 12582912.0;
-const ROUNDER_BITS = 0x4b400000;
+// 4 * ROUNDER_BITS, where ROUNDER_BITS = 0x4b400000 are the bits of ROUNDER, and 2^23 - 65793 ROUNDER_BITS, modulo 2^32.
+const FOUR_ROUNDERS = 754974720;
+const HIGH_START = 1967128576;
 // Bits of an infinite f32; those of a NaN are more.
 const INFINITE_BITS = 0x7f800000u;
 // Bits of 2^-100. Groups below it are packed as zeros, so that 1 / step is finite.
@@ -33,19 +35,19 @@ fn group_step512(largest: u32) -> f32 {
   return bitcast<f32>(select(0x7fc00000u, bitcast<u32>(512.0 * group_step(largest)), largest < INFINITE_BITS));
 }
 
-// Channels c, c + 4, c + 8, c + 12 of a group, in units of 1 (even c) or 4 (odd c) steps. Rounding by an addition leaves
-// the integer in the float's bits: instructions that round or convert run at an eighth of the rate on NVIDIA.
+// Channels c, c + 4, c + 8, c + 12 of a group, in units of 1 (even c) or 4 (odd c) steps. No instruction converts or
+// rounds, which NVIDIA does at an eighth of the rate: an addition leaves the integer in a float's bits, and integer
+// arithmetic modulo 2^32 goes on from there. What isn't finite leaves bytes without meaning under a step that is NaN.
 fn quantize(values: vec4<f32>, step: f32, unit: f32) -> Quantized {
-  let limit = vec4(LARGEST / unit);
   let inverse = select(0.0, 1.0 / (step * unit), step > 0.0);
-  // The limit holds where the quotient was rounded the wrong way. What isn't finite becomes 0 here.
-  let quotient = select(vec4(0.0), values * inverse, step > 0.0);
-  let rounded = clamp(quotient, -limit, limit) + vec4(ROUNDER);
-  let whole = bitcast<vec4<i32>>(rounded) - vec4(ROUNDER_BITS);
-  // To the nearest, for all that whole can be: 65793 / 2^24 is 1 / 255.
-  let high = (whole * 65793 + 8388608) >> vec4(24u);
-  let low = whole - 255 * high;
-  return Quantized(low_bytes(high), low_bytes(low), unit * f32(whole.x + whole.y + whole.z + whole.w));
+  // ROUNDER_BITS + x, where x is what is stored.
+  let bits = bitcast<vec4<i32>>(fma(values, vec4(inverse), vec4(ROUNDER)));
+  // x / 255, to the nearest for all that x can be: 65793 / 2^24 is 1 / 255.
+  let high = (bits * 65793 + HIGH_START) >> vec4(24u);
+  // x - 255 high, of which only the low byte counts, where -255 is 1 and ROUNDER_BITS 0.
+  let low = bits + high;
+  let sum = bits.x + bits.y + bits.z + bits.w - FOUR_ROUNDERS;
+  return Quantized(low_bytes(high), low_bytes(low), unit * f32(sum));
 }
 
 fn low_bytes(v: vec4<i32>) -> u32 {
