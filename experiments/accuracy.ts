@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { Q2K_CHANNELS } from "../quant/q2k.ts";
 import type { Evaluation } from "../model/evaluation.ts";
+import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
 import { FEEDBACK, planDensities } from "../model/recipe.ts";
 import {
   accuracyGain,
@@ -12,6 +14,9 @@ import {
   comparisonRow,
   comparisonSettings,
   formatGain,
+  taskColumns,
+  taskGain,
+  windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
@@ -31,7 +36,9 @@ export const accuracy: Experiment = {
   needsGpu: false,
   async run(context) {
     const baseline = await context.baseline();
-    const densities = planDensities((await context.model()).model.config);
+    const { config } = (await context.model()).model;
+    const densities = planDensities(config);
+    const fitsQ2k = LINEAR_KINDS.every((kind) => linearShape(config, kind)[1] % Q2K_CHANNELS === 0);
     const all: (readonly [name: string, method: methods.Method])[] = [
       ["rtn2_g128", methods.rtn(2, 128)],
       ["rtn2_g32", methods.rtn(2, 32)],
@@ -41,6 +48,7 @@ export const accuracy: Experiment = {
       ["gptq2_g16", methods.gptq(2, 16)],
       ["greenbit_g32", methods.greenbit(32)],
       ["greenbit_g16", methods.greenbit(16)],
+      ...(fitsQ2k ? [["q2_k", methods.q2k], ["q2_k_imatrix", methods.q2kImatrix]] as const : []),
       ["paper_layout", methods.paperLayout],
       ["paper_layout_corrected", methods.paperLayoutCorrected],
       ["twobit_search", methods.twobitSearch],
@@ -68,6 +76,10 @@ export const accuracy: Experiment = {
         "gptq, greenbit, paper_layout":
           `error feedback with damping ${GPTQ_FEEDBACK.damping}, act-order, static groups; scales ` +
           "by min/max (gptq) or searched over clip factors, weighted by the Hessian's diagonal (the others)",
+        "q2_k": fitsQ2k
+          ? "llama.cpp's layout and search, without and with the Hessian's diagonal as importance; no error feedback, and " +
+            "all matrices in Q2_K, where llama.cpp's own mix keeps some in more bits"
+          : `left out: its rows must be multiples of ${Q2K_CHANNELS} channels`,
         "paper_layout_corrected":
           "and targets corrected as in twobit: the fair comparison of layouts with twobit_uniform",
         "twobit_search": "scales searched, no calibration",
@@ -75,8 +87,9 @@ export const accuracy: Experiment = {
         "twobit_uniform": "and targets corrected for what earlier layers' quantization changed; 1 refined group in 8",
         "twobit": `and densities of refined groups planned within 2.85 bits: ${JSON.stringify(densities)}`,
       },
-      columns: COMPARISON_COLUMNS,
+      columns: [...COMPARISON_COLUMNS, ...taskColumns(baseline.reference.tasks)],
       rows,
+      samples: windowSamples(evaluations),
       verdict: judge(evaluations, rows),
     };
   },
@@ -85,9 +98,12 @@ export const accuracy: Experiment = {
 /** Plain 2-bit methods that the paper names. */
 const PLAIN: readonly string[] = ["gptq2_g128", "gptq2_g16", "greenbit_g32", "greenbit_g16"];
 
+const NEXT_TOKEN = "next-token accuracy on this model's evaluation text, not on Llama2-7b's tasks";
+
 function judge(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[]): Verdict {
   const reference = evaluations.get("fp16")!;
-  const lossOf = (name: string) => accuracyGain(reference, evaluations.get(name)!);
+  const tasks = reference.tasks.map(({ name }) => name).join(", ");
+  const lossOf = (name: string) => (tasks ? taskGain : accuracyGain)(reference, evaluations.get(name)!);
   const plain = PLAIN.filter((name) => evaluations.has(name)).map((name) => ({ name, loss: lossOf(name) }));
   const best = plain.reduce((a, b) => a.loss.value <= b.loss.value ? a : b);
   const ours = lossOf("twobit");
@@ -97,14 +113,14 @@ function judge(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[
   return {
     paper: `> ${CLAIMED_LOSS} (plain 2-bit), little (theirs)`,
     measured: `${formatGain(best.loss)} (${best.name}), ${formatGain(ours)} (twobit)`,
-    unit: "points of next-token accuracy lost",
+    unit: tasks ? "points of task accuracy lost" : "points of next-token accuracy lost",
     status: plainLoses && oursKeeps ? "reproduced" : plainLoses || oursKeeps ? "partly" : "not reproduced",
     note:
       `Reproduced means: the best of ${
         PLAIN.join(", ")
       } loses more than ${CLAIMED_LOSS} points, and twobit less than ` +
-      `half of that and less than ${CLAIMED_LOSS}; partly, that one of the two holds. Measured as next-token accuracy on ` +
-      `this model's evaluation text, not on Llama2-7b's tasks. twobit's perplexity is ${
+      `half of that and less than ${CLAIMED_LOSS}; partly, that one of the two holds. Measured as ` +
+      `${tasks ? `mean accuracy (acc) on ${tasks}` : NEXT_TOKEN}. twobit's perplexity is ${
         ratio.toFixed(3)
       } x unquantized.`,
   };

@@ -12,6 +12,7 @@ import { packActivations } from "../kernels/pack_activations.ts";
 import type { Timing } from "../kernels/timer.ts";
 import { createDequantized, dequantizeOnGpu, twoPassGemv } from "../kernels/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
+import { randomPacked } from "../quant/random_packed.ts";
 import type { Experiment } from "./experiment.ts";
 import {
   bytesOf,
@@ -20,7 +21,6 @@ import {
   LAYER_SHAPES,
   type LayerShape,
   measureCeiling,
-  randomPacked,
   SOFTWARE_SHAPES,
   timeRotation,
   withCopies,
@@ -48,7 +48,8 @@ export const async: Experiment = {
       const measured = await measureShape(gpu, shape, ceiling, seed);
       rows.push(...describe(shape, measured, ceiling));
       for (const [variant, { timing }] of measured) {
-        samples[`${shape.rows}x${shape.channels} ${variant}`] = timing.samplesUs;
+        // Models share shapes: without model and layer one's samples would overwrite another's.
+        samples[`${shape.model} ${shape.layer} ${shape.rows}x${shape.channels} ${variant}: us`] = timing.samplesUs;
       }
     }
     const isSoftware = gpu.isSoftware;

@@ -11,6 +11,7 @@ import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu.ts";
 import { packActivations } from "../kernels/pack_activations.ts";
 import { createDequantized, dequantizeOnGpu } from "../kernels/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
+import { randomPacked } from "../quant/random_packed.ts";
 import type { Experiment } from "./experiment.ts";
 import {
   bytesOf,
@@ -18,7 +19,6 @@ import {
   LAYER_SHAPES,
   type LayerShape,
   measureCeiling,
-  randomPacked,
   SOFTWARE_SHAPES,
   timeRotation,
   withCopies,

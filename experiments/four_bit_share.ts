@@ -15,6 +15,7 @@ import {
   formatGain,
   STATUS_RULE,
   statusOf,
+  windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import type { Row, Verdict } from "./result.ts";
@@ -76,6 +77,7 @@ export const fourBitShare: Experiment = {
         { key: "pick", label: "picked by", unit: "" },
       ],
       rows,
+      samples: windowSamples(evaluations),
       verdict: judge(rows, evaluations),
     };
   },

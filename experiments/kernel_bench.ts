@@ -3,10 +3,7 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, TILE_ROWS, tilesPerColumn } from "../quant/format.ts";
-import { pack } from "../quant/pack.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
-import { createRandom } from "../quant/random.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../kernels/packed_matrix.ts";
 import { readMemory } from "../kernels/read_memory.ts";
@@ -48,70 +45,6 @@ const ROTATION_BYTES = 192 * 2 ** 20;
 /** Number of copies of `bytes` to rotate over. */
 export function copiesOf(gpu: Gpu, bytes: number): number {
   return gpu.isSoftware ? 2 : Math.max(2, Math.ceil(ROTATION_BYTES / bytes));
-}
-
-/** Rows drawn at random; larger matrices repeat them. */
-const RANDOM_ROWS = 64;
-
-/** A packed matrix of random codes. */
-export function randomPacked(rows: number, channels: number, outlierShare: number, seed: number): PackedTensor {
-  const random = createRandom(seed);
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
-  const refined = new Uint8Array(RANDOM_ROWS * groups);
-  for (let i = 0; i < refined.length; i += BLOCK_GROUPS) refined[i + random.integer(BLOCK_GROUPS)] = 1;
-  const draw = (length: number, limit: (i: number) => number) =>
-    Uint8Array.from({ length }, (_, i) => random.integer(limit(i)));
-  const perRow = Math.round(channels * outlierShare);
-  const tensor = pack({
-    rows: RANDOM_ROWS,
-    channels,
-    refineEvery: 8,
-    refined,
-    codes: draw(refined.length * GROUP_CHANNELS, (i) => refined[Math.floor(i / GROUP_CHANNELS)] ? 16 : 4),
-    scaleCodes: draw(refined.length, () => 16),
-    zeroCodes: draw(refined.length, () => 8),
-    tileScale: Float16Array.from(
-      { length: (RANDOM_ROWS / TILE_ROWS) * groups },
-      () => 0.001 * (0.5 + random.uniform()),
-    ),
-    outliers: {
-      start: perRow === 0
-        ? new Uint32Array(0)
-        : Uint32Array.from({ length: RANDOM_ROWS + 1 }, (_, row) => row * perRow),
-      channel: Uint16Array.from({ length: RANDOM_ROWS * perRow }, (_, i) => {
-        return Math.floor(((i % perRow) + random.uniform()) * (channels / perRow));
-      }),
-      residual: Float16Array.from({ length: RANDOM_ROWS * perRow }, () => random.normal() * 0.05),
-    },
-  });
-  return repeatRows(tensor, rows, perRow);
-}
-
-function repeatRows(tensor: PackedTensor, rows: number, outliersPerRow: number): PackedTensor {
-  const outliers = rows * outliersPerRow;
-  return {
-    ...tensor,
-    rows,
-    base: repeat(tensor.base, new Uint32Array((tensor.base.length / RANDOM_ROWS) * rows)),
-    refine: repeat(tensor.refine, new Uint32Array((tensor.refine.length / RANDOM_ROWS) * rows)),
-    meta: repeat(tensor.meta, new Uint32Array((tensor.meta.length / RANDOM_ROWS) * rows)),
-    tileScale: repeat(
-      tensor.tileScale,
-      new Float16Array(((tensor.tileScale.length * TILE_ROWS) / RANDOM_ROWS) * tilesPerColumn(rows)),
-    ),
-    outlierStart: outliers === 0
-      ? tensor.outlierStart
-      : Uint32Array.from({ length: rows + 1 }, (_, row) => row * outliersPerRow),
-    outlierChannel: repeat(tensor.outlierChannel, new Uint16Array(outliers)),
-    outlierResidual: repeat(tensor.outlierResidual, new Float16Array(outliers)),
-  };
-}
-
-function repeat<T extends Uint32Array | Uint16Array | Float16Array>(pattern: T, target: T): T {
-  for (let at = 0; at < target.length; at += pattern.length) {
-    target.set(pattern.subarray(0, Math.min(pattern.length, target.length - at)), at);
-  }
-  return target;
 }
 
 /** Uploads copies of a matrix, runs `use` on them and frees them. */

@@ -5,13 +5,16 @@
  * @module
  */
 import { removeUnfinished } from "../model/atomic_file.ts";
+import { bench } from "./commands/bench.ts";
 import { type Command, helpOf, parseArguments, UsageError } from "./commands/command.ts";
 import { compare } from "./commands/compare.ts";
 import { dequantize } from "./commands/dequantize.ts";
 import { doctor } from "./commands/doctor.ts";
+import { generate } from "./commands/generate.ts";
 import { perplexity } from "./commands/perplexity.ts";
 import { quantize } from "./commands/quantize.ts";
 import { render } from "./commands/render.ts";
+import { report } from "./commands/report.ts";
 import { experiment, reproduce } from "./commands/reproduce.ts";
 
 const COMMANDS: readonly Command[] = [
@@ -19,14 +22,26 @@ const COMMANDS: readonly Command[] = [
   experiment,
   compare,
   render,
+  report,
   quantize,
   dequantize,
   perplexity,
+  generate,
+  bench,
   doctor,
 ];
 
-/** Runs a command and returns the exit code. */
-export async function main(args: readonly string[]): Promise<number> {
+/**
+ * Runs a command and returns the exit code.
+ *
+ * @param interrupt aborted at the first interrupt
+ * @param onInterruptible called where the command ends by itself once `interrupt` is aborted
+ */
+export async function main(
+  args: readonly string[],
+  interrupt: AbortSignal = new AbortController().signal,
+  onInterruptible: () => void = () => {},
+): Promise<number> {
   const [name, ...rest] = args;
   const command = COMMANDS.find((command) => command.name === name);
   if (!command) {
@@ -39,7 +54,8 @@ export async function main(args: readonly string[]): Promise<number> {
       console.log(helpOf(command));
       return 0;
     }
-    return await command.run(values, positionals);
+    if (command.interruptible) onInterruptible();
+    return await command.run(values, positionals, interrupt);
   } catch (error) {
     const { message } = error as Error;
     console.error(`${command.name}: ${message}`);
@@ -51,11 +67,14 @@ export async function main(args: readonly string[]): Promise<number> {
 if (import.meta.main) {
   // Vulkan's loader complains on every start where this is unset, though it doesn't need it.
   if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  const interrupt = new AbortController();
+  let isInterruptible = false;
   for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     Deno.addSignalListener(signal, () => {
+      if (isInterruptible && !interrupt.signal.aborted) return interrupt.abort();
       removeUnfinished();
       Deno.exit(code);
     });
   }
-  Deno.exit(await main(Deno.args));
+  Deno.exit(await main(Deno.args, interrupt.signal, () => isInterruptible = true));
 }

@@ -31,6 +31,10 @@ export function greenbit(groupChannels: number): Method {
   return baseline(greenbitLayout(groupChannels), "weighted_error", true);
 }
 
+/** llama.cpp's Q2_K, its most used 2-bit format, without and with an importance matrix. */
+export const q2k: Method = () => ({ kind: "q2_k" });
+export const q2kImatrix: Method = () => ({ kind: "q2_k", feedback: GPTQ_FEEDBACK });
+
 /** The paper's layout as reconstructed; scales searched, error feedback as for the others. */
 export const paperLayout: Method = baseline(PAPER_LAYOUT, "weighted_error", true);
 

@@ -16,6 +16,7 @@ import {
   formatGain,
   STATUS_RULE,
   statusOf,
+  windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import { describeExtremes } from "./outlier_statistics.ts";
@@ -50,16 +51,19 @@ export const outliers: Experiment = {
     const cases = [SETTINGS.outliers, ...casesOf(context.quick)];
     const rows: Row[] = [];
     const gains: Estimate[] = [];
+    const evaluations = new Map<string, Evaluation>();
     let without: Evaluation | undefined;
     for (const [i, outliers] of cases.entries()) {
       const { share, groups, rule } = outliers;
+      const name = share === 0 ? "twobit_no_outliers" : `twobit_${groups}_${rule}_${100 * share}%`;
       const { row, evaluation } = await compareMethod(context, {
-        name: share === 0 ? "twobit_no_outliers" : `twobit_${groups}_${rule}_${100 * share}%`,
+        name,
         method: () => ({ kind: "twobit", settings: { ...SETTINGS, outliers }, feedback: FEEDBACK }),
         calibrator,
         withoutChoices: true,
         onProgress: (share, step) => context.progress((i + share) / cases.length, step),
       });
+      evaluations.set(name, evaluation);
       without ??= evaluation;
       gains.push(accuracyGain(evaluation, without));
       const bits = Number(row.bits_per_weight);
@@ -91,6 +95,7 @@ export const outliers: Experiment = {
         { key: "more_bits_4096", label: "more bits with 4096 channels", unit: "%" },
       ],
       rows,
+      samples: windowSamples(evaluations),
       verdict: judge(rows, gains),
     };
   },

@@ -15,6 +15,9 @@ const LARGE = 2;
 const SMALL_SHARE = 0.1;
 const SPREAD = 3;
 
+/** Width of the histogram's bins, in medians. */
+const BIN = 0.1;
+
 export const ranges: Experiment = {
   id: "ranges",
   title: "Ranges of weight groups",
@@ -50,7 +53,7 @@ export const ranges: Experiment = {
         { key: "gini", label: "Gini coefficient", unit: "" },
       ],
       rows,
-      samples: { lorenz_all: lorenzCurve(all, 50) },
+      samples: { lorenz_all: lorenzCurve(all, 50), histogram_all: [BIN, ...histogram(all, BIN)] },
       verdict: {
         paper: "a small fraction",
         measured: large,
@@ -131,6 +134,13 @@ function lorenzCurve(sorted: Float64Array, points: number): number[] {
     curve.push(sum / total);
   }
   return curve;
+}
+
+/** Share of ascending values in each bin from 0 on. */
+function histogram(sorted: Float64Array, width: number): number[] {
+  const shares = new Array<number>(Math.floor(sorted[sorted.length - 1] / width) + 1).fill(0);
+  for (const value of sorted) shares[Math.floor(value / width)] += 1 / sorted.length;
+  return shares;
 }
 
 /** Gini coefficient of ascending values: 0 where all are equal. */

@@ -6,7 +6,9 @@
 import { accuracy } from "./accuracy.ts";
 import { async } from "./async.ts";
 import { bits } from "./bits.ts";
+import { cost } from "./cost.ts";
 import { dequantShare } from "./dequant_share.ts";
+import { endToEnd } from "./end_to_end.ts";
 import type { Experiment } from "./experiment.ts";
 import { fourBitShare } from "./four_bit_share.ts";
 import { outliers } from "./outliers.ts";
@@ -21,6 +23,8 @@ export const EXPERIMENTS: readonly Experiment[] = [
   outliers,
   dequantShare,
   async,
+  endToEnd,
+  cost,
 ];
 
 /** Finds experiments by id. @throws {RangeError} for an unknown id, listing the known ones */

@@ -1,36 +1,43 @@
 /**
- * Markdown from result files: a page for each result and the index of all devices.
+ * Markdown from result files: a page with its plot for each result and the index of all devices.
  *
  * @module
  */
 import { join } from "node:path";
 import { writeTextBeside } from "../model/atomic_file.ts";
 import { pathExists } from "../model/path_exists.ts";
+import { hasPlot, plotOf } from "./plots/plots.ts";
 import { EXPERIMENTS } from "./registry.ts";
-import { type Cell, type Column, readResults, type Result, type Verdict } from "./result.ts";
+import { type Cell, type Column, readResults, type Result } from "./result.ts";
 
-/** Renders `<id>.md` beside each result file of a device's directory. Returns path and text of each. */
+/** Renders `<id>.md` and `<id>.svg` beside each result file of a device's directory. Returns path and text of each. */
 export async function renderDirectory(directory: string): Promise<Map<string, string>> {
   const pages = new Map<string, string>();
-  for (const [id, result] of await readResults(directory)) pages.set(join(directory, `${id}.md`), renderResult(result));
+  for (const [id, result] of await readResults(directory)) {
+    pages.set(join(directory, `${id}.md`), renderResult(result));
+    if (hasPlot(result)) pages.set(join(directory, `${id}.svg`), await plotOf(result));
+  }
   return pages;
+}
+
+/** Results of every device below `root`, by the device's name, in alphabetical order. */
+export async function readAllResults(root: string): Promise<Map<string, Map<string, Result>>> {
+  if (!await pathExists(root)) throw new Error(`${root} is missing, run an experiment first`);
+  const devices: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(root)) if (isDirectory && name !== "quick") devices.push(name);
+  const byDevice = new Map<string, Map<string, Result>>();
+  for (const device of devices.sort()) byDevice.set(device, await readResults(join(root, device)));
+  return byDevice;
 }
 
 /** Renders the pages of every device below `root` and the index `root/README.md`. */
 export async function renderAll(root: string): Promise<Map<string, string>> {
+  const byDevice = await readAllResults(root);
   const pages = new Map<string, string>();
-  const byDevice = new Map<string, Map<string, Result>>();
-  const devices: string[] = [];
-  if (!await pathExists(root)) {
-    throw new Error(`${root} is missing, run an experiment first`);
-  }
-  for await (const { name, isDirectory } of Deno.readDir(root)) if (isDirectory && name !== "quick") devices.push(name);
-  for (const device of devices.sort()) {
-    byDevice.set(device, await readResults(join(root, device)));
+  for (const device of byDevice.keys()) {
     for (const [path, page] of await renderDirectory(join(root, device))) pages.set(path, page);
   }
-  pages.set(join(root, "README.md"), renderIndex(byDevice));
-  return pages;
+  return pages.set(join(root, "README.md"), renderIndex(byDevice));
 }
 
 /** Writes rendered pages. */
@@ -48,6 +55,7 @@ export function renderResult(result: Result): string {
     `**Verdict: ${verdict.status}.** Paper: ${withUnit(verdict.paper, verdict.unit)}. ` +
     `Measured: ${withUnit(verdict.measured, verdict.unit)}. ${verdict.note}`,
     renderTable(columns, rows.map((row) => columns.map(({ key }) => row[key] ?? null))),
+    ...(hasPlot(result) ? ["## Plot", `![${title}](${id}.svg)`] : []),
     "## Settings",
     renderTable(
       [{ key: "k", label: "setting", unit: "" }, { key: "v", label: "value", unit: "" }],
@@ -71,22 +79,27 @@ export function renderIndex(byDevice: ReadonlyMap<string, ReadonlyMap<string, Re
     return [
       `**${id}**: ${claim}`,
       verdict ? withUnit(verdict.paper, verdict.unit) : null,
-      ...results.map((result, i) => result ? `[${summary(result.verdict)}](${devices[i]}/${id}.md)` : null),
+      ...results.map((result, i) => result ? indexCell(result, devices[i]) : null),
     ];
   });
   return [
     "# Results",
-    "Rendered from the result files by `deno task render`; each cell links to its table, each table to its raw data. " +
-    "`software` is a machine without a GPU: deterministic columns hold, timings are not measured there.",
+    "Rendered from the result files by `deno task render`; each cell links to its table and its plot, each table to its " +
+    "raw data. `software` is a machine without a GPU: deterministic columns hold, timings are not measured there. " +
+    "`deno task report` makes one page of all of it, with sortable tables and raw samples.",
     renderTable(columns, rows),
   ].join("\n\n") + "\n";
 }
 
-function summary({ measured, unit, status }: Verdict): string {
-  return measured === null ? status : `${withUnit(measured, unit)}: ${status}`;
+function indexCell(result: Result, device: string): string {
+  const { id, verdict: { measured, unit, status } } = result;
+  const page = `${device}/${id}`;
+  return `**${status}**${measured === null ? "" : `: ${withUnit(measured, unit)}`} ([table](${page}.md)` +
+    `${hasPlot(result) ? `, [plot](${page}.svg)` : ""})`;
 }
 
-function withUnit(value: Cell, unit: string): string {
+/** A claimed or measured value as people read it. */
+export function withUnit(value: Cell, unit: string): string {
   return value === null ? "not measured" : `${formatCell(value)}${unit ? ` ${unit}` : ""}`;
 }
 

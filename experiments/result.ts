@@ -44,7 +44,10 @@ export interface Findings {
   readonly settings: Readonly<Record<string, Cell>>;
   readonly columns: readonly Column[];
   readonly rows: readonly Row[];
-  /** Raw samples behind the rows, by name. */
+  /**
+   * Raw samples, by name. A row's are named by some of its cells in their order, then `: ` and what they are where
+   * there is more to say (`twobit: nats a token, by window`); others belong to the whole table.
+   */
   readonly samples?: Readonly<Record<string, readonly number[]>>;
   readonly verdict: Verdict;
 }
@@ -97,12 +100,16 @@ function assertFinite({ id, rows, verdict }: Result): void {
 
 /** Reads a result file. @throws {SyntaxError} when it isn't one */
 export async function readResult(path: string): Promise<Result> {
+  return parseResult(path, await Deno.readTextFile(path));
+}
+
+/** Reads a result file's text. @param name of the file, for errors. @throws {SyntaxError} when it isn't a result */
+export function parseResult(name: string, text: string): Result {
   let value: Partial<Result>;
   try {
-    value = JSON.parse(await Deno.readTextFile(path));
+    value = JSON.parse(text);
   } catch (error) {
-    if (error instanceof SyntaxError) throw new SyntaxError(`${path} is not valid JSON: ${error.message}`);
-    throw error;
+    throw new SyntaxError(`${name} is not valid JSON: ${(error as Error).message}`, { cause: error });
   }
   const problem = value?.schema !== 1
     ? `schema is ${JSON.stringify(value?.schema)}, must be 1`
@@ -111,7 +118,7 @@ export async function readResult(path: string): Promise<Result> {
     : !STATUSES.some((status) => status === value.verdict?.status)
     ? `verdict status is ${JSON.stringify(value.verdict?.status)}, must be one of ${STATUSES.join(", ")}`
     : undefined;
-  if (problem) throw new SyntaxError(`${path}: ${problem}`);
+  if (problem) throw new SyntaxError(`${name}: ${problem}`);
   return value as Result;
 }
 

@@ -1,112 +1,164 @@
-// Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c].
+// Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
-// Bindings (H = half_blocks, G = 4 H groups in a row):
-//   0 base            u32 [rows, G]             2 bits x 16 channels
-//   1 refine          u32 [steps, words, 4]     2 bits x 16 channels of each refined group
-//   2 meta_words      u32 [steps, H, 4]         |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
-//   3 tile_scale      u32 [tiles, G / 2]        d of two groups, f16 each
-//   4 outlier_planes  u32                       row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
-//   5 x               f32 [tokens, channels]
-//   6 y               f32 [tokens, rows]
+// Bindings (H = half_blocks, half blocks of 64 channels in a row; T = range.tokens):
+//   0 range           uniform, see lib/prefill_range.wgsl
+//   1 base            vec4<u32> [rows, H]       2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
+//   2 refine          u32 [steps, words, 4]     2 bits x 16 channels of each refined group
+//   3 meta_words      u32 [steps, H, 4]         |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
+//   4 tile_scale      vec2<u32> [tiles, H]      d of four groups, f16 each
+//   5 outlier_planes  u32                       row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
+//   6 x               vec4<f32> [T, channels / 4]
+//   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written
 //
-// Mapping: a workgroup of 16 x 16 threads makes 64 rows x 64 tokens, 4 x 4 a thread. It walks the channels 32 at a
-// time: 128 threads decode one group of 16 weights each into workgroup memory, exactly; all threads bring activations;
-// then each thread multiplies. Weights are decoded once for 64 tokens.
+// The product itself is in lib/wide_tile.wgsl, or lib/narrow_tile.wgsl for few tokens; this file brings the weights. A
+// thread follows one row. It asks for all planes of a half block at once, while the channels before are multiplied; each
+// turn it decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers are added to the
+// decoded weights there: they come sorted by channel, and the next two wait in registers.
 override rows: u32 = 1;
-override channels: u32 = 1;
+override token_rows: u32 = 1;
+override first_row: u32 = 0;
+override channels: u32 = 4; // a multiple of 4
 override half_blocks: u32 = 2;
-override tokens: u32 = 1;
 override refine_every: u32 = 8; // 0 for none
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
+override add_to_y: u32 = 0; // 1: y += W x
 override without: u32 = 0; // see lib/decode.wgsl
 
-@group(0) @binding(0) var<storage, read> base: array<u32>;
-@group(0) @binding(1) var<storage, read> refine: array<u32>;
-@group(0) @binding(2) var<storage, read> meta_words: array<u32>;
-@group(0) @binding(3) var<storage, read> tile_scale: array<u32>;
-@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
-@group(0) @binding(5) var<storage, read> x: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> base: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> refine: array<u32>;
+@group(0) @binding(3) var<storage, read> meta_words: array<u32>;
+@group(0) @binding(4) var<storage, read> tile_scale: array<vec2<u32>>;
+@group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(6) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
-const TILE = 64u;
-const STEP_CHANNELS = 32u;
-const THREADS = 256u;
+// A half block of a row on its way into workgroup memory.
+struct Weights {
+  base: vec4<u32>,
+  // Refine word of each group, were it refined.
+  refine: vec4<u32>,
+  meta_word: u32,
+  scales: vec2<u32>,
+  masks: CodeMasks,
+  // The four bits of a code in a float's mantissa; made from an always-zero index as those in CodeMasks are.
+  code_mask: u32,
+  // The row's next two outliers: the second one is on its way while the first is waiting for its step.
+  outlier: Outlier,
+  following: Outlier,
+  // Index of the outlier after these, and of the row's end.
+  next_outlier: u32,
+  end_outlier: u32,
+}
 
-// [channel of the step][row or token of the tile / 4]
-var<workgroup> weight_tile: array<vec4<f32>, STEP_CHANNELS * TILE / 4>;
-var<workgroup> token_tile: array<vec4<f32>, STEP_CHANNELS * TILE / 4>;
+struct Outlier {
+  channel: u32,
+  residual: f32,
+}
 
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let first_row = workgroup.x * TILE;
-  let first_token = workgroup.y * TILE;
-  let masks = code_masks(workgroup.z);
-  // Lane i of a sum belongs to the thread's token i; one sum a row.
-  var sum0 = vec4(0.0);
-  var sum1 = vec4(0.0);
-  var sum2 = vec4(0.0);
-  var sum3 = vec4(0.0);
-  for (var first = 0u; first < channels; first += STEP_CHANNELS) {
-    if (thread < 2u * TILE) { decode_group(first_row, first / 16u, thread, masks); }
-    load_tokens(first_token, first, thread);
-    workgroupBarrier();
-    for (var c = 0u; c < STEP_CHANNELS; c++) {
-      let w = weight_tile[c * (TILE / 4u) + thread / 16u];
-      let t = token_tile[c * (TILE / 4u) + thread % 16u];
-      sum0 = fma(vec4(w.x), t, sum0);
-      sum1 = fma(vec4(w.y), t, sum1);
-      sum2 = fma(vec4(w.z), t, sum2);
-      sum3 = fma(vec4(w.w), t, sum3);
+fn start_weights(row: u32, always_zero: u32) -> Weights {
+  var staged: Weights;
+  staged.masks = code_masks(always_zero);
+  staged.code_mask = 0x00780000u + always_zero;
+  if (outlier_residuals != 0u) {
+    let first = outlier_planes[row];
+    staged.end_outlier = outlier_planes[row + 1u];
+    staged.outlier = load_outlier(first, staged.end_outlier);
+    staged.following = load_outlier(first + 1u, staged.end_outlier);
+    staged.next_outlier = first + 2u;
+  }
+  return staged;
+}
+
+// Asks for a half block when its first turn of the thread comes.
+fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
+  if (turn % 8u >= TURN_STRIDE) { return; }
+  let half_block = min(turn / 8u, half_blocks - 1u);
+  (*staged).base = base[row * half_blocks + half_block];
+  (*staged).meta_word = meta_words[(row / 4u * half_blocks + half_block) * 4u + row % 4u];
+  (*staged).scales = tile_scale[row / 16u * half_blocks + half_block];
+  if (refine_every != 0u) { (*staged).refine = refine_words(row, half_block); }
+}
+
+// The refine words that the four groups of a half block would have: runs of 4 groups and more share one.
+fn refine_words(row: u32, half_block: u32) -> vec4<u32> {
+  let every = max(refine_every, 1u);
+  let run = row / 4u * ((4u * half_blocks + every - 1u) / every) + 4u * half_block / every;
+  let first = run * 4u + row % 4u;
+  if (every == 1u) { return vec4(refine[first], refine[first + 4u], refine[first + 8u], refine[first + 12u]); }
+  if (every == 2u) { return vec4(vec2(refine[first]), vec2(refine[first + 4u])); }
+  return vec4(refine[first]);
+}
+
+// w = (code / 4 - zero) * scale as one multiply-add, f * 4 scale - (4 + zero) * scale: the four bits of a code, base bits
+// above refine bits, go to the top of the mantissa of f = 1 + code / 16. Exact, as every term has at most 23 bits.
+fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
+  let group = turn / 2u % 4u;
+  let half_shift = 16u * (turn % 2u);
+  let meta_codes = align_codes((*staged).meta_word, group);
+  let d = unpack2x16float(select((*staged).scales.x, (*staged).scales.y, group >= 2u) >> (16u * (group % 2u))).x;
+  let scale = scale_of(meta_codes, (*staged).masks, 512.0 * d);
+  var zero = zero_plus(meta_codes, (*staged).masks) - ZERO_PLUS;
+  var fine = 0u;
+  if (is_refined((*staged).meta_word, turn / 2u)) {
+    zero = fma(0.75, zero, 0.75);
+    fine = pick_word((*staged).refine, group) >> half_shift;
+  }
+  let word = pick_word((*staged).base, group) >> half_shift;
+  // Codes of even and of odd channels, four bits each.
+  let even = ((word & 0x3333u) << 2u) | (fine & 0x3333u);
+  let odd = (word & 0xccccu) | ((fine >> 2u) & 0x3333u);
+  let decoder = Decoder((*staged).code_mask, 4.0 * scale, -(4.0 + zero) * scale);
+  put_weight(tile_channel, tile_row, decode(even << 19u, decoder));
+  put_weight(tile_channel + 1u, tile_row, decode(odd << 19u, decoder));
+  put_weight(tile_channel + 2u, tile_row, decode(even << 15u, decoder));
+  put_weight(tile_channel + 3u, tile_row, decode(odd << 15u, decoder));
+  put_weight(tile_channel + 4u, tile_row, decode(even << 11u, decoder));
+  put_weight(tile_channel + 5u, tile_row, decode(odd << 11u, decoder));
+  put_weight(tile_channel + 6u, tile_row, decode(even << 7u, decoder));
+  put_weight(tile_channel + 7u, tile_row, decode(odd << 7u, decoder));
+  if (outlier_residuals != 0u) { put_outliers(staged, tile_row, 8u * turn, tile_channel); }
+}
+
+struct Decoder {
+  mask: u32,
+  factor: f32,
+  offset: f32,
+}
+
+fn decode(codes: u32, decoder: Decoder) -> f32 {
+  return fma(bitcast<f32>((codes & decoder.mask) | 0x3f800000u), decoder.factor, decoder.offset);
+}
+
+// words[i], without the branches that an index into a vector becomes.
+fn pick_word(words: vec4<u32>, i: u32) -> u32 {
+  let pair = select(words.xy, words.zw, i >= 2u);
+  return select(pair.x, pair.y, i % 2u == 1u);
+}
+
+fn is_refined(meta_word: u32, group: u32) -> bool {
+  if (refine_every == 0u) { return false; }
+  let pick = meta_word >> 28u;
+  if (refine_every == 1u) { return true; }
+  if (refine_every == 2u) { return ((pick >> (group / 2u % 2u)) & 1u) == group % 2u; }
+  return pick == group % max(refine_every, 1u);
+}
+
+// Adds the row's outliers in the 8 channels from `first` on, whose weights are at `tile_channel`.
+fn put_outliers(staged: ptr<function, Weights>, tile_row: u32, first: u32, tile_channel: u32) {
+  while ((*staged).outlier.channel < first + 8u) {
+    let outlier = (*staged).outlier;
+    if (outlier.channel >= first) {
+      add_to_weight(tile_channel + outlier.channel - first, tile_row, outlier.residual);
     }
-    workgroupBarrier();
-  }
-  let row = first_row + 4u * (thread / 16u);
-  let token = first_token + 4u * (thread % 16u);
-  write_row(row, token, sum0);
-  write_row(row + 1u, token, sum1);
-  write_row(row + 2u, token, sum2);
-  write_row(row + 3u, token, sum3);
-}
-
-// Decodes group `first_group + thread / 64` of row `first_row + thread % 64`; zeros past the end of the matrix.
-fn decode_group(first_row: u32, first_group: u32, thread: u32, masks: CodeMasks) {
-  let local_row = thread % TILE;
-  let row = first_row + local_row;
-  let group = first_group + thread / TILE;
-  let is_inside = row < rows && group < 4u * half_blocks;
-  let weights = decode(select(0u, row, is_inside), select(0u, group, is_inside), masks);
-  for (var i = 0u; i < 16u; i++) {
-    let at = (thread / TILE * 16u + i) * (TILE / 4u) + local_row / 4u;
-    let code = f32((weights.word >> (2u * i)) & 3u) + 0.25 * f32((weights.fine >> (2u * i)) & 3u);
-    weight_tile[at][local_row % 4u] = select(0.0, (code - weights.zero) * weights.scale, is_inside);
+    (*staged).outlier = (*staged).following;
+    (*staged).following = load_outlier((*staged).next_outlier, (*staged).end_outlier);
+    (*staged).next_outlier++;
   }
 }
 
-fn load_tokens(first_token: u32, first: u32, thread: u32) {
-  for (var i = thread; i < STEP_CHANNELS * TILE; i += THREADS) {
-    let c = i % STEP_CHANNELS;
-    let local_token = i / STEP_CHANNELS;
-    let token = first_token + local_token;
-    let is_inside = token < tokens && first + c < channels;
-    let value = x[select(0u, token * channels + first + c, is_inside)];
-    token_tile[c * (TILE / 4u) + local_token / 4u][local_token % 4u] = select(0.0, value, is_inside);
-  }
-}
-
-fn write_row(row: u32, token: u32, sums: vec4<f32>) {
-  if (row >= rows) { return; }
-  for (var i = 0u; i < 4u; i++) {
-    if (token + i < tokens) { y[(token + i) * rows + row] = sums[i] + sum_outliers(row, token + i); }
-  }
-}
-
-fn sum_outliers(row: u32, token: u32) -> f32 {
-  if (outlier_residuals == 0u) { return 0.0; }
-  var sum = 0.0;
-  for (var i = outlier_planes[row]; i < outlier_planes[row + 1u]; i++) {
-    let shift = 16u * (i % 2u);
-    let channel = (outlier_planes[rows + 1u + i / 2u] >> shift) & 0xffffu;
-    sum += unpack2x16float(outlier_planes[outlier_residuals + i / 2u] >> shift).x * x[token * channels + channel];
-  }
-  return sum;
+fn load_outlier(index: u32, end: u32) -> Outlier {
+  if (index >= end) { return Outlier(0xffffffffu, 0.0); }
+  let shift = 16u * (index % 2u);
+  let channel = (outlier_planes[rows + 1u + index / 2u] >> shift) & 0xffffu;
+  return Outlier(channel, unpack2x16float(outlier_planes[outlier_residuals + index / 2u] >> shift).x);
 }

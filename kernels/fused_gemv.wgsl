@@ -83,7 +83,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
   fill_cells(input, lane.token, thread);
   workgroupBarrier();
-  finish_input(thread);
   let x = take_activations(lane);
   var outliers: Outliers;
   if (outlier_residuals != 0u) { outliers = first_outliers(thread); }
@@ -101,6 +100,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   store_sums(sums, true, last_step(row_team), lane);
   if (outlier_residuals != 0u) { sum_outliers(outliers, thread); }
+  finish_input(thread);
   workgroupBarrier();
   write_rows(first_row, thread, lane.token);
 }

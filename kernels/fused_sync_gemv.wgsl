@@ -46,7 +46,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
   fill_cells(begin_fill(lane.token, thread), lane.token, thread);
   workgroupBarrier();
-  finish_input(thread);
   let x = take_activations(lane);
   for (var first = 0u; first < workgroup_steps; first += row_teams) {
     let step = first + row_team;
@@ -62,6 +61,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
   }
   if (outlier_residuals != 0u) { sum_outliers(first_outliers(thread), thread); }
+  finish_input(thread);
   workgroupBarrier();
   write_rows(first_row, thread, lane.token);
 }

@@ -124,6 +124,7 @@ export class Gpu {
   readonly subgroupSize: number;
   readonly #kernels = new Map<string, Promise<Kernel>>();
   #heldBytes = 0;
+  #peakBytes = 0;
   #lost: string | undefined;
   #uncaptured: string | undefined;
   #fence: GPUBuffer | undefined;
@@ -148,6 +149,11 @@ export class Gpu {
     return this.#heldBytes;
   }
 
+  /** The most bytes held at once. */
+  get peakBytes(): number {
+    return this.#peakBytes;
+  }
+
   /**
    * Makes a zeroed buffer.
    *
@@ -162,6 +168,7 @@ export class Gpu {
     const make = () => this.device.createBuffer({ label, size: sizeBytes, usage });
     const buffer = await this.#scoped(`buffer ${label}`, make, sizeBytes);
     this.#heldBytes += sizeBytes;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#heldBytes);
     return buffer;
   }
 
@@ -187,6 +194,20 @@ export class Gpu {
       this.device.queue.writeBuffer(buffer, offsetBytes + start, chunk);
       if (bytes.length > UPLOAD_CHUNK_BYTES) this.device.queue.submit([]);
     }
+  }
+
+  /** Copies bytes from one buffer to another; offsets and size are multiples of 4. */
+  copy(from: GPUBuffer, fromOffset: number, to: GPUBuffer, toOffset: number, sizeBytes: number): void {
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(from, fromOffset, to, toOffset, sizeBytes);
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  /** Makes a storage buffer with the same content. */
+  async duplicate(buffer: GPUBuffer): Promise<GPUBuffer> {
+    const copy = await this.createStorage(buffer.label, buffer.size);
+    this.copy(buffer, 0, copy, 0, buffer.size);
+    return copy;
   }
 
   /** Frees a buffer made by {@linkcode createBuffer}. */

@@ -17,10 +17,14 @@ export interface Team {
   readonly exchangeBytes: number;
 }
 
-/** Subgroups where they have one known size of at most 64 lanes, else 32 lanes that exchange through workgroup memory. */
-export function chooseTeam(gpu: Gpu): Team {
+/**
+ * Subgroups where they have one known size of at most 64 lanes, else 32 lanes that exchange through workgroup memory.
+ *
+ * @param leastLanes lanes that a team must have
+ */
+export function chooseTeam(gpu: Gpu, leastLanes = 8): Team {
   const size = gpu.subgroupSize;
-  return size >= 8 && size <= 64
+  return size >= leastLanes && size <= 64
     ? { lanes: size, exchangeCode: subgroupCode, exchangeBytes: 0 }
     : { lanes: 32, exchangeCode: workgroupCode, exchangeBytes: 4 };
 }

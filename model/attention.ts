@@ -21,7 +21,7 @@ const QUERY_TILE = 126;
 
 /**
  * out = softmax(q kᵀ / sqrt(headSize), causal) v for one sequence. The queries are the last tokens of the sequence:
- * query t sees the keys 0 .. length - queries + t.
+ * query t sees the keys 0 .. length - queries + t, or with a sliding window the last `slidingWindow` of these.
  *
  * @param q f32 [queries, heads * headSize], rotated
  * @param out f32 [queries, heads * headSize]
@@ -33,7 +33,7 @@ export function attend(
   { length, keys, values }: KeyValues,
   out: Float32Array,
 ): void {
-  const { heads, keyValueHeads, headSize } = config;
+  const { heads, keyValueHeads, headSize, slidingWindow = Infinity } = config;
   const queries = q.length / (heads * headSize);
   const view = (data: Float32Array, row: number, rows: number, head: number, heads: number): MatrixView => ({
     data,
@@ -52,23 +52,26 @@ export function attend(
       const tile = { data: scores, offset: 0, rows: count, columns: seen, rowStride: seen, columnStride: 1 };
       matmul(view(q, first, count, head, heads), view(keys, 0, seen, keyHead, keyValueHeads), tile);
       for (let t = 0; t < count; t++) {
-        causalSoftmax(scores.subarray(t * seen, (t + 1) * seen), seen - count + t + 1, 1 / Math.sqrt(headSize));
+        const end = seen - count + t + 1;
+        const row = scores.subarray(t * seen, (t + 1) * seen);
+        maskedSoftmax(row, Math.max(0, end - slidingWindow), end, 1 / Math.sqrt(headSize));
       }
       matmul(tile, transpose(view(values, 0, seen, keyHead, keyValueHeads)), view(out, first, count, head, heads));
     }
   }
 }
 
-/** Softmax of scale * row over its first `visible` elements, in place; the rest becomes 0. */
-function causalSoftmax(row: Float32Array, visible: number, scale: number): void {
+/** Softmax of scale * row over its elements first .. end - 1, in place; the others become 0. */
+function maskedSoftmax(row: Float32Array, first: number, end: number, scale: number): void {
   let max = -Infinity;
-  for (let i = 0; i < visible; i++) max = Math.max(max, row[i]);
+  for (let i = first; i < end; i++) max = Math.max(max, row[i]);
   let sum = 0;
-  for (let i = 0; i < visible; i++) {
+  for (let i = first; i < end; i++) {
     const value = Math.exp((row[i] - max) * scale);
     row[i] = value;
     sum += value;
   }
-  for (let i = 0; i < visible; i++) row[i] /= sum;
-  row.fill(0, visible);
+  for (let i = first; i < end; i++) row[i] /= sum;
+  row.fill(0, 0, first);
+  row.fill(0, end);
 }

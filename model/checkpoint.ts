@@ -18,7 +18,14 @@ import {
 } from "./llama.ts";
 import { decodeWeights } from "./numbers.ts";
 import { pathExists } from "./path_exists.ts";
-import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
+import {
+  readSafetensorsHeader,
+  readTensorBytes,
+  type SafetensorsFile,
+  type TensorInfo,
+  tensorInfo,
+} from "./safetensors.ts";
+import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
 export interface Checkpoint extends Disposable {
@@ -36,8 +43,10 @@ export interface Checkpoint extends Disposable {
   read(name: string, shape: readonly number[]): Promise<Float32Array>;
   /** Reads a text file that belongs to the checkpoint (tokenizer.json, ...); undefined where there is none. */
   readText(file: string): Promise<string | undefined>;
-  /** The weight files. */
-  readonly files: readonly SafetensorsFile[];
+  /** Paths of the weight files. */
+  readonly files: readonly string[];
+  /** Every tensor, as it goes into a safetensors file. */
+  readonly tensors: readonly TensorToWrite[];
 }
 
 /**
@@ -67,7 +76,8 @@ export async function openDirectory(directory: string): Promise<Checkpoint> {
     return {
       name: directory,
       config,
-      files,
+      files: files.map(({ source }) => source.name),
+      tensors: Array.from(byName, ([name, file]) => tensorToWrite(file, tensorInfo(file, name))),
       has: (name) => byName.has(name),
       read(name, shape) {
         const file = byName.get(name);
@@ -97,8 +107,18 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   }
 }
 
+/** A tensor of a file, to be copied into another. */
+export function tensorToWrite(file: SafetensorsFile, info: TensorInfo): TensorToWrite {
+  return { ...info, bytes: () => readTensorBytes(file, info) };
+}
+
+/** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
+export const MAX_TEXT_BYTES = 2 ** 27;
+
 async function readTextIfThere(path: string): Promise<string | undefined> {
   try {
+    const { size } = await Deno.stat(path);
+    if (size > MAX_TEXT_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_TEXT_BYTES}`);
     return await Deno.readTextFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
@@ -108,19 +128,28 @@ async function readTextIfThere(path: string): Promise<string | undefined> {
 /** Paths of the weight files, each with the tensors to take from it (all where there is no index). */
 async function listShards(directory: string): Promise<Map<string, string[] | undefined>> {
   const single = join(directory, "model.safetensors");
-  const index = join(directory, "model.safetensors.index.json");
   if (await pathExists(single)) return new Map([[single, undefined]]);
-  if (!await pathExists(index)) {
+  const path = join(directory, "model.safetensors.index.json");
+  const index = await readTextIfThere(path);
+  if (index === undefined) {
     throw new SyntaxError(`${directory} has neither model.safetensors nor model.safetensors.index.json`);
   }
-  const { fields } = parseJsonObject(index, await Deno.readTextFile(index));
+  return new Map(Array.from(parseShardNames(path, index), ([file, names]) => [join(directory, file), names]));
+}
+
+/** Reads an index of shards: names of the files, each with its tensors. @throws {SyntaxError} for a name with a path */
+export function parseShardNames(name: string, text: string): Map<string, string[]> {
+  const { fields } = parseJsonObject(name, text);
   const shards = new Map<string, string[]>();
-  for (const [name, file] of Object.entries(asJsonObject(`${index}: weight_map`, fields.weight_map).fields)) {
+  for (const [tensor, file] of Object.entries(asJsonObject(`${name}: weight_map`, fields.weight_map).fields)) {
     if (typeof file !== "string" || !/^[\w.-]+\.safetensors$/.test(file)) {
-      throw new SyntaxError(`${index}: ${name} is in ${JSON.stringify(file)}, must be the name of a .safetensors file`);
+      throw new SyntaxError(
+        `${name}: ${tensor} is in ${JSON.stringify(file)}, must be the name of a .safetensors file`,
+      );
     }
-    const path = join(directory, file);
-    shards.set(path, [...(shards.get(path) ?? []), name]);
+    const tensors = shards.get(file) ?? [];
+    tensors.push(tensor);
+    shards.set(file, tensors);
   }
   return shards;
 }
@@ -147,28 +176,42 @@ export async function readWeights(
   return values;
 }
 
-/** Linear layers that must have a bias where the configuration says attention_bias. */
-const BIASED_KINDS: readonly LinearKind[] = ["q_proj", "k_proj", "v_proj"];
+/** Whether a linear layer has a bias. */
+function hasBias({ attentionBias, outputBias }: ModelConfig, kind: LinearKind): boolean {
+  return kind === "o_proj"
+    ? outputBias
+    : attentionBias && (kind === "q_proj" || kind === "k_proj" || kind === "v_proj");
+}
 
-/** Reads one linear layer. */
+/** Reads one linear layer. @throws {SyntaxError} also for a bias that the configuration doesn't speak of */
 export async function readLinear(checkpoint: Checkpoint, layer: number, kind: LinearKind): Promise<Linear> {
   const name = linearName(layer, kind);
   const [rows, channels] = linearShape(checkpoint.config, kind);
   const weights = await checkpoint.read(`${name}.weight`, [rows, channels]);
-  const needsBias = checkpoint.config.attentionBias && BIASED_KINDS.includes(kind);
-  if (!needsBias && !checkpoint.has(`${name}.bias`)) return { rows, channels, weights };
-  return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
+  if (hasBias(checkpoint.config, kind)) {
+    return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
+  }
+  if (checkpoint.has(`${name}.bias`)) {
+    const { architecture } = checkpoint.config;
+    throw new SyntaxError(`${checkpoint.name} has ${name}.bias, must not by its config.json (${architecture})`);
+  }
+  return { rows, channels, weights };
 }
 
 /** Reads one transformer layer. */
 export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
-  const { hidden } = checkpoint.config;
+  const { hidden, headSize, queryKeyNorm } = checkpoint.config;
   const linears: Partial<Record<LinearKind, Linear>> = {};
   for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
+  const norm = (name: string, width: number) => checkpoint.read(`model.layers.${layer}.${name}.weight`, [width]);
   return {
     linears: linears as Record<LinearKind, Linear>,
-    attentionNorm: await checkpoint.read(`model.layers.${layer}.input_layernorm.weight`, [hidden]),
-    mlpNorm: await checkpoint.read(`model.layers.${layer}.post_attention_layernorm.weight`, [hidden]),
+    attentionNorm: await norm("input_layernorm", hidden),
+    mlpNorm: await norm("post_attention_layernorm", hidden),
+    ...(queryKeyNorm && {
+      queryNorm: await norm("self_attn.q_norm", headSize),
+      keyNorm: await norm("self_attn.k_norm", headSize),
+    }),
   };
 }
 

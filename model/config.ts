@@ -5,8 +5,39 @@
  */
 import { asJsonObject, booleanField, type JsonObject, numberField, parseJsonObject } from "./json.ts";
 
+/** What sets an architecture apart from the others. */
+interface Architecture {
+  /** Matrices with a bias: q, k and v; q, k, v and o where `attention_bias` says so; or none. */
+  readonly bias: "qkv" | "configured" | "none";
+  /** Whether each head of q and k goes through an RMSNorm before its rotation. */
+  readonly queryKeyNorm: boolean;
+  /** Whether every layer sees only the last `sliding_window` tokens; otherwise a window is refused. */
+  readonly slidingWindow: boolean;
+  /** The configuration class's own values, for old files that leave them out. */
+  readonly defaults: { readonly headSize?: number; readonly slidingWindow?: number; readonly bosToken?: number };
+}
+
 /** Architectures that the forward pass implements, as `config.json` names them. */
-export const ARCHITECTURES = ["LlamaForCausalLM"] as const;
+export type ArchitectureName =
+  | "LlamaForCausalLM"
+  | "MistralForCausalLM"
+  | "Qwen2ForCausalLM"
+  | "Qwen3ForCausalLM";
+
+const ARCHITECTURE_TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
+  LlamaForCausalLM: { bias: "configured", queryKeyNorm: false, slidingWindow: false, defaults: { bosToken: 1 } },
+  MistralForCausalLM: {
+    bias: "none",
+    queryKeyNorm: false,
+    slidingWindow: true,
+    defaults: { slidingWindow: 4096, bosToken: 1 },
+  },
+  Qwen2ForCausalLM: { bias: "qkv", queryKeyNorm: false, slidingWindow: false, defaults: {} },
+  Qwen3ForCausalLM: { bias: "configured", queryKeyNorm: true, slidingWindow: false, defaults: { headSize: 128 } },
+};
+
+/** Names of the architectures. */
+export const ARCHITECTURES: readonly ArchitectureName[] = Object.keys(ARCHITECTURE_TABLE) as ArchitectureName[];
 
 /** Rotary position embedding: base and, for Llama 3.1 and later, the scaling of low frequencies. */
 export interface Rope {
@@ -24,7 +55,7 @@ export interface Rope {
 /** Sizes and constants of a model. */
 export interface ModelConfig {
   /** Name in `config.json`. */
-  readonly architecture: typeof ARCHITECTURES[number];
+  readonly architecture: ArchitectureName;
   /** Tokens of the vocabulary. */
   readonly vocabulary: number;
   /** Width of the residual stream. */
@@ -47,8 +78,14 @@ export interface ModelConfig {
   readonly rope: Rope;
   /** Whether lm_head is the embedding. */
   readonly tiedHead: boolean;
-  /** Whether q, k, v (and in Llama o) have a bias. */
+  /** Whether q, k and v have a bias. */
   readonly attentionBias: boolean;
+  /** Whether o has a bias. */
+  readonly outputBias: boolean;
+  /** Whether each head of q and k goes through an RMSNorm before its rotation. */
+  readonly queryKeyNorm: boolean;
+  /** A token sees itself and the `slidingWindow - 1` tokens before it; all tokens before it where this is absent. */
+  readonly slidingWindow?: number;
   /** Token that starts a document. */
   readonly bosToken: number;
 }
@@ -62,6 +99,7 @@ export interface ModelConfig {
 export function parseConfig(name: string, text: string): ModelConfig {
   const json = parseJsonObject(name, text);
   const architecture = readArchitecture(json);
+  const row = ARCHITECTURE_TABLE[architecture];
   refuseUnknown(json, "hidden_act", ["silu"]);
   refuseUnknown(json, "mlp_bias", [false]);
   const size = (key: string, fallback?: number) =>
@@ -69,18 +107,20 @@ export function parseConfig(name: string, text: string): ModelConfig {
   const hidden = size("hidden_size");
   const heads = size("num_attention_heads");
   const keyValueHeads = size("num_key_value_heads", heads);
-  const headSize = size("head_dim", hidden / heads);
+  const headSize = size("head_dim", row.defaults.headSize ?? hidden / heads);
   if (heads % keyValueHeads !== 0) {
     throw new SyntaxError(`${name}: num_attention_heads is ${heads}, must be a multiple of ${keyValueHeads}`);
   }
   if (headSize % 2 !== 0) throw new SyntaxError(`${name}: head_dim is ${headSize}, must be even`);
   const vocabulary = size("vocab_size");
+  const attentionBias = row.bias === "configured" ? booleanField(json, "attention_bias", false) : row.bias === "qkv";
+  const slidingWindow = readSlidingWindow(json, row);
   return {
     architecture,
     vocabulary,
     hidden,
     intermediate: size("intermediate_size"),
-    layers: size("num_hidden_layers"),
+    layers: numberField(json, "num_hidden_layers", { min: 1, max: 4096, integer: true }),
     heads,
     keyValueHeads,
     headSize,
@@ -88,12 +128,44 @@ export function parseConfig(name: string, text: string): ModelConfig {
     normEpsilon: numberField(json, "rms_norm_eps", { min: 0, max: 1, fallback: 1e-6 }),
     rope: readRope(json),
     tiedHead: booleanField(json, "tie_word_embeddings", false),
-    attentionBias: booleanField(json, "attention_bias", false),
-    bosToken: numberField(json, "bos_token_id", { min: 0, max: vocabulary - 1, integer: true, fallback: 1 }),
+    attentionBias,
+    outputBias: attentionBias && row.bias === "configured",
+    queryKeyNorm: row.queryKeyNorm,
+    ...(slidingWindow !== undefined && { slidingWindow }),
+    bosToken: readBosToken(json, vocabulary, row.defaults.bosToken),
   };
 }
 
-function readArchitecture({ name, fields }: JsonObject): ModelConfig["architecture"] {
+/** The window of all layers; windows of some layers only (`use_sliding_window` of Qwen) are refused. */
+function readSlidingWindow(json: JsonObject, { slidingWindow, defaults }: Architecture): number | undefined {
+  const { fields, name } = json;
+  if (!slidingWindow) {
+    refuseUnknown(json, "use_sliding_window", [false]);
+    const other = Array.isArray(fields.layer_types) && fields.layer_types.find((type) => type !== "full_attention");
+    if (other) throw new SyntaxError(`${name}: layer_types has ${JSON.stringify(other)}, must be full_attention`);
+    return undefined;
+  }
+  if (fields.sliding_window === null) return undefined;
+  const fallback = defaults.slidingWindow;
+  return numberField(json, "sliding_window", { min: 1, integer: true, ...(fallback !== undefined && { fallback }) });
+}
+
+/** The token before a document; as in lm-evaluation-harness it is EOS in models that have no BOS. */
+function readBosToken(json: JsonObject, vocabulary: number, fallback: number | undefined): number {
+  const rule = { min: 0, max: vocabulary - 1, integer: true };
+  if (json.fields.bos_token_id !== undefined && json.fields.bos_token_id !== null) {
+    return numberField(json, "bos_token_id", rule);
+  }
+  if (fallback !== undefined) return fallback;
+  const { eos_token_id: eos } = json.fields;
+  return numberField(
+    { name: json.name, fields: { eos_token_id: Array.isArray(eos) ? eos[0] : eos } },
+    "eos_token_id",
+    rule,
+  );
+}
+
+function readArchitecture({ name, fields }: JsonObject): ArchitectureName {
   const architecture = Array.isArray(fields.architectures) ? fields.architectures[0] : undefined;
   const known = ARCHITECTURES.find((candidate) => candidate === architecture);
   if (!known) {

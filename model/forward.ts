@@ -83,15 +83,17 @@ export function attentionInput(config: ModelConfig, layer: Layer, hidden: Float3
 /** Step 2: attention, whose result is the input of o, f32 [tokens, heads * headSize]. */
 export function attentionMix(
   config: ModelConfig,
-  { linears }: Layer,
+  { linears, queryNorm, keyNorm }: Layer,
   normed: Float32Array,
   lengths: readonly number[],
   matmul: MatMul,
   prefixes: readonly (KeyValues | undefined)[] = [],
 ): { mixed: Float32Array; keyValues: KeyValues[] } {
-  const { heads, keyValueHeads, headSize, rope } = config;
-  const q = applyLinear(linears.q_proj, normed, matmul);
-  const k = applyLinear(linears.k_proj, normed, matmul);
+  const { heads, keyValueHeads, headSize, rope, normEpsilon } = config;
+  const normHeads = (values: Float32Array, weight: Float32Array | undefined) =>
+    weight ? rmsNorm(values, weight, normEpsilon) : values;
+  const q = normHeads(applyLinear(linears.q_proj, normed, matmul), queryNorm);
+  const k = normHeads(applyLinear(linears.k_proj, normed, matmul), keyNorm);
   const v = applyLinear(linears.v_proj, normed, matmul);
   const frequencies = ropeFrequencies(rope, headSize);
   const mixed = new Float32Array(q.length);

@@ -29,6 +29,52 @@ export function findDuplicateKey(text: string): { key: string; offset: number } 
   }
 }
 
+/** Nesting that no file of a model reaches. */
+const MAX_DEPTH = 64;
+
+/** Characters of a string that none reaches either; chat templates have some ten thousand. */
+const MAX_STRING = 2 ** 20;
+
+/**
+ * Parses JSON that somebody else wrote. Nesting and the length of strings are bounded before anything is built.
+ *
+ * @throws {SyntaxError} for text that isn't JSON, or beyond the bounds
+ */
+export function parseBoundedJson(text: string): unknown {
+  checkBounds(text);
+  return JSON.parse(text);
+}
+
+function checkBounds(text: string): void {
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    switch (text[at]) {
+      case '"':
+        at = endOfString(text, at);
+        break;
+      case "{":
+      case "[":
+        if (++depth > MAX_DEPTH) throw new SyntaxError(`nested deeper than ${MAX_DEPTH} levels at character ${at}`);
+        break;
+      case "}":
+      case "]":
+        depth--;
+    }
+  }
+}
+
+/** Position of the quote that ends the string which starts at `start`; the text's end where there is none. */
+function endOfString(text: string, start: number): number {
+  let end = start + 1;
+  while (end < text.length && text[end] !== '"') end += text[end] === "\\" ? 2 : 1;
+  if (end - start > MAX_STRING) {
+    throw new SyntaxError(
+      `string of ${end - start - 1} characters at character ${start}, must have at most ${MAX_STRING}`,
+    );
+  }
+  return end;
+}
+
 /** A JSON object, and the name that error messages give it. */
 export interface JsonObject {
   readonly name: string;
@@ -39,7 +85,7 @@ export interface JsonObject {
 export function parseJsonObject(name: string, text: string): JsonObject {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseBoundedJson(text);
   } catch (error) {
     throw new SyntaxError(`${name} is not valid JSON: ${(error as Error).message}`);
   }

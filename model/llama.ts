@@ -29,6 +29,10 @@ export interface Layer {
   readonly linears: Readonly<Record<LinearKind, Linear>>;
   /** f32 [hidden]: RMSNorm before attention. */
   readonly attentionNorm: Float32Array;
+  /** f32 [headSize]: RMSNorm of each head of q before its rotation; where the model has `queryKeyNorm`. */
+  readonly queryNorm?: Float32Array;
+  /** f32 [headSize]: the same for k. */
+  readonly keyNorm?: Float32Array;
   /** f32 [hidden]: RMSNorm before the MLP. */
   readonly mlpNorm: Float32Array;
 }

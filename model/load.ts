@@ -1,11 +1,15 @@
 /**
- * Loading a model by name: the embedded checkpoint, a directory or a packed file.
+ * Loading a model by name: the embedded checkpoint, a directory, a packed file, a GGUF file or a model of the hub.
  *
  * @module
  */
 import { createHash } from "node:crypto";
 import { fileURLToPath as fromFileUrl } from "node:url";
 import { type Checkpoint, openDirectory, readModel } from "./checkpoint.ts";
+import { openGguf } from "./gguf_checkpoint.ts";
+import { type DownloadProgress, fetchModel } from "./hub_model.ts";
+import { parseHubName } from "./hub_repo.ts";
+import { readHubSettings } from "./hub_settings.ts";
 import { openPacked } from "./packed_checkpoint.ts";
 import type { Model } from "./llama.ts";
 import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
@@ -22,21 +26,27 @@ export interface LoadedModel {
   readonly sha256: string;
 }
 
-/** Path of a model by name: `tiny` is the embedded checkpoint, anything else a path. */
-export function modelPath(name: string): string {
-  return name === "tiny" ? fromFileUrl(new URL("./tiny", import.meta.url)) : name;
+/** Models that {@linkcode openModel} knows, for messages and help. */
+export const MODEL_NAMES = "tiny, a directory, a packed file, a GGUF file or hf:ORG/NAME[@REVISION]";
+
+/** Path of a model by name; a model of the hub is loaded into its cache first. */
+export async function modelPath(name: string, onDownload?: DownloadProgress): Promise<string> {
+  if (name === "tiny") return fromFileUrl(new URL("./tiny", import.meta.url));
+  if (name.startsWith("hf:")) return await fetchModel(parseHubName(name), await readHubSettings(), onDownload);
+  return name;
 }
 
 /**
- * Opens a model: a checkpoint directory or a packed file.
+ * Opens a model: a checkpoint directory, a packed file or a GGUF file.
  *
- * @throws {SyntaxError} when it is neither
+ * @throws {SyntaxError} when it is none of these
  */
-export async function openModel(name: string): Promise<Checkpoint> {
-  const path = modelPath(name);
+export async function openModel(name: string, onDownload?: DownloadProgress): Promise<Checkpoint> {
+  const path = await modelPath(name, onDownload);
   const info = await Deno.stat(path).catch(() => undefined);
-  if (!info) throw new SyntaxError(`model ${path} does not exist, must be tiny, a directory or a packed file`);
-  return info.isDirectory ? await openDirectory(path) : await openPacked(path);
+  if (!info) throw new SyntaxError(`model ${path} does not exist, must be ${MODEL_NAMES}`);
+  if (info.isDirectory) return await openDirectory(path);
+  return path.endsWith(".gguf") ? await openGguf(path) : await openPacked(path);
 }
 
 /** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
@@ -52,20 +62,16 @@ export async function readFittingTokenizer(checkpoint: Checkpoint): Promise<Toke
 }
 
 /** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */
-export async function loadModel(name: string): Promise<LoadedModel> {
-  using checkpoint = await openModel(name);
+export async function loadModel(name: string, onDownload?: DownloadProgress): Promise<LoadedModel> {
+  using checkpoint = await openModel(name, onDownload);
   const tokenizer = await readFittingTokenizer(checkpoint);
   return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
 }
 
 /** sha256 of the weight files, one after the other, in hexadecimal. */
-export function hashWeights({ files }: Checkpoint): Promise<string> {
-  return hashFiles(files.map(({ source }) => source.name));
-}
-
-async function hashFiles(paths: readonly string[]): Promise<string> {
+export async function hashWeights({ files }: Checkpoint): Promise<string> {
   const hash = createHash("sha256");
-  for (const path of paths) {
+  for (const path of files) {
     using file = await Deno.open(path);
     for await (const chunk of file.readable) hash.update(chunk);
   }

@@ -6,14 +6,20 @@
 import { dequantize } from "../quant/dequantize.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import { type ByteSource, openFileSource } from "./byte_source.ts";
-import { type Checkpoint, readWeights } from "./checkpoint.ts";
+import { type Checkpoint, MAX_TEXT_BYTES, readWeights, tensorToWrite } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "./config.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
-export const CARRIED_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json"] as const;
+export const CARRIED_FILES = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+] as const;
 const FILE_PREFIX = "file:";
 
 /** A packed file, opened; it reads like any checkpoint and also gives its tensors as they are packed. */
@@ -67,7 +73,8 @@ function describeCheckpoint(
     name: checkpoint,
     config,
     file,
-    files: [file],
+    files: [file.source.name],
+    tensors: Array.from(file.tensors.values(), (info) => tensorToWrite(file, info)),
     packed,
     readPacked,
     readText: (name) => readCarriedFile(file, name),
@@ -92,6 +99,11 @@ function withoutWeight(name: string): string {
 
 async function readCarriedFile(file: SafetensorsFile, name: string): Promise<string | undefined> {
   const info = file.tensors.get(FILE_PREFIX + name);
+  if (info && info.sizeBytes > MAX_TEXT_BYTES) {
+    throw new SyntaxError(
+      `${file.source.name}: ${info.name} has ${info.sizeBytes} bytes, must have at most ${MAX_TEXT_BYTES}`,
+    );
+  }
   return info && new TextDecoder().decode(await readTensorBytes(file, info));
 }
 
@@ -109,13 +121,7 @@ export async function carriedFiles(checkpoint: Checkpoint): Promise<TensorToWrit
 
 /** The tensors of a checkpoint that stay as they are when some of its matrices are packed. */
 export function carriedTensors(checkpoint: Checkpoint, packed: ReadonlyMap<string, PackedShape>): TensorToWrite[] {
-  const tensors: TensorToWrite[] = [];
-  for (const file of checkpoint.files) {
-    for (const info of file.tensors.values()) {
-      const isCarried = checkpoint.has(info.name) && !info.name.startsWith(FILE_PREFIX);
-      if (!isCarried || packed.has(withoutWeight(info.name)) || isPlane(info.name, packed)) continue;
-      tensors.push({ ...info, bytes: () => readTensorBytes(file, info) });
-    }
-  }
-  return tensors;
+  return checkpoint.tensors.filter(({ name }) =>
+    !name.startsWith(FILE_PREFIX) && !packed.has(withoutWeight(name)) && !isPlane(name, packed)
+  );
 }

@@ -21,6 +21,21 @@ export function ropeFrequencies({ theta, llama3 }: Rope, headSize: number): Floa
   });
 }
 
+/** Cosine and sine of every position's angles: f32 [positions, headSize / 2, 2]. */
+export function rotationTable(rope: Rope, headSize: number, positions: number): Float32Array<ArrayBuffer> {
+  const frequencies = ropeFrequencies(rope, headSize);
+  const table = new Float32Array(positions * headSize);
+  let at = 0;
+  for (let position = 0; position < positions; position++) {
+    for (const frequency of frequencies) {
+      const angle = Math.fround(position * frequency);
+      table[at++] = Math.cos(angle);
+      table[at++] = Math.sin(angle);
+    }
+  }
+  return table;
+}
+
 /**
  * Rotates the heads of one token in place: element i of a head forms a pair with element i + headSize / 2.
  *

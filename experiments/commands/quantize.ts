@@ -15,7 +15,15 @@ import { pathExists } from "../../model/path_exists.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
-import { type Command, integerOption, numberOption, type OptionValues, textOption, UsageError } from "./command.ts";
+import {
+  type Command,
+  integerOption,
+  MODEL_HELP,
+  numberOption,
+  type OptionValues,
+  textOption,
+  UsageError,
+} from "./command.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
 
 const METHODS = ["corrected", "feedback", "search"] as const;
@@ -26,7 +34,11 @@ export const quantize: Command = {
   summary: "Quantizes the linear layers of a checkpoint to 2 and 4 bits, and with --outliers 16, into one packed file.",
   positionals: [],
   options: {
-    model: { type: "string", value: "tiny|DIR", help: "Checkpoint to quantize (default tiny)." },
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]",
+      help: `Checkpoint to quantize: ${MODEL_HELP}.`,
+    },
     out: { type: "string", value: "F.safetensors", help: "Packed file to write; required." },
     method: {
       type: "string",
@@ -62,7 +74,10 @@ export const quantize: Command = {
     await refuseOverwrite(path, options);
     const startMs = performance.now();
     const line = createProgressLine("quantize");
-    using checkpoint = await openModel(textOption(options, "model", "tiny"));
+    using checkpoint = await openModel(
+      textOption(options, "model", "tiny"),
+      (share, file) => line.update(share, file),
+    );
     if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
     const tokenizer = await readFittingTokenizer(checkpoint);
     const text = await loadText(settings.calibration);

@@ -57,6 +57,6 @@ function givenOptions(options: OptionValues): string[] {
 }
 
 function summarize(result: Result): string {
-  // The page's part above its settings: claim, verdict and table.
-  return renderResult(result).split("\n## Settings")[0];
+  // The page's part above its plot and settings: claim, verdict and table.
+  return renderResult(result).split("\n## ")[0];
 }

@@ -1,4 +1,5 @@
-// Decoding one group by itself; refine and meta words lie by steps of four rows, see packed_matrix.ts. Needs `base`, `refine`, `meta_words`, `tile_scale`, `half_blocks`, `refine_every`.
+// Decoding one group by itself; refine and meta words lie by steps of four rows, see packed_matrix.ts. Needs `base`,
+// `refine`, `meta_words`, `tile_scale`, `half_blocks`, `refine_every`.
 
 struct Group {
   word: u32,

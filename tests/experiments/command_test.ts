@@ -50,7 +50,10 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--windows", "1"], "perplexity: --windows is 1, must be a number between 2 and"],
   [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
-  [["compare", "a"], "compare: 1 arguments given, must be DIR_A DIR_B"],
+  [["report", "--out", ""], "report: --out is empty, must name the page to write"],
+  [["compare", "a"], "compare: 1 arguments given, must be A B"],
+  [["perplexity", "--tasks", "mmlu:f"], "perplexity: --tasks has mmlu:f, must be NAME:FILE with a NAME of piqa, hella"],
+  [["perplexity", "--tasks", "piqa:"], "perplexity: --tasks has piqa:, must be NAME:FILE"],
   [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
 ];
@@ -123,7 +126,7 @@ Deno.test("main: experiment ranges writes its result and page, and compare finds
       const { code, out, err } = await run("experiment", "ranges", "--quick", "--out", `${directory}/${name}`);
       assertEquals([code, err.trimEnd().split("\n").length], [0, 1], err);
       assertStringIncludes(out, "# Ranges of weight groups");
-      assertEquals(filesIn(`${directory}/${name}`), ["ranges.json", "ranges.md"]);
+      assertEquals(filesIn(`${directory}/${name}`), ["ranges.json", "ranges.md", "ranges.svg"]);
     }
     const { code, out } = await run("compare", `${directory}/a`, `${directory}/b`);
     assertEquals([code, out], [0, "1 experiments, every cell is the same\n"]);
@@ -137,7 +140,7 @@ Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names w
     await writeResult(b, makeResult({ rows: [{ method: "fp16", bits: 16, time: 99 }, { method: "rtn2", bits: 3 }] }));
     const beyond = await run("compare", a, b);
     assertEquals(beyond.code, 1);
-    assertStringIncludes(beyond.out, "2 cells differ, 1 of them count");
+    assertStringIncludes(beyond.out, "2 cells differ (1 drift, 1 unjudged), 1 of them count");
     assertEquals((await run("compare", a, b, "--tolerance", "0.05")).code, 0);
     await writeResult(a, makeResult({ id: "only_here" }));
     const { code, out } = await run("compare", a, b, "--tolerance", "0.05", "--json");
@@ -148,7 +151,23 @@ Deno.test("main: compare ends with 1 beyond the tolerance, 0 within, and names w
         id === "only_here" && column === "experiment"
       ),
     );
-    assertOneLine(await run("compare", a, `${directory}/none`), 1, "compare: ");
+    const common = await run("compare", a, b, "--tolerance", "0.05", "--common");
+    assertEquals(common.code, 0);
+    assertStringIncludes(common.out, "Left out: only_here (only in A)");
+    assertOneLine(
+      await run("compare", a, `${directory}/none`),
+      1,
+      "is nothing to compare, must be a directory, a device (",
+    );
+  }));
+
+Deno.test("main: report writes one page and nothing else", () =>
+  inDirectory(async (directory) => {
+    const { code, out, err } = await run("report", "--out", `${directory}/page.html`);
+    assertEquals([code, err], [0, ""]);
+    assertStringIncludes(out, `${directory}/page.html: `);
+    assertEquals(filesIn(directory), ["page.html"]);
+    assertStringIncludes(await Deno.readTextFile(`${directory}/page.html`), "<!DOCTYPE html>");
   }));
 
 Deno.test("main: quantize refuses to overwrite a file or to forget an interrupted run", () =>

@@ -102,8 +102,8 @@ Deno.test("renderIndex: a row for every experiment, a column for every device, a
   assertEquals(cells(lines[2]), [
     `**${id}**: ${EXPERIMENTS[0].claim}`,
     "2.85 bits",
-    `[3.125 bits: not reproduced](h200/${id}.md)`,
-    `[not measured](software/${id}.md)`,
+    `**not reproduced**: 3.125 bits ([table](h200/${id}.md), [plot](h200/${id}.svg))`,
+    `**not measured** ([table](software/${id}.md))`,
   ]);
   assertEquals(cells(lines[3]).slice(1), ["-", "-", "-"]);
 });

@@ -11,6 +11,7 @@ const TOKENIZER: Tokenizer = {
   encode: () => new Uint32Array(0),
   decode: (tokens) => Array.from(tokens, (token) => token === 3 ? "" : "\u00e9").join(""),
   vocabulary: 5000,
+  prefix: new Uint32Array(0),
 };
 
 const PLAN = { items: 400, contextTokens: 12, continuationTokens: 5 };

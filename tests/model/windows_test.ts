@@ -9,6 +9,7 @@ const UNITS: Tokenizer = {
   encode: (text) => Uint32Array.from(text, (char) => char.charCodeAt(0)),
   decode: (tokens) => String.fromCharCode(...Array.from(tokens)),
   vocabulary: 1 << 16,
+  prefix: new Uint32Array(0),
 };
 
 const countTo = (length: number) => Uint32Array.from({ length }, (_, i) => 100 + i);

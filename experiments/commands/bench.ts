@@ -1,0 +1,147 @@
+/**
+ * `deno task bench`: prompt and generation speed, laid out as llama-bench's tables are.
+ *
+ * @module
+ */
+import { type Gpu, openGpu } from "../../kernels/gpu.ts";
+import { uploadWeights } from "../../model/engine_weights.ts";
+import { openModel } from "../../model/load.ts";
+import { configOfShape, FORMATS, isFormat, randomSource } from "../../model/random_source.ts";
+import { MODEL_SHAPES } from "../../model/shapes.ts";
+import { measureSpeed, type SpeedPlan } from "../../model/speed.ts";
+import { mean } from "../../model/statistics.ts";
+import { checkpointSource, type WeightSource } from "../../model/weight_source.ts";
+import { renderTable } from "../render.ts";
+import { type Command, integerOption, MODEL_HELP, type OptionValues, textOption, UsageError } from "./command.ts";
+import { createProgressLine } from "./progress.ts";
+
+/** Measures speed. */
+export const bench: Command = {
+  name: "bench",
+  summary: "Measures prompt and generation speed on the GPU, of a model or of random weights in a model's shape.",
+  positionals: [],
+  options: {
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model to measure: a packed file, ${MODEL_HELP}.`,
+    },
+    shape: {
+      type: "string",
+      value: "NAME",
+      help: `Measure random weights instead: ${MODEL_SHAPES.map(({ name }) => name).join(", ")}.`,
+    },
+    format: {
+      type: "string",
+      value: "NAME",
+      help: `Format of random weights: ${FORMATS.join(", ")} (default twobit).`,
+    },
+    prompt: { type: "string", value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
+    generate: { type: "string", value: "N", help: "Tokens to generate; 0 for none (default 128)." },
+    depth: { type: "string", value: "N,...", help: "Tokens in the cache before (default 0)." },
+    repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
+    json: { type: "boolean", help: "Print JSON, with every sample." },
+  },
+  async run(options) {
+    const depths = depthsOption(options);
+    const plan = {
+      promptTokens: integerOption(options, "prompt", 512, 0, 2 ** 20),
+      generateTokens: integerOption(options, "generate", 128, 0, 2 ** 20),
+      repetitions: integerOption(options, "repetitions", 5, 1, 1000),
+    };
+    const context = Math.max(...depths) + Math.max(plan.promptTokens, plan.generateTokens) + 1;
+    const { name, source, close } = await openSource(options, context);
+    using _closing = { [Symbol.dispose]: close };
+    const gpu = await openGpu();
+    try {
+      const rows = await measure(gpu, name, source, depths, plan);
+      if (options.json === true) {
+        console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
+      } else {console.log(`${gpu.adapterName}\n\n${
+          renderTable(
+            COLUMNS,
+            rows.map((row) => COLUMNS.map(({ key }) => row[key])),
+          )
+        }`);}
+      if (gpu.isSoftware) console.error("A software adapter shows that the engine runs, not how fast.");
+    } finally {
+      gpu.close();
+    }
+    return 0;
+  },
+};
+
+/** A measured speed. */
+interface SpeedRow {
+  readonly model: string;
+  readonly size_bytes: number;
+  readonly test: string;
+  readonly tokens_per_s: number;
+  readonly deviation: number;
+  readonly samples: readonly number[];
+}
+
+const COLUMNS = [
+  { key: "model", label: "model", unit: "" },
+  { key: "size_bytes", label: "weights", unit: "bytes" },
+  { key: "test", label: "test", unit: "" },
+  { key: "tokens_per_s", label: "speed", unit: "tokens/s" },
+  { key: "deviation", label: "standard deviation", unit: "tokens/s" },
+] as const;
+
+async function measure(
+  gpu: Gpu,
+  name: string,
+  source: WeightSource,
+  depths: readonly number[],
+  plan: Omit<SpeedPlan, "depth">,
+) {
+  const line = createProgressLine("bench");
+  const weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
+  const rows: SpeedRow[] = [];
+  for (const [i, depth] of depths.entries()) {
+    line.update(0.5 + i / depths.length / 2, `depth ${depth}`);
+    const speed = await measureSpeed(gpu, weights, { ...plan, depth });
+    const at = depth > 0 ? ` @ d${depth}` : "";
+    const tests = [[`pp${plan.promptTokens}${at}`, speed.prompt], [`tg${plan.generateTokens}${at}`, speed.generation]];
+    for (const [test, samples] of tests as [string, number[]][]) {
+      if (samples.length === 0) continue;
+      const speedMean = mean(samples);
+      const squares = samples.reduce((sum, sample) => sum + (sample - speedMean) ** 2, 0);
+      const deviation = Math.sqrt(squares / Math.max(1, samples.length - 1));
+      rows.push({ model: name, size_bytes: weights.sizeBytes, test, tokens_per_s: speedMean, deviation, samples });
+    }
+  }
+  line.clear();
+  return rows;
+}
+
+async function openSource(options: OptionValues, context: number) {
+  const name = textOption(options, "shape", "");
+  const format = textOption(options, "format", "twobit");
+  if (!isFormat(format)) throw new UsageError(`--format is ${format}, must be one of ${FORMATS.join(", ")}`);
+  if (name === "") {
+    if (options.format !== undefined) throw new UsageError("--format needs --shape, a model has a format of its own");
+    const model = textOption(options, "model", "tiny");
+    const line = createProgressLine("loading");
+    const checkpoint = await openModel(model, (share, file) => line.update(share, file));
+    line.clear();
+    return { name: model, source: checkpointSource(checkpoint), close: () => checkpoint[Symbol.dispose]() };
+  }
+  const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
+  if (!shape) {
+    throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
+  }
+  const source = randomSource(configOfShape(shape, context), format);
+  return { name: `${name} ${format}`, source, close: () => {} };
+}
+
+function depthsOption(options: OptionValues): number[] {
+  return textOption(options, "depth", "0").split(",").map((text) => {
+    const depth = Number(text);
+    if (text === "" || !Number.isInteger(depth) || depth < 0) {
+      throw new UsageError(`--depth is ${text}, must be whole numbers with commas between`);
+    }
+    return depth;
+  });
+}

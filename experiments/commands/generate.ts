@@ -1,0 +1,112 @@
+/**
+ * `deno task generate`: text from a prompt.
+ *
+ * @module
+ */
+import type { Sampling } from "../../kernels/pick_token.ts";
+import { estimateMemory, loadEngine } from "../../model/engine.ts";
+import type { GenerateSummary } from "../../model/generate.ts";
+import {
+  type Command,
+  integerOption,
+  MODEL_HELP,
+  numberOption,
+  type OptionValues,
+  textOption,
+  UsageError,
+} from "./command.ts";
+import { createProgressLine, formatSeconds } from "./progress.ts";
+
+/** Generates text on the GPU. */
+export const generate: Command = {
+  name: "generate",
+  summary: "Generates text on the GPU and prints it as it comes; speed and memory follow on standard error.",
+  positionals: [],
+  options: {
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model: a packed file, ${MODEL_HELP}.`,
+    },
+    quantized: { type: "string", value: "F.safetensors", help: "Packed file to take in the model's place." },
+    prompt: { type: "string", value: "TEXT", help: "Text to go on from; required." },
+    raw: { type: "boolean", help: "Take the prompt as it is, even where the model has a chat template." },
+    temperature: { type: "string", value: "F", help: "Temperature; 0 (default) takes the most likely token." },
+    "top-k": { type: "string", value: "N", help: "Draw from the N most likely tokens; 0 (default) for all." },
+    "top-p": {
+      type: "string",
+      value: "F",
+      help: "Draw from the fewest tokens that reach this probability (default 1).",
+    },
+    seed: { type: "string", value: "N", help: "Seed of the draws (default 1)." },
+    "max-tokens": { type: "string", value: "N", help: "Most tokens to generate (default 256)." },
+    json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
+  },
+  interruptible: true,
+  async run(options, _positionals, signal) {
+    const prompt = textOption(options, "prompt", "");
+    if (prompt === "") throw new UsageError("--prompt is missing, must be the text to go on from");
+    const model = textOption(options, "quantized", textOption(options, "model", "tiny"));
+    const maxTokens = integerOption(options, "max-tokens", 256, 1, 2 ** 20);
+    const sampling = samplingOption(options);
+    const line = createProgressLine("loading");
+    const needed = await estimateMemory(model, maxTokens, (share, file) => line.update(share, file));
+    line.update(0, `${formatMiB(needed.weightBytes)} of weights`);
+    using engine = await loadEngine(model, { onProgress: (share) => line.update(share, "") });
+    line.clear();
+    const isChat = engine.prompts.hasTemplate && options.raw !== true;
+    const pieces = engine.generate(isChat ? [{ role: "user", content: prompt }] : prompt, {
+      maxTokens,
+      signal,
+      ...(sampling && { sampling }),
+    });
+    const { text, summary } = await print(pieces, options.json === true);
+    const memoryBytes = engine.gpu.peakBytes;
+    if (options.json === true) {
+      console.log(
+        JSON.stringify({ model, device: engine.gpu.adapterName, prompt, text, ...summary, memoryBytes }, null, 1),
+      );
+    } else {
+      console.error(
+        `\n${summary.tokens} tokens at ${summary.tokensPerSecond.toFixed(1)} tokens/s, the first after ` +
+          `${formatSeconds(summary.firstTokenMs)} (${summary.promptTokens} of prompt); ${engine.gpu.adapterName}, ` +
+          `${formatMiB(memoryBytes)}; ended by ${summary.reason}`,
+      );
+    }
+    return 0;
+  },
+};
+
+async function print(
+  pieces: AsyncGenerator<string, GenerateSummary>,
+  quiet: boolean,
+): Promise<{ text: string; summary: GenerateSummary }> {
+  const encoder = new TextEncoder();
+  let text = "";
+  while (true) {
+    const { value, done } = await pieces.next();
+    if (done) return { text, summary: value };
+    text += value;
+    if (!quiet) await Deno.stdout.write(encoder.encode(value));
+  }
+}
+
+/** How tokens are drawn; undefined for the most likely one. @throws {UsageError} */
+function samplingOption(options: OptionValues): Sampling | undefined {
+  const temperature = numberOption(options, "temperature", 0, 0, 100);
+  const sampling = {
+    temperature,
+    topK: integerOption(options, "top-k", 0, 0, 2 ** 24),
+    topP: numberOption(options, "top-p", 1, 0, 1),
+    seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
+  };
+  if (temperature > 0) return sampling;
+  for (const name of ["top-k", "top-p", "seed"]) {
+    if (options[name] !== undefined) throw new UsageError(`--${name} needs --temperature above 0, which is 0`);
+  }
+  return undefined;
+}
+
+function formatMiB(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
+}

@@ -1,0 +1,34 @@
+/**
+ * Which result has which plot.
+ *
+ * @module
+ */
+import type { Result } from "../result.ts";
+import { accuracyPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
+import { renderPlot, type Spec } from "./render_plot.ts";
+import { asyncPlot, dequantSharePlot, endToEndPlot } from "./speed.ts";
+import { bitsPlot, costPlot, rangesPlot } from "./storage.ts";
+
+/** The plot of each experiment, by its id. */
+export const PLOTS: Readonly<Record<string, (result: Result) => Spec>> = {
+  bits: bitsPlot,
+  ranges: rangesPlot,
+  accuracy: accuracyPlot,
+  four_bit_share: fourBitSharePlot,
+  outliers: outliersPlot,
+  dequant_share: dequantSharePlot,
+  async: asyncPlot,
+  end_to_end: endToEndPlot,
+  cost: costPlot,
+};
+
+/** Whether a result has a plot: software adapters' timings mean nothing, so they have none. */
+export function hasPlot({ id, device, verdict }: Result): boolean {
+  return Object.hasOwn(PLOTS, id) && !(device.software && verdict.status === "not measured");
+}
+
+/** Draws a result's plot as an SVG. */
+export async function plotOf(result: Result): Promise<string> {
+  const { id, title, device } = result;
+  return await renderPlot(`${id}-${device.name}`, `${title}, on ${device.name}`, PLOTS[id](result));
+}

@@ -1,0 +1,183 @@
+/**
+ * Plots of `dequant_share`, `async` and `end_to_end`: where time goes and how much is saved.
+ *
+ * @module
+ */
+import type { Result, Row } from "../result.ts";
+import type { Spec } from "./render_plot.ts";
+import { verticalRule } from "./storage.ts";
+import { formatScale, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
+
+/** Steps of a product in the order of the paper's figure, with their names there. */
+const STEPS: Readonly<Record<string, string>> = {
+  first_order: "1st-order dequantization",
+  second_order: "2nd-order dequantization",
+  multiply: "multiplication",
+  load: "load, store, other",
+};
+
+/** Time of each kernel by step, below the paper's own split. */
+export function dequantSharePlot({ rows }: Result): Spec {
+  const values = [...paperShares(rows), ...rows].map(({ variant, shape, step, share }) => ({
+    variant,
+    shape,
+    percent: 100 * Number(share),
+    name: STEPS[String(step)] ?? step,
+    order: Object.keys(STEPS).indexOf(String(step)),
+  }));
+  const variants = [...new Set(values.map(({ variant }) => variant))];
+  const title = "share of the kernel's time (%); below 0: noise of differences";
+  return {
+    title: "Where the time of a product goes",
+    data: { values },
+    facet: {
+      row: {
+        field: "variant",
+        type: "nominal",
+        sort: variants,
+        title: null,
+        header: { labelAngle: 0, labelAlign: "left", labelOrient: "top", labelAnchor: "start" },
+      },
+    },
+    resolve: { scale: { y: "independent" } },
+    spec: {
+      width: PANEL_WIDTH - 40,
+      height: { step: 20 },
+      mark: "bar",
+      encoding: {
+        x: { field: "percent", type: "quantitative", title, scale: { nice: false } },
+        y: { field: "shape", type: "nominal", sort: null, title: null },
+        color: { field: "name", type: "nominal", title: null, scale: STEP_COLOURS },
+        order: { field: "order", type: "quantitative" },
+      },
+    },
+  };
+}
+
+const STEP_COLOURS = { domain: Object.values(STEPS), range: [SERIES[1], SERIES[4], SERIES[0], SERIES[5]] };
+
+/** The paper's shares as rows; what it calls other stands where we have load and store. */
+function paperShares(rows: readonly Row[]): Row[] {
+  const first = rows.filter(({ variant, shape }) => variant === rows[0].variant && shape === rows[0].shape);
+  const named = first.reduce((sum, { paper_share: share }) => sum + Number(share ?? 0), 0);
+  return first.map(({ step, paper_share: share }) => ({
+    variant: "paper",
+    shape: "its kernel",
+    step,
+    share: share ?? 1 - named,
+  }));
+}
+
+const CLAIMED_SPEEDUP = 3.92;
+
+/** Kernels of `async`, best first; the one that also packs its activations is left to the table. */
+const VARIANTS = ["fused_async", "fused_async_outliers", "fused_sync", "f16", "two_pass"];
+const VARIANT = {
+  field: "variant",
+  type: "nominal",
+  title: null,
+  scale: { domain: VARIANTS, range: SERIES.slice(0, VARIANTS.length) },
+};
+/** Names of shapes take some of the width. */
+const SHAPES_WIDTH = PANEL_WIDTH - 120;
+
+/** Speed-up over two_pass of each shape, and how much of the memory's bandwidth each kernel reaches. */
+export function asyncPlot({ rows }: Result): Spec {
+  const values = rows.filter(({ variant }) => VARIANTS.includes(String(variant))).map((row) => {
+    const [height, width] = String(row.shape).split("x").map(Number);
+    return {
+      variant: row.variant,
+      name: `${row.model}  ${row.layer}  ${row.shape}`,
+      speedup: row.speedup_vs_two_pass,
+      weights: height * width,
+      percent: 100 * Number(row.bandwidth_fraction),
+    };
+  });
+  return { data: { values }, vconcat: [SPEEDUP_PANEL, BANDWIDTH_PANEL], spacing: 32 };
+}
+
+const SPEEDUP_PANEL: Spec = {
+  title: "Speed-up over the two-pass product, by shape",
+  width: SHAPES_WIDTH,
+  height: { step: 20 },
+  layer: [
+    {
+      mark: "point",
+      encoding: {
+        x: { field: "speedup", type: "quantitative", title: "speed over two_pass's (x)", scale: { nice: false } },
+        y: { field: "name", type: "nominal", sort: null, title: null, axis: { grid: true } },
+        color: VARIANT,
+      },
+    },
+    verticalRule(CLAIMED_SPEEDUP, `paper: up to ${CLAIMED_SPEEDUP}`),
+  ],
+};
+
+const BANDWIDTH_PANEL: Spec = {
+  title: "Fraction of the memory's bandwidth, by size of the matrix",
+  width: SHAPES_WIDTH,
+  height: 260,
+  mark: { type: "line", point: true },
+  encoding: {
+    x: {
+      field: "weights",
+      type: "quantitative",
+      title: "weights of the matrix",
+      scale: { type: "log", nice: false },
+      axis: { format: "~s", labelSeparation: 8 },
+    },
+    y: { field: "percent", type: "quantitative", title: "of the measured read bandwidth (%)" },
+    color: VARIANT,
+  },
+};
+
+/** The paper's speed-up of a whole model. */
+const CLAIMED_END_TO_END = 1.74;
+
+/** Decode speed against context, a panel for each model; the paper's claim is a line above f16's. */
+export function endToEndPlot({ rows }: Result): Spec {
+  // A model that doesn't fit on the device has a row without numbers.
+  const measured = rows.filter(({ decode_tokens_per_s: speed }) => typeof speed === "number");
+  const models = [...new Set(measured.map(({ model }) => String(model)))];
+  return {
+    vconcat: models.map((model) => decodePanel(model, measured.filter((row) => row.model === model))),
+    spacing: 32,
+  };
+}
+
+function decodePanel(model: string, rows: readonly Row[]): Spec {
+  const speeds = rows.map(({ format, context, decode_tokens_per_s: speed }) => ({
+    format,
+    context,
+    speed: Number(speed),
+  }));
+  const claimed = speeds.filter(({ format }) => format === "f16")
+    .map(({ context, speed }) => ({ context, speed: CLAIMED_END_TO_END * speed }));
+  const contexts = { type: "log", base: 2, nice: false };
+  const position = {
+    x: { field: "context", type: "quantitative", title: "context (tokens)", scale: contexts },
+    y: { field: "speed", type: "quantitative", title: "decoded tokens/s" },
+  };
+  return {
+    title: `Decode speed, ${model}`,
+    width: PANEL_WIDTH,
+    height: 220,
+    layer: [
+      {
+        data: { values: speeds },
+        mark: { type: "line", point: true },
+        encoding: { ...position, color: { field: "format", type: "nominal", title: null, scale: formatScale(rows) } },
+      },
+      {
+        data: { values: claimed },
+        mark: { type: "line", color: PAPER_COLOUR, strokeDash: [5, 4] },
+        encoding: position,
+      },
+      {
+        data: { values: claimed.slice(-1) },
+        mark: { type: "text", color: PAPER_COLOUR, align: "right", dy: -16 },
+        encoding: { ...position, text: { value: `paper: ${CLAIMED_END_TO_END} x f16` } },
+      },
+    ],
+  };
+}

@@ -1,0 +1,93 @@
+/**
+ * Colours, sizes and fonts of all plots.
+ *
+ * A plot stands on its own background, which follows the reader's colour scheme; series keep their colour on both.
+ *
+ * @module
+ */
+
+/** Colours that differ between the schemes, light first; specs use the light one. */
+export const SCHEME: Readonly<Record<"background" | "text" | "line" | "grid", readonly [light: string, dark: string]>> =
+  {
+    background: ["#ffffff", "#0d1117"],
+    text: ["#1f2328", "#e6edf3"],
+    line: ["#59636e", "#9198a1"],
+    grid: ["#d1d9e0", "#30363d"],
+  };
+
+/** Colours of series, in this order: each has a contrast of 3 or more to both backgrounds (a test keeps it so). */
+export const SERIES: readonly string[] = [
+  "#2f81d6",
+  "#d1702a",
+  "#2f9558",
+  "#a06bd0",
+  "#d9534f",
+  "#7d8590",
+  "#a87b1f",
+  "#1a98a6",
+];
+
+/** Colours of whole models' formats. */
+const FORMATS: readonly (readonly [format: string, colour: string])[] = [
+  ["twobit", SERIES[0]],
+  ["twobit_planned", SERIES[7]],
+  ["f16", SERIES[5]],
+];
+
+/** Colour scale of the rows' column `format`. */
+export function formatScale(rows: readonly { readonly format?: unknown }[]) {
+  const present = FORMATS.filter(([name]) => rows.some(({ format }) => format === name));
+  return { domain: present.map(([name]) => name), range: present.map(([, colour]) => colour) };
+}
+
+/** Colour of what the paper says. */
+export const PAPER_COLOUR = "#d94a8c";
+
+/** Width of a panel, in pixels; with its axes a plot is about 720 wide. */
+export const PANEL_WIDTH = 640;
+
+/** Vega-lite's configuration of every plot. */
+export const CONFIG = {
+  background: SCHEME.background[0],
+  font: "system-ui, sans-serif",
+  padding: 12,
+  view: { stroke: null },
+  mark: { color: SERIES[0] },
+  range: { category: SERIES },
+  axis: {
+    domainColor: SCHEME.line[0],
+    tickColor: SCHEME.line[0],
+    gridColor: SCHEME.grid[0],
+    labelColor: SCHEME.text[0],
+    titleColor: SCHEME.text[0],
+    labelFontSize: 11,
+    titleFontSize: 12,
+    titleFontWeight: "normal",
+    labelLimit: 300,
+  },
+  legend: {
+    labelColor: SCHEME.text[0],
+    titleColor: SCHEME.text[0],
+    labelFontSize: 11,
+    titleFontSize: 12,
+    labelLimit: 300,
+    orient: "top",
+    symbolOpacity: 1,
+    title: null,
+  },
+  header: { labelColor: SCHEME.text[0], labelFontSize: 12, labelFontWeight: "bold", title: null },
+  title: { color: SCHEME.text[0], anchor: "start", fontSize: 13, fontWeight: "bold", offset: 10 },
+  text: { color: SCHEME.text[0], fontSize: 11 },
+  rule: { color: SCHEME.line[0] },
+  point: { size: 55, filled: true, opacity: 1 },
+  line: { strokeWidth: 2 },
+} as const;
+
+/** A style element that turns a plot's light colours into dark ones where the reader wants that. */
+export function schemeStyle(): string {
+  const rules = Object.values(SCHEME).flatMap(([light, dark]) => [
+    `.plot [fill="${light}"]{fill:${dark}}`,
+    `.plot [stroke="${light}"]{stroke:${dark}}`,
+  ]);
+  return `<style>@media screen and (prefers-color-scheme:dark){${rules.join("")}}</style>`;
+}

@@ -1,0 +1,94 @@
+/**
+ * The report: one HTML page with every claim, verdict, table, plot and raw sample, which needs no network.
+ *
+ * @module
+ */
+import { escapeText } from "../escape_text.ts";
+import { EXPERIMENTS } from "../registry.ts";
+import { hasPlot, plotOf } from "../plots/plots.ts";
+import { formatCell } from "../render.ts";
+import type { Cell, Result } from "../result.ts";
+import { anchorOf, badge, resultSection } from "./result_section.ts";
+import sortTables from "./sort_tables.js" with { type: "text" };
+import style from "./style.css" with { type: "text" };
+
+/** Results by device, then by experiment. */
+export type ResultsByDevice = ReadonlyMap<string, ReadonlyMap<string, Result>>;
+
+/** Renders the page. */
+export async function renderReport(byDevice: ResultsByDevice): Promise<string> {
+  const sections: string[] = [];
+  for (const { id, title, claim } of EXPERIMENTS) {
+    const parts: string[] = [];
+    for (const [device, results] of byDevice) {
+      const result = results.get(id);
+      if (result) parts.push(resultSection(device, result, hasPlot(result) ? await plotOf(result) : undefined));
+    }
+    sections.push(`<section id="${id}">
+<h2>${escapeText(title)}</h2>
+<p class="claim">Claim: ${escapeText(claim)}</p>
+${parts.join("\n") || "<p>Not measured on any device.</p>"}
+</section>`);
+  }
+  return page(summary(byDevice), sections.join("\n"));
+}
+
+/** One row a claim, one column a device. */
+function summary(byDevice: ResultsByDevice): string {
+  const devices = [...byDevice.keys()];
+  const rows = EXPERIMENTS.map(({ id, claim }) => {
+    const results = devices.map((device) => byDevice.get(device)?.get(id));
+    const verdict = results.find((result) => result)?.verdict;
+    const cells = results.map((result, i) =>
+      `<td data-label="${devices[i]}">${result ? summaryCell(result, devices[i]) : "-"}</td>`
+    );
+    return `<tr><td><a href="#${id}"><b>${id}</b></a>: ${escapeText(claim)}</td>` +
+      `<td data-label="paper">${verdict ? valueCell(verdict.paper, verdict.unit) : "-"}</td>${cells.join("")}</tr>`;
+  });
+  const headers = ["claim", "paper", ...devices].map((name) => `<th>${escapeText(name)}</th>`);
+  return `<div class="wide"><table class="summary"><thead><tr>${headers.join("")}</tr></thead>
+<tbody>${rows.join("\n")}</tbody></table></div>`;
+}
+
+function summaryCell({ id, verdict: { measured, unit, status } }: Result, device: string): string {
+  const value = measured === null ? "" : `<br>${valueCell(measured, unit)}`;
+  return `<a href="#${anchorOf(id, device)}">${badge(status)}</a>${value}`;
+}
+
+function valueCell(value: Cell, unit: string): string {
+  return `<b>${escapeText(formatCell(value))}</b> <small>${escapeText(unit)}</small>`;
+}
+
+function page(summary: string, sections: string): string {
+  return `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>twobit: what holds of "Enabling Fast 2-bit LLM on GPUs"</title>
+<style>
+${style}</style>
+</head>
+<body>
+<header>
+<h1>twobit: the paper's claims, measured</h1>
+<p>Each claim of “Enabling Fast 2-bit LLM on GPUs: Memory Alignment, Sparse Outlier, and Asynchronous Dequantization”
+(<a href="https://arxiv.org/abs/2311.16442">arXiv 2311.16442</a>) against what this repository's code measured.
+The paper's numbers are about Llama-2 on its authors' GPUs; accuracies here are of the embedded 13-million-parameter
+model, so compare methods with each other. Every number comes from a result file: a table's last column, where there is
+one, opens a row's raw samples, and a cell shows all its digits when pointed at. Click a column's head to sort.</p>
+</header>
+<main>
+<h2 id="summary">Summary</h2>
+${summary}
+${sections}
+</main>
+<script>
+${sortTables}</script>
+</body>
+</html>
+`;
+}

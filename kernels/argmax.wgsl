@@ -1,0 +1,26 @@
+// The most likely token of each part of the vocabulary.
+//
+// Bindings:
+//   0 logits      f32 [length]
+//   1 candidates  vec2<u32> [num_workgroups]   bits of the logit, token
+//
+// Mapping: threads of all workgroups take neighbouring logits in turn; a workgroup writes one candidate.
+override length: u32 = 1;
+override workgroup_size: u32 = 256;
+
+@group(0) @binding(0) var<storage, read> logits: array<f32>;
+@group(0) @binding(1) var<storage, read_write> candidates: array<vec2<u32>>;
+
+@compute @workgroup_size(workgroup_size)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) count: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  var best = Best(-3.4e38, NOT_A_NUMBER - 1u);
+  for (var i = workgroup.x * workgroup_size + thread; i < length; i += count.x * workgroup_size) {
+    best = better(best, candidate(logits[i], i));
+  }
+  best = best_of_workgroup(best, thread);
+  if (thread == 0u) { candidates[workgroup.x] = vec2(bitcast<u32>(best.value), best.index); }
+}

@@ -1,0 +1,24 @@
+// Reading activations and writing sums, for both shapes of tile. Needs `channels`, `rows`, `token_rows`, `first_row`,
+// `add_to_y`, `range`, `x`, `y`; STRIDE_CHANNELS, of which a tile takes a whole number.
+
+// Four channels of a token; the last token in place of those past the end, zeros for channels past the end.
+fn activations_at(token: u32, chunk: u32) -> vec4<f32> {
+  let chunks = channels / 4u;
+  let first = min(token, range.tokens - 1u) * chunks;
+  if (channels % STRIDE_CHANNELS == 0u) { return x[first + chunk]; }
+  return select(vec4(0.0), x[first + min(chunk, chunks - 1u)], chunk < chunks);
+}
+
+// Sums of four consecutive rows for one token.
+fn write_rows(row: u32, token: u32, sums: vec4<f32>) {
+  if (token >= range.tokens) { return; }
+  let at = token * token_rows + first_row + row;
+  if (row < rows) { write_one(at, sums.x); }
+  if (row + 1u < rows) { write_one(at + 1u, sums.y); }
+  if (row + 2u < rows) { write_one(at + 2u, sums.z); }
+  if (row + 3u < rows) { write_one(at + 3u, sums.w); }
+}
+
+fn write_one(at: u32, sum: f32) {
+  if (add_to_y == 1u) { y[at] += sum; } else { y[at] = sum; }
+}

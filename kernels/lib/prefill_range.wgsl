@@ -1,0 +1,8 @@
+// The tokens that a prefill kernel works on: the first binding of each.
+struct PrefillRange {
+  tokens: u32,
+  // Position of the first token in its sequence.
+  first_position: u32,
+}
+
+@group(0) @binding(0) var<uniform> range: PrefillRange;

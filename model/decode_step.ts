@@ -1,0 +1,182 @@
+/**
+ * The dispatches of one decode step: one token through all layers to the choice of the next.
+ *
+ * @module
+ */
+import { addBias } from "../kernels/add_bias.ts";
+import {
+  chooseSplits,
+  decodeAttention,
+  type DecodeAttentionBuffers,
+  LONG_SEQUENCE,
+} from "../kernels/decode_attention.ts";
+import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
+import type { Dispatch, Gpu } from "../kernels/gpu.ts";
+import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
+import { gemv } from "../kernels/linear.ts";
+import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
+import type { PrefillRange } from "../kernels/prefill_range.ts";
+import { siluProduct } from "../kernels/silu_product.ts";
+import type { ModelConfig } from "./config.ts";
+import type { EngineLayer, EngineWeights, JoinedLinear } from "./engine_weights.ts";
+
+/** What a dispatch of a decode step is for. */
+export type OperationKind = "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
+
+/** Dispatches with one purpose. */
+export interface Operation {
+  /** Their purpose. */
+  readonly kind: OperationKind;
+  /** In order. */
+  readonly dispatches: readonly Dispatch[];
+}
+
+/** A decode step, up to the logits and from them. */
+export interface DecodeStep {
+  /** The layers, one after the other, for a token at this position. */
+  layers(position: number): readonly Operation[];
+  /** Final norm and head. */
+  readonly head: Operation;
+  /** Takes the most likely token. */
+  readonly pickBest: Operation;
+  /** Draws a token. */
+  readonly pickSampled: Operation;
+}
+
+/** Buffers that a decode step works in. */
+export interface DecodeBuffers {
+  /** f32 [hidden]: the residual stream. */
+  readonly hidden: GPUBuffer;
+  /** f32 [(heads + 2 keyValueHeads) * headSize]. */
+  readonly qkv: GPUBuffer;
+  /** f32: attention's partial results. */
+  readonly partials: GPUBuffer;
+  /** f32 [2 * intermediate]: gate and up, where they are not multiplied at once. */
+  readonly gateUp: GPUBuffer;
+  /** f32 [intermediate]: silu(gate) * up. */
+  readonly inner: GPUBuffer;
+  /** f16: input of f16 products. */
+  readonly scratch: GPUBuffer;
+  /** f32 [vocabulary]. */
+  readonly logits: GPUBuffer;
+  /** u32 [CANDIDATES, 2]. */
+  readonly candidates: GPUBuffer;
+  /** Settings of sampling. */
+  readonly settings: GPUBuffer;
+  /** u32: position of the token that the step takes. */
+  readonly sequence: GPUBuffer;
+  /** u32 [capacity + 1]: token of each position. */
+  readonly tokens: GPUBuffer;
+  /** f32 [capacity, headSize / 2, 2]. */
+  readonly rotations: GPUBuffer;
+  /** Keys and values of each layer. */
+  readonly caches: readonly KeyValueCache[];
+  /** A range of one token. */
+  readonly oneToken: PrefillRange;
+}
+
+/** Heads of a model's attention. */
+export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }: ModelConfig): AttentionShape {
+  return { heads, keyValueHeads, headSize, ...(slidingWindow !== undefined && { slidingWindow }) };
+}
+
+/** What a layer's attention takes beside its products. */
+export function attentionExtras(
+  { normEpsilon }: ModelConfig,
+  { qkvBias, headNorm }: EngineLayer,
+): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
+  return {
+    ...(qkvBias && { bias: qkvBias }),
+    ...(headNorm && { headNorm: { weights: headNorm, epsilon: normEpsilon } }),
+  };
+}
+
+/** Makes the dispatches of a decode step; they serve every position. */
+export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<DecodeStep> {
+  const { config, finalNorm, head, embedding } = weights;
+  const { hidden, logits, candidates, scratch } = buffers;
+  const makeLayers = async (isLong: boolean) => {
+    const splits = chooseSplits(gpu, attentionShape(config), isLong);
+    const operations: Operation[] = [];
+    for (const [i, layer] of weights.layers.entries()) {
+      operations.push(...await layerOperations(gpu, config, layer, buffers.caches[i], splits, buffers));
+    }
+    return operations;
+  };
+  const short = await makeLayers(false);
+  const long = buffers.caches[0].capacity > LONG_SEQUENCE ? await makeLayers(true) : short;
+  const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
+  const next = { ...buffers, embedding };
+  const best = [
+    await argmax(gpu, config.vocabulary, logits, candidates),
+    ...await advance(gpu, CANDIDATES, next),
+  ];
+  const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, next)];
+  return {
+    layers: (position) => position < LONG_SEQUENCE ? short : long,
+    head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
+    pickBest: { kind: "pick", dispatches: best },
+    pickSampled: { kind: "pick", dispatches: sampled },
+  };
+}
+
+async function layerOperations(
+  gpu: Gpu,
+  config: ModelConfig,
+  layer: EngineLayer,
+  cache: KeyValueCache,
+  splits: number,
+  buffers: DecodeBuffers,
+): Promise<Operation[]> {
+  const { hidden, qkv, partials, inner } = buffers;
+  const { normEpsilon: epsilon, headSize } = config;
+  const normed = (weight: GPUBuffer): ValuesInput => ({ kind: "rms_norm", x: hidden, weight, epsilon });
+  const product = (linear: JoinedLinear, input: ValuesInput, output: GemvOutput) =>
+    joinedGemv(gpu, linear, input, output, buffers.scratch);
+  const attention = { ...buffers, cache, ...attentionExtras(config, layer) };
+  const mixed: ValuesInput = { kind: "attention", partials, splits, headSize };
+  const toHidden: GemvOutput = { kind: "add", y: { buffer: hidden } };
+  const bias = layer.outputBias ? [await addBias(gpu, buffers.oneToken, config.hidden, layer.outputBias, hidden)] : [];
+  return [
+    { kind: "qkv", dispatches: await product(layer.qkv, normed(layer.attentionNorm), store({ buffer: qkv })) },
+    { kind: "attention", dispatches: [await decodeAttention(gpu, attentionShape(config), splits, attention)] },
+    { kind: "o", dispatches: [...await product(layer.o, mixed, toHidden), ...bias] },
+    { kind: "gate+up", dispatches: await gateUpDispatches(gpu, config, layer, normed(layer.mlpNorm), buffers) },
+    { kind: "down", dispatches: await product(layer.down, { kind: "vector", x: inner }, toHidden) },
+  ];
+}
+
+/** silu(gate) * up: in one dispatch where gate and up are one matrix, else through {@linkcode DecodeBuffers.gateUp}. */
+async function gateUpDispatches(
+  gpu: Gpu,
+  config: ModelConfig,
+  { gateUp }: EngineLayer,
+  input: ValuesInput,
+  buffers: DecodeBuffers,
+): Promise<Dispatch[]> {
+  const [first] = gateUp;
+  if (gateUp.length === 1 && first.slabs.length === 1 && first.rows % 8 === 0) {
+    const output: GemvOutput = { kind: "silu_product", y: { buffer: buffers.inner } };
+    return await gemv(gpu, first, input, output, buffers.scratch);
+  }
+  return [
+    ...await joinedGemv(gpu, gateUp, input, store({ buffer: buffers.gateUp }), buffers.scratch),
+    await siluProduct(gpu, buffers.oneToken, config.intermediate, buffers.gateUp, buffers.inner),
+  ];
+}
+
+async function joinedGemv(
+  gpu: Gpu,
+  parts: JoinedLinear,
+  input: ValuesInput,
+  output: GemvOutput,
+  scratch: GPUBuffer,
+): Promise<Dispatch[]> {
+  const dispatches: Dispatch[] = [];
+  for (const matrix of parts) dispatches.push(...await gemv(gpu, matrix, input, output, scratch));
+  return dispatches;
+}
+
+function store(y: GPUBufferBinding): GemvOutput {
+  return { kind: "store", y };
+}

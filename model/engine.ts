@@ -1,0 +1,146 @@
+/**
+ * The engine: a model on the GPU that takes prompts and generates text.
+ *
+ * @module
+ */
+import { type Gpu, openGpu, OutOfMemoryError } from "../kernels/gpu.ts";
+import { type ChatMessage, type PromptFormat, readPromptFormat } from "./chat.ts";
+import type { ModelConfig } from "./config.ts";
+import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
+import { type GenerateOptions, type GenerateSummary, generateText } from "./generate.ts";
+import type { DownloadProgress } from "./hub_model.ts";
+import { openModel, readFittingTokenizer } from "./load.ts";
+import { cacheBytes, createSession, type Session } from "./session.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { checkpointSource, weightBytes } from "./weight_source.ts";
+
+/** What {@linkcode loadEngine} accepts. */
+export interface EngineOptions {
+  /** Device to use; it stays open after the engine. Default: one of its own. */
+  readonly gpu?: Gpu;
+  /** Called with the share of the weights that are on the device. */
+  readonly onProgress?: (share: number) => void;
+}
+
+/** What {@linkcode Engine.generate} accepts. */
+export interface EngineGenerateOptions extends GenerateOptions {
+  /** Tokens to have room for, prompt included. Default: prompt and 512 more, within the model's context. */
+  readonly context?: number;
+}
+
+const DEFAULT_NEW_TOKENS = 512;
+
+/**
+ * A model on the GPU. Dispose it to free the device.
+ *
+ * ```ts
+ * import { loadEngine } from "./mod.ts";
+ *
+ * using engine = await loadEngine("tiny");
+ * let text = "";
+ * for await (const piece of engine.generate("Fellow citizens", { maxTokens: 8 })) text += piece;
+ * console.assert(text.length > 0);
+ * ```
+ */
+export class Engine implements Disposable {
+  /** Name that the model was loaded by. */
+  readonly name: string;
+  /** Sizes and constants. */
+  readonly config: ModelConfig;
+  /** The model's tokenizer. */
+  readonly tokenizer: Tokenizer;
+  /** How prompts are made. */
+  readonly prompts: PromptFormat;
+  /** The device. */
+  readonly gpu: Gpu;
+  /** The weights in device memory. */
+  readonly weights: EngineWeights;
+  readonly #ownsGpu: boolean;
+
+  /** Use {@linkcode loadEngine}. */
+  constructor(
+    name: string,
+    tokenizer: Tokenizer,
+    prompts: PromptFormat,
+    gpu: Gpu,
+    weights: EngineWeights,
+    ownsGpu: boolean,
+  ) {
+    this.name = name;
+    this.config = weights.config;
+    this.tokenizer = tokenizer;
+    this.prompts = prompts;
+    this.gpu = gpu;
+    this.weights = weights;
+    this.#ownsGpu = ownsGpu;
+  }
+
+  /**
+   * Makes an empty sequence.
+   *
+   * @param capacity tokens to have room for
+   * @throws {RangeError} when the model's context is shorter
+   * @throws {OutOfMemoryError} when the device has no room
+   */
+  createSession(capacity: number): Promise<Session> {
+    return createSession(this.gpu, this.weights, capacity);
+  }
+
+  /**
+   * Generates text after a prompt, which is a plain text or a conversation.
+   *
+   * @throws {RangeError} when the prompt doesn't fit in the model's context
+   */
+  async *generate(
+    prompt: string | readonly ChatMessage[],
+    options: EngineGenerateOptions = {},
+  ): AsyncGenerator<string, GenerateSummary> {
+    const { prompts, config } = this;
+    const tokens = typeof prompt === "string" ? prompts.encodeText(prompt) : prompts.encodeChat(prompt);
+    const wanted = tokens.length + (options.maxTokens ?? DEFAULT_NEW_TOKENS);
+    const capacity = options.context ?? Math.max(tokens.length, Math.min(config.context, wanted));
+    using session = await this.createSession(capacity);
+    return yield* generateText(session, this.tokenizer, tokens, { stopTokens: prompts.stopTokens, ...options });
+  }
+
+  /** Frees the weights, and the device where it is the engine's own. */
+  [Symbol.dispose](): void {
+    this.weights.destroy();
+    if (this.#ownsGpu) this.gpu.close();
+  }
+}
+
+/**
+ * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.
+ *
+ * @throws {SyntaxError} when the model can't be read
+ * @throws {OutOfMemoryError} with what the model needs, when the device has no room
+ */
+export async function loadEngine(name: string, options: EngineOptions = {}): Promise<Engine> {
+  using checkpoint = await openModel(name);
+  const tokenizer = await readFittingTokenizer(checkpoint);
+  const prompts = await readPromptFormat(checkpoint, tokenizer);
+  const gpu = options.gpu ?? await openGpu();
+  try {
+    const weights = await uploadWeights(gpu, checkpointSource(checkpoint), options.onProgress);
+    return new Engine(name, tokenizer, prompts, gpu, weights, options.gpu === undefined);
+  } catch (error) {
+    if (options.gpu === undefined) gpu.close();
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    const needed = weightBytes(checkpoint);
+    const message =
+      `${name} needs ${needed} bytes of device memory for its weights, of which ${error.heldBytes} were ` +
+      `available: ${error.message}`;
+    throw new OutOfMemoryError(message, needed, error.heldBytes);
+  }
+}
+
+/** Bytes of device memory that a model needs: its weights, and the cache of a sequence of `capacity` tokens. */
+export async function estimateMemory(
+  name: string,
+  capacity: number,
+  onDownload?: DownloadProgress,
+): Promise<{ readonly weightBytes: number; readonly cacheBytes: number }> {
+  using checkpoint = await openModel(name, onDownload);
+  return { weightBytes: weightBytes(checkpoint), cacheBytes: cacheBytes(checkpoint.config, capacity) };
+}

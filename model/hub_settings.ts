@@ -1,0 +1,48 @@
+/**
+ * Where the Hugging Face hub is, where its cache is and who asks: the environment variables that all its tools share.
+ *
+ * @module
+ */
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+/** How the hub is reached. */
+export interface HubSettings {
+  /** Address of the hub (HF_ENDPOINT). */
+  readonly endpoint: string;
+  /** Directory of the cache (HF_HUB_CACHE, or `hub` in HF_HOME). */
+  readonly cache: string;
+  /** Access token (HF_TOKEN, or the file that HF_TOKEN_PATH or HF_HOME/token names). */
+  readonly token?: string;
+  /** Use what is in the cache and never the network (HF_HUB_OFFLINE). */
+  readonly offline: boolean;
+  /** Wait before the second try of an interrupted download; each later one waits twice as long. */
+  readonly retryDelayMs: number;
+}
+
+/** Reads the settings from the environment. @throws {RangeError} for an endpoint that is no URL */
+export async function readHubSettings(): Promise<HubSettings> {
+  const get = (name: string) => Deno.env.get(name) || undefined;
+  const home = get("HF_HOME") ?? join(get("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
+  const endpoint = (get("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, "");
+  if (!/^https?:\/\//.test(endpoint) || !URL.canParse(endpoint)) {
+    throw new RangeError(`HF_ENDPOINT is ${endpoint}, must be an http or https URL`);
+  }
+  const token = get("HF_TOKEN") ?? await readToken(get("HF_TOKEN_PATH") ?? join(home, "token"));
+  return {
+    endpoint,
+    cache: get("HF_HUB_CACHE") ?? get("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub"),
+    ...(token && { token }),
+    offline: ["1", "ON", "YES", "TRUE"].includes(get("HF_HUB_OFFLINE")?.toUpperCase() ?? ""),
+    retryDelayMs: 1000,
+  };
+}
+
+async function readToken(path: string): Promise<string | undefined> {
+  try {
+    return (await Deno.readTextFile(path)).trim();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}

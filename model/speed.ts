@@ -1,0 +1,116 @@
+/**
+ * How fast a model runs: prompts and generation by the host's clock, operations by the device's.
+ *
+ * @module
+ */
+import type { Gpu } from "../kernels/gpu.ts";
+import { timeDispatches } from "../kernels/timer.ts";
+import type { Operation, OperationKind } from "./decode_step.ts";
+import type { EngineWeights } from "./engine_weights.ts";
+import { createSession, type Session } from "./session.ts";
+import { median } from "./statistics.ts";
+
+/** What {@linkcode measureSpeed} measures. */
+export interface SpeedPlan {
+  /** Tokens of a prompt; 0 leaves prompts out. */
+  readonly promptTokens: number;
+  /** Tokens generated; 0 leaves generation out. */
+  readonly generateTokens: number;
+  /** Tokens in the cache before. */
+  readonly depth: number;
+  /** Samples of each. */
+  readonly repetitions: number;
+}
+
+/** Speeds in tokens a second, one of each repetition, by the host's clock: encoding and reading back included. */
+export interface Speed {
+  /** Of the prompt. */
+  readonly prompt: readonly number[];
+  /** Of generation. */
+  readonly generation: readonly number[];
+}
+
+/** Clocks of an idle GPU are low; so long it works before anything is measured. */
+const WARM_UP_MS = 300;
+
+/** Measures the speed of a model with a sequence of its own. */
+export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: SpeedPlan): Promise<Speed> {
+  const { promptTokens, generateTokens, depth, repetitions } = plan;
+  const capacity = Math.max(1, depth) + Math.max(promptTokens, generateTokens);
+  using session = await createSession(gpu, weights, capacity);
+  const text = (length: number) =>
+    Uint32Array.from({ length }, (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) % weights.config.vocabulary);
+  if (depth > 0) await session.prefill(text(depth));
+  const prompt: number[] = [];
+  const generation: number[] = [];
+  if (promptTokens > 0) {
+    const tokens = text(promptTokens);
+    const run = async () => {
+      session.truncate(depth);
+      await session.prefill(tokens);
+    };
+    await warmUp(run);
+    for (let i = 0; i < repetitions; i++) prompt.push(await rate(promptTokens, run));
+  }
+  if (generateTokens > 0) {
+    const start = Math.max(1, depth);
+    if (depth === 0) {
+      session.truncate(0);
+      await session.prefill(text(1));
+    }
+    const run = async () => {
+      session.truncate(start);
+      await session.decode(generateTokens);
+    };
+    await warmUp(run);
+    for (let i = 0; i < repetitions; i++) generation.push(await rate(generateTokens, run));
+  }
+  return { prompt, generation };
+}
+
+async function warmUp(run: () => Promise<void>): Promise<void> {
+  const startMs = performance.now();
+  do await run(); while (performance.now() - startMs < WARM_UP_MS);
+}
+
+async function rate(tokens: number, run: () => Promise<void>): Promise<number> {
+  const startMs = performance.now();
+  await run();
+  return tokens / ((performance.now() - startMs) / 1000);
+}
+
+/** Microseconds of a decode step by purpose, by the device's clock. */
+export type OperationTimes = ReadonlyMap<OperationKind | "step", number>;
+
+/**
+ * Times the operations of a decode step at the position that the session's last step had: those of each purpose in all
+ * layers one after the other, and the whole step. Moving on to the next token is left out.
+ */
+export async function timeOperations(gpu: Gpu, session: Session, tickNs: number): Promise<OperationTimes> {
+  const { layers, head, pickBest } = session.step;
+  const choose = { ...pickBest, dispatches: pickBest.dispatches.slice(0, 1) };
+  const operations = [...layers(session.length - 1), head, choose];
+  const dispatchesOf = (chosen: readonly Operation[]) => chosen.flatMap(({ dispatches }) => dispatches);
+  const options = { samples: 10, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
+  const times = new Map<OperationKind | "step", number>();
+  for (const kind of new Set(operations.map((operation) => operation.kind))) {
+    const dispatches = dispatchesOf(operations.filter((operation) => operation.kind === kind));
+    times.set(kind, (await timeDispatches(gpu, [dispatches], { ...options, repeats: 4 })).medianUs);
+  }
+  times.set("step", (await timeDispatches(gpu, [dispatchesOf(operations)], { ...options, repeats: 2 })).medianUs);
+  return times;
+}
+
+/** Microseconds that the host takes to encode and submit a decode step, by its clock; the median of some steps. */
+export async function timeEncoding(gpu: Gpu, session: Session): Promise<number> {
+  const { layers, head } = session.step;
+  const dispatches = [...layers(session.length - 1), head].flatMap((operation) => operation.dispatches);
+  const samplesUs: number[] = [];
+  for (let i = 0; i < 9; i++) {
+    const startMs = performance.now();
+    gpu.submit(dispatches);
+    samplesUs.push((performance.now() - startMs) * 1000);
+    await gpu.wait();
+  }
+  return median(samplesUs);
+}

@@ -1,0 +1,123 @@
+import { ropeFrequencies, rotateHeads, rotationTable } from "../../model/rope.ts";
+import {
+  combinePartials,
+  decodeAttention,
+  decodeAttentionOnCpu,
+  partialsLength,
+} from "../../kernels/decode_attention.ts";
+import type { AttentionShape } from "../../kernels/key_value_cache.ts";
+import { type Gpu, openGpu } from "../../kernels/gpu.ts";
+import { createRandom } from "../../quant/random.ts";
+import { assertWithin, poisonedOutput, readOutput, testGpu } from "./helpers.ts";
+import { assertEquals } from "../assert.ts";
+
+interface Case extends AttentionShape {
+  readonly position: number;
+  readonly splits: number;
+  readonly withBias?: boolean;
+  readonly normEpsilon?: number;
+}
+
+const CAPACITY = 96;
+
+const ROPE = { theta: 10000 };
+
+/** f16 [tokens, heads, size] as the cache holds it: [heads, capacity, size]. */
+function toCache(rows: Float32Array, heads: number, size: number) {
+  const cache = new Float16Array(heads * CAPACITY * size).fill(NaN);
+  for (let i = 0; i < rows.length; i++) {
+    const [token, head, c] = [Math.floor(i / (heads * size)), Math.floor(i / size) % heads, i % size];
+    cache[(head * CAPACITY + token) * size + c] = rows[i];
+  }
+  return cache;
+}
+
+function norm(values: Float32Array, offset: number, heads: number, weight: Float32Array, epsilon: number) {
+  const size = weight.length;
+  for (let head = 0; head < heads; head++) {
+    const row = values.subarray(offset + head * size, offset + (head + 1) * size);
+    const factor = 1 / Math.sqrt(row.reduce((sum, value) => sum + value * value, 0) / size + epsilon);
+    row.forEach((value, i) => row[i] = value * factor * weight[i]);
+  }
+}
+
+async function check(gpu: Gpu, testCase: Case) {
+  const { heads, keyValueHeads: kv, headSize: size, position, splits, withBias, normEpsilon, slidingWindow } = testCase;
+  const random = createRandom(position + heads + size);
+  const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
+  const [qkv, bias, norms] = [draw((heads + 2 * kv) * size), draw((heads + 2 * kv) * size), draw(2 * size)];
+  const keys = Float32Array.from(Float16Array.from(draw(position * kv * size)));
+  const values = Float32Array.from(Float16Array.from(draw(position * kv * size)));
+  const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
+  const cache = {
+    capacity: CAPACITY,
+    keys: await upload(toCache(keys, kv, size)),
+    values: await upload(toCache(values, kv, size)),
+  };
+  const partials = await poisonedOutput(gpu, partialsLength(testCase, splits));
+  const buffers = {
+    qkv: await upload(qkv),
+    rotations: await upload(rotationTable(ROPE, size, CAPACITY)),
+    sequence: await upload(Uint32Array.of(position)),
+    ...(withBias && { bias: await upload(bias) }),
+    ...(normEpsilon !== undefined && { norms: await upload(norms) }),
+  };
+  const headNorm = buffers.norms && { weights: buffers.norms, epsilon: normEpsilon ?? 0 };
+  const given = { ...buffers, cache, partials, ...(headNorm && { headNorm }) };
+  gpu.submit([await decodeAttention(gpu, testCase, splits, given)]);
+  const actual = combinePartials(testCase, splits, await readOutput(gpu, partials));
+
+  const own = qkv.map((value, i) => value + (withBias ? bias[i] : 0));
+  if (normEpsilon !== undefined) {
+    norm(own, 0, heads, norms.subarray(0, size), normEpsilon);
+    norm(own, heads * size, kv, norms.subarray(size), normEpsilon);
+  }
+  rotateHeads(own, 0, heads + kv, ropeFrequencies(ROPE, size), position);
+  const rounded = Float32Array.from(Float16Array.from(own.subarray(heads * size)));
+  const all = (rows: Float32Array, part: number) =>
+    Float32Array.from([...rows, ...rounded.subarray(part * kv * size, (part + 1) * kv * size)]);
+  const seen = (rows: Float32Array) =>
+    rows.subarray(Math.max(0, position + 1 - (slidingWindow ?? Infinity)) * kv * size);
+  const y = decodeAttentionOnCpu(testCase, own.subarray(0, heads * size), seen(all(keys, 0)), seen(all(values, 1)));
+  // A score of size s has an error of about headSize 2^-24 s in f32, and one f16 rounding may fall the other way.
+  const scale = 4 * Math.sqrt(size) * (withBias || normEpsilon !== undefined ? 4 : 1);
+  const bound = y.map(() => scale * (2 ** -11 / Math.sqrt(position + 1) + size * 2 ** -22));
+  assertWithin(actual, { y, bound }, JSON.stringify(testCase));
+
+  const expected = toCache(all(keys, 0), kv, size);
+  const cached = new Float16Array(await gpu.read(cache.keys));
+  const changed = cached.findIndex((value, i) => Math.abs(value - expected[i]) > 2 ** -10 * Math.abs(value));
+  assertEquals(changed, -1, "the key cache holds the old keys and the new one");
+  const valueCache = new Float16Array(await gpu.read(cache.values));
+  assertEquals(
+    valueCache.slice(position * size, (position + 1) * size),
+    Float16Array.from(rounded.subarray(kv * size, (kv + 1) * size)),
+  );
+  for (const buffer of [...Object.values(buffers), cache.keys, cache.values]) gpu.destroyBuffer(buffer);
+}
+
+const CASES: readonly Case[] = [
+  { heads: 2, keyValueHeads: 2, headSize: 64, position: 0, splits: 1 },
+  { heads: 2, keyValueHeads: 2, headSize: 64, position: 37, splits: 1 },
+  { heads: 3, keyValueHeads: 3, headSize: 128, position: 95, splits: 4 },
+  { heads: 4, keyValueHeads: 1, headSize: 64, position: 90, splits: 3 },
+  { heads: 6, keyValueHeads: 1, headSize: 128, position: 50, splits: 2 },
+  { heads: 14, keyValueHeads: 2, headSize: 32, position: 2, splits: 8 },
+  { heads: 4, keyValueHeads: 2, headSize: 96, position: 33, splits: 2 },
+  { heads: 2, keyValueHeads: 2, headSize: 256, position: 61, splits: 2, withBias: true },
+  { heads: 4, keyValueHeads: 2, headSize: 128, position: 20, splits: 2, withBias: true },
+  { heads: 4, keyValueHeads: 2, headSize: 64, position: 20, splits: 2, normEpsilon: 1e-6 },
+  { heads: 2, keyValueHeads: 2, headSize: 64, position: 77, splits: 3, slidingWindow: 20 },
+  { heads: 2, keyValueHeads: 2, headSize: 64, position: 5, splits: 3, slidingWindow: 20 },
+];
+
+Deno.test("decode_attention: heads, splits, biases and norms", async () => {
+  const gpu = await testGpu();
+  for (const testCase of CASES) await check(gpu, testCase);
+});
+
+Deno.test("decode_attention without subgroups", async () => {
+  const gpu = await openGpu({ withoutSubgroups: true });
+  for (const testCase of CASES.slice(1, 6)) await check(gpu, testCase);
+  gpu.close();
+});

@@ -1,0 +1,249 @@
+import { isPackedMatrix } from "../../kernels/linear.ts";
+import { openDirectory, readModel } from "../../model/checkpoint.ts";
+import { createEngineScorer } from "../../model/engine_scorer.ts";
+import { type Engine, loadEngine } from "../../model/engine.ts";
+import { uploadWeights } from "../../model/engine_weights.ts";
+import { forward, logitsOf } from "../../model/forward.ts";
+import { type GenerateOptions, generateTokens } from "../../model/generate.ts";
+import type { LinearKind, Model } from "../../model/llama.ts";
+import { matmulPlain } from "../../model/matmul.ts";
+import { openPacked } from "../../model/packed_checkpoint.ts";
+import { writePackedFile } from "../../model/packed_writer.ts";
+import { twobitQuantizer } from "../../model/recipe.ts";
+import { createSession, type Session } from "../../model/session.ts";
+import { mean } from "../../model/statistics.ts";
+import { checkpointSource } from "../../model/weight_source.ts";
+import { createWorkerPool } from "../../model/worker_pool.ts";
+import type { Quantizer } from "../../quant/quantize.ts";
+import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../assert.ts";
+import { inDirectory } from "../temporary.ts";
+
+const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
+const readJson = (name: string) => JSON.parse(Deno.readTextFileSync(fixture(name)));
+
+/** Logits of Hugging Face transformers, in f32 where the engine has f16 weights and activations. */
+const LOGIT_TOLERANCE = 5e-3;
+
+/** One engine for all tests of this file. */
+const engine = await loadEngine("tiny");
+
+/** A continuation by Hugging Face transformers, with the gap between the two best logits of each step. */
+interface Continuation {
+  readonly prompt: readonly number[];
+  readonly tokens: readonly number[];
+  readonly gaps: readonly number[];
+}
+
+/**
+ * Generates `tokens` greedily. Where the engine chooses another token, the gap must be too small to tell the two apart;
+ * it then goes on from the expected tokens.
+ */
+async function follow(session: Session, { prompt, tokens, gaps }: Continuation) {
+  let at = 0;
+  let ties = 0;
+  while (at < tokens.length) {
+    session.truncate(0);
+    const first = await session.prefill(Uint32Array.from([...prompt, ...tokens.slice(0, at)]));
+    const rest = at + 1 < tokens.length ? await session.decode(tokens.length - at - 1) : new Uint32Array();
+    const generated = [first, ...rest];
+    const other = generated.findIndex((token, i) => token !== tokens[at + i]);
+    if (other < 0) return ties;
+    at += other;
+    assert(gaps[at] < 2 * LOGIT_TOLERANCE, `token ${at} is ${generated[other]}, must be ${tokens[at]}`);
+    at++;
+    ties++;
+  }
+  return ties;
+}
+
+/** Logits after each of some positions against expected ones. */
+async function assertLogits(
+  session: Session,
+  tokens: readonly number[],
+  positions: readonly number[],
+  expected: (row: number) => ArrayLike<number>,
+) {
+  for (const [row, position] of positions.entries()) {
+    session.truncate(0);
+    await session.prefill(Uint32Array.from(tokens.slice(0, position + 1)));
+    const logits = await session.logits();
+    const wanted = expected(row);
+    const difference = logits.reduce((most, logit, i) => Math.max(most, Math.abs(logit - wanted[i])), 0);
+    assert(difference < LOGIT_TOLERANCE, `position ${position} differs by ${difference}`);
+  }
+}
+
+Deno.test("greedy tokens equal those of Hugging Face transformers, 200 from each of 10 prompts", async () => {
+  using session = await engine.createSession(256);
+  let ties = 0;
+  for (const continuation of readJson("greedy.json")) ties += await follow(session, continuation);
+  assert(ties < 10, `${ties} ties`);
+});
+
+Deno.test("logits equal those of Hugging Face transformers", async () => {
+  const { windows, positions } = readJson("embedded_model.json");
+  const expected = new Float32Array(Deno.readFileSync(fixture("embedded_model_logits.f32")).buffer);
+  const { vocabulary } = engine.config;
+  using session = await engine.createSession(512);
+  await assertLogits(
+    session,
+    windows[0],
+    positions,
+    (row) => expected.subarray(row * vocabulary, (row + 1) * vocabulary),
+  );
+});
+
+for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3_wide_heads"]) {
+  Deno.test(`${name}: logits and greedy tokens equal those of Hugging Face transformers`, async () => {
+    using checkpoint = await openDirectory(fixture(name).pathname);
+    const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
+    const { tokens, positions, logits, greedy } = readJson(`${name}/expected.json`);
+    {
+      using session = await createSession(engine.gpu, weights, 200);
+      await assertLogits(session, tokens, positions, (row) => logits[row]);
+      if (greedy) assert(await follow(session, greedy) < 5, "few ties");
+    }
+    weights.destroy();
+  });
+}
+
+Deno.test("windows score as Hugging Face transformers scores them: loss to 0.05 %, top-1, KL to itself 0", async () => {
+  const { windows, loss, top1 } = readJson("embedded_model.json");
+  const tasks = (reference: "keep" | "compare") =>
+    [0, 1].map((index) => ({ index, tokens: Uint32Array.from(windows[index]), reference }));
+  using scorer = createEngineScorer(engine.gpu, engine.weights);
+  const [first, second] = await scorer.scoreWindows(tasks("keep"));
+  for (const [i, { negativeLogLikelihood }] of [first, second].entries()) {
+    assert(Math.abs(mean(negativeLogLikelihood) / loss[i] - 1) < 5e-4, `window ${i}: ${mean(negativeLogLikelihood)}`);
+  }
+  const wrong = first.top1.reduce((sum, hit, t) => sum + Math.abs(hit - (top1[t] === windows[0][t + 1] ? 1 : 0)), 0);
+  assert(wrong <= 2, `${wrong} tokens are right in one and wrong in the other`);
+  const [again] = await scorer.scoreWindows(tasks("compare").slice(0, 1));
+  assert(mean(again.divergence!) < 1e-6, `KL to itself is ${mean(again.divergence!)}`);
+});
+
+Deno.test("choices score as Hugging Face transformers scores them", async () => {
+  const { choices } = readJson("embedded_model.json");
+  using scorer = createEngineScorer(engine.gpu, engine.weights);
+  const items = choices.map((item: { context: number[]; continuations: number[][] }) => ({
+    context: Uint32Array.from(item.context),
+    continuations: item.continuations.map((tokens) => Uint32Array.from(tokens)),
+  }));
+  const [scores] = await scorer.scoreChoices([items]);
+  for (const [i, { scores: expected }] of choices.entries()) assertClose(scores[i], expected, 0.02);
+});
+
+/** Quantizes a fixture: one density everywhere, or one that differs between matrices with the same input. */
+async function quantizeFixture(name: string, path: string, quantizerOf: (kind: LinearKind) => Quantizer) {
+  using source = await openDirectory(fixture(name).pathname);
+  using pool = createWorkerPool(1);
+  await writePackedFile(pool, source, {
+    path,
+    calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],
+    correctTarget: true,
+    metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
+    resume: false,
+    quantizerOf: (_layer, kind) => quantizerOf(kind),
+  });
+}
+
+const outliers = { share: 0.01, groups: "both", rule: "error" } as const;
+const DENSITIES: readonly (readonly [string, (kind: LinearKind) => Quantizer])[] = [
+  ["one density, outliers", () => twobitQuantizer({ outliers })],
+  [
+    "a density of each kind",
+    (kind) => twobitQuantizer({ refineEvery: kind.startsWith("q") ? "none" : kind.startsWith("u") ? 2 : 8 }),
+  ],
+];
+
+for (const [what, quantizerOf] of DENSITIES) {
+  for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
+    Deno.test(`${name}, packed with ${what}: the engine equals the CPU reference`, () =>
+      inDirectory(async (directory) => {
+        await quantizeFixture(name, `${directory}/q.safetensors`, quantizerOf);
+        using packed = await openPacked(`${directory}/q.safetensors`);
+        const model = await readModel(packed);
+        const { vocabulary } = model.config;
+        const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
+        assert(weights.layers[0].down.every(isPackedMatrix), "weights are packed on the device");
+        const tokens = Uint32Array.from({ length: 60 }, (_, i) => (i * 29) % 96);
+        const { hidden } = forward(model, [{ tokens }], matmulPlain);
+        const logits = logitsOf(model, hidden, matmulPlain);
+        const row = (position: number) => logits.subarray(position * vocabulary, (position + 1) * vocabulary);
+        {
+          using session = await createSession(engine.gpu, weights, 100);
+          const positions = [0, 17, 59];
+          await assertLogits(session, [...tokens], positions, (i) => row(positions[i]));
+          await follow(session, continueOnCpu(model, tokens, 10));
+        }
+        weights.destroy();
+      }));
+  }
+}
+
+/** Greedy continuation by the CPU reference. */
+function continueOnCpu(model: Model, prompt: Uint32Array, count: number): Continuation {
+  const tokens: number[] = [];
+  const gaps: number[] = [];
+  while (tokens.length < count) {
+    const { hidden } = forward(model, [{ tokens: Uint32Array.from([...prompt, ...tokens]) }], matmulPlain);
+    const last = logitsOf(model, hidden.subarray(-model.config.hidden), matmulPlain);
+    const order = Array.from(last.keys()).sort((a, b) => last[b] - last[a]);
+    gaps.push(last[order[0]] - last[order[1]]);
+    tokens.push(order[0]);
+  }
+  return { prompt: [...prompt], tokens, gaps };
+}
+
+Deno.test("generate streams the text of its tokens; two engines and a second load after dispose work", async () => {
+  const read = async (from: Engine) => {
+    let text = "";
+    for await (const piece of from.generate("Fellow citizens", { maxTokens: 12 })) text += piece;
+    return text;
+  };
+  const expected = await read(engine);
+  const { prompts, tokenizer } = engine;
+  using session = await engine.createSession(64);
+  const first = await session.prefill(prompts.encodeText("Fellow citizens"));
+  assertEquals(expected, tokenizer.decode([first, ...await session.decode(11)]));
+  {
+    using second = await loadEngine("tiny");
+    assertEquals(await read(second), expected);
+  }
+  using third = await loadEngine("tiny", { gpu: engine.gpu });
+  assertEquals(await read(third), expected);
+});
+
+Deno.test("generation ends at a stop token, at its length or when it is aborted, and forgets what was overcomputed", async () => {
+  const { tokens, prompt } = readJson("greedy.json")[0] as Continuation;
+  using session = await engine.createSession(256);
+  const run = async (options: GenerateOptions) => {
+    session.truncate(0);
+    const generated: number[] = [];
+    const batches = generateTokens(session, Uint32Array.from(prompt), options);
+    while (true) {
+      const { value, done } = await batches.next();
+      if (done) return { generated, ...value };
+      generated.push(...value);
+    }
+  };
+  const stop = tokens.indexOf(tokens[9]);
+  const stopped = await run({ stopTokens: [tokens[9]] });
+  assertEquals([stopped.reason, stopped.generated], ["stop token", tokens.slice(0, stop)]);
+  assertEquals(session.length, prompt.length + stop);
+  assertEquals((await run({ maxTokens: 7 })).generated, tokens.slice(0, 7));
+  const aborted = await run({ signal: AbortSignal.abort() });
+  assertEquals([aborted.reason, aborted.tokens], ["aborted", 1]);
+});
+
+Deno.test("sequences beyond their capacity or the context, and empty prompts, are refused", async () => {
+  await assertRejects(() => engine.createSession(4097), RangeError, "must be 1 to the model's context of 4096");
+  using session = await engine.createSession(10);
+  assertEquals(session.capacity, 256);
+  await assertRejects(() => session.decode(1), RangeError, "must have a prompt first");
+  await assertRejects(() => session.prefill(new Uint32Array()), RangeError, "0 tokens, must be 1 or more");
+  await assertRejects(() => session.prefill(new Uint32Array(257)), RangeError, "must have at most its capacity of 256");
+  await session.prefill(Uint32Array.of(0, 1));
+  await assertRejects(() => session.decode(255), RangeError, "would have 257 tokens");
+  assertThrows(() => session.truncate(3), RangeError, "must be 0 to 2");
+});
