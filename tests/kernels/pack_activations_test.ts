@@ -72,3 +72,16 @@ Deno.test("pack_activations keeps a not-a-number visible", async () => {
     }
   }
 });
+
+Deno.test("pack_activations stores next to nothing as zeros", async () => {
+  const gpu = await testGpu();
+  const x = new Float32Array(128).fill(1e-31, 0, 16).fill(2e-30, 16, 32);
+  const input = await gpu.uploadStorage("x", x);
+  const packed = await gpu.createStorage("packed", packedActivationWords(128) * 4);
+  gpu.submit([await packActivationsOnGpu(gpu, 128, input, packed)]);
+  for (const words of [packActivations(x), new Uint32Array(await gpu.read(packed))]) {
+    const { values } = activationsOf(words, 128);
+    assert(values.subarray(0, 16).every((value) => value === 0));
+    checkPacked(words, x.fill(0, 0, 16));
+  }
+});
