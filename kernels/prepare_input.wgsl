@@ -29,13 +29,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var factor = 1.0;
   if (input_kind == RMS_NORM) { factor = norm_factor_of(sum_squares(token, thread)); }
   if (quad >= quads) { return; }
-  let x = input_values(token, 4u * quad, 1u).values * factor;
+  let x = input_values(load_input(token, 4u * quad, 1u), 4u * quad, 1u) * factor;
   prepared[token * quads + quad] = vec2(pack2x16float(x.xy), pack2x16float(x.zw));
 }
 
 fn sum_squares(token: u32, thread: u32) -> f32 {
   var squares = 0.0;
-  for (var quad = thread; quad < quads; quad += workgroup_size) { squares += input_values(token, 4u * quad, 1u).squares; }
+  for (var quad = thread; quad < quads; quad += workgroup_size) {
+    squares += input_squares(load_input(token, 4u * quad, 1u), 4u * quad, 1u);
+  }
   squares = sum_strided(squares, thread, 1u, team);
   if (thread % team == 0u) { team_squares[thread / team] = squares; }
   workgroupBarrier();
