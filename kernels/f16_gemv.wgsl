@@ -10,6 +10,7 @@
 // balance the load by itself: with four teams in a workgroup an H200 was a tenth slower. workgroup.z is the token.
 override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
 override chunks: u32 = 1;
 override team: u32 = 32;
 override workgroup_size: u32 = 32; // = team
@@ -32,7 +33,7 @@ fn main(
   let sums = dot_rows(min(row0, rows - 1u) * chunks, min(row1, rows - 1u) * chunks, workgroup.z * chunks, lane);
   let sum0 = sum_strided(sums.x, lane, 1u, team);
   let sum1 = sum_strided(sums.y, lane, 1u, team);
-  let first = workgroup.z * token_rows;
+  let first = workgroup.z * token_rows + y_row;
   if (is_product) {
     if (lane == 0u && row1 < rows) { y[first + row0] = silu_product(sum0, sum1); }
   } else {

@@ -101,6 +101,7 @@ export async function fusedGemv(
         ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
         output_kind: outputConstant(own),
         token_rows: matrix.rows / rowsPerOutput(output),
+        y_row: slab.firstRow,
         without: options.without ?? 0,
       };
       dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
@@ -124,8 +125,8 @@ async function bindFused(
   const kernel = await gpu.createKernel(label, fusedGemvCode(team, input.kind, synchronous), constants);
   const y = {
     buffer: output.y.buffer,
-    offset: (output.y.offset ?? 0) + slab.firstRow * 4,
-    size: ((tokens - 1) * constants.token_rows + slab.rows / rowsPerOutput(output)) * 4,
+    offset: output.y.offset ?? 0,
+    size: tokens * constants.token_rows * 4,
   };
   const x = input.kind === "packed" ? [input.activations] : inputBuffers(input);
   const buffers = [slab.base, slab.refine, slab.meta, slab.tileScale, slab.outliers, y, ...x];

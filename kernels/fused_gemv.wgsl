@@ -34,6 +34,7 @@
 //   - Activations stay in registers for all rows, but refine words take theirs from workgroup memory.
 override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override team: u32 = 32;

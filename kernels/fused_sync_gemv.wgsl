@@ -8,6 +8,7 @@
 // Bindings, mapping and constants as in fused_gemv.wgsl.
 override rows: u32 = 1;
 override token_rows: u32 = 1;
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override team: u32 = 32;

@@ -243,7 +243,7 @@ async function createBuffers(
     caches.push({ capacity, keys, values });
   }
   const shape = attentionShape(config);
-  const splits = chooseSplits(gpu, shape, true);
+  const splits = chooseSplits(gpu, shape, capacity);
   const oneToken = await createPrefillRange(gpu, 1);
   await own(Promise.resolve(oneToken.buffer));
   const widest = Math.max(hidden, heads * headSize, intermediate);

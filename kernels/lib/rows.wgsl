@@ -68,7 +68,7 @@ fn write_rows(first_row: u32, thread: u32, token: u32) {
     var sum = row_sum(i);
     if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, row_sum(i + outputs)); }
     if (row < rows / rows_per_output()) {
-      let at = token * token_rows + row;
+      let at = token * token_rows + y_row + row;
       if (output_kind == ADD) { sum += y[at]; }
       y[at] = sum;
     }
