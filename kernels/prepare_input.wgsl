@@ -29,23 +29,28 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let token = workgroup.y;
+  let first = workgroup.x * workgroup_size + thread;
+  // Loaded before a norm's sum, so that they don't wait for it.
+  var input = load_input(token, 4u * first, 1u);
   var factor = 1.0;
-  if (input_kind == RMS_NORM) { factor = norm_factor_of(sum_squares(token, thread)); }
-  for (var quad = workgroup.x * workgroup_size + thread; quad < quads; quad += count.x * workgroup_size) {
-    let x = input_values(load_input(token, 4u * quad, 1u), 4u * quad, 1u) * factor;
+  if (input_kind == RMS_NORM) { factor = norm_factor_of(sum_squares(input, token, thread)); }
+  for (var quad = first; quad < quads; quad += count.x * workgroup_size) {
+    if (quad != first) { input = load_input(token, 4u * quad, 1u); }
+    let x = input_values(input, 4u * quad, 1u) * factor;
     prepared[token * quads + quad] = vec2(pack2x16float(x.xy), pack2x16float(x.zw));
   }
 }
 
-fn sum_squares(token: u32, thread: u32) -> f32 {
-  var squares = 0.0;
-  for (var quad = thread; quad < quads; quad += workgroup_size) {
+// Sum over the token; `own` is the thread's first input.
+fn sum_squares(own: Input, token: u32, thread: u32) -> f32 {
+  var squares = input_squares(own, 4u * thread, 1u);
+  for (var quad = thread + workgroup_size; quad < quads; quad += workgroup_size) {
     squares += input_squares(load_input(token, 4u * quad, 1u), 4u * quad, 1u);
   }
   squares = sum_strided(squares, thread, 1u, team);
   if (thread % team == 0u) { team_squares[thread / team] = squares; }
   workgroupBarrier();
   squares = 0.0;
-  for (var i = 0u; i < workgroup_size / team; i++) { squares += team_squares[i]; }
-  return squares;
+  for (var i = thread % team; i < workgroup_size / team; i += team) { squares += team_squares[i]; }
+  return sum_strided(squares, thread, 1u, team);
 }
