@@ -5,7 +5,7 @@
  */
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** Turns tokens into text piece by piece. */
+/** Turns tokens into text piece by piece; joined, the pieces are the text of all tokens. */
 export interface TextStream {
   /** Takes tokens; returns the text that is certain by now, which may be empty. */
   push(tokens: ArrayLike<number>): string;
@@ -17,27 +17,49 @@ export interface TextStream {
 const RESTART_TOKENS = 64;
 
 /**
+ * UTF-16 units that the tokens must have given from which decoding starts anew. A character is at most 4 bytes and a unit
+ * at least one, so that these tokens, special ones left out, hold the whole of a last incomplete character, and the
+ * loss of a text's leading space lies behind them.
+ */
+const RESTART_UNITS = 8;
+
+/** Stands for what isn't UTF-8: at the end of a text, for all bytes of an incomplete character together. */
+const REPLACEMENT = "\ufffd";
+
+/**
  * Creates a stream. A token may be part of a character, and the first token of a text may lose its leading space; so
- * tokens are decoded together with those before, and text is held back while its last character is incomplete.
+ * tokens are decoded together with those before, and the last character is held back while it may be incomplete.
  */
 export function createTextStream(tokenizer: Tokenizer): TextStream {
   let tokens: number[] = [];
-  let givenTokens = 0;
-  const text = (count: number) => tokenizer.decode(tokens.slice(0, count));
-  const rest = (count: number) => text(count).slice(text(givenTokens).length);
+  let given = "";
+  const give = (text: string) => {
+    // Should a decoder change what was given, it is the changed part that comes again: nothing is lost.
+    const piece = text.slice(text.startsWith(given) ? given.length : commonLength(text, given));
+    given = text;
+    return piece;
+  };
   return {
     push(added) {
-      tokens.push(...Array.from(added));
-      const piece = rest(tokens.length);
-      if (piece === "" || piece.endsWith("\ufffd")) return "";
-      if (tokens.length > 2 * RESTART_TOKENS) tokens = tokens.slice(-RESTART_TOKENS);
-      givenTokens = tokens.length;
+      tokens = tokens.concat(Array.from(added));
+      const piece = give(certainText(tokenizer.decode(tokens)));
+      if (tokens.length > 2 * RESTART_TOKENS) {
+        const last = tokens.slice(-RESTART_TOKENS);
+        const text = tokenizer.decode(last);
+        if (text.length >= RESTART_UNITS) [tokens, given] = [last, certainText(text)];
+      }
       return piece;
     },
-    finish() {
-      const piece = rest(tokens.length);
-      givenTokens = tokens.length;
-      return piece;
-    },
+    finish: () => give(tokenizer.decode(tokens)),
   };
+}
+
+function certainText(text: string): string {
+  return text.endsWith(REPLACEMENT) ? text.slice(0, -1) : text;
+}
+
+function commonLength(a: string, b: string): number {
+  let length = 0;
+  while (length < a.length && a[length] === b[length]) length++;
+  return length;
 }

@@ -8,11 +8,17 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import type { Checkpoint } from "./checkpoint.ts";
 import { parseJsonObject } from "./json.ts";
 
+/**
+ * The library's clean-up of spaces before punctuation, on where the settings don't say, would change what a model wrote
+ * ("do n't", "a ? b"), and earlier text whenever a token is appended. Python's tokenizers has none.
+ */
+const DECODING = { skip_special_tokens: true, clean_up_tokenization_spaces: false } as const;
+
 /** Tokenizer of a model. */
 export interface Tokenizer {
   /** Tokens of a text, without special tokens. */
   encode(text: string): Uint32Array<ArrayBuffer>;
-  /** Text of tokens; special tokens are left out. */
+  /** Text of tokens, to the letter; special tokens are left out. */
   decode(tokens: ArrayLike<number>): string;
   /** Largest token id + 1, added tokens included. */
   readonly vocabulary: number;
@@ -39,7 +45,7 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
   return {
     encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
     // The library refuses to decode nothing.
-    decode: (tokens) => tokens.length === 0 ? "" : tokenizer.decode(Array.from(tokens), { skip_special_tokens: true }),
+    decode: (tokens) => tokens.length === 0 ? "" : tokenizer.decode(Array.from(tokens), DECODING),
     vocabulary,
     prefix: Uint32Array.from(prefixOf(tokenizer)),
   };

@@ -1,4 +1,5 @@
 import { loadModel } from "../../model/load.ts";
+import { readTokenizer } from "../../model/tokenizer.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 
 const FIXTURE = new URL("../fixtures/tokenizer_lines.json.gz", import.meta.url);
@@ -33,6 +34,15 @@ Deno.test("readTokenizer: tokens decode to the text that Python's tokenizers giv
   for (const [line, ids, decoded] of await readRows()) {
     assertEquals(tokenizer.decode(ids), decoded ?? line, `text of the tokens of ${JSON.stringify(line)}`);
   }
+});
+
+Deno.test("readTokenizer: without settings, spaces before punctuation stay, as in Python's tokenizers", async () => {
+  const folder = new URL("../../model/tiny/", import.meta.url);
+  const readText = async (file: string) =>
+    file === "tokenizer.json" ? await Deno.readTextFile(new URL(file, folder)) : undefined;
+  const { encode, decode } = await readTokenizer({ name: "tiny", readText });
+  const line = "We do n't know , it 's ' a ' b ? c : d ! You 've n't . They 're . I 'm .";
+  assertEquals(decode(encode(line)), line);
 });
 
 /** Makes a model directory from a fixture and the given text of tokenizer.json. */
