@@ -8,8 +8,8 @@
 //   3 tokens      u32 [capacity + 1]           token of each position
 //   4 hidden      f32 [hidden]
 //
-// Mapping: one workgroup; one dispatch for each slab of the embedding, of which the last moves on. A token that is
-// NOT_A_NUMBER is stored as such, and the input stays as it was.
+// Mapping: one workgroup; one dispatch for each slab of the embedding, of which the last moves on. Where no
+// candidate is a token, NOT_A_NUMBER is stored, and the input stays as it was.
 override candidate_count: u32 = 1;
 override first_row: u32 = 0;
 override rows: u32 = 1;
@@ -25,7 +25,7 @@ override workgroup_size: u32 = 256;
 
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(local_invocation_index) thread: u32) {
-  var best = Best(-3.4e38, NOT_A_NUMBER - 1u);
+  var best = no_best();
   for (var i = thread; i < candidate_count; i += workgroup_size) {
     best = better(best, Best(bitcast<f32>(candidates[i].x), candidates[i].y));
   }
@@ -41,6 +41,6 @@ fn main(@builtin(local_invocation_index) thread: u32) {
   if (thread == 0u && moves_on == 1u) {
     let next = sequence[0] + 1u;
     sequence[0] = next;
-    tokens[next] = best.index;
+    tokens[next] = index_of(best);
   }
 }

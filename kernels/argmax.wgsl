@@ -4,7 +4,8 @@
 //   0 logits      f32 [length]
 //   1 candidates  vec2<u32> [num_workgroups]   bits of the logit, token
 //
-// Mapping: threads of all workgroups take neighbouring logits in turn; a workgroup writes one candidate.
+// Mapping: threads of all workgroups take neighbouring logits in turn; a workgroup writes one candidate, which is
+// no_best() where all its logits are -infinity: other workgroups may have better.
 override length: u32 = 1;
 override workgroup_size: u32 = 256;
 
@@ -17,7 +18,7 @@ fn main(
   @builtin(num_workgroups) count: vec3<u32>,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  var best = Best(-3.4e38, NOT_A_NUMBER - 1u);
+  var best = no_best();
   for (var i = workgroup.x * workgroup_size + thread; i < length; i += count.x * workgroup_size) {
     best = better(best, candidate(logits[i], i));
   }

@@ -17,29 +17,54 @@ export const PICK_TOKEN_CODE: Readonly<Record<"argmax" | "sample" | "advance", s
   advance: [advanceCode, pickBestCode].join("\n"),
 };
 
-/** Token stored where a logit was not a number. */
+/** Token stored where a logit was not a number or +Infinity, or none was finite. */
 export const NOT_A_NUMBER_TOKEN = 0xffffffff;
 
 /** Candidates that {@linkcode argmax} leaves, two words each. */
 export const CANDIDATES = 64;
 
-/** How a token is drawn. */
+/**
+ * How a token is drawn. Tokens whose logits are equal are kept or dropped together, so that their order doesn't matter:
+ * of ties with the last token that topK or topP keeps, all are kept, and there may be more tokens than topK.
+ */
 export interface Sampling {
-  /** Divides the logits; above 0. */
+  /** Divides the logits; above 0, in f32 a normal number: 2^-126 to 3.4e38. */
   readonly temperature: number;
-  /** Least probability that the kept tokens must reach together; 1 keeps all. */
+  /**
+   * The fewest most likely tokens are kept, of those that topK keeps, that together have at least this share of the
+   * probability, ties with the last one included; 0 to 1, and 1 keeps all.
+   */
   readonly topP: number;
-  /** Most likely tokens that are kept; 0 keeps all. */
+  /** How many of the most likely tokens are kept, ties with the last one on top; an integer below 2^32, 0 keeps all. */
   readonly topK: number;
-  /** Seed; the same seed draws the same tokens. */
+  /** The same seed draws the same tokens; an integer from 0 to 2^32 - 1. */
   readonly seed: number;
 }
 
 /** Bytes of the settings that {@linkcode sample} reads. */
 export const SAMPLING_BYTES = 16;
 
-/** Settings as {@linkcode sample} reads them. */
-export function packSampling({ temperature, topP, topK, seed }: Sampling): Uint32Array<ArrayBuffer> {
+const SMALLEST_NORMAL = 2 ** -126;
+
+function checkSampling({ temperature, topP, topK, seed }: Sampling): void {
+  const rounded = Math.fround(temperature);
+  if (!(rounded >= SMALLEST_NORMAL && rounded < Infinity)) {
+    throw new RangeError(`temperature is ${temperature}, must be a positive number, normal in f32`);
+  }
+  if (!(topP >= 0 && topP <= 1)) throw new RangeError(`topP is ${topP}, must be 0 to 1`);
+  for (const [name, value] of Object.entries({ topK, seed })) {
+    if (value !== value >>> 0) throw new RangeError(`${name} is ${value}, must be an integer from 0 to 2^32 - 1`);
+  }
+}
+
+/**
+ * Settings as {@linkcode sample} reads them.
+ *
+ * @throws {RangeError} when one is out of its range
+ */
+export function packSampling(sampling: Sampling): Uint32Array<ArrayBuffer> {
+  checkSampling(sampling);
+  const { temperature, topP, topK, seed } = sampling;
   const words = new Uint32Array(SAMPLING_BYTES / 4);
   new Float32Array(words.buffer).set([temperature, topP]);
   words.set([topK, seed], 2);
@@ -120,11 +145,16 @@ export async function advance(gpu: Gpu, candidates: number, buffers: AdvanceBuff
   }));
 }
 
-/** Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU twin, in f64. */
+/**
+ * Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU twin, in f64. The largest logit
+ * must be finite.
+ */
 export function samplingProbabilities(logits: Float32Array, { temperature, topP, topK }: Sampling): Float64Array {
   const largest = logits.reduce((most, value) => Math.max(most, value), -Infinity);
   const weights = Float64Array.from(logits, (value) => Math.exp((value - largest) / temperature));
-  const order = Array.from(weights.keys()).sort((a, b) => logits[b] - logits[a]);
+  const order = Array.from(weights.keys()).sort((a, b) =>
+    Number(logits[b] > logits[a]) - Number(logits[b] < logits[a])
+  );
   const lowestOfTop = topK > 0 && topK < order.length ? logits[order[topK - 1]] : -Infinity;
   const inTopK = order.filter((token) => logits[token] >= lowestOfTop);
   const total = inTopK.reduce((sum, token) => sum + weights[token], 0);

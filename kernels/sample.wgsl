@@ -7,8 +7,9 @@
 //   3 candidates  vec2<u32> [1]  bits of the logit, token
 //
 // Mapping: one workgroup; thread t takes the logits t, t + workgroup_size, ... Thresholds are found by radix selection
-// on order-preserving keys, 8 bits a pass: by count for top_k, by probability mass for top_p. Mass is counted in
-// integers, 2^30 for all, so that the sums don't depend on their order.
+// on order-preserving keys, 8 bits a pass: by count for top_k, by probability mass for top_p. Tokens with the logit of
+// the last one that is kept are kept too. Mass is counted in integers, 2^30 for all, so that the sums don't depend on
+// their order. Where the best logit isn't finite, or nothing has any mass, the token is NOT_A_NUMBER.
 override length: u32 = 1;
 override workgroup_size: u32 = 256;
 
@@ -29,7 +30,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
   let temperature = bitcast<f32>(settings[0]);
   let top_p = bitcast<f32>(settings[1]);
   let top_k = settings[2];
-  var best = Best(-3.4e38, NOT_A_NUMBER - 1u);
+  var best = no_best();
   for (var i = thread; i < length; i += workgroup_size) { best = better(best, candidate(logits[i], i)); }
   best = best_of_workgroup(best, thread);
   var threshold = 0u;
@@ -41,8 +42,8 @@ fn main(@builtin(local_invocation_index) thread: u32) {
   }
   draw(threshold, best.value, unit, temperature, thread);
   if (thread == 0u) {
-    let token = select(chosen, NOT_A_NUMBER, best.index == NOT_A_NUMBER);
-    candidates[0] = vec2(0u, token);
+    let is_token = best.index < length;
+    candidates[0] = vec2(0u, select(NOT_A_NUMBER, chosen, is_token));
   }
 }
 
@@ -121,8 +122,10 @@ fn select_key(least: u32, wanted: u32, largest: f32, unit: f32, temperature: f32
   return max(prefix, least);
 }
 
-// Picks the token in whose share of the mass the random number falls; tokens are in the order of threads.
+// Picks the token in whose share of the mass the random number falls; tokens are in the order of threads. Where there
+// is no mass, no thread has a share.
 fn draw(threshold: u32, largest: f32, unit: f32, temperature: f32, thread: u32) {
+  if (thread == 0u) { chosen = NOT_A_NUMBER; }
   let total = mass(threshold, largest, unit, temperature, thread);
   let position = sequence[0];
   var before = 0u;

@@ -11,10 +11,11 @@ import {
   samplingProbabilities,
 } from "../../kernels/pick_token.ts";
 import { createRandom } from "../../quant/random.ts";
-import { assert, assertEquals } from "../assert.ts";
+import { assert, assertEquals, assertThrows } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
 
 const HIDDEN = 8;
+const SLAB_BYTES = 64 * 1024;
 
 function randomLogits(length: number, seed: number) {
   const random = createRandom(seed);
@@ -22,10 +23,16 @@ function randomLogits(length: number, seed: number) {
 }
 
 /** Runs `steps` times: choose from the same logits, advance. Returns tokens, position and the last hidden state. */
-async function choose(gpu: Gpu, logits: Float32Array<ArrayBuffer>, steps: number, sampling?: Sampling) {
+async function choose(
+  gpu: Gpu,
+  logits: Float32Array<ArrayBuffer>,
+  steps: number,
+  sampling?: Sampling,
+  slabBytes = SLAB_BYTES,
+) {
   const length = logits.length;
   const embedding = Float16Array.from({ length: length * HIDDEN }, (_, i) => i % 1000);
-  const matrix = await uploadF16Matrix(gpu, embedding, length, HIDDEN, 64 * 1024);
+  const matrix = await uploadF16Matrix(gpu, embedding, length, HIDDEN, slabBytes);
   const buffers = {
     logits: await gpu.uploadStorage("logits", logits),
     settings: await gpu.uploadStorage(
@@ -120,4 +127,98 @@ Deno.test("sample: the same seed draws the same tokens, another one others", asy
   assert(other.some((token, i) => token !== first[i]), "another seed draws other tokens");
   const probabilities = samplingProbabilities(logits, sampling);
   for (const token of [...first, ...other]) assert(probabilities[token] > 0, `token ${token} may be drawn`);
+});
+
+Deno.test("packSampling: settings out of range are refused", () => {
+  const settings: Sampling = { temperature: 1, topP: 1, topK: 0, seed: 0 };
+  for (const temperature of [0, -1, NaN, Infinity, 1e-38, 1e39]) {
+    assertThrows(
+      () => packSampling({ ...settings, temperature }),
+      RangeError,
+      `temperature is ${temperature}, must be`,
+    );
+  }
+  for (const topP of [-0.1, 1.0001, NaN]) {
+    assertThrows(() => packSampling({ ...settings, topP }), RangeError, `topP is ${topP}, must be 0 to 1`);
+  }
+  for (const value of [-1, 0.5, NaN, 2 ** 32]) {
+    assertThrows(() => packSampling({ ...settings, topK: value }), RangeError, `topK is ${value}, must be an integer`);
+    assertThrows(() => packSampling({ ...settings, seed: value }), RangeError, `seed is ${value}, must be an integer`);
+  }
+  const largest = packSampling({ temperature: 3e38, topP: 0, topK: 2 ** 32 - 1, seed: 2 ** 32 - 1 });
+  assertEquals(largest.subarray(1), Uint32Array.of(0, 2 ** 32 - 1, 2 ** 32 - 1));
+  packSampling({ ...settings, temperature: 2 ** -126 });
+});
+
+/** Llama 3's. */
+const VOCABULARY = 128_256;
+
+Deno.test("a large vocabulary: only tokens that may be drawn are, and extremes change nothing", async () => {
+  const gpu = await testGpu();
+  const all = { temperature: 1, topP: 1, topK: 0, seed: 3 };
+  const draw = async (logits: Float32Array<ArrayBuffer>, sampling?: Sampling) =>
+    (await choose(gpu, logits, 8, sampling, 2 ** 22)).tokens;
+  const flat = new Float32Array(VOCABULARY).fill(2);
+  const spread = await draw(flat, all);
+  assert(Math.min(...spread) < VOCABULARY / 2 && Math.max(...spread) >= VOCABULARY / 2, `flat: ${spread}`);
+  assert(Math.max(...spread) < VOCABULARY && new Set(spread).size === 8, `flat: ${spread}`);
+  // Ties are kept together, and as nothing is left out, the draws are the same.
+  for (const extreme of [{ topP: 1e-7 }, { topP: 1 - 2 ** -24 }, { topK: 1 }, { topK: 200_000 }]) {
+    assertEquals(await draw(flat, { ...all, ...extreme }), spread, JSON.stringify(extreme));
+  }
+
+  const normal = randomLogits(VOCABULARY, 7);
+  const best = normal.indexOf(normal.reduce((most, value) => Math.max(most, value)));
+  for (const extreme of [{ topP: 0 }, { topP: 1e-7 }, { topK: 1 }, { temperature: 2 ** -126 }]) {
+    assertEquals(await draw(normal, { ...all, ...extreme }), new Uint32Array(8).fill(best), JSON.stringify(extreme));
+  }
+  const whole = await draw(normal, all);
+  assertEquals(await draw(normal, { ...all, topK: 200_000 }), whole);
+  assert(new Set(whole).size > 1, `normal: ${whole}`);
+  const peaked = normal.slice();
+  peaked[VOCABULARY - 1] = 1e30;
+  for (const sampling of [undefined, all, { ...all, topP: 1 - 2 ** -24 }]) {
+    assertEquals(await draw(peaked, sampling), new Uint32Array(8).fill(VOCABULARY - 1));
+  }
+});
+
+Deno.test("infinite logits: -Infinity is never drawn, +Infinity and nothing finite are no token", async () => {
+  const gpu = await testGpu();
+  const all = { temperature: 1, topP: 1, topK: 0, seed: 3 };
+  const samplings = [undefined, all, { ...all, topP: 0.9 }, { ...all, topK: 5 }];
+  const logits = new Float32Array(VOCABULARY).fill(-Infinity);
+  for (const sampling of samplings) {
+    const { tokens, position } = await choose(gpu, logits, 1, sampling, 2 ** 22);
+    assertEquals([tokens[0], position], [NOT_A_NUMBER_TOKEN, 5], JSON.stringify(sampling));
+  }
+  const few = [9, 4321, VOCABULARY - 1];
+  for (const token of few) logits[token] = -3e38;
+  for (const sampling of samplings) {
+    const { tokens } = await choose(gpu, logits, 8, sampling, 2 ** 22);
+    assert(tokens.every((token) => few.includes(token)), `${JSON.stringify(sampling)}: ${tokens}`);
+    if (!sampling) assertEquals(tokens, new Uint32Array(8).fill(9));
+  }
+  logits[77] = Infinity;
+  for (const sampling of samplings) {
+    const { tokens } = await choose(gpu, logits, 1, sampling, 2 ** 22);
+    assertEquals(tokens[0], NOT_A_NUMBER_TOKEN, JSON.stringify(sampling));
+  }
+});
+
+Deno.test("argmax of the lowest finite logits is the first of them", async () => {
+  const gpu = await testGpu();
+  const logits = new Float32Array(700).fill(-Infinity);
+  logits.fill(-(2 - 2 ** -23) * 2 ** 127, 300);
+  assertEquals((await choose(gpu, logits, 1)).tokens[0], 300);
+});
+
+Deno.test("samplingProbabilities: ties with the last token that is kept are kept", () => {
+  const settings = { temperature: 1, seed: 0 };
+  const logits = Float32Array.of(0, 1, 0, -Infinity, 0, -1);
+  const kept = (sampling: Pick<Sampling, "topP" | "topK">) =>
+    Array.from(samplingProbabilities(logits, { ...settings, ...sampling }), (p) => p > 0);
+  assertEquals(kept({ topK: 2, topP: 1 }), [true, true, true, false, true, false]);
+  // e / (e + 3 + 1/e) = 0.447, the next one makes 0.611.
+  assertEquals(kept({ topK: 0, topP: 0.5 }), [true, true, true, false, true, false]);
+  assertEquals(kept({ topK: 0, topP: 0.4 }), [false, true, false, false, false, false]);
 });
