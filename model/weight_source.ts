@@ -42,16 +42,21 @@ export interface WeightSource {
   vector(name: string, length: number): Promise<Float32Array<ArrayBuffer> | undefined>;
 }
 
-/** Weights of a checkpoint. A weight beyond f16's range is an error, since the engine holds f16. */
+/** Rounds weights to f16, which the engine holds. @throws {RangeError} for one that is NaN or beyond f16 */
+function toHalf(name: string, values: ArrayLike<number>, rows: number, channels: number): HalfMatrix {
+  const weights = Float16Array.from(values);
+  const bad = weights.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) {
+    const what = Number.isNaN(weights[bad]) ? "NaN" : "beyond f16";
+    throw new RangeError(`${name}[${bad}] is ${what}, must be within 65504`);
+  }
+  return { rows, channels, weights };
+}
+
+/** Weights of a checkpoint. A weight that is NaN or beyond f16's range is an error, since the engine holds f16. */
 export function checkpointSource(checkpoint: Checkpoint): WeightSource {
-  const half = async (name: string, rows: number, channels: number): Promise<HalfMatrix> => {
-    const weights = Float16Array.from(await checkpoint.read(name, [rows, channels]));
-    const beyond = weights.findIndex((value) => !Number.isFinite(value));
-    if (beyond >= 0) {
-      throw new RangeError(`${checkpoint.name}: ${name}[${beyond}] is beyond f16, must be within 65504`);
-    }
-    return { rows, channels, weights };
-  };
+  const half = async (name: string, rows: number, channels: number) =>
+    toHalf(`${checkpoint.name}: ${name}`, await checkpoint.read(name, [rows, channels]), rows, channels);
   const { config } = checkpoint;
   const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
   return {
@@ -99,7 +104,7 @@ export function weightBytes(checkpoint: Checkpoint): number {
   return bytes;
 }
 
-/** Weights of a model in host memory, rounded to f16. */
+/** Weights of a model in host memory, rounded to f16; one that is NaN or beyond f16's range is an error. */
 export function modelSource({ config, layers, embedding, head, finalNorm }: Model): WeightSource {
   const matrices: Readonly<Record<string, Float32Array>> = {
     "model.embed_tokens.weight": embedding,
@@ -117,15 +122,16 @@ export function modelSource({ config, layers, embedding, head, finalNorm }: Mode
       if (bias) vectors.set(`${linearName(i, kind)}.bias`, bias);
     }
   }
-  const half = (weights: Float32Array, rows: number, channels: number) =>
-    Promise.resolve({ rows, channels, weights: Float16Array.from(weights) });
+  // A promise also of an error, as from a checkpoint.
+  const half = (name: string, weights: Float32Array, rows: number, channels: number) =>
+    Promise.try(() => toHalf(name, weights, rows, channels));
   return {
     config,
     linear(layer, kind) {
       const { weights, rows, channels } = layers[layer].linears[kind];
-      return half(weights, rows, channels);
+      return half(`${linearName(layer, kind)}.weight`, weights, rows, channels);
     },
-    half: (name, rows, channels) => half(matrices[name], rows, channels),
+    half: (name, rows, channels) => half(name, matrices[name], rows, channels),
     vector(name) {
       const values = vectors.get(name);
       return Promise.resolve(values && Float32Array.from(values));
