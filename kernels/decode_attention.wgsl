@@ -107,13 +107,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       choose_entry(next.e3, entry, token + 3u * teams >= position),
     );
     next = load_step(first_entry, token + 4u * teams, teams, end, newest);
+    let exists = vec4(token) + vec4(0u, 1u, 2u, 3u) * teams < vec4(end);
     let scores = Scores(
-      select(Queries(LOWEST), score(queries, now.e0.key, thread), token < end),
-      select(Queries(LOWEST), score(queries, now.e1.key, thread), token + teams < end),
-      select(Queries(LOWEST), score(queries, now.e2.key, thread), token + 2u * teams < end),
-      select(Queries(LOWEST), score(queries, now.e3.key, thread), token + 3u * teams < end),
+      select(Queries(LOWEST), score(queries, now.e0.key, thread), exists.x),
+      select(Queries(LOWEST), score(queries, now.e1.key, thread), exists.y),
+      select(Queries(LOWEST), score(queries, now.e2.key, thread), exists.z),
+      select(Queries(LOWEST), score(queries, now.e3.key, thread), exists.w),
     );
-    state = attend(state, scores, now);
+    state = attend(state, scores, exists, now);
   }
   state = merge_lanes_of(state, thread);
   write_merged(state, first_head, shared_by - first_query, workgroup.y, thread);
@@ -138,7 +139,8 @@ fn load_step(first_entry: u32, token: u32, teams: u32, end: u32, newest: u32) ->
   return step;
 }
 
-// The new token for itself and, with no weight, for those past the end.
+// The new token for itself and, with no weight, for those past the end: what has no weight is then a token that exists,
+// or zeros, and 0 times it is no NaN of its own.
 fn choose_entry(loaded: Entry, own: Entry, is_own: bool) -> Entry {
   return Entry(select(loaded.key, own.key, is_own), select(loaded.value, own.value, is_own));
 }
@@ -240,15 +242,16 @@ fn sum_lanes(value: Queries, thread: u32) -> Queries {
   return sum;
 }
 
-// Takes four tokens in. One that isn't there has the lowest score; where all are, nothing may count.
-fn attend(state: Attended, scores: Scores, step: Step) -> Attended {
+// Takes four tokens in. One that doesn't exist has the lowest score and no weight. The score can't tell the weight: where
+// no token exists, the lowest is the largest, and comparing would drop a score that is not a number.
+fn attend(state: Attended, scores: Scores, exists: vec4<bool>, step: Step) -> Attended {
   let largest = max(state.largest, max(max(scores.s0, scores.s1), max(scores.s2, scores.s3)));
   let kept = exp2(state.largest - largest);
   let p = Scores(
-    weight_of(scores.s0, largest),
-    weight_of(scores.s1, largest),
-    weight_of(scores.s2, largest),
-    weight_of(scores.s3, largest),
+    weight_of(scores.s0, largest, exists.x),
+    weight_of(scores.s1, largest, exists.y),
+    weight_of(scores.s2, largest, exists.z),
+    weight_of(scores.s3, largest, exists.w),
   );
   let low0 = low_half(step.e0.value);
   let low1 = low_half(step.e1.value);
@@ -275,8 +278,8 @@ fn attend(state: Attended, scores: Scores, step: Step) -> Attended {
   );
 }
 
-fn weight_of(score: Queries, largest: Queries) -> Queries {
-  return select(Queries(0.0), exp2(score - largest), score > Queries(LOWEST));
+fn weight_of(score: Queries, largest: Queries, exists: bool) -> Queries {
+  return select(Queries(0.0), exp2(score - largest), exists);
 }
 
 // Merges the teams whose lanes exchange directly.

@@ -7,9 +7,10 @@ import {
 } from "../../kernels/decode_attention.ts";
 import type { AttentionShape } from "../../kernels/key_value_cache.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
+import { prepareInput } from "../../kernels/prepare_input.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertWithin, poisonedOutput, readOutput, testGpu } from "./helpers.ts";
-import { assertEquals } from "../assert.ts";
+import { assert, assertEquals } from "../assert.ts";
 
 interface Case extends AttentionShape {
   readonly position: number;
@@ -119,5 +120,64 @@ Deno.test("decode_attention: heads, splits, biases and norms", async () => {
 Deno.test("decode_attention without subgroups", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   for (const testCase of CASES.slice(1, 6)) await check(gpu, testCase);
+  gpu.close();
+});
+
+/** Attention of random numbers, combined by the next kernel, where a key of the first key head is not a number. */
+async function attendWithNanKey(gpu: Gpu, testCase: Case, nanAt: number): Promise<Float16Array> {
+  const { heads, keyValueHeads: kv, headSize: size, position, splits } = testCase;
+  const random = createRandom(nanAt);
+  const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
+  const keys = toCache(draw(position * kv * size), kv, size);
+  keys[nanAt * size + 5] = NaN;
+  const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
+  const cache = {
+    capacity: CAPACITY,
+    keys: await upload(keys),
+    values: await upload(toCache(draw(position * kv * size), kv, size)),
+  };
+  const buffers = {
+    qkv: await upload(draw((heads + 2 * kv) * size)),
+    rotations: await upload(rotationTable(ROPE, size, CAPACITY)),
+    sequence: await upload(Uint32Array.of(position)),
+    partials: await gpu.createStorage("partials", 4 * partialsLength(testCase, splits)),
+  };
+  const mixed = await gpu.createStorage("mixed", 2 * heads * size);
+  const input = { kind: "attention", partials: buffers.partials, splits, headSize: size } as const;
+  gpu.submit([
+    await decodeAttention(gpu, testCase, splits, { ...buffers, cache }),
+    await prepareInput(gpu, heads * size, input, mixed),
+  ]);
+  const result = new Float16Array(await gpu.read(mixed));
+  for (const buffer of [...Object.values(buffers), cache.keys, cache.values, mixed]) gpu.destroyBuffer(buffer);
+  return result;
+}
+
+async function checkNanKeys(gpu: Gpu) {
+  const cases = [
+    { heads: 2, keyValueHeads: 2, headSize: 64, position: 90, splits: 1 },
+    { heads: 2, keyValueHeads: 2, headSize: 128, position: 50, splits: 8 },
+    { heads: 12, keyValueHeads: 2, headSize: 96, position: 95, splits: 3 },
+    { heads: 2, keyValueHeads: 2, headSize: 64, position: 90, splits: 3, slidingWindow: 40 },
+  ];
+  for (const testCase of cases) {
+    const { position, headSize, heads, slidingWindow = Infinity } = testCase;
+    const oldest = Math.max(0, position + 1 - slidingWindow);
+    for (const nanAt of [oldest, oldest + 9, position - 1, ...(oldest > 0 ? [oldest - 1] : [])]) {
+      const mixed = await attendWithNanKey(gpu, testCase, nanAt);
+      const ofNan = nanAt < oldest ? 0 : headSize * heads / 2;
+      const wrong = mixed.findIndex((value, i) => Number.isNaN(value) !== i < ofNan);
+      assert(wrong < 0, `${JSON.stringify(testCase)}: with the key ${nanAt} NaN, element ${wrong} is ${mixed[wrong]}`);
+    }
+  }
+}
+
+Deno.test("decode_attention: a key that is not a number reaches the output of the heads that see it", async () => {
+  await checkNanKeys(await testGpu());
+});
+
+Deno.test("decode_attention without subgroups: a key that is not a number reaches the output", async () => {
+  const gpu = await openGpu({ withoutSubgroups: true });
+  await checkNanKeys(gpu);
   gpu.close();
 });
