@@ -4,7 +4,7 @@
  * @module
  */
 import { describeAdapter } from "../../kernels/adapter.ts";
-import { loadEngine } from "../../model/engine.ts";
+import { loadEngine } from "../../model/load_engine.ts";
 import { evaluateEngine } from "../../model/evaluate_engine.ts";
 import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
 import { loadModel } from "../../model/load.ts";
