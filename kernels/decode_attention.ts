@@ -38,10 +38,16 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
   return splits * heads * (headSize + 2);
 }
 
-/** Splits of the sequence that give about one workgroup to each multiprocessor of a large GPU, at most 16. */
-export function chooseSplits(gpu: Gpu, shape: AttentionShape): number {
+/** From this many tokens on a sequence is split twice as finely. */
+export const LONG_SEQUENCE = 1024;
+
+/**
+ * Splits of the sequence, at most 16: about one workgroup for each multiprocessor of a large GPU, for long sequences two,
+ * so that more keys are in flight. Each split is read again by all workgroups of the next kernel.
+ */
+export function chooseSplits(gpu: Gpu, shape: AttentionShape, isLong: boolean): number {
   if (gpu.isSoftware) return 1; // its few threads are busy without
-  return Math.max(1, Math.min(16, Math.floor(128 / workgroupsASplit(shape))));
+  return Math.max(1, Math.min(16, Math.floor((isLong ? 256 : 128) / workgroupsASplit(shape))));
 }
 
 function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
@@ -60,7 +66,7 @@ function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: nu
   const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
   const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
   const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
-  let size = gpu.isSoftware ? 64 : 512;
+  let size = gpu.isSoftware ? 64 : 256;
   while (size > maxComputeInvocationsPerWorkgroup || size * threadBytes > maxComputeWorkgroupStorageSize) size /= 2;
   return size;
 }

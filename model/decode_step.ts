@@ -4,7 +4,7 @@
  * @module
  */
 import { addBias } from "../kernels/add_bias.ts";
-import { decodeAttention } from "../kernels/decode_attention.ts";
+import { chooseSplits, decodeAttention, LONG_SEQUENCE } from "../kernels/decode_attention.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
@@ -28,8 +28,8 @@ export interface Operation {
 
 /** A decode step, up to the logits and from them. */
 export interface DecodeStep {
-  /** The layers, one after the other. */
-  readonly layers: readonly Operation[];
+  /** The layers, one after the other, for a token at this position. */
+  layers(position: number): readonly Operation[];
   /** Final norm and head. */
   readonly head: Operation;
   /** Takes the most likely token. */
@@ -46,8 +46,6 @@ export interface DecodeBuffers {
   readonly qkv: GPUBuffer;
   /** f32: attention's partial results. */
   readonly partials: GPUBuffer;
-  /** Parts that a sequence is split into. */
-  readonly splits: number;
   /** f32 [2 * intermediate]: gate and up, where they are not multiplied at once. */
   readonly gateUp: GPUBuffer;
   /** f32 [intermediate]: silu(gate) * up. */
@@ -89,10 +87,16 @@ export function attentionExtras({ normEpsilon }: ModelConfig, { qkvBias, headNor
 export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<DecodeStep> {
   const { config, finalNorm, head, embedding } = weights;
   const { hidden, logits, candidates, scratch } = buffers;
-  const layers: Operation[] = [];
-  for (const [i, layer] of weights.layers.entries()) {
-    layers.push(...await layerOperations(gpu, config, layer, buffers.caches[i], buffers));
-  }
+  const makeLayers = async (isLong: boolean) => {
+    const splits = chooseSplits(gpu, attentionShape(config), isLong);
+    const operations: Operation[] = [];
+    for (const [i, layer] of weights.layers.entries()) {
+      operations.push(...await layerOperations(gpu, config, layer, buffers.caches[i], splits, buffers));
+    }
+    return operations;
+  };
+  const short = await makeLayers(false);
+  const long = buffers.caches[0].capacity > LONG_SEQUENCE ? await makeLayers(true) : short;
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
   const next = { ...buffers, embedding };
   const best = [
@@ -101,7 +105,7 @@ export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers
   ];
   const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, next)];
   return {
-    layers,
+    layers: (position) => position < LONG_SEQUENCE ? short : long,
     head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
     pickBest: { kind: "pick", dispatches: best },
     pickSampled: { kind: "pick", dispatches: sampled },
@@ -113,9 +117,10 @@ async function layerOperations(
   config: ModelConfig,
   layer: EngineLayer,
   cache: KeyValueCache,
+  splits: number,
   buffers: DecodeBuffers,
 ): Promise<Operation[]> {
-  const { hidden, qkv, partials, splits, inner } = buffers;
+  const { hidden, qkv, partials, inner } = buffers;
   const { normEpsilon: epsilon, headSize } = config;
   const normed = (weight: GPUBuffer): ValuesInput => ({ kind: "rms_norm", x: hidden, weight, epsilon });
   const product = (linear: JoinedLinear, input: ValuesInput, output: GemvOutput) =>

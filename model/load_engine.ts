@@ -4,12 +4,13 @@
  * @module
  */
 import { createEngine, type Engine, type EngineOptions } from "./engine.ts";
+import type { DownloadProgress } from "./hub_model.ts";
 import { openModel } from "./load.ts";
 import { cacheBytes } from "./session.ts";
 import { weightBytes } from "./weight_source.ts";
 
 /**
- * Loads a model onto the GPU: `tiny`, a checkpoint or a packed file.
+ * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.
  *
  * ```ts
  * import { loadEngine } from "./mod.ts";
@@ -32,7 +33,8 @@ export async function loadEngine(name: string, options: EngineOptions = {}): Pro
 export async function estimateMemory(
   name: string,
   capacity: number,
+  onDownload?: DownloadProgress,
 ): Promise<{ readonly weightBytes: number; readonly cacheBytes: number }> {
-  using checkpoint = await openModel(name);
+  using checkpoint = await openModel(name, onDownload);
   return { weightBytes: weightBytes(checkpoint), cacheBytes: cacheBytes(checkpoint.config, capacity) };
 }

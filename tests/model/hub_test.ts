@@ -16,6 +16,8 @@ const FILES = new Map(
   filesIn(FIXTURE).filter((name) => name !== "expected.json").map((name) => [name, Deno.readFileSync(FIXTURE + name)]),
 );
 FILES.set("tokenizer.json", new TextEncoder().encode("{}"));
+FILES.set("chat_template.jinja", new TextEncoder().encode("{{ messages }}"));
+FILES.set("generation_config.json", new TextEncoder().encode("{}"));
 FILES.set("pytorch_model.bin", new Uint8Array(10));
 FILES.set("README.md", new Uint8Array(10));
 
@@ -34,7 +36,8 @@ Deno.test("fetchModel: loads the needed files alone, into the standard cache, an
   withHub(async (hub, settings) => {
     const directory = await fetchModel(REPO, settings);
     assertEquals(directory, `${storageOf(settings)}/snapshots/${hub.commit}`);
-    const wanted = Array.from(FILES.keys()).filter((name) => /^(config|tokenizer|model)/.test(name)).sort();
+    const wanted = Array.from(FILES.keys()).filter((name) => /^(config|generation|tokenizer|chat|model)/.test(name))
+      .sort();
     assertEquals(filesIn(directory), wanted);
     for (const name of wanted) assertEquals(await Deno.readFile(`${directory}/${name}`), FILES.get(name));
     // The layout of Python's huggingface_hub: a link to the blob, which is named by its hash.
