@@ -6,9 +6,10 @@ import { destroyPackedMatrix, uploadPackedMatrix } from "../../kernels/packed_ma
 import { createDequantized, twoPassGemv } from "../../kernels/two_pass_gemv.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 for (const refineEvery of REFINE_EVERY) {
-  Deno.test(`two_pass_gemv, refined groups ${refineEvery}: f16 weights to the last bit, then their product`, async () => {
+  test(`two_pass_gemv, refined groups ${refineEvery}: f16 weights to the last bit, then their product`, async () => {
     const gpu = await testGpu();
     for (const [rows, channels] of [[48, 4096], [17, 300], [1, 1], [70, 1000]]) {
       for (const outlierShare of [0, 0.02]) {
