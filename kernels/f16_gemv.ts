@@ -4,7 +4,7 @@
  * @module
  */
 import type { BoundedProduct } from "./fused_gemv_twin.ts";
-import type { F16Matrix } from "./f16_matrix.ts";
+import { CHUNK_CHANNELS, type F16Matrix } from "./f16_matrix.ts";
 import { checkOutput, type GemvOutput, outputConstant, rowsPerOutput } from "./gemv_modes.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "./gpu.ts";
 import { chooseTeam, type Team } from "./team.ts";
@@ -26,6 +26,7 @@ export function f16GemvCode(team: Team): string {
  * @param x f16 [tokens, chunks * 8], padded with zeros; see {@linkcode prepareInput}
  * @param output where the product goes, and how
  * @throws {TypeError} for a silu_product whose gate and up rows don't pair or lie in different slabs
+ * @throws {RangeError} when x is shorter: devices differ in what is read past its end
  */
 export async function f16Gemv(
   gpu: Gpu,
@@ -35,6 +36,8 @@ export async function f16Gemv(
   { tokens = 1 }: { readonly tokens?: number } = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
+  const inputBytes = tokens * matrix.chunks * CHUNK_CHANNELS * 2;
+  if (x.size < inputBytes) throw new RangeError(`x has ${x.size} bytes, must have ${inputBytes} or more`);
   const team = chooseTeam(gpu);
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;

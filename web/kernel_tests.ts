@@ -17,21 +17,21 @@ import "../tests/kernels/two_pass_gemv_test.ts";
 import { browserTests, type Test } from "../tests/test.ts";
 import { element, setText } from "./elements.ts";
 
-/** Runs the tests one after the other and lists each as it ends. */
-export async function runKernelTests(signal: AbortSignal): Promise<void> {
+/** Runs the tests whose name has `part` one after the other and lists each as it ends. @throws {RangeError} for none */
+export async function runKernelTests(part: string, signal: AbortSignal): Promise<void> {
+  const tests = browserTests.filter(({ name }) => name.includes(part));
+  if (tests.length === 0) throw new RangeError(`no kernel test has ${JSON.stringify(part)} in its name`);
   const list = element("tests", HTMLOListElement);
   list.replaceChildren();
   let failures = 0;
-  for (const [done, test] of browserTests.entries()) {
-    if (signal.aborted) return setText("tests-summary", `stopped after ${summarize(done, failures)}`);
-    setText("tests-summary", `running, ${summarize(done, failures)} so far`);
+  const show = (state: string, done: number) =>
+    setText("tests-summary", `${state}: ${done - failures} of ${tests.length} passed, ${failures} failed`);
+  for (const [done, test] of tests.entries()) {
+    if (signal.aborted) return show("Stopped", done);
+    show("Running", done);
     if (!await runTest(test, list)) failures++;
   }
-  setText("tests-summary", summarize(browserTests.length, failures));
-}
-
-function summarize(done: number, failures: number): string {
-  return `${done - failures} of ${browserTests.length} passed, ${failures} failed`;
+  show("Done", tests.length);
 }
 
 async function runTest({ name, run }: Test, list: HTMLOListElement): Promise<boolean> {

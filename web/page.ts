@@ -74,7 +74,10 @@ function startPage(gpu: Gpu): void {
     const settings = new FormData(form);
     run(async (signal) => await generateText(engine!, settings, signal), "stop");
   };
-  element("run-tests", HTMLButtonElement).onclick = () => run(runKernelTests, "stop-tests");
+  const part = element("part", HTMLInputElement);
+  element("run-tests", HTMLButtonElement).onclick = () => {
+    run((signal) => runKernelTests(part.value.trim(), signal), "stop-tests");
+  };
   run(() => load(() => openServedModel(location.href)));
 }
 

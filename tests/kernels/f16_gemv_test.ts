@@ -2,6 +2,7 @@ import { createRandom } from "../../quant/random.ts";
 import { f16Gemv, f16GemvOnCpu } from "../../kernels/f16_gemv.ts";
 import { destroyF16Matrix, uploadF16Matrix, uploadF16Vector } from "../../kernels/f16_matrix.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
+import { assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "./helpers.ts";
 import { test } from "../test.ts";
 
@@ -33,4 +34,13 @@ test("f16_gemv without subgroups", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   for (const [rows, channels] of [[64, 4096], [17, 300]]) await check(gpu, rows, channels);
   gpu.close();
+});
+
+test("f16_gemv refuses an input that is shorter than a padded row", async () => {
+  const gpu = await testGpu();
+  const matrix = await uploadF16Matrix(gpu, new Float16Array(4 * 20), 4, 20);
+  const x = await uploadF16Vector(gpu, new Float32Array(16));
+  const y = { buffer: await gpu.createStorage("y", 16) };
+  const run = () => f16Gemv(gpu, matrix, x, { kind: "store", y });
+  await assertRejects(run, RangeError, "x has 32 bytes, must have 48 or more");
 });

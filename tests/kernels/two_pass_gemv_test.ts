@@ -17,11 +17,13 @@ for (const refineEvery of REFINE_EVERY) {
         const matrix = await uploadPackedMatrix(gpu, tensor);
         const scratch = await createDequantized(gpu, matrix);
         const x = randomActivations(channels, 3);
-        const vector = await uploadF16Vector(gpu, x);
+        const padded = new Float32Array(scratch.chunks * 8);
+        padded.set(x);
+        const vector = await uploadF16Vector(gpu, padded);
         const y = await poisonedOutput(gpu, rows);
         gpu.submit(await twoPassGemv(gpu, matrix, scratch, vector, y));
-        const padded = new Float16Array(await gpu.read(scratch.slabs[0].weights.buffer));
-        const weights = withoutPadding(padded, rows, channels);
+        const decoded = new Float16Array(await gpu.read(scratch.slabs[0].weights.buffer));
+        const weights = withoutPadding(decoded, rows, channels);
         compareWeights(weights, dequantize(tensor), outlierShare > 0);
         const actual = await readOutput(gpu, y);
         assertWithin(actual, f16GemvOnCpu(weights, rows, Float16Array.from(x)), `${rows} x ${channels}`);
