@@ -6,7 +6,7 @@
 import { Q2K_CHANNELS } from "../quant/q2k.ts";
 import type { Evaluation } from "../model/evaluation.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
-import { FEEDBACK, planDensities } from "../model/recipe.ts";
+import { FEEDBACK } from "../model/recipe.ts";
 import {
   accuracyGain,
   compareMethod,
@@ -37,7 +37,6 @@ export const accuracy: Experiment = {
   async run(context) {
     const baseline = await context.baseline();
     const { config } = (await context.model()).model;
-    const densities = planDensities(config);
     const fitsQ2k = LINEAR_KINDS.every((kind) => linearShape(config, kind)[1] % Q2K_CHANNELS === 0);
     const all: (readonly [name: string, method: methods.Method])[] = [
       ["rtn2_g128", methods.rtn(2, 128)],
@@ -53,8 +52,7 @@ export const accuracy: Experiment = {
       ["paper_layout_corrected", methods.paperLayoutCorrected],
       ["twobit_search", methods.twobitSearch],
       ["twobit_feedback", methods.twobitFeedback],
-      ["twobit_uniform", methods.twobitUniform],
-      ["twobit", methods.twobit(densities)],
+      ["twobit", methods.twobit],
     ];
     const chosen = context.quick ? all.filter(([name]) => QUICK.includes(name)) : all;
     const rows = [comparisonRow("fp16", 16, baseline.reference, baseline.reference)];
@@ -80,12 +78,11 @@ export const accuracy: Experiment = {
           ? "llama.cpp's layout and search, without and with the Hessian's diagonal as importance; no error feedback, and " +
             "all matrices in Q2_K, where llama.cpp's own mix keeps some in more bits"
           : `left out: its rows must be multiples of ${Q2K_CHANNELS} channels`,
-        "paper_layout_corrected":
-          "and targets corrected as in twobit: the fair comparison of layouts with twobit_uniform",
+        "paper_layout_corrected": "and targets corrected as in twobit: the fair comparison of layouts",
         "twobit_search": "scales searched, no calibration",
         "twobit_feedback": `and error feedback (damping ${FEEDBACK.damping}), scales searched at their turn`,
-        "twobit_uniform": "and targets corrected for what earlier layers' quantization changed; 1 refined group in 8",
-        "twobit": `and densities of refined groups planned within 2.85 bits: ${JSON.stringify(densities)}`,
+        "twobit": "and targets corrected for what earlier layers' quantization changed",
+        "refined groups": "1 in 8 in all rows of twobit",
       },
       columns: [...COMPARISON_COLUMNS, ...taskColumns(baseline.reference.tasks)],
       rows,

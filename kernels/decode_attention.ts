@@ -38,16 +38,21 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
   return splits * heads * (headSize + 2);
 }
 
-/** From this many tokens on a sequence is split twice as finely. */
-export const LONG_SEQUENCE = 1024;
+/** Lengths of a sequence up to which it is split into more and more parts, and workgroups that those make together. */
+const SPLIT_LENGTHS = [
+  { tokens: 256, workgroups: 64 },
+  { tokens: 1024, workgroups: 128 },
+  { tokens: Infinity, workgroups: 256 },
+] as const;
 
 /**
- * Splits of the sequence, at most 16: about one workgroup for each multiprocessor of a large GPU, for long sequences two,
- * so that more keys are in flight. Each split is read again by all workgroups of the next kernel.
+ * Splits of a sequence, at most 16. A short one has few, since each is read again by every workgroup of the next kernel; a
+ * long one has two workgroups for each multiprocessor of a large GPU, so that more keys are in flight.
  */
-export function chooseSplits(gpu: Gpu, shape: AttentionShape, isLong: boolean): number {
+export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number): number {
   if (gpu.isSoftware) return 1; // its few threads are busy without
-  return Math.max(1, Math.min(16, Math.floor((isLong ? 256 : 128) / workgroupsASplit(shape))));
+  const { workgroups } = SPLIT_LENGTHS.find((step) => tokens <= step.tokens)!;
+  return Math.max(1, Math.min(16, Math.floor(workgroups / workgroupsASplit(shape))));
 }
 
 function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {

@@ -4,7 +4,7 @@
  * @module
  */
 import { addBias } from "../kernels/add_bias.ts";
-import { chooseSplits, decodeAttention, LONG_SEQUENCE } from "../kernels/decode_attention.ts";
+import { chooseSplits, decodeAttention, type DecodeAttentionBuffers } from "../kernels/decode_attention.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
@@ -76,7 +76,10 @@ export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }
 }
 
 /** What a layer's attention takes beside its products. */
-export function attentionExtras({ normEpsilon }: ModelConfig, { qkvBias, headNorm }: EngineLayer) {
+export function attentionExtras(
+  { normEpsilon }: ModelConfig,
+  { qkvBias, headNorm }: EngineLayer,
+): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
   return {
     ...(qkvBias && { bias: qkvBias }),
     ...(headNorm && { headNorm: { weights: headNorm, epsilon: normEpsilon } }),
@@ -87,16 +90,13 @@ export function attentionExtras({ normEpsilon }: ModelConfig, { qkvBias, headNor
 export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<DecodeStep> {
   const { config, finalNorm, head, embedding } = weights;
   const { hidden, logits, candidates, scratch } = buffers;
-  const makeLayers = async (isLong: boolean) => {
-    const splits = chooseSplits(gpu, attentionShape(config), isLong);
-    const operations: Operation[] = [];
-    for (const [i, layer] of weights.layers.entries()) {
-      operations.push(...await layerOperations(gpu, config, layer, buffers.caches[i], splits, buffers));
-    }
-    return operations;
-  };
-  const short = await makeLayers(false);
-  const long = buffers.caches[0].capacity > LONG_SEQUENCE ? await makeLayers(true) : short;
+  const { capacity } = buffers.caches[0];
+  const shape = attentionShape(config);
+  const bySplits = new Map<number, Operation[]>();
+  for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
+    const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
+    if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
+  }
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
   const next = { ...buffers, embedding };
   const best = [
@@ -105,11 +105,24 @@ export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers
   ];
   const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, next)];
   return {
-    layers: (position) => position < LONG_SEQUENCE ? short : long,
+    layers: (position) => bySplits.get(chooseSplits(gpu, shape, position + 1))!,
     head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
     pickBest: { kind: "pick", dispatches: best },
     pickSampled: { kind: "pick", dispatches: sampled },
   };
+}
+
+async function createLayers(
+  gpu: Gpu,
+  { config, layers }: EngineWeights,
+  splits: number,
+  buffers: DecodeBuffers,
+): Promise<Operation[]> {
+  const operations: Operation[] = [];
+  for (const [i, layer] of layers.entries()) {
+    operations.push(...await layerOperations(gpu, config, layer, buffers.caches[i], splits, buffers));
+  }
+  return operations;
 }
 
 async function layerOperations(

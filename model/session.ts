@@ -13,7 +13,7 @@ import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep }
 import type { EngineWeights } from "./engine_weights.ts";
 import { createPrefill, PASS_TOKENS, type Prefill } from "./prefill.ts";
 import { rotationTable } from "./rope.ts";
-import { createScorer, type OnLogits, type Scorer, type TokenScores } from "./token_scores.ts";
+import { createTokenScorer, type OnLogits, type TokenScorer, type TokenScores } from "./token_scores.ts";
 
 /** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
 const CAPACITY_STEP = 256;
@@ -38,7 +38,7 @@ export class Session implements Disposable {
   readonly #buffers: DecodeBuffers;
   readonly #owned: readonly GPUBuffer[];
   #prefill: Prefill | undefined;
-  #scorer: Scorer | undefined;
+  #scorer: TokenScorer | undefined;
   #length = 0;
 
   /** Use {@linkcode createSession}. */
@@ -128,7 +128,7 @@ export class Session implements Disposable {
     if (targets.length !== tokens.length) {
       throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
     }
-    const scorer = this.#scorer ??= await createScorer(this.#gpu, this.#weights);
+    const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
     const logLikelihoods = new Float32Array(tokens.length);
     const best = new Uint32Array(tokens.length);
     let at = 0;
@@ -248,7 +248,7 @@ async function createBuffers(
     caches.push({ capacity, keys, values });
   }
   const shape = attentionShape(config);
-  const splits = chooseSplits(gpu, shape, true);
+  const splits = chooseSplits(gpu, shape, capacity);
   const oneToken = await createPrefillRange(gpu, 1);
   await own(Promise.resolve(oneToken.buffer));
   const widest = Math.max(hidden, heads * headSize, intermediate);

@@ -43,7 +43,7 @@ export interface TaskScore {
   /** The same with log-likelihoods divided by the choices' characters (acc_norm); absent for winogrande. */
   readonly normalizedAccuracy?: Estimate;
   /** 1 for each question answered right by the highest log-likelihood. */
-  readonly hits: Uint8Array;
+  readonly hits: readonly number[];
   /** Log-likelihood of every choice of every question, in nats. */
   readonly scores: readonly (readonly number[])[];
 }
@@ -101,12 +101,12 @@ export async function scoreTask(
 }
 
 /** 1 for each question whose right choice has the highest score, the first of equal ones counting. */
-function judge(questions: readonly Question[], scores: readonly (readonly number[])[]): Uint8Array {
-  return Uint8Array.from(questions, ({ answer }, i) => scores[i].indexOf(Math.max(...scores[i])) === answer ? 1 : 0);
+function judge(questions: readonly Question[], scores: readonly (readonly number[])[]): number[] {
+  return questions.map(({ answer }, i) => scores[i].indexOf(Math.max(...scores[i])) === answer ? 1 : 0);
 }
 
-function shareOf(hits: Uint8Array): Estimate {
-  return clusteredMean(Array.from(hits, (hit) => [hit]));
+function shareOf(hits: readonly number[]): Estimate {
+  return clusteredMean(hits.map((hit) => [hit]));
 }
 
 /**

@@ -22,7 +22,7 @@ export interface TokenScores {
 export type OnLogits = (logits: Float32Array, first: number) => void;
 
 /** Scores rows of the residual stream. */
-export interface Scorer {
+export interface TokenScorer {
   /**
    * Scores the first rows.
    *
@@ -39,7 +39,7 @@ export interface Scorer {
 const LOGIT_TOKENS = 128;
 
 /** Makes a scorer. */
-export async function createScorer(gpu: Gpu, weights: EngineWeights): Promise<Scorer> {
+export async function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
   const { hidden: width, vocabulary, normEpsilon } = weights.config;
   const owned: GPUBuffer[] = [];
   const make = async (label: string, size: number) => {

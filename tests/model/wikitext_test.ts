@@ -39,7 +39,7 @@ Deno.test("fetchWikitext: takes the test split of the hub's data set into the ca
     const path = "wikitext-2-raw-v1/test-00000-of-00001.parquet";
     const bytes = await Deno.readFile(`${FOLDER}test.parquet`);
     await using hub = serveHub("datasets/Salesforce/wikitext", new Map([[path, bytes]]));
-    const settings = { endpoint: hub.endpoint, cache, offline: false, retryDelayMs: 1 };
+    const settings = { endpoint: hub.endpoint, cache, offline: false, retryDelayMs: 1, stallMs: 10_000 };
     const file = await fetchWikitext(settings);
     assertEquals(file, `${cache}/datasets--Salesforce--wikitext/snapshots/${hub.commit}/${path}`);
     assertEquals(await readWikitext(file), await readWikitext(`${FOLDER}wiki.test.raw`));
