@@ -74,7 +74,7 @@ test("pack_activations keeps a not-a-number visible", async () => {
   }
 });
 
-Deno.test("pack_activations stores next to nothing as zeros", async () => {
+test("pack_activations stores next to nothing as zeros", async () => {
   const gpu = await testGpu();
   const x = new Float32Array(128).fill(1e-31, 0, 16).fill(2e-30, 16, 32);
   const input = await gpu.uploadStorage("x", x);
