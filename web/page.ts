@@ -25,8 +25,10 @@ try {
 }
 
 function showProblem(message: string): void {
-  setText("problem", message);
-  element("problem", HTMLElement).hidden = false;
+  const problem = element("problem", HTMLElement);
+  problem.textContent = message;
+  problem.hidden = false;
+  problem.scrollIntoView({ block: "nearest" });
 }
 
 function startPage(gpu: Gpu): void {
