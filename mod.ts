@@ -71,6 +71,7 @@ export * from "./model/hub_settings.ts";
 export * from "./model/huggingface_writer.ts";
 export * from "./model/llama.ts";
 export * from "./model/load.ts";
+export * from "./model/load_engine.ts";
 export * from "./model/matmul.ts";
 export * from "./model/matmul_simd.ts";
 export * from "./model/open_directory.ts";
