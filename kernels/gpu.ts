@@ -91,13 +91,16 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
   return new Gpu(adapter, device, new Set(features));
 }
 
-/** Deno 2.9 has subgroups without listing them, so each feature is tried on a throw-away device. */
+/** Whether WebGPU is Deno's: wgpu with its compiler naga, not a browser's. */
+const IS_DENO = "Deno" in globalThis;
+
+/** Deno 2.9 has subgroups without listing them, so there a feature not listed is tried on a throw-away device. */
 async function usableFeatures(adapter: GPUAdapter, options: GpuOptions): Promise<string[]> {
   const wanted = WANTED_FEATURES.filter((name) => !(name === "subgroups" && options.withoutSubgroups));
   const usable: string[] = [];
   for (const name of wanted) {
     if (adapter.features.has(name as GPUFeatureName)) usable.push(name);
-    else if (await canRequest(name)) usable.push(name);
+    else if (IS_DENO && await canRequest(name)) usable.push(name);
   }
   return usable;
 }
@@ -246,7 +249,7 @@ export class Gpu {
     const make = () => {
       const module = this.device.createShaderModule({
         label,
-        code: "Deno" in globalThis ? code : withEnableLines(code),
+        code: IS_DENO ? code : withEnableLines(code),
       });
       const compute = { module, entryPoint: "main", constants: { ...constants } };
       return this.device.createComputePipeline({ label, layout: "auto", compute });
@@ -457,7 +460,7 @@ export function encodeDispatches(pass: GPUComputePassEncoder, dispatches: readon
  */
 async function mapNow(staging: GPUBuffer): Promise<void> {
   const mapped = staging.mapAsync(GPUMapMode.READ);
-  if ("Deno" in globalThis) mapped.catch(() => {});
+  if (IS_DENO) mapped.catch(() => {});
   else await mapped;
 }
 

@@ -4,7 +4,8 @@
  * @module
  */
 import { gguf, type GGUFParseOutput } from "@huggingface/gguf";
-import { type ByteSource, openFileSource } from "./byte_source.ts";
+import type { ByteSource } from "./byte_source.ts";
+import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
 
 /** Where one tensor lies in its file. */

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
 import { writeTextBeside } from "./atomic_file.ts";
 import { createCalibrator, type LayerPair } from "./calibrator.ts";
-import { type Checkpoint, openSafetensors, readLayer } from "./checkpoint.ts";
+import { type Checkpoint, readLayer } from "./checkpoint.ts";
+import { openSafetensors } from "./open_directory.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
 import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
 import {

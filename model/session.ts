@@ -277,13 +277,18 @@ export class Session implements Disposable {
  * Makes an empty sequence.
  *
  * @param capacity tokens to have room for
- * @throws {RangeError} when the model's context is shorter
+ * @throws {RangeError} when the model's context is shorter, or the device can't bind so long a cache
  * @throws {OutOfMemoryError} when the device has no room
  */
 export async function createSession(gpu: Gpu, weights: EngineWeights, capacity: number): Promise<Session> {
   const { config } = weights;
   if (!(capacity >= 1 && capacity <= config.context)) {
     throw new RangeError(`capacity is ${capacity} tokens, must be 1 to the model's context of ${config.context}`);
+  }
+  const planeBytes = cacheBytes(config, capacity) / config.layers / 2;
+  const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
+  if (planeBytes > limit) {
+    throw new RangeError(`a layer's keys of ${capacity} tokens have ${planeBytes} bytes, the device binds ${limit}`);
   }
   return await withOwner(gpu, async (owner) => {
     const buffers = await createBuffers(gpu, config, roundCapacity(capacity), owner);

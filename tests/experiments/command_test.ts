@@ -50,6 +50,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--windows", "1"], "perplexity: --windows is 1, must be a number between 2 and"],
   [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
+  [["serve", "--port", "x"], "serve: --port is x, must be a number between 0 and 65535"],
   [["report", "--out", ""], "report: --out is empty, must name the page to write"],
   [["compare", "a"], "compare: 1 arguments given, must be A B"],
   [["perplexity", "--tasks", "mmlu:f"], "perplexity: --tasks has mmlu:f, must be NAME:FILE with a NAME of piqa, hella"],

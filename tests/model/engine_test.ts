@@ -1,13 +1,15 @@
 import { isPackedMatrix } from "../../kernels/linear.ts";
-import { openDirectory, readModel } from "../../model/checkpoint.ts";
+import { readModel } from "../../model/checkpoint.ts";
+import type { Engine } from "../../model/engine.ts";
 import { createEngineScorer } from "../../model/engine_scorer.ts";
-import { type Engine, loadEngine } from "../../model/engine.ts";
+import { loadEngine } from "../../model/load_engine.ts";
+import { openDirectory } from "../../model/open_directory.ts";
 import { uploadWeights } from "../../model/engine_weights.ts";
 import { forward, logitsOf } from "../../model/forward.ts";
 import { type GenerateOptions, generateTokens } from "../../model/generate.ts";
 import type { LinearKind, Model } from "../../model/llama.ts";
 import { matmulPlain } from "../../model/matmul.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
 import { createSession, type Session } from "../../model/session.ts";
