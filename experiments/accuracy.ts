@@ -6,7 +6,7 @@
 import { Q2K_CHANNELS } from "../quant/q2k.ts";
 import type { Evaluation } from "../model/evaluation.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
-import { FEEDBACK, planDensities } from "../model/recipe.ts";
+import { FEEDBACK } from "../model/recipe.ts";
 import {
   accuracyGain,
   compareMethod,
@@ -14,6 +14,8 @@ import {
   comparisonRow,
   comparisonSettings,
   formatGain,
+  taskColumns,
+  taskGain,
   windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
@@ -35,7 +37,6 @@ export const accuracy: Experiment = {
   async run(context) {
     const baseline = await context.baseline();
     const { config } = (await context.model()).model;
-    const densities = planDensities(config);
     const fitsQ2k = LINEAR_KINDS.every((kind) => linearShape(config, kind)[1] % Q2K_CHANNELS === 0);
     const all: (readonly [name: string, method: methods.Method])[] = [
       ["rtn2_g128", methods.rtn(2, 128)],
@@ -51,8 +52,7 @@ export const accuracy: Experiment = {
       ["paper_layout_corrected", methods.paperLayoutCorrected],
       ["twobit_search", methods.twobitSearch],
       ["twobit_feedback", methods.twobitFeedback],
-      ["twobit_uniform", methods.twobitUniform],
-      ["twobit", methods.twobit(densities)],
+      ["twobit", methods.twobit],
     ];
     const chosen = context.quick ? all.filter(([name]) => QUICK.includes(name)) : all;
     const rows = [comparisonRow("fp16", 16, baseline.reference, baseline.reference)];
@@ -78,14 +78,13 @@ export const accuracy: Experiment = {
           ? "llama.cpp's layout and search, without and with the Hessian's diagonal as importance; no error feedback, and " +
             "all matrices in Q2_K, where llama.cpp's own mix keeps some in more bits"
           : `left out: its rows must be multiples of ${Q2K_CHANNELS} channels`,
-        "paper_layout_corrected":
-          "and targets corrected as in twobit: the fair comparison of layouts with twobit_uniform",
+        "paper_layout_corrected": "and targets corrected as in twobit: the fair comparison of layouts",
         "twobit_search": "scales searched, no calibration",
         "twobit_feedback": `and error feedback (damping ${FEEDBACK.damping}), scales searched at their turn`,
-        "twobit_uniform": "and targets corrected for what earlier layers' quantization changed; 1 refined group in 8",
-        "twobit": `and densities of refined groups planned within 2.85 bits: ${JSON.stringify(densities)}`,
+        "twobit": "and targets corrected for what earlier layers' quantization changed",
+        "refined groups": "1 in 8 in all rows of twobit",
       },
-      columns: COMPARISON_COLUMNS,
+      columns: [...COMPARISON_COLUMNS, ...taskColumns(baseline.reference.tasks)],
       rows,
       samples: windowSamples(evaluations),
       verdict: judge(evaluations, rows),
@@ -96,9 +95,12 @@ export const accuracy: Experiment = {
 /** Plain 2-bit methods that the paper names. */
 const PLAIN: readonly string[] = ["gptq2_g128", "gptq2_g16", "greenbit_g32", "greenbit_g16"];
 
+const NEXT_TOKEN = "next-token accuracy on this model's evaluation text, not on Llama2-7b's tasks";
+
 function judge(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[]): Verdict {
   const reference = evaluations.get("fp16")!;
-  const lossOf = (name: string) => accuracyGain(reference, evaluations.get(name)!);
+  const tasks = reference.tasks.map(({ name }) => name).join(", ");
+  const lossOf = (name: string) => (tasks ? taskGain : accuracyGain)(reference, evaluations.get(name)!);
   const plain = PLAIN.filter((name) => evaluations.has(name)).map((name) => ({ name, loss: lossOf(name) }));
   const best = plain.reduce((a, b) => a.loss.value <= b.loss.value ? a : b);
   const ours = lossOf("twobit");
@@ -108,14 +110,14 @@ function judge(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[
   return {
     paper: `> ${CLAIMED_LOSS} (plain 2-bit), little (theirs)`,
     measured: `${formatGain(best.loss)} (${best.name}), ${formatGain(ours)} (twobit)`,
-    unit: "points of next-token accuracy lost",
+    unit: tasks ? "points of task accuracy lost" : "points of next-token accuracy lost",
     status: plainLoses && oursKeeps ? "reproduced" : plainLoses || oursKeeps ? "partly" : "not reproduced",
     note:
       `Reproduced means: the best of ${
         PLAIN.join(", ")
       } loses more than ${CLAIMED_LOSS} points, and twobit less than ` +
-      `half of that and less than ${CLAIMED_LOSS}; partly, that one of the two holds. Measured as next-token accuracy on ` +
-      `this model's evaluation text, not on Llama2-7b's tasks. twobit's perplexity is ${
+      `half of that and less than ${CLAIMED_LOSS}; partly, that one of the two holds. Measured as ` +
+      `${tasks ? `mean accuracy (acc) on ${tasks}` : NEXT_TOKEN}. twobit's perplexity is ${
         ratio.toFixed(3)
       } x unquantized.`,
   };

@@ -8,7 +8,7 @@ import { destroyF16Matrix, type F16Matrix, uploadF16Vector } from "../kernels/f1
 import { fusedGemv } from "../kernels/fused_gemv.ts";
 import { fusedGemvOnCpu } from "../kernels/fused_gemv_twin.ts";
 import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu.ts";
-import { packActivations, packActivationsOnGpu } from "../kernels/pack_activations.ts";
+import { packActivations } from "../kernels/pack_activations.ts";
 import type { Timing } from "../kernels/timer.ts";
 import { createDequantized, dequantizeOnGpu, twoPassGemv } from "../kernels/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
@@ -57,7 +57,9 @@ export const async: Experiment = {
     return {
       settings: {
         "read bandwidth": `${(ceiling.bytesPerUs / 1e6).toFixed(3)} TB/s, one long read in the same run`,
-        "activations": "fused: 16-bit block fixed point; f16 and two_pass: f16",
+        "activations":
+          "fused: 16-bit block fixed point, packed before or, in fused_async_norm, normed and packed by the kernel " +
+          "itself; f16 and two_pass: f16",
         "rotation": "copies of the weights that together exceed the cache; dispatches wait for each other",
       },
       columns: COLUMNS,
@@ -81,6 +83,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
   const x = Float32Array.from({ length: channels }, () => random.normal());
   const packed = packActivations(x);
   const input = await gpu.uploadStorage("x", x);
+  const normWeight = await gpu.uploadStorage("weight", new Float32Array(channels).fill(1));
   const activations = await gpu.uploadStorage("activations", packed);
   const x16 = await uploadF16Vector(gpu, new Float32Array(Math.ceil(channels / 128) * 128).map((_, i) => x[i] ?? 0));
   const y = { buffer: await gpu.createStorage("y", rows * 4) };
@@ -106,8 +109,8 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     const fused = await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output));
     await time("fused_async", bytes, fused);
     await assertCorrect(gpu, fused[0], y.buffer, packed, shape, 0, seed);
-    const pack = await packActivationsOnGpu(gpu, channels, input, activations);
-    await time("fused_async_and_pack", bytes, fused.map((dispatches) => [pack, ...dispatches]));
+    const norm = { kind: "rms_norm", x: input, weight: normWeight, epsilon: 1e-5 } as const;
+    await time("fused_async_norm", bytes, await all(matrices, (m) => fusedGemv(gpu, m, norm, output)));
   });
   const sparse = randomPacked(rows, channels, OUTLIER_SHARE, seed);
   await withCopies(gpu, sparse, copiesOf(gpu, bytes), async (matrices) => {
@@ -115,7 +118,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     await time("fused_async_outliers", bytesOf(sparse), fused);
     await assertCorrect(gpu, fused[0], y.buffer, packed, shape, OUTLIER_SHARE, seed);
   });
-  for (const buffer of [input, activations, x16, y.buffer]) gpu.destroyBuffer(buffer);
+  for (const buffer of [input, normWeight, activations, x16, y.buffer]) gpu.destroyBuffer(buffer);
   return measured;
 }
 

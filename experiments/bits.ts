@@ -8,7 +8,7 @@ import { storedBytes } from "../quant/quantize.ts";
 import { PAPER_LAYOUT, stripBits } from "../quant/strip_layout.ts";
 import { LINEAR_KINDS, type LinearKind, linearShape } from "../model/llama.ts";
 import { quantizeModel } from "../model/quantize_model.ts";
-import { BUDGET_BITS, planDensities, SETTINGS } from "../model/recipe.ts";
+import { BUDGET_BITS, SETTINGS } from "../model/recipe.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import type { Method } from "./methods.ts";
@@ -30,15 +30,7 @@ const LAYOUTS: readonly Layout[] = [
   },
   {
     name: "twobit",
-    bits: (shape, kind) => packedBits(...linearShape(shape, kind), planDensities(shape)[kind], 0),
-    method(shape) {
-      const densities = planDensities(shape);
-      return (kind) => ({ kind: "twobit", settings: { ...SETTINGS, refineEvery: densities[kind] } });
-    },
-  },
-  {
-    name: "twobit_uniform",
-    bits: (shape, kind) => packedBits(...linearShape(shape, kind), 8, 0),
+    bits: (shape, kind) => packedBits(...linearShape(shape, kind), SETTINGS.refineEvery, 0),
     method: () => () => ({ kind: "twobit", settings: SETTINGS }),
   },
 ];
@@ -73,8 +65,7 @@ export const bits: Experiment = {
       settings: {
         "shapes": "config.json of each model on the Hugging Face hub (model/shapes.ts names them)",
         "paper": "the paper's layout as reconstructed: quant/strip_layout.ts says how and what was inferred",
-        "twobit": "packed format, version 1, densities of refined groups planned within the budget, no outliers",
-        "twobit_uniform": "packed format, version 1, one refined group in 8 everywhere, no outliers",
+        "twobit": "packed format, version 1, one refined group in 8, no outliers",
         "model": "linear layers as packed; embeddings, head and norms in 16 bits",
       },
       columns: COLUMNS,

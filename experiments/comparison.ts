@@ -7,7 +7,8 @@ import { storedBytes } from "../quant/quantize.ts";
 import type { Calibrator } from "../model/calibrator.ts";
 import { evaluateModel, type Evaluation } from "../model/evaluation.ts";
 import { quantizeModel } from "../model/quantize_model.ts";
-import { type Estimate, pairedDifference } from "../model/statistics.ts";
+import { type Estimate, mean, pairedDifference } from "../model/statistics.ts";
+import type { TaskScore } from "../model/tasks.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Method } from "./methods.ts";
 import type { Cell, Column, Row, Verdict } from "./result.ts";
@@ -27,6 +28,33 @@ export const COMPARISON_COLUMNS: readonly Column[] = [
   { key: "kl", label: "KL to unquantized", unit: "nats a token" },
   { key: "kl_error", label: "±", unit: "nats" },
 ];
+
+/** Columns of tasks, which only some runs have. */
+export function taskColumns(tasks: readonly TaskScore[]): Column[] {
+  return tasks.flatMap(({ name, normalizedAccuracy }) => [
+    { key: `${name}_acc`, label: `${name} acc`, unit: "%" },
+    { key: `${name}_acc_error`, label: "±", unit: "%" },
+    ...(normalizedAccuracy
+      ? [
+        { key: `${name}_acc_norm`, label: `${name} acc_norm`, unit: "%" },
+        { key: `${name}_acc_norm_error`, label: "±", unit: "%" },
+      ]
+      : []),
+  ]);
+}
+
+function taskCells(tasks: readonly TaskScore[]): Row {
+  return Object.fromEntries(tasks.flatMap(({ name, accuracy, normalizedAccuracy }) => [
+    [`${name}_acc`, 100 * accuracy.value],
+    [`${name}_acc_error`, 100 * accuracy.standardError],
+    ...(normalizedAccuracy
+      ? [
+        [`${name}_acc_norm`, 100 * normalizedAccuracy.value],
+        [`${name}_acc_norm_error`, 100 * normalizedAccuracy.standardError],
+      ]
+      : []),
+  ]));
+}
 
 /** A row of a comparison. */
 export function comparisonRow(
@@ -52,6 +80,7 @@ export function comparisonRow(
     choice_accuracy_error: percent(choiceAccuracy?.standardError),
     kl: divergence?.value ?? null,
     kl_error: divergence?.standardError ?? null,
+    ...taskCells(evaluation.tasks),
   };
 }
 
@@ -61,7 +90,7 @@ export interface MethodCase {
   readonly method: Method;
   /** Needed by methods with error feedback. */
   readonly calibrator?: Calibrator;
-  /** Leaves multiple choice out: its standard error is too large for the small differences of a sweep. */
+  /** Leaves multiple choice and tasks out: its standard error is too large for the small differences of a sweep. */
   readonly withoutChoices?: boolean;
   readonly onProgress: (share: number, step: string) => void;
 }
@@ -77,10 +106,11 @@ export async function compareMethod(
     onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
     ...(calibrator && { calibrator }),
   });
+  const scorer = await context.scorer();
+  await scorer.setModel(quantized.model);
   const evaluation = await evaluateModel(
-    context.pool,
-    quantized.model,
-    withoutChoices ? { ...set, choices: undefined } : set,
+    scorer,
+    withoutChoices ? { ...set, choices: undefined, tasks: [] } : set,
     "compared",
     (share) => onProgress((1 + share) / 2, `${name}: evaluating`),
   );
@@ -109,6 +139,19 @@ export function accuracyGain(a: Evaluation, b: Evaluation): Estimate {
   return { value: 100 * value, standardError: 100 * standardError };
 }
 
+/**
+ * Points of accuracy by which `a` is better than `b` in the mean over tasks (the harness's acc), with the standard error
+ * of the questions' paired differences.
+ */
+export function taskGain(a: Evaluation, b: Evaluation): Estimate {
+  const differences = a.tasks.map(({ hits }, i) => pairedDifference(hits, b.tasks[i].hits));
+  const squares = differences.reduce((sum, { standardError }) => sum + standardError ** 2, 0);
+  return {
+    value: 100 * mean(differences.map(({ value }) => value)),
+    standardError: (100 * Math.sqrt(squares)) / differences.length,
+  };
+}
+
 /** A gain as text, with its standard error. */
 export function formatGain({ value, standardError }: Estimate): string {
   return `${value.toFixed(2)} ± ${standardError.toFixed(2)}`;
@@ -123,10 +166,11 @@ export function statusOf(margin: number, standardError: number): Verdict["status
 }
 
 /** The settings that every comparison states. */
-export function comparisonSettings({ set, calibration }: Baseline): Record<string, Cell> {
+export function comparisonSettings({ set, reference, calibration, scoredOn }: Baseline): Record<string, Cell> {
   const { windows, choices, divergenceWindows } = set;
   const length = windows.windows[0].length;
   return {
+    "scored on": scoredOn,
     "evaluation text": windows.text,
     "tokens of the text": windows.textTokens,
     "windows": windows.plain
@@ -142,6 +186,10 @@ export function comparisonSettings({ set, calibration }: Baseline): Record<strin
         `continuation of ${choices.items[0].continuations[0].length} tokens against three from elsewhere, ` +
         `log-likelihood a byte; chance is 25 %`
       : "left out",
+    ...(reference.tasks.length > 0 && {
+      "tasks": reference.tasks.map(({ name, questions }) => `${name} (${questions} questions)`).join(", ") +
+        ", scored as lm-evaluation-harness does without examples in front",
+    }),
     "calibration": `${calibration.windows.length} windows of ${calibration.windows[0].length} tokens of text ` +
       `"${calibration.text}", for methods with error feedback`,
   };

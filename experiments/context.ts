@@ -3,15 +3,20 @@
  *
  * @module
  */
+import { describeAdapter } from "../kernels/adapter.ts";
+import { openGpu } from "../kernels/gpu.ts";
 import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/calibrator.ts";
+import { createEngineScorer } from "../model/engine_scorer.ts";
 import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluation.ts";
 import type { Model } from "../model/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
 import { DEFAULT_WINDOWS } from "../model/recipe.ts";
+import { createCpuScorer, type Scorer } from "../model/scorer.ts";
 import { shareDeep } from "../model/shared.ts";
+import { readTask, type TaskFile } from "../model/tasks.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text.ts";
 import { sampleWindows } from "../model/windows.ts";
-import { createWorkerPool } from "../model/worker_pool.ts";
+import { createWorkerPool, type WorkerPool } from "../model/worker_pool.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 
 /** What a run is made with. */
@@ -22,6 +27,8 @@ export interface RunSettings {
   readonly modelName: string;
   /** Name of the evaluation text. */
   readonly textName: string;
+  /** Files of multiple-choice questions that accuracy is measured on too. */
+  readonly taskFiles: readonly TaskFile[];
 }
 
 /** Sizes of a full and of a quick run. */
@@ -45,11 +52,18 @@ export function createContext(
   let sharedModel: Promise<Model> | undefined;
   let baseline: Promise<Baseline> | undefined;
   let fixedCalibrator: Promise<Calibrator> | undefined;
+  let scoring: Promise<OpenScorer> | undefined;
+  let closeScorer = () => {};
   const context: ExperimentContext = {
     quick,
     seed,
     pool,
     progress,
+    async scorer() {
+      const opened = await (scoring ??= openScorer(pool));
+      closeScorer = opened.close;
+      return opened.scorer;
+    },
     model: () => model ??= loadModel(modelName, progress),
     sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
     baseline: () => baseline ??= makeBaseline(settings, context),
@@ -60,7 +74,23 @@ export function createContext(
     },
     fixedCalibrator: () => fixedCalibrator ??= makeFixedCalibrator(context),
   };
-  return { ...context, [Symbol.dispose]: () => pool[Symbol.dispose]() };
+  const close = () => {
+    pool[Symbol.dispose]();
+    closeScorer();
+  };
+  return { ...context, [Symbol.dispose]: close };
+}
+
+interface OpenScorer {
+  readonly scorer: Scorer;
+  readonly close: () => void;
+}
+
+/** Scores on the GPU where there is a real one; a software adapter is slower than the CPU reference. */
+async function openScorer(pool: WorkerPool): Promise<OpenScorer> {
+  if ((await describeAdapter())?.software !== false) return { scorer: createCpuScorer(pool), close: () => {} };
+  const gpu = await openGpu();
+  return { scorer: createEngineScorer(gpu), close: () => gpu.close() };
 }
 
 async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrator> {
@@ -68,22 +98,25 @@ async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrat
   return await createFixedCalibrator(await context.calibrator(false), (await context.sharedModel()).layers);
 }
 
-async function makeBaseline({ quick, seed, textName }: RunSettings, context: ExperimentContext): Promise<Baseline> {
+async function makeBaseline(settings: RunSettings, context: ExperimentContext): Promise<Baseline> {
+  const { quick, seed, textName } = settings;
   const { model, tokenizer } = await context.model();
   const { config } = model;
   const plan = { ...(quick ? QUICK : FULL), ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
-  const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan);
+  const tasks = await Promise.all(settings.taskFiles.map(readTask));
+  const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
   const text = await loadText("calibration");
   const calibration = sampleWindows(text, tokenizer, config.bosToken, {
     length: Math.min(plan.windowTokens, config.context),
     count: quick ? QUICK_CALIBRATION_WINDOWS : DEFAULT_WINDOWS,
   });
+  const scorer = await context.scorer();
+  await scorer.setModel(await context.sharedModel());
   const reference = await evaluateModel(
-    context.pool,
-    await context.sharedModel(),
+    scorer,
     set,
     "reference",
     (share) => context.progress(share / 20, "evaluating the unquantized model"),
   );
-  return { set, reference, calibration };
+  return { set, reference, calibration, scoredOn: scorer.device };
 }

@@ -16,7 +16,7 @@ import { openGpu, OutOfMemoryError } from "../kernels/gpu.ts";
 import { packedBits, totalBits } from "../quant/bits.ts";
 import { uploadWeights } from "../model/engine_weights.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
-import { configOfShape, type Format, randomSource } from "../model/random_source.ts";
+import { configOfShape, type Format, FORMATS, randomSource } from "../model/random_source.ts";
 import { cacheBytes } from "../model/session.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
 import { measureSpeed } from "../model/speed.ts";
@@ -40,7 +40,6 @@ const GPUS = [
 ] as const;
 
 const MODELS = ["llama-2-7b", "llama-2-13b", "llama-3-8b", "llama-2-70b", "llama-3-70b"];
-const FORMATS = ["f16", "twobit"] as const;
 
 export const cost: Experiment = {
   id: "cost",

@@ -6,7 +6,7 @@
 import { type Gpu, openGpu, OutOfMemoryError } from "../kernels/gpu.ts";
 import type { OperationKind } from "../model/decode_step.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine_weights.ts";
-import { configOfShape, type Format, randomSource } from "../model/random_source.ts";
+import { configOfShape, type Format, FORMATS, randomSource } from "../model/random_source.ts";
 import { createSession } from "../model/session.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
 import { measureSpeed, type OperationTimes, timeEncoding, timeOperations } from "../model/speed.ts";
@@ -45,7 +45,7 @@ export const endToEnd: Experiment = {
     const rows: Row[] = [];
     const samples: Record<string, readonly number[]> = {};
     for (const [i, shape] of plan.shapes.entries()) {
-      for (const format of formatsOf(shape)) {
+      for (const format of FORMATS) {
         progress(i / plan.shapes.length, `${shape.name} ${format}`);
         rows.push(...await measureModel(gpu, shape, format, plan, tickNs, seed, samples));
       }
@@ -55,7 +55,7 @@ export const endToEnd: Experiment = {
     return {
       settings: {
         "weights": "random, in the model's shape; all layers alike; embedding and head in f16",
-        "twobit": "packed, one refined group in 8, no outliers; twobit_planned: the densities that quantize plans",
+        "twobit": "packed, one refined group in 8, no outliers",
         "speed":
           `median of ${REPETITIONS} samples of ${plan.generateTokens} tokens by the host's clock, after warming up`,
         "operations": "device time of a decode step, all layers, at the given context; pick without moving on",
@@ -94,10 +94,6 @@ function choosePlan(gpu: Gpu, quick: boolean): Plan {
     generateTokens: 64,
     promptTokens: 512,
   };
-}
-
-function formatsOf({ name }: ModelShape): readonly Format[] {
-  return name === CLAIMED_MODEL ? ["f16", "twobit", "twobit_planned"] : ["f16", "twobit"];
 }
 
 async function measureModel(

@@ -8,6 +8,7 @@ import type { Model } from "../model/llama.ts";
 import type { LoadedModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluation.ts";
 import type { Windows } from "../model/windows.ts";
+import type { Scorer } from "../model/scorer.ts";
 import type { WorkerPool } from "../model/worker_pool.ts";
 import type { Findings } from "./result.ts";
 
@@ -26,6 +27,8 @@ export interface Experiment {
 export interface Baseline {
   readonly set: EvaluationSet;
   readonly reference: Evaluation;
+  /** Where models are scored. */
+  readonly scoredOn: string;
   /** Windows of text that is not evaluated. */
   readonly calibration: Windows;
 }
@@ -36,10 +39,12 @@ export interface ExperimentContext {
   readonly quick: boolean;
   readonly seed: number;
   readonly pool: WorkerPool;
+  /** Scores models: on the GPU where there is a real one. */
+  scorer(): Promise<Scorer>;
   model(): Promise<LoadedModel>;
   /** The model's weights in shared memory. */
   sharedModel(): Promise<Model>;
-  /** Evaluates the unquantized model once; the workers keep its predictions for comparison. */
+  /** Evaluates the unquantized model once; the scorer keeps its predictions for comparison. */
   baseline(): Promise<Baseline>;
   /** Puts the calibration text on its way through the model anew; with corrected targets also through the original. */
   calibrator(correctTarget: boolean): Promise<Calibrator>;

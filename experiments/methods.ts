@@ -8,7 +8,7 @@ import type { Quantizer } from "../quant/quantize.ts";
 import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/strip_layout.ts";
 import type { ScaleSearch } from "../quant/strip_scales.ts";
 import type { LinearKind } from "../model/llama.ts";
-import { type Densities, FEEDBACK, SETTINGS, twobitQuantizer } from "../model/recipe.ts";
+import { FEEDBACK, SETTINGS, twobitQuantizer } from "../model/recipe.ts";
 
 /** How a method quantizes a matrix, by kind. */
 export type Method = (kind: LinearKind) => Quantizer;
@@ -46,15 +46,10 @@ export const paperLayoutCorrected: Method = () => ({
   correctTarget: true,
 });
 
-/** The method with one density for all kinds, without and with its two steps of calibration. */
+/** The method, without and with its two steps of calibration. */
 export const twobitSearch: Method = () => ({ kind: "twobit", settings: SETTINGS });
 export const twobitFeedback: Method = () => ({ kind: "twobit", settings: SETTINGS, feedback: FEEDBACK });
-export const twobitUniform: Method = () => twobitQuantizer();
-
-/** The method with densities planned within the budget: what `quantize` does. */
-export function twobit(densities: Densities): Method {
-  return (kind) => twobitQuantizer({ refineEvery: densities[kind] });
-}
+export const twobit: Method = () => twobitQuantizer();
 
 function baseline(layout: StripLayout, search: ScaleSearch, withFeedback: boolean): Method {
   const quantizer: Quantizer = {

@@ -38,10 +38,21 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
   return splits * heads * (headSize + 2);
 }
 
-/** Splits of the sequence that give about one workgroup to each multiprocessor of a large GPU, at most 16. */
-export function chooseSplits(gpu: Gpu, shape: AttentionShape): number {
+/** Lengths of a sequence up to which it is split into more and more parts, and workgroups that those make together. */
+const SPLIT_LENGTHS = [
+  { tokens: 256, workgroups: 64 },
+  { tokens: 1024, workgroups: 128 },
+  { tokens: Infinity, workgroups: 256 },
+] as const;
+
+/**
+ * Splits of a sequence, at most 16. A short one has few, since each is read again by every workgroup of the next kernel; a
+ * long one has two workgroups for each multiprocessor of a large GPU, so that more keys are in flight.
+ */
+export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number): number {
   if (gpu.isSoftware) return 1; // its few threads are busy without
-  return Math.max(1, Math.min(16, Math.floor(128 / workgroupsASplit(shape))));
+  const { workgroups } = SPLIT_LENGTHS.find((step) => tokens <= step.tokens)!;
+  return Math.max(1, Math.min(16, Math.floor(workgroups / workgroupsASplit(shape))));
 }
 
 function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
@@ -60,7 +71,7 @@ function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: nu
   const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
   const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
   const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
-  let size = gpu.isSoftware ? 64 : 512;
+  let size = gpu.isSoftware ? 64 : 256;
   while (size > maxComputeInvocationsPerWorkgroup || size * threadBytes > maxComputeWorkgroupStorageSize) size /= 2;
   return size;
 }

@@ -17,8 +17,8 @@
 //
 // Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split. A key's
 // channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a workgroup take tokens
-// in turn, two a step, each with a running maximum of its own, so nothing waits for a barrier until the end. The last
-// split also takes the new token, straight from registers. Where the asynchrony is: keys and values of a step are
+// in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier until the end. The last
+// split also takes the new token, whose key and value come from registers. Where the asynchrony is: keys and values of a step are
 // asked for together, a step ahead; those of the first step before the queries are read and rotated.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
@@ -59,7 +59,10 @@ struct Attended { largest: Queries, total: Queries, sums: Eight }
 struct Entry { key: vec4<u32>, value: vec4<u32> }
 
 // What a lane loads for one step.
-struct Step { first: Entry, second: Entry }
+struct Step { e0: Entry, e1: Entry, e2: Entry, e3: Entry }
+
+// Four scores, or four tokens' weights.
+struct Scores { s0: Queries, s1: Queries, s2: Queries, s3: Queries }
 
 var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
 var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
@@ -77,47 +80,67 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let is_lane = lane < head_size / 8u;
   let channel = select(0u, 8u * lane, is_lane);
   let oldest = position + 1u - min(window, position + 1u);
-  let chunk = (position - oldest + splits - 1u) / splits;
-  let start = min(oldest + workgroup.y * chunk, position);
-  let end = min(start + chunk, position);
+  let chunk = (position + splits - oldest) / splits;
+  let start = min(oldest + workgroup.y * chunk, position + 1u);
+  let end = min(start + chunk, position + 1u);
   let teams = workgroup_size / row_lanes;
   let first_entry = key_head * capacity * (head_size / 8u) + channel / 8u;
-  var next = load_step(first_entry, start + thread / row_lanes, teams, end);
-  let takes_new = workgroup.y == splits - 1u;
+  // The new token is not in the cache yet; where it would be read, an older one is.
+  let newest = max(position, 1u) - 1u;
+  var next = load_step(first_entry, start + thread / row_lanes, teams, end, newest);
   var entry: Entry;
-  if (takes_new) { entry = new_entry(key_head, channel, position, is_lane, thread); }
-  let queries = load_queries(first_head, channel, position, is_lane, thread);
-  var state = Attended(Queries(LOWEST), Queries(0.0), Eight());
-  for (var first = start; first < end; first += 2u * teams) {
-    let token = first + thread / row_lanes;
-    let now = next;
-    next = load_step(first_entry, token + 2u * teams, teams, end);
-    let score0 = select(Queries(LOWEST), score(queries, now.first.key, thread), token < end);
-    let score1 = select(Queries(LOWEST), score(queries, now.second.key, thread), token + teams < end);
-    state = attend(state, score0, score1, now.first.value, now.second.value);
-  }
-  if (takes_new) {
-    let is_first_team = thread < row_lanes;
-    if (is_first_team && is_lane && first_query == 0u) {
+  if (end == position + 1u && start < end) {
+    entry = new_entry(key_head, channel, position, is_lane, thread);
+    if (thread < row_lanes && is_lane && first_query == 0u) {
       keys[first_entry + position * (head_size / 8u)] = entry.key;
       values[first_entry + position * (head_size / 8u)] = entry.value;
     }
-    let own = select(Queries(LOWEST), score(queries, entry.key, thread), is_first_team);
-    state = attend(state, own, Queries(LOWEST), entry.value, entry.value);
+  }
+  let queries = load_queries(first_head, channel, position, is_lane, thread);
+  var state = Attended(Queries(LOWEST), Queries(0.0), Eight());
+  for (var first = start; first < end; first += 4u * teams) {
+    let token = first + thread / row_lanes;
+    let now = Step(
+      choose_entry(next.e0, entry, token >= position),
+      choose_entry(next.e1, entry, token + teams >= position),
+      choose_entry(next.e2, entry, token + 2u * teams >= position),
+      choose_entry(next.e3, entry, token + 3u * teams >= position),
+    );
+    next = load_step(first_entry, token + 4u * teams, teams, end, newest);
+    let scores = Scores(
+      select(Queries(LOWEST), score(queries, now.e0.key, thread), token < end),
+      select(Queries(LOWEST), score(queries, now.e1.key, thread), token + teams < end),
+      select(Queries(LOWEST), score(queries, now.e2.key, thread), token + 2u * teams < end),
+      select(Queries(LOWEST), score(queries, now.e3.key, thread), token + 3u * teams < end),
+    );
+    state = attend(state, scores, now);
   }
   state = merge_lanes_of(state, thread);
   write_merged(state, first_head, shared_by - first_query, workgroup.y, thread);
 }
 
 // The tokens of a step, or nothing past the end; behind a branch, so that the loads stay together.
-fn load_step(first_entry: u32, token: u32, teams: u32, end: u32) -> Step {
+fn load_step(first_entry: u32, token: u32, teams: u32, end: u32, newest: u32) -> Step {
   var step: Step;
   if (token < end) {
-    let at = first_entry + token * (head_size / 8u);
-    let second = first_entry + min(token + teams, end - 1u) * (head_size / 8u);
-    step = Step(Entry(keys[at], values[at]), Entry(keys[second], values[second]));
+    let row = head_size / 8u;
+    let at0 = first_entry + min(token, newest) * row;
+    let at1 = first_entry + min(min(token + teams, end - 1u), newest) * row;
+    let at2 = first_entry + min(min(token + 2u * teams, end - 1u), newest) * row;
+    let at3 = first_entry + min(min(token + 3u * teams, end - 1u), newest) * row;
+    step = Step(
+      Entry(keys[at0], values[at0]),
+      Entry(keys[at1], values[at1]),
+      Entry(keys[at2], values[at2]),
+      Entry(keys[at3], values[at3]),
+    );
   }
   return step;
+}
+
+// The new token for itself and, with no weight, for those past the end.
+fn choose_entry(loaded: Entry, own: Entry, is_own: bool) -> Entry {
+  return Entry(select(loaded.key, own.key, is_own), select(loaded.value, own.value, is_own));
 }
 
 // The queries' channels of this lane, scaled so that scores are powers of two; zeros for lanes past the head.
@@ -217,32 +240,43 @@ fn sum_lanes(value: Queries, thread: u32) -> Queries {
   return sum;
 }
 
-// Takes two tokens in.
-fn attend(state: Attended, score0: Queries, score1: Queries, value0: vec4<u32>, value1: vec4<u32>) -> Attended {
-  let largest = max(state.largest, max(score0, score1));
+// Takes four tokens in. One that isn't there has the lowest score; where all are, nothing may count.
+fn attend(state: Attended, scores: Scores, step: Step) -> Attended {
+  let largest = max(state.largest, max(max(scores.s0, scores.s1), max(scores.s2, scores.s3)));
   let kept = exp2(state.largest - largest);
-  // A token that isn't there has the lowest score; where all are, nothing may count.
-  let p0 = select(Queries(0.0), exp2(score0 - largest), score0 > Queries(LOWEST));
-  let p1 = select(Queries(0.0), exp2(score1 - largest), score1 > Queries(LOWEST));
-  let low0 = low_half(value0);
-  let high0 = high_half(value0);
-  let low1 = low_half(value1);
-  let high1 = high_half(value1);
+  let p = Scores(
+    weight_of(scores.s0, largest),
+    weight_of(scores.s1, largest),
+    weight_of(scores.s2, largest),
+    weight_of(scores.s3, largest),
+  );
+  let low0 = low_half(step.e0.value);
+  let low1 = low_half(step.e1.value);
+  let low2 = low_half(step.e2.value);
+  let low3 = low_half(step.e3.value);
+  let high0 = high_half(step.e0.value);
+  let high1 = high_half(step.e1.value);
+  let high2 = high_half(step.e2.value);
+  let high3 = high_half(step.e3.value);
   let sums = state.sums;
   return Attended(
     largest,
-    state.total * kept + p0 + p1,
+    state.total * kept + (p.s0 + p.s1) + (p.s2 + p.s3),
     Eight(
-      sums.c0 * kept + p0 * low0.x + p1 * low1.x,
-      sums.c1 * kept + p0 * low0.y + p1 * low1.y,
-      sums.c2 * kept + p0 * low0.z + p1 * low1.z,
-      sums.c3 * kept + p0 * low0.w + p1 * low1.w,
-      sums.c4 * kept + p0 * high0.x + p1 * high1.x,
-      sums.c5 * kept + p0 * high0.y + p1 * high1.y,
-      sums.c6 * kept + p0 * high0.z + p1 * high1.z,
-      sums.c7 * kept + p0 * high0.w + p1 * high1.w,
+      sums.c0 * kept + p.s0 * low0.x + p.s1 * low1.x + p.s2 * low2.x + p.s3 * low3.x,
+      sums.c1 * kept + p.s0 * low0.y + p.s1 * low1.y + p.s2 * low2.y + p.s3 * low3.y,
+      sums.c2 * kept + p.s0 * low0.z + p.s1 * low1.z + p.s2 * low2.z + p.s3 * low3.z,
+      sums.c3 * kept + p.s0 * low0.w + p.s1 * low1.w + p.s2 * low2.w + p.s3 * low3.w,
+      sums.c4 * kept + p.s0 * high0.x + p.s1 * high1.x + p.s2 * high2.x + p.s3 * high3.x,
+      sums.c5 * kept + p.s0 * high0.y + p.s1 * high1.y + p.s2 * high2.y + p.s3 * high3.y,
+      sums.c6 * kept + p.s0 * high0.z + p.s1 * high1.z + p.s2 * high2.z + p.s3 * high3.z,
+      sums.c7 * kept + p.s0 * high0.w + p.s1 * high1.w + p.s2 * high2.w + p.s3 * high3.w,
     ),
   );
+}
+
+fn weight_of(score: Queries, largest: Queries) -> Queries {
+  return select(Queries(0.0), exp2(score - largest), score > Queries(LOWEST));
 }
 
 // Merges the teams whose lanes exchange directly.
@@ -282,35 +316,37 @@ fn sum_pair(value: Queries, thread: u32, distance: u32) -> Queries {
 fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thread: u32) {
   let teams = workgroup_size / merge_lanes;
   let team = thread / merge_lanes;
-  let width = row_lanes * 8u;
-  if (thread % merge_lanes < row_lanes) {
-    let at = team * width + 8u * (thread % merge_lanes);
-    merged_sums[at] = state.sums.c0;
-    merged_sums[at + 1u] = state.sums.c1;
-    merged_sums[at + 2u] = state.sums.c2;
-    merged_sums[at + 3u] = state.sums.c3;
-    merged_sums[at + 4u] = state.sums.c4;
-    merged_sums[at + 5u] = state.sums.c5;
-    merged_sums[at + 6u] = state.sums.c6;
-    merged_sums[at + 7u] = state.sums.c7;
-  }
-  if (thread % merge_lanes == 0u) {
-    merged_largest[team] = state.largest;
-    merged_total[team] = state.total;
-  }
+  if (thread % merge_lanes == 0u) { merged_largest[team] = state.largest; }
   workgroupBarrier();
   var largest = Queries(LOWEST);
   for (var i = 0u; i < teams; i++) { largest = max(largest, merged_largest[i]); }
+  let kept = exp2(state.largest - largest);
+  let width = row_lanes * 8u;
+  if (thread % merge_lanes == 0u) { merged_total[team] = state.total * kept; }
+  if (thread % merge_lanes < row_lanes) {
+    // Channel by channel, so that neighbouring lanes write neighbouring words.
+    let at = team * width + thread % merge_lanes;
+    merged_sums[at] = state.sums.c0 * kept;
+    merged_sums[at + row_lanes] = state.sums.c1 * kept;
+    merged_sums[at + 2u * row_lanes] = state.sums.c2 * kept;
+    merged_sums[at + 3u * row_lanes] = state.sums.c3 * kept;
+    merged_sums[at + 4u * row_lanes] = state.sums.c4 * kept;
+    merged_sums[at + 5u * row_lanes] = state.sums.c5 * kept;
+    merged_sums[at + 6u * row_lanes] = state.sums.c6 * kept;
+    merged_sums[at + 7u * row_lanes] = state.sums.c7 * kept;
+  }
+  workgroupBarrier();
   for (var channel = thread; channel < head_size; channel += workgroup_size) {
+    let at = channel % 8u * row_lanes + channel / 8u;
     var sum = Queries(0.0);
-    for (var i = 0u; i < teams; i++) { sum += exp2(merged_largest[i] - largest) * merged_sums[i * width + channel]; }
+    for (var i = 0u; i < teams; i++) { sum += merged_sums[i * width + at]; }
     for (var i = 0u; i < min(queries, QUERIES); i++) {
       partials[(split * heads + first_head + i) * head_size + channel] = query_of(sum, i);
     }
   }
   if (thread < min(queries, QUERIES)) {
     var total = Queries(0.0);
-    for (var i = 0u; i < teams; i++) { total += exp2(merged_largest[i] - largest) * merged_total[i]; }
+    for (var i = 0u; i < teams; i++) { total += merged_total[i]; }
     let at = splits * heads * head_size + 2u * (split * heads + first_head + thread);
     partials[at] = LN_2 * query_of(largest, thread);
     partials[at + 1u] = query_of(total, thread);

@@ -4,8 +4,8 @@
 //
 // Bindings (H = half_blocks, G = 4 H groups in a row):
 //   0 base        u32 [rows, G]       2 bits x 16 channels
-//   1 refine      u32 [rows, words]   2 bits x 16 channels of each refined group
-//   2 meta_words  u32 [rows, H]       |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
+//   1 refine      u32 [steps, words, 4]  2 bits x 16 channels of each refined group
+//   2 meta_words  u32 [steps, H, 4]       |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
 //   3 tile_scale  u32 [tiles, G / 2]  d of two groups, f16 each
 //   4 weights     vec4<u32> [rows, 2 G]  f16, 16 channels of a group in two vectors
 //

@@ -31,7 +31,7 @@ export async function f16Gemm(
   options: GemmOptions = {},
 ): Promise<Dispatch[]> {
   checkGemmChannels(matrix.channels);
-  const tile = options.tile ?? chooseTile(range.maxTokens);
+  const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
   return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
     const kernel = await gpu.createKernel(`f16_gemm ${tile.name}`, f16GemmCode(tile), {
       rows,

@@ -42,6 +42,7 @@ export async function f16Gemv(
     const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team), {
       rows,
       token_rows: tokenRows,
+      y_row: firstRow,
       chunks: matrix.chunks,
       team: team.lanes,
       workgroup_size: team.lanes,
@@ -49,8 +50,8 @@ export async function f16Gemv(
     });
     const y = {
       buffer: output.y.buffer,
-      offset: (output.y.offset ?? 0) + firstRow * 4,
-      size: ((tokens - 1) * tokenRows + rows / perOutput) * 4,
+      offset: output.y.offset ?? 0,
+      size: tokens * tokenRows * 4,
     };
     const [columns, lines] = spreadWorkgroups(Math.ceil(rows / TEAM_ROWS));
     return { kernel, bindings: gpu.bind(kernel, [weights, x, y]), workgroups: [columns, lines, tokens] as const };

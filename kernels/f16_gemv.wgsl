@@ -6,10 +6,11 @@
 //   2 y        f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //
 // Mapping: one workgroup is one team (a subgroup) and takes two rows, for silu_product a gate row and its up row; its
-// lanes read neighbouring chunks. Two chunks of both rows are in flight at once. Many small workgroups let the device
+// lanes read neighbouring chunks. Four chunks of both rows are in flight at once. Many small workgroups let the device
 // balance the load by itself: with four teams in a workgroup an H200 was a tenth slower. workgroup.z is the token.
 override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
 override chunks: u32 = 1;
 override team: u32 = 32;
 override workgroup_size: u32 = 32; // = team
@@ -32,7 +33,7 @@ fn main(
   let sums = dot_rows(min(row0, rows - 1u) * chunks, min(row1, rows - 1u) * chunks, workgroup.z * chunks, lane);
   let sum0 = sum_strided(sums.x, lane, 1u, team);
   let sum1 = sum_strided(sums.y, lane, 1u, team);
-  let first = workgroup.z * token_rows;
+  let first = workgroup.z * token_rows + y_row;
   if (is_product) {
     if (lane == 0u && row1 < rows) { y[first + row0] = silu_product(sum0, sum1); }
   } else {
@@ -44,16 +45,23 @@ fn main(
 // A lane's share of the products of two rows with a token.
 fn dot_rows(start0: u32, start1: u32, token: u32, lane: u32) -> vec2<f32> {
   var sums = vec2(0.0);
-  for (var chunk = lane; chunk < chunks; chunk += 2u * team) {
-    // Past the end of a row the second chunk is chunk 0 again, left out of the sum.
-    let has_second = chunk + team < chunks;
-    let second = select(0u, chunk + team, has_second);
-    let a0 = weights[start0 + chunk];
-    let a1 = weights[start1 + chunk];
-    let b0 = weights[start0 + second];
-    let b1 = weights[start1 + second];
-    sums += dot_chunks(a0, a1, x[token + chunk]);
-    sums += select(vec2(0.0), dot_chunks(b0, b1, x[token + second]), has_second);
+  for (var chunk = lane; chunk < chunks; chunk += 4u * team) {
+    let wanted = vec4(chunk) + vec4(0u, 1u, 2u, 3u) * team;
+    // Past the end of a row a chunk is the last again, left out of the sum.
+    let at = min(wanted, vec4(chunks - 1u));
+    let is_own = wanted < vec4(chunks);
+    let a0 = weights[start0 + at.x];
+    let a1 = weights[start1 + at.x];
+    let b0 = weights[start0 + at.y];
+    let b1 = weights[start1 + at.y];
+    let c0 = weights[start0 + at.z];
+    let c1 = weights[start1 + at.z];
+    let d0 = weights[start0 + at.w];
+    let d1 = weights[start1 + at.w];
+    sums += dot_chunks(a0, a1, x[token + at.x]);
+    sums += select(vec2(0.0), dot_chunks(b0, b1, x[token + at.y]), is_own.y);
+    sums += select(vec2(0.0), dot_chunks(c0, c1, x[token + at.z]), is_own.z);
+    sums += select(vec2(0.0), dot_chunks(d0, d1, x[token + at.w]), is_own.w);
   }
   return sums;
 }

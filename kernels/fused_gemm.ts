@@ -32,7 +32,7 @@ export async function fusedGemm(
   options: GemmOptions = {},
 ): Promise<Dispatch[]> {
   checkGemmChannels(matrix.channels);
-  const tile = options.tile ?? chooseTile(range.maxTokens);
+  const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
   return await Promise.all(matrix.slabs.map(async (slab) => {
     const kernel = await gpu.createKernel(`fused_gemm ${tile.name}`, fusedGemmCode(tile), {
       rows: slab.rows,

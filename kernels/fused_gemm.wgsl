@@ -3,8 +3,8 @@
 // Bindings (H = half_blocks, half blocks of 64 channels in a row; T = range.tokens):
 //   0 range           uniform, see lib/prefill_range.wgsl
 //   1 base            vec4<u32> [rows, H]       2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
-//   2 refine          u32 [rows, words]         2 bits x 16 channels of each refined group
-//   3 meta_words      u32 [rows, H]             |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
+//   2 refine          u32 [steps, words, 4]     2 bits x 16 channels of each refined group
+//   3 meta_words      u32 [steps, H, 4]         |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
 //   4 tile_scale      vec2<u32> [tiles, H]      d of four groups, f16 each
 //   5 outlier_planes  u32                       row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
 //   6 x               vec4<f32> [T, channels / 4]
@@ -74,7 +74,7 @@ fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
   if (turn % 8u >= TURN_STRIDE) { return; }
   let half_block = min(turn / 8u, half_blocks - 1u);
   (*staged).base = base[row * half_blocks + half_block];
-  (*staged).meta_word = meta_words[row * half_blocks + half_block];
+  (*staged).meta_word = meta_words[(row / 4u * half_blocks + half_block) * 4u + row % 4u];
   (*staged).scales = tile_scale[row / 16u * half_blocks + half_block];
   if (refine_every != 0u) { (*staged).refine = refine_words(row, half_block); }
 }
@@ -82,9 +82,10 @@ fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
 // The refine words that the four groups of a half block would have: runs of 4 groups and more share one.
 fn refine_words(row: u32, half_block: u32) -> vec4<u32> {
   let every = max(refine_every, 1u);
-  let first = row * ((4u * half_blocks + every - 1u) / every) + 4u * half_block / every;
-  if (every == 1u) { return vec4(refine[first], refine[first + 1u], refine[first + 2u], refine[first + 3u]); }
-  if (every == 2u) { return vec4(vec2(refine[first]), vec2(refine[first + 1u])); }
+  let run = row / 4u * ((4u * half_blocks + every - 1u) / every) + 4u * half_block / every;
+  let first = run * 4u + row % 4u;
+  if (every == 1u) { return vec4(refine[first], refine[first + 4u], refine[first + 8u], refine[first + 12u]); }
+  if (every == 2u) { return vec4(vec2(refine[first]), vec2(refine[first + 4u])); }
   return vec4(refine[first]);
 }
 
@@ -95,7 +96,7 @@ fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_ch
   let half_shift = 16u * (turn % 2u);
   let meta_codes = align_codes((*staged).meta_word, group);
   let d = unpack2x16float(select((*staged).scales.x, (*staged).scales.y, group >= 2u) >> (16u * (group % 2u))).x;
-  let scale = scale_of(meta_codes, (*staged).masks, 128.0 * d);
+  let scale = scale_of(meta_codes, (*staged).masks, 512.0 * d);
   var zero = zero_plus(meta_codes, (*staged).masks) - ZERO_PLUS;
   var fine = 0u;
   if (is_refined((*staged).meta_word, turn / 2u)) {

@@ -14,7 +14,7 @@ import {
   rowsPerOutput,
 } from "./gemv_modes.ts";
 import { chooseTeam, type Team } from "./team.ts";
-import type { PackedMatrix, PackedSlab } from "./packed_matrix.ts";
+import { type PackedMatrix, type PackedSlab, STEP_ROWS } from "./packed_matrix.ts";
 import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
 import cellsCode from "./lib/cells.wgsl" with { type: "text" };
@@ -37,7 +37,10 @@ export interface FusedGemvOptions {
   readonly synchronous?: boolean;
   /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 264. */
   readonly workgroups?: number;
-  /** Teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 20. */
+  /**
+   * Most teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 16 where these
+   * take all steps of a workgroup at once, else 12; synchronous: 20.
+   */
   readonly teams?: number;
   /** Parts of the work to leave out when measuring their cost: the override `without` of lib/decode.wgsl. Default: 0. */
   readonly without?: number;
@@ -55,7 +58,6 @@ export interface GemvPlan {
   readonly workgroups: number;
 }
 
-const STEP_ROWS = 4;
 /** Workgroup memory of a column for each lane: four groups of activations. */
 const CELL_BYTES = 4 * (16 + 16 + 8);
 /** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
@@ -99,6 +101,7 @@ export async function fusedGemv(
         ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
         output_kind: outputConstant(own),
         token_rows: matrix.rows / rowsPerOutput(output),
+        y_row: slab.firstRow,
         without: options.without ?? 0,
       };
       dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
@@ -122,8 +125,8 @@ async function bindFused(
   const kernel = await gpu.createKernel(label, fusedGemvCode(team, input.kind, synchronous), constants);
   const y = {
     buffer: output.y.buffer,
-    offset: (output.y.offset ?? 0) + slab.firstRow * 4,
-    size: ((tokens - 1) * constants.token_rows + slab.rows / rowsPerOutput(output)) * 4,
+    offset: output.y.offset ?? 0,
+    size: tokens * constants.token_rows * 4,
   };
   const x = input.kind === "packed" ? [input.activations] : inputBuffers(input);
   const buffers = [slab.base, slab.refine, slab.meta, slab.tileScale, slab.outliers, y, ...x];
@@ -187,8 +190,14 @@ export function planGemv(
   const stepBytes = (columns: number) => (columns + 2) * STEP_ROWS * 4;
   const fits = (columns: number, rowTeams: number, steps: number) =>
     columns * (columnBytes + rowTeams * teamBytes) + steps * stepBytes(columns) + FIXED_BYTES <= limit;
-  const maxTeams = Math.min(options.teams ?? 20, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
+  // A workgroup takes as many steps of gate rows as of up rows.
+  const runs = options.rowsPerOutput ?? 1;
+  const runSteps = Math.ceil(rows / runs / STEP_ROWS);
+  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
   const allColumns = Math.ceil(halfBlocks / team.lanes);
+  const isOneRound = runs * Math.ceil(runSteps / workgroups) * allColumns <= 16;
+  const teams = options.teams ?? (options.synchronous ? 20 : isOneRound ? 16 : 12);
+  const maxTeams = Math.min(teams, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
   let dispatches = Math.ceil(allColumns / maxTeams);
   while (dispatches < allColumns && !fits(Math.ceil(allColumns / dispatches), 1, LEAST_STEPS)) dispatches++;
   const columns = Math.ceil(allColumns / dispatches);
@@ -197,11 +206,7 @@ export function planGemv(
   if (maxRowTeams === 0) {
     throw new RangeError(`workgroup memory is ${limit} bytes, must hold ${columnBytes + teamBytes} for a column`);
   }
-  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
   const room = limit - FIXED_BYTES - columns * (columnBytes + maxRowTeams * teamBytes);
-  // A workgroup takes as many steps of gate rows as of up rows.
-  const runs = options.rowsPerOutput ?? 1;
-  const runSteps = Math.ceil(rows / runs / STEP_ROWS);
   const workgroupRun = Math.min(Math.floor(room / stepBytes(columns) / runs), Math.ceil(runSteps / workgroups));
   const workgroupSteps = runs * workgroupRun;
   const rounds = Math.ceil(workgroupSteps / maxRowTeams);

@@ -8,6 +8,7 @@
 // Bindings, mapping and constants as in fused_gemv.wgsl.
 override rows: u32 = 1;
 override token_rows: u32 = 1;
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override team: u32 = 32;
@@ -27,8 +28,8 @@ override epsilon: f32 = 0.0;
 override without: u32 = 0; // see lib/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> refine: array<u32>;
-@group(0) @binding(2) var<storage, read> meta_words: array<u32>;
+@group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
@@ -44,9 +45,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let row_team = thread / (team * columns);
   let first_row = workgroup.x * workgroup_outputs();
   if (outlier_residuals != 0u) { load_outlier_starts(first_row, thread); }
-  fill_cells(lane.token, thread);
+  fill_cells(begin_fill(lane.token, thread), lane.token, thread);
   workgroupBarrier();
-  finish_input(thread);
   let x = take_activations(lane);
   for (var first = 0u; first < workgroup_steps; first += row_teams) {
     let step = first + row_team;
@@ -55,13 +55,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
     decode_scales(x, row, lane);
     workgroupBarrier();
-    let sum = sum_rows(multiply_step(x, lane) + refine_step(row, lane), thread);
+    let sum = sum_step(multiply_step(x, lane), refine_step(row, lane), lane);
     if (lane.lane < STEP_ROWS && step < workgroup_steps) {
-      partial[(lane.column * workgroup_steps + step) * STEP_ROWS + lane.lane] = sum;
+      partial[(lane.column * workgroup_steps + step) * STEP_ROWS + summed_row(lane.lane)] = sum;
     }
     workgroupBarrier();
   }
-  if (outlier_residuals != 0u) { sum_outliers(thread); }
+  if (outlier_residuals != 0u) { sum_outliers(first_outliers(thread), thread); }
+  finish_input(thread);
   workgroupBarrier();
   write_rows(first_row, thread, lane.token);
 }
@@ -70,22 +71,23 @@ fn load_words(row: u32, lane: Lane) {
   for (var i = 0u; i < STEP_ROWS; i++) {
     let at = (row + i) * half_blocks + lane.half_block;
     staged_base[i * workgroup_size + lane.thread] = base[at];
-    staged_meta[i * workgroup_size + lane.thread] = meta_words[at];
+    staged_meta[i * workgroup_size + lane.thread] = meta_words[row / STEP_ROWS * half_blocks + lane.half_block][i];
   }
 }
 
 fn decode_scales(x: Activations, row: u32, lane: Lane) {
-  let scales = own_scales(row, lane);
+  let all_scales = block_scales(row, lane);
+  let scales = select(all_scales.xy, all_scales.zw, lane.half_block % 2u == 1u);
   let d = vec4(unpack2x16float(scales.x), unpack2x16float(scales.y));
-  let scale128 = x.step128 * d;
+  let scale512 = x.step512 * d;
   for (var i = 0u; i < STEP_ROWS; i++) {
     let at = i * workgroup_size + lane.thread;
     let m = staged_meta[at];
     staged_scale[at] = vec4(
-      scale_of(m << 16u, lane.masks, scale128.x),
-      scale_of(m << 9u, lane.masks, scale128.y),
-      scale_of(m << 2u, lane.masks, scale128.z),
-      scale_of(m >> 5u, lane.masks, scale128.w),
+      scale_of(m << 14u, lane.masks, scale512.x),
+      scale_of(m << 7u, lane.masks, scale512.y),
+      scale_of(m, lane.masks, scale512.z),
+      scale_of(m >> 7u, lane.masks, scale512.w),
     );
   }
 }
@@ -103,15 +105,15 @@ fn multiply_row(x: Activations, at: u32, masks: CodeMasks) -> f32 {
   let words = staged_base[at];
   let m = staged_meta[at];
   let centred = vec4(
-    fma(-zero_plus(m << 16u, masks), x.sum.x, dot_codes(words.x, x.hi0, x.lo0) + x.bias.x),
-    fma(-zero_plus(m << 9u, masks), x.sum.y, dot_codes(words.y, x.hi1, x.lo1) + x.bias.y),
-    fma(-zero_plus(m << 2u, masks), x.sum.z, dot_codes(words.z, x.hi2, x.lo2) + x.bias.z),
-    fma(-zero_plus(m >> 5u, masks), x.sum.w, dot_codes(words.w, x.hi3, x.lo3) + x.bias.w),
+    fma(-zero_plus(m << 14u, masks), x.sum.x, dot_codes(words.x, x.hi0, x.lo0) + x.bias.x),
+    fma(-zero_plus(m << 7u, masks), x.sum.y, dot_codes(words.y, x.hi1, x.lo1) + x.bias.y),
+    fma(-zero_plus(m, masks), x.sum.z, dot_codes(words.z, x.hi2, x.lo2) + x.bias.z),
+    fma(-zero_plus(m >> 7u, masks), x.sum.w, dot_codes(words.w, x.hi3, x.lo3) + x.bias.w),
   );
   return dot(staged_scale[at], centred);
 }
 
-fn refine_step(row: u32, lane: Lane) -> vec4<f32> {
-  if (refine_every == 0u) { return vec4(0.0); }
+fn refine_step(row: u32, lane: Lane) -> vec2<f32> {
+  if (refine_every == 0u) { return vec2(0.0); }
   return refine_words(row, lane);
 }

@@ -28,12 +28,17 @@ export const WIDE_TILE: GemmTile = { name: "wide", rows: 64, tokens: 128, code: 
 /** 32 rows x 16 tokens: for small batches and the ends of prompts. */
 export const NARROW_TILE: GemmTile = { name: "narrow", rows: 32, tokens: 16, code: narrowCode + SHARED_CODE };
 
-/** Above this many tokens the wide tile is faster. */
-const NARROW_TOKENS = 48;
+/** Wide workgroups that an H200 works on at once, two on each multiprocessor: fewer take as long. */
+const WIDE_WAVE = 264;
 
-/** The tile for a number of tokens. */
-export function chooseTile(tokens: number): GemmTile {
-  return tokens > NARROW_TOKENS ? WIDE_TILE : NARROW_TILE;
+/** Narrow workgroups that take as long as a wave of wide ones, as measured there from 1 to 128 tokens. */
+const NARROW_PER_WAVE = 1200;
+
+/** The faster tile for a number of rows and tokens. */
+export function chooseTile(rows: number, tokens: number): GemmTile {
+  const workgroups = (tile: GemmTile) => Math.ceil(rows / tile.rows) * Math.ceil(tokens / tile.tokens);
+  const waves = Math.ceil(workgroups(WIDE_TILE) / WIDE_WAVE);
+  return workgroups(NARROW_TILE) > NARROW_PER_WAVE * waves ? WIDE_TILE : NARROW_TILE;
 }
 
 /** Workgroups for a number of rows and tokens; tokens first, so that neighbours share weights in the cache. */
@@ -45,7 +50,7 @@ export function tileWorkgroups(tile: GemmTile, rows: number, tokens: number): [x
 export interface GemmOptions {
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
-  /** Default: by the number of tokens. */
+  /** Default: by rows and tokens. */
   readonly tile?: GemmTile;
 }
 

@@ -44,7 +44,7 @@ export function destroyKeyValueCache(gpu: Gpu, { keys, values }: KeyValueCache):
   gpu.destroyBuffer(values);
 }
 
-/** @throws {RangeError} when a head cannot be read in eights, or heads don't divide */
+/** Checks that attention kernels serve a shape. @throws {RangeError} when a head cannot be read in eights, or heads don't divide */
 export function checkAttentionShape({ heads, keyValueHeads, headSize }: AttentionShape): void {
   if (headSize % 8 !== 0 || headSize > 256) {
     throw new RangeError(`head size is ${headSize}, must be a multiple of 8 up to 256`);

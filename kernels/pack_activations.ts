@@ -17,6 +17,9 @@ const HIGH_UNIT = 255;
 /** Largest stored integer: 127 * 255 + 127, the most that two signed bytes hold. */
 const LARGEST = 32512;
 
+/** Groups whose largest magnitude is below this are packed as zeros, so that 1 / step is finite. */
+const LEAST = 2 ** -100;
+
 /** Number of u32 words of a packed vector of `channels` activations. */
 export function packedActivationWords(channels: number): number {
   return blocksPerRow(channels) * 2 * LANE_WORDS;
@@ -26,14 +29,15 @@ export function packedActivationWords(channels: number): number {
  * Packs x for the fused kernels; the CPU twin of `pack_activations.wgsl`.
  *
  * Each group of 16 channels shares a step s = max |x| / 32512. Even channels are stored as round(x / s), odd channels
- * as round(x / 4s) (see lib/decode.wgsl), so the error is at most s / 2 or 2 s: 2^-14 of the group's largest value at
- * most, below what rounding that value to f16 costs. With H half blocks the planes are, each vec4<u32> [H]:
+ * as round(x / 4s) (see lib/decode.wgsl), so the error is at most s / 2 or 2 s, on the device 2 % more, where reciprocals
+ * are rounded: 2^-14 of the group's largest value at most, below what rounding that value to f16 costs. Groups below
+ * 2^-100 are stored as zeros. With H half blocks the planes are, each vec4<u32> [H]:
  *
  * | plane | content |
  * |---|---|
  * | 0..3 | high bytes of groups 0..3 of the half block; word j holds the channels 4i + j, byte i |
  * | 4..7 | low bytes, likewise; x = 255 high + low, both signed |
- * | 8 | f32: 128 s of the four groups |
+ * | 8 | f32: 512 s of the four groups |
  * | 9 | f32: sum of x over each group in units of s |
  *
  * A group that holds a NaN or an infinity has s = NaN, so that no output hides it.
@@ -58,7 +62,7 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
       bytes[byte + 64 * halfBlocks] = value - HIGH_UNIT * high;
       sum += value * unit;
     }
-    floats[32 * halfBlocks + group] = Math.fround(128 * step);
+    floats[32 * halfBlocks + group] = Math.fround(512 * step);
     floats[36 * halfBlocks + group] = sum;
   }
   return words;
@@ -101,7 +105,7 @@ export function activationsOf(words: Uint32Array<ArrayBuffer>, channels: number)
   const halfBlocks = words.length / LANE_WORDS;
   const bytes = new Int8Array(words.buffer, words.byteOffset);
   const floats = new Float32Array(words.buffer, words.byteOffset);
-  const steps = Float64Array.from(floats.subarray(32 * halfBlocks, 36 * halfBlocks), (step128) => step128 / 128);
+  const steps = Float64Array.from(floats.subarray(32 * halfBlocks, 36 * halfBlocks), (step512) => step512 / 512);
   const values = new Float64Array(channels);
   for (let channel = 0; channel < channels; channel++) {
     const group = Math.floor(channel / GROUP_CHANNELS);
@@ -119,7 +123,7 @@ function groupStep(x: Float32Array, group: number): number {
     if (!Number.isFinite(value)) return NaN;
     largest = Math.max(largest, Math.abs(value));
   }
-  return Math.fround(largest / LARGEST);
+  return largest < LEAST ? 0 : Math.fround(largest / LARGEST);
 }
 
 /** Rounds to nearest, ties to even, as WGSL's `round`; a zero or NaN step gives 0. */

@@ -35,7 +35,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   packed[(group % 4u) * half_blocks + half_block] = hi;
   packed[(4u + group % 4u) * half_blocks + half_block] = lo;
-  packed[8u * half_blocks + half_block][group % 4u] = bitcast<u32>(group_step128(largest));
+  packed[8u * half_blocks + half_block][group % 4u] = bitcast<u32>(group_step512(largest));
   packed[9u * half_blocks + half_block][group % 4u] = bitcast<u32>(sum);
 }
 

@@ -8,7 +8,10 @@ import { type PackedTensor, planeLengths } from "../quant/packed_tensor.ts";
 import type { Gpu } from "./gpu.ts";
 import { slabRowsWithin } from "./slab_rows.ts";
 
-/** Rows of consecutive tiles of a packed matrix in device memory, its planes as they are on disk. */
+/**
+ * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the words
+ * of the other planes that belong to the four rows of a step follow each other, so that kernels load them at once.
+ */
 export interface PackedSlab {
   /** First row of the matrix that this slab holds. */
   readonly firstRow: number;
@@ -16,9 +19,9 @@ export interface PackedSlab {
   readonly rows: number;
   /** u32 [rows, blocks, 8]. */
   readonly base: GPUBuffer;
-  /** u32 [rows, refine words]; 16 zero bytes where no group is refined. */
+  /** u32 [steps, refine words, 4 rows]; 16 zero bytes where no group is refined. */
   readonly refine: GPUBuffer;
-  /** u32 [rows, blocks, 2]. */
+  /** u32 [steps, half blocks, 4 rows]. */
   readonly meta: GPUBuffer;
   /** f16 [tiles, groups]. */
   readonly tileScale: GPUBuffer;
@@ -43,6 +46,9 @@ export interface PackedMatrix {
   /** The rows, in order. */
   readonly slabs: readonly PackedSlab[];
 }
+
+/** Rows that the kernels multiply at a time. */
+export const STEP_ROWS = 4;
 
 /**
  * Uploads a packed tensor.
@@ -77,13 +83,24 @@ async function uploadSlab(gpu: Gpu, tensor: PackedTensor, firstRow: number, endR
     firstRow,
     rows: endRow - firstRow,
     base: await gpu.uploadStorage("base", rowsOf(tensor.base)),
-    refine: await gpu.uploadStorage("refine", rowsOf(tensor.refine)),
-    meta: await gpu.uploadStorage("meta", rowsOf(tensor.meta)),
+    refine: await gpu.uploadStorage("refine", interleaveSteps(rowsOf(tensor.refine), endRow - firstRow)),
+    meta: await gpu.uploadStorage("meta", interleaveSteps(rowsOf(tensor.meta), endRow - firstRow)),
     tileScale: await gpu.uploadStorage("tileScale", tiles),
     outliers: await gpu.uploadStorage("outliers", words),
     outlierResiduals: residuals,
     outlierCount: count,
   };
+}
+
+/** From [rows, words] to [steps, words, 4 rows], the last step filled up with zeros. */
+function interleaveSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32Array<ArrayBuffer> {
+  const words = plane.length / rows;
+  const steps = new Uint32Array(Math.ceil(rows / STEP_ROWS) * STEP_ROWS * words);
+  for (let row = 0; row < rows; row++) {
+    const first = Math.floor(row / STEP_ROWS) * STEP_ROWS * words + row % STEP_ROWS;
+    for (let word = 0; word < words; word++) steps[first + word * STEP_ROWS] = plane[row * words + word];
+  }
+  return steps;
 }
 
 /** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings. */

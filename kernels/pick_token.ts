@@ -11,11 +11,11 @@ import pickBestCode from "./lib/pick_best.wgsl" with { type: "text" };
 import sampleCode from "./sample.wgsl" with { type: "text" };
 
 /** The shaders, whole. */
-export const PICK_TOKEN_CODE = {
+export const PICK_TOKEN_CODE: Readonly<Record<"argmax" | "sample" | "advance", string>> = {
   argmax: [argmaxCode, pickBestCode].join("\n"),
   sample: [sampleCode, pickBestCode].join("\n"),
   advance: [advanceCode, pickBestCode].join("\n"),
-} as const;
+};
 
 /** Token stored where a logit was not a number. */
 export const NOT_A_NUMBER_TOKEN = 0xffffffff;

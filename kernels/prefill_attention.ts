@@ -7,10 +7,11 @@ import type { Dispatch, Gpu } from "./gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import type { PrefillRange } from "./prefill_range.ts";
 import kernelCode from "./prefill_attention.wgsl" with { type: "text" };
+import loadsCode from "./lib/attention_loads.wgsl" with { type: "text" };
 import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
 
 /** The whole shader. */
-export const PREFILL_ATTENTION_CODE: string = [kernelCode, rangeCode].join("\n");
+export const PREFILL_ATTENTION_CODE: string = [kernelCode, loadsCode, rangeCode].join("\n");
 
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;

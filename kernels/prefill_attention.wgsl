@@ -14,7 +14,8 @@
 //
 // Mapping: a workgroup of 16 x 8 threads takes 64 queries of a head and 32 keys at a time. For scores a thread has 4
 // queries x 4 keys, for the output 4 queries x 4 elements in each run of 32 elements of the head. Keys, queries and
-// values pass through workgroup memory 32 elements at a time. Workgroups with the most keys come first.
+// values pass through workgroup memory 32 elements at a time (lib/attention_loads.wgsl). Workgroups with the most keys
+// come first.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 8;
@@ -143,59 +144,6 @@ fn multiply_element(i: u32, place: Place, sums: ptr<function, Quads>) {
   (*sums)[3] = fma(q, vec4(k.w), (*sums)[3]);
 }
 
-// 32 keys x 32 elements from element 4 * first_quad on, zeros past the end of the head.
-fn load_keys(place: Place, first_key: u32, first_quad: u32) {
-  put_key(place.y, place.x, key_at(place, first_key + place.y, first_quad + place.x));
-  put_key(place.y + 16u, place.x, key_at(place, first_key + place.y + 16u, first_quad + place.x));
-}
-
-fn put_key(key: u32, quad: u32, k: vec4<f32>) {
-  cache_tile[4u * quad][key / 4u][key % 4u] = k.x;
-  cache_tile[4u * quad + 1u][key / 4u][key % 4u] = k.y;
-  cache_tile[4u * quad + 2u][key / 4u][key % 4u] = k.z;
-  cache_tile[4u * quad + 3u][key / 4u][key % 4u] = k.w;
-}
-
-// 64 queries x 32 elements.
-fn load_queries(place: Place, first_quad: u32) {
-  put_query(place.y, place.x, query_at(place, place.y, first_quad + place.x));
-  put_query(place.y + 16u, place.x, query_at(place, place.y + 16u, first_quad + place.x));
-  put_query(place.y + 32u, place.x, query_at(place, place.y + 32u, first_quad + place.x));
-  put_query(place.y + 48u, place.x, query_at(place, place.y + 48u, first_quad + place.x));
-}
-
-fn put_query(query: u32, quad: u32, q: vec4<f32>) {
-  query_tile[4u * quad][query / 4u][query % 4u] = q.x;
-  query_tile[4u * quad + 1u][query / 4u][query % 4u] = q.y;
-  query_tile[4u * quad + 2u][query / 4u][query % 4u] = q.z;
-  query_tile[4u * quad + 3u][query / 4u][query % 4u] = q.w;
-}
-
-fn query_at(place: Place, query: u32, quad: u32) -> vec4<f32> {
-  let quads = head_size / 4u;
-  let token = min(place.first_query + query, range.tokens - 1u);
-  let value = qkv[(token * (heads + 2u * key_value_heads) + place.head) * quads + min(quad, quads - 1u)];
-  return select(vec4(0.0), value, quad < quads);
-}
-
-fn key_at(place: Place, key: u32, quad: u32) -> vec4<f32> {
-  return unpack_quad(keys[cache_index(place, key, quad)], quad);
-}
-
-fn value_at(place: Place, key: u32, quad: u32) -> vec4<f32> {
-  return unpack_quad(values[cache_index(place, key, quad)], quad);
-}
-
-// The last key stands for those past the end, the last elements for those past the end of the head.
-fn cache_index(place: Place, key: u32, quad: u32) -> u32 {
-  let cache_head = place.head / (heads / key_value_heads);
-  return (cache_head * capacity + min(key, place.end_key - 1u)) * (head_size / 4u) + min(quad, head_size / 4u - 1u);
-}
-
-fn unpack_quad(words: vec2<u32>, quad: u32) -> vec4<f32> {
-  return select(vec4(0.0), vec4(unpack2x16float(words.x), unpack2x16float(words.y)), quad < head_size / 4u);
-}
-
 // The largest score of each of the thread's queries over all keys of the tile.
 fn largest_score(place: Place, scores: ptr<function, Quads>) -> vec4<f32> {
   workgroupBarrier();
@@ -224,8 +172,7 @@ fn weigh(place: Place, first_key: u32, largest: vec4<f32>, scores: ptr<function,
 // sums = shrink * sums + weights * values, for 32 elements from element 4 * first_quad on.
 fn add_values(place: Place, first_key: u32, first_quad: u32, shrink: vec4<f32>, sums: ptr<function, Quads>) {
   workgroupBarrier();
-  cache_tile[place.y][place.x] = value_at(place, first_key + place.y, first_quad + place.x);
-  cache_tile[place.y + 16u][place.x] = value_at(place, first_key + place.y + 16u, first_quad + place.x);
+  load_values(place, first_key, first_quad);
   workgroupBarrier();
   (*sums)[0] *= shrink.x;
   (*sums)[1] *= shrink.y;

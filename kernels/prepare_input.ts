@@ -11,7 +11,9 @@ import kernelCode from "./prepare_input.wgsl" with { type: "text" };
 import inputValuesCode from "./lib/input_values.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 
+/** Threads of a workgroup; a norm has one workgroup, as large as may be. */
 const THREADS = 256;
+const NORM_THREADS = 1024;
 /** Channels of a thread. */
 const QUAD = 4;
 
@@ -34,12 +36,14 @@ export async function prepareInput(
 ): Promise<Dispatch> {
   const team = chooseTeam(gpu);
   const quads = Math.ceil(channels / CHUNK_CHANNELS) * (CHUNK_CHANNELS / QUAD);
+  const isNorm = input.kind === "rms_norm";
+  const threads = isNorm ? Math.min(NORM_THREADS, gpu.device.limits.maxComputeInvocationsPerWorkgroup) : THREADS;
   const kernel = await gpu.createKernel("prepare_input", prepareInputCode(team), {
     ...inputConstants(input, channels),
     quads,
     team: team.lanes,
-    workgroup_size: THREADS,
+    workgroup_size: threads,
   });
   const bindings = gpu.bind(kernel, [...inputBuffers(input), prepared]);
-  return { kernel, bindings, workgroups: [Math.ceil(quads / THREADS), tokens, 1] };
+  return { kernel, bindings, workgroups: [isNorm ? 1 : Math.ceil(quads / threads), tokens, 1] };
 }

@@ -5,7 +5,7 @@
  */
 import { GROUP_CHANNELS } from "../quant/format.ts";
 import type { RefineEvery } from "../quant/format.ts";
-import { createBufferScope } from "./buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "./buffer_scope.ts";
 import { blend, gatherRows } from "./elementwise.ts";
 import type { DeviceFactor } from "./factorize.ts";
 import { quantizeWithFactor } from "./feedback_quantizer.ts";
@@ -28,10 +28,10 @@ import { uploadUniforms } from "./uniforms.ts";
 export interface DeviceKnowledge {
   /** Error feedback. */
   readonly factor: DeviceFactor;
-  /** f32 [channels, channels]: sum of (x - x') x'ᵀ, where targets are corrected. */
+  /** f32 [channels, channels]: sum of (x - x') x'ᵀ, where targets are corrected for it alone. */
   readonly drift?: GPUBuffer;
-  /** f32 [channels, rows]: sum of x' rᵀ, what the residual stream lacks; where the matrix writes to it. */
-  readonly lack?: GPUBuffer;
+  /** f32 [channels, rows]: sum of x' (w (x - x') + r)ᵀ, where targets are corrected for what the residual stream lacks too. */
+  readonly correlation?: GPUBuffer;
 }
 
 /**
@@ -52,7 +52,7 @@ export async function quantizeMatrixOnDevice(
   const order = knowledge?.factor.groupOrder ?? await scope.upload("group order", naturalOrder(shape[1]));
   const matrix = await createQuantizingMatrix(gpu, scope, shape, refineEvery, order);
   gpu.submit([await turnWeights(gpu, shape, weights, order, matrix.turned)]);
-  if (knowledge?.drift) await shiftToTarget(gpu, matrix, weights, knowledge, knowledge.drift);
+  if (knowledge) await shiftToTarget(gpu, matrix, weights, knowledge);
   gpu.submit([
     ...await pickGroups(gpu, matrix),
     ...(knowledge ? await quantizeWithFactor(gpu, scope, matrix, knowledge.factor) : [await searchGroups(gpu, matrix)]),
@@ -65,34 +65,45 @@ function naturalOrder(channels: number): Uint32Array<ArrayBuffer> {
   return Uint32Array.from({ length: Math.floor(channels / GROUP_CHANNELS) }, (_, group) => group);
 }
 
-/** Adds (w sum of (x - x') x'ᵀ + sum of r x'ᵀ) H⁻¹ to the turned weights (quant/target.ts is the CPU twin). */
+/** Adds correlation * H⁻¹ to the turned weights (quant/target.ts is the CPU twin). */
 async function shiftToTarget(
   gpu: Gpu,
-  { rows, channels, turned, groupOrder }: QuantizingMatrix,
+  matrix: QuantizingMatrix,
   weights: GPUBuffer,
-  { factor, lack }: DeviceKnowledge,
-  drift: GPUBuffer,
+  { factor, drift, correlation: known }: DeviceKnowledge,
 ): Promise<void> {
+  const { rows, channels, turned, groupOrder } = matrix;
   using scope = createBufferScope(gpu);
-  const sizeBytes = 4 * rows * channels;
-  const correlation = await scope.storage("correlation", sizeBytes);
-  if (lack) gpu.copy(lack, 0, correlation, 0, sizeBytes);
-  const natural = await scope.storage("weights by channel", sizeBytes);
+  const correlation = known ?? (drift && await correlate(gpu, scope, matrix, weights, drift));
+  if (!correlation) return;
+  const shift = await scope.storage("shift", 4 * rows * channels);
+  gpu.submit([
+    await gatherRows(gpu, [rows, channels], correlation, groupOrder, shift),
+    ...await solveFactor(gpu, scope, factor, shift, rows),
+    await blend(gpu, shift, turned, rows * channels, 1),
+  ]);
+}
+
+/** w * drift, turned but in natural order: f32 [channels, rows]. */
+async function correlate(
+  gpu: Gpu,
+  scope: BufferScope,
+  { rows, channels }: QuantizingMatrix,
+  weights: GPUBuffer,
+  drift: GPUBuffer,
+): Promise<GPUBuffer> {
+  const correlation = await scope.storage("correlation", 4 * rows * channels);
+  using inner = createBufferScope(gpu);
+  const natural = await inner.storage("weights by channel", 4 * rows * channels);
+  const identity = await inner.upload("natural order", naturalOrder(channels));
   const range = { m: channels, n: rows, k: channels };
   const words = await uploadUniforms(gpu, [updateWords(range)]);
-  scope.own(words.buffer);
-  const shape = [rows, channels] as const;
-  const identity = await scope.upload("natural order", naturalOrder(channels));
-  const [a, b, c] = [[drift, channels], [natural, rows], [correlation, rows]] as const;
-  const asRows = ([buffer, stride]: readonly [GPUBuffer, number]) => ({ buffer, stride });
+  inner.own(words.buffer);
+  const asRows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
+  const [a, b, c] = [asRows(drift, channels), asRows(natural, rows), asRows(correlation, rows)];
   gpu.submit([
-    await turnWeights(gpu, shape, weights, identity, natural),
-    await outerUpdate(gpu, range, words.bindings[0], asRows(a), asRows(b), asRows(c)),
+    await turnWeights(gpu, [rows, channels], weights, identity, natural),
+    await outerUpdate(gpu, range, words.bindings[0], a, b, c),
   ]);
-  // The weights by channel are no longer needed; their buffer takes the correlation in quantization order.
-  gpu.submit([
-    await gatherRows(gpu, shape, correlation, groupOrder, natural),
-    ...await solveFactor(gpu, scope, factor, natural, rows),
-    await blend(gpu, natural, turned, rows * channels, 1),
-  ]);
+  return correlation;
 }

@@ -34,14 +34,16 @@ export interface PromptFormat {
   encodeChat(messages: readonly ChatMessage[]): Uint32Array<ArrayBuffer>;
 }
 
-/** Reads how prompts are made from config.json, generation_config.json and tokenizer_config.json. */
+/** Reads how prompts are made from config.json, generation_config.json, tokenizer_config.json and chat_template.jinja. */
 export async function readPromptFormat(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<PromptFormat> {
   const read = async (file: string): Promise<Readonly<Record<string, unknown>>> => {
     const text = await checkpoint.readText(file);
     return text === undefined ? {} : parseJsonObject(join(checkpoint.name, file), text).fields;
   };
   const settings = await read("tokenizer_config.json");
-  const template = typeof settings.chat_template === "string" ? settings.chat_template : undefined;
+  const template = typeof settings.chat_template === "string"
+    ? settings.chat_template
+    : await checkpoint.readText("chat_template.jinja");
   const { bosToken } = checkpoint.config;
   const startsWithBos = settings.add_bos_token !== false;
   return {

@@ -4,7 +4,7 @@
  * @module
  */
 import { addBias } from "../kernels/add_bias.ts";
-import { decodeAttention } from "../kernels/decode_attention.ts";
+import { chooseSplits, decodeAttention, type DecodeAttentionBuffers } from "../kernels/decode_attention.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
@@ -28,8 +28,8 @@ export interface Operation {
 
 /** A decode step, up to the logits and from them. */
 export interface DecodeStep {
-  /** The layers, one after the other. */
-  readonly layers: readonly Operation[];
+  /** The layers, one after the other, for a token at this position. */
+  layers(position: number): readonly Operation[];
   /** Final norm and head. */
   readonly head: Operation;
   /** Takes the most likely token. */
@@ -46,8 +46,6 @@ export interface DecodeBuffers {
   readonly qkv: GPUBuffer;
   /** f32: attention's partial results. */
   readonly partials: GPUBuffer;
-  /** Parts that a sequence is split into. */
-  readonly splits: number;
   /** f32 [2 * intermediate]: gate and up, where they are not multiplied at once. */
   readonly gateUp: GPUBuffer;
   /** f32 [intermediate]: silu(gate) * up. */
@@ -78,7 +76,10 @@ export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }
 }
 
 /** What a layer's attention takes beside its products. */
-export function attentionExtras({ normEpsilon }: ModelConfig, { qkvBias, headNorm }: LayerVectors) {
+export function attentionExtras(
+  { normEpsilon }: ModelConfig,
+  { qkvBias, headNorm }: LayerVectors,
+): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
   return {
     ...(qkvBias && { bias: qkvBias }),
     ...(headNorm && { headNorm: { weights: headNorm, epsilon: normEpsilon } }),
@@ -89,9 +90,12 @@ export function attentionExtras({ normEpsilon }: ModelConfig, { qkvBias, headNor
 export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<DecodeStep> {
   const { config, finalNorm, head, embedding } = weights;
   const { hidden, logits, candidates, scratch } = buffers;
-  const layers: Operation[] = [];
-  for (const [i, layer] of weights.layers.entries()) {
-    layers.push(...await layerOperations(gpu, config, layer, buffers.caches[i], buffers));
+  const { capacity } = buffers.caches[0];
+  const shape = attentionShape(config);
+  const bySplits = new Map<number, Operation[]>();
+  for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
+    const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
+    if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
   }
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
   const next = { ...buffers, embedding };
@@ -101,11 +105,24 @@ export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers
   ];
   const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, next)];
   return {
-    layers,
+    layers: (position) => bySplits.get(chooseSplits(gpu, shape, position + 1))!,
     head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
     pickBest: { kind: "pick", dispatches: best },
     pickSampled: { kind: "pick", dispatches: sampled },
   };
+}
+
+async function createLayers(
+  gpu: Gpu,
+  { config, layers }: EngineWeights,
+  splits: number,
+  buffers: DecodeBuffers,
+): Promise<Operation[]> {
+  const operations: Operation[] = [];
+  for (const [i, layer] of layers.entries()) {
+    operations.push(...await layerOperations(gpu, config, layer, buffers.caches[i], splits, buffers));
+  }
+  return operations;
 }
 
 async function layerOperations(
@@ -113,9 +130,10 @@ async function layerOperations(
   config: ModelConfig,
   layer: EngineLayer,
   cache: KeyValueCache,
+  splits: number,
   buffers: DecodeBuffers,
 ): Promise<Operation[]> {
-  const { hidden, qkv, partials, splits, inner } = buffers;
+  const { hidden, qkv, partials, inner } = buffers;
   const { normEpsilon: epsilon, headSize } = config;
   const normed = (weight: GPUBuffer): ValuesInput => ({ kind: "rms_norm", x: hidden, weight, epsilon });
   const product = (linear: JoinedLinear, input: ValuesInput, output: GemvOutput) =>

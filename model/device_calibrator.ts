@@ -7,6 +7,7 @@
 import { type BufferScope, createBufferScope } from "../kernels/buffer_scope.ts";
 import { blend } from "../kernels/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
+import { gemm } from "../kernels/linear.ts";
 import { outerUpdate, type Triangle, updateWords } from "../kernels/outer_update.ts";
 import { uploadUniforms } from "../kernels/uniforms.ts";
 import { STAGES } from "./calibration.ts";
@@ -27,17 +28,17 @@ import { linearShape } from "./llama.ts";
 export interface DeviceSums {
   /** f32 [channels, channels]: sum of x' x'ᵀ, upper triangle. */
   readonly gram: GPUBuffer;
-  /** f32 [channels, channels]: sum of (x - x') x'ᵀ. */
+  /** f32 [channels, channels]: sum of (x - x') x'ᵀ, where the stage doesn't write to the residual stream. */
   readonly drift?: GPUBuffer;
-  /** f32 [channels, hidden]: sum of x' rᵀ, r what the residual stream lacks; where the stage writes to it. */
-  readonly lack?: GPUBuffer;
+  /** f32 [channels, hidden]: sum of x' (w (x - x') + r)ᵀ, r what the residual stream lacks; where the stage writes to it. */
+  readonly correlation?: GPUBuffer;
 }
 
 /** A layer in both models; `original` where targets are corrected. */
 export interface DeviceLayerPair {
   /** With the matrices of earlier stages quantized. */
   readonly quantized: DeviceLayer;
-  /** As it was. */
+  /** As it was, the matrices of the stage included. */
   readonly original?: DeviceLayer;
 }
 
@@ -103,7 +104,7 @@ export async function createDeviceCalibrator(
   return {
     async sumStage(pair, stage, sumsScope, onShare) {
       using adders = createBufferScope(gpu);
-      const { sums, add } = await createSums(gpu, config, sumsScope, adders, stage, streams);
+      const { sums, add } = await createSums(gpu, config, sumsScope, adders, stage, streams, pair);
       await forWindows(pair, toStage(stage), async (i) => {
         await add(i);
         onShare((i + 1) / windows.length);
@@ -128,49 +129,62 @@ async function createSums(
   scratch: BufferScope,
   stage: number,
   { quantized, original }: StreamPair,
+  pair: DeviceLayerPair,
 ): Promise<{ sums: DeviceSums; add: (window: number) => Promise<void> }> {
   const { hidden } = config;
-  const [, channels] = linearShape(config, STAGES[stage][0]);
-  const writes = STAGES[stage].some((kind) => kind === "o_proj" || kind === "down_proj");
-  const square = (label: string) => scope.storage(label, 4 * channels * channels);
-  const gram = await square("hessian");
-  const drift = original && await square("drift");
-  const lack = original && writes ? await scope.storage("lack", 4 * channels * hidden) : undefined;
+  const [kind] = STAGES[stage];
+  const [, channels] = linearShape(config, kind);
+  const writes = kind === "o_proj" || kind === "down_proj";
   const longest = Math.max(...quantized.windows.map(({ range }) => range.maxTokens));
-  const difference = original && await scratch.storage("difference", 4 * longest * Math.max(channels, hidden));
+  const gram = await scope.storage("hessian", 4 * channels * channels);
+  const correct = original && await createCorrection();
+  return {
+    sums: { gram, ...correct?.sums },
+    async add(index) {
+      const window = quantized.windows[index];
+      const x = [stageInputOf(quantized, window, stage), channels] as const;
+      await addProducts(gpu, window.range.maxTokens, x, x, gram, "upper");
+      await correct?.add(window, original!.windows[index], x);
+    },
+  };
 
-  const update = async (
-    tokens: number,
-    [a, m]: readonly [GPUBuffer, number],
-    [b, n]: readonly [GPUBuffer, number],
-    c: GPUBuffer,
-    triangle?: Triangle,
-  ) => {
-    const range = { m, n, k: tokens };
-    const words = await uploadUniforms(gpu, [updateWords(range)]);
-    const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-    const binding = words.bindings[0];
-    gpu.submit([await outerUpdate(gpu, range, binding, rows(a, m), rows(b, n), rows(c, n), 1, triangle)]);
-    gpu.destroyBuffer(words.buffer);
-  };
-  /** difference = x - y. */
-  const subtract = async (x: GPUBuffer, y: GPUBuffer, length: number) => {
-    gpu.copy(y, 0, difference!, 0, 4 * length);
-    gpu.submit([await blend(gpu, x, difference!, length, -1)]);
-    return difference!;
-  };
-  const add = async (index: number) => {
-    const window = quantized.windows[index];
-    const tokens = window.range.maxTokens;
-    const x = [stageInputOf(quantized, window, stage), channels] as const;
-    await update(tokens, x, x, gram, "upper");
-    if (!original || !drift) return;
-    const other = original.windows[index];
-    const drifted = await subtract(stageInputOf(original, other, stage), x[0], tokens * channels);
-    await update(tokens, [drifted, channels], x, drift);
-    if (!lack) return;
-    const lacking = await subtract(other.hidden, window.hidden, tokens * hidden);
-    await update(tokens, x, [lacking, hidden], lack);
-  };
-  return { sums: { gram, ...(drift && { drift }), ...(lack && { lack }) }, add };
+  /** Drift, or the whole correlation where there are as few rows as the residual stream is wide. */
+  async function createCorrection() {
+    const drifted = await scratch.storage("drift of inputs", 4 * longest * channels);
+    const lacking = writes ? await scratch.storage("lack", 4 * longest * hidden) : undefined;
+    const sum = await scope.storage(writes ? "correlation" : "drift", 4 * channels * (writes ? hidden : channels));
+    const add = async (window: StreamWindow, other: StreamWindow, x: readonly [GPUBuffer, number]) => {
+      const { range } = window;
+      const tokens = range.maxTokens;
+      await subtract(gpu, stageInputOf(original!, other, stage), x[0], drifted, tokens * channels);
+      if (!lacking) return await addProducts(gpu, tokens, [drifted, channels], x, sum);
+      await subtract(gpu, other.hidden, window.hidden, lacking, tokens * hidden);
+      const weights = pair.original!.matrices.get(kind)!;
+      gpu.submit(await gemm(gpu, weights, range, drifted, lacking, { addToY: true }));
+      await addProducts(gpu, tokens, x, [lacking, hidden], sum);
+    };
+    return { sums: writes ? { correlation: sum } : { drift: sum }, add };
+  }
+}
+
+/** difference = x - y. */
+async function subtract(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, difference: GPUBuffer, length: number): Promise<void> {
+  gpu.copy(y, 0, difference, 0, 4 * length);
+  gpu.submit([await blend(gpu, x, difference, length, -1)]);
+}
+
+/** Adds the sum over tokens of a bᵀ to c; a and b are f32 [tokens, their width]. */
+async function addProducts(
+  gpu: Gpu,
+  tokens: number,
+  [a, m]: readonly [GPUBuffer, number],
+  [b, n]: readonly [GPUBuffer, number],
+  c: GPUBuffer,
+  triangle?: Triangle,
+): Promise<void> {
+  const range = { m, n, k: tokens };
+  const words = await uploadUniforms(gpu, [updateWords(range)]);
+  const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
+  gpu.submit([await outerUpdate(gpu, range, words.bindings[0], rows(a, m), rows(b, n), rows(c, n), 1, triangle)]);
+  gpu.destroyBuffer(words.buffer);
 }

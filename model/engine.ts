@@ -8,6 +8,7 @@ import { type ChatMessage, type PromptFormat, readPromptFormat } from "./chat.ts
 import type { ModelConfig } from "./config.ts";
 import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
 import { type GenerateOptions, type GenerateSummary, generateText } from "./generate.ts";
+import type { DownloadProgress } from "./hub_model.ts";
 import { openModel, readFittingTokenizer } from "./load.ts";
 import { cacheBytes, createSession, type Session } from "./session.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -110,7 +111,7 @@ export class Engine implements Disposable {
 }
 
 /**
- * Loads a model onto the GPU: `tiny`, a checkpoint or a packed file.
+ * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.
  *
  * @throws {SyntaxError} when the model can't be read
  * @throws {OutOfMemoryError} with what the model needs, when the device has no room
@@ -138,7 +139,8 @@ export async function loadEngine(name: string, options: EngineOptions = {}): Pro
 export async function estimateMemory(
   name: string,
   capacity: number,
+  onDownload?: DownloadProgress,
 ): Promise<{ readonly weightBytes: number; readonly cacheBytes: number }> {
-  using checkpoint = await openModel(name);
+  using checkpoint = await openModel(name, onDownload);
   return { weightBytes: weightBytes(checkpoint), cacheBytes: cacheBytes(checkpoint.config, capacity) };
 }

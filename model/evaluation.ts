@@ -7,13 +7,12 @@ import { createRandom } from "../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "./config.ts";
 import { summarizeWindows } from "./score.ts";
-import type { Model } from "./llama.ts";
-import { shareDeep } from "./shared.ts";
+import type { Scorer } from "./scorer.ts";
 import { clusteredMean, type Estimate, mean } from "./statistics.ts";
+import { type PreparedTask, prepareTask, scoreTask, type Task, type TaskScore } from "./tasks.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { cutText, joinTokens, type Windows } from "./windows.ts";
-import type { WorkerPool } from "./worker_pool.ts";
 
 /** What is evaluated. */
 export interface EvaluationPlan {
@@ -35,6 +34,8 @@ export interface EvaluationSet {
   readonly choices: Choices | undefined;
   /** Windows whose KL divergence is measured; the reference's log-probabilities of these stay in memory. */
   readonly divergenceWindows: number;
+  /** Tasks of multiple-choice questions from files. */
+  readonly tasks?: readonly PreparedTask[];
 }
 
 /** Tokens of a multiple-choice item. */
@@ -52,6 +53,7 @@ export function prepareEvaluation(
   tokenizer: Tokenizer,
   config: ModelConfig,
   plan: EvaluationPlan,
+  tasks: readonly Task[] = [],
 ): EvaluationSet {
   const tokens = joinTokens(text, tokenizer, config.bosToken);
   const length = Math.min(plan.windowTokens, config.context);
@@ -71,6 +73,7 @@ export function prepareEvaluation(
     ),
     // Two at least, for a standard error.
     divergenceWindows: Math.max(2, Math.floor(REFERENCE_BYTES / bytesPerWindow)),
+    tasks: tasks.map((task) => prepareTask(task, tokenizer, config.context)),
   };
 }
 
@@ -90,20 +93,20 @@ export interface Evaluation {
   readonly choiceAccuracy?: Estimate;
   /** 1 for each item answered right. */
   readonly choiceHits?: Uint8Array;
+  /** Results on tasks, in the order of the set. */
+  readonly tasks: readonly TaskScore[];
 }
 
 /** The role of a model in a comparison: the reference is evaluated first, the others are compared with it. */
 export type Role = "reference" | "compared" | "alone";
 
-/** Evaluates a model on the pool's workers. */
+/** Evaluates the model that a scorer has. */
 export async function evaluateModel(
-  pool: WorkerPool,
-  model: Model,
+  scorer: Scorer,
   set: EvaluationSet,
   role: Role,
   onProgress: (share: number) => void = () => {},
 ): Promise<Evaluation> {
-  await pool.broadcast("setModel", shareDeep(model));
   const { windows } = set.windows;
   const items = set.choices?.items ?? [];
   const batches = Array.from(
@@ -111,8 +114,7 @@ export async function evaluateModel(
     (_, i) => items.slice(i * CHOICE_BATCH, (i + 1) * CHOICE_BATCH),
   );
   const total = windows.length + batches.length;
-  const scores = await pool.map(
-    "scoreWindow",
+  const scores = await scorer.scoreWindows(
     windows.map((tokens, index) => ({
       index,
       tokens,
@@ -124,7 +126,9 @@ export async function evaluateModel(
     })),
     (done) => onProgress(done / total),
   );
-  const choiceScores = await pool.map("scoreChoices", batches, (done) => onProgress((windows.length + done) / total));
+  const choiceScores = await scorer.scoreChoices(batches, (done) => onProgress((windows.length + done) / total));
+  const tasks: TaskScore[] = [];
+  for (const task of set.tasks ?? []) tasks.push(await scoreTask(scorer, task, onProgress));
   const divergences = scores.flatMap(({ divergence }) => divergence ? [divergence] : []);
   const hits = set.choices && judgeChoices(set.choices, choiceScores.flat());
   return {
@@ -133,5 +137,6 @@ export async function evaluateModel(
     ...summarizeWindows(scores),
     ...(divergences.length > 0 && { divergence: clusteredMean(divergences) }),
     ...(hits && { choiceAccuracy: clusteredMean(Array.from(hits, (hit) => [hit])), choiceHits: hits }),
+    tasks,
   };
 }

@@ -7,7 +7,7 @@ import type { Checkpoint } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "./config.ts";
 import { describeConfig } from "./gguf_config.ts";
 import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./gguf_file.ts";
-import { describeTokenizer } from "./gguf_tokenizer.ts";
+import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
 import { bytesOf } from "./numbers.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
@@ -47,7 +47,11 @@ export async function openGguf(path: string): Promise<Checkpoint> {
   try {
     const configText = await describeConfig(file);
     const config = parseConfig(`${path}, as config.json`, configText);
-    return describeCheckpoint(file, config, { "config.json": configText, "tokenizer.json": describeTokenizer(file) });
+    return describeCheckpoint(file, config, {
+      "config.json": configText,
+      "tokenizer.json": describeTokenizer(file),
+      "tokenizer_config.json": describeTokenizerSettings(file),
+    });
   } catch (error) {
     file.source[Symbol.dispose]();
     throw error;

@@ -39,6 +39,7 @@ export async function describeConfig(file: GgufFile): Promise<string> {
   const scaling = await findScaling(file, Number(theta), Number(headSize));
   return JSON.stringify({
     architectures: [architecture],
+    model_type: family,
     vocab_size: tensors.get("token_embd.weight")?.shape[0],
     hidden_size: value("embedding_length"),
     intermediate_size: value("feed_forward_length"),

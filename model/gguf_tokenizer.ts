@@ -36,6 +36,27 @@ export function describeTokenizer(file: GgufFile): string {
   }
 }
 
+/** Builds `tokenizer_config.json`: what starts and ends a text, and the chat template where there is one. */
+export function describeTokenizerSettings({ metadata }: GgufFile): string {
+  const tokens = metadata["tokenizer.ggml.tokens"];
+  const token = (key: string) =>
+    Array.isArray(tokens) ? tokens[Number(metadata[`tokenizer.ggml.${key}_token_id`])] : null;
+  return JSON.stringify({
+    bos_token: token("bos"),
+    eos_token: token("eos"),
+    add_bos_token: addsBos(metadata),
+    chat_template: metadata["tokenizer.chat_template"],
+  });
+}
+
+/** Whether BOS stands before a text: as the file says, or where it says nothing as this kind of tokenizer does. */
+function addsBos(metadata: GgufFile["metadata"]): boolean {
+  const isSentencePiece = metadata["tokenizer.ggml.model"] === "llama";
+  const pre = String(metadata["tokenizer.ggml.pre"]);
+  const byDefault = isSentencePiece || (Object.hasOwn(SPLITS, pre) && SPLITS[pre].bos);
+  return Boolean(metadata["tokenizer.ggml.add_bos_token"] ?? byDefault);
+}
+
 function describeBytePairs(file: GgufFile): object {
   const { metadata, source: { name } } = file;
   const pre = String(metadata["tokenizer.ggml.pre"]);
@@ -57,7 +78,7 @@ function describeBytePairs(file: GgufFile): object {
         { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false },
       ],
     },
-    post_processor: bosTemplate(file, tokens, split.bos),
+    post_processor: bosTemplate(file, tokens),
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: {
       type: "BPE",
@@ -83,7 +104,7 @@ function describeSentencePieces(file: GgufFile): object {
       normalizers: [...prefix, { type: "Replace", pattern: { String: " " }, content: space }],
     },
     pre_tokenizer: null,
-    post_processor: bosTemplate(file, tokens, true),
+    post_processor: bosTemplate(file, tokens),
     decoder: {
       type: "Sequence",
       decoders: [
@@ -140,9 +161,8 @@ function addedTokens(tokens: readonly string[], types: readonly number[], added:
   );
 }
 
-/** BOS in front of a text where the file says so, or where it says nothing and this kind of tokenizer does. */
-function bosTemplate({ metadata, source }: GgufFile, tokens: readonly string[], byDefault: boolean): object | null {
-  if (!(metadata["tokenizer.ggml.add_bos_token"] ?? byDefault)) return null;
+function bosTemplate({ metadata, source }: GgufFile, tokens: readonly string[]): object | null {
+  if (!addsBos(metadata)) return null;
   const id = Number(metadata["tokenizer.ggml.bos_token_id"]);
   const bos = tokens[id];
   if (bos === undefined) throw new SyntaxError(`${source.name}: tokenizer.ggml.bos_token_id is ${id}, must be a token`);

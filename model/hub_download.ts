@@ -7,7 +7,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
 import { downloadFile, fileDownloadInfo } from "@huggingface/hub";
-import { asking, describeRepo, type HubFile, type HubSnapshot } from "./hub_repo.ts";
+import { asking, describeRepo, type HubFile, type HubSnapshot, HubUnreachable } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "./path_exists.ts";
 
@@ -71,7 +71,7 @@ async function fetchBlob(
       break;
     } catch (error) {
       if (error instanceof SyntaxError) await Deno.remove(partial);
-      if (!(error instanceof Interruption)) throw error;
+      if (!(error instanceof Interruption || error instanceof HubUnreachable)) throw error;
       if (attempt === TRIES) {
         throw new Error(
           `${describeRepo(snapshot.repo)}: the download of ${file.path} broke off ${TRIES} times (${error.message}); ` +
@@ -149,9 +149,29 @@ async function* streamFrom(
     // Plain ranges of bytes: they can be resumed anywhere.
     return await downloadFile({ ...params, downloadInfo, xet: false });
   });
+  const reader = blob!.slice(start, sizeBytes).stream().getReader();
   try {
-    for await (const chunk of blob!.slice(start, sizeBytes).stream()) yield chunk;
+    while (true) {
+      const { done, value } = await readChunk(reader, settings.stallMs);
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}
+
+/** Reads the next chunk. @throws {Interruption} when the stream breaks or stands still */
+async function readChunk(reader: ReadableStreamDefaultReader<Uint8Array>, stallMs: number) {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const stall = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`nothing came for ${stallMs / 1000} s`)), stallMs);
+  });
+  try {
+    return await Promise.race([reader.read(), stall]);
   } catch (error) {
     throw new Interruption((error as Error).message, { cause: error });
+  } finally {
+    clearTimeout(timer);
   }
 }

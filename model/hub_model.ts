@@ -12,6 +12,9 @@ import { describeRepo, type HubFile, hubFile, type HubRepo, type HubSnapshot, op
 import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "./path_exists.ts";
 
+/** Small files that models may have. */
+const OPTIONAL_FILES = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+
 /** Told of the share of the bytes that are there, and which file is being loaded. */
 export type DownloadProgress = (share: number, file: string) => void;
 
@@ -33,7 +36,7 @@ export async function fetchModel(
   const config = await get("config.json");
   parseConfig(`${describeRepo(repo)}, config.json`, await Deno.readTextFile(config));
   await get("tokenizer.json");
-  if (files.has("tokenizer_config.json")) await get("tokenizer_config.json");
+  for (const path of OPTIONAL_FILES) if (files.has(path)) await get(path);
   const weights = (await listWeights(snapshot, settings)).map((path) => hubFile(snapshot, path));
   await checkSpace(snapshot, weights);
   const total = weights.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);

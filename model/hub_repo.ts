@@ -118,6 +118,12 @@ export function describeRepo({ type, name, revision }: HubRepo): string {
   return `${model}${name}${revision === "main" ? "" : `@${revision}`}`;
 }
 
+/** The hub can't be reached; for a while, perhaps. */
+export class HubUnreachable extends Error {
+  /** Tells it from other errors where only the name is left. */
+  override readonly name = "HubUnreachable";
+}
+
 /** Asks the hub something, and says in one message what went wrong and what to do. */
 export async function asking<T>(
   repo: HubRepo,
@@ -130,7 +136,7 @@ export async function asking<T>(
     if (cause instanceof HubApiError) throw new Error(explainStatus(repo, endpoint, cause, token), { cause });
     // What fetch throws when there is no connection; all else has a message of its own.
     if (!(cause instanceof TypeError) || !/fetch|request|connect/i.test(cause.message)) throw cause;
-    throw new Error(
+    throw new HubUnreachable(
       `${endpoint} cannot be reached for ${describeRepo(repo)} (${cause.message}); what is in the cache works with ` +
         "HF_HUB_OFFLINE=1",
       { cause },

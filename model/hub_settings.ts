@@ -18,6 +18,8 @@ export interface HubSettings {
   readonly offline: boolean;
   /** Wait before the second try of an interrupted download; each later one waits twice as long. */
   readonly retryDelayMs: number;
+  /** A download that brings nothing for so long counts as interrupted. */
+  readonly stallMs: number;
 }
 
 /** Reads the settings from the environment. @throws {RangeError} for an endpoint that is no URL */
@@ -35,6 +37,7 @@ export async function readHubSettings(): Promise<HubSettings> {
     ...(token && { token }),
     offline: ["1", "ON", "YES", "TRUE"].includes(get("HF_HUB_OFFLINE")?.toUpperCase() ?? ""),
     retryDelayMs: 1000,
+    stallMs: 60_000,
   };
 }
 

@@ -13,7 +13,13 @@ import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile } from "./
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
-export const CARRIED_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json"] as const;
+export const CARRIED_FILES = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+] as const;
 const FILE_PREFIX = "file:";
 
 /** A packed file, opened; it reads like any checkpoint and also gives its tensors as they are packed. */

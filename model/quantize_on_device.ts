@@ -128,6 +128,7 @@ async function quantizeLayer(gpu: Gpu, task: LayerTask): Promise<StoredLayer> {
     const step = linearName(index, kinds[0]);
     onProgress(shareAt(stage, 0), step);
     using stageScope = createBufferScope(gpu);
+    for (const kind of kinds) if (calibrator) await uploadHalf(gpu, scope, task, kind, pair);
     if (finished) await calibrator?.advanceStage(pair, stage);
     const sums = finished ? undefined : await calibrator?.sumStage(pair, stage, stageScope, (share) => {
       onProgress(shareAt(stage, 0.9 * share), step);
@@ -142,7 +143,8 @@ async function quantizeLayer(gpu: Gpu, task: LayerTask): Promise<StoredLayer> {
   return stored;
 }
 
-async function uploadVectors(scope: BufferScope, layer: Layer): Promise<LayerVectors> {
+/** Uploads the norms and biases of a layer. */
+export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<LayerVectors> {
   const { linears: { q_proj: q, k_proj: k, v_proj: v, o_proj: o }, queryNorm, keyNorm } = layer;
   const upload = (label: string, ...parts: readonly Float32Array[]) =>
     scope.upload(label, Float32Array.from(parts.flatMap((part) => [...part])));
@@ -174,17 +176,33 @@ async function prepareKnowledge(
     const [, channels] = linearShape(config, kind);
     const factor = factors.get(key) ?? await factorize(gpu, scope, sums.gram, channels, quantizer.feedback);
     factors.set(key, factor);
-    const corrected = quantizer.correctTarget === true && sums.drift;
-    known.set(kind, {
-      factor,
-      ...(corrected && { drift: corrected, ...(sums.lack && { lack: sums.lack }) }),
-    });
+    const { gram: _, ...corrections } = sums;
+    known.set(kind, { factor, ...(quantizer.correctTarget && corrections) });
   }
   if (sums) scope.free(sums.gram);
   return known;
 }
 
-/** Quantizes a matrix, or takes it as it was finished before, and puts it into the layer where the text needs it. */
+/** Puts the matrix as it was into the layer, where the text goes through it, as f16. */
+async function uploadHalf(
+  gpu: Gpu,
+  scope: BufferScope,
+  { config, plan, index, original, finished }: LayerTask,
+  kind: LinearKind,
+  pair: DeviceLayerPair,
+): Promise<void> {
+  const stays = finished ? !finished.has(kind) : plan.quantizerOf(index, kind) === undefined;
+  if (!pair.original && !stays) return;
+  using matrixScope = createBufferScope(gpu);
+  const weights = await matrixScope.upload(kind, original.linears[kind].weights as Float32Array<ArrayBuffer>);
+  const { matrix, dispatch } = await halveWeights(gpu, linearShape(config, kind), weights);
+  own(scope, matrix);
+  gpu.submit([dispatch]);
+  pair.original?.matrices.set(kind, matrix);
+  if (stays) pair.quantized.matrices.set(kind, matrix);
+}
+
+/** Quantizes a matrix, or takes it as it was finished before, and puts it into the layer where the text goes through it. */
 async function quantizeKind(
   gpu: Gpu,
   scope: BufferScope,
@@ -193,34 +211,21 @@ async function quantizeKind(
   pair: DeviceLayerPair,
   knowledge: DeviceKnowledge | undefined,
 ): Promise<PackedTensor | undefined> {
-  const quantizer = plan.quantizerOf(index, kind);
-  const shape = linearShape(config, kind);
   using matrixScope = createBufferScope(gpu);
-  const needsWeights = !finished || pair.original || !quantizer;
-  const weights = needsWeights
-    ? await matrixScope.upload(kind, original.linears[kind].weights as Float32Array<ArrayBuffer>)
-    : undefined;
-  let tensor: PackedTensor | undefined;
-  let packed: PackedMatrix | undefined;
-  if (finished) {
-    const stored = finished.get(kind);
-    if (stored?.kind === "packed") packed = await uploadPackedMatrix(gpu, stored.tensor);
-  } else if (quantizer) {
-    packed = await quantizeMatrixOnDevice(gpu, shape, weights!, refineEveryOf(quantizer), knowledge);
-    tensor = await readPackedMatrix(gpu, packed);
-    checkScales(linearName(index, kind), tensor);
-  }
-  const owner = calibrator ? scope : matrixScope;
-  if (packed) own(owner, packed);
-  if (!calibrator) return tensor;
-  let half: WeightMatrix | undefined;
-  if (weights && (pair.original || !packed)) {
-    const halved = await halveWeights(gpu, shape, weights);
-    gpu.submit([halved.dispatch]);
-    own(scope, half = halved.matrix);
-  }
-  pair.quantized.matrices.set(kind, packed ?? half!);
-  pair.original?.matrices.set(kind, half!);
+  const keep = (matrix: PackedMatrix) => {
+    own(calibrator ? scope : matrixScope, matrix);
+    pair.quantized.matrices.set(kind, matrix);
+  };
+  const before = finished?.get(kind);
+  if (before?.kind === "packed") keep(await uploadPackedMatrix(gpu, before.tensor));
+  const quantizer = plan.quantizerOf(index, kind);
+  if (finished || !quantizer) return undefined;
+  const weights = await matrixScope.upload(kind, original.linears[kind].weights as Float32Array<ArrayBuffer>);
+  const shape = linearShape(config, kind);
+  const packed = await quantizeMatrixOnDevice(gpu, shape, weights, refineEveryOf(quantizer), knowledge);
+  keep(packed);
+  const tensor = await readPackedMatrix(gpu, packed);
+  checkScales(linearName(index, kind), tensor);
   return tensor;
 }
 

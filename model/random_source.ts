@@ -7,12 +7,12 @@ import { createRandom } from "../quant/random.ts";
 import { randomPacked } from "../quant/random_packed.ts";
 import type { ModelConfig } from "./config.ts";
 import { type LinearKind, linearShape } from "./llama.ts";
-import { type Densities, planDensities } from "./recipe.ts";
+import { SETTINGS } from "./recipe.ts";
 import type { ModelShape } from "./shapes.ts";
 import type { HalfMatrix, HostMatrix, WeightSource } from "./weight_source.ts";
 
-/** Formats of random weights: f16, packed with one refined group in 8, packed with the recipe's densities. */
-export const FORMATS = ["f16", "twobit", "twobit_planned"] as const;
+/** Formats of random weights. */
+export const FORMATS = ["f16", "twobit"] as const;
 
 /** Format of random weights. */
 export type Format = typeof FORMATS[number];
@@ -21,16 +21,6 @@ export type Format = typeof FORMATS[number];
 export function isFormat(text: string): text is Format {
   return FORMATS.some((format) => format === text);
 }
-
-const UNIFORM: Densities = {
-  q_proj: 8,
-  k_proj: 8,
-  v_proj: 8,
-  o_proj: 8,
-  gate_proj: 8,
-  up_proj: 8,
-  down_proj: 8,
-};
 
 /** Rows drawn at random; larger matrices repeat them. */
 const RANDOM_ROWS = 64;
@@ -67,8 +57,7 @@ export function randomSource(config: ModelConfig, format: Format, seed = 1): Wei
   const linear = (kind: LinearKind): HostMatrix => {
     const [rows, channels] = linearShape(config, kind);
     if (format === "f16") return half(rows, channels);
-    const densities = format === "twobit" ? UNIFORM : planDensities(config);
-    return randomPacked(rows, channels, 0, seed, densities[kind]);
+    return randomPacked(rows, channels, 0, seed, SETTINGS.refineEvery);
   };
   return {
     config,

@@ -46,11 +46,11 @@ export function scoreWindow(
       const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
       const target = tokens[first + t + 1];
       top1[first + t] = argmax(row) === target ? 1 : 0;
-      logSoftmax(row);
+      toLogProbabilities(row);
       negativeLogLikelihood[first + t] = -row[target];
       const at = (first + t) * vocabulary;
       keep?.set(row, at);
-      if (divergence) divergence[first + t] = klDivergence(reference.subarray(at, at + vocabulary), row);
+      if (divergence) divergence[first + t] = divergenceFrom(reference.subarray(at, at + vocabulary), row);
     }
   }
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
@@ -114,7 +114,7 @@ function logLikelihood(model: Model, hidden: Float32Array, tokens: Uint32Array, 
   let sum = 0;
   for (const [t, token] of tokens.entries()) {
     const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
-    logSoftmax(row);
+    toLogProbabilities(row);
     sum += row[token];
   }
   return sum;
@@ -126,16 +126,18 @@ function argmax(row: Float32Array): number {
   return best;
 }
 
-/** Replaces logits by log-probabilities. */
-function logSoftmax(row: Float32Array): void {
+/** Replaces logits by log-probabilities and returns them. */
+export function toLogProbabilities(row: Float32Array): Float32Array {
   const max = row[argmax(row)];
   let sum = 0;
   for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - max);
   const shift = max + Math.log(sum);
   for (let i = 0; i < row.length; i++) row[i] -= shift;
+  return row;
 }
 
-function klDivergence(reference: Float32Array, other: Float32Array): number {
+/** KL(reference || other) of log-probabilities, in nats. */
+export function divergenceFrom(reference: Float32Array, other: Float32Array): number {
   let sum = 0;
   for (let i = 0; i < reference.length; i++) sum += Math.exp(reference[i]) * (reference[i] - other[i]);
   return sum;

@@ -13,7 +13,7 @@ import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep }
 import type { EngineWeights } from "./engine_weights.ts";
 import { createPrefill, PASS_TOKENS, type Prefill } from "./prefill.ts";
 import { rotationTable } from "./rope.ts";
-import { createScorer, type Scorer, type TokenScores } from "./token_scores.ts";
+import { createTokenScorer, type OnLogits, type TokenScorer, type TokenScores } from "./token_scores.ts";
 
 /** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
 const CAPACITY_STEP = 256;
@@ -38,7 +38,7 @@ export class Session implements Disposable {
   readonly #buffers: DecodeBuffers;
   readonly #owned: readonly GPUBuffer[];
   #prefill: Prefill | undefined;
-  #scorer: Scorer | undefined;
+  #scorer: TokenScorer | undefined;
   #length = 0;
 
   /** Use {@linkcode createSession}. */
@@ -98,14 +98,12 @@ export class Session implements Disposable {
     if (this.#length === 0) throw new RangeError("the sequence is empty, must have a prompt first");
     this.#setSampling(sampling);
     this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
-    const dispatches = [
-      ...this.step.layers.flatMap(({ dispatches }) => dispatches),
-      ...this.step.head.dispatches,
-      ...this.#pick(sampling),
-    ];
+    const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
     // A submit for each token, so that the device works on one while the next is encoded.
-    for (let i = 0; i < count; i++) this.#gpu.submit(dispatches);
-    this.#length += count;
+    for (let i = 0; i < count; i++) {
+      const layers = this.step.layers(this.#length++).flatMap(({ dispatches }) => dispatches);
+      this.#gpu.submit([...layers, ...last]);
+    }
     return await this.#readTokens(this.#length - count + 1, count);
   }
 
@@ -118,19 +116,29 @@ export class Session implements Disposable {
    * Takes tokens in and scores what each of them predicts.
    *
    * @param targets the token that follows each of `tokens`
+   * @param onLogits called with logits f32 [rows, vocabulary] and the index of the first row, part by part
    * @throws {RangeError} when there is no room for them
    */
-  async score(tokens: Uint32Array<ArrayBuffer>, targets: Uint32Array<ArrayBuffer>): Promise<TokenScores> {
+  async score(
+    tokens: Uint32Array<ArrayBuffer>,
+    targets: Uint32Array<ArrayBuffer>,
+    onLogits?: OnLogits,
+  ): Promise<TokenScores> {
     this.#checkRoom(tokens.length);
     if (targets.length !== tokens.length) {
       throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
     }
-    const scorer = this.#scorer ??= await createScorer(this.#gpu, this.#weights);
+    const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
     const logLikelihoods = new Float32Array(tokens.length);
     const best = new Uint32Array(tokens.length);
     let at = 0;
     await this.#takeIn(tokens, async (count, hidden) => {
-      const scores = await scorer.score(hidden, targets.slice(at, at + count));
+      const start = at;
+      const scores = await scorer.score(
+        hidden,
+        targets.slice(at, at + count),
+        onLogits && ((logits, first) => onLogits(logits, start + first)),
+      );
       logLikelihoods.set(scores.logLikelihoods, at);
       best.set(scores.best, at);
       at += count;
@@ -234,15 +242,15 @@ async function createBuffers(
     const values = await own(gpu.createStorage(`values of layer ${layer}`, cacheSize));
     caches.push({ capacity, keys, values });
   }
-  const splits = chooseSplits(gpu, attentionShape(config));
+  const shape = attentionShape(config);
+  const splits = chooseSplits(gpu, shape, capacity);
   const oneToken = await createPrefillRange(gpu, 1);
   await own(Promise.resolve(oneToken.buffer));
   const widest = Math.max(hidden, heads * headSize, intermediate);
   return {
     hidden: await floats("hidden", hidden),
     qkv: await floats("qkv", (heads + 2 * keyValueHeads) * headSize),
-    partials: await floats("partials", partialsLength(attentionShape(config), splits)),
-    splits,
+    partials: await floats("partials", partialsLength(shape, splits)),
     gateUp: await floats("gate and up", 2 * intermediate),
     inner: await floats("inner", intermediate),
     scratch: await own(gpu.createStorage("scratch", 2 * Math.ceil(widest / 8) * 8)),

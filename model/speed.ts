@@ -89,7 +89,7 @@ export type OperationTimes = ReadonlyMap<OperationKind | "step", number>;
 export async function timeOperations(gpu: Gpu, session: Session, tickNs: number): Promise<OperationTimes> {
   const { layers, head, pickBest } = session.step;
   const choose = { ...pickBest, dispatches: pickBest.dispatches.slice(0, 1) };
-  const operations = [...layers, head, choose];
+  const operations = [...layers(session.length - 1), head, choose];
   const dispatchesOf = (chosen: readonly Operation[]) => chosen.flatMap(({ dispatches }) => dispatches);
   const options = { samples: 10, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
   const times = new Map<OperationKind | "step", number>();
@@ -104,7 +104,7 @@ export async function timeOperations(gpu: Gpu, session: Session, tickNs: number)
 /** Microseconds that the host takes to encode and submit a decode step, by its clock; the median of some steps. */
 export async function timeEncoding(gpu: Gpu, session: Session): Promise<number> {
   const { layers, head } = session.step;
-  const dispatches = [...layers, head].flatMap((operation) => operation.dispatches);
+  const dispatches = [...layers(session.length - 1), head].flatMap((operation) => operation.dispatches);
   const samplesUs: number[] = [];
   for (let i = 0; i < 9; i++) {
     const startMs = performance.now();

@@ -3,14 +3,12 @@
  *
  * @module
  */
-import type { Model } from "./llama.ts";
 import { stripEnd } from "./python_text.ts";
 import { type ChoiceTaskName, isNormalized, type Question, readQuestion, type Request } from "./questions.ts";
 import type { ChoiceItem } from "./score.ts";
-import { shareDeep } from "./shared.ts";
 import { clusteredMean, type Estimate } from "./statistics.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import type { WorkerPool } from "./worker_pool.ts";
+import type { Scorer } from "./scorer.ts";
 
 /** A task's questions. */
 export interface Task {
@@ -18,6 +16,20 @@ export interface Task {
   readonly name: ChoiceTaskName;
   /** Its questions, in the file's order. */
   readonly questions: readonly Question[];
+}
+
+/** A file of a task's questions. */
+export interface TaskFile {
+  /** Name of the task. */
+  readonly name: ChoiceTaskName;
+  /** Path of the file. */
+  readonly path: string;
+}
+
+/** A task whose questions have been tokenized. */
+export interface PreparedTask extends Task {
+  /** Items of each question: one where all choices follow the same context, else one each. */
+  readonly items: readonly (readonly ChoiceItem[])[];
 }
 
 /** What a model reached on a task. */
@@ -30,6 +42,8 @@ export interface TaskScore {
   readonly accuracy: Estimate;
   /** The same with log-likelihoods divided by the choices' characters (acc_norm); absent for winogrande. */
   readonly normalizedAccuracy?: Estimate;
+  /** 1 for each question answered right by the highest log-likelihood. */
+  readonly hits: readonly number[];
   /** Log-likelihood of every choice of every question, in nats. */
   readonly scores: readonly (readonly number[])[];
 }
@@ -45,7 +59,7 @@ const BATCH = 4;
  *
  * @throws {SyntaxError} naming file, line and field
  */
-export async function readTask(name: ChoiceTaskName, path: string): Promise<Task> {
+export async function readTask({ name, path }: TaskFile): Promise<Task> {
   const { size } = await Deno.stat(path);
   if (size > MAX_FILE_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_FILE_BYTES}`);
   const questions = (await Deno.readTextFile(path)).split("\n").flatMap((line, i) =>
@@ -55,37 +69,44 @@ export async function readTask(name: ChoiceTaskName, path: string): Promise<Task
   return { name, questions };
 }
 
-/** Scores a model on a task. @throws {RangeError} when a choice is longer than the model's context */
-export async function evaluateTask(
-  pool: WorkerPool,
-  model: Model,
-  tokenizer: Tokenizer,
-  { name, questions }: Task,
+/** Tokenizes a task. @throws {RangeError} when a choice is longer than the model's context */
+export function prepareTask(task: Task, tokenizer: Tokenizer, context: number): PreparedTask {
+  return { ...task, items: task.questions.map(({ requests }) => toItems(requests, tokenizer, context)) };
+}
+
+/** Scores a scorer's model on a task. */
+export async function scoreTask(
+  scorer: Scorer,
+  { name, questions, items }: PreparedTask,
   onProgress: (share: number) => void = () => {},
 ): Promise<TaskScore> {
-  await pool.broadcast("setModel", shareDeep(model));
-  const items = questions.map(({ requests }) => toItems(requests, tokenizer, model.config.context));
   const batches = Array.from(
     { length: Math.ceil(items.length / BATCH) },
     (_, i) => items.slice(i * BATCH, (i + 1) * BATCH).flat(),
   );
-  const found = await pool.map("scoreChoices", batches, (done) => onProgress(done / batches.length));
+  const found = await scorer.scoreChoices(batches, (done) => onProgress(done / batches.length));
   const flat = found.flat();
   let at = 0;
   const scores = items.map((own) => flat.slice(at, at += own.length).flat());
-  const shareRight = (divideBy: (question: Question) => readonly number[] | undefined): Estimate =>
-    clusteredMean(questions.map((question, i) => {
-      const lengths = divideBy(question);
-      const values = scores[i].map((score, choice) => score / (lengths?.[choice] ?? 1));
-      return [values.indexOf(Math.max(...values)) === question.answer ? 1 : 0];
-    }));
+  const hits = judge(questions, scores);
+  const divided = scores.map((values, i) => values.map((value, choice) => value / questions[i].lengths[choice]));
   return {
     name,
     questions: questions.length,
-    accuracy: shareRight(() => undefined),
-    ...(isNormalized(name) && { normalizedAccuracy: shareRight(({ lengths }) => lengths) }),
+    accuracy: shareOf(hits),
+    ...(isNormalized(name) && { normalizedAccuracy: shareOf(judge(questions, divided)) }),
+    hits,
     scores,
   };
+}
+
+/** 1 for each question whose right choice has the highest score, the first of equal ones counting. */
+function judge(questions: readonly Question[], scores: readonly (readonly number[])[]): number[] {
+  return questions.map(({ answer }, i) => scores[i].indexOf(Math.max(...scores[i])) === answer ? 1 : 0);
+}
+
+function shareOf(hits: readonly number[]): Estimate {
+  return clusteredMean(hits.map((hit) => [hit]));
 }
 
 /**

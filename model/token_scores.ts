@@ -18,15 +18,19 @@ export interface TokenScores {
   readonly best: Uint32Array;
 }
 
+/** Takes logits of some rows, from row `first` on. */
+export type OnLogits = (logits: Float32Array, first: number) => void;
+
 /** Scores rows of the residual stream. */
-export interface Scorer {
+export interface TokenScorer {
   /**
    * Scores the first rows.
    *
    * @param hidden f32 [rows, hidden], before the final norm
    * @param targets the token that follows each
+   * @param onLogits called with logits f32 [rows, vocabulary] and the index of the first row, part by part
    */
-  score(hidden: GPUBuffer, targets: Uint32Array<ArrayBuffer>): Promise<TokenScores>;
+  score(hidden: GPUBuffer, targets: Uint32Array<ArrayBuffer>, onLogits?: OnLogits): Promise<TokenScores>;
   /** Frees its buffers. */
   destroy(): void;
 }
@@ -35,7 +39,7 @@ export interface Scorer {
 const LOGIT_TOKENS = 128;
 
 /** Makes a scorer. */
-export async function createScorer(gpu: Gpu, weights: EngineWeights): Promise<Scorer> {
+export async function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
   const { hidden: width, vocabulary, normEpsilon } = weights.config;
   const owned: GPUBuffer[] = [];
   const make = async (label: string, size: number) => {
@@ -58,7 +62,7 @@ export async function createScorer(gpu: Gpu, weights: EngineWeights): Promise<Sc
     await logLikelihood(gpu, range, { vocabulary, logits, targets: expected, logLikelihoods, best }),
   ];
   return {
-    async score(hidden, targets) {
+    async score(hidden, targets, onLogits) {
       const scores = { logLikelihoods: new Float32Array(targets.length), best: new Uint32Array(targets.length) };
       for (let first = 0; first < targets.length; first += LOGIT_TOKENS) {
         const part = targets.slice(first, first + LOGIT_TOKENS);
@@ -67,6 +71,7 @@ export async function createScorer(gpu: Gpu, weights: EngineWeights): Promise<Sc
         setPrefillRange(gpu, range, part.length, 0);
         gpu.submit(dispatches);
         scores.logLikelihoods.set(await gpu.readF32(logLikelihoods, part.length), first);
+        onLogits?.(await gpu.readF32(logits, part.length * vocabulary), first);
         scores.best.set(new Uint32Array(await gpu.read(best, part.length * 4)), first);
       }
       return scores;

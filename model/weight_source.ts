@@ -1,12 +1,12 @@
 /**
- * Where an engine's weights come from: a checkpoint, read tensor by tensor, or random numbers.
+ * Where an engine's weights come from: a checkpoint, read tensor by tensor, a model in memory, or random numbers.
  *
  * @module
  */
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { ModelConfig } from "./config.ts";
-import { LINEAR_KINDS, type LinearKind, linearName, linearShape } from "./llama.ts";
+import { LINEAR_KINDS, type LinearKind, linearName, linearShape, type Model } from "./llama.ts";
 import type { PackedCheckpoint } from "./packed_checkpoint.ts";
 import { isPlane } from "./packed_file.ts";
 
@@ -97,4 +97,38 @@ export function weightBytes(checkpoint: Checkpoint): number {
     }
   }
   return bytes;
+}
+
+/** Weights of a model in host memory, rounded to f16. */
+export function modelSource({ config, layers, embedding, head, finalNorm }: Model): WeightSource {
+  const matrices: Readonly<Record<string, Float32Array>> = {
+    "model.embed_tokens.weight": embedding,
+    "lm_head.weight": head,
+  };
+  const vectors = new Map<string, Float32Array>([["model.norm.weight", finalNorm]]);
+  for (const [i, { linears, attentionNorm, mlpNorm, queryNorm, keyNorm }] of layers.entries()) {
+    const prefix = `model.layers.${i}`;
+    vectors.set(`${prefix}.input_layernorm.weight`, attentionNorm);
+    vectors.set(`${prefix}.post_attention_layernorm.weight`, mlpNorm);
+    if (queryNorm) vectors.set(`${prefix}.self_attn.q_norm.weight`, queryNorm);
+    if (keyNorm) vectors.set(`${prefix}.self_attn.k_norm.weight`, keyNorm);
+    for (const kind of LINEAR_KINDS) {
+      const { bias } = linears[kind];
+      if (bias) vectors.set(`${linearName(i, kind)}.bias`, bias);
+    }
+  }
+  const half = (weights: Float32Array, rows: number, channels: number) =>
+    Promise.resolve({ rows, channels, weights: Float16Array.from(weights) });
+  return {
+    config,
+    linear(layer, kind) {
+      const { weights, rows, channels } = layers[layer].linears[kind];
+      return half(weights, rows, channels);
+    },
+    half: (name, rows, channels) => half(matrices[name], rows, channels),
+    vector(name) {
+      const values = vectors.get(name);
+      return Promise.resolve(values && Float32Array.from(values));
+    },
+  };
 }

@@ -16,11 +16,12 @@
  *     refined group picked by range 1.106, at random 1.120, whole columns 1.120
  *     targets corrected for changed inputs                                      1.060
  *     ... and for what the residual stream lacks                                1.056
- *     densities planned by kind (model/recipe.ts)                               -0.006
  *
  * Tried and left out: coordinate descent on codes after the feedback (-0.003 for a third more time), refitting d (0),
  * several candidates for d (0), a Hessian-weighted probe (0), inputs of the unquantized model for the Hessian (0),
  * smoothing and permuting channels (0), refitting norms (0), coupling rows by a Fisher matrix (-0.003, needs gradients),
+ * densities that differ by kind of matrix within 2.85 bits (-0.006; but q, k and v of different densities are three
+ * products where one would do, and decoding is a third slower),
  * outliers (-0.003 for 0.0224 bits where rows have 1024 channels; the same bits are worth more as refined groups).
  *
  * @module

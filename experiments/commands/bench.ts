@@ -12,7 +12,7 @@ import { measureSpeed, type SpeedPlan } from "../../model/speed.ts";
 import { mean } from "../../model/statistics.ts";
 import { checkpointSource, type WeightSource } from "../../model/weight_source.ts";
 import { renderTable } from "../render.ts";
-import { type Command, integerOption, type OptionValues, textOption, UsageError } from "./command.ts";
+import { type Command, integerOption, MODEL_HELP, type OptionValues, textOption, UsageError } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
 /** Measures speed. */
@@ -21,7 +21,11 @@ export const bench: Command = {
   summary: "Measures prompt and generation speed on the GPU, of a model or of random weights in a model's shape.",
   positionals: [],
   options: {
-    model: { type: "string", value: "tiny|DIR|F.safetensors", help: "Model to measure (default tiny)." },
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model to measure: a packed file, ${MODEL_HELP}.`,
+    },
     shape: {
       type: "string",
       value: "NAME",
@@ -119,7 +123,9 @@ async function openSource(options: OptionValues, context: number) {
   if (name === "") {
     if (options.format !== undefined) throw new UsageError("--format needs --shape, a model has a format of its own");
     const model = textOption(options, "model", "tiny");
-    const checkpoint = await openModel(model);
+    const line = createProgressLine("loading");
+    const checkpoint = await openModel(model, (share, file) => line.update(share, file));
+    line.clear();
     return { name: model, source: checkpointSource(checkpoint), close: () => checkpoint[Symbol.dispose]() };
   }
   const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { CHOICE_TASKS, type ChoiceTaskName } from "../../model/questions.ts";
+import { CHOICE_TASKS } from "../../model/questions.ts";
+import type { TaskFile } from "../../model/tasks.ts";
 import { EVALUATION_TEXTS, isEvaluationText } from "../../model/text.ts";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
@@ -106,11 +107,13 @@ export function evaluationTextOption(options: OptionValues): string {
   return name;
 }
 
-/** A task and the file of its questions. */
-export interface TaskFile {
-  readonly name: ChoiceTaskName;
-  readonly path: string;
-}
+/** The option that names task files. */
+export const TASKS_OPTION: Option = {
+  type: "string",
+  value: "NAME:FILE,...",
+  help: `Also score multiple-choice questions as lm-evaluation-harness does; NAME: ${CHOICE_TASKS.join(", ")}; ` +
+    "FILE: JSON lines in that data set's layout.",
+};
 
 /** Reads the option `tasks`: `NAME:FILE,NAME:FILE`. @throws {UsageError} */
 export function taskFilesOption(options: OptionValues): TaskFile[] {

@@ -6,7 +6,15 @@
 import type { Sampling } from "../../kernels/pick_token.ts";
 import { estimateMemory, loadEngine } from "../../model/engine.ts";
 import type { GenerateSummary } from "../../model/generate.ts";
-import { type Command, integerOption, numberOption, type OptionValues, textOption, UsageError } from "./command.ts";
+import {
+  type Command,
+  integerOption,
+  MODEL_HELP,
+  numberOption,
+  type OptionValues,
+  textOption,
+  UsageError,
+} from "./command.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
 
 /** Generates text on the GPU. */
@@ -17,8 +25,8 @@ export const generate: Command = {
   options: {
     model: {
       type: "string",
-      value: "tiny|DIR|F.safetensors",
-      help: "Model: a checkpoint or a packed file (default tiny).",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model: a packed file, ${MODEL_HELP}.`,
     },
     quantized: { type: "string", value: "F.safetensors", help: "Packed file to take in the model's place." },
     prompt: { type: "string", value: "TEXT", help: "Text to go on from; required." },
@@ -42,7 +50,7 @@ export const generate: Command = {
     const maxTokens = integerOption(options, "max-tokens", 256, 1, 2 ** 20);
     const sampling = samplingOption(options);
     const line = createProgressLine("loading");
-    const needed = await estimateMemory(model, maxTokens);
+    const needed = await estimateMemory(model, maxTokens, (share, file) => line.update(share, file));
     line.update(0, `${formatMiB(needed.weightBytes)} of weights`);
     using engine = await loadEngine(model, { onProgress: (share) => line.update(share, "") });
     line.clear();

@@ -5,14 +5,15 @@
  */
 import { describeAdapter } from "../../kernels/adapter.ts";
 import { loadEngine } from "../../model/engine.ts";
-import { evaluateEngine } from "../../model/evaluate_engine.ts";
+import { createEngineScorer } from "../../model/engine_scorer.ts";
 import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
-import { loadModel } from "../../model/load.ts";
-import { CHOICE_TASKS } from "../../model/questions.ts";
+import type { ModelConfig } from "../../model/config.ts";
+import { hashWeights, loadModel, openModel } from "../../model/load.ts";
+import { createCpuScorer, type Scorer } from "../../model/scorer.ts";
 import type { Estimate } from "../../model/statistics.ts";
-import { evaluateTask, readTask, type TaskScore } from "../../model/tasks.ts";
+import { readTask, type TaskScore } from "../../model/tasks.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../../model/text.ts";
-import type { Windows } from "../../model/windows.ts";
+import type { Tokenizer } from "../../model/tokenizer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import {
   type Command,
@@ -21,6 +22,7 @@ import {
   MODEL_HELP,
   type OptionValues,
   taskFilesOption,
+  TASKS_OPTION,
   TEXT_HELP,
   textOption,
   UsageError,
@@ -32,7 +34,7 @@ const MAX_WINDOWS = 2 ** 20;
 /** Measures perplexity. */
 export const perplexity: Command = {
   name: "perplexity",
-  summary: "Measures a model's perplexity on a text and its accuracy on task files; tasks run on the CPU.",
+  summary: "Measures a model's perplexity on a text and its accuracy on task files.",
   positionals: [],
   options: {
     model: {
@@ -51,12 +53,7 @@ export const perplexity: Command = {
       value: "N",
       help: `Tokens of a window, BOS included (default 512; of wikitext2 ${WIKITEXT_WINDOW}).`,
     },
-    tasks: {
-      type: "string",
-      value: "NAME:FILE,...",
-      help: `Also score multiple-choice questions as lm-evaluation-harness does; NAME: ${CHOICE_TASKS.join(", ")}; ` +
-        "FILE: JSON lines in that data set's layout.",
-    },
+    tasks: TASKS_OPTION,
     device: {
       type: "string",
       value: "NAME",
@@ -75,30 +72,23 @@ export const perplexity: Command = {
       seed: 1,
     };
     const line = createProgressLine("perplexity");
-    const tasks = await Promise.all(taskFilesOption(options).map(({ name, path }) => readTask(name, path)));
+    const tasks = await Promise.all(taskFilesOption(options).map(readTask));
     const isOnGpu = await choosesGpu(options);
-    const { model, tokenizer, sha256 } = await loadModel(name, (share, file) => line.update(share, file));
-    const set = prepareEvaluation(await loadText(textName), tokenizer, model.config, plan);
-    using pool = createWorkerPool();
-    const onProgress = (share: number) => line.update(share, "");
-    const { perplexity, top1 } = isOnGpu
-      ? await evaluateOnGpu(name, set.windows, onProgress)
-      : await evaluateModel(pool, model, set, "alone", onProgress);
-    const scores: TaskScore[] = [];
-    for (const task of tasks) {
-      scores.push(await evaluateTask(pool, model, tokenizer, task, (share) => line.update(share, task.name)));
-    }
+    using opened = await (isOnGpu ? openOnGpu : openOnCpu)(name, (share, what) => line.update(share, what));
+    const { config, tokenizer, sha256, scorer } = opened;
+    const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
+    const evaluation = await evaluateModel(scorer, set, "alone", (share) => line.update(share, ""));
     line.clear();
+    const { perplexity, top1, tasks: scores } = evaluation;
     const { windows, text } = set.windows;
     const predicted = windows.length * (windows[0].length - 1);
-    const device = isOnGpu ? "gpu" : "cpu";
     const report = {
       model: name,
       sha256,
       text,
       windows: windows.length,
       predicted,
-      device,
+      device: scorer.device,
       perplexity,
       top1,
       tasks: scores,
@@ -109,7 +99,7 @@ export const perplexity: Command = {
         : `${name} on ${text}: perplexity ${perplexity.value.toFixed(4)} ± ${perplexity.standardError.toFixed(4)}, ` +
           `next token right ${
             (100 * top1.value).toFixed(2)
-          } %, ${predicted} tokens in ${windows.length} windows, ${device}${scores.map(describeScore).join("")}`,
+          } %, ${predicted} tokens in ${windows.length} windows, ${scorer.device}${scores.map(describeScore).join("")}`,
     );
     return 0;
   },
@@ -125,9 +115,34 @@ async function choosesGpu(options: OptionValues): Promise<boolean> {
   return (await describeAdapter())?.software === false;
 }
 
-async function evaluateOnGpu(name: string, windows: Windows, onProgress: (share: number) => void) {
-  using engine = await loadEngine(name);
-  return await evaluateEngine(engine, windows, onProgress);
+/** A model and what scores it. */
+interface OpenModel extends Disposable {
+  readonly config: ModelConfig;
+  readonly tokenizer: Tokenizer;
+  readonly sha256: string;
+  readonly scorer: Scorer;
+}
+
+async function openOnCpu(name: string, onProgress: (share: number, what: string) => void): Promise<OpenModel> {
+  const { model, tokenizer, sha256 } = await loadModel(name, onProgress);
+  const pool = createWorkerPool();
+  const scorer = createCpuScorer(pool);
+  await scorer.setModel(model);
+  return { config: model.config, tokenizer, sha256, scorer, [Symbol.dispose]: () => pool[Symbol.dispose]() };
+}
+
+/** Opens a model on the GPU in the format that it has; a packed one stays packed. */
+async function openOnGpu(name: string, onProgress: (share: number, what: string) => void): Promise<OpenModel> {
+  using checkpoint = await openModel(name, onProgress);
+  const sha256 = await hashWeights(checkpoint);
+  const engine = await loadEngine(name, { onProgress: (share) => onProgress(share, "weights") });
+  const { config, tokenizer, gpu, weights } = engine;
+  const scorer = createEngineScorer(gpu, weights);
+  const close = () => {
+    scorer[Symbol.dispose]();
+    engine[Symbol.dispose]();
+  };
+  return { config, tokenizer, sha256, scorer, [Symbol.dispose]: close };
 }
 
 function describeScore({ name, questions, accuracy, normalizedAccuracy }: TaskScore): string {

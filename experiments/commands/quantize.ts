@@ -10,7 +10,7 @@ import { type Quantizer, storedBytes, type StoredTensor } from "../../quant/quan
 import { type Linear, LINEAR_KINDS, linearName } from "../../model/llama.ts";
 import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
-import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, planDensities, SETTINGS } from "../../model/recipe.ts";
+import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, SETTINGS } from "../../model/recipe.ts";
 import { pathExists } from "../../model/path_exists.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
@@ -49,14 +49,12 @@ export const quantize: Command = {
     refine: {
       type: "string",
       value: "N",
-      help: `One refined group in every N for all layers: ${
-        REFINE_EVERY.join(", ")
-      }; by default planned for ${BUDGET_BITS} bits a weight.`,
+      help: `One refined group in every N: ${REFINE_EVERY.join(", ")} (default ${SETTINGS.refineEvery}).`,
     },
     outliers: {
       type: "string",
       value: "SHARE",
-      help: "Share of weights kept in 16 bits, beyond the plan (default 0, at most 0.05).",
+      help: "Share of weights kept in 16 bits (default 0, at most 0.05).",
     },
     calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
     windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
@@ -86,7 +84,6 @@ export const quantize: Command = {
     const calibration = settings.method === "search"
       ? []
       : sampleWindows(text, tokenizer, bosToken, { length, count: settings.windows }).windows;
-    const densities = planDensities(checkpoint.config);
     const excluded = settings.layers === "" ? undefined : new RegExp(settings.layers);
     if (excluded && allMatch(excluded, checkpoint.config.layers)) {
       throw new UsageError(`--layers is ${settings.layers}, must leave a matrix to quantize`);
@@ -97,13 +94,12 @@ export const quantize: Command = {
       path,
       metadata: {
         sourceSha256: await hashWeights(checkpoint),
-        settings: JSON.stringify({ ...settings, densities, feedback: FEEDBACK, quantizer: SETTINGS }),
+        settings: JSON.stringify({ ...settings, feedback: FEEDBACK, quantizer: SETTINGS }),
       },
       resume: options.resume === true,
       calibration,
       correctTarget: settings.method === "corrected",
-      quantizerOf: (layer, kind) =>
-        excluded?.test(linearName(layer, kind)) ? undefined : quantizerFor(settings, densities[kind]),
+      quantizerOf: (layer, kind) => excluded?.test(linearName(layer, kind)) ? undefined : quantizerFor(settings),
       onProgress: (share, step) => line.update(share, step),
       onLayer(stored, { index, original }) {
         for (const kind of LINEAR_KINDS) {
@@ -132,8 +128,7 @@ export const quantize: Command = {
 /** What the packed file's metadata records of how it was made. */
 interface QuantizeSettings {
   readonly method: typeof METHODS[number];
-  /** Density of all layers, or `planned`. */
-  readonly refine: RefineEvery | "planned";
+  readonly refine: RefineEvery;
   readonly outliers: number;
   readonly calibration: string;
   readonly windows: number;
@@ -145,8 +140,8 @@ interface QuantizeSettings {
 function readSettings(options: OptionValues): QuantizeSettings {
   const method = METHODS.find((name) => name === textOption(options, "method", "corrected"));
   if (!method) throw new UsageError(`--method is ${options.method}, must be one of ${METHODS.join(", ")}`);
-  const wanted = textOption(options, "refine", "planned");
-  const refine = wanted === "planned" ? wanted : REFINE_EVERY.find((every) => String(every) === wanted);
+  const wanted = textOption(options, "refine", String(SETTINGS.refineEvery));
+  const refine = REFINE_EVERY.find((every) => String(every) === wanted);
   if (!refine) throw new UsageError(`--refine is ${wanted}, must be one of ${REFINE_EVERY.join(", ")}`);
   const calibration = textOption(options, "calibration", "calibration");
   if (calibration !== "calibration" && !calibration.startsWith("file:")) {
@@ -170,12 +165,12 @@ function readSettings(options: OptionValues): QuantizeSettings {
   };
 }
 
-function quantizerFor({ method, refine, outliers, seed }: QuantizeSettings, planned: RefineEvery): Quantizer {
+function quantizerFor({ method, refine, outliers, seed }: QuantizeSettings): Quantizer {
   return {
     kind: "twobit",
     settings: {
       ...SETTINGS,
-      refineEvery: refine === "planned" ? planned : refine,
+      refineEvery: refine,
       outliers: { ...SETTINGS.outliers, share: outliers },
       seed,
     },

@@ -14,6 +14,7 @@ const BITS: Axis = { title: "bits a weight, everything counted" };
 
 /** Points of accuracy that plain 2-bit quantization loses at least, by the paper. */
 const CLAIMED_LOSS = 3;
+const PAPER_LIMIT = `paper: plain 2-bit loses more than ${CLAIMED_LOSS} points`;
 
 /** Families of methods by the start of their names; those not listed are a family of their own. */
 const FAMILIES: Readonly<Record<string, string>> = {
@@ -26,24 +27,25 @@ const FAMILIES: Readonly<Record<string, string>> = {
   twobit: "twobit",
 };
 
-/** All methods: accuracy and perplexity against bits. */
-export function accuracyPlot({ rows }: Result): Spec {
+/** All methods: accuracy, of tasks too where they were scored, and perplexity against bits. */
+export function accuracyPlot({ rows, columns }: Result): Spec {
   const seriesOf = ({ method }: Row) => FAMILIES[String(method).split("_")[0]] ?? String(method);
-  const unquantized = Number(rows.find(({ method }) => method === "fp16")?.top1);
+  const tasks = columns.map(({ key }) => key).filter((key) => key.endsWith("_acc"));
   const quantized = rows.filter(({ method }) => method !== "fp16");
-  const limit = unquantized - CLAIMED_LOSS;
   const perplexities = quantized.map((row) => perplexityPoint(row, "bits_per_weight", seriesOf(row)));
+  const accuracies = rows.map((row) => accuracyPoint(row, "bits_per_weight", seriesOf(row)));
+  const ofTasks = rows.map((row) => ({ ...taskPoint(row, tasks), series: seriesOf(row) }));
   return stack(
-    scatterPanel(
-      "Accuracy against bits (higher is better)",
-      quantized.map((row) => accuracyPoint(row, "bits_per_weight", seriesOf(row))),
-      BITS,
-      { ...ACCURACY, include: [unquantized] },
-      [
-        level(unquantized, "unquantized", SCHEME.line[0], -6, 0.75),
-        level(limit, `paper: plain 2-bit loses more than ${CLAIMED_LOSS} points`, PAPER_COLOUR, 12, 1),
-      ],
-    ),
+    ...(tasks.length > 0
+      ? [
+        lossPanel(
+          "Accuracy on tasks against bits (higher is better)",
+          ofTasks,
+          "mean over tasks (%), ± standard error",
+        ),
+      ]
+      : []),
+    lossPanel("Accuracy against bits (higher is better)", accuracies, ACCURACY.title),
     scatterPanel(
       "Perplexity against bits (lower is better)",
       perplexities,
@@ -51,6 +53,21 @@ export function accuracyPlot({ rows }: Result): Spec {
       // Methods differ by orders of magnitude; but a good one can be better than unquantized by chance.
       { ...PERPLEXITY, log: perplexities.every(({ y }) => y > 0) },
     ),
+  );
+}
+
+/** Accuracy of all methods; the unquantized model's and what the paper says that plain 2-bit loses are lines. */
+function lossPanel(title: string, points: readonly ScatterPoint[], axis: string): Spec {
+  const unquantized = points.find(({ label }) => label === "fp16")?.y ?? NaN;
+  return scatterPanel(
+    title,
+    points.filter(({ label }) => label !== "fp16"),
+    BITS,
+    { title: axis, include: [unquantized] },
+    [
+      level(unquantized, "unquantized", SCHEME.line[0], -6, 0.75),
+      level(unquantized - CLAIMED_LOSS, PAPER_LIMIT, PAPER_COLOUR, 12, 1),
+    ],
   );
 }
 
@@ -105,6 +122,14 @@ export function outliersPlot({ rows }: Result): Spec {
 
 function accuracyPoint(row: Row, x: string, series: string): ScatterPoint {
   return { label: labelOf(row), series, x: Number(row[x]), y: Number(row.top1), error: Number(row.top1_error) };
+}
+
+/** The mean over tasks, whose errors are independent. */
+function taskPoint(row: Row, tasks: readonly string[]): Omit<ScatterPoint, "series"> {
+  const sum = tasks.reduce((total, key) => total + Number(row[key]), 0);
+  const squares = tasks.reduce((total, key) => total + Number(row[`${key}_error`]) ** 2, 0);
+  const x = Number(row.bits_per_weight);
+  return { label: labelOf(row), x, y: sum / tasks.length, error: Math.sqrt(squares) / tasks.length };
 }
 
 function perplexityPoint(row: Row, x: string, series: string): ScatterPoint {

@@ -52,6 +52,9 @@ function strictLogger(name: string) {
 
 const COORDINATES = / (d|transform|x|y|x1|x2|y1|y2|width|height|viewBox)="([^"]*)"/g;
 
+/** What vega writes for interaction, and paths without extent. */
+const DECORATION = / (aria-hidden|pointer-events|class|role)="[^"]*"(?<! class="marks")|<path d="M0,0h0v0h0Z"\/>/g;
+
 /** Rounds coordinates, adds the dark scheme and a title, makes identifiers unique. */
 function finish(name: string, title: string, svg: string): string {
   const lost = svg.match(/="[^"]*\b(NaN|undefined|Infinity)\b[^"]*"/);
@@ -62,6 +65,7 @@ function finish(name: string, title: string, svg: string): string {
     return ` ${key}="${short}"`;
   });
   return rounded
+    .replaceAll(DECORATION, "")
     .replaceAll(/(id="|url\(#)(clip|gradient)/g, `$1${name}-$2`)
     .replace(/class="marks"/, 'class="plot" role="img"')
     .replace(/^(<svg[^>]*>)/, `$1<title>${escapeText(title)}</title>${schemeStyle()}`)

@@ -30,7 +30,6 @@ export const SERIES: readonly string[] = [
 /** Colours of whole models' formats. */
 const FORMATS: readonly (readonly [format: string, colour: string])[] = [
   ["twobit", SERIES[0]],
-  ["twobit_planned", SERIES[7]],
   ["f16", SERIES[5]],
 ];
 

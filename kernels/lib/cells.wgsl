@@ -14,15 +14,15 @@ struct Activations {
   lo1: vec4<u32>,
   lo2: vec4<u32>,
   lo3: vec4<u32>,
-  // 128 times the step of each group.
-  step128: vec4<f32>,
+  // 512 times the step of each group.
+  step512: vec4<f32>,
   sum: vec4<f32>,
   // ZERO_PLUS * sum - MAGIC.
   bias: vec4<f32>,
 }
 
 // Cells [column][group of a block][block of the column]: neighbouring lanes take neighbouring blocks, without bank
-// conflicts. cell_sum holds 128 times the step of a group and its sum.
+// conflicts. cell_sum holds 512 times the step of a group and its sum.
 var<workgroup> cell_hi: array<vec4<u32>, columns * team * LANE_GROUPS>;
 var<workgroup> cell_lo: array<vec4<u32>, columns * team * LANE_GROUPS>;
 var<workgroup> cell_sum: array<vec2<f32>, columns * team * LANE_GROUPS>;
@@ -30,7 +30,13 @@ var<workgroup> cell_sum: array<vec2<f32>, columns * team * LANE_GROUPS>;
 // Cell of a group, counted from the first of the dispatch.
 fn cell_of(group: u32) -> u32 {
   let in_column = group % (team * LANE_GROUPS);
-  return (group / (team * LANE_GROUPS) * 8u + in_column % 8u) * (team / 2u) + in_column / 8u;
+  return cell_at(group / (team * LANE_GROUPS), in_column % 8u, in_column / 8u);
+}
+
+// Blocks of the upper half are swapped about, so that neighbouring lanes, which take both halves of the same blocks, meet
+// in no memory bank.
+fn cell_at(column: u32, group: u32, block: u32) -> u32 {
+  return (column * 8u + group) * (team / 2u) + (block ^ (group / LANE_GROUPS * (team / 8u)));
 }
 
 fn take_activations(lane: Lane) -> Activations {
@@ -47,7 +53,7 @@ fn take_activations(lane: Lane) -> Activations {
   x.lo1 = cell_lo[at + blocks];
   x.lo2 = cell_lo[at + 2u * blocks];
   x.lo3 = cell_lo[at + 3u * blocks];
-  x.step128 = vec4(sums.xz, more_sums.xz);
+  x.step512 = vec4(sums.xz, more_sums.xz);
   x.sum = vec4(sums.yw, more_sums.yw);
   x.bias = fma(x.sum, vec4(ZERO_PLUS), vec4(-MAGIC));
   return x;
@@ -62,7 +68,7 @@ fn activation(channel: u32) -> f32 {
   let hi = bitcast<i32>(cell_hi[at][channel % 4u] << shift) >> 24u;
   let lo = bitcast<i32>(cell_lo[at][channel % 4u] << shift) >> 24u;
   let unit = select(1.0, 4.0, channel % 2u == 1u);
-  return f32(255 * hi + lo) * unit * (cell_sum[at].x / 128.0);
+  return f32(255 * hi + lo) * unit * (cell_sum[at].x / 512.0);
 }
 
 // sum + (sum of code x - zero * sum of x) * scale.
@@ -72,13 +78,13 @@ fn multiply_group(
   masks: CodeMasks,
   hi: vec4<u32>,
   lo: vec4<u32>,
-  scale128: f32,
+  scale512: f32,
   x_sum: f32,
   bias: f32,
   sum: f32,
 ) -> f32 {
   let centred = fma(-zero_plus(codes, masks), x_sum, dot_codes(word, hi, lo) + bias);
-  return fma(scale_of(codes, masks, scale128), centred, sum);
+  return fma(scale_of(codes, masks, scale512), centred, sum);
 }
 
 // A refined group's weights are (base + refine / 4 - zero4) scale with zero4 = 0.75 zero + 0.75, so beyond the

@@ -35,7 +35,9 @@ fn dot_codes(word: u32, hi: vec4<u32>, lo: vec4<u32>) -> f32 {
     high_odd = word;
   }
   if ((without & MULTIPLICATION) != 0u) {
-    return bitcast<f32>(((even ^ odd ^ high_even ^ high_odd ^ hi.x ^ lo.x) & 0x007fffffu) | 0x4b000000u);
+    // Rotated, since without codes the four are equal and would cancel.
+    let all = even ^ (odd << 1u) ^ (high_even << 2u) ^ (high_odd << 3u) ^ hi.x ^ lo.x;
+    return bitcast<f32>((all & 0x007fffffu) | 0x4b000000u);
   }
   let upper = dot4I8Packed(even, hi.x) + dot4I8Packed(odd, hi.y) + dot4I8Packed(high_even, hi.z) +
     dot4I8Packed(high_odd, hi.w);
@@ -53,23 +55,24 @@ struct CodeMasks {
 }
 
 fn code_masks(always_zero: u32) -> CodeMasks {
-  return CodeMasks(0x000f0000u + always_zero, 0x00700000u + always_zero);
+  return CodeMasks(0x0003c000u + always_zero, 0x001c0000u + always_zero);
 }
 
-// The codes of group i of a meta word, moved so that scaleCode lies at bits 16..19 and zeroCode at bits 20..22.
+// The codes of group i of a meta word, moved to where they lie for group 2: scaleCode at bits 14..17, zeroCode at bits
+// 18..20.
 fn align_codes(meta_word: u32, i: u32) -> u32 {
-  return (meta_word >> (7u * i)) << 16u;
+  return (meta_word >> (7u * i)) << 14u;
 }
 
-// scaleCode * scale, given scale128 = 128 scale.
-fn scale_of(codes: u32, masks: CodeMasks, scale128: f32) -> f32 {
-  if ((without & SECOND_ORDER) != 0u) { return scale128; }
-  return fma(bitcast<f32>((codes & masks.scale) | 0x3f800000u), scale128, -scale128);
+// scaleCode * scale, given scale512 = 512 scale.
+fn scale_of(codes: u32, masks: CodeMasks, scale512: f32) -> f32 {
+  if ((without & SECOND_ORDER) != 0u) { return scale512; }
+  return fma(bitcast<f32>((codes & masks.scale) | 0x3f800000u), scale512, -scale512);
 }
 
-// 2 + zeroCode / 4; the zero of a 2-bit group is ZERO_PLUS less.
+// 8 + zeroCode / 4; the zero of a 2-bit group is ZERO_PLUS less.
 fn zero_plus(codes: u32, masks: CodeMasks) -> f32 {
-  if ((without & FIRST_ORDER) != 0u) { return 2.0; }
-  return bitcast<f32>((codes & masks.zero) | 0x40000000u);
+  if ((without & FIRST_ORDER) != 0u) { return 8.0; }
+  return bitcast<f32>((codes & masks.zero) | 0x41000000u);
 }
-const ZERO_PLUS = 1.375;
+const ZERO_PLUS = 7.375;

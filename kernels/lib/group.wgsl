@@ -1,4 +1,5 @@
-// Decoding one group by itself. Needs `base`, `refine`, `meta_words`, `tile_scale`, `half_blocks`, `refine_every`.
+// Decoding one group by itself; refine and meta words lie by steps of four rows, see packed_matrix.ts. Needs `base`,
+// `refine`, `meta_words`, `tile_scale`, `half_blocks`, `refine_every`.
 
 struct Group {
   word: u32,
@@ -10,18 +11,19 @@ struct Group {
 
 fn decode(row: u32, group: u32, masks: CodeMasks) -> Group {
   let groups = 4u * half_blocks;
-  let meta_word = meta_words[(row * groups + group) / 4u];
+  let meta_word = meta_words[(row / 4u * half_blocks + group / 4u) * 4u + row % 4u];
   let codes = align_codes(meta_word, group % 4u);
   // Second order: the scale of the group.
   let d = unpack2x16float(tile_scale[((row / 16u) * groups + group) / 2u] >> (16u * (group % 2u))).x;
-  let scale = scale_of(codes, masks, 128.0 * d);
+  let scale = scale_of(codes, masks, 512.0 * d);
   // First order: its zero and, in the caller, its codes.
   var zero = zero_plus(codes, masks) - ZERO_PLUS;
   let run = refined_run(meta_word, group);
   var fine = 0u;
   if (run >= 0) {
     zero = fma(0.75, zero, 0.75);
-    fine = refine[row * ((groups + refine_every - 1u) / max(refine_every, 1u)) + u32(run)];
+    let row_words = (groups + refine_every - 1u) / max(refine_every, 1u);
+    fine = refine[(row / 4u * row_words + u32(run)) * 4u + row % 4u];
   }
   return Group(base[row * groups + group], fine, zero, scale);
 }

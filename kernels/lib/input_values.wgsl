@@ -3,24 +3,37 @@
 const RMS_NORM = 1u;
 const ATTENTION = 2u;
 
+// Four channels as loaded. Nothing is computed from them at once, so that a kernel can ask for other words before they
+// come.
 struct Input {
-  // A norm's without its factor, which follows from the squares of all channels.
-  values: vec4<f32>,
-  squares: f32,
+  x: vec4<f32>,
+  // Of a norm.
+  weight: vec4<f32>,
 }
 
-// The channels first + {0, 1, 2, 3} * stride of a token, all of one head; 0 past the end of the row.
-fn input_values(token: u32, first: u32, stride: u32) -> Input {
-  let at = vec4(first) + vec4(0u, 1u, 2u, 3u) * stride;
-  let is_inside = at < vec4(channels);
-  if (input_kind == ATTENTION) {
-    return Input(select(vec4(0.0), attention(token, min(at, vec4(channels - 1u))), is_inside), 0.0);
-  }
-  let x = select(vec4(0.0), load_values(token * channels + min(at, vec4(channels - 1u))), is_inside);
-  if (input_kind != RMS_NORM) { return Input(x, 0.0); }
-  let inside = min(at, vec4(channels - 1u));
-  let weight = vec4(norm_weight[inside.x], norm_weight[inside.y], norm_weight[inside.z], norm_weight[inside.w]);
-  return Input(x * weight, dot(x, x));
+// The channels first + {0, 1, 2, 3} * stride of a token, all of one head.
+fn load_input(token: u32, first: u32, stride: u32) -> Input {
+  let at = min(channels_from(first, stride), vec4(channels - 1u));
+  if (input_kind == ATTENTION) { return Input(attention(token, at), vec4(0.0)); }
+  let x = load_values(token * channels + at);
+  if (input_kind != RMS_NORM) { return Input(x, vec4(0.0)); }
+  return Input(x, vec4(norm_weight[at.x], norm_weight[at.y], norm_weight[at.z], norm_weight[at.w]));
+}
+
+fn channels_from(first: u32, stride: u32) -> vec4<u32> {
+  return vec4(first) + vec4(0u, 1u, 2u, 3u) * stride;
+}
+
+// The input itself, 0 past the end of the row; a norm's without its factor, which takes the squares of all channels.
+fn input_values(input: Input, first: u32, stride: u32) -> vec4<f32> {
+  var values = input.x;
+  if (input_kind == RMS_NORM) { values *= input.weight; }
+  return select(vec4(0.0), values, channels_from(first, stride) < vec4(channels));
+}
+
+fn input_squares(input: Input, first: u32, stride: u32) -> f32 {
+  let x = select(vec4(0.0), input.x, channels_from(first, stride) < vec4(channels));
+  return dot(x, x);
 }
 
 fn load_values(at: vec4<u32>) -> vec4<f32> {

@@ -1,16 +1,5 @@
 // Sums over lanes, on top of exchange().
 
-// Returns in lane i the sum of component i % 4 over a team of lanes: half of the values are handed over at each of
-// the first two exchanges, so that four sums cost six exchanges and not twenty.
-fn sum_rows(v: vec4<f32>, thread: u32) -> f32 {
-  let odd = (thread & 1u) == 1u;
-  let a = select(v.x, v.y, odd) + exchange(select(v.y, v.x, odd), thread, 1u);
-  let b = select(v.z, v.w, odd) + exchange(select(v.w, v.z, odd), thread, 1u);
-  let high = (thread & 2u) == 2u;
-  let sum = select(a, b, high) + exchange(select(b, a, high), thread, 2u);
-  return sum_strided(sum, thread, 4u, team);
-}
-
 // Sums over the lanes that differ in the bits from `first` to below `end`, both powers of two.
 fn sum_strided(value: f32, thread: u32, first: u32, end: u32) -> f32 {
   var sum = value;
@@ -22,4 +11,8 @@ fn sum_strided(value: f32, thread: u32, first: u32, end: u32) -> f32 {
   if (first <= 32u && end > 32u) { sum += exchange(sum, thread, 32u); }
   if (first <= 64u && end > 64u) { sum += exchange(sum, thread, 64u); }
   return sum;
+}
+
+fn exchange_bits(bits: u32, thread: u32, distance: u32) -> u32 {
+  return bitcast<u32>(exchange(bitcast<f32>(bits), thread, distance));
 }

@@ -43,6 +43,24 @@ fn matrix_row(first_row: u32, i: u32) -> u32 {
   return select(rows, i / outputs * half + row, i < workgroup_steps * STEP_ROWS && row < half);
 }
 
+// Sums four rows over a team: each of the first two exchanges hands half of the sums over, so that all four cost six
+// exchanges and not twenty. `refined` holds more of the rows 0 and 1 in even lanes and of 2 and 3 in odd ones. Lane i
+// returns row summed_row(i).
+fn sum_step(v: vec4<f32>, refined: vec2<f32>, lane: Lane) -> f32 {
+  let is_odd = (lane.lane & 1u) == 1u;
+  let handed = select(v.zw, v.xy, is_odd);
+  let kept = select(v.xy, v.zw, is_odd) + refined;
+  let a = kept.x + exchange(handed.x, lane.thread, 1u);
+  let b = kept.y + exchange(handed.y, lane.thread, 1u);
+  let is_high = (lane.lane & 2u) == 2u;
+  let sum = select(a, b, is_high) + exchange(select(b, a, is_high), lane.thread, 2u);
+  return sum_strided(sum, lane.thread, 4u, team);
+}
+
+fn summed_row(lane: u32) -> u32 {
+  return (lane & 1u) * 2u + ((lane >> 1u) & 1u);
+}
+
 fn write_rows(first_row: u32, thread: u32, token: u32) {
   let outputs = workgroup_outputs();
   for (var i = thread; i < outputs; i += workgroup_size) {
@@ -50,7 +68,7 @@ fn write_rows(first_row: u32, thread: u32, token: u32) {
     var sum = row_sum(i);
     if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, row_sum(i + outputs)); }
     if (row < rows / rows_per_output()) {
-      let at = token * token_rows + row;
+      let at = token * token_rows + y_row + row;
       if (output_kind == ADD) { sum += y[at]; }
       y[at] = sum;
     }
@@ -64,8 +82,7 @@ fn row_sum(i: u32) -> f32 {
   return sum * input_factor();
 }
 
-// Second-order scales of the four groups of a lane: two f16 in each word.
-fn own_scales(row: u32, lane: Lane) -> vec2<u32> {
-  let scales = tile_scale[(row / TILE_ROWS) * (half_blocks / 2u) + lane.half_block / 2u];
-  return select(scales.xy, scales.zw, lane.half_block % 2u == 1u);
+// Second-order scales of the eight groups of a lane's block: two f16 in each word.
+fn block_scales(row: u32, lane: Lane) -> vec4<u32> {
+  return tile_scale[(row / TILE_ROWS) * (half_blocks / 2u) + lane.half_block / 2u];
 }

@@ -2,9 +2,10 @@
 //
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 tokens, 8 x 8 a thread. It walks the channels in steps of 16.
 // In a step every thread puts 8 weights and 16 activations into workgroup memory, as f32 and by channel; then it asks for
-// what the next step needs and meanwhile multiplies: 64 multiply-adds for 16 values read. Two such workgroups fit on a
-// multiprocessor of an H200; while one waits at a barrier the other multiplies. Rows 4r .. 4r + 3 and 32 more of the tile
-// belong to thread row r, tokens likewise with 64: so neighbouring lanes read neighbouring words.
+// what the next step needs and meanwhile multiplies: 64 multiply-adds for 16 values read. By the times two such
+// workgroups share a multiprocessor of an H200: while one waits at a barrier the other multiplies. A thread's rows are
+// four in a row and the four 32 further on, its tokens likewise 64 further on: so neighbouring lanes read neighbouring
+// words.
 //
 // Needs from the kernel, where a turn is 8 consecutive channels:
 //   `channels`, `rows`, `token_rows`, `first_row`, `add_to_y`; `x`, `y`;

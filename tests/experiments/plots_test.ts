@@ -85,6 +85,30 @@ Deno.test("plotOf: accuracy when a method is better than unquantized by chance",
   assert(textsOf(svg).includes("rtn0") && textsOf(svg).includes("rtn1"));
 });
 
+Deno.test("plotOf: accuracy has a panel of tasks where they were scored", async () => {
+  const keys = ["method", "piqa_acc", "piqa_acc_error", "arc_easy_acc", "arc_easy_acc_error", "arc_easy_acc_norm"];
+  const rows = ["fp16", "rtn2", "twobit"].map((method, i) => ({
+    method,
+    bits_per_weight: 16 / (i + 1),
+    perplexity_ratio: 1 + i,
+    perplexity_ratio_error: 0.1,
+    top1: 40 - i,
+    top1_error: 1,
+    piqa_acc: 70 - 10 * i,
+    piqa_acc_error: 3,
+    arc_easy_acc: 60 - 10 * i,
+    arc_easy_acc_error: 4,
+    arc_easy_acc_norm: 1,
+  }));
+  const columns = keys.map((key) => ({ key, label: key, unit: "" }));
+  const svg = await plotOf(makeResult({ id: "accuracy", columns, rows }));
+  const texts = textsOf(svg);
+  assert(texts.includes("mean over tasks (%), ± standard error"));
+  assertEquals(texts.filter((text) => text.startsWith("paper: plain 2-bit loses")).length, 2);
+  // By hand: the mean of 50 and 60 with an error of sqrt(3² + 4²) / 2.
+  assertStringIncludes(svg, "mean over tasks (%), ± standard error: 55; ");
+});
+
 Deno.test("hasPlot: not for timings of a software adapter, not for unknown experiments", () => {
   const { device, verdict } = makeResult();
   const unmeasured = { verdict: { ...verdict, measured: null, status: "not measured" as const } };

@@ -5,11 +5,11 @@ import { f16Gemm, gemmOnCpu } from "../../kernels/f16_gemm.ts";
 import { destroyF16Matrix, uploadF16Matrix } from "../../kernels/f16_matrix.ts";
 import { fusedGemm } from "../../kernels/fused_gemm.ts";
 import type { BoundedProduct } from "../../kernels/fused_gemv_twin.ts";
-import { type GemmTile, NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
+import { chooseTile, type GemmTile, NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu.ts";
 import { destroyPackedMatrix, uploadPackedMatrix } from "../../kernels/packed_matrix.ts";
 import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
-import { assertRejects } from "../assert.ts";
+import { assertEquals, assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "./helpers.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE];
@@ -116,4 +116,10 @@ Deno.test("matrix-matrix kernels refuse channels that cannot be read in fours, a
   await assertRejects(() => f16Gemm(gpu, matrix, range, unused, unused), RangeError, message);
   const set = async () => await setPrefillRange(gpu, range, 5, 0);
   await assertRejects(set, RangeError, "range has 5 tokens, must have 1 to 4");
+});
+
+Deno.test("chooseTile takes the tile that was faster on an H200", () => {
+  const faster = [[4096, 1, "narrow"], [4096, 128, "narrow"], [4096, 512, "wide"], [22016, 32, "narrow"]] as const;
+  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(rows, tokens).name, name);
+  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(22016, tokens).name, "wide");
 });

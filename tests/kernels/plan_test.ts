@@ -34,6 +34,13 @@ Deno.test("planGemv covers every row and column within the limits of workgroups"
   }
 });
 
+Deno.test("planGemv gives each workgroup as many gate rows as up rows", () => {
+  const team = { lanes: 32, exchangeCode: "", exchangeBytes: 0 };
+  const plan = planGemv(gpuWith(49152, 1024), team, 22016, 64, { rowsPerOutput: 2 });
+  // 2752 steps of gate rows over 132 workgroups: 21 each, and 21 of up rows; 6 rows of 2 teams walk them in 7 rounds.
+  assertEquals(plan, { columns: [2], rowTeams: 6, workgroupSteps: 42, workgroups: 132 });
+});
+
 Deno.test("planGemv refuses a device that can't hold one column", () => {
   const team = { lanes: 32, exchangeCode: "", exchangeBytes: 0 };
   assertThrows(

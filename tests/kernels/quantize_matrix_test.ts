@@ -7,6 +7,7 @@ import { type FeedbackSettings, prepareFeedback } from "../../quant/error_feedba
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { unpack } from "../../quant/pack.ts";
 import { type PackedTensor, validatePackedTensor } from "../../quant/packed_tensor.ts";
+import { shiftToTarget } from "../../quant/target.ts";
 import { quantizeTwobit } from "../../quant/twobit.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { correlatedHessian, normals, SETTINGS } from "../quant/helpers.ts";
@@ -25,7 +26,7 @@ interface Correlations {
   /** f32 [channels, channels]. */
   readonly drift?: Float32Array<ArrayBuffer>;
   /** f32 [channels, rows]. */
-  readonly lack?: Float32Array<ArrayBuffer>;
+  readonly correlation?: Float32Array<ArrayBuffer>;
 }
 
 async function quantizeOnGpu(
@@ -39,7 +40,7 @@ async function quantizeOnGpu(
   const knowledge = hessian && {
     factor: await factorize(gpu, scope, hessian, channels, FEEDBACK),
     ...(correlations.drift && { drift: await scope.upload("drift", correlations.drift) }),
-    ...(correlations.lack && { lack: await scope.upload("lack", correlations.lack) }),
+    ...(correlations.correlation && { correlation: await scope.upload("correlation", correlations.correlation) }),
   };
   const buffer = await scope.upload("weights", weights);
   const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], buffer, refineEvery, knowledge);
@@ -189,18 +190,21 @@ Deno.test("quantizeMatrixOnDevice with corrected targets: the CPU's objective to
   const matrix = { weights: normals(5, rows * channels, 0.02), rows, channels };
   const hessian = correlatedHessian(7, channels);
   const drift = normals(8, channels * channels, 0.02 * hessian[0]);
-  const lack = normals(9, channels * rows, 0.001 * hessian[0]);
-  const gpu = await quantizeOnGpu(matrix, 8, { hessian, drift, lack });
   const correlation = Float32Array.from({ length: rows * channels }, (_, at) => {
     const [row, n] = [Math.floor(at / channels), at % channels];
-    let sum = lack[n * rows + row];
+    let sum = 0;
     for (let k = 0; k < channels; k++) sum += matrix.weights[row * channels + k] * drift[k * channels + n];
     return sum;
   });
+  const turned = correlation.map((_, at) => correlation[at % rows * channels + Math.floor(at / rows)]);
   const feedback = prepareFeedback(hessian, FEEDBACK);
   const cpu = quantizeTwobit(matrix.weights, rows, channels, SETTINGS, { feedback, correlation });
-  // Both are as far from the uncorrected weights; that their targets agree shows in their distance from each other.
-  const decoded = { ...matrix, weights: dequantize(cpu) };
-  const ratio = objective(decoded, gpu, hessian) / objective(matrix, cpu, hessian);
-  assert(ratio < 0.05, `the distance of the results is ${ratio} of the CPU's correction and error`);
+  const wanted = shiftToTarget(matrix.weights, correlation, feedback);
+  const target = { ...matrix, weights: wanted };
+  for (const given of [{ hessian, drift }, { hessian, correlation: turned }]) {
+    const gpu = await quantizeOnGpu(matrix, 8, given);
+    const ratio = objective(target, gpu, hessian) / objective(target, cpu, hessian);
+    assert(ratio > 0.98 && ratio < 1.02, `${Object.keys(given)}: objective is ${ratio} of the CPU's`);
+    assert(objective(matrix, gpu, hessian) > 2 * objective(target, gpu, hessian), "the target is no other one");
+  }
 });

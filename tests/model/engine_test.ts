@@ -1,8 +1,8 @@
 import { isPackedMatrix } from "../../kernels/linear.ts";
 import { openDirectory, readModel } from "../../model/checkpoint.ts";
+import { createEngineScorer } from "../../model/engine_scorer.ts";
 import { type Engine, loadEngine } from "../../model/engine.ts";
 import { uploadWeights } from "../../model/engine_weights.ts";
-import { evaluateEngine } from "../../model/evaluate_engine.ts";
 import { forward, logitsOf } from "../../model/forward.ts";
 import { type GenerateOptions, generateTokens } from "../../model/generate.ts";
 import type { LinearKind, Model } from "../../model/llama.ts";
@@ -11,10 +11,11 @@ import { openPacked } from "../../model/packed_checkpoint.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
 import { createSession, type Session } from "../../model/session.ts";
+import { mean } from "../../model/statistics.ts";
 import { checkpointSource } from "../../model/weight_source.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
-import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
+import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
 
 const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
@@ -106,13 +107,30 @@ for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3
   });
 }
 
-Deno.test("perplexity equals that of Hugging Face transformers to 0.05 %", async () => {
-  const { windows, loss } = readJson("embedded_model.json");
-  const tokens: number[][] = windows.slice(0, 2);
-  const windowSet = { text: "sotu", textTokens: 0, windows: tokens.map((window) => Uint32Array.from(window)) };
-  const { perplexity } = await evaluateEngine(engine, windowSet);
-  const expected = Math.exp((loss[0] + loss[1]) / 2);
-  assert(Math.abs(perplexity.value / expected - 1) < 5e-4, `${perplexity.value}, must be ${expected}`);
+Deno.test("windows score as Hugging Face transformers scores them: loss to 0.05 %, top-1, KL to itself 0", async () => {
+  const { windows, loss, top1 } = readJson("embedded_model.json");
+  const tasks = (reference: "keep" | "compare") =>
+    [0, 1].map((index) => ({ index, tokens: Uint32Array.from(windows[index]), reference }));
+  using scorer = createEngineScorer(engine.gpu, engine.weights);
+  const [first, second] = await scorer.scoreWindows(tasks("keep"));
+  for (const [i, { negativeLogLikelihood }] of [first, second].entries()) {
+    assert(Math.abs(mean(negativeLogLikelihood) / loss[i] - 1) < 5e-4, `window ${i}: ${mean(negativeLogLikelihood)}`);
+  }
+  const wrong = first.top1.reduce((sum, hit, t) => sum + Math.abs(hit - (top1[t] === windows[0][t + 1] ? 1 : 0)), 0);
+  assert(wrong <= 2, `${wrong} tokens are right in one and wrong in the other`);
+  const [again] = await scorer.scoreWindows(tasks("compare").slice(0, 1));
+  assert(mean(again.divergence!) < 1e-6, `KL to itself is ${mean(again.divergence!)}`);
+});
+
+Deno.test("choices score as Hugging Face transformers scores them", async () => {
+  const { choices } = readJson("embedded_model.json");
+  using scorer = createEngineScorer(engine.gpu, engine.weights);
+  const items = choices.map((item: { context: number[]; continuations: number[][] }) => ({
+    context: Uint32Array.from(item.context),
+    continuations: item.continuations.map((tokens) => Uint32Array.from(tokens)),
+  }));
+  const [scores] = await scorer.scoreChoices([items]);
+  for (const [i, { scores: expected }] of choices.entries()) assertClose(scores[i], expected, 0.02);
 });
 
 /** Quantizes a fixture: one density everywhere, or one that differs between matrices with the same input. */

@@ -9,6 +9,8 @@ import { createHash } from "node:crypto";
 export interface Misbehaviour {
   /** Breaks the connection after so many bytes of each answer. */
   readonly breakAfter?: number;
+  /** Sends nothing, but keeps the connection open for so long. */
+  readonly stallMs?: number;
   /** Sends other bytes than the hash says. */
   readonly corrupt?: boolean;
   /** Says another size when asked for the file than in the list. */
@@ -88,14 +90,22 @@ function sendRange(bytes: Uint8Array<ArrayBuffer>, range: string | null, how: Mi
   if (how.corrupt) part[0] ^= 1;
   const total = bytes.length + (how.otherSize ? 1 : 0);
   const headers = { "content-range": `bytes ${first}-${last}/${total}`, etag: '"x"' };
-  const { breakAfter } = how;
+  const { breakAfter, stallMs } = how;
+  if (stallMs !== undefined && part.length > 1) {
+    const start = (controller: ReadableStreamDefaultController) => wait(stallMs).then(() => controller.close());
+    return new Response(new ReadableStream({ start }), { status: 206, headers });
+  }
   if (breakAfter === undefined || breakAfter >= part.length) return new Response(part, { status: 206, headers });
   const body = new ReadableStream({
     async start(controller) {
       controller.enqueue(part.slice(0, breakAfter));
-      await new Promise((wake) => setTimeout(wake, 20));
+      await wait(20);
       controller.error(new Error("broken on purpose"));
     },
   });
   return new Response(body, { status: 206, headers });
+}
+
+function wait(durationMs: number): Promise<void> {
+  return new Promise((wake) => setTimeout(wake, durationMs));
 }

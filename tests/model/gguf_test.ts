@@ -62,7 +62,13 @@ for (const [name, { tokens, positions, logits, lines }] of Object.entries(EXPECT
         assertEquals(decoded, expected.replaceAll("\u2581", name === "llama_spm" ? " " : "\u2581"));
       }
     }
-    assertEquals(tokenizer.prefix.length, name.startsWith("llama") ? 1 : 0);
+    const startsWithBos = name.startsWith("llama");
+    assertEquals(Array.from(tokenizer.prefix), startsWithBos ? [checkpoint.config.bosToken] : []);
+    assertEquals(JSON.parse((await checkpoint.readText("tokenizer_config.json"))!), {
+      bos_token: "<s>",
+      eos_token: name === "llama_spm" ? "</s>" : "<|im_end|>",
+      add_bos_token: startsWithBos,
+    });
   });
 }
 

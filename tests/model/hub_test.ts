@@ -1,6 +1,7 @@
 import { parseConfig } from "../../model/config.ts";
 import { fetchModel } from "../../model/hub_model.ts";
-import { parseHubName } from "../../model/hub_repo.ts";
+import { fetchFile } from "../../model/hub_download.ts";
+import { hubFile, openSnapshot, parseHubName } from "../../model/hub_repo.ts";
 import type { HubSettings } from "../../model/hub_settings.ts";
 import { loadModel } from "../../model/load.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../assert.ts";
@@ -16,6 +17,8 @@ const FILES = new Map(
   filesIn(FIXTURE).filter((name) => name !== "expected.json").map((name) => [name, Deno.readFileSync(FIXTURE + name)]),
 );
 FILES.set("tokenizer.json", new TextEncoder().encode("{}"));
+FILES.set("chat_template.jinja", new TextEncoder().encode("{{ messages }}"));
+FILES.set("generation_config.json", new TextEncoder().encode("{}"));
 FILES.set("pytorch_model.bin", new Uint8Array(10));
 FILES.set("README.md", new Uint8Array(10));
 
@@ -23,7 +26,7 @@ FILES.set("README.md", new Uint8Array(10));
 async function withHub(use: (hub: FakeHub, settings: HubSettings) => Promise<void>, files = FILES): Promise<void> {
   await using hub = serveHub(NAME, files);
   await inDirectory((cache) =>
-    use(hub, { endpoint: hub.endpoint, cache: `${cache}/hub`, offline: false, retryDelayMs: 1 })
+    use(hub, { endpoint: hub.endpoint, cache: `${cache}/hub`, offline: false, retryDelayMs: 1, stallMs: 10_000 })
   );
 }
 
@@ -34,7 +37,8 @@ Deno.test("fetchModel: loads the needed files alone, into the standard cache, an
   withHub(async (hub, settings) => {
     const directory = await fetchModel(REPO, settings);
     assertEquals(directory, `${storageOf(settings)}/snapshots/${hub.commit}`);
-    const wanted = Array.from(FILES.keys()).filter((name) => /^(config|tokenizer|model)/.test(name)).sort();
+    const wanted = Array.from(FILES.keys()).filter((name) => /^(config|generation|tokenizer|chat|model)/.test(name))
+      .sort();
     assertEquals(filesIn(directory), wanted);
     for (const name of wanted) assertEquals(await Deno.readFile(`${directory}/${name}`), FILES.get(name));
     // The layout of Python's huggingface_hub: a link to the blob, which is named by its hash.
@@ -74,6 +78,27 @@ Deno.test("fetchModel: after too many breaks what is there stays, and the next r
     assert(hub.requests.some((request) => request.includes(SHARD) && request.includes("bytes=5000-")));
     assert(blobsOf(settings).every((name) => !name.endsWith(".incomplete")));
   }));
+
+Deno.test("fetchModel: a connection that stands still counts as broken", () =>
+  withHub(async (hub, settings) => {
+    hub.misbehaves.set(SHARD, { stallMs: 300 });
+    await assertRejects(
+      () => fetchModel(REPO, { ...settings, stallMs: 20 }),
+      Error,
+      "broke off 5 times (nothing came for 0.02 s)",
+    );
+  }));
+
+Deno.test("fetchFile: a hub that goes away in between is tried again", async () => {
+  const hub = serveHub(NAME, FILES);
+  await inDirectory(async (cache) => {
+    const settings = { endpoint: hub.endpoint, cache, offline: false, retryDelayMs: 1, stallMs: 10_000 };
+    const snapshot = await openSnapshot(REPO, settings);
+    await hub[Symbol.asyncDispose]();
+    const fetching = fetchFile(snapshot, hubFile(snapshot, SHARD), settings);
+    await assertRejects(() => fetching, Error, "broke off 5 times (http://127.0.0.1");
+  });
+});
 
 Deno.test("fetchModel: what an earlier run left is thrown away when it doesn't fit", () =>
   withHub(async (_hub, settings) => {

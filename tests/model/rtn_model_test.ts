@@ -4,6 +4,7 @@ import type { Layer, Linear, Model } from "../../model/llama.ts";
 import { createMatmulSimd } from "../../model/matmul_simd.ts";
 import { scoreWindow } from "../../model/score.ts";
 import { mean } from "../../model/statistics.ts";
+import { createCpuScorer } from "../../model/scorer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import { quantizeBaseline } from "../../quant/baseline.ts";
 import { plainLayout } from "../../quant/strip_layout.ts";
@@ -44,9 +45,10 @@ Deno.test("rtn2_g16 of the embedded model: perplexity and KL agree with transfor
   using pool = createWorkerPool();
   const quantized = roundToNearest(model);
   const windows = expected.windows.map((window) => Uint32Array.from(window));
+  const scorer = createCpuScorer(pool);
+  await scorer.setModel(quantized);
   const { windowLoss, perplexity, divergence } = await evaluateModel(
-    pool,
-    quantized,
+    scorer,
     { windows: { text: "sotu", windows, textTokens: 0 }, choices: undefined, divergenceWindows: 0 },
     "alone",
   );

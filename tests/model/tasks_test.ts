@@ -1,9 +1,19 @@
+import type { Model } from "../../model/llama.ts";
+import { createCpuScorer } from "../../model/scorer.ts";
 import { loadModel } from "../../model/load.ts";
 import { CHOICE_TASKS, type ChoiceTaskName } from "../../model/questions.ts";
-import { evaluateTask, readTask } from "../../model/tasks.ts";
-import { createWorkerPool } from "../../model/worker_pool.ts";
+import { prepareTask, readTask, scoreTask, type Task } from "../../model/tasks.ts";
+import type { Tokenizer } from "../../model/tokenizer.ts";
+import { createWorkerPool, type WorkerPool } from "../../model/worker_pool.ts";
 import { assertAlmostEquals, assertClose, assertEquals, assertRejects } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
+
+/** Scores a model on a task. */
+async function evaluateTask(pool: WorkerPool, model: Model, tokenizer: Tokenizer, task: Task) {
+  const scorer = createCpuScorer(pool);
+  await scorer.setModel(model);
+  return await scoreTask(scorer, prepareTask(task, tokenizer, model.config.context));
+}
 
 const TASKS = new URL("../fixtures/tasks/", import.meta.url).pathname;
 
@@ -23,7 +33,7 @@ Deno.test("evaluateTask: scores, acc, acc_norm and standard errors are those of 
   using pool = createWorkerPool();
   for (const [name, expected] of Object.entries(EXPECTED)) {
     await t.step(name, async () => {
-      const task = await readTask(name as ChoiceTaskName, `${TASKS}${name}.jsonl`);
+      const task = await readTask({ name: name as ChoiceTaskName, path: `${TASKS}${name}.jsonl` });
       const { accuracy, normalizedAccuracy, scores } = await evaluateTask(pool, model, tokenizer, task);
       for (const [i, wanted] of expected.scores.entries()) assertClose(scores[i], wanted, 1e-3);
       assertAlmostEquals(accuracy.value, expected.acc, 1e-12);
@@ -44,8 +54,8 @@ Deno.test("readTask: ARC's first layout gives the same questions", () =>
       answerKey,
     }));
     await Deno.writeTextFile(`${directory}/arc`, first.map((row) => JSON.stringify(row)).join("\n"));
-    const { questions } = await readTask("arc_challenge", `${directory}/arc`);
-    assertEquals(questions, (await readTask("arc_easy", `${TASKS}arc_easy.jsonl`)).questions);
+    const { questions } = await readTask({ name: "arc_challenge", path: `${directory}/arc` });
+    assertEquals(questions, (await readTask({ name: "arc_easy", path: `${TASKS}arc_easy.jsonl` })).questions);
   }));
 
 Deno.test("evaluateTask: what is too long loses its start, a choice beyond the context is refused", async () => {
@@ -98,7 +108,7 @@ for (const [name, changes, message] of BAD) {
     inDirectory(async (directory) => {
       const lines = [GOOD[name], undefined, { ...GOOD[name], ...changes }];
       await Deno.writeTextFile(`${directory}/t`, lines.map((row) => row ? JSON.stringify(row) : "").join("\n"));
-      await assertRejects(() => readTask(name, `${directory}/t`), SyntaxError, message);
+      await assertRejects(() => readTask({ name, path: `${directory}/t` }), SyntaxError, message);
     }));
 }
 
@@ -106,10 +116,18 @@ Deno.test("readTask: good rows of every task, and files that are no questions", 
   inDirectory(async (directory) => {
     for (const name of CHOICE_TASKS) {
       await Deno.writeTextFile(`${directory}/t`, `${JSON.stringify(GOOD[name])}\n`.repeat(3));
-      assertEquals((await readTask(name, `${directory}/t`)).questions.length, 3);
+      assertEquals((await readTask({ name, path: `${directory}/t` })).questions.length, 3);
     }
     await Deno.writeTextFile(`${directory}/t`, "{\n");
-    await assertRejects(() => readTask("piqa", `${directory}/t`), SyntaxError, "t, line 1 is not valid JSON");
+    await assertRejects(
+      () => readTask({ name: "piqa", path: `${directory}/t` }),
+      SyntaxError,
+      "t, line 1 is not valid JSON",
+    );
     await Deno.writeTextFile(`${directory}/t`, "");
-    await assertRejects(() => readTask("piqa", `${directory}/t`), SyntaxError, "has 0 questions, must have at least 2");
+    await assertRejects(
+      () => readTask({ name: "piqa", path: `${directory}/t` }),
+      SyntaxError,
+      "has 0 questions, must have at least 2",
+    );
   }));

@@ -3,6 +3,7 @@ import { loadModel } from "../../model/load.ts";
 import { loadText } from "../../model/text.ts";
 import { joinTokens } from "../../model/windows.ts";
 import { fetchWikitext, readWikitext } from "../../model/wikitext.ts";
+import { createCpuScorer } from "../../model/scorer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import { assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
@@ -27,7 +28,9 @@ Deno.test("wikitext2: tokens, windows and perplexity are those of GPTQ's protoco
   assertEquals(set.windows.windows.map((window) => window.length), [64, 64, 64]);
   assertEquals(Array.from(set.windows.windows[1]), EXPECTED.tokens.slice(64, 128));
   using pool = createWorkerPool();
-  const { perplexity } = await evaluateModel(pool, model, set, "alone");
+  const scorer = createCpuScorer(pool);
+  await scorer.setModel(model);
+  const { perplexity } = await evaluateModel(scorer, set, "alone");
   assertAlmostEquals(perplexity.value / EXPECTED.perplexity, 1, 1e-5);
 });
 
@@ -36,7 +39,7 @@ Deno.test("fetchWikitext: takes the test split of the hub's data set into the ca
     const path = "wikitext-2-raw-v1/test-00000-of-00001.parquet";
     const bytes = await Deno.readFile(`${FOLDER}test.parquet`);
     await using hub = serveHub("datasets/Salesforce/wikitext", new Map([[path, bytes]]));
-    const settings = { endpoint: hub.endpoint, cache, offline: false, retryDelayMs: 1 };
+    const settings = { endpoint: hub.endpoint, cache, offline: false, retryDelayMs: 1, stallMs: 10_000 };
     const file = await fetchWikitext(settings);
     assertEquals(file, `${cache}/datasets--Salesforce--wikitext/snapshots/${hub.commit}/${path}`);
     assertEquals(await readWikitext(file), await readWikitext(`${FOLDER}wiki.test.raw`));
