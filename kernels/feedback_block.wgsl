@@ -14,7 +14,7 @@
 //   5 factor       vec4<f32> [C, C / 4]: V in the upper triangle
 //   6 carried      f32 [C, rows]: sum over the channels i before the block of e[i] V[i, k]
 //   7 base         u32 [rows, G]      2 bits x 16 channels
-//   8 refine       u32 [rows, runs]   2 bits x 16 channels of each refined group
+//   8 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
 //   9 group_codes  u32 [G, rows]      scale code 4b, zero code 3b
 //  10 errors       f32 [block's channels, rows]: e
 //

@@ -5,7 +5,7 @@
 // Bindings (G = groups with padding):
 //   0 group_codes  u32 [G, rows]: scale code 4b, zero code 3b
 //   1 picks        u32 [runs, rows]: see pick_refined.wgsl
-//   2 meta_words   u32 [rows, G / 4]
+//   2 meta_words   u32 [rows / 4, G / 4, 4]
 //
 // Mapping: a thread a word; workgroup.y is the word of the row.
 override rows: u32 = 1;
@@ -23,7 +23,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let first = 4u * id.y;
   let codes = group_codes[first * rows + row] | (group_codes[(first + 1u) * rows + row] << 7u) |
     (group_codes[(first + 2u) * rows + row] << 14u) | (group_codes[(first + 3u) * rows + row] << 21u);
-  meta_words[row * (groups / 4u) + id.y] = codes | (pick_field(row, first) << 28u);
+  meta_words[(row / 4u * (groups / 4u) + id.y) * 4u + row % 4u] = codes | (pick_field(row, first) << 28u);
 }
 
 fn pick_field(row: u32, first: u32) -> u32 {

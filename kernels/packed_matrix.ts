@@ -117,16 +117,27 @@ function joinOutliers(tensor: PackedTensor, firstRow: number, endRow: number) {
   return { words, residuals, count: end - first };
 }
 
+/** From [steps, words, 4 rows] to [rows, words]. */
+function separateSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32Array<ArrayBuffer> {
+  const words = plane.length / rows;
+  const separated = new Uint32Array(plane.length);
+  for (let row = 0; row < rows; row++) {
+    const first = Math.floor(row / STEP_ROWS) * STEP_ROWS * words + row % STEP_ROWS;
+    for (let word = 0; word < words; word++) separated[row * words + word] = plane[first + word * STEP_ROWS];
+  }
+  return separated;
+}
+
 /**
  * Reads a matrix without outliers back from the device.
  *
- * @throws {TypeError} when it lies in several slabs or has outliers
+ * @throws {TypeError} when it lies in several slabs, has outliers or a last step of fewer than four rows
  */
 export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<PackedTensor> {
   const { rows, channels, refineEvery, slabs: [slab] } = matrix;
-  if (matrix.slabs.length !== 1 || slab.outlierCount !== 0) {
-    const found = `${matrix.slabs.length} slabs and ${slab.outlierCount} outliers`;
-    throw new TypeError(`matrix has ${found}, must have 1 slab and no outliers to be read`);
+  if (matrix.slabs.length !== 1 || slab.outlierCount !== 0 || rows % STEP_ROWS !== 0) {
+    const found = `${matrix.slabs.length} slabs, ${slab.outlierCount} outliers and ${rows} rows`;
+    throw new TypeError(`matrix has ${found}, must have 1, 0 and a multiple of ${STEP_ROWS} to be read`);
   }
   const lengths = planeLengths(rows, channels, refineEvery, 0);
   const words = async (buffer: GPUBuffer, length: number) =>
@@ -136,8 +147,8 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
     channels,
     refineEvery,
     base: await words(slab.base, lengths.base),
-    refine: await words(slab.refine, lengths.refine),
-    meta: await words(slab.meta, lengths.meta),
+    refine: separateSteps(await words(slab.refine, lengths.refine), rows),
+    meta: separateSteps(await words(slab.meta, lengths.meta), rows),
     tileScale: new Float16Array((await words(slab.tileScale, lengths.tileScale / 2)).buffer),
     outlierStart: new Uint32Array(0),
     outlierChannel: new Uint16Array(0),

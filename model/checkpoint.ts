@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { findNotFinite } from "../quant/check.ts";
 import { join } from "node:path";
 import { openFileSource } from "./byte_source.ts";
 import { type ModelConfig, parseConfig } from "./config.ts";
@@ -171,7 +172,7 @@ export async function readWeights(
     );
   }
   const values = decodeWeights(await readTensorBytes(file, info), info.dtype);
-  const bad = values.findIndex((value) => !Number.isFinite(value));
+  const bad = findNotFinite(values);
   if (bad >= 0) throw new SyntaxError(`${file.source.name}: tensor ${name} holds ${values[bad]} at element ${bad}`);
   return values;
 }

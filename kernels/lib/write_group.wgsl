@@ -24,7 +24,8 @@ fn write_group(place: GroupPlace, choice: Choice, codes: array<vec4<u32>, 4>) {
   base[place.row * groups + place.group] = join_group(codes, shift);
   if (place.is_refined) {
     let runs = (groups + refine_every - 1u) / max(refine_every, 1u);
-    refine[place.row * runs + place.group / max(refine_every, 1u)] = join_group(codes, 0u);
+    let word = place.row / 4u * runs + place.group / max(refine_every, 1u);
+    refine[word * 4u + place.row % 4u] = join_group(codes, 0u);
   }
   group_codes[place.group * rows + place.row] = choice.scale_code | (choice.zero_code << 4u);
 }
