@@ -102,7 +102,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     while (copies.length < copiesOf(gpu, f16Bytes)) copies.push(await createDequantized(gpu, matrices[0]));
     // Real weights in all of them: zeros can be faster.
     for (const copy of copies) gpu.submit(await dequantizeOnGpu(gpu, matrices[0], copy));
-    await time("f16", f16Bytes, await all(copies, (m) => f16Gemv(gpu, m, x16, output)));
+    await time("f16", f16Bytes, await all(copies, (m) => f16Gemv(gpu, m, { kind: "half", x: x16 }, output)));
     for (const copy of copies) destroyF16Matrix(gpu, copy);
     const synchronous = { synchronous: true };
     await time("fused_sync", bytes, await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output, synchronous)));

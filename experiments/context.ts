@@ -59,6 +59,7 @@ export function createContext(
     seed,
     pool,
     progress,
+    decodeSpeeds: new Map(),
     async scorer() {
       const opened = await (scoring ??= openScorer(pool));
       closeScorer = opened.close;

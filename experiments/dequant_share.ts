@@ -106,7 +106,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, tickNs: number, seed: n
     const scratch = await createDequantized(gpu, matrices[0]);
     const decode = await ablate((without) => time((matrix) => dequantizeOnGpu(gpu, matrix, scratch, without)));
     gpu.submit(await dequantizeOnGpu(gpu, matrices[0], scratch));
-    const multiply = await time(() => f16Gemv(gpu, scratch, x16, output));
+    const multiply = await time(() => f16Gemv(gpu, scratch, { kind: "half", x: x16 }, output));
     destroyF16Matrix(gpu, scratch);
     return { decode, multiply, sync: await fused(true), async: await fused(false) };
   });

@@ -9,9 +9,16 @@ import { type EngineWeights, uploadWeights } from "../model/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/random_source.ts";
 import { createSession } from "../model/session.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
-import { measureSpeed, type OperationTimes, timeEncoding, timeOperations } from "../model/speed.ts";
+import {
+  measureGeneration,
+  measurePrompt,
+  type OperationTimes,
+  sampleText,
+  timeEncoding,
+  timeOperations,
+} from "../model/speed.ts";
 import { median } from "../model/statistics.ts";
-import type { Experiment } from "./experiment.ts";
+import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { measureCeiling } from "./kernel_bench.ts";
 import type { Column, Row, Verdict } from "./result.ts";
 
@@ -38,7 +45,8 @@ export const endToEnd: Experiment = {
   title: "End to end",
   claim: "Llama2-7b runs 1.74x faster than the original.",
   needsGpu: true,
-  async run({ quick, seed, progress }) {
+  async run(context) {
+    const { quick, progress } = context;
     const gpu = await openGpu();
     const plan = choosePlan(gpu, quick);
     const { tickNs } = await measureCeiling(gpu);
@@ -47,7 +55,7 @@ export const endToEnd: Experiment = {
     for (const [i, shape] of plan.shapes.entries()) {
       for (const format of FORMATS) {
         progress(i / plan.shapes.length, `${shape.name} ${format}`);
-        rows.push(...await measureModel(gpu, shape, format, plan, tickNs, seed, samples));
+        rows.push(...await measureModel(gpu, shape, format, plan, tickNs, context, samples));
       }
     }
     const { isSoftware } = gpu;
@@ -69,7 +77,14 @@ export const endToEnd: Experiment = {
   },
 };
 
-const REPETITIONS = 7;
+const REPETITIONS = 5;
+
+/** Longest context of models of 30 B parameters and more: taking it in would take as long as all the rest. */
+const LARGE_CONTEXT = 1024;
+
+function isLarge({ hidden, layers }: ModelShape): boolean {
+  return hidden * layers > 300_000;
+}
 
 /** A model small enough for a software adapter. */
 const SOFTWARE_SHAPE: ModelShape = {
@@ -102,10 +117,11 @@ async function measureModel(
   format: Format,
   plan: Plan,
   tickNs: number,
-  seed: number,
+  { seed, decodeSpeeds }: ExperimentContext,
   samples: Record<string, readonly number[]>,
 ): Promise<Row[]> {
-  const longest = Math.max(...plan.contexts) + Math.max(plan.generateTokens, plan.promptTokens);
+  const contexts = plan.contexts.filter((context) => !isLarge(shape) || context <= LARGE_CONTEXT);
+  const longest = Math.max(...contexts) + Math.max(plan.generateTokens, plan.promptTokens);
   const source = randomSource(configOfShape(shape, longest), format, seed);
   let weights: EngineWeights;
   try {
@@ -115,47 +131,38 @@ async function measureModel(
     return [{ ...EMPTY_ROW, model: shape.name, format, note: "does not fit on this device" }];
   }
   const rows: Row[] = [];
-  for (const [i, context] of plan.contexts.entries()) {
-    const row = await measureContext(
-      gpu,
-      weights,
-      context,
-      { ...plan, promptTokens: i === 0 ? plan.promptTokens : 0 },
-      tickNs,
-    );
-    rows.push({ ...EMPTY_ROW, model: shape.name, format, context, ...row.cells });
-    samples[`${shape.name} ${format} ${context}: decoded tokens/s`] = row.generation;
-    if (row.prompt.length > 0) samples[`${shape.name} ${format} ${context}: prompt tokens/s`] = row.prompt;
+  const promptSpeeds = await measureFirstPrompt(gpu, weights, plan);
+  samples[`${shape.name} ${format}: prompt tokens/s`] = promptSpeeds;
+  for (const context of contexts) {
+    const { generation, cells } = await measureContext(gpu, weights, context, plan, tickNs);
+    const prefill = { prefill_tokens_per_s: median(promptSpeeds) };
+    rows.push({ ...EMPTY_ROW, model: shape.name, format, context, ...prefill, ...cells });
+    samples[`${shape.name} ${format} ${context}: decoded tokens/s`] = generation;
+    decodeSpeeds.set(`${shape.name} ${format} ${context}`, generation);
   }
   weights.destroy();
   return rows;
 }
 
+/** Speeds of a prompt in an empty cache. */
+async function measureFirstPrompt(gpu: Gpu, weights: EngineWeights, { promptTokens }: Plan): Promise<number[]> {
+  using session = await createSession(gpu, weights, promptTokens);
+  return await measurePrompt(session, weights, promptTokens, REPETITIONS);
+}
+
 async function measureContext(gpu: Gpu, weights: EngineWeights, context: number, plan: Plan, tickNs: number) {
-  const { promptTokens, generateTokens } = plan;
-  // A prompt is measured from an empty cache, generation after the context.
-  const prompt = promptTokens === 0
-    ? []
-    : (await measureSpeed(gpu, weights, { promptTokens, generateTokens: 0, depth: 0, repetitions: REPETITIONS }))
-      .prompt;
-  const { generation } = await measureSpeed(gpu, weights, {
-    promptTokens: 0,
-    generateTokens,
-    depth: context,
-    repetitions: REPETITIONS,
-  });
-  using session = await createSession(gpu, weights, context + 1);
-  await session.prefill(Uint32Array.from({ length: context }, (_, i) => i % weights.config.vocabulary));
+  using session = await createSession(gpu, weights, context + plan.generateTokens);
+  await session.prefill(sampleText(weights, context));
+  const generation = await measureGeneration(session, plan.generateTokens, REPETITIONS);
   await session.decode(1);
   const memoryBytes = gpu.heldBytes;
   const encodeUs = await timeEncoding(gpu, session);
   const times = await timeOperations(gpu, session, tickNs);
-  return { prompt, generation, cells: describe(generation, prompt, times, encodeUs, weights.sizeBytes, memoryBytes) };
+  return { generation, cells: describe(generation, times, encodeUs, weights.sizeBytes, memoryBytes) };
 }
 
 function describe(
   generation: readonly number[],
-  prompt: readonly number[],
   times: OperationTimes,
   encodeUs: number,
   weightBytes: number,
@@ -168,7 +175,6 @@ function describe(
     decode_tokens_per_s: speed,
     decode_min: Math.min(...generation),
     decode_max: Math.max(...generation),
-    prefill_tokens_per_s: prompt.length > 0 ? median(prompt) : null,
     token_us: tokenUs,
     ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind) ?? null])),
     other_us: tokenUs - sum(OPERATIONS),

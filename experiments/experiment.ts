@@ -50,6 +50,11 @@ export interface ExperimentContext {
   calibrator(correctTarget: boolean): Promise<Calibrator>;
   /** The sums of the unquantized model, measured once: equal calibration for many settings. */
   fixedCalibrator(): Promise<Calibrator>;
+  /**
+   * Samples of decode speed in tokens a second, by model, format and context; who measures first leaves them for the
+   * others.
+   */
+  readonly decodeSpeeds: Map<string, readonly number[]>;
   /** Tells the person who waits: share of the experiment done, 0..1, and what is being done. */
   progress(share: number, step: string): void;
 }

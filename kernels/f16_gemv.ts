@@ -4,42 +4,56 @@
  * @module
  */
 import type { BoundedProduct } from "./fused_gemv_twin.ts";
-import type { F16Matrix } from "./f16_matrix.ts";
-import { checkOutput, type GemvOutput, outputConstant, rowsPerOutput } from "./gemv_modes.ts";
+import { CHUNK_CHANNELS, type F16Matrix } from "./f16_matrix.ts";
+import { checkOutput, type GemvOutput, outputConstant, rowsPerOutput, type ValuesInput } from "./gemv_modes.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "./gpu.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./f16_gemv.wgsl" with { type: "text" };
+import floatCode from "./lib/float_chunks.wgsl" with { type: "text" };
+import halfCode from "./lib/half_chunks.wgsl" with { type: "text" };
 import outputsCode from "./lib/outputs.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 
 /** Rows of a workgroup. */
 const TEAM_ROWS = 2;
 
-/** The whole shader for a kind of team. */
-export function f16GemvCode(team: Team): string {
-  return [kernelCode, outputsCode, reduceCode, team.exchangeCode].join("\n");
+/** Input of an f16 product; f32 needs channels in eights. */
+export type F16GemvInput =
+  /** x f16 [tokens, chunks * 8], padded with zeros; see {@linkcode prepareInput}. */
+  | { readonly kind: "half"; readonly x: GPUBuffer }
+  | Exclude<ValuesInput, { readonly kind: "attention" }>;
+
+/** The whole shader for a kind of team and of input. */
+export function f16GemvCode(team: Team, input: F16GemvInput["kind"]): string {
+  const inputCode = input === "half" ? halfCode : floatCode;
+  return [inputCode, kernelCode, outputsCode, reduceCode, team.exchangeCode].join("\n");
 }
 
 /**
  * Dispatches that compute y from W x with f16 weights.
  *
- * @param x f16 [tokens, chunks * 8], padded with zeros; see {@linkcode prepareInput}
+ * @param input x, or what it is made of
  * @param output where the product goes, and how
  * @throws {TypeError} for a silu_product whose gate and up rows don't pair or lie in different slabs
  */
 export async function f16Gemv(
   gpu: Gpu,
   matrix: F16Matrix,
-  x: GPUBuffer,
+  input: F16GemvInput,
   output: GemvOutput,
   { tokens = 1 }: { readonly tokens?: number } = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
+  if (input.kind !== "half" && matrix.channels % CHUNK_CHANNELS !== 0) {
+    throw new TypeError(
+      `matrix has ${matrix.channels} channels, must have a multiple of ${CHUNK_CHANNELS} for f32 input`,
+    );
+  }
   const team = chooseTeam(gpu);
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
   return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
-    const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team), {
+    const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team, input.kind), {
       rows,
       token_rows: tokenRows,
       y_row: firstRow,
@@ -47,6 +61,7 @@ export async function f16Gemv(
       team: team.lanes,
       workgroup_size: team.lanes,
       output_kind: outputConstant(output),
+      ...(input.kind === "rms_norm" && { is_norm: 1, epsilon: input.epsilon }),
     });
     const y = {
       buffer: output.y.buffer,
@@ -54,24 +69,38 @@ export async function f16Gemv(
       size: tokens * tokenRows * 4,
     };
     const [columns, lines] = spreadWorkgroups(Math.ceil(rows / TEAM_ROWS));
-    return { kernel, bindings: gpu.bind(kernel, [weights, x, y]), workgroups: [columns, lines, tokens] as const };
+    const normWeight = input.kind === "half" ? [] : [input.kind === "rms_norm" ? input.weight : input.x];
+    const bindings = gpu.bind(kernel, [weights, input.x, y, ...normWeight]);
+    return { kernel, bindings, workgroups: [columns, lines, tokens] as const };
   }));
 }
 
 /** Roundings in f32 that a product can pass on its way into the sum, for rows of `channels`. */
 const roundings = (channels: number) => 12 + channels / 64;
 
-/** CPU twin of {@linkcode f16Gemv}: y = W x in f64. */
-export function f16GemvOnCpu(weights: Float16Array, rows: number, x: Float16Array): BoundedProduct {
+/**
+ * CPU twin of {@linkcode f16Gemv}: y = W x in f64.
+ *
+ * @param x the input with the error that it may have
+ */
+export function f16GemvOnCpu(weights: Float16Array, rows: number, x: BoundedProduct): BoundedProduct {
+  const channels = x.y.length;
   const y = new Float64Array(rows);
   const bound = new Float64Array(rows);
   for (let row = 0; row < rows; row++) {
-    for (let c = 0; c < x.length; c++) {
-      const term = weights[row * x.length + c] * x[c];
-      y[row] += term;
-      bound[row] += Math.abs(term);
+    let carried = 0;
+    for (let c = 0; c < channels; c++) {
+      const weight = weights[row * channels + c];
+      y[row] += weight * x.y[c];
+      bound[row] += Math.abs(weight * x.y[c]);
+      carried += Math.abs(weight) * x.bound[c];
     }
-    bound[row] *= roundings(x.length) * 2 ** -24;
+    bound[row] = bound[row] * roundings(channels) * 2 ** -24 + carried;
   }
   return { y, bound };
+}
+
+/** Values without an error, as an input of {@linkcode f16GemvOnCpu}. */
+export function exactly(values: ArrayLike<number>): BoundedProduct {
+  return { y: Float64Array.from(values), bound: new Float64Array(values.length) };
 }

@@ -2,7 +2,7 @@
 //
 // Bindings (C = chunks of 8 channels in a row):
 //   0 weights  vec4<u32> [rows, C]    8 f16, channel 0 in the low half of the first word
-//   1 x        vec4<u32> [tokens, C]  8 f16
+//   1 x        f16 or f32 [tokens, 8 C], see lib/half_chunks.wgsl and lib/float_chunks.wgsl
 //   2 y        f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //
 // Mapping: one workgroup is one team (a subgroup) and takes two rows, for silu_product a gate row and its up row; its
@@ -17,7 +17,6 @@ override workgroup_size: u32 = 32; // = team
 override output_kind: u32 = 0; // see lib/outputs.wgsl
 
 @group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(workgroup_size)
@@ -30,9 +29,10 @@ fn main(
   let is_product = output_kind == SILU_PRODUCT;
   let row0 = select(2u * pair, pair, is_product);
   let row1 = select(2u * pair + 1u, rows / 2u + pair, is_product);
-  let sums = dot_rows(min(row0, rows - 1u) * chunks, min(row1, rows - 1u) * chunks, workgroup.z * chunks, lane);
-  let sum0 = sum_strided(sums.x, lane, 1u, team);
-  let sum1 = sum_strided(sums.y, lane, 1u, team);
+  let sums = dot_rows(min(row0, rows - 1u) * chunks, min(row1, rows - 1u) * chunks, workgroup.z, lane);
+  let factor = input_factor(sum_strided(sums.z, lane, 1u, team));
+  let sum0 = factor * sum_strided(sums.x, lane, 1u, team);
+  let sum1 = factor * sum_strided(sums.y, lane, 1u, team);
   let first = workgroup.z * token_rows + y_row;
   if (is_product) {
     if (lane == 0u && row1 < rows) { y[first + row0] = silu_product(sum0, sum1); }
@@ -42,9 +42,16 @@ fn main(
   }
 }
 
-// A lane's share of the products of two rows with a token.
-fn dot_rows(start0: u32, start1: u32, token: u32, lane: u32) -> vec2<f32> {
-  var sums = vec2(0.0);
+// 8 channels of the input, and the sum of their squares where a norm needs it.
+struct Chunk {
+  low: vec4<f32>,
+  high: vec4<f32>,
+  squares: f32,
+}
+
+// A lane's share of the products of two rows with a token, and of the sum of the token's squares.
+fn dot_rows(start0: u32, start1: u32, token: u32, lane: u32) -> vec3<f32> {
+  var sums = vec3(0.0);
   for (var chunk = lane; chunk < chunks; chunk += 4u * team) {
     let wanted = vec4(chunk) + vec4(0u, 1u, 2u, 3u) * team;
     // Past the end of a row a chunk is the last again, left out of the sum.
@@ -58,10 +65,10 @@ fn dot_rows(start0: u32, start1: u32, token: u32, lane: u32) -> vec2<f32> {
     let c1 = weights[start1 + at.z];
     let d0 = weights[start0 + at.w];
     let d1 = weights[start1 + at.w];
-    sums += dot_chunks(a0, a1, x[token + at.x]);
-    sums += select(vec2(0.0), dot_chunks(b0, b1, x[token + at.y]), is_own.y);
-    sums += select(vec2(0.0), dot_chunks(c0, c1, x[token + at.z]), is_own.z);
-    sums += select(vec2(0.0), dot_chunks(d0, d1, x[token + at.w]), is_own.w);
+    sums += dot_chunks(a0, a1, load_chunk(token, at.x));
+    sums += select(vec3(0.0), dot_chunks(b0, b1, load_chunk(token, at.y)), is_own.y);
+    sums += select(vec3(0.0), dot_chunks(c0, c1, load_chunk(token, at.z)), is_own.z);
+    sums += select(vec3(0.0), dot_chunks(d0, d1, load_chunk(token, at.w)), is_own.w);
   }
   return sums;
 }
@@ -70,14 +77,12 @@ fn write_row(at: u32, sum: f32) {
   if (output_kind == ADD) { y[at] += sum; } else { y[at] = sum; }
 }
 
-fn dot_chunks(w0: vec4<u32>, w1: vec4<u32>, packed_x: vec4<u32>) -> vec2<f32> {
-  let low = vec4(unpack2x16float(packed_x.x), unpack2x16float(packed_x.y));
-  let high = vec4(unpack2x16float(packed_x.z), unpack2x16float(packed_x.w));
-  return vec2(dot_chunk(w0, low, high), dot_chunk(w1, low, high));
+fn dot_chunks(w0: vec4<u32>, w1: vec4<u32>, x: Chunk) -> vec3<f32> {
+  return vec3(dot_chunk(w0, x), dot_chunk(w1, x), x.squares);
 }
 
-fn dot_chunk(w: vec4<u32>, x_low: vec4<f32>, x_high: vec4<f32>) -> f32 {
+fn dot_chunk(w: vec4<u32>, x: Chunk) -> f32 {
   let low = vec4(unpack2x16float(w.x), unpack2x16float(w.y));
   let high = vec4(unpack2x16float(w.z), unpack2x16float(w.w));
-  return dot(low, x_low) + dot(high, x_high);
+  return dot(low, x.low) + dot(high, x.high);
 }

@@ -5,7 +5,7 @@
  */
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
-import { destroyF16Matrix, type F16Matrix } from "./f16_matrix.ts";
+import { CHUNK_CHANNELS, destroyF16Matrix, type F16Matrix } from "./f16_matrix.ts";
 import { fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
 import type { GemmOptions } from "./gemm_tile.ts";
@@ -36,8 +36,12 @@ export async function gemv(
   scratch: GPUBuffer,
 ): Promise<Dispatch[]> {
   if (isPackedMatrix(matrix)) return await fusedGemv(gpu, matrix, input, output);
+  // Every workgroup would have to combine attention, and f32 is read in eights: those are prepared once.
+  if (input.kind !== "attention" && matrix.channels % CHUNK_CHANNELS === 0) {
+    return await f16Gemv(gpu, matrix, input, output);
+  }
   const prepare = await prepareInput(gpu, matrix.channels, input, scratch);
-  return [prepare, ...await f16Gemv(gpu, matrix, scratch, output)];
+  return [prepare, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
 }
 
 /** Dispatches of a matrix-matrix product: y f32 [tokens, rows] from x f32 [tokens, channels]. */

@@ -81,5 +81,8 @@ export async function twoPassGemv(
   x: GPUBuffer,
   y: GPUBufferBinding,
 ): Promise<Dispatch[]> {
-  return [...await dequantizeOnGpu(gpu, matrix, scratch), ...await f16Gemv(gpu, scratch, x, { kind: "store", y })];
+  return [
+    ...await dequantizeOnGpu(gpu, matrix, scratch),
+    ...await f16Gemv(gpu, scratch, { kind: "half", x }, { kind: "store", y }),
+  ];
 }

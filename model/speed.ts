@@ -38,45 +38,53 @@ export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: Speed
   const { promptTokens, generateTokens, depth, repetitions } = plan;
   const capacity = Math.max(1, depth) + Math.max(promptTokens, generateTokens);
   using session = await createSession(gpu, weights, capacity);
-  const text = (length: number) =>
-    Uint32Array.from({ length }, (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) % weights.config.vocabulary);
-  if (depth > 0) await session.prefill(text(depth));
-  const prompt: number[] = [];
-  const generation: number[] = [];
-  if (promptTokens > 0) {
-    const tokens = text(promptTokens);
-    const run = async () => {
-      session.truncate(depth);
-      await session.prefill(tokens);
-    };
-    await warmUp(run);
-    for (let i = 0; i < repetitions; i++) prompt.push(await rate(promptTokens, run));
-  }
-  if (generateTokens > 0) {
-    const start = Math.max(1, depth);
-    if (depth === 0) {
-      session.truncate(0);
-      await session.prefill(text(1));
-    }
-    const run = async () => {
-      session.truncate(start);
-      await session.decode(generateTokens);
-    };
-    await warmUp(run);
-    for (let i = 0; i < repetitions; i++) generation.push(await rate(generateTokens, run));
-  }
+  if (depth > 0) await session.prefill(sampleText(weights, depth));
+  const prompt = promptTokens === 0 ? [] : await measurePrompt(session, weights, promptTokens, repetitions);
+  if (session.length === 0) await session.prefill(sampleText(weights, 1));
+  const generation = generateTokens === 0 ? [] : await measureGeneration(session, generateTokens, repetitions);
   return { prompt, generation };
 }
 
-async function warmUp(run: () => Promise<void>): Promise<void> {
-  const startMs = performance.now();
-  do await run(); while (performance.now() - startMs < WARM_UP_MS);
+/** Any tokens: speed doesn't depend on them. */
+export function sampleText({ config }: EngineWeights, length: number): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from({ length }, (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) % config.vocabulary);
 }
 
-async function rate(tokens: number, run: () => Promise<void>): Promise<number> {
-  const startMs = performance.now();
-  await run();
-  return tokens / ((performance.now() - startMs) / 1000);
+/** Speeds of taking in a prompt after what the session holds, which it holds again in the end. */
+export async function measurePrompt(
+  session: Session,
+  weights: EngineWeights,
+  tokens: number,
+  repetitions: number,
+): Promise<number[]> {
+  const { length } = session;
+  const prompt = sampleText(weights, tokens);
+  return await measureRates(tokens, repetitions, async () => {
+    await session.prefill(prompt);
+    session.truncate(length);
+  });
+}
+
+/** Speeds of generating tokens after what the session holds, which it holds again in the end. */
+export async function measureGeneration(session: Session, tokens: number, repetitions: number): Promise<number[]> {
+  const { length } = session;
+  return await measureRates(tokens, repetitions, async () => {
+    await session.decode(tokens);
+    session.truncate(length);
+  });
+}
+
+/** Tokens a second of each repetition, after warming up. */
+async function measureRates(tokens: number, repetitions: number, run: () => Promise<void>): Promise<number[]> {
+  const warmUpMs = performance.now();
+  do await run(); while (performance.now() - warmUpMs < WARM_UP_MS);
+  const rates: number[] = [];
+  for (let i = 0; i < repetitions; i++) {
+    const startMs = performance.now();
+    await run();
+    rates.push(tokens / ((performance.now() - startMs) / 1000));
+  }
+  return rates;
 }
 
 /** Microseconds of a decode step by purpose, by the device's clock. */

@@ -52,7 +52,8 @@ for (const kind of ["subgroup", "workgroup"]) {
     fused_gemv: fusedGemvCode(team, "packed"),
     "fused_gemv of values": fusedGemvCode(team, "vector"),
     fused_sync_gemv: fusedGemvCode(team, "packed", true),
-    f16_gemv: f16GemvCode(team),
+    f16_gemv: f16GemvCode(team, "half"),
+    "f16_gemv of values": f16GemvCode(team, "vector"),
     prepare_input: prepareInputCode(team),
     ...Object.fromEntries([WIDE_TILE, NARROW_TILE].flatMap((tile) => [
       [`f16_gemm ${tile.name}`, f16GemmCode(tile)],

@@ -1,5 +1,5 @@
 import { createRandom } from "../../quant/random.ts";
-import { f16Gemv, f16GemvOnCpu } from "../../kernels/f16_gemv.ts";
+import { exactly, f16Gemv, f16GemvOnCpu } from "../../kernels/f16_gemv.ts";
 import { destroyF16Matrix, uploadF16Matrix } from "../../kernels/f16_matrix.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../kernels/fused_gemv.ts";
 import { type BoundedProduct, fusedGemvOfValuesOnCpu } from "../../kernels/fused_gemv_twin.ts";
@@ -120,16 +120,34 @@ async function checkF16(gpu: Gpu, test: Case) {
   const length = tokens * rows / (output === "silu_product" ? 2 : 1);
   const found = await runInto(gpu, output, length, async (y) => {
     const dispatch = await prepareInput(gpu, channels, input, prepared, tokens);
-    gpu.submit([dispatch, ...await f16Gemv(gpu, matrix, prepared, y, { tokens })]);
+    gpu.submit([dispatch, ...await f16Gemv(gpu, matrix, { kind: "half", x: prepared }, y, { tokens })]);
   });
   destroyF16Matrix(gpu, matrix);
   const all = new Float16Array(await gpu.read(prepared));
   const product = (token: number) => {
     const x = all.subarray(token * stride, (token + 1) * stride);
     checkPrepared(x, inputOnCpu(inputs[token], channels));
-    return f16GemvOnCpu(weights, rows, x.slice(0, channels));
+    return f16GemvOnCpu(weights, rows, exactly(x.slice(0, channels)));
   };
   assertTokens(test, found, product, JSON.stringify(test));
+}
+
+/** The f16 product of an input in f32, which it reads as it is. */
+async function checkF16Values(gpu: Gpu, test: Case) {
+  const { rows, channels, tokens, output } = test;
+  const random = createRandom(rows);
+  const weights = Float16Array.from({ length: rows * channels }, () => random.normal() * 0.05);
+  const inputs = randomInputs(test);
+  const matrix = await uploadF16Matrix(gpu, weights, rows, channels);
+  const input = await upload(gpu, inputs);
+  if (input.kind === "attention") return;
+  const length = tokens * rows / (output === "silu_product" ? 2 : 1);
+  const found = await runInto(gpu, output, length, async (y) => {
+    gpu.submit(await f16Gemv(gpu, matrix, input, y, { tokens }));
+  });
+  destroyF16Matrix(gpu, matrix);
+  const product = (token: number) => f16GemvOnCpu(weights, rows, inputOnCpu(inputs[token], channels));
+  assertTokens(test, found, product, `${JSON.stringify(test)} in f32`);
 }
 
 /** f16 rounding is half a unit in the last place, or half the least subnormal; Vulkan lets it round either way. */
@@ -148,6 +166,7 @@ for (const input of INPUTS) {
       for (const [rows, channels, tokens] of [[72, 1024, 1], [8, 160, 3], [1048, 320, 2]]) {
         await checkFused(gpu, { rows, channels, tokens, input, output });
         await checkF16(gpu, { rows, channels, tokens, input, output });
+        await checkF16Values(gpu, { rows, channels, tokens, input, output });
       }
     });
   }

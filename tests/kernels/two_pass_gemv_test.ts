@@ -1,6 +1,6 @@
 import { REFINE_EVERY } from "../../quant/format.ts";
 import { dequantize } from "../../quant/dequantize.ts";
-import { f16GemvOnCpu } from "../../kernels/f16_gemv.ts";
+import { exactly, f16GemvOnCpu } from "../../kernels/f16_gemv.ts";
 import { uploadF16Vector } from "../../kernels/f16_matrix.ts";
 import { destroyPackedMatrix, uploadPackedMatrix } from "../../kernels/packed_matrix.ts";
 import { createDequantized, twoPassGemv } from "../../kernels/two_pass_gemv.ts";
@@ -23,7 +23,7 @@ for (const refineEvery of REFINE_EVERY) {
         const weights = withoutPadding(padded, rows, channels);
         compareWeights(weights, dequantize(tensor), outlierShare > 0);
         const actual = await readOutput(gpu, y);
-        assertWithin(actual, f16GemvOnCpu(weights, rows, Float16Array.from(x)), `${rows} x ${channels}`);
+        assertWithin(actual, f16GemvOnCpu(weights, rows, exactly(Float16Array.from(x))), `${rows} x ${channels}`);
         destroyPackedMatrix(gpu, matrix);
       }
     }
