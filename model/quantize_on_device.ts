@@ -133,6 +133,8 @@ async function quantizeLayer(gpu: Gpu, task: LayerTask): Promise<StoredLayer> {
     const sums = finished ? undefined : await calibrator?.sumStage(pair, stage, stageScope, (share) => {
       onProgress(shareAt(stage, 0.9 * share), step);
     });
+    // The text has gone through them; what quantizing takes has room where they were.
+    for (const kind of STAGES[stage - 1] ?? []) freeMatrices(scope, pair, kind);
     const known = await prepareKnowledge(gpu, stageScope, task, kinds, sums);
     for (const kind of kinds) {
       const tensor = await quantizeKind(gpu, scope, task, kind, pair, known.get(kind));
@@ -235,11 +237,22 @@ function refineEveryOf(quantizer: Quantizer): RefineEvery {
 }
 
 function own(scope: BufferScope, matrix: WeightMatrix): void {
-  if (isPackedMatrix(matrix)) {
-    for (const { base, refine, meta, tileScale, outliers } of matrix.slabs) {
-      [base, refine, meta, tileScale, outliers].forEach(scope.own);
-    }
-  } else matrix.slabs.forEach(({ weights }) => scope.own(weights.buffer));
+  buffersOf(matrix).forEach(scope.own);
+}
+
+function freeMatrices(scope: BufferScope, pair: DeviceLayerPair, kind: LinearKind): void {
+  for (const layer of [pair.quantized, pair.original]) {
+    const matrix = layer?.matrices.get(kind);
+    if (matrix) buffersOf(matrix).forEach(scope.free);
+    layer?.matrices.delete(kind);
+  }
+}
+
+function buffersOf(matrix: WeightMatrix): GPUBuffer[] {
+  if (!isPackedMatrix(matrix)) return matrix.slabs.map(({ weights }) => weights.buffer);
+  return matrix.slabs.flatMap((
+    { base, refine, meta, tileScale, outliers },
+  ) => [base, refine, meta, tileScale, outliers]);
 }
 
 /** @throws {RangeError} where a second-order scale is beyond f16 */

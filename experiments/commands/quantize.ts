@@ -25,9 +25,8 @@ import {
   UsageError,
 } from "./command.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
+import { methodOption, methodQuantizer, type QuantizeMethod } from "./quantize_method.ts";
 import { openQuantizingDevice, QUANTIZING_DEVICE_HELP, quantizingDeviceOption } from "./quantizing_device.ts";
-
-const METHODS = ["corrected", "feedback", "search"] as const;
 
 /** Quantizes a checkpoint into a packed file. */
 export const quantize: Command = {
@@ -98,7 +97,7 @@ export const quantize: Command = {
       path,
       metadata: {
         sourceSha256: await hashWeights(checkpoint),
-        settings: JSON.stringify({ ...settings, feedback: FEEDBACK, quantizer: SETTINGS }),
+        settings: JSON.stringify({ ...settings, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
       },
       resume: options.resume === true,
       calibration,
@@ -133,7 +132,7 @@ export const quantize: Command = {
 
 /** What the packed file's metadata records of how it was made. */
 interface QuantizeSettings {
-  readonly method: typeof METHODS[number];
+  readonly method: QuantizeMethod;
   readonly refine: RefineEvery;
   readonly outliers: number;
   readonly calibration: string;
@@ -144,8 +143,7 @@ interface QuantizeSettings {
 }
 
 function readSettings(options: OptionValues): QuantizeSettings {
-  const method = METHODS.find((name) => name === textOption(options, "method", "corrected"));
-  if (!method) throw new UsageError(`--method is ${options.method}, must be one of ${METHODS.join(", ")}`);
+  const method = methodOption(options, "method");
   const wanted = textOption(options, "refine", String(SETTINGS.refineEvery));
   const refine = REFINE_EVERY.find((every) => String(every) === wanted);
   if (!refine) throw new UsageError(`--refine is ${wanted}, must be one of ${REFINE_EVERY.join(", ")}`);
@@ -172,16 +170,11 @@ function readSettings(options: OptionValues): QuantizeSettings {
 }
 
 function quantizerFor({ method, refine, outliers, seed }: QuantizeSettings): Quantizer {
-  return {
-    kind: "twobit",
-    settings: {
-      ...SETTINGS,
-      refineEvery: refine,
-      outliers: { ...SETTINGS.outliers, share: outliers },
-      seed,
-    },
-    ...(method !== "search" && { feedback: FEEDBACK, correctTarget: method === "corrected" }),
-  };
+  return methodQuantizer(method, {
+    refineEvery: refine,
+    outliers: { ...SETTINGS.outliers, share: outliers },
+    seed,
+  });
 }
 
 /** @throws {Error} that names the options which need less memory */

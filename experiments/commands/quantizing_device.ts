@@ -4,7 +4,7 @@
  * @module
  */
 import { describeAdapter } from "../../kernels/adapter.ts";
-import { Gpu, openGpu } from "../../kernels/gpu.ts";
+import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { whyNotOnDevice } from "../../model/quantize_on_device.ts";
 import { createWorkerPool, type WorkerPool } from "../../model/worker_pool.ts";
@@ -30,6 +30,8 @@ export function quantizingDeviceOption(options: OptionValues): typeof DEVICES[nu
 export interface QuantizingDevice extends Disposable {
   /** What quantizes. */
   readonly device: WorkerPool | Gpu;
+  /** Which of the two: what they make differs in rounding. */
+  readonly kind: "cpu" | "gpu";
   /** Name for people. */
   readonly name: string;
   /** Why it isn't the GPU that is there. */
@@ -49,7 +51,14 @@ export async function openQuantizingDevice(
   if (wanted === "cpu" || (wanted === "auto" && (await describeAdapter())?.software !== false)) return openCpu();
   const gpu = await openGpu();
   const reason = whyNotOnDevice(gpu, config, quantizer);
-  if (reason === undefined) return { device: gpu, name: gpu.adapterName, [Symbol.dispose]: () => gpu.close() };
+  if (reason === undefined) {
+    return {
+      device: gpu,
+      kind: "gpu",
+      name: gpu.adapterName,
+      [Symbol.dispose]: () => gpu.close(),
+    };
+  }
   gpu.close();
   if (wanted === "gpu") throw new Error(`${reason}, must be quantized with --device cpu`);
   return openCpu(reason);
@@ -57,5 +66,11 @@ export async function openQuantizingDevice(
 
 function openCpu(reason?: string): QuantizingDevice {
   const pool = createWorkerPool();
-  return { device: pool, name: "the CPU", ...(reason && { reason }), [Symbol.dispose]: () => pool[Symbol.dispose]() };
+  return {
+    device: pool,
+    kind: "cpu",
+    name: "the CPU",
+    ...(reason && { reason }),
+    [Symbol.dispose]: () => pool[Symbol.dispose](),
+  };
 }

@@ -14,6 +14,8 @@ import { openPacked } from "../../model/packed_checkpoint.ts";
 import { type PackedFilePlan, writePackedFile } from "../../model/packed_writer.ts";
 import { quantizeModel } from "../../model/quantize_model.ts";
 import { quantizeLayersOnDevice, uploadVectors, whyNotOnDevice } from "../../model/quantize_on_device.ts";
+import { measureQuantizing } from "../../model/quantize_speed.ts";
+import { configOfShape } from "../../model/random_source.ts";
 import { SETTINGS, twobitQuantizer } from "../../model/recipe.ts";
 import { scoreWindow } from "../../model/score.ts";
 import { shareDeep } from "../../model/shared.ts";
@@ -23,6 +25,7 @@ import { createWorkerPool } from "../../model/worker_pool.ts";
 import { dequantizeStored, type Quantizer } from "../../quant/quantize.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { openGpu } from "../../kernels/gpu.ts";
 import { testGpu } from "../kernels/helpers.ts";
 import { inDirectory } from "../temporary.ts";
 
@@ -166,6 +169,38 @@ Deno.test("whyNotOnDevice: says what the device doesn't do", async () => {
   assert(why(twobitQuantizer({ outliers: { share: 0.01, groups: "both", rule: "error" } })).includes("outliers"));
   assert(why(twobitQuantizer(), { hidden: 40 }).includes("sixteens"));
   assert(why(twobitQuantizer(), { intermediate: 2 ** 16 }).includes("the device binds"));
+});
+
+Deno.test("measureQuantizing: beside activations the device holds less than two layers in f32", async () => {
+  // Llama-2-7B's proportions at a 16th of its width, and so of its windows.
+  const shape = {
+    name: "small",
+    source: "",
+    hidden: 256,
+    intermediate: 688,
+    layers: 2,
+    heads: 4,
+    keyValueHeads: 4,
+    headSize: 64,
+    vocabulary: 96,
+    tiedHead: false,
+  };
+  const gpu = await openGpu();
+  const speed = await measureQuantizing(gpu, configOfShape(shape, 128), twobitQuantizer(), {
+    windows: 3,
+    windowTokens: 128,
+  });
+  gpu.close();
+  assert(speed.firstLayerMs > 0 && speed.layerMs > 0 && speed.hostBytes > 0);
+  assertEquals(speed.activationBytes, 4 * 2 * 3 * 128 * (256 + 688));
+  const layerBytes = LINEAR_KINDS.reduce((sum, kind) => {
+    const [rows, channels] = linearShape(configOfShape(shape, 128), kind);
+    return sum + 4 * rows * channels;
+  }, 0);
+  // One window's products, normed inputs, differences and keys, which belong to the activations as well.
+  const windowBytes = 4 * 128 * (3 * 256 + 2 * 688 + 2 * 256 + 688 + 256 + 256);
+  const besides = speed.deviceBytes - speed.activationBytes - windowBytes;
+  assert(besides < 2 * layerBytes, `${besides} bytes, must be below ${2 * layerBytes}`);
 });
 
 /** Perplexity over windows. */
