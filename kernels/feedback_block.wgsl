@@ -19,7 +19,7 @@
 //  10 errors       f32 [block's channels, rows]: e
 //
 // Mapping: a thread a row, 32 rows a workgroup, so that few rows still spread over the device. What all rows share, the
-// pulls within a group, lies in workgroup memory.
+// pulls within a group, lies in workgroup memory (lib/pulled_search.wgsl).
 override rows: u32 = 1;
 override groups: u32 = 8;
 override refine_every: u32 = 8; // 0 for none
@@ -41,10 +41,6 @@ struct Block {
 @group(0) @binding(8) var<storage, read_write> refine: array<u32>;
 @group(0) @binding(9) var<storage, read_write> group_codes: array<u32>;
 @group(0) @binding(10) var<storage, read_write> errors: array<f32>;
-
-// [j][four of k]; 0 for k <= j.
-var<workgroup> pulls: array<Values, 16>;
-var<workgroup> pivots: Values;
 
 @compute @workgroup_size(32)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -137,57 +133,4 @@ fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
 
 fn carried_four(at: u32) -> vec4<f32> {
   return vec4(carried[at], carried[at + rows], carried[at + 2u * rows], carried[at + 3u * rows]);
-}
-
-fn search(start: Values, place: GroupPlace) -> Choice {
-  var best = Choice(settled_error(start, make_grid(0.0, 0u, place.is_refined)), 0u, 0u);
-  if (place.d == 0.0) { return best; }
-  for (var scale_code = 1u; scale_code < SCALE_CODES; scale_code++) {
-    let scale = f32(scale_code) * place.d;
-    for (var zero_code = 0u; zero_code < ZERO_CODES; zero_code++) {
-      let error = settled_error(start, make_grid(scale, zero_code, place.is_refined));
-      if (error < best.error) { best = Choice(error, scale_code, zero_code); }
-    }
-  }
-  return best;
-}
-
-fn settled_error(start: Values, grid: Grid) -> f32 {
-  var wanted = start;
-  settle(&wanted, grid);
-  let sums = squares(wanted[0], pivots[0], grid) + squares(wanted[1], pivots[1], grid) +
-    squares(wanted[2], pivots[2], grid) + squares(wanted[3], pivots[3], grid);
-  return (sums.x + sums.y) + (sums.z + sums.w);
-}
-
-fn squares(wanted: vec4<f32>, pivot: vec4<f32>, grid: Grid) -> vec4<f32> {
-  let error = (wanted - nearest_values(wanted, grid)) * pivot;
-  return error * error;
-}
-
-// Takes from each weight what the rounded ones before it pull; what remains is what it is rounded from.
-fn settle(wanted: ptr<function, Values>, grid: Grid) {
-  settle_four(0u, wanted, grid);
-  settle_four(1u, wanted, grid);
-  settle_four(2u, wanted, grid);
-  settle_four(3u, wanted, grid);
-}
-
-fn settle_four(four: u32, wanted: ptr<function, Values>, grid: Grid) {
-  pull_from(four, pulls[4u * four], nearest_value((*wanted)[four].x, grid), wanted);
-  pull_from(four, pulls[4u * four + 1u], nearest_value((*wanted)[four].y, grid), wanted);
-  pull_from(four, pulls[4u * four + 2u], nearest_value((*wanted)[four].z, grid), wanted);
-  pull_from(four, pulls[4u * four + 3u], nearest_value((*wanted)[four].w, grid), wanted);
-}
-
-fn nearest_value(wanted: f32, grid: Grid) -> f32 {
-  return (clamp(floor(wanted * grid.per_step + (grid.zero + 0.5)), 0.0, grid.last_code) - grid.zero) * grid.step;
-}
-
-// Only fours from `four` on: the pulls before are zero.
-fn pull_from(four: u32, pull: Values, value: f32, wanted: ptr<function, Values>) {
-  if (four == 0u) { (*wanted)[0] -= value * pull[0]; }
-  if (four <= 1u) { (*wanted)[1] -= value * pull[1]; }
-  if (four <= 2u) { (*wanted)[2] -= value * pull[2]; }
-  (*wanted)[3] -= value * pull[3];
 }

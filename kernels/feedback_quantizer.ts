@@ -14,9 +14,10 @@ import { GROUP_CODE, groupConstants, type QuantizingMatrix } from "./group_quant
 import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
 import { uploadUniforms } from "./uniforms.ts";
 import blockCode from "./feedback_block.wgsl" with { type: "text" };
+import searchCode from "./lib/pulled_search.wgsl" with { type: "text" };
 
 /** The whole shader. */
-export const FEEDBACK_BLOCK_CODE: string = [blockCode, GROUP_CODE].join("\n");
+export const FEEDBACK_BLOCK_CODE: string = [blockCode, searchCode, GROUP_CODE].join("\n");
 
 /** Channels of a block. */
 const BLOCK_CHANNELS = 128;

@@ -18,7 +18,7 @@ import type { ModelConfig } from "./config.ts";
 import { attentionExtras, attentionShape } from "./decode_step.ts";
 import { type LayerVectors, placeRows } from "./engine_weights.ts";
 import { embedTokens } from "./forward.ts";
-import type { LinearKind } from "./llama.ts";
+import type { Layer, LinearKind } from "./llama.ts";
 import { rotationTable } from "./rope.ts";
 
 /** A layer on the device; matrices come as their stages are done. */
@@ -104,6 +104,20 @@ export async function createStreamScratch(
       keys: await scope.storage("keys", cacheBytes),
       values: await scope.storage("values", cacheBytes),
     },
+  };
+}
+
+/** Uploads the norms and biases of a layer. */
+export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<LayerVectors> {
+  const { linears: { q_proj: q, k_proj: k, v_proj: v, o_proj: o }, queryNorm, keyNorm } = layer;
+  const upload = (label: string, ...parts: readonly Float32Array[]) =>
+    scope.upload(label, Float32Array.from(parts.flatMap((part) => [...part])));
+  return {
+    attentionNorm: await upload("attention norm", layer.attentionNorm),
+    mlpNorm: await upload("mlp norm", layer.mlpNorm),
+    ...(q.bias && k.bias && v.bias && { qkvBias: await upload("qkv bias", q.bias, k.bias, v.bias) }),
+    ...(o.bias && { outputBias: await upload("output bias", o.bias) }),
+    ...(queryNorm && keyNorm && { headNorm: await upload("head norms", queryNorm, keyNorm) }),
   };
 }
 

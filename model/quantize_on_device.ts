@@ -23,9 +23,8 @@ import {
   type DeviceLayerPair,
   type DeviceSums,
 } from "./device_calibrator.ts";
-import type { DeviceLayer } from "./device_stream.ts";
-import type { LayerVectors } from "./engine_weights.ts";
-import { type Layer, LINEAR_KINDS, type LinearKind, linearName, linearShape } from "./llama.ts";
+import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
+import { type Layer, type LinearKind, linearName, linearShape } from "./llama.ts";
 import type { LayerSource, StoredLayer } from "./quantize_model.ts";
 
 /** The calibration text of a run on the device. */
@@ -50,30 +49,6 @@ export interface DevicePlan {
   readonly onLayer: (stored: StoredLayer, pair: { readonly index: number; readonly original: Layer }) => Promise<void>;
   /** Returns a layer that an earlier run finished. */
   readonly finishedLayer?: (index: number) => Promise<StoredLayer | undefined>;
-}
-
-/**
- * Why the device cannot quantize a matrix of a model; undefined where it can.
- *
- * @param config the model
- * @param needsHessian whether the quantizer has error feedback
- */
-export function whyNotOnDevice(gpu: Gpu, config: ModelConfig, quantizer: Quantizer): string | undefined {
-  if (quantizer.kind !== "twobit") return `the device doesn't quantize to ${quantizer.kind}`;
-  const { settings, feedback } = quantizer;
-  if (settings.outliers.share !== 0) return "the device doesn't pick outliers";
-  if (settings.pick !== "error") return `the device doesn't pick refined groups by ${settings.pick}`;
-  if (feedback?.order === "channels") return "the device doesn't order channels one by one";
-  const limit = gpu.device.limits.maxStorageBufferBindingSize;
-  for (const kind of LINEAR_KINDS) {
-    const [rows, channels] = linearShape(config, kind);
-    if (channels % 16 !== 0 || rows % 4 !== 0) {
-      return `${kind} is ${rows} x ${channels}, the device wants rows in fours and channels in sixteens`;
-    }
-    const largest = 4 * channels * Math.max(rows, feedback ? channels : 0);
-    if (largest > limit) return `${kind} needs a buffer of ${largest} bytes, the device binds ${limit}`;
-  }
-  return undefined;
 }
 
 /**
@@ -143,20 +118,6 @@ async function quantizeLayer(gpu: Gpu, task: LayerTask): Promise<StoredLayer> {
   }
   await calibrator?.finishLayer(pair);
   return stored;
-}
-
-/** Uploads the norms and biases of a layer. */
-export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<LayerVectors> {
-  const { linears: { q_proj: q, k_proj: k, v_proj: v, o_proj: o }, queryNorm, keyNorm } = layer;
-  const upload = (label: string, ...parts: readonly Float32Array[]) =>
-    scope.upload(label, Float32Array.from(parts.flatMap((part) => [...part])));
-  return {
-    attentionNorm: await upload("attention norm", layer.attentionNorm),
-    mlpNorm: await upload("mlp norm", layer.mlpNorm),
-    ...(q.bias && k.bias && v.bias && { qkvBias: await upload("qkv bias", q.bias, k.bias, v.bias) }),
-    ...(o.bias && { outputBias: await upload("output bias", o.bias) }),
-    ...(queryNorm && keyNorm && { headNorm: await upload("head norms", queryNorm, keyNorm) }),
-  };
 }
 
 /** What the quantizer of each kind needs to know; Hessians are factored once for equal settings, then freed. */

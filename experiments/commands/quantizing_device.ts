@@ -6,7 +6,7 @@
 import { describeAdapter } from "../../kernels/adapter.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import type { ModelConfig } from "../../model/config.ts";
-import { whyNotOnDevice } from "../../model/quantize_on_device.ts";
+import { whyNotOnDevice } from "../../model/device_limits.ts";
 import { createWorkerPool, type WorkerPool } from "../../model/worker_pool.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
 import { type OptionValues, textOption, UsageError } from "./command.ts";
