@@ -55,6 +55,7 @@ export * from "./model/checkpoint_folder.ts";
 export * from "./model/choices.ts";
 export * from "./model/config.ts";
 export type { DecodeStep, Operation, OperationKind } from "./model/decode_step.ts";
+export * from "./model/device_limits.ts";
 export * from "./model/engine.ts";
 export * from "./model/engine_scorer.ts";
 export * from "./model/engine_weights.ts";
@@ -79,8 +80,8 @@ export * from "./model/open_packed.ts";
 export * from "./model/packed_checkpoint.ts";
 export * from "./model/packed_file.ts";
 export * from "./model/packed_writer.ts";
-
 export * from "./model/quantize_model.ts";
+export * from "./model/quantize_on_device.ts";
 export * from "./model/questions.ts";
 export * from "./model/random_source.ts";
 export * from "./model/recipe.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { findNotFinite } from "../quant/check.ts";
 import type { ModelConfig } from "./config.ts";
 import {
   type Layer,
@@ -64,7 +65,7 @@ export async function readWeights(
     );
   }
   const values = decodeWeights(await readTensorBytes(file, info), info.dtype);
-  const bad = values.findIndex((value) => !Number.isFinite(value));
+  const bad = findNotFinite(values);
   if (bad >= 0) throw new SyntaxError(`${file.source.name}: tensor ${name} holds ${values[bad]} at element ${bad}`);
   return values;
 }

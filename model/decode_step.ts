@@ -14,7 +14,7 @@ import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";
 import { siluProduct } from "../kernels/silu_product.ts";
 import type { ModelConfig } from "./config.ts";
-import type { EngineLayer, EngineWeights, JoinedLinear } from "./engine_weights.ts";
+import type { EngineLayer, EngineWeights, JoinedLinear, LayerVectors } from "./engine_weights.ts";
 
 /** What a dispatch of a decode step is for. */
 export type OperationKind = "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
@@ -83,7 +83,7 @@ export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }
 /** What a layer's attention takes beside its products. */
 export function attentionExtras(
   { normEpsilon }: ModelConfig,
-  { qkvBias, headNorm }: EngineLayer,
+  { qkvBias, headNorm }: LayerVectors,
 ): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
   return {
     ...(qkvBias && { bias: qkvBias }),

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { findNotFinite } from "../quant/check.ts";
 import { gguf, type GGUFParseOutput } from "@huggingface/gguf";
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
@@ -102,7 +103,7 @@ function describeTensor(
 /** Reads a tensor as f32. @throws {SyntaxError} when it holds NaN or infinity */
 export async function readGgufTensor({ source }: GgufFile, tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
   const values = decodeGguf(tensor.type, await source.read(tensor.offset, tensor.sizeBytes));
-  const bad = values.findIndex((value) => !Number.isFinite(value));
+  const bad = findNotFinite(values);
   if (bad >= 0) {
     throw new SyntaxError(`${source.name}: tensor ${tensor.name} holds ${values[bad]} at element ${bad}`);
   }

@@ -43,6 +43,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     ["quantize", "--out", "q", "--calibration", "sotu"],
     "quantize: --calibration is sotu, must be calibration or file:",
   ],
+  [["quantize", "--out", "q", "--device", "tpu"], "quantize: --device is tpu, must be one of auto, cpu, gpu"],
   [["quantize", "--out", "q", "--layers", "("], "quantize: --layers is (, must be a regular expression"],
   [["quantize", "--out", "q", "--layers", "."], "quantize: --layers is ., must leave a matrix to quantize"],
   [["reproduce", "--only", ","], "reproduce: experiment is , must be one of bits"],
