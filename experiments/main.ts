@@ -16,6 +16,7 @@ import { quantize } from "./commands/quantize.ts";
 import { render } from "./commands/render.ts";
 import { report } from "./commands/report.ts";
 import { experiment, reproduce } from "./commands/reproduce.ts";
+import { serve } from "./commands/serve.ts";
 
 const COMMANDS: readonly Command[] = [
   reproduce,
@@ -28,6 +29,7 @@ const COMMANDS: readonly Command[] = [
   perplexity,
   generate,
   bench,
+  serve,
   doctor,
 ];
 

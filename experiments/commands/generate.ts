@@ -4,7 +4,7 @@
  * @module
  */
 import type { Sampling } from "../../kernels/pick_token.ts";
-import { estimateMemory, loadEngine } from "../../model/engine.ts";
+import { estimateMemory, loadEngine } from "../../model/load_engine.ts";
 import type { GenerateSummary } from "../../model/generate.ts";
 import {
   type Command,

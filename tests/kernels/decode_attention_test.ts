@@ -11,6 +11,7 @@ import { prepareInput } from "../../kernels/prepare_input.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertWithin, poisonedOutput, readOutput, testGpu } from "./helpers.ts";
 import { assert, assertEquals } from "../assert.ts";
+import { test } from "../test.ts";
 
 interface Case extends AttentionShape {
   readonly position: number;
@@ -112,12 +113,12 @@ const CASES: readonly Case[] = [
   { heads: 2, keyValueHeads: 2, headSize: 64, position: 5, splits: 3, slidingWindow: 20 },
 ];
 
-Deno.test("decode_attention: heads, splits, biases and norms", async () => {
+test("decode_attention: heads, splits, biases and norms", async () => {
   const gpu = await testGpu();
   for (const testCase of CASES) await check(gpu, testCase);
 });
 
-Deno.test("decode_attention without subgroups", async () => {
+test("decode_attention without subgroups", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   for (const testCase of CASES.slice(1, 6)) await check(gpu, testCase);
   gpu.close();
@@ -172,11 +173,11 @@ async function checkNanKeys(gpu: Gpu) {
   }
 }
 
-Deno.test("decode_attention: a key that is not a number reaches the output of the heads that see it", async () => {
+test("decode_attention: a key that is not a number reaches the output of the heads that see it", async () => {
   await checkNanKeys(await testGpu());
 });
 
-Deno.test("decode_attention without subgroups: a key that is not a number reaches the output", async () => {
+test("decode_attention without subgroups: a key that is not a number reaches the output", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   await checkNanKeys(gpu);
   gpu.close();

@@ -13,6 +13,7 @@ import {
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertThrows } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 const HIDDEN = 8;
 const SLAB_BYTES = 64 * 1024;
@@ -60,7 +61,7 @@ async function choose(
   return { tokens: tokens.subarray(5, 5 + steps), position, hidden, embedding };
 }
 
-Deno.test("argmax and advance: the lowest of the most likely tokens, its embedding, the next position", async () => {
+test("argmax and advance: the lowest of the most likely tokens, its embedding, the next position", async () => {
   const gpu = await testGpu();
   for (const [length, best] of [[3, 2], [1000, 17], [40_003, 40_002], [70_000, 0]]) {
     const logits = randomLogits(length, length);
@@ -73,13 +74,13 @@ Deno.test("argmax and advance: the lowest of the most likely tokens, its embeddi
   }
 });
 
-Deno.test("argmax of all equal or very low logits is the first token", async () => {
+test("argmax of all equal or very low logits is the first token", async () => {
   const gpu = await testGpu();
   assertEquals((await choose(gpu, new Float32Array(700), 1)).tokens[0], 0);
   assertEquals((await choose(gpu, new Float32Array(700).fill(-3e38), 1)).tokens[0], 0);
 });
 
-Deno.test("a logit that is not a number can't pass unseen", async () => {
+test("a logit that is not a number can't pass unseen", async () => {
   const gpu = await testGpu();
   const logits = randomLogits(5000, 3);
   logits[4321] = NaN;
@@ -98,7 +99,7 @@ const SAMPLINGS: readonly Omit<Sampling, "seed">[] = [
   { temperature: 1, topP: 1, topK: 1 },
 ];
 
-Deno.test("sample draws each token as often as its probability says", async () => {
+test("sample draws each token as often as its probability says", async () => {
   const gpu = await testGpu();
   const steps = 400;
   for (const [index, settings] of SAMPLINGS.entries()) {
@@ -117,7 +118,7 @@ Deno.test("sample draws each token as often as its probability says", async () =
   }
 });
 
-Deno.test("sample: the same seed draws the same tokens, another one others", async () => {
+test("sample: the same seed draws the same tokens, another one others", async () => {
   const gpu = await testGpu();
   const logits = randomLogits(33_000, 1);
   const sampling = { temperature: 1, topP: 0.95, topK: 0, seed: 9 };
@@ -129,7 +130,7 @@ Deno.test("sample: the same seed draws the same tokens, another one others", asy
   for (const token of [...first, ...other]) assert(probabilities[token] > 0, `token ${token} may be drawn`);
 });
 
-Deno.test("packSampling: settings out of range are refused", () => {
+test("packSampling: settings out of range are refused", () => {
   const settings: Sampling = { temperature: 1, topP: 1, topK: 0, seed: 0 };
   for (const temperature of [0, -1, NaN, Infinity, 1e-38, 1e39]) {
     assertThrows(
@@ -153,7 +154,7 @@ Deno.test("packSampling: settings out of range are refused", () => {
 /** Llama 3's. */
 const VOCABULARY = 128_256;
 
-Deno.test("a large vocabulary: only tokens that may be drawn are, and extremes change nothing", async () => {
+test("a large vocabulary: only tokens that may be drawn are, and extremes change nothing", async () => {
   const gpu = await testGpu();
   const all = { temperature: 1, topP: 1, topK: 0, seed: 3 };
   const draw = async (logits: Float32Array<ArrayBuffer>, sampling?: Sampling) =>
@@ -182,7 +183,7 @@ Deno.test("a large vocabulary: only tokens that may be drawn are, and extremes c
   }
 });
 
-Deno.test("infinite logits: -Infinity is never drawn, +Infinity and nothing finite are no token", async () => {
+test("infinite logits: -Infinity is never drawn, +Infinity and nothing finite are no token", async () => {
   const gpu = await testGpu();
   const all = { temperature: 1, topP: 1, topK: 0, seed: 3 };
   const samplings = [undefined, all, { ...all, topP: 0.9 }, { ...all, topK: 5 }];
@@ -205,14 +206,14 @@ Deno.test("infinite logits: -Infinity is never drawn, +Infinity and nothing fini
   }
 });
 
-Deno.test("argmax of the lowest finite logits is the first of them", async () => {
+test("argmax of the lowest finite logits is the first of them", async () => {
   const gpu = await testGpu();
   const logits = new Float32Array(700).fill(-Infinity);
   logits.fill(-(2 - 2 ** -23) * 2 ** 127, 300);
   assertEquals((await choose(gpu, logits, 1)).tokens[0], 300);
 });
 
-Deno.test("samplingProbabilities: ties with the last token that is kept are kept", () => {
+test("samplingProbabilities: ties with the last token that is kept are kept", () => {
   const settings = { temperature: 1, seed: 0 };
   const logits = Float32Array.of(0, 1, 0, -Infinity, 0, -1);
   const kept = (sampling: Pick<Sampling, "topP" | "topK">) =>
