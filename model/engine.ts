@@ -79,7 +79,7 @@ export class Engine implements Disposable {
   /**
    * Generates text after a prompt, which is a plain text or a conversation.
    *
-   * @throws {RangeError} when the prompt doesn't fit in the model's context
+   * @throws {RangeError} when the prompt is longer than the model's context
    */
   async *generate(
     prompt: string | readonly ChatMessage[],
@@ -87,8 +87,13 @@ export class Engine implements Disposable {
   ): AsyncGenerator<string, GenerateSummary> {
     const { prompts, config } = this;
     const tokens = typeof prompt === "string" ? prompts.encodeText(prompt) : prompts.encodeChat(prompt);
+    if (tokens.length > config.context) {
+      throw new RangeError(
+        `the prompt has ${tokens.length} tokens, must have at most the model's context of ${config.context}`,
+      );
+    }
     const wanted = tokens.length + (options.maxTokens ?? DEFAULT_NEW_TOKENS);
-    const capacity = options.context ?? Math.max(tokens.length, Math.min(config.context, wanted));
+    const capacity = options.context ?? Math.min(config.context, wanted);
     using session = await this.createSession(capacity);
     return yield* generateText(session, this.tokenizer, tokens, { stopTokens: prompts.stopTokens, ...options });
   }
@@ -119,8 +124,8 @@ export async function createEngine(checkpoint: Checkpoint, options: EngineOption
     if (!(error instanceof OutOfMemoryError)) throw error;
     const needed = weightBytes(checkpoint);
     const message =
-      `${name} needs ${needed} bytes of device memory for its weights, of which ${error.heldBytes} were ` +
-      `available: ${error.message}`;
+      `${name} needs ${needed} bytes of device memory for its weights, ${error.heldBytes} bytes were already held: ` +
+      error.message;
     throw new OutOfMemoryError(message, needed, error.heldBytes);
   }
 }

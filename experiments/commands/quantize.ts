@@ -74,7 +74,7 @@ export const quantize: Command = {
     const wanted = quantizingDeviceOption(options);
     await refuseOverwrite(path, options);
     const startMs = performance.now();
-    const line = createProgressLine("quantize");
+    using line = createProgressLine("quantize");
     using checkpoint = await openModel(
       textOption(options, "model", "tiny"),
       (share, file) => line.update(share, file),

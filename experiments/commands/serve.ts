@@ -21,8 +21,7 @@ export const serve: Command = {
     },
     port: { type: "string", value: "N", help: "Port (default 8000); 0 for any that is free." },
   },
-  interruptible: true,
-  async run(options, _positionals, signal) {
+  async run(options, _positionals, interrupt) {
     const port = integerOption(options, "port", 8000, 0, 65535);
     const line = createProgressLine("loading");
     const model = await findModelFiles(
@@ -30,7 +29,8 @@ export const serve: Command = {
       (share, file) => line.update(share, file),
     );
     line.clear();
-    const server = listen(port, signal, await createHandler(model));
+    interrupt.begin();
+    const server = listen(port, interrupt.signal, await createHandler(model));
     console.log(`http://localhost:${server.addr.port}/ has ${model.listing.name}; Ctrl-C ends it`);
     await server.finished;
     return 0;

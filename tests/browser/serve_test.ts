@@ -57,6 +57,8 @@ async function generateThere(page: Page, settings: Readonly<Record<string, strin
   return await page.evaluate(TEXT("text")) as string;
 }
 
+const NO_INTERRUPT = { signal: new AbortController().signal, begin: () => {} };
+
 Deno.test("serve: the page's text is the command line's, also on the least device that WebGPU promises", () =>
   withServed(async (page, address) => {
     const expected = await generateHere("tiny");
@@ -79,7 +81,7 @@ Deno.test("serve: a packed file that the person chooses, drawn from its one like
     withServed(async (page, address) => {
       const file = `${directory}/q.safetensors`;
       const settings = ["--method", "search", "--layers", "layers\\.[1-4]\\.", "--out", file];
-      assertEquals(await main(["quantize", ...settings]), 0);
+      assertEquals(await main(["quantize", ...settings], NO_INTERRUPT), 0);
       await page.open(address);
       await page.waitFor(IDLE, PATIENCE_MS);
       const { root } = await page.send("DOM.getDocument") as { root: { nodeId: number } };
