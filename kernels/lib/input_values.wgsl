@@ -62,8 +62,8 @@ fn attention(token: u32, at: vec4<u32>) -> vec4<f32> {
     let acc1 = load_values(sums + split.y * channels + at);
     let acc2 = load_values(sums + split.z * channels + at);
     let acc3 = load_values(sums + split.w * channels + at);
-    // l is 0 or at least 1, or not a number, which must not count as 0: compared by its bits, since a compiler may make !=
-    // false for it. A split past the last is the last again.
+    // l is 0 or at least 1, or not a number, which must not count as 0: compared by its bits, since a compiler may make
+    // != false for it. A split past the last is the last again.
     let is_used = (bitcast<vec4<u32>>(l) != vec4(0u)) & (vec4(first) + vec4(0u, 1u, 2u, 3u) < vec4(splits));
     let scores = select(vec4(-3.0e38), m, is_used);
     let next = max(max(largest, max(scores.x, scores.y)), max(scores.z, scores.w));
