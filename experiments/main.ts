@@ -16,6 +16,7 @@ import { quantize } from "./commands/quantize.ts";
 import { render } from "./commands/render.ts";
 import { report } from "./commands/report.ts";
 import { experiment, reproduce } from "./commands/reproduce.ts";
+import { serve } from "./commands/serve.ts";
 
 const COMMANDS: readonly Command[] = [
   reproduce,
@@ -28,11 +29,15 @@ const COMMANDS: readonly Command[] = [
   perplexity,
   generate,
   bench,
+  serve,
   doctor,
 ];
 
+/** Interrupts that never come. */
+const UNINTERRUPTED: Interrupt = { signal: new AbortController().signal, begin: () => {} };
+
 /** Runs a command and returns the exit code. */
-export async function main(args: readonly string[], interrupt: Interrupt): Promise<number> {
+export async function main(args: readonly string[], interrupt: Interrupt = UNINTERRUPTED): Promise<number> {
   const [name, ...rest] = args;
   const command = COMMANDS.find((command) => command.name === name);
   if (!command) {

@@ -196,7 +196,9 @@ export function planGemv(
   const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
   const allColumns = Math.ceil(halfBlocks / team.lanes);
   const isOneRound = runs * Math.ceil(runSteps / workgroups) * allColumns <= 16;
-  const teams = options.teams ?? (options.synchronous ? 20 : isOneRound ? 16 : 12);
+  // Columns that don't divide 12 teams leave too few to hide latency.
+  const isUneven = Math.floor(12 / allColumns) * allColumns < 10;
+  const teams = options.teams ?? (options.synchronous ? 20 : isOneRound || isUneven ? 16 : 12);
   const maxTeams = Math.min(teams, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
   let dispatches = Math.ceil(allColumns / maxTeams);
   while (dispatches < allColumns && !fits(Math.ceil(allColumns / dispatches), 1, LEAST_STEPS)) dispatches++;

@@ -4,7 +4,7 @@
  * @module
  */
 import { blocksPerRow, type RefineEvery, TILE_ROWS } from "../quant/format.ts";
-import type { PackedTensor } from "../quant/packed_tensor.ts";
+import { type PackedTensor, planeLengths } from "../quant/packed_tensor.ts";
 import type { Gpu } from "./gpu.ts";
 import { slabRowsWithin } from "./slab_rows.ts";
 
@@ -115,6 +115,45 @@ function joinOutliers(tensor: PackedTensor, firstRow: number, endRow: number) {
   new Uint16Array(words.buffer).set(tensor.outlierChannel.subarray(first, end), 2 * starts.length);
   new Float16Array(words.buffer).set(tensor.outlierResidual.subarray(first, end), 2 * residuals);
   return { words, residuals, count: end - first };
+}
+
+/** From [steps, words, 4 rows] to [rows, words]. */
+function separateSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32Array<ArrayBuffer> {
+  const words = plane.length / rows;
+  const separated = new Uint32Array(plane.length);
+  for (let row = 0; row < rows; row++) {
+    const first = Math.floor(row / STEP_ROWS) * STEP_ROWS * words + row % STEP_ROWS;
+    for (let word = 0; word < words; word++) separated[row * words + word] = plane[first + word * STEP_ROWS];
+  }
+  return separated;
+}
+
+/**
+ * Reads a matrix without outliers back from the device.
+ *
+ * @throws {TypeError} when it lies in several slabs, has outliers or a last step of fewer than four rows
+ */
+export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<PackedTensor> {
+  const { rows, channels, refineEvery, slabs: [slab] } = matrix;
+  if (matrix.slabs.length !== 1 || slab.outlierCount !== 0 || rows % STEP_ROWS !== 0) {
+    const found = `${matrix.slabs.length} slabs, ${slab.outlierCount} outliers and ${rows} rows`;
+    throw new TypeError(`matrix has ${found}, must have 1, 0 and a multiple of ${STEP_ROWS} to be read`);
+  }
+  const lengths = planeLengths(rows, channels, refineEvery, 0);
+  const words = async (buffer: GPUBuffer, length: number) =>
+    length === 0 ? new Uint32Array(0) : new Uint32Array(await gpu.read(buffer, 4 * length));
+  return {
+    rows,
+    channels,
+    refineEvery,
+    base: await words(slab.base, lengths.base),
+    refine: separateSteps(await words(slab.refine, lengths.refine), rows),
+    meta: separateSteps(await words(slab.meta, lengths.meta), rows),
+    tileScale: new Float16Array((await words(slab.tileScale, lengths.tileScale / 2)).buffer),
+    outlierStart: new Uint32Array(0),
+    outlierChannel: new Uint16Array(0),
+    outlierResidual: new Float16Array(0),
+  };
 }
 
 /** Frees the planes of a matrix. */

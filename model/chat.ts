@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import type { Checkpoint } from "./checkpoint.ts";
 import { parseJsonObject } from "./json.ts";
@@ -38,7 +37,7 @@ export interface PromptFormat {
 export async function readPromptFormat(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<PromptFormat> {
   const read = async (file: string): Promise<Readonly<Record<string, unknown>>> => {
     const text = await checkpoint.readText(file);
-    return text === undefined ? {} : parseJsonObject(join(checkpoint.name, file), text).fields;
+    return text === undefined ? {} : parseJsonObject(`${checkpoint.name}/${file}`, text).fields;
   };
   const settings = await read("tokenizer_config.json");
   const { chat_template: given } = settings;

@@ -5,6 +5,7 @@
  */
 import { addBias } from "../kernels/add_bias.ts";
 import { chooseSplits, decodeAttention, type DecodeAttentionBuffers } from "../kernels/decode_attention.ts";
+import { embedTokens } from "../kernels/embed_tokens.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
@@ -13,7 +14,7 @@ import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";
 import { siluProduct } from "../kernels/silu_product.ts";
 import type { ModelConfig } from "./config.ts";
-import type { EngineLayer, EngineWeights, JoinedLinear } from "./engine_weights.ts";
+import type { EngineLayer, EngineWeights, JoinedLinear, LayerVectors } from "./engine_weights.ts";
 
 /** What a dispatch of a decode step is for. */
 export type OperationKind = "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
@@ -30,6 +31,8 @@ export interface Operation {
 export interface DecodeStep {
   /** The layers, one after the other, for a token at this position. */
   layers(position: number): readonly Operation[];
+  /** Embeds {@linkcode DecodeBuffers.next}. */
+  readonly embed: readonly Dispatch[];
   /** Final norm and head. */
   readonly head: Operation;
   /** Takes the most likely token. */
@@ -62,6 +65,8 @@ export interface DecodeBuffers {
   readonly sequence: GPUBuffer;
   /** u32 [capacity + 1]: token of each position. */
   readonly tokens: GPUBuffer;
+  /** u32: a token to embed. */
+  readonly next: GPUBuffer;
   /** f32 [capacity, headSize / 2, 2]. */
   readonly rotations: GPUBuffer;
   /** Keys and values of each layer. */
@@ -78,7 +83,7 @@ export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }
 /** What a layer's attention takes beside its products. */
 export function attentionExtras(
   { normEpsilon }: ModelConfig,
-  { qkvBias, headNorm }: EngineLayer,
+  { qkvBias, headNorm }: LayerVectors,
 ): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
   return {
     ...(qkvBias && { bias: qkvBias }),
@@ -98,13 +103,14 @@ export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers
     if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
   }
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
-  const next = { ...buffers, embedding };
+  const advanced = { ...buffers, embedding };
   const best = [
     await argmax(gpu, config.vocabulary, logits, candidates),
-    ...await advance(gpu, CANDIDATES, next),
+    ...await advance(gpu, CANDIDATES, advanced),
   ];
-  const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, next)];
+  const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, advanced)];
   return {
+    embed: await embedTokens(gpu, embedding, buffers.oneToken, buffers.next, hidden),
     layers: (position) => bySplits.get(chooseSplits(gpu, shape, position + 1))!,
     head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
     pickBest: { kind: "pick", dispatches: best },

@@ -21,16 +21,8 @@ import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } f
  */
 export type JoinedLinear = readonly WeightMatrix[];
 
-/** One transformer layer in device memory. */
-export interface EngineLayer {
-  /** Rows of q, k and v. */
-  readonly qkv: JoinedLinear;
-  /** Attention's output layer. */
-  readonly o: JoinedLinear;
-  /** Rows of gate and up. */
-  readonly gateUp: JoinedLinear;
-  /** The MLP's output layer. */
-  readonly down: JoinedLinear;
+/** The vectors of a transformer layer in device memory. */
+export interface LayerVectors {
   /** f32 [hidden]. */
   readonly attentionNorm: GPUBuffer;
   /** f32 [hidden]. */
@@ -41,6 +33,18 @@ export interface EngineLayer {
   readonly outputBias?: GPUBuffer;
   /** f32 [2, headSize]: norms of query and key heads, where the model has them. */
   readonly headNorm?: GPUBuffer;
+}
+
+/** One transformer layer in device memory. */
+export interface EngineLayer extends LayerVectors {
+  /** Rows of q, k and v. */
+  readonly qkv: JoinedLinear;
+  /** Attention's output layer. */
+  readonly o: JoinedLinear;
+  /** Rows of gate and up. */
+  readonly gateUp: JoinedLinear;
+  /** The MLP's output layer. */
+  readonly down: JoinedLinear;
 }
 
 /** A model's weights in device memory. */
@@ -217,7 +221,7 @@ async function uploadJoined(gpu: Gpu, matrices: readonly HostMatrix[]): Promise<
 }
 
 /** A matrix as consecutive rows of a larger output. */
-function placeRows(matrix: WeightMatrix, firstRow: number, rows: number): WeightMatrix {
+export function placeRows(matrix: WeightMatrix, firstRow: number, rows: number): WeightMatrix {
   const place = <S extends { readonly firstRow: number }>(slabs: readonly S[]) =>
     slabs.map((slab) => ({ ...slab, firstRow: slab.firstRow + firstRow }));
   return isPackedMatrix(matrix)

@@ -3,8 +3,10 @@
  *
  * @module
  */
+import { findNotFinite } from "../quant/check.ts";
 import { gguf, type GGUFParseOutput } from "@huggingface/gguf";
-import { type ByteSource, openFileSource } from "./byte_source.ts";
+import type { ByteSource } from "./byte_source.ts";
+import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
 
 /** Where one tensor lies in its file. */
@@ -101,7 +103,7 @@ function describeTensor(
 /** Reads a tensor as f32. @throws {SyntaxError} when it holds NaN or infinity */
 export async function readGgufTensor({ source }: GgufFile, tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
   const values = decodeGguf(tensor.type, await source.read(tensor.offset, tensor.sizeBytes));
-  const bad = values.findIndex((value) => !Number.isFinite(value));
+  const bad = findNotFinite(values);
   if (bad >= 0) {
     throw new SyntaxError(`${source.name}: tensor ${tensor.name} holds ${values[bad]} at element ${bad}`);
   }

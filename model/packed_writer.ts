@@ -5,11 +5,13 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { Gpu } from "../kernels/gpu.ts";
 import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
 import { writeTextBeside } from "./atomic_file.ts";
-import { createCalibrator, type LayerPair } from "./calibrator.ts";
-import { type Checkpoint, openSafetensors, readLayer } from "./checkpoint.ts";
-import { LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
+import { createCalibrator } from "./calibrator.ts";
+import { type Checkpoint, readLayer } from "./checkpoint.ts";
+import { type Layer, LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
+import { openSafetensors } from "./open_directory.ts";
 import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
 import {
   type PackedMetadata,
@@ -20,6 +22,7 @@ import {
   readPackedTensor,
 } from "./packed_file.ts";
 import { pathExists } from "./path_exists.ts";
+import { type DevicePlan, quantizeLayersOnDevice } from "./quantize_on_device.ts";
 import { readTensorBytes } from "./safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
 import type { WorkerPool } from "./worker_pool.ts";
@@ -37,7 +40,7 @@ export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onPr
   /** Whether to go on with the layers that an interrupted run left in `path`.layers. */
   readonly resume: boolean;
   /** Told of each finished layer. */
-  readonly onLayer?: (stored: StoredLayer, pair: LayerPair) => void;
+  readonly onLayer?: (stored: StoredLayer, pair: { readonly index: number; readonly original: Layer }) => void;
 }
 
 /** Directory in which finished layers wait for the others. */
@@ -49,25 +52,22 @@ export function layersDirectory(path: string): string {
  * Quantizes a checkpoint into a packed file. Finished layers lie in `path`.layers until the file is whole; the file
  * appears under its name only then.
  *
+ * @param device workers of the CPU, or a GPU for what {@linkcode whyNotOnDevice} has nothing against
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
  */
-export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, plan: PackedFilePlan): Promise<void> {
+export async function writePackedFile(
+  device: WorkerPool | Gpu,
+  checkpoint: Checkpoint,
+  plan: PackedFilePlan,
+): Promise<void> {
   const directory = layersDirectory(plan.path);
   const { config } = checkpoint;
   await prepareDirectory(directory, plan, config.layers);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
-  const calibrator = plan.calibration.length === 0 ? undefined : createCalibrator(
-    pool,
-    config,
-    await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]),
-    plan.calibration,
-    plan.correctTarget,
-  );
-  await quantizeLayers(pool, { config, readLayer: (index) => readLayer(checkpoint, index) }, {
+  await quantizeCheckpoint(device, checkpoint, plan, {
     quantizerOf: plan.quantizerOf,
     ...(plan.onProgress && { onProgress: plan.onProgress }),
-    ...(calibrator && { calibrator }),
     finishedLayer: (index) => readStoredLayer(layerPath(index), index),
     async onLayer(stored, pair) {
       const path = layerPath(pair.index);
@@ -77,6 +77,26 @@ export async function writePackedFile(pool: WorkerPool, checkpoint: Checkpoint, 
   });
   await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan);
   await Deno.remove(directory, { recursive: true });
+}
+
+/** Quantizes the layers on the CPU or the GPU, with the calibration text where there is one. */
+async function quantizeCheckpoint(
+  device: WorkerPool | Gpu,
+  checkpoint: Checkpoint,
+  { calibration: windows, correctTarget }: PackedFilePlan,
+  plan: Omit<DevicePlan, "calibration">,
+): Promise<void> {
+  const { config } = checkpoint;
+  const source = { config, readLayer: (index: number) => readLayer(checkpoint, index) };
+  const embedding = windows.length === 0
+    ? undefined
+    : await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
+  if (device instanceof Gpu) {
+    const calibration = embedding && { embedding, windows, correctTarget };
+    return await quantizeLayersOnDevice(device, source, { ...plan, ...(calibration && { calibration }) });
+  }
+  const calibrator = embedding && createCalibrator(device, config, embedding, windows, correctTarget);
+  await quantizeLayers(device, source, { ...plan, ...(calibrator && { calibrator }) });
 }
 
 /** Makes the directory of finished layers, or checks that it belongs to this run. */

@@ -40,11 +40,16 @@ export interface FeedbackSettings {
   readonly order: "channels" | "groups" | "natural";
 }
 
-/** Factorizations that are tried before the Hessian is given up. */
-const TRIES = 12;
+/** Factorizations that are tried before a Hessian is given up. */
+export const MAX_TRIES = 12;
 
 /** Damping that is tried after none. */
 const LEAST_DAMPING = 1e-6;
+
+/** Damping to try after some that was too little. */
+export function nextDamping(damping: number): number {
+  return Math.max(3 * damping, LEAST_DAMPING);
+}
 
 /**
  * Prepares error feedback from a Hessian. Channels that are never active (zero on the diagonal) get a unit diagonal
@@ -65,7 +70,7 @@ export function prepareFeedback(hessian: Float64Array, settings: FeedbackSetting
   const order = orderChannels(diagonal, settings.order);
   const meanDiagonal = diagonal.reduce((sum, value) => sum + value, 0) / channels;
   let damping = settings.damping;
-  for (let attempt = 0; attempt < TRIES; attempt++, damping = Math.max(3 * damping, LEAST_DAMPING)) {
+  for (let attempt = 0; attempt < MAX_TRIES; attempt++, damping = nextDamping(damping)) {
     const damped = orderAndDamp(hessian, order, damping * meanDiagonal);
     const coefficients = choleskyUpper(damped, channels);
     if (!coefficients) continue;
@@ -89,7 +94,8 @@ export function prepareFeedback(hessian: Float64Array, settings: FeedbackSetting
   );
 }
 
-function orderChannels(diagonal: Float64Array, order: FeedbackSettings["order"]): Uint16Array<ArrayBuffer> {
+/** Channels in the order in which they are quantized, by the Hessian's diagonal f64 [channels]. */
+export function orderChannels(diagonal: Float64Array, order: FeedbackSettings["order"]): Uint16Array<ArrayBuffer> {
   const channels = Uint16Array.from(diagonal, (_, i) => i);
   if (order === "natural") return channels;
   const width = order === "groups" ? GROUP_CHANNELS : 1;

@@ -12,13 +12,15 @@ import { measureSpeed, type SpeedPlan } from "../../model/speed.ts";
 import { mean } from "../../model/statistics.ts";
 import { checkpointSource, type WeightSource } from "../../model/weight_source.ts";
 import { renderTable } from "../render.ts";
+import { benchQuantizing, QUANTIZING_OPTIONS } from "./bench_quantizing.ts";
 import { type Command, integerOption, MODEL_HELP, type OptionValues, textOption, UsageError } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
 /** Measures speed. */
 export const bench: Command = {
   name: "bench",
-  summary: "Measures prompt and generation speed on the GPU, of a model or of random weights in a model's shape.",
+  summary:
+    "Measures speed on the GPU, of a model or of random weights in a model's shape: prompts and generation, or quantizing.",
   positionals: [],
   options: {
     model: {
@@ -40,9 +42,11 @@ export const bench: Command = {
     generate: { type: "string", value: "N", help: "Tokens to generate; 0 for none (default 128)." },
     depth: { type: "string", value: "N,...", help: "Tokens in the cache before (default 0)." },
     repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
+    ...QUANTIZING_OPTIONS,
     json: { type: "boolean", help: "Print JSON, with every sample." },
   },
   async run(options) {
+    if (options.quantize !== undefined) return await benchQuantizing(options);
     const depths = depthsOption(options);
     const plan = {
       promptTokens: integerOption(options, "prompt", 512, 0, 2 ** 20),

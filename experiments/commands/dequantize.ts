@@ -5,7 +5,7 @@
  */
 import { writeHuggingFaceDirectory } from "../../model/huggingface_writer.ts";
 import { pathExists } from "../../model/path_exists.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 

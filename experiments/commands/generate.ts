@@ -4,9 +4,9 @@
  * @module
  */
 import type { Sampling } from "../../kernels/pick_token.ts";
-import { loadEngine } from "../../model/engine.ts";
 import type { GenerateSummary } from "../../model/generate.ts";
 import { openModel } from "../../model/load.ts";
+import { loadEngine } from "../../model/load_engine.ts";
 import { weightBytes } from "../../model/weight_source.ts";
 import {
   type Command,

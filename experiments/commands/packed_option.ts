@@ -9,7 +9,7 @@ import { fetchFile } from "../../model/hub_download.ts";
 import { hubFile, openSnapshot, parseHubName } from "../../model/hub_repo.ts";
 import { readHubSettings } from "../../model/hub_settings.ts";
 import { openModel } from "../../model/load.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 
 /**
  * Fails unless `--quantized` names a packed file, of the model that `--model` names where it is given.

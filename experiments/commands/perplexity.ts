@@ -4,8 +4,8 @@
  * @module
  */
 import { describeAdapter } from "../../kernels/adapter.ts";
-import { loadEngine } from "../../model/engine.ts";
 import { createEngineScorer } from "../../model/engine_scorer.ts";
+import { loadEngine } from "../../model/load_engine.ts";
 import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import type { DownloadProgress } from "../../model/hub_model.ts";

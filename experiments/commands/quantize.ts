@@ -3,18 +3,19 @@
  *
  * @module
  */
+import { OutOfMemoryError } from "../../kernels/gpu.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { totalBits } from "../../quant/bits.ts";
 import { reportQuantization } from "../../quant/report.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../../quant/quantize.ts";
 import { type Linear, LINEAR_KINDS, linearName } from "../../model/llama.ts";
-import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
+import { hashWeights, openModel } from "../../model/load.ts";
+import { readFittingTokenizer } from "../../model/tokenizer.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
 import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, SETTINGS } from "../../model/recipe.ts";
 import { pathExists } from "../../model/path_exists.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
-import { createWorkerPool } from "../../model/worker_pool.ts";
 import {
   type Command,
   integerOption,
@@ -25,8 +26,8 @@ import {
   UsageError,
 } from "./command.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
-
-const METHODS = ["corrected", "feedback", "search"] as const;
+import { methodOption, methodQuantizer, type QuantizeMethod } from "./quantize_method.ts";
+import { openQuantizingDevice, QUANTIZING_DEVICE_HELP, quantizingDeviceOption } from "./quantizing_device.ts";
 
 /** Quantizes a checkpoint into a packed file. */
 export const quantize: Command = {
@@ -59,6 +60,7 @@ export const quantize: Command = {
     calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
     windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
     "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
+    device: { type: "string", value: "NAME", help: QUANTIZING_DEVICE_HELP },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
     report: { type: "boolean", help: "Print bits and error of each layer." },
@@ -69,6 +71,7 @@ export const quantize: Command = {
     const path = textOption(options, "out", "");
     if (path === "") throw new UsageError("--out is missing, must name the packed file to write");
     const settings = readSettings(options);
+    const wanted = quantizingDeviceOption(options);
     await refuseOverwrite(path, options);
     const startMs = performance.now();
     using line = createProgressLine("quantize");
@@ -89,12 +92,13 @@ export const quantize: Command = {
       throw new UsageError(`--layers is ${settings.layers}, must leave a matrix to quantize`);
     }
     const totals = { bytes: 0, weights: 0 };
-    using pool = createWorkerPool();
-    await writePackedFile(pool, checkpoint, {
+    using place = await openQuantizingDevice(wanted, checkpoint.config, quantizerFor(settings));
+    if (place.reason !== undefined) console.log(`quantizing on the CPU: ${place.reason}`);
+    await writePackedFile(place.device, checkpoint, {
       path,
       metadata: {
         sourceSha256: await hashWeights(checkpoint),
-        settings: JSON.stringify({ ...settings, feedback: FEEDBACK, quantizer: SETTINGS }),
+        settings: JSON.stringify({ ...settings, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
       },
       resume: options.resume === true,
       calibration,
@@ -112,14 +116,16 @@ export const quantize: Command = {
           console.log(describe(linearName(index, kind), original.linears[kind], tensor));
         }
       },
-    });
+    }).catch(explainMemory);
     line.clear();
     const bits = (8 * totals.bytes) / totals.weights;
     console.log(
       `${path}: ${
         bits.toFixed(4)
       } bits a weight in the linear layers (${totals.weights} weights, ${totals.bytes} bytes)` +
-        `${bits > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ${formatSeconds(performance.now() - startMs)}`,
+        `${bits > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ${
+          formatSeconds(performance.now() - startMs)
+        } on ${place.name}`,
     );
     return 0;
   },
@@ -127,7 +133,7 @@ export const quantize: Command = {
 
 /** What the packed file's metadata records of how it was made. */
 interface QuantizeSettings {
-  readonly method: typeof METHODS[number];
+  readonly method: QuantizeMethod;
   readonly refine: RefineEvery;
   readonly outliers: number;
   readonly calibration: string;
@@ -138,8 +144,7 @@ interface QuantizeSettings {
 }
 
 function readSettings(options: OptionValues): QuantizeSettings {
-  const method = METHODS.find((name) => name === textOption(options, "method", "corrected"));
-  if (!method) throw new UsageError(`--method is ${options.method}, must be one of ${METHODS.join(", ")}`);
+  const method = methodOption(options, "method");
   const wanted = textOption(options, "refine", String(SETTINGS.refineEvery));
   const refine = REFINE_EVERY.find((every) => String(every) === wanted);
   if (!refine) throw new UsageError(`--refine is ${wanted}, must be one of ${REFINE_EVERY.join(", ")}`);
@@ -166,16 +171,18 @@ function readSettings(options: OptionValues): QuantizeSettings {
 }
 
 function quantizerFor({ method, refine, outliers, seed }: QuantizeSettings): Quantizer {
-  return {
-    kind: "twobit",
-    settings: {
-      ...SETTINGS,
-      refineEvery: refine,
-      outliers: { ...SETTINGS.outliers, share: outliers },
-      seed,
-    },
-    ...(method !== "search" && { feedback: FEEDBACK, correctTarget: method === "corrected" }),
-  };
+  return methodQuantizer(method, {
+    refineEvery: refine,
+    outliers: { ...SETTINGS.outliers, share: outliers },
+    seed,
+  });
+}
+
+/** @throws {Error} that names the options which need less memory */
+function explainMemory(error: unknown): never {
+  if (!(error instanceof OutOfMemoryError)) throw error;
+  const hint = "fewer --windows or shorter --window-tokens take less, --device cpu none of it";
+  throw new Error(`${error.message}; ${hint}`, { cause: error });
 }
 
 function allMatch(excluded: RegExp, layers: number): boolean {

@@ -6,7 +6,7 @@
 import type { Result, Row } from "../result.ts";
 import type { Spec } from "./render_plot.ts";
 import { verticalRule } from "./storage.ts";
-import { formatScale, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
+import { FORMAT_SCALE, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
 
 /** Steps of a product in the order of the paper's figure, with their names there. */
 const STEPS: Readonly<Record<string, string>> = {
@@ -166,18 +166,25 @@ function decodePanel(model: string, rows: readonly Row[]): Spec {
       {
         data: { values: speeds },
         mark: { type: "line", point: true },
-        encoding: { ...position, color: { field: "format", type: "nominal", title: null, scale: formatScale(rows) } },
+        encoding: { ...position, color: { field: "format", type: "nominal", title: null, scale: FORMAT_SCALE } },
       },
-      {
-        data: { values: claimed },
-        mark: { type: "line", color: PAPER_COLOUR, strokeDash: [5, 4] },
-        encoding: position,
-      },
-      {
-        data: { values: claimed.slice(-1) },
-        mark: { type: "text", color: PAPER_COLOUR, align: "right", dy: -16 },
-        encoding: { ...position, text: { value: `paper: ${CLAIMED_END_TO_END} x f16` } },
-      },
+      // Where f16 doesn't fit there is nothing to multiply.
+      ...(claimed.length > 0 ? claimLayers(claimed, position) : []),
     ],
   };
+}
+
+function claimLayers(claimed: readonly { readonly speed: number }[], position: Spec): Spec[] {
+  return [
+    {
+      data: { values: claimed },
+      mark: { type: "line", color: PAPER_COLOUR, strokeDash: [5, 4] },
+      encoding: position,
+    },
+    {
+      data: { values: claimed.slice(-1) },
+      mark: { type: "text", color: PAPER_COLOUR, align: "right", dy: -16 },
+      encoding: { ...position, text: { value: `paper: ${CLAIMED_END_TO_END} x f16` } },
+    },
+  ];
 }

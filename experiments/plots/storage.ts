@@ -5,7 +5,7 @@
  */
 import type { Result, Row } from "../result.ts";
 import type { Spec } from "./render_plot.ts";
-import { formatScale, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
+import { FORMAT_SCALE, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
 
 /** Columns of `bits` that are terms of the sum, lowest first. */
 const FIRST_TERM = "codes";
@@ -158,7 +158,7 @@ function memoryPanel(rows: readonly Row[]): Spec {
       x: { field: "gigabytes", type: "quantitative", title: "GB" },
       y: { field: "model", type: "nominal", sort: null, title: null },
       yOffset: { field: "format", type: "nominal", sort: null },
-      color: { field: "format", type: "nominal", title: null, scale: formatScale(rows) },
+      color: { field: "format", type: "nominal", title: null, scale: FORMAT_SCALE },
     },
   };
 }

@@ -33,11 +33,8 @@ const FORMATS: readonly (readonly [format: string, colour: string])[] = [
   ["f16", SERIES[5]],
 ];
 
-/** Colour scale of the rows' column `format`. */
-export function formatScale(rows: readonly { readonly format?: unknown }[]) {
-  const present = FORMATS.filter(([name]) => rows.some(({ format }) => format === name));
-  return { domain: present.map(([name]) => name), range: present.map(([, colour]) => colour) };
-}
+/** Colour scale of the column `format`, the same in all panels of a plot. */
+export const FORMAT_SCALE = { domain: FORMATS.map(([name]) => name), range: FORMATS.map(([, colour]) => colour) };
 
 /** Colour of what the paper says. */
 export const PAPER_COLOUR = "#d94a8c";

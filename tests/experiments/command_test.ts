@@ -43,6 +43,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     ["quantize", "--out", "q", "--calibration", "sotu"],
     "quantize: --calibration is sotu, must be calibration or file:",
   ],
+  [["quantize", "--out", "q", "--device", "tpu"], "quantize: --device is tpu, must be one of auto, cpu, gpu"],
   [["quantize", "--out", "q", "--layers", "("], "quantize: --layers is (, must be a regular expression"],
   [["quantize", "--out", "q", "--layers", "."], "quantize: --layers is ., must leave a matrix to quantize"],
   [["reproduce", "--only", ","], "reproduce: experiment is , must be one of bits"],
@@ -50,6 +51,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--windows", "1"], "perplexity: --windows is 1, must be a number between 2 and"],
   [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
+  [["serve", "--port", "x"], "serve: --port is x, must be a number between 0 and 65535"],
   [["report", "--out", ""], "report: --out is empty, must name the page to write"],
   [["compare", "a"], "compare: 1 arguments given, must be A B"],
   [["perplexity", "--tasks", "mmlu:f"], "perplexity: --tasks has mmlu:f, must be NAME:FILE with a NAME of piqa, hella"],
@@ -228,7 +230,7 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
         stdout: "null",
         stderr: "null",
       }).spawn();
-      await asked;
+      await Promise.race([asked, child.status]);
       child.kill(signal);
       assertEquals((await child.status).code, code);
       await hub.shutdown();

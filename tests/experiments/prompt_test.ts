@@ -1,7 +1,7 @@
 import { checkQuantized } from "../../experiments/commands/packed_option.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { readPromptFormat } from "../../model/chat.ts";
-import { openDirectory } from "../../model/checkpoint.ts";
+import { openDirectory } from "../../model/open_directory.ts";
 import { Engine } from "../../model/engine.ts";
 import type { EngineWeights } from "../../model/engine_weights.ts";
 import { openModel } from "../../model/load.ts";

@@ -1,13 +1,18 @@
 import { create } from "webgpu";
 import { ADD_BIAS_CODE } from "../../kernels/add_bias.ts";
 import { decodeAttentionCode } from "../../kernels/decode_attention.ts";
+import { ELEMENTWISE_CODE } from "../../kernels/elementwise.ts";
 import { f16GemmCode } from "../../kernels/f16_gemm.ts";
 import { f16GemvCode } from "../../kernels/f16_gemv.ts";
+import { FACTORIZE_CODE } from "../../kernels/factorize.ts";
+import { FEEDBACK_BLOCK_CODE } from "../../kernels/feedback_quantizer.ts";
 import { fusedGemmCode } from "../../kernels/fused_gemm.ts";
 import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
 import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
 import { EMBED_TOKENS_CODE } from "../../kernels/embed_tokens.ts";
+import { GROUP_QUANTIZER_CODE } from "../../kernels/group_quantizer.ts";
 import { withEnableLines } from "../../kernels/gpu.ts";
+import { OUTER_UPDATE_CODE } from "../../kernels/outer_update.ts";
 import { PACK_ACTIVATIONS_CODE } from "../../kernels/pack_activations.ts";
 import { PICK_TOKEN_CODE } from "../../kernels/pick_token.ts";
 import { prepareInputCode } from "../../kernels/prepare_input.ts";
@@ -38,8 +43,12 @@ for (const kind of ["subgroup", "workgroup"]) {
   const team = { lanes: 32, exchangeBytes: 4, exchangeCode };
   const shaders: Record<string, string> = {
     ...PICK_TOKEN_CODE,
+    ...ELEMENTWISE_CODE,
+    ...FACTORIZE_CODE,
+    ...GROUP_QUANTIZER_CODE,
     "decode_attention of one query": decodeAttentionCode(team, 1),
     "decode_attention of four queries": decodeAttentionCode(team, 4),
+    feedback_block: FEEDBACK_BLOCK_CODE,
     fused_gemv: fusedGemvCode(team, "packed"),
     "fused_gemv of values": fusedGemvCode(team, "vector"),
     fused_sync_gemv: fusedGemvCode(team, "packed", true),
@@ -52,6 +61,7 @@ for (const kind of ["subgroup", "workgroup"]) {
     ])),
     add_bias: ADD_BIAS_CODE,
     embed_tokens: EMBED_TOKENS_CODE,
+    outer_update: OUTER_UPDATE_CODE,
     log_likelihood: LOG_LIKELIHOOD_CODE,
     prefill_attention: PREFILL_ATTENTION_CODE,
     rms_norm: RMS_NORM_CODE,

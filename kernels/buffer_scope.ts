@@ -1,0 +1,38 @@
+/**
+ * Buffers that are freed together.
+ *
+ * @module
+ */
+import type { Gpu } from "./gpu.ts";
+
+/** Makes buffers and frees them all when it is disposed; submitted work still finishes with them. */
+export interface BufferScope extends Disposable {
+  /** A zeroed storage buffer. */
+  storage(label: string, sizeBytes: number): Promise<GPUBuffer>;
+  /** A storage buffer with this content. */
+  upload(label: string, data: ArrayBufferView<ArrayBuffer>): Promise<GPUBuffer>;
+  /** Takes over a buffer that was made elsewhere. */
+  own(buffer: GPUBuffer): GPUBuffer;
+  /** Frees one buffer early. */
+  free(buffer: GPUBuffer): void;
+}
+
+/** Opens a scope. */
+export function createBufferScope(gpu: Gpu): BufferScope {
+  const owned = new Set<GPUBuffer>();
+  const own = (buffer: GPUBuffer) => {
+    owned.add(buffer);
+    return buffer;
+  };
+  return {
+    storage: async (label, sizeBytes) => own(await gpu.createStorage(label, sizeBytes)),
+    upload: async (label, data) => own(await gpu.uploadStorage(label, data)),
+    own,
+    free(buffer) {
+      if (owned.delete(buffer)) gpu.destroyBuffer(buffer);
+    },
+    [Symbol.dispose]() {
+      for (const buffer of owned) gpu.destroyBuffer(buffer);
+    },
+  };
+}

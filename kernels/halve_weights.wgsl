@@ -1,0 +1,21 @@
+// Rounds f32 weights to f16, two a word: the weights of an f16 matrix whose channels are a multiple of 8.
+//
+// Bindings:
+//   0 weights  vec4<f32> [length / 4]
+//   1 halves   vec2<u32> [length / 4]
+//
+// Mapping: a thread four weights; workgroups spread over x and y.
+override fours: u32 = 1;
+
+@group(0) @binding(0) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> halves: array<vec2<u32>>;
+
+@compute @workgroup_size(256)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) count: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let at = (workgroup.y * count.x + workgroup.x) * 256u + thread;
+  if (at < fours) { halves[at] = vec2(pack2x16float(weights[at].xy), pack2x16float(weights[at].zw)); }
+}

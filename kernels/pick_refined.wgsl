@@ -1,0 +1,63 @@
+// Which group of each run is refined, and the second-order scales that follow (quant/refine_pick.ts, quant/twobit.ts).
+//
+//   pick = the group of the run whose error falls most;  d[tile, g] = f16(largest wanted scale of its 16 rows / 15)
+//
+// Bindings (G = groups with padding, a multiple of 8):
+//   0 prospects   f32 [3, G, rows], see probe_groups.wgsl
+//   1 picks       u32 [runs, rows]: the refined group of each run, counted from the run's start
+//   2 tile_scale  u32 [tiles, G / 2]: d of two groups, f16 each; infinity where d is beyond f16
+//
+// Mapping: a thread 16 rows x 16 groups, which hold whole runs of any length; workgroup.y says which groups.
+override rows: u32 = 1;
+override groups: u32 = 8;
+override refine_every: u32 = 8; // 0 for none
+
+@group(0) @binding(0) var<storage, read> prospects: array<f32>;
+@group(0) @binding(1) var<storage, read_write> picks: array<u32>;
+@group(0) @binding(2) var<storage, read_write> tile_scale: array<u32>;
+
+const NO_PICK = 0xffffffffu;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let tile = id.x;
+  let first = 16u * id.y;
+  if (16u * tile >= rows) { return; }
+  let last = min(first + 16u, groups);
+  let run_groups = select(refine_every, 16u, refine_every == 0u);
+  var largest: array<f32, 16>;
+  for (var row = 16u * tile; row < min(16u * tile + 16u, rows); row++) {
+    for (var start = first; start < last; start += run_groups) {
+      let end = min(start + run_groups, last);
+      var pick = NO_PICK;
+      if (refine_every != 0u) {
+        pick = pick_group(row, start, end);
+        picks[start / run_groups * rows + row] = pick - start;
+      }
+      for (var group = start; group < end; group++) {
+        let plane = select(1u, 2u, group == pick);
+        largest[group - first] = max(largest[group - first], prospects[(plane * groups + group) * rows + row]);
+      }
+    }
+  }
+  for (var group = first; group < last; group += 2u) {
+    let pair = half_bits(largest[group - first] / 15.0) | (half_bits(largest[group - first + 1u] / 15.0) << 16u);
+    tile_scale[(tile * groups + group) / 2u] = pair;
+  }
+}
+
+fn pick_group(row: u32, start: u32, end: u32) -> u32 {
+  var best = start;
+  for (var group = start + 1u; group < end; group++) {
+    if (prospects[group * rows + row] > prospects[best * rows + row]) { best = group; }
+  }
+  return best;
+}
+
+// Bits of the nearest f16 to a number that isn't negative, ties to even: the rounding of built-in conversions is free.
+fn half_bits(value: f32) -> u32 {
+  if (value >= 65520.0) { return 0x7c00u; }
+  if (value < 0.00006103515625) { return bitcast<u32>(value + 0.5) - 0x3f000000u; }
+  let bits = bitcast<u32>(value);
+  return ((bits + 0xfffu + ((bits >> 13u) & 1u)) >> 13u) - 0x1c000u;
+}

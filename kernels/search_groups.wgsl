@@ -1,0 +1,53 @@
+// Quantizes every group by itself: of all scale and zero codes those that leave the least error (quant/group_search.ts).
+//
+// Bindings (P = positions of groups, G = groups with padding):
+//   0 turned       f32 [16 P, rows]
+//   1 group_order  u32 [P]: the group at each position
+//   2 picks        u32 [runs, rows]: see pick_refined.wgsl
+//   3 tile_scale   u32 [tiles, G / 2]: d of two groups, f16 each
+//   4 base         u32 [rows, G]       2 bits x 16 channels
+//   5 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
+//   6 group_codes  u32 [G, rows]       scale code 4b, zero code 3b
+//
+// Mapping: a thread a group, 64 rows a workgroup; workgroup.y is the position. Among equal errors the lowest scale code
+// and then the lowest zero code win; the CPU tries likely codes first, so where errors tie its choice may be another.
+override rows: u32 = 1;
+override groups: u32 = 8;
+override refine_every: u32 = 8; // 0 for none
+
+@group(0) @binding(0) var<storage, read> turned: array<f32>;
+@group(0) @binding(1) var<storage, read> group_order: array<u32>;
+@group(0) @binding(2) var<storage, read> picks: array<u32>;
+@group(0) @binding(3) var<storage, read> tile_scale: array<u32>;
+@group(0) @binding(4) var<storage, read_write> base: array<u32>;
+@group(0) @binding(5) var<storage, read_write> refine: array<u32>;
+@group(0) @binding(6) var<storage, read_write> group_codes: array<u32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let row = id.x;
+  if (row >= rows) { return; }
+  let place = place_group(group_order[id.y], row);
+  let weights = load_values(id.y, row);
+  let choice = search(weights, place);
+  let grid = make_grid(f32(choice.scale_code) * place.d, choice.zero_code, place.is_refined);
+  write_group(place, choice, array<vec4<u32>, 4>(
+    vec4<u32>(nearest_codes(weights[0], grid)),
+    vec4<u32>(nearest_codes(weights[1], grid)),
+    vec4<u32>(nearest_codes(weights[2], grid)),
+    vec4<u32>(nearest_codes(weights[3], grid)),
+  ));
+}
+
+fn search(weights: Values, place: GroupPlace) -> Choice {
+  var best = Choice(rounding_error(weights, make_grid(0.0, 0u, place.is_refined)), 0u, 0u);
+  if (place.d == 0.0) { return best; }
+  for (var scale_code = 1u; scale_code < SCALE_CODES; scale_code++) {
+    let scale = f32(scale_code) * place.d;
+    for (var zero_code = 0u; zero_code < ZERO_CODES; zero_code++) {
+      let error = rounding_error(weights, make_grid(scale, zero_code, place.is_refined));
+      if (error < best.error) { best = Choice(error, scale_code, zero_code); }
+    }
+  }
+  return best;
+}

@@ -1,0 +1,63 @@
+/**
+ * Launcher of the solver for corrected targets: (V Vᵀ) s = b for many right-hand sides (quant/target.ts is the CPU twin).
+ *
+ * @module
+ */
+import type { BufferScope } from "./buffer_scope.ts";
+import { blockRanges, type DeviceFactor, FACTOR_BLOCK, solveBlock } from "./factorize.ts";
+import type { Dispatch, Gpu } from "./gpu.ts";
+import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
+import { uploadUniforms } from "./uniforms.ts";
+
+/**
+ * Dispatches that solve (V Vᵀ) s = b in place: backwards through V, then forwards through Vᵀ, block by block.
+ *
+ * @param scope takes over what they need
+ * @param x f32 [channels, rows], in quantization order
+ * @param rows a multiple of 4
+ */
+export async function solveFactor(
+  gpu: Gpu,
+  scope: BufferScope,
+  factor: DeviceFactor,
+  x: GPUBuffer,
+  rows: number,
+): Promise<Dispatch[]> {
+  const { channels, matrix, blocks } = factor;
+  const panel = await scope.storage("panel", 4 * FACTOR_BLOCK * rows);
+  const ranges = blockRanges(channels);
+  const up = [...ranges].reverse().map(({ first, size }) => ({
+    first,
+    size,
+    update: { m: first, n: rows, k: size, aFirst: first * channels },
+    backwards: true,
+  }));
+  const down = ranges.map(({ first, size }) => ({
+    first,
+    size,
+    update: {
+      m: channels - first - size,
+      n: rows,
+      k: size,
+      aFirst: first * channels + first + size,
+      cFirst: (first + size) * rows,
+    } satisfies UpdateRange,
+    backwards: false,
+  }));
+  const steps = [...up, ...down];
+  const words = await uploadUniforms(gpu, [
+    ...steps.map(({ first, size }) => [first, size, rows]),
+    ...steps.map(({ update }) => updateWords(update)),
+  ]);
+  scope.own(words.buffer);
+  const dispatches: Dispatch[] = [];
+  const target = { buffer: x, stride: rows };
+  for (const [i, { update, backwards }] of steps.entries()) {
+    dispatches.push(await solveBlock(gpu, words.bindings[i], rows, blocks, target, panel, backwards));
+    if (update.m === 0) continue;
+    const a = { buffer: matrix, stride: channels };
+    const b = { buffer: panel, stride: rows };
+    dispatches.push(await outerUpdate(gpu, update, words.bindings[steps.length + i], a, b, target, -1));
+  }
+  return dispatches;
+}

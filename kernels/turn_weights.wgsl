@@ -1,0 +1,36 @@
+// Turns a matrix so that channels lie in rows, groups in the order of quantization: what the quantizing kernels read.
+//
+//   turned[16 p + k, r] = weights[r, 16 group_order[p] + k]
+//
+// Bindings (P = groups without padding):
+//   0 weights      vec4<f32> [rows, 4 P]
+//   1 group_order  u32 [P]
+//   2 turned       f32 [16 P, rows]
+//
+// Mapping: a thread a group of a row, 64 rows a workgroup; workgroup.y is the position. A thread reads 64 bytes in a row,
+// neighbours write neighbouring words.
+override rows: u32 = 1;
+override groups: u32 = 1; // without padding
+
+@group(0) @binding(0) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> group_order: array<u32>;
+@group(0) @binding(2) var<storage, read_write> turned: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let row = id.x;
+  if (row >= rows) { return; }
+  let source = 4u * (row * groups + group_order[id.y]);
+  let target_at = 16u * id.y * rows + row;
+  write_four(target_at, weights[source]);
+  write_four(target_at + 4u * rows, weights[source + 1u]);
+  write_four(target_at + 8u * rows, weights[source + 2u]);
+  write_four(target_at + 12u * rows, weights[source + 3u]);
+}
+
+fn write_four(at: u32, values: vec4<f32>) {
+  turned[at] = values.x;
+  turned[at + rows] = values.y;
+  turned[at + 2u * rows] = values.z;
+  turned[at + 3u * rows] = values.w;
+}

@@ -1,0 +1,196 @@
+/**
+ * Calibration windows on their way through one model on the device (calibration.ts is the same on the CPU).
+ *
+ * @module
+ */
+import { addBias } from "../kernels/add_bias.ts";
+import type { BufferScope } from "../kernels/buffer_scope.ts";
+import type { Dispatch, Gpu } from "../kernels/gpu.ts";
+import type { KeyValueCache } from "../kernels/key_value_cache.ts";
+import { gemm, type WeightMatrix } from "../kernels/linear.ts";
+import { prefillAttention } from "../kernels/prefill_attention.ts";
+import { createPrefillRange, type PrefillRange } from "../kernels/prefill_range.ts";
+import { rmsNorm } from "../kernels/rms_norm.ts";
+import { ropeCache } from "../kernels/rope_cache.ts";
+import { siluProduct } from "../kernels/silu_product.ts";
+import { STAGES } from "./calibration.ts";
+import type { ModelConfig } from "./config.ts";
+import { attentionExtras, attentionShape } from "./decode_step.ts";
+import { type LayerVectors, placeRows } from "./engine_weights.ts";
+import { embedTokens } from "./forward.ts";
+import type { Layer, LinearKind } from "./llama.ts";
+import { rotationTable } from "./rope.ts";
+
+/** A layer on the device; matrices come as their stages are done. */
+export interface DeviceLayer {
+  /** Norms and biases. */
+  readonly vectors: LayerVectors;
+  /** Matrices of the stages so far. */
+  readonly matrices: Map<LinearKind, WeightMatrix>;
+}
+
+/** One window of a stream. */
+export interface StreamWindow {
+  /** Its tokens. */
+  readonly range: PrefillRange;
+  /** f32 [tokens, hidden]: the residual stream. */
+  readonly hidden: GPUBuffer;
+  /** f32 [tokens, width]: input of o or down, kept from their stage until they are quantized. */
+  readonly kept: GPUBuffer;
+}
+
+/** All windows in one model. */
+export interface DeviceStream {
+  /** The windows. */
+  readonly windows: readonly StreamWindow[];
+  /** f32 [tokens, hidden]: normed input of one window, overwritten by the next. */
+  readonly normed: GPUBuffer;
+}
+
+/** Buffers for one window that streams share. */
+export interface StreamScratch {
+  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize]. */
+  readonly qkv: GPUBuffer;
+  /** f32 [tokens, 2 * intermediate]. */
+  readonly gateUp: GPUBuffer;
+  /** f32 [positions, headSize / 2, 2]. */
+  readonly rotations: GPUBuffer;
+  /** Keys and values of a window. */
+  readonly cache: KeyValueCache;
+}
+
+/** Puts windows at the start of a stream. */
+export async function createDeviceStream(
+  gpu: Gpu,
+  scope: BufferScope,
+  config: ModelConfig,
+  embedding: Float32Array,
+  windows: readonly Uint32Array[],
+): Promise<DeviceStream> {
+  const keptWidth = Math.max(config.heads * config.headSize, config.intermediate);
+  const ranges = new Map<number, PrefillRange>();
+  const made: StreamWindow[] = [];
+  for (const tokens of windows) {
+    const range = ranges.get(tokens.length) ?? await createPrefillRange(gpu, tokens.length);
+    if (!ranges.has(tokens.length)) scope.own(range.buffer);
+    ranges.set(tokens.length, range);
+    const hidden = embedTokens(config, embedding, [{ tokens }]) as Float32Array<ArrayBuffer>;
+    made.push({
+      range,
+      hidden: await scope.upload("hidden", hidden),
+      kept: await scope.storage("kept input", 4 * tokens.length * keptWidth),
+    });
+  }
+  const longest = Math.max(...ranges.keys());
+  return { windows: made, normed: await scope.storage("normed", 4 * longest * config.hidden) };
+}
+
+/** Makes the buffers that streams of these windows share. */
+export async function createStreamScratch(
+  scope: BufferScope,
+  config: ModelConfig,
+  windows: readonly Uint32Array[],
+): Promise<StreamScratch> {
+  const { heads, keyValueHeads, headSize, intermediate, rope } = config;
+  const longest = Math.max(...windows.map(({ length }) => length));
+  const capacity = Math.ceil(longest / 64) * 64;
+  const cacheBytes = 2 * keyValueHeads * headSize * capacity;
+  return {
+    qkv: await scope.storage("qkv", 4 * longest * (heads + 2 * keyValueHeads) * headSize),
+    gateUp: await scope.storage("gate and up", 4 * longest * 2 * intermediate),
+    rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity)),
+    cache: {
+      capacity,
+      keys: await scope.storage("keys", cacheBytes),
+      values: await scope.storage("values", cacheBytes),
+    },
+  };
+}
+
+/** Uploads the norms and biases of a layer. */
+export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<LayerVectors> {
+  const { linears: { q_proj: q, k_proj: k, v_proj: v, o_proj: o }, queryNorm, keyNorm } = layer;
+  const upload = (label: string, ...parts: readonly Float32Array[]) =>
+    scope.upload(label, Float32Array.from(parts.flatMap((part) => [...part])));
+  return {
+    attentionNorm: await upload("attention norm", layer.attentionNorm),
+    mlpNorm: await upload("mlp norm", layer.mlpNorm),
+    ...(q.bias && k.bias && v.bias && { qkvBias: await upload("qkv bias", q.bias, k.bias, v.bias) }),
+    ...(o.bias && { outputBias: await upload("output bias", o.bias) }),
+    ...(queryNorm && keyNorm && { headNorm: await upload("head norms", queryNorm, keyNorm) }),
+  };
+}
+
+/** Where the input of a stage's matrices lies once {@linkcode stageDispatches} has run. */
+export function stageInputOf(stream: DeviceStream, window: StreamWindow, stage: number): GPUBuffer {
+  return stage % 2 === 0 ? stream.normed : window.kept;
+}
+
+/** Dispatches that compute the input of a stage's matrices for a window; the stages of a layer come in order. */
+export async function stageDispatches(
+  gpu: Gpu,
+  config: ModelConfig,
+  layer: DeviceLayer,
+  stream: DeviceStream,
+  window: StreamWindow,
+  scratch: StreamScratch,
+  stage: number,
+): Promise<Dispatch[]> {
+  const { range, hidden, kept } = window;
+  const { vectors } = layer;
+  const norm = (weight: GPUBuffer) =>
+    rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight, y: stream.normed });
+  switch (stage) {
+    case 0:
+      return [await norm(vectors.attentionNorm)];
+    case 1: {
+      const { qkv, rotations, cache } = scratch;
+      const shape = attentionShape(config);
+      const rope = { qkv, rotations, cache, ...attentionExtras(config, vectors) };
+      return [
+        await norm(vectors.attentionNorm),
+        ...await products(gpu, layer, STAGES[0], range, stream.normed, qkv),
+        await ropeCache(gpu, shape, range, rope),
+        await prefillAttention(gpu, shape, range, qkv, cache, kept),
+      ];
+    }
+    case 2:
+      return [
+        ...await products(gpu, layer, STAGES[1], range, kept, hidden, true),
+        ...(vectors.outputBias ? [await addBias(gpu, range, config.hidden, vectors.outputBias, hidden)] : []),
+        await norm(vectors.mlpNorm),
+      ];
+    default:
+      return [
+        await norm(vectors.mlpNorm),
+        ...await products(gpu, layer, STAGES[2], range, stream.normed, scratch.gateUp),
+        await siluProduct(gpu, range, config.intermediate, scratch.gateUp, kept),
+      ];
+  }
+}
+
+/** Dispatches that end a layer: the output of its last matrix joins the residual stream. */
+export function finishDispatches(gpu: Gpu, layer: DeviceLayer, { range, hidden, kept }: StreamWindow) {
+  return products(gpu, layer, STAGES[3], range, kept, hidden, true);
+}
+
+/** Products of matrices with one input, into one output. */
+async function products(
+  gpu: Gpu,
+  { matrices }: DeviceLayer,
+  kinds: readonly LinearKind[],
+  range: PrefillRange,
+  x: GPUBuffer,
+  y: GPUBuffer,
+  addToY = false,
+): Promise<Dispatch[]> {
+  const parts = kinds.map((kind) => matrices.get(kind)!);
+  const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
+  const dispatches: Dispatch[] = [];
+  let firstRow = 0;
+  for (const matrix of parts) {
+    dispatches.push(...await gemm(gpu, placeRows(matrix, firstRow, rows), range, x, y, { addToY }));
+    firstRow += matrix.rows;
+  }
+  return dispatches;
+}
