@@ -33,8 +33,11 @@ const COMMANDS: readonly Command[] = [
   doctor,
 ];
 
+/** Interrupts that never come. */
+const UNINTERRUPTED: Interrupt = { signal: new AbortController().signal, begin: () => {} };
+
 /** Runs a command and returns the exit code. */
-export async function main(args: readonly string[], interrupt: Interrupt): Promise<number> {
+export async function main(args: readonly string[], interrupt: Interrupt = UNINTERRUPTED): Promise<number> {
   const [name, ...rest] = args;
   const command = COMMANDS.find((command) => command.name === name);
   if (!command) {

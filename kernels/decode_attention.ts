@@ -163,7 +163,7 @@ export function combinePartials(
   const mixed = new Float64Array(heads * headSize);
   const stats = (split: number, head: number) => splits * heads * headSize + 2 * (split * heads + head);
   for (let head = 0; head < heads; head++) {
-    const used = Array.from({ length: splits }, (_, split) => split).filter((s) => partials[stats(s, head) + 1] > 0);
+    const used = Array.from({ length: splits }, (_, split) => split).filter((s) => partials[stats(s, head) + 1] !== 0);
     const largest = Math.max(...used.map((s) => partials[stats(s, head)]));
     const factors = used.map((s) => Math.exp(partials[stats(s, head)] - largest));
     const total = used.reduce((sum, s, i) => sum + factors[i] * partials[stats(s, head) + 1], 0);

@@ -23,14 +23,19 @@ export const serve: Command = {
   },
   async run(options, _positionals, interrupt) {
     const port = integerOption(options, "port", 8000, 0, 65535);
-    const line = createProgressLine("loading");
+    using line = createProgressLine("loading");
     const model = await findModelFiles(
       textOption(options, "model", "tiny"),
       (share, file) => line.update(share, file),
     );
     line.clear();
+<<<<<<< HEAD
     interrupt.begin();
     const server = listen(port, interrupt.signal, await createHandler(model));
+=======
+    const server = listen(port, interrupt.signal, await createHandler(model));
+    interrupt.begin();
+>>>>>>> fixcli
     console.log(`http://localhost:${server.addr.port}/ has ${model.listing.name}; Ctrl-C ends it`);
     await server.finished;
     return 0;

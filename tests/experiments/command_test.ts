@@ -230,7 +230,7 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
         stdout: "null",
         stderr: "null",
       }).spawn();
-      await asked;
+      await Promise.race([asked, child.status]);
       child.kill(signal);
       assertEquals((await child.status).code, code);
       await hub.shutdown();
