@@ -29,13 +29,8 @@ export const serve: Command = {
       (share, file) => line.update(share, file),
     );
     line.clear();
-<<<<<<< HEAD
-    interrupt.begin();
-    const server = listen(port, interrupt.signal, await createHandler(model));
-=======
     const server = listen(port, interrupt.signal, await createHandler(model));
     interrupt.begin();
->>>>>>> fixcli
     console.log(`http://localhost:${server.addr.port}/ has ${model.listing.name}; Ctrl-C ends it`);
     await server.finished;
     return 0;
