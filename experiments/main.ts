@@ -6,7 +6,7 @@
  */
 import { removeUnfinished } from "../model/atomic_file.ts";
 import { bench } from "./commands/bench.ts";
-import { type Command, helpOf, parseArguments, UsageError } from "./commands/command.ts";
+import { type Command, helpOf, type Interrupt, parseArguments, UsageError } from "./commands/command.ts";
 import { compare } from "./commands/compare.ts";
 import { dequantize } from "./commands/dequantize.ts";
 import { doctor } from "./commands/doctor.ts";
@@ -16,6 +16,7 @@ import { quantize } from "./commands/quantize.ts";
 import { render } from "./commands/render.ts";
 import { report } from "./commands/report.ts";
 import { experiment, reproduce } from "./commands/reproduce.ts";
+import { serve } from "./commands/serve.ts";
 
 const COMMANDS: readonly Command[] = [
   reproduce,
@@ -28,20 +29,12 @@ const COMMANDS: readonly Command[] = [
   perplexity,
   generate,
   bench,
+  serve,
   doctor,
 ];
 
-/**
- * Runs a command and returns the exit code.
- *
- * @param interrupt aborted at the first interrupt
- * @param onInterruptible called where the command ends by itself once `interrupt` is aborted
- */
-export async function main(
-  args: readonly string[],
-  interrupt: AbortSignal = new AbortController().signal,
-  onInterruptible: () => void = () => {},
-): Promise<number> {
+/** Runs a command and returns the exit code. */
+export async function main(args: readonly string[], interrupt: Interrupt): Promise<number> {
   const [name, ...rest] = args;
   const command = COMMANDS.find((command) => command.name === name);
   if (!command) {
@@ -54,7 +47,6 @@ export async function main(
       console.log(helpOf(command));
       return 0;
     }
-    if (command.interruptible) onInterruptible();
     return await command.run(values, positionals, interrupt);
   } catch (error) {
     const { message } = error as Error;
@@ -67,14 +59,22 @@ export async function main(
 if (import.meta.main) {
   // Vulkan's loader complains on every start where this is unset, though it doesn't need it.
   if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
-  const interrupt = new AbortController();
+  const aborter = new AbortController();
   let isInterruptible = false;
+  let interruptCode = 0;
   for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     Deno.addSignalListener(signal, () => {
-      if (isInterruptible && !interrupt.signal.aborted) return interrupt.abort();
-      removeUnfinished();
-      Deno.exit(code);
+      if (!isInterruptible || interruptCode !== 0) {
+        removeUnfinished();
+        Deno.exit(code);
+      }
+      interruptCode = code;
+      aborter.abort();
     });
   }
-  Deno.exit(await main(Deno.args, interrupt.signal, () => isInterruptible = true));
+  const begin = () => {
+    isInterruptible = true;
+  };
+  const code = await main(Deno.args, { signal: aborter.signal, begin });
+  Deno.exit(code === 0 ? interruptCode : code);
 }

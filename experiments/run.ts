@@ -34,6 +34,7 @@ export async function runExperiments(experiments: readonly Experiment[], options
   const directory = options.out ?? join(RESULTS_ROOT, options.settings.quick ? "quick" : device.name);
   await checkWritable(directory);
   let line = createProgressLine("");
+  using _clearing = { [Symbol.dispose]: () => line.clear() };
   using context = createContext(options.settings, (share, step) => line.update(share, step));
   const { name, sha256 } = await context.model();
   const results: Result[] = [];

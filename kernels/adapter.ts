@@ -21,9 +21,9 @@ export interface AdapterDescription {
   };
 }
 
-/** An adapter's name, as the driver gives it. */
-export function adapterName({ description, device, vendor }: GPUAdapterInfo): string {
-  return description || device || vendor || "unnamed adapter";
+/** An adapter's name: as the driver gives it, or what a browser, which hides that, says of its kind. */
+export function adapterName({ description, device, vendor, architecture }: GPUAdapterInfo): string {
+  return description || device || `${vendor} ${architecture}`.trim() || "unnamed adapter";
 }
 
 /** Whether an adapter runs on the CPU, so that its timings say nothing about GPUs. */

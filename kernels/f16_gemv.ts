@@ -35,6 +35,7 @@ export function f16GemvCode(team: Team, input: F16GemvInput["kind"]): string {
  * @param input x, or what it is made of
  * @param output where the product goes, and how
  * @throws {TypeError} for a silu_product whose gate and up rows don't pair or lie in different slabs
+ * @throws {RangeError} when x is shorter: devices differ in what is read past its end
  */
 export async function f16Gemv(
   gpu: Gpu,
@@ -44,11 +45,7 @@ export async function f16Gemv(
   { tokens = 1 }: { readonly tokens?: number } = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
-  if (input.kind !== "half" && matrix.channels % CHUNK_CHANNELS !== 0) {
-    throw new TypeError(
-      `matrix has ${matrix.channels} channels, must have a multiple of ${CHUNK_CHANNELS} for f32 input`,
-    );
-  }
+  checkInput(input, matrix, tokens);
   const team = chooseTeam(gpu);
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
@@ -73,6 +70,15 @@ export async function f16Gemv(
     const bindings = gpu.bind(kernel, [weights, input.x, y, ...normWeight]);
     return { kernel, bindings, workgroups: [columns, lines, tokens] as const };
   }));
+}
+
+/** Refuses an input that doesn't fit the matrix. */
+function checkInput({ kind, x }: F16GemvInput, { channels, chunks }: F16Matrix, tokens: number): void {
+  if (kind !== "half" && channels % CHUNK_CHANNELS !== 0) {
+    throw new TypeError(`matrix has ${channels} channels, must have a multiple of ${CHUNK_CHANNELS} for f32 input`);
+  }
+  const wanted = tokens * chunks * CHUNK_CHANNELS * (kind === "half" ? 2 : 4);
+  if (x.size < wanted) throw new RangeError(`x has ${x.size} bytes, must have ${wanted} or more`);
 }
 
 /** Roundings in f32 that a product can pass on its way into the sum, for rows of `channels`. */

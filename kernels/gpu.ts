@@ -66,6 +66,9 @@ const WANTED_LIMITS = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
+/** Larger buffers to read through are not kept. */
+const KEPT_STAGING_BYTES = 2 ** 20;
+
 /** Bytes handed to one `writeBuffer`: its staging memory is only freed by a finished submit. */
 const UPLOAD_CHUNK_BYTES = 32 * 2 ** 20;
 
@@ -88,19 +91,22 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
   return new Gpu(adapter, device, new Set(features));
 }
 
-/** Deno 2.9 has subgroups without listing them, so each feature is tried on a throw-away device. */
+/** Whether WebGPU is Deno's: wgpu with its compiler naga, not a browser's. */
+const IS_DENO = "Deno" in globalThis;
+
+/** Deno 2.9 has subgroups without listing them, so there a feature not listed is tried on a throw-away device. */
 async function usableFeatures(adapter: GPUAdapter, options: GpuOptions): Promise<string[]> {
   const wanted = WANTED_FEATURES.filter((name) => !(name === "subgroups" && options.withoutSubgroups));
   const usable: string[] = [];
   for (const name of wanted) {
     if (adapter.features.has(name as GPUFeatureName)) usable.push(name);
-    else if (await canRequest(name)) usable.push(name);
+    else if (IS_DENO && await canRequest(name)) usable.push(name);
   }
   return usable;
 }
 
 async function canRequest(feature: string): Promise<boolean> {
-  const adapter = await navigator.gpu.requestAdapter();
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   try {
     const device = await adapter!.requestDevice({ requiredFeatures: [feature as GPUFeatureName] });
     device.destroy();
@@ -129,6 +135,11 @@ export class Gpu {
   #uncaptured: string | undefined;
   #fence: GPUBuffer | undefined;
   readonly #staging = new Map<number, GPUBuffer>();
+  readonly #live = new Set<GPUBuffer>();
+  /** The first error of what was submitted since the last read or wait. */
+  #submitted: Promise<Error | undefined> = Promise.resolve(undefined);
+  /** Ends when all reads and waits asked for have ended: they share staging buffers. */
+  #reading: Promise<unknown> = Promise.resolve();
 
   /** Use {@linkcode openGpu}. */
   constructor(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>) {
@@ -167,6 +178,7 @@ export class Gpu {
     }
     const make = () => this.device.createBuffer({ label, size: sizeBytes, usage });
     const buffer = await this.#scoped(`buffer ${label}`, make, sizeBytes);
+    this.#live.add(buffer);
     this.#heldBytes += sizeBytes;
     this.#peakBytes = Math.max(this.#peakBytes, this.#heldBytes);
     return buffer;
@@ -198,9 +210,11 @@ export class Gpu {
 
   /** Copies bytes from one buffer to another; offsets and size are multiples of 4. */
   copy(from: GPUBuffer, fromOffset: number, to: GPUBuffer, toOffset: number, sizeBytes: number): void {
-    const encoder = this.device.createCommandEncoder();
-    encoder.copyBufferToBuffer(from, fromOffset, to, toOffset, sizeBytes);
-    this.device.queue.submit([encoder.finish()]);
+    this.#watch(`copy of ${from.label}`, () => {
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(from, fromOffset, to, toOffset, sizeBytes);
+      this.device.queue.submit([encoder.finish()]);
+    });
   }
 
   /** Makes a storage buffer with the same content. */
@@ -210,8 +224,9 @@ export class Gpu {
     return copy;
   }
 
-  /** Frees a buffer made by {@linkcode createBuffer}. */
+  /** Frees a buffer made by {@linkcode createBuffer}; one that is freed already stays so. */
   destroyBuffer(buffer: GPUBuffer): void {
+    if (!this.#live.delete(buffer)) return;
     this.#heldBytes -= buffer.size;
     buffer.destroy();
   }
@@ -234,7 +249,7 @@ export class Gpu {
     const make = () => {
       const module = this.device.createShaderModule({
         label,
-        code: "Deno" in globalThis ? code : withEnableLines(code),
+        code: IS_DENO ? code : withEnableLines(code),
       });
       const compute = { module, entryPoint: "main", constants: { ...constants } };
       return this.device.createComputePipeline({ label, layout: "auto", compute });
@@ -253,32 +268,40 @@ export class Gpu {
       binding,
       resource: "buffer" in item ? item : { buffer: item },
     }));
-    return this.device.createBindGroup({ label: kernel.label, layout: kernel.pipeline.getBindGroupLayout(0), entries });
+    const { label, pipeline } = kernel;
+    const make = () => this.device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries });
+    return this.#watch(`bindings of ${label}`, make);
   }
 
   /** Submits dispatches in one pass, in order; each sees what those before it wrote. */
   submit(dispatches: readonly Dispatch[]): void {
-    const encoder = this.device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    encodeDispatches(pass, dispatches);
-    pass.end();
-    this.device.queue.submit([encoder.finish()]);
+    this.#watch("work submitted", () => {
+      const encoder = this.device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      encodeDispatches(pass, dispatches);
+      pass.end();
+      this.device.queue.submit([encoder.finish()]);
+    });
   }
 
   /**
    * Waits until all submitted work is done.
    *
    * @throws {DeviceLostError}
-   * @throws {Error} with the first uncaptured GPU error since the last check
+   * @throws {Error} with the first GPU error since the last read or wait
    */
-  async wait(): Promise<void> {
-    this.#fence ??= await this.#primedStaging(4);
-    const encoder = this.device.createCommandEncoder();
-    encoder.clearBuffer(this.#fence);
-    this.device.queue.submit([encoder.finish()]);
-    await mapNow(this.#fence);
-    this.#fence.unmap();
-    this.check();
+  wait(): Promise<void> {
+    return this.#afterOthers(async () => {
+      this.#fence ??= await this.#primedStaging(4);
+      const fence = this.#fence;
+      this.#watch("wait", () => {
+        const encoder = this.device.createCommandEncoder();
+        encoder.clearBuffer(fence);
+        this.device.queue.submit([encoder.finish()]);
+      });
+      await mapNow(fence);
+      fence.unmap();
+    });
   }
 
   /** Throws the first error the device has reported outside error scopes, if any. */
@@ -294,18 +317,73 @@ export class Gpu {
    *
    * @param sizeBytes a multiple of 4; default: the rest of the buffer
    */
-  async read(buffer: GPUBuffer, sizeBytes = buffer.size, offsetBytes = 0): Promise<ArrayBuffer> {
+  read(buffer: GPUBuffer, sizeBytes = buffer.size, offsetBytes = 0): Promise<ArrayBuffer> {
+    return this.#afterOthers(async () => {
+      const staging = await this.#stagingOf(sizeBytes);
+      this.#watch(`read of ${buffer.label}`, () => {
+        const encoder = this.device.createCommandEncoder();
+        encoder.copyBufferToBuffer(buffer, offsetBytes, staging, 0, sizeBytes);
+        this.device.queue.submit([encoder.finish()]);
+      });
+      await mapNow(staging);
+      const bytes = staging.getMappedRange(0, sizeBytes).slice(0);
+      staging.unmap();
+      if (staging.size > KEPT_STAGING_BYTES) this.destroyBuffer(staging);
+      return bytes;
+    });
+  }
+
+  /** A buffer to read through; small ones are kept, one of each power of two. */
+  async #stagingOf(sizeBytes: number): Promise<GPUBuffer> {
+    if (sizeBytes > KEPT_STAGING_BYTES) return await this.#primedStaging(sizeBytes);
     const capacity = 2 ** Math.ceil(Math.log2(Math.max(sizeBytes, 256)));
     let staging = this.#staging.get(capacity);
     if (!staging) this.#staging.set(capacity, staging = await this.#primedStaging(capacity));
-    const encoder = this.device.createCommandEncoder();
-    encoder.copyBufferToBuffer(buffer, offsetBytes, staging, 0, sizeBytes);
-    this.device.queue.submit([encoder.finish()]);
-    await mapNow(staging);
-    const copy = staging.getMappedRange(0, sizeBytes).slice(0);
-    staging.unmap();
+    return staging;
+  }
+
+  /** Runs one read or wait at a time; an error of what was submitted before comes first. */
+  #afterOthers<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#reading.then(async () => {
+      let value: T;
+      try {
+        value = await run();
+      } catch (cause) {
+        await this.#throwReported();
+        throw cause;
+      }
+      await this.#throwSubmitted();
+      return value;
+    });
+    this.#reading = result.catch(() => {});
+    return result;
+  }
+
+  async #throwSubmitted(): Promise<void> {
+    const submitted = this.#submitted;
+    this.#submitted = Promise.resolve(undefined);
+    const error = await submitted;
+    if (error) throw error;
     this.check();
-    return copy;
+  }
+
+  /** A lost device is reported a turn or two of the event loop after what it broke. */
+  async #throwReported(): Promise<void> {
+    for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setTimeout(resolve));
+    this.check();
+    await this.#throwSubmitted();
+  }
+
+  /** Runs something in an error scope whose error the next read or wait throws. */
+  #watch<T>(what: string, run: () => T): T {
+    this.device.pushErrorScope("validation");
+    const value = run();
+    const own = this.device.popErrorScope().catch(() => null); // of a lost device, which check reports
+    const before = this.#submitted;
+    this.#submitted = Promise.all([before, own]).then(([first, error]) =>
+      first ?? (error ? new Error(`${what} is invalid: ${error.message}`) : undefined)
+    );
+    return value;
   }
 
   /** Reads a buffer of f32. */
@@ -382,7 +460,7 @@ export function encodeDispatches(pass: GPUComputePassEncoder, dispatches: readon
  */
 async function mapNow(staging: GPUBuffer): Promise<void> {
   const mapped = staging.mapAsync(GPUMapMode.READ);
-  if ("Deno" in globalThis) mapped.catch(() => {});
+  if (IS_DENO) mapped.catch(() => {});
   else await mapped;
 }
 

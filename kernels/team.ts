@@ -22,7 +22,7 @@ export interface Team {
  *
  * @param leastLanes lanes that a team must have
  */
-export function chooseTeam(gpu: Gpu, leastLanes = 8): Team {
+export function chooseTeam(gpu: Gpu, leastLanes = 4): Team {
   const size = gpu.subgroupSize;
   return size >= leastLanes && size <= 64
     ? { lanes: size, exchangeCode: subgroupCode, exchangeBytes: 0 }

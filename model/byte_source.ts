@@ -1,5 +1,5 @@
 /**
- * Reading ranges of bytes: the one place where checkpoint files are opened.
+ * Reading ranges of bytes, wherever they lie.
  *
  * @module
  */
@@ -18,32 +18,6 @@ export interface ByteSource extends Disposable {
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 
-/** Opens a file as a {@linkcode ByteSource}; dispose it to close the file. */
-export async function openFileSource(path: string): Promise<ByteSource> {
-  const file = await Deno.open(path, { read: true });
-  const { size, isFile } = await file.stat();
-  if (!isFile) {
-    file.close();
-    throw new TypeError(`${path} is not a file`);
-  }
-  return {
-    name: path,
-    sizeBytes: size,
-    async read(offset, length) {
-      checkRange(path, size, offset, length);
-      const bytes = new Uint8Array(length);
-      await file.seek(offset, Deno.SeekMode.Start);
-      for (let filled = 0; filled < length;) {
-        const count = await file.read(bytes.subarray(filled));
-        if (count === null) throw new RangeError(`${path} ended at byte ${offset + filled}, must hold ${size} bytes`);
-        filled += count;
-      }
-      return bytes;
-    },
-    [Symbol.dispose]: () => file.close(),
-  };
-}
-
 /** Wraps bytes in memory as a {@linkcode ByteSource}. */
 export function bytesSource(name: string, bytes: Uint8Array): ByteSource {
   return {
@@ -57,7 +31,21 @@ export function bytesSource(name: string, bytes: Uint8Array): ByteSource {
   };
 }
 
-function checkRange(name: string, size: number, offset: number, length: number): void {
+/** Wraps a file that a person chose, or any other blob, as a {@linkcode ByteSource}; its bytes are read when asked for. */
+export function blobSource(name: string, blob: Blob): ByteSource {
+  return {
+    name,
+    sizeBytes: blob.size,
+    async read(offset, length) {
+      checkRange(name, blob.size, offset, length);
+      return new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
+    },
+    [Symbol.dispose]: () => {},
+  };
+}
+
+/** Refuses a range that isn't within a source. @throws {RangeError} */
+export function checkRange(name: string, size: number, offset: number, length: number): void {
   if (offset < 0 || length < 0 || offset + length > size) {
     throw new RangeError(`${name}: bytes ${offset}..${offset + length} asked for, must lie within 0..${size}`);
   }

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import type { Checkpoint } from "./checkpoint.ts";
 import { parseJsonObject } from "./json.ts";
@@ -29,7 +28,7 @@ export interface PromptFormat {
    * Tokens of a conversation, up to where the model's answer starts.
    *
    * @throws {TypeError} where there is no chat template
-   * @throws {SyntaxError} where the template fails, with its message
+   * @throws {SyntaxError} where the template fails, with its message, or none of several is the default
    */
   encodeChat(messages: readonly ChatMessage[]): Uint32Array<ArrayBuffer>;
 }
@@ -38,11 +37,12 @@ export interface PromptFormat {
 export async function readPromptFormat(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<PromptFormat> {
   const read = async (file: string): Promise<Readonly<Record<string, unknown>>> => {
     const text = await checkpoint.readText(file);
-    return text === undefined ? {} : parseJsonObject(join(checkpoint.name, file), text).fields;
+    return text === undefined ? {} : parseJsonObject(`${checkpoint.name}/${file}`, text).fields;
   };
   const settings = await read("tokenizer_config.json");
-  const template = typeof settings.chat_template === "string"
-    ? settings.chat_template
+  const { chat_template: given } = settings;
+  const template = typeof given === "string" || Array.isArray(given)
+    ? given
     : await checkpoint.readText("chat_template.jinja");
   const { bosToken } = checkpoint.config;
   const startsWithBos = settings.add_bos_token !== false;
@@ -52,9 +52,21 @@ export async function readPromptFormat(checkpoint: Checkpoint, tokenizer: Tokeni
     encodeText: (text) => Uint32Array.from([...(startsWithBos ? [bosToken] : []), ...tokenizer.encode(text)]),
     encodeChat(messages) {
       if (template === undefined) throw new TypeError(`${checkpoint.name} has no chat template, must have one to chat`);
-      return tokenizer.encode(renderChat(checkpoint.name, template, messages, settings));
+      return tokenizer.encode(
+        renderChat(checkpoint.name, defaultTemplate(checkpoint.name, template), messages, settings),
+      );
     },
   };
+}
+
+/** The template itself, or of several with names the one called `default`. */
+function defaultTemplate(name: string, template: string | readonly unknown[]): string {
+  if (typeof template === "string") return template;
+  const named = template.map((entry) => Object(entry) as { readonly name?: unknown; readonly template?: unknown });
+  const found = named.find((entry) => entry.name === "default")?.template;
+  if (typeof found === "string") return found;
+  const names = named.map((entry) => `${JSON.stringify(entry.name)}`).join(", ") || "none";
+  throw new SyntaxError(`${name}: chat_template has ${names}, must have a text with the name "default"`);
 }
 
 function renderChat(

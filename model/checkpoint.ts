@@ -1,13 +1,10 @@
 /**
- * Opening a checkpoint directory in Hugging Face layout and reading its tensors one by one.
+ * What a checkpoint is, and reading its tensors one by one.
  *
  * @module
  */
 import { findNotFinite } from "../quant/check.ts";
-import { join } from "node:path";
-import { openFileSource } from "./byte_source.ts";
-import { type ModelConfig, parseConfig } from "./config.ts";
-import { asJsonObject, parseJsonObject } from "./json.ts";
+import type { ModelConfig } from "./config.ts";
 import {
   type Layer,
   type Linear,
@@ -18,14 +15,7 @@ import {
   type Model,
 } from "./llama.ts";
 import { decodeWeights } from "./numbers.ts";
-import { pathExists } from "./path_exists.ts";
-import {
-  readSafetensorsHeader,
-  readTensorBytes,
-  type SafetensorsFile,
-  type TensorInfo,
-  tensorInfo,
-} from "./safetensors.ts";
+import { readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
@@ -50,64 +40,6 @@ export interface Checkpoint extends Disposable {
   readonly tensors: readonly TensorToWrite[];
 }
 
-/**
- * Opens a checkpoint directory: config.json, and model.safetensors or model.safetensors.index.json with its shards.
- *
- * @throws {SyntaxError} when a file is missing or malformed
- */
-export async function openDirectory(directory: string): Promise<Checkpoint> {
-  const readText = (file: string) => readTextIfThere(join(directory, file));
-  const configText = await readText("config.json");
-  if (configText === undefined) {
-    throw new SyntaxError(`${directory} has no config.json, so it is not a model directory`);
-  }
-  const config = parseConfig(join(directory, "config.json"), configText);
-  const files: SafetensorsFile[] = [];
-  const close = () => files.forEach(({ source }) => source[Symbol.dispose]());
-  try {
-    const byName = new Map<string, SafetensorsFile>();
-    for (const [path, wanted] of await listShards(directory)) {
-      const file = await openSafetensors(path);
-      files.push(file);
-      for (const name of wanted ?? file.tensors.keys()) {
-        tensorInfo(file, name);
-        byName.set(name, file);
-      }
-    }
-    return {
-      name: directory,
-      config,
-      files: files.map(({ source }) => source.name),
-      tensors: Array.from(byName, ([name, file]) => tensorToWrite(file, tensorInfo(file, name))),
-      has: (name) => byName.has(name),
-      read(name, shape) {
-        const file = byName.get(name);
-        if (!file) return Promise.reject(new SyntaxError(`${directory}: no tensor ${name}`));
-        return readWeights(file, name, shape);
-      },
-      readText,
-      [Symbol.dispose]: close,
-    };
-  } catch (error) {
-    close();
-    throw error;
-  }
-}
-
-/** Opens a safetensors file and reads its header; dispose its source to close it. @throws {SyntaxError} */
-export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const source = await openFileSource(path).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new SyntaxError(`${path} is missing`);
-  });
-  try {
-    return await readSafetensorsHeader(source);
-  } catch (error) {
-    source[Symbol.dispose]();
-    throw error;
-  }
-}
-
 /** A tensor of a file, to be copied into another. */
 export function tensorToWrite(file: SafetensorsFile, info: TensorInfo): TensorToWrite {
   return { ...info, bytes: () => readTensorBytes(file, info) };
@@ -115,45 +47,6 @@ export function tensorToWrite(file: SafetensorsFile, info: TensorInfo): TensorTo
 
 /** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
 export const MAX_TEXT_BYTES = 2 ** 27;
-
-async function readTextIfThere(path: string): Promise<string | undefined> {
-  try {
-    const { size } = await Deno.stat(path);
-    if (size > MAX_TEXT_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_TEXT_BYTES}`);
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
-/** Paths of the weight files, each with the tensors to take from it (all where there is no index). */
-async function listShards(directory: string): Promise<Map<string, string[] | undefined>> {
-  const single = join(directory, "model.safetensors");
-  if (await pathExists(single)) return new Map([[single, undefined]]);
-  const path = join(directory, "model.safetensors.index.json");
-  const index = await readTextIfThere(path);
-  if (index === undefined) {
-    throw new SyntaxError(`${directory} has neither model.safetensors nor model.safetensors.index.json`);
-  }
-  return new Map(Array.from(parseShardNames(path, index), ([file, names]) => [join(directory, file), names]));
-}
-
-/** Reads an index of shards: names of the files, each with its tensors. @throws {SyntaxError} for a name with a path */
-export function parseShardNames(name: string, text: string): Map<string, string[]> {
-  const { fields } = parseJsonObject(name, text);
-  const shards = new Map<string, string[]>();
-  for (const [tensor, file] of Object.entries(asJsonObject(`${name}: weight_map`, fields.weight_map).fields)) {
-    if (typeof file !== "string" || !/^[\w.-]+\.safetensors$/.test(file)) {
-      throw new SyntaxError(
-        `${name}: ${tensor} is in ${JSON.stringify(file)}, must be the name of a .safetensors file`,
-      );
-    }
-    const tensors = shards.get(file) ?? [];
-    tensors.push(tensor);
-    shards.set(file, tensors);
-  }
-  return shards;
-}
 
 /**
  * Reads a weight tensor of a file as f32.

@@ -5,6 +5,7 @@
  */
 import { addBias } from "../kernels/add_bias.ts";
 import { chooseSplits, decodeAttention, type DecodeAttentionBuffers } from "../kernels/decode_attention.ts";
+import { embedTokens } from "../kernels/embed_tokens.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
@@ -30,6 +31,8 @@ export interface Operation {
 export interface DecodeStep {
   /** The layers, one after the other, for a token at this position. */
   layers(position: number): readonly Operation[];
+  /** Embeds {@linkcode DecodeBuffers.next}. */
+  readonly embed: readonly Dispatch[];
   /** Final norm and head. */
   readonly head: Operation;
   /** Takes the most likely token. */
@@ -62,6 +65,8 @@ export interface DecodeBuffers {
   readonly sequence: GPUBuffer;
   /** u32 [capacity + 1]: token of each position. */
   readonly tokens: GPUBuffer;
+  /** u32: a token to embed. */
+  readonly next: GPUBuffer;
   /** f32 [capacity, headSize / 2, 2]. */
   readonly rotations: GPUBuffer;
   /** Keys and values of each layer. */
@@ -98,13 +103,14 @@ export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers
     if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
   }
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
-  const next = { ...buffers, embedding };
+  const advanced = { ...buffers, embedding };
   const best = [
     await argmax(gpu, config.vocabulary, logits, candidates),
-    ...await advance(gpu, CANDIDATES, next),
+    ...await advance(gpu, CANDIDATES, advanced),
   ];
-  const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, next)];
+  const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, advanced)];
   return {
+    embed: await embedTokens(gpu, embedding, buffers.oneToken, buffers.next, hidden),
     layers: (position) => bySplits.get(chooseSplits(gpu, shape, position + 1))!,
     head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
     pickBest: { kind: "pick", dispatches: best },

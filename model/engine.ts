@@ -5,16 +5,15 @@
  */
 import { type Gpu, openGpu, OutOfMemoryError } from "../kernels/gpu.ts";
 import { type ChatMessage, type PromptFormat, readPromptFormat } from "./chat.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 import type { ModelConfig } from "./config.ts";
 import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
 import { type GenerateOptions, type GenerateSummary, generateText } from "./generate.ts";
-import type { DownloadProgress } from "./hub_model.ts";
-import { openModel, readFittingTokenizer } from "./load.ts";
-import { cacheBytes, createSession, type Session } from "./session.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { createSession, type Session } from "./session.ts";
+import { readFittingTokenizer, type Tokenizer } from "./tokenizer.ts";
 import { checkpointSource, weightBytes } from "./weight_source.ts";
 
-/** What {@linkcode loadEngine} accepts. */
+/** What {@linkcode createEngine} accepts. */
 export interface EngineOptions {
   /** Device to use; it stays open after the engine. Default: one of its own. */
   readonly gpu?: Gpu;
@@ -32,18 +31,9 @@ const DEFAULT_NEW_TOKENS = 512;
 
 /**
  * A model on the GPU. Dispose it to free the device.
- *
- * ```ts
- * import { loadEngine } from "./mod.ts";
- *
- * using engine = await loadEngine("tiny");
- * let text = "";
- * for await (const piece of engine.generate("Fellow citizens", { maxTokens: 8 })) text += piece;
- * console.assert(text.length > 0);
- * ```
  */
 export class Engine implements Disposable {
-  /** Name that the model was loaded by. */
+  /** Name of the checkpoint. */
   readonly name: string;
   /** Sizes and constants. */
   readonly config: ModelConfig;
@@ -57,7 +47,7 @@ export class Engine implements Disposable {
   readonly weights: EngineWeights;
   readonly #ownsGpu: boolean;
 
-  /** Use {@linkcode loadEngine}. */
+  /** Use {@linkcode createEngine}. */
   constructor(
     name: string,
     tokenizer: Tokenizer,
@@ -89,7 +79,7 @@ export class Engine implements Disposable {
   /**
    * Generates text after a prompt, which is a plain text or a conversation.
    *
-   * @throws {RangeError} when the prompt doesn't fit in the model's context
+   * @throws {RangeError} when the prompt is longer than the model's context
    */
   async *generate(
     prompt: string | readonly ChatMessage[],
@@ -97,8 +87,13 @@ export class Engine implements Disposable {
   ): AsyncGenerator<string, GenerateSummary> {
     const { prompts, config } = this;
     const tokens = typeof prompt === "string" ? prompts.encodeText(prompt) : prompts.encodeChat(prompt);
+    if (tokens.length > config.context) {
+      throw new RangeError(
+        `the prompt has ${tokens.length} tokens, must have at most the model's context of ${config.context}`,
+      );
+    }
     const wanted = tokens.length + (options.maxTokens ?? DEFAULT_NEW_TOKENS);
-    const capacity = options.context ?? Math.max(tokens.length, Math.min(config.context, wanted));
+    const capacity = options.context ?? Math.min(config.context, wanted);
     using session = await this.createSession(capacity);
     return yield* generateText(session, this.tokenizer, tokens, { stopTokens: prompts.stopTokens, ...options });
   }
@@ -111,16 +106,16 @@ export class Engine implements Disposable {
 }
 
 /**
- * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.
+ * Puts a checkpoint's model onto the GPU.
  *
  * @throws {SyntaxError} when the model can't be read
  * @throws {OutOfMemoryError} with what the model needs, when the device has no room
  */
-export async function loadEngine(name: string, options: EngineOptions = {}): Promise<Engine> {
-  using checkpoint = await openModel(name);
+export async function createEngine(checkpoint: Checkpoint, options: EngineOptions = {}): Promise<Engine> {
   const tokenizer = await readFittingTokenizer(checkpoint);
   const prompts = await readPromptFormat(checkpoint, tokenizer);
   const gpu = options.gpu ?? await openGpu();
+  const { name } = checkpoint;
   try {
     const weights = await uploadWeights(gpu, checkpointSource(checkpoint), options.onProgress);
     return new Engine(name, tokenizer, prompts, gpu, weights, options.gpu === undefined);
@@ -129,18 +124,8 @@ export async function loadEngine(name: string, options: EngineOptions = {}): Pro
     if (!(error instanceof OutOfMemoryError)) throw error;
     const needed = weightBytes(checkpoint);
     const message =
-      `${name} needs ${needed} bytes of device memory for its weights, of which ${error.heldBytes} were ` +
-      `available: ${error.message}`;
+      `${name} needs ${needed} bytes of device memory for its weights, ${error.heldBytes} bytes were already held: ` +
+      error.message;
     throw new OutOfMemoryError(message, needed, error.heldBytes);
   }
-}
-
-/** Bytes of device memory that a model needs: its weights, and the cache of a sequence of `capacity` tokens. */
-export async function estimateMemory(
-  name: string,
-  capacity: number,
-  onDownload?: DownloadProgress,
-): Promise<{ readonly weightBytes: number; readonly cacheBytes: number }> {
-  using checkpoint = await openModel(name, onDownload);
-  return { weightBytes: weightBytes(checkpoint), cacheBytes: cacheBytes(checkpoint.config, capacity) };
 }

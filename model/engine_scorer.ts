@@ -5,6 +5,7 @@
  */
 import type { Gpu } from "../kernels/gpu.ts";
 import type { WindowTask } from "./cpu_worker.ts";
+import { letOthersRun } from "./event_loop.ts";
 import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
 import { type ChoiceItem, divergenceFrom, toLogProbabilities, type WindowScore } from "./score.ts";
 import type { Scorer } from "./scorer.ts";
@@ -28,6 +29,7 @@ export function createEngineScorer(gpu: Gpu, weights?: EngineWeights): EngineSco
     session?.[Symbol.dispose]();
     session = undefined;
     if (current !== weights) current?.destroy();
+    current = weights;
   };
   const open = async (tokens: number): Promise<Session> => {
     if (!current) throw new TypeError("scorer has no model, must be given one first");
@@ -48,6 +50,7 @@ export function createEngineScorer(gpu: Gpu, weights?: EngineWeights): EngineSco
     async scoreWindows(tasks, onDone) {
       const scores: WindowScore[] = [];
       for (const task of tasks) {
+        await letOthersRun();
         scores.push(await scoreWindow(await open(task.tokens.length), task, current!.config.vocabulary, references));
         onDone?.(scores.length);
       }

@@ -4,13 +4,14 @@
  * @module
  */
 import type { Sampling } from "../kernels/pick_token.ts";
+import { letOthersRun } from "./event_loop.ts";
 import type { Session } from "./session.ts";
 import { createTextStream } from "./text_stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** What {@linkcode generateTokens} accepts. */
 export interface GenerateOptions {
-  /** Most tokens to generate. Default: as many as the session has room for. */
+  /** Most tokens to generate, 1 or more. Default: as many as the session has room for. */
   readonly maxTokens?: number;
   /** How tokens are drawn. Default: the most likely one. */
   readonly sampling?: Sampling;
@@ -51,17 +52,18 @@ export async function* generateTokens(
   options: GenerateOptions = {},
 ): AsyncGenerator<Uint32Array<ArrayBuffer>, GenerateSummary> {
   const { sampling, stopTokens = [], signal } = options;
+  const { maxTokens = Infinity } = options;
+  if (!(maxTokens >= 1)) throw new RangeError(`maxTokens is ${maxTokens}, must be 1 or more`);
   const startMs = performance.now();
+  const start = session.length;
   const room = session.capacity - session.length - prompt.length + 1;
-  const limit = Math.min(options.maxTokens ?? room, room);
-  let batch = Uint32Array.of(await session.prefill(prompt, sampling));
-  const firstMs = performance.now();
-  const promptEnd = session.length;
+  const limit = Math.min(maxTokens, room);
+  let firstMs = startMs;
   let size = 1;
   let tokens = 0;
   const summarize = (reason: GenerateSummary["reason"]): GenerateSummary => {
-    // What was computed beyond the text is forgotten.
-    session.truncate(Math.min(session.length, promptEnd + tokens));
+    // What was computed beyond the text is forgotten; its last token may still have to be taken in.
+    session.truncate(Math.min(session.length, start + prompt.length + tokens));
     return {
       promptTokens: prompt.length,
       tokens,
@@ -70,6 +72,14 @@ export async function* generateTokens(
       tokensPerSecond: Math.max(0, tokens - 1) / Math.max(1e-9, (performance.now() - firstMs) / 1000),
     };
   };
+  let batch: Uint32Array<ArrayBuffer>;
+  try {
+    batch = Uint32Array.of(await session.prefill(prompt, sampling, signal));
+  } catch (error) {
+    if (signal?.aborted) return summarize("aborted");
+    throw error;
+  }
+  firstMs = performance.now();
   while (true) {
     const stop = batch.findIndex((token) => stopTokens.includes(token));
     const kept = stop < 0 ? batch : batch.subarray(0, stop);
@@ -77,6 +87,7 @@ export async function* generateTokens(
     if (kept.length > 0) yield kept;
     if (stop >= 0) return summarize("stop token");
     if (tokens >= limit) return summarize("length");
+    await letOthersRun();
     if (signal?.aborted) return summarize("aborted");
     const batchStartMs = performance.now();
     batch = await session.decode(Math.min(size, limit - tokens), sampling);

@@ -5,7 +5,8 @@
  */
 import { findNotFinite } from "../quant/check.ts";
 import { gguf, type GGUFParseOutput } from "@huggingface/gguf";
-import { type ByteSource, openFileSource } from "./byte_source.ts";
+import type { ByteSource } from "./byte_source.ts";
+import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
 
 /** Where one tensor lies in its file. */

@@ -5,7 +5,7 @@
  */
 import { statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { parseShardNames } from "./checkpoint.ts";
+import { parseShardNames } from "./checkpoint_folder.ts";
 import { parseConfig } from "./config.ts";
 import { fetchFile } from "./hub_download.ts";
 import { describeRepo, type HubFile, hubFile, type HubRepo, type HubSnapshot, openSnapshot } from "./hub_repo.ts";

@@ -5,14 +5,15 @@
  */
 import { createHash } from "node:crypto";
 import { fileURLToPath as fromFileUrl } from "node:url";
-import { type Checkpoint, openDirectory, readModel } from "./checkpoint.ts";
+import { type Checkpoint, readModel } from "./checkpoint.ts";
 import { openGguf } from "./gguf_checkpoint.ts";
 import { type DownloadProgress, fetchModel } from "./hub_model.ts";
 import { parseHubName } from "./hub_repo.ts";
 import { readHubSettings } from "./hub_settings.ts";
-import { openPacked } from "./packed_checkpoint.ts";
+import { openDirectory } from "./open_directory.ts";
+import { openPacked } from "./open_packed.ts";
 import type { Model } from "./llama.ts";
-import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { readFittingTokenizer, type Tokenizer } from "./tokenizer.ts";
 
 /** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {
@@ -47,18 +48,6 @@ export async function openModel(name: string, onDownload?: DownloadProgress): Pr
   if (!info) throw new SyntaxError(`model ${path} does not exist, must be ${MODEL_NAMES}`);
   if (info.isDirectory) return await openDirectory(path);
   return path.endsWith(".gguf") ? await openGguf(path) : await openPacked(path);
-}
-
-/** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
-export async function readFittingTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
-  const tokenizer = await readTokenizer(checkpoint);
-  const { vocabulary } = checkpoint.config;
-  if (tokenizer.vocabulary > vocabulary) {
-    throw new SyntaxError(
-      `${checkpoint.name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
-    );
-  }
-  return tokenizer;
 }
 
 /** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */

@@ -5,7 +5,7 @@
  */
 import { dequantize } from "../quant/dequantize.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
-import { type ByteSource, openFileSource } from "./byte_source.ts";
+import type { ByteSource } from "./byte_source.ts";
 import { type Checkpoint, MAX_TEXT_BYTES, readWeights, tensorToWrite } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "./config.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
@@ -33,15 +33,10 @@ export interface PackedCheckpoint extends Checkpoint {
 }
 
 /**
- * Opens a packed file.
+ * Reads a packed file from any source, which the checkpoint then owns.
  *
  * @throws {SyntaxError} when it isn't one, or breaks a rule of the format
  */
-export async function openPacked(path: string): Promise<PackedCheckpoint> {
-  return await readPackedCheckpoint(path, await openFileSource(path));
-}
-
-/** Reads a packed file from any source, which the checkpoint then owns. @throws {SyntaxError} as {@linkcode openPacked} */
 export async function readPackedCheckpoint(name: string, source: ByteSource): Promise<PackedCheckpoint> {
   try {
     const file = await readSafetensorsHeader(source);

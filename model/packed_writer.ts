@@ -9,8 +9,9 @@ import { Gpu } from "../kernels/gpu.ts";
 import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
 import { writeTextBeside } from "./atomic_file.ts";
 import { createCalibrator } from "./calibrator.ts";
-import { type Checkpoint, openSafetensors, readLayer } from "./checkpoint.ts";
+import { type Checkpoint, readLayer } from "./checkpoint.ts";
 import { type Layer, LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
+import { openSafetensors } from "./open_directory.ts";
 import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
 import {
   type PackedMetadata,

@@ -13,6 +13,7 @@ import { createPrefillRange, type PrefillRange, setPrefillRange } from "../kerne
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { ropeCache } from "../kernels/rope_cache.ts";
 import { siluProduct } from "../kernels/silu_product.ts";
+import { type BufferOwner, withOwner } from "./buffer_owner.ts";
 import { attentionExtras, attentionShape } from "./decode_step.ts";
 import type { EngineLayer, EngineWeights, JoinedLinear } from "./engine_weights.ts";
 
@@ -64,13 +65,17 @@ export interface SequenceBuffers {
 }
 
 /** Makes the buffers; dispatches are made when a size of pass is first used. */
-export async function createPrefill(gpu: Gpu, weights: EngineWeights, sequence: SequenceBuffers): Promise<Prefill> {
-  const owned: GPUBuffer[] = [];
-  const make = async (label: string, width: number) => {
-    const buffer = await gpu.createStorage(label, PASS_TOKENS * width * 4);
-    owned.push(buffer);
-    return buffer;
-  };
+export function createPrefill(gpu: Gpu, weights: EngineWeights, sequence: SequenceBuffers): Promise<Prefill> {
+  return withOwner(gpu, (owner) => createOwned(gpu, weights, sequence, owner));
+}
+
+async function createOwned(
+  gpu: Gpu,
+  weights: EngineWeights,
+  sequence: SequenceBuffers,
+  owner: BufferOwner,
+): Promise<Prefill> {
+  const make = (label: string, width: number) => owner.make(label, PASS_TOKENS * width);
   const { hidden, heads, keyValueHeads, headSize, intermediate } = weights.config;
   const buffers: PassBuffers = {
     tokens: await make("tokens", 1),
@@ -84,7 +89,7 @@ export async function createPrefill(gpu: Gpu, weights: EngineWeights, sequence: 
   const passes = new Map<number, { range: PrefillRange; dispatches: readonly Dispatch[] }>();
   const openPass = async (size: number) => {
     const range = await createPrefillRange(gpu, size);
-    owned.push(range.buffer);
+    owner.own(range.buffer);
     const pass = { range, dispatches: await createPass(gpu, weights, sequence, buffers, range) };
     passes.set(size, pass);
     return pass;
@@ -98,9 +103,7 @@ export async function createPrefill(gpu: Gpu, weights: EngineWeights, sequence: 
       gpu.write(buffers.tokens, tokens);
       gpu.submit(dispatches);
     },
-    destroy() {
-      for (const buffer of owned) gpu.destroyBuffer(buffer);
-    },
+    destroy: owner.destroy,
   };
 }
 

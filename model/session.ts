@@ -8,7 +8,9 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { KeyValueCache } from "../kernels/key_value_cache.ts";
 import { CANDIDATES, NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../kernels/pick_token.ts";
 import { createPrefillRange } from "../kernels/prefill_range.ts";
+import { type BufferOwner, withOwner } from "./buffer_owner.ts";
 import type { ModelConfig } from "./config.ts";
+import { letOthersRun } from "./event_loop.ts";
 import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { createPrefill, PASS_TOKENS, type Prefill } from "./prefill.ts";
@@ -27,7 +29,10 @@ function roundCapacity(tokens: number): number {
   return Math.ceil(tokens / CAPACITY_STEP) * CAPACITY_STEP;
 }
 
-/** A sequence of tokens. Dispose it to free its cache. */
+/**
+ * A sequence of tokens. Its cache holds the first {@linkcode Session.length} of them; the next may be known too: chosen,
+ * but not taken in yet. One call at a time. Dispose it to free its cache.
+ */
 export class Session implements Disposable {
   /** Tokens that the cache has room for. */
   readonly capacity: number;
@@ -36,25 +41,32 @@ export class Session implements Disposable {
   readonly #gpu: Gpu;
   readonly #weights: EngineWeights;
   readonly #buffers: DecodeBuffers;
-  readonly #owned: readonly GPUBuffer[];
+  readonly #owner: BufferOwner;
   #prefill: Prefill | undefined;
   #scorer: TokenScorer | undefined;
   #length = 0;
+  /** Positions whose tokens are known, from the first on. */
+  #known = 0;
+  /** Position whose token's embedding is in the buffer that a decode step starts from. */
+  #embedded = -1;
+  #isBusy = false;
+  #isDisposed = false;
 
   /** Use {@linkcode createSession}. */
   constructor(
     gpu: Gpu,
     weights: EngineWeights,
     buffers: DecodeBuffers,
-    owned: readonly GPUBuffer[],
+    owner: BufferOwner,
     step: DecodeStep,
+    capacity: number,
   ) {
     this.#gpu = gpu;
     this.#weights = weights;
     this.#buffers = buffers;
-    this.#owned = owned;
+    this.#owner = owner;
     this.step = step;
-    this.capacity = buffers.caches[0].capacity;
+    this.capacity = capacity;
   }
 
   /** Tokens in the cache. */
@@ -66,45 +78,55 @@ export class Session implements Disposable {
    * Takes tokens in and chooses the one that follows.
    *
    * @param sampling how; by default the most likely token
+   * @param signal ends the work between two passes; what was taken in by then stays
    * @returns the chosen token, which is not in the cache yet
-   * @throws {RangeError} when there are no tokens, or no room for them
+   * @throws {RangeError} when there are no tokens, no room for them, or one is outside the vocabulary
    * @throws {Error} when logits are not numbers
+   * @throws the signal's reason
    */
-  async prefill(tokens: Uint32Array<ArrayBuffer>, sampling?: Sampling): Promise<number> {
-    this.#checkRoom(tokens.length);
-    let last = 0;
-    const hidden = await this.#takeIn(tokens, (count) => {
-      last = count - 1;
+  prefill(tokens: Uint32Array<ArrayBuffer>, sampling?: Sampling, signal?: AbortSignal): Promise<number> {
+    return this.#alone(async () => {
+      this.#checkRoom(tokens.length);
+      this.#setSampling(sampling);
+      let last = 0;
+      const hidden = await this.#takeIn(tokens, signal, (count) => {
+        last = count - 1;
+      });
+      const rowBytes = this.#weights.config.hidden * 4;
+      this.#gpu.copy(hidden, last * rowBytes, this.#buffers.hidden, 0, rowBytes);
+      this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length - 1));
+      this.#gpu.submit([...this.step.head.dispatches, ...this.#pick(sampling)]);
+      const [token] = await this.#readChosen(1);
+      return token;
     });
-    const rowBytes = this.#weights.config.hidden * 4;
-    this.#gpu.copy(hidden, last * rowBytes, this.#buffers.hidden, 0, rowBytes);
-    this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length - 1));
-    this.#setSampling(sampling);
-    this.#gpu.submit([...this.step.head.dispatches, ...this.#pick(sampling)]);
-    const [token] = await this.#readTokens(this.#length, 1);
-    return token;
   }
 
   /**
-   * Takes the token chosen last in, chooses the next, and so on; nothing waits for the host until all are chosen.
+   * Takes the token in that is known to follow, chooses the next, and so on; nothing waits for the host until all are
+   * chosen.
    *
    * @param sampling how; by default the most likely token
    * @returns the `count` tokens chosen; the last is not in the cache yet
-   * @throws {RangeError} when there is no room for them
+   * @throws {RangeError} when there is no room for them, or no token to go on from
    * @throws {Error} when logits are not numbers
    */
-  async decode(count: number, sampling?: Sampling): Promise<Uint32Array<ArrayBuffer>> {
-    this.#checkRoom(count);
-    if (this.#length === 0) throw new RangeError("the sequence is empty, must have a prompt first");
-    this.#setSampling(sampling);
-    this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
-    const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
-    // A submit for each token, so that the device works on one while the next is encoded.
-    for (let i = 0; i < count; i++) {
-      const layers = this.step.layers(this.#length++).flatMap(({ dispatches }) => dispatches);
-      this.#gpu.submit([...layers, ...last]);
-    }
-    return await this.#readTokens(this.#length - count + 1, count);
+  decode(count: number, sampling?: Sampling): Promise<Uint32Array<ArrayBuffer>> {
+    return this.#alone(async () => {
+      this.#checkRoom(count);
+      if (this.#known <= this.#length) {
+        throw new RangeError(`no token is known at position ${this.#length}, must have a prompt before`);
+      }
+      this.#setSampling(sampling);
+      this.#embedNext();
+      this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
+      const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
+      // A submit for each token, so that the device works on one while the next is encoded.
+      for (let i = 0; i < count; i++) {
+        const layers = this.step.layers(this.#length++).flatMap(({ dispatches }) => dispatches);
+        this.#gpu.submit([...layers, ...last]);
+      }
+      return await this.#readChosen(count);
+    });
   }
 
   /** Logits from which the last token was chosen, f32 [vocabulary]. */
@@ -117,9 +139,17 @@ export class Session implements Disposable {
    *
    * @param targets the token that follows each of `tokens`
    * @param onLogits called with logits f32 [rows, vocabulary] and the index of the first row, part by part
-   * @throws {RangeError} when there is no room for them
+   * @throws {RangeError} when there is no room for them, or a token is outside the vocabulary
    */
-  async score(
+  score(
+    tokens: Uint32Array<ArrayBuffer>,
+    targets: Uint32Array<ArrayBuffer>,
+    onLogits?: OnLogits,
+  ): Promise<TokenScores> {
+    return this.#alone(() => this.#score(tokens, targets, onLogits));
+  }
+
+  async #score(
     tokens: Uint32Array<ArrayBuffer>,
     targets: Uint32Array<ArrayBuffer>,
     onLogits?: OnLogits,
@@ -128,11 +158,12 @@ export class Session implements Disposable {
     if (targets.length !== tokens.length) {
       throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
     }
+    this.#checkTokens(targets);
     const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
     const logLikelihoods = new Float32Array(tokens.length);
     const best = new Uint32Array(tokens.length);
     let at = 0;
-    await this.#takeIn(tokens, async (count, hidden) => {
+    await this.#takeIn(tokens, undefined, async (count, hidden) => {
       const start = at;
       const scores = await scorer.score(
         hidden,
@@ -143,26 +174,48 @@ export class Session implements Disposable {
       best.set(scores.best, at);
       at += count;
     });
+    const failed = logLikelihoods.findIndex(Number.isNaN);
+    if (failed >= 0) throw new Error(`logits at position ${this.#length - tokens.length + failed} are not numbers`);
     return { logLikelihoods, best };
   }
 
-  /** Forgets all tokens from `length` on. The token chosen last stays the one that {@linkcode decode} takes in next. */
+  /** Takes tokens out of the cache from `length` on; the one at `length` stays known, and {@linkcode decode} goes on from it. */
   truncate(length: number): void {
-    if (!(length >= 0 && length <= this.#length)) {
+    if (!(Number.isInteger(length) && length >= 0 && length <= this.#length)) {
       throw new RangeError(`length is ${length}, must be 0 to ${this.#length}`);
     }
     this.#length = length;
+    this.#known = Math.min(this.#known, length + 1);
   }
 
   /** Frees the cache. */
   [Symbol.dispose](): void {
+    this.#isDisposed = true;
     this.#prefill?.destroy();
     this.#scorer?.destroy();
-    for (const buffer of this.#owned) this.#gpu.destroyBuffer(buffer);
+    this.#owner.destroy();
+  }
+
+  /** Runs one call at a time. */
+  async #alone<T>(run: () => Promise<T>): Promise<T> {
+    if (this.#isDisposed) throw new Error("the session is disposed, must be another");
+    if (this.#isBusy) throw new Error("the session is at work, must be awaited before it is called again");
+    this.#isBusy = true;
+    try {
+      return await run();
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  #checkTokens(tokens: Uint32Array): void {
+    const { vocabulary } = this.#weights.config;
+    const outside = tokens.findIndex((token) => token >= vocabulary);
+    if (outside >= 0) throw new RangeError(`token ${outside} is ${tokens[outside]}, must be below ${vocabulary}`);
   }
 
   #checkRoom(tokens: number): void {
-    if (tokens < 1) throw new RangeError(`${tokens} tokens, must be 1 or more`);
+    if (!(Number.isInteger(tokens) && tokens >= 1)) throw new RangeError(`${tokens} tokens, must be 1 or more`);
     if (this.#length + tokens > this.capacity) {
       throw new RangeError(
         `the sequence would have ${this.#length + tokens} tokens, must have at most its capacity of ${this.capacity}`,
@@ -173,16 +226,31 @@ export class Session implements Disposable {
   /** Takes tokens into the cache, pass by pass; the residual stream of a pass is there until the next. */
   async #takeIn(
     tokens: Uint32Array<ArrayBuffer>,
+    signal: AbortSignal | undefined,
     onPass: (count: number, hidden: GPUBuffer) => Promise<void> | void,
   ): Promise<GPUBuffer> {
+    this.#checkTokens(tokens);
     const prefill = this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
     for (let first = 0; first < tokens.length; first += PASS_TOKENS) {
+      if (first > 0) await this.#gpu.wait();
+      await letOthersRun();
+      signal?.throwIfAborted();
       const part = tokens.slice(first, first + PASS_TOKENS);
+      this.#gpu.write(this.#buffers.tokens, part, this.#length * 4);
+      this.#embedded = -1;
       await prefill.run(part, this.#length);
       await onPass(part.length, prefill.hidden);
       this.#length += part.length;
+      this.#known = this.#length;
     }
     return prefill.hidden;
+  }
+
+  /** Makes the embedding of the token at the session's length the next step's input, where it isn't. */
+  #embedNext(): void {
+    if (this.#embedded === this.#length) return;
+    this.#gpu.copy(this.#buffers.tokens, this.#length * 4, this.#buffers.next, 0, 4);
+    this.#gpu.submit(this.step.embed);
   }
 
   #setSampling(sampling: Sampling | undefined): void {
@@ -193,10 +261,14 @@ export class Session implements Disposable {
     return (sampling ? this.step.pickSampled : this.step.pickBest).dispatches;
   }
 
-  async #readTokens(first: number, count: number): Promise<Uint32Array<ArrayBuffer>> {
+  /** Reads the last `count` tokens chosen, of which the last follows the cache. */
+  async #readChosen(count: number): Promise<Uint32Array<ArrayBuffer>> {
+    const first = this.#length - count + 1;
     const tokens = new Uint32Array(await this.#gpu.read(this.#buffers.tokens, count * 4, first * 4));
     const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
+    this.#known = failed >= 0 ? first + failed : this.#length + 1;
     if (failed >= 0) throw new Error(`logits at position ${first + failed - 1} are not numbers`);
+    this.#embedded = this.#length;
     return tokens;
   }
 }
@@ -205,7 +277,7 @@ export class Session implements Disposable {
  * Makes an empty sequence.
  *
  * @param capacity tokens to have room for
- * @throws {RangeError} when the model's context is shorter
+ * @throws {RangeError} when the model's context is shorter, or the device can't bind so long a cache
  * @throws {OutOfMemoryError} when the device has no room
  */
 export async function createSession(gpu: Gpu, weights: EngineWeights, capacity: number): Promise<Session> {
@@ -213,53 +285,52 @@ export async function createSession(gpu: Gpu, weights: EngineWeights, capacity: 
   if (!(capacity >= 1 && capacity <= config.context)) {
     throw new RangeError(`capacity is ${capacity} tokens, must be 1 to the model's context of ${config.context}`);
   }
-  const owned: GPUBuffer[] = [];
-  const own = async (buffer: Promise<GPUBuffer>) => {
-    owned.push(await buffer);
-    return await buffer;
-  };
-  try {
-    const buffers = await createBuffers(gpu, config, roundCapacity(capacity), own);
-    return new Session(gpu, weights, buffers, owned, await createDecodeStep(gpu, weights, buffers));
-  } catch (error) {
-    for (const buffer of owned) gpu.destroyBuffer(buffer);
-    throw error;
+  const planeBytes = cacheBytes(config, capacity) / config.layers / 2;
+  const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
+  if (planeBytes > limit) {
+    throw new RangeError(`a layer's keys of ${capacity} tokens have ${planeBytes} bytes, the device binds ${limit}`);
   }
+  return await withOwner(gpu, async (owner) => {
+    const buffers = await createBuffers(gpu, config, roundCapacity(capacity), owner);
+    const step = await createDecodeStep(gpu, weights, buffers);
+    return new Session(gpu, weights, buffers, owner, step, capacity);
+  });
 }
 
 async function createBuffers(
   gpu: Gpu,
   config: ModelConfig,
   capacity: number,
-  own: (buffer: Promise<GPUBuffer>) => Promise<GPUBuffer>,
+  owner: BufferOwner,
 ): Promise<DecodeBuffers> {
   const { hidden, heads, keyValueHeads, headSize, intermediate, vocabulary } = config;
-  const floats = (label: string, length: number) => own(gpu.createStorage(label, length * 4));
-  const cacheSize = keyValueHeads * headSize * capacity * 2;
+  const words = owner.make;
+  const cacheWords = keyValueHeads * headSize * capacity / 2;
   const caches: KeyValueCache[] = [];
   for (let layer = 0; layer < config.layers; layer++) {
-    const keys = await own(gpu.createStorage(`keys of layer ${layer}`, cacheSize));
-    const values = await own(gpu.createStorage(`values of layer ${layer}`, cacheSize));
+    const keys = await words(`keys of layer ${layer}`, cacheWords);
+    const values = await words(`values of layer ${layer}`, cacheWords);
     caches.push({ capacity, keys, values });
   }
   const shape = attentionShape(config);
   const splits = chooseSplits(gpu, shape, capacity);
   const oneToken = await createPrefillRange(gpu, 1);
-  await own(Promise.resolve(oneToken.buffer));
+  owner.own(oneToken.buffer);
   const widest = Math.max(hidden, heads * headSize, intermediate);
   return {
-    hidden: await floats("hidden", hidden),
-    qkv: await floats("qkv", (heads + 2 * keyValueHeads) * headSize),
-    partials: await floats("partials", partialsLength(shape, splits)),
-    gateUp: await floats("gate and up", 2 * intermediate),
-    inner: await floats("inner", intermediate),
-    scratch: await own(gpu.createStorage("scratch", 2 * Math.ceil(widest / 8) * 8)),
-    logits: await floats("logits", vocabulary),
-    candidates: await floats("candidates", 2 * CANDIDATES),
-    settings: await own(gpu.createStorage("sampling", SAMPLING_BYTES)),
-    sequence: await floats("sequence", 1),
-    tokens: await floats("tokens", capacity + 1),
-    rotations: await own(gpu.uploadStorage("rotations", rotationTable(config.rope, headSize, capacity))),
+    hidden: await words("hidden", hidden),
+    qkv: await words("qkv", (heads + 2 * keyValueHeads) * headSize),
+    partials: await words("partials", partialsLength(shape, splits)),
+    gateUp: await words("gate and up", 2 * intermediate),
+    inner: await words("inner", intermediate),
+    scratch: await words("scratch", Math.ceil(widest / 8) * 4),
+    logits: await words("logits", vocabulary),
+    candidates: await words("candidates", 2 * CANDIDATES),
+    settings: await words("sampling", SAMPLING_BYTES / 4),
+    sequence: await words("sequence", 1),
+    tokens: await words("tokens", capacity + 1),
+    next: await words("next token", 1),
+    rotations: owner.own(await gpu.uploadStorage("rotations", rotationTable(config.rope, headSize, capacity))),
     caches,
     oneToken,
   };

@@ -8,6 +8,7 @@ import { gemm } from "../kernels/linear.ts";
 import { logLikelihood } from "../kernels/log_likelihood.ts";
 import { createPrefillRange, setPrefillRange } from "../kernels/prefill_range.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
+import { type BufferOwner, withOwner } from "./buffer_owner.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 
 /** What a model predicted after each of some tokens. */
@@ -39,14 +40,13 @@ export interface TokenScorer {
 const LOGIT_TOKENS = 128;
 
 /** Makes a scorer. */
-export async function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
+export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
+  return withOwner(gpu, (owner) => createOwned(gpu, weights, owner));
+}
+
+async function createOwned(gpu: Gpu, weights: EngineWeights, owner: BufferOwner): Promise<TokenScorer> {
   const { hidden: width, vocabulary, normEpsilon } = weights.config;
-  const owned: GPUBuffer[] = [];
-  const make = async (label: string, size: number) => {
-    const buffer = await gpu.createStorage(label, LOGIT_TOKENS * size * 4);
-    owned.push(buffer);
-    return buffer;
-  };
+  const make = (label: string, size: number) => owner.make(label, LOGIT_TOKENS * size);
   const rows = await make("rows", width);
   const normed = await make("normed", width);
   const logits = await make("logits", vocabulary);
@@ -54,7 +54,7 @@ export async function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promi
   const logLikelihoods = await make("log-likelihoods", 1);
   const best = await make("best tokens", 1);
   const range = await createPrefillRange(gpu, LOGIT_TOKENS);
-  owned.push(range.buffer);
+  owner.own(range.buffer);
   const norm = { hidden: width, epsilon: normEpsilon, x: rows, weight: weights.finalNorm, y: normed };
   const dispatches: Dispatch[] = [
     await rmsNorm(gpu, range, norm),
@@ -76,8 +76,6 @@ export async function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promi
       }
       return scores;
     },
-    destroy() {
-      for (const buffer of owned) gpu.destroyBuffer(buffer);
-    },
+    destroy: owner.destroy,
   };
 }

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import type { Checkpoint } from "./checkpoint.ts";
 import { parseJsonObject } from "./json.ts";
@@ -28,12 +27,12 @@ export interface Tokenizer {
 export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" | "readText">): Promise<Tokenizer> {
   const read = async (file: string) => {
     const text = await readText(file);
-    return text === undefined ? undefined : parseJsonObject(join(name, file), text).fields;
+    return text === undefined ? undefined : parseJsonObject(`${name}/${file}`, text).fields;
   };
   const definition = await read("tokenizer.json");
   if (!definition) throw new SyntaxError(`${name} has no tokenizer.json`);
   const settings = await read("tokenizer_config.json") ?? {};
-  const tokenizer = createTokenizer(join(name, "tokenizer.json"), definition, settings);
+  const tokenizer = createTokenizer(`${name}/tokenizer.json`, definition, settings);
   let vocabulary = 0;
   for (const id of tokenizer.get_vocab().values()) vocabulary = Math.max(vocabulary, id + 1);
   return {
@@ -43,6 +42,18 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
     vocabulary,
     prefix: Uint32Array.from(prefixOf(tokenizer)),
   };
+}
+
+/** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
+export async function readFittingTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
+  const tokenizer = await readTokenizer(checkpoint);
+  const { vocabulary } = checkpoint.config;
+  if (tokenizer.vocabulary > vocabulary) {
+    throw new SyntaxError(
+      `${checkpoint.name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
+    );
+  }
+  return tokenizer;
 }
 
 function prefixOf(tokenizer: HuggingFaceTokenizer): number[] {

@@ -8,6 +8,13 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   kernels: ["kernels", "quant"],
   model: ["model", "kernels", "quant"],
   experiments: ["experiments", "model", "kernels", "quant"],
+  web: ["web", "model", "kernels", "quant"],
+};
+
+/** Files that may import from one folder more: a command serves the page, the page runs the kernel tests. */
+const ALSO_ALLOWED: Readonly<Record<string, string>> = {
+  "experiments/commands/serve.ts": "web",
+  "web/kernel_tests.ts": "tests",
 };
 
 async function* sourcesBelow(folder: URL): AsyncGenerator<URL> {
@@ -43,12 +50,33 @@ for (const [folder, allowed] of Object.entries(ALLOWED)) {
         }
         const target = new URL(specifier, url).pathname.slice(ROOT.pathname.length);
         const ownResults = folder === "experiments" && target === "results";
-        assert(ownResults || allowed.includes(target.split("/")[0]) || target === "", `${path} imports ${target}`);
+        const [top] = target.split("/");
+        const isAllowed = allowed.includes(top) || ALSO_ALLOWED[path] === top;
+        assert(ownResults || isAllowed || target === "", `${path} imports ${target}`);
       }
     }
     assert(files > 0);
   });
 }
+
+Deno.test("what the page imports has no platform but the browser's", async () => {
+  const known = new Set([new URL("web/page.ts", ROOT).href]);
+  for (const href of known) {
+    if (!href.endsWith(".ts")) continue;
+    // Imports of types are gone when the script is bundled.
+    const code = withoutComments(await Deno.readTextFile(new URL(href))).replace(/\b(?:im|ex)port type\b[^;]*;/g, "");
+    const path = href.slice(ROOT.href.length);
+    // The one place that asks where it runs: it registers tests.
+    if (path !== "tests/test.ts") {
+      assert(!/\bDeno\s*[.[]/.test(code), `${path} uses Deno, must do without in a browser (tests: tests/test.ts)`);
+    }
+    for (const specifier of specifiersOf(code)) {
+      assert(!specifier.startsWith("node:"), `${path} imports ${specifier}`);
+      if (specifier.startsWith(".")) known.add(new URL(specifier, href).href);
+    }
+  }
+  assert(known.has(new URL("kernels/fused_gemv.wgsl", ROOT).href), "the page imports the kernels");
+});
 
 Deno.test("mod.ts re-exports from quant, kernels and model alone", async () => {
   const code = withoutComments(await Deno.readTextFile(new URL("mod.ts", ROOT)));

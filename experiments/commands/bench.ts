@@ -53,9 +53,11 @@ export const bench: Command = {
       generateTokens: integerOption(options, "generate", 128, 0, 2 ** 20),
       repetitions: integerOption(options, "repetitions", 5, 1, 1000),
     };
+    checkTests(options, plan);
     const context = Math.max(...depths) + Math.max(plan.promptTokens, plan.generateTokens) + 1;
     const { name, source, close } = await openSource(options, context);
     using _closing = { [Symbol.dispose]: close };
+    checkContext(depths, plan, source.config.context);
     const gpu = await openGpu();
     try {
       const rows = await measure(gpu, name, source, depths, plan);
@@ -100,7 +102,7 @@ async function measure(
   depths: readonly number[],
   plan: Omit<SpeedPlan, "depth">,
 ) {
-  const line = createProgressLine("bench");
+  using line = createProgressLine("bench");
   const weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
   const rows: SpeedRow[] = [];
   for (const [i, depth] of depths.entries()) {
@@ -120,6 +122,27 @@ async function measure(
   return rows;
 }
 
+/** @throws {UsageError} when there is nothing to measure, or two models */
+function checkTests(options: OptionValues, { promptTokens, generateTokens }: Omit<SpeedPlan, "depth">): void {
+  if (promptTokens === 0 && generateTokens === 0) {
+    throw new UsageError("--prompt and --generate are 0, one of them must be 1 or more");
+  }
+  if (options.shape !== undefined && options.model !== undefined) {
+    throw new UsageError("--model and --shape are given, must be one of them");
+  }
+}
+
+/** @throws {UsageError} when a sequence would be longer than the model's context */
+function checkContext(depths: readonly number[], plan: Omit<SpeedPlan, "depth">, context: number): void {
+  const depth = Math.max(...depths);
+  const tokens = Math.max(1, depth) + Math.max(plan.promptTokens, plan.generateTokens);
+  if (tokens <= context) return;
+  throw new UsageError(
+    `--depth ${depth} with --prompt ${plan.promptTokens} and --generate ${plan.generateTokens} takes ${tokens} tokens, ` +
+      `must be at most the model's context of ${context}`,
+  );
+}
+
 async function openSource(options: OptionValues, context: number) {
   const name = textOption(options, "shape", "");
   const format = textOption(options, "format", "twobit");
@@ -127,7 +150,7 @@ async function openSource(options: OptionValues, context: number) {
   if (name === "") {
     if (options.format !== undefined) throw new UsageError("--format needs --shape, a model has a format of its own");
     const model = textOption(options, "model", "tiny");
-    const line = createProgressLine("loading");
+    using line = createProgressLine("loading");
     const checkpoint = await openModel(model, (share, file) => line.update(share, file));
     line.clear();
     return { name: model, source: checkpointSource(checkpoint), close: () => checkpoint[Symbol.dispose]() };

@@ -19,6 +19,14 @@ export interface Option {
 /** Values of options as given; absent options are undefined. */
 export type OptionValues = Readonly<Record<string, string | boolean | undefined>>;
 
+/** Interrupts (SIGINT, SIGTERM), which end the process until a command says that it ends by itself. */
+export interface Interrupt {
+  /** Aborted at the first interrupt after {@linkcode begin}; the second ends the process. */
+  readonly signal: AbortSignal;
+  /** Called where the command ends by itself, and soon, once `signal` is aborted. */
+  begin(): void;
+}
+
 /** A command of the suite, run as `deno task <name>`. */
 export interface Command {
   readonly name: string;
@@ -26,10 +34,8 @@ export interface Command {
   /** Names of positional arguments, as shown in the help. */
   readonly positionals: readonly string[];
   readonly options: Readonly<Record<string, Option>>;
-  /** Whether the first interrupt only aborts `signal`, so that the command ends by itself. */
-  readonly interruptible?: boolean;
   /** Does the work; returns the exit code. */
-  run(options: OptionValues, positionals: readonly string[], signal: AbortSignal): Promise<number>;
+  run(options: OptionValues, positionals: readonly string[], interrupt: Interrupt): Promise<number>;
 }
 
 /** Bad usage: exit code 2. */

@@ -5,7 +5,7 @@
  */
 import { writeHuggingFaceDirectory } from "../../model/huggingface_writer.ts";
 import { pathExists } from "../../model/path_exists.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
@@ -23,7 +23,7 @@ export const dequantize: Command = {
     if (input === "" || out === "") throw new UsageError("--in and --out are needed");
     if (await pathExists(out)) throw new Error(`${out} exists, must not`);
     using checkpoint = await openPacked(input);
-    const line = createProgressLine("dequantize");
+    using line = createProgressLine("dequantize");
     await writeHuggingFaceDirectory(checkpoint, out, (share, step) => line.update(share, step));
     line.clear();
     console.log(`${out}: ${checkpoint.packed.size} matrices decoded to f16`);

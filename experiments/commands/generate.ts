@@ -4,18 +4,23 @@
  * @module
  */
 import type { Sampling } from "../../kernels/pick_token.ts";
-import { estimateMemory, loadEngine } from "../../model/engine.ts";
 import type { GenerateSummary } from "../../model/generate.ts";
+import { openModel } from "../../model/load.ts";
+import { loadEngine } from "../../model/load_engine.ts";
+import { weightBytes } from "../../model/weight_source.ts";
 import {
   type Command,
   integerOption,
+  type Interrupt,
   MODEL_HELP,
   numberOption,
   type OptionValues,
   textOption,
   UsageError,
 } from "./command.ts";
+import { checkQuantized } from "./packed_option.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
+import { writeText } from "./write_text.ts";
 
 /** Generates text on the GPU. */
 export const generate: Command = {
@@ -28,7 +33,11 @@ export const generate: Command = {
       value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: `Model: a packed file, ${MODEL_HELP}.`,
     },
-    quantized: { type: "string", value: "F.safetensors", help: "Packed file to take in the model's place." },
+    quantized: {
+      type: "string",
+      value: "F.safetensors",
+      help: "Packed file to take in the place of --model, whose configuration it must have where both are given.",
+    },
     prompt: { type: "string", value: "TEXT", help: "Text to go on from; required." },
     raw: { type: "boolean", help: "Take the prompt as it is, even where the model has a chat template." },
     temperature: { type: "string", value: "F", help: "Temperature; 0 (default) takes the most likely token." },
@@ -42,25 +51,27 @@ export const generate: Command = {
     "max-tokens": { type: "string", value: "N", help: "Most tokens to generate (default 256)." },
     json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
   },
-  interruptible: true,
-  async run(options, _positionals, signal) {
+  async run(options, _positionals, interrupt) {
     const prompt = textOption(options, "prompt", "");
     if (prompt === "") throw new UsageError("--prompt is missing, must be the text to go on from");
     const model = textOption(options, "quantized", textOption(options, "model", "tiny"));
     const maxTokens = integerOption(options, "max-tokens", 256, 1, 2 ** 20);
     const sampling = samplingOption(options);
-    const line = createProgressLine("loading");
-    const needed = await estimateMemory(model, maxTokens, (share, file) => line.update(share, file));
-    line.update(0, `${formatMiB(needed.weightBytes)} of weights`);
-    using engine = await loadEngine(model, { onProgress: (share) => line.update(share, "") });
+    if (typeof options.quantized === "string") await checkQuantized(options.quantized, givenModel(options));
+    using line = createProgressLine("loading");
+    const bytes = await downloadedBytes(model, (share, file) => line.update(share, file));
+    using engine = await loadEngine(model, {
+      onProgress: (share) => line.update(share, `of ${formatMiB(bytes)} of weights`),
+    });
     line.clear();
+    const unread = new AbortController();
     const isChat = engine.prompts.hasTemplate && options.raw !== true;
     const pieces = engine.generate(isChat ? [{ role: "user", content: prompt }] : prompt, {
       maxTokens,
-      signal,
+      signal: AbortSignal.any([interrupt.signal, unread.signal]),
       ...(sampling && { sampling }),
     });
-    const { text, summary } = await print(pieces, options.json === true);
+    const { text, summary } = await print(pieces, options.json === true, interrupt, unread);
     const memoryBytes = engine.gpu.peakBytes;
     if (options.json === true) {
       console.log(
@@ -77,17 +88,33 @@ export const generate: Command = {
   },
 };
 
+function givenModel({ model }: OptionValues): string | undefined {
+  return typeof model === "string" ? model : undefined;
+}
+
+/** Gets a model of the hub into the cache; returns the bytes of device memory that the weights take. */
+async function downloadedBytes(model: string, onDownload: (share: number, file: string) => void): Promise<number> {
+  using checkpoint = await openModel(model, onDownload);
+  return weightBytes(checkpoint);
+}
+
+/**
+ * Prints text as it comes, until nobody reads it any more. Before the first text an interrupt loses nothing, so it ends
+ * the process; after it an interrupt ends the text.
+ */
 async function print(
   pieces: AsyncGenerator<string, GenerateSummary>,
   quiet: boolean,
+  interrupt: Interrupt,
+  unread: AbortController,
 ): Promise<{ text: string; summary: GenerateSummary }> {
-  const encoder = new TextEncoder();
   let text = "";
   while (true) {
     const { value, done } = await pieces.next();
     if (done) return { text, summary: value };
+    interrupt.begin();
     text += value;
-    if (!quiet) await Deno.stdout.write(encoder.encode(value));
+    if (!quiet && !unread.signal.aborted && !await writeText(Deno.stdout, value)) unread.abort();
   }
 }
 

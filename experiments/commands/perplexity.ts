@@ -4,10 +4,11 @@
  * @module
  */
 import { describeAdapter } from "../../kernels/adapter.ts";
-import { loadEngine } from "../../model/engine.ts";
 import { createEngineScorer } from "../../model/engine_scorer.ts";
+import { loadEngine } from "../../model/load_engine.ts";
 import { evaluateModel, prepareEvaluation } from "../../model/evaluation.ts";
 import type { ModelConfig } from "../../model/config.ts";
+import type { DownloadProgress } from "../../model/hub_model.ts";
 import { hashWeights, loadModel, openModel } from "../../model/load.ts";
 import { createCpuScorer, type Scorer } from "../../model/scorer.ts";
 import type { Estimate } from "../../model/statistics.ts";
@@ -71,9 +72,12 @@ export const perplexity: Command = {
       choices: 0,
       seed: 1,
     };
-    const line = createProgressLine("perplexity");
+    using line = createProgressLine("perplexity");
     const tasks = await Promise.all(taskFilesOption(options).map(readTask));
     const isOnGpu = await choosesGpu(options);
+    if (options["window-tokens"] !== undefined) {
+      await checkContext(name, plan.windowTokens, (share, file) => line.update(share, file));
+    }
     using opened = await (isOnGpu ? openOnGpu : openOnCpu)(name, (share, what) => line.update(share, what));
     const { config, tokenizer, sha256, scorer } = opened;
     const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
@@ -104,6 +108,14 @@ export const perplexity: Command = {
     return 0;
   },
 };
+
+/** @throws {UsageError} when a window is longer than the model's context */
+async function checkContext(name: string, windowTokens: number, onDownload: DownloadProgress): Promise<void> {
+  using checkpoint = await openModel(name, onDownload);
+  const { context } = checkpoint.config;
+  if (windowTokens <= context) return;
+  throw new UsageError(`--window-tokens is ${windowTokens}, must be at most the model's context of ${context}`);
+}
 
 /** Whether the text is scored on the GPU. @throws {UsageError} */
 async function choosesGpu(options: OptionValues): Promise<boolean> {

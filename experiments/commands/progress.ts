@@ -4,8 +4,8 @@
  * @module
  */
 
-/** Shows progress on one line of the terminal; silent where the output is not a terminal. */
-export interface ProgressLine {
+/** Shows progress on one line of the terminal; silent where the output is not a terminal. Dispose it to remove it. */
+export interface ProgressLine extends Disposable {
   /** Share done, 0..1, and what is being done. */
   update(share: number, step: string): void;
   /** Removes the line. */
@@ -15,14 +15,24 @@ export interface ProgressLine {
 /** Milliseconds between two updates of the line. */
 const INTERVAL_MS = 200;
 
-/** Creates a progress line on standard error. */
-export function createProgressLine(label: string): ProgressLine {
-  const visible = Deno.stderr.isTerminal();
+/** Where a progress line is shown. */
+export interface ProgressOutput {
+  isTerminal(): boolean;
+  writeSync(bytes: Uint8Array): number;
+}
+
+/** Creates a progress line, on standard error. */
+export function createProgressLine(label: string, output: ProgressOutput = Deno.stderr): ProgressLine {
+  const visible = output.isTerminal();
   const encoder = new TextEncoder();
   const startMs = performance.now();
   let shownMs = -Infinity;
   const write = (text: string) => {
-    if (visible) Deno.stderr.writeSync(encoder.encode(`\r\x1b[2K${text}`));
+    if (visible) output.writeSync(encoder.encode(`\r\x1b[2K${text}`));
+  };
+  const clear = () => {
+    if (shownMs !== -Infinity) write("");
+    shownMs = -Infinity;
   };
   return {
     update(share, step) {
@@ -33,7 +43,8 @@ export function createProgressLine(label: string): ProgressLine {
       const left = share > 0.02 ? `, ${formatSeconds((elapsedMs * (1 - share)) / share)} left` : "";
       write(`${label}: ${(100 * share).toFixed(0)} % ${step} (${formatSeconds(elapsedMs)}${left})`.slice(0, 150));
     },
-    clear: () => write(""),
+    clear,
+    [Symbol.dispose]: clear,
   };
 }
 

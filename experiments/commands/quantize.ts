@@ -9,7 +9,8 @@ import { totalBits } from "../../quant/bits.ts";
 import { reportQuantization } from "../../quant/report.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../../quant/quantize.ts";
 import { type Linear, LINEAR_KINDS, linearName } from "../../model/llama.ts";
-import { hashWeights, openModel, readFittingTokenizer } from "../../model/load.ts";
+import { hashWeights, openModel } from "../../model/load.ts";
+import { readFittingTokenizer } from "../../model/tokenizer.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
 import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, SETTINGS } from "../../model/recipe.ts";
 import { pathExists } from "../../model/path_exists.ts";
@@ -73,7 +74,7 @@ export const quantize: Command = {
     const wanted = quantizingDeviceOption(options);
     await refuseOverwrite(path, options);
     const startMs = performance.now();
-    const line = createProgressLine("quantize");
+    using line = createProgressLine("quantize");
     using checkpoint = await openModel(
       textOption(options, "model", "tiny"),
       (share, file) => line.update(share, file),

@@ -16,14 +16,19 @@ export interface Page {
   emulate(width: number, scheme: "light" | "dark"): Promise<void>;
   /** Opens a URL and waits until it is loaded. */
   open(url: string): Promise<void>;
-  /** Value of an expression in the page. @throws {Error} what it throws */
+  /** Value of an expression in the page, awaited. @throws {Error} what it throws */
   evaluate(expression: string): Promise<unknown>;
+  /** Waits until an expression is true in the page. @throws {Error} when it isn't within the time */
+  waitFor(expression: string, timeoutMs: number): Promise<void>;
 }
 
+/** Flags that give WebGPU on SwiftShader, a software adapter that Chromium brings along; by default there is none. */
+export const WITH_WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+
 /** Starts Chromium, hands over a page, and ends Chromium. @throws {Error} where there is none */
-export async function withPage(use: (page: Page) => Promise<void>): Promise<void> {
+export async function withPage(use: (page: Page) => Promise<void>, flags = ["--disable-gpu"]): Promise<void> {
   const profile = await Deno.makeTempDir();
-  const browser = startChromium(profile);
+  const browser = startChromium(profile, flags);
   try {
     const origin = await debuggingOrigin(browser.stderr);
     const target = await fetch(`http://${origin}/json/new?about:blank`, { method: "PUT" });
@@ -53,8 +58,8 @@ async function removeProfile(profile: string): Promise<void> {
   }
 }
 
-function startChromium(profile: string): Deno.ChildProcess {
-  const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"];
+function startChromium(profile: string, flags: readonly string[]): Deno.ChildProcess {
+  const args = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", ...flags];
   try {
     return new Deno.Command("chromium", {
       args: [...args, `--user-data-dir=${profile}`, "--remote-debugging-port=0", "about:blank"],
@@ -116,6 +121,12 @@ async function createPage(socket: WebSocket): Promise<Page> {
     if (error) throw new Error(`${method}: ${error.message}`);
     return result ?? {};
   };
+  const evaluate = async (expression: string) => {
+    const parameters = { expression, returnByValue: true, awaitPromise: true };
+    const { result, exceptionDetails } = await send("Runtime.evaluate", parameters);
+    if (exceptionDetails) throw new Error(`${expression}: ${JSON.stringify(exceptionDetails)}`);
+    return (result as { value?: unknown }).value;
+  };
   for (const domain of ["Page", "Runtime", "Log", "Network"]) await send(`${domain}.enable`);
   return {
     errors,
@@ -130,10 +141,13 @@ async function createPage(socket: WebSocket): Promise<Page> {
       await send("Page.navigate", { url });
       await loaded;
     },
-    async evaluate(expression) {
-      const { result, exceptionDetails } = await send("Runtime.evaluate", { expression, returnByValue: true });
-      if (exceptionDetails) throw new Error(`${expression}: ${JSON.stringify(exceptionDetails)}`);
-      return (result as { value?: unknown }).value;
+    evaluate,
+    async waitFor(expression, timeoutMs) {
+      const endMs = performance.now() + timeoutMs;
+      while (await evaluate(expression) !== true) {
+        if (performance.now() > endMs) throw new Error(`after ${timeoutMs} ms not yet: ${expression}`);
+        await new Promise((wake) => setTimeout(wake, 100));
+      }
     },
   };
 }

@@ -51,11 +51,22 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["perplexity", "--windows", "1"], "perplexity: --windows is 1, must be a number between 2 and"],
   [["dequantize", "--in", "q"], "dequantize: --in and --out are needed"],
   [["perplexity", "--text", "calibration"], "perplexity: --text is calibration, must be one of sotu, moby"],
+  [["serve", "--port", "x"], "serve: --port is x, must be a number between 0 and 65535"],
   [["report", "--out", ""], "report: --out is empty, must name the page to write"],
   [["compare", "a"], "compare: 1 arguments given, must be A B"],
   [["perplexity", "--tasks", "mmlu:f"], "perplexity: --tasks has mmlu:f, must be NAME:FILE with a NAME of piqa, hella"],
   [["perplexity", "--tasks", "piqa:"], "perplexity: --tasks has piqa:, must be NAME:FILE"],
   [["compare", "a", "b", "--tolerance", "-1"], "compare: Option"],
+  [
+    ["bench", "--prompt", "0", "--generate", "0"],
+    "bench: --prompt and --generate are 0, one of them must be 1 or more",
+  ],
+  [["bench", "--shape", "llama-2-7b", "--model", "tiny"], "bench: --model and --shape are given, must be one of them"],
+  [
+    ["bench", "--depth", "0,4000"],
+    "bench: --depth 4000 with --prompt 512 and --generate 128 takes 4512 tokens, must be",
+  ],
+  [["perplexity", "--window-tokens", "4097"], "--window-tokens is 4097, must be at most the model's context of 4096"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
 ];
 
@@ -180,6 +191,79 @@ Deno.test("main: quantize refuses to overwrite a file or to forget an interrupte
     assertEquals(filesIn(directory), ["q", "r.layers"]);
     assertEquals(await Deno.readTextFile(`${directory}/q`), "mine");
   }));
+
+Deno.test("main: generate wants a packed file from --quantized", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/q.safetensors`;
+    assertOneLine(await generate("--quantized", path), 1, `--quantized is ${path}, must be a packed file: `);
+    assertOneLine(await generate("--quantized", TINY), 1, `--quantized is ${TINY}, must be a packed file: `);
+    const weights = `${TINY}model.safetensors`;
+    assertOneLine(
+      await generate("--quantized", weights),
+      1,
+      `--quantized is ${weights}, must be a packed file: ${weights}: format is pt, must be twobit`,
+    );
+  }));
+
+/** Runs `generate` with some prompt. */
+function generate(...args: string[]) {
+  return run("generate", "--prompt", "Fellow citizens", ...args);
+}
+
+for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+  Deno.test(`main: ${signal} while generate downloads its model ends with ${code} at once`, () =>
+    inDirectory(async (directory) => {
+      const { promise: asked, resolve } = Promise.withResolvers<void>();
+      // A hub that never answers.
+      const hub = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, ({ signal }) => {
+        resolve();
+        return new Promise((answer) => signal.addEventListener("abort", () => answer(new Response())));
+      });
+      const child = new Deno.Command(Deno.execPath(), {
+        args: ["run", "-A", MAIN, "generate", "--prompt", "Fellow citizens", "--model", "hf:nobody/nothing"],
+        env: {
+          HF_ENDPOINT: `http://127.0.0.1:${hub.addr.port}`,
+          HF_HOME: directory,
+          HF_HUB_CACHE: "",
+          HF_HUB_OFFLINE: "",
+        },
+        stdout: "null",
+        stderr: "null",
+      }).spawn();
+      await asked;
+      child.kill(signal);
+      assertEquals((await child.status).code, code);
+      await hub.shutdown();
+    }));
+}
+
+/** Starts a long generation and waits for its first text. */
+async function startGenerating() {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", MAIN, "generate", "--prompt", "Fellow citizens", "--max-tokens", "4000"],
+    stdout: "piped",
+    stderr: "piped",
+    env: { NO_COLOR: "1" },
+  }).spawn();
+  const reader = child.stdout.getReader();
+  assert((await reader.read()).value, "the first text comes");
+  return { child, reader };
+}
+
+Deno.test("main: an interrupt ends generated text, with its summary and 130", async () => {
+  const { child, reader } = await startGenerating();
+  child.kill("SIGINT");
+  while (!(await reader.read()).done);
+  const errors = await new Response(child.stderr).text();
+  assertEquals([(await child.status).code, errors.includes("ended by aborted")], [130, true], errors);
+});
+
+Deno.test("main: generated text ends well where nobody reads on", async () => {
+  const { child, reader } = await startGenerating();
+  await reader.cancel();
+  const errors = await new Response(child.stderr).text();
+  assertEquals([(await child.status).code, errors.includes("ended by aborted")], [0, true], errors);
+});
 
 Deno.test("main: an interrupt ends with 130 and leaves no partial file", () =>
   inDirectory(async (directory) => {

@@ -10,6 +10,7 @@ import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertWithin, poisonedOutput, readOutput, testGpu } from "./helpers.ts";
 import { assertEquals } from "../assert.ts";
+import { test } from "../test.ts";
 
 interface Case extends AttentionShape {
   readonly position: number;
@@ -111,12 +112,12 @@ const CASES: readonly Case[] = [
   { heads: 2, keyValueHeads: 2, headSize: 64, position: 5, splits: 3, slidingWindow: 20 },
 ];
 
-Deno.test("decode_attention: heads, splits, biases and norms", async () => {
+test("decode_attention: heads, splits, biases and norms", async () => {
   const gpu = await testGpu();
   for (const testCase of CASES) await check(gpu, testCase);
 });
 
-Deno.test("decode_attention without subgroups", async () => {
+test("decode_attention without subgroups", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   for (const testCase of CASES.slice(1, 6)) await check(gpu, testCase);
   gpu.close();

@@ -15,6 +15,7 @@ import {
   type TensorCase,
   testGpu,
 } from "./helpers.ts";
+import { test } from "../test.ts";
 
 async function check(gpu: Gpu, shape: TensorCase, seed: number, options: FusedGemvOptions = {}, bindingBytes?: number) {
   const tensor = randomTensor(shape, seed);
@@ -30,7 +31,7 @@ async function check(gpu: Gpu, shape: TensorCase, seed: number, options: FusedGe
 }
 
 for (const refineEvery of REFINE_EVERY) {
-  Deno.test(`fused_gemv, refined groups ${refineEvery}: shapes of layers, odd shapes, outliers`, async () => {
+  test(`fused_gemv, refined groups ${refineEvery}: shapes of layers, odd shapes, outliers`, async () => {
     const gpu = await testGpu();
     const shapes = [[64, 4096], [33, 11008], [16, 256], [17, 300], [1, 1], [5, 128], [100, 1000], [130, 2176]];
     for (const [rows, channels] of shapes) {
@@ -38,7 +39,7 @@ for (const refineEvery of REFINE_EVERY) {
     }
   });
 
-  Deno.test(`fused_sync_gemv, refined groups ${refineEvery}`, async () => {
+  test(`fused_sync_gemv, refined groups ${refineEvery}`, async () => {
     const gpu = await testGpu();
     for (const [rows, channels] of [[40, 4096], [33, 11008], [17, 300], [1, 1]]) {
       await check(gpu, { rows, channels, refineEvery, outlierShare: 0.01 }, rows, { synchronous: true });
@@ -46,7 +47,7 @@ for (const refineEvery of REFINE_EVERY) {
   });
 }
 
-Deno.test("fused_gemv without subgroups", async () => {
+test("fused_gemv without subgroups", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   for (const [rows, channels] of [[40, 4096], [17, 300], [33, 11008]]) {
     await check(gpu, { rows, channels, refineEvery: 8, outlierShare: 0.005 }, rows);
@@ -54,7 +55,7 @@ Deno.test("fused_gemv without subgroups", async () => {
   gpu.close();
 });
 
-Deno.test("fused_gemv splits rows over slabs and channels over dispatches", async () => {
+test("fused_gemv splits rows over slabs and channels over dispatches", async () => {
   const gpu = await testGpu();
   const shape: TensorCase = { rows: 150, channels: 4096, refineEvery: 8, outlierShare: 0.002 };
   await check(gpu, shape, 1, {}, 64 * 1024);
@@ -62,7 +63,7 @@ Deno.test("fused_gemv splits rows over slabs and channels over dispatches", asyn
   for (const workgroups of [1, 3, 1000]) await check(gpu, shape, 3, { workgroups });
 });
 
-Deno.test("fused_gemv for small batches, over slabs and dispatches too", async () => {
+test("fused_gemv for small batches, over slabs and dispatches too", async () => {
   const gpu = await testGpu();
   for (const [rows, channels, tokens] of [[40, 300, 2], [150, 1000, 3], [20, 4096, 16]]) {
     const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.01 }, tokens);
@@ -83,7 +84,7 @@ Deno.test("fused_gemv for small batches, over slabs and dispatches too", async (
   }
 });
 
-Deno.test("fused_gemv: 1,000 random small matrices", async () => {
+test("fused_gemv: 1,000 random small matrices", async () => {
   const gpu = await testGpu();
   const random = createRandom(7);
   for (let i = 0; i < 50; i++) {

@@ -11,6 +11,7 @@ import { destroyPackedMatrix, uploadPackedMatrix } from "../../kernels/packed_ma
 import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE];
 /** Rows, channels, tokens. */
@@ -66,24 +67,24 @@ async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmT
 
 for (const tile of TILES) {
   for (const refineEvery of REFINE_EVERY) {
-    Deno.test(`fused_gemm ${tile.name}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
+    test(`fused_gemm ${tile.name}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
       for (const shape of CASES) {
         await checkPacked(shape, { refineEvery, outlierShare: shape[2] === 17 ? 0 : 0.02, tile });
       }
     });
   }
 
-  Deno.test(`fused_gemm ${tile.name} splits rows over slabs`, async () => {
+  test(`fused_gemm ${tile.name} splits rows over slabs`, async () => {
     const kind = { refineEvery: 8, outlierShare: 0.01, tile, bindingBytes: 64 * 1024 } as const;
     await checkPacked([150, 2000, 5], kind);
   });
 
-  Deno.test(`f16_gemm ${tile.name}: layers, odd shapes, slabs`, async () => {
+  test(`f16_gemm ${tile.name}: layers, odd shapes, slabs`, async () => {
     for (const shape of CASES) await checkF16(shape, tile);
     await checkF16([150, 500, 5], tile, 100 * 1024);
   });
 
-  Deno.test(`f16_gemm ${tile.name} adds to y`, async () => {
+  test(`f16_gemm ${tile.name} adds to y`, async () => {
     const gpu = await testGpu();
     const [rows, channels, tokens] = [37, 96, 21];
     const weights = randomF16(rows, channels);
@@ -107,7 +108,7 @@ function withResidual({ y, bound }: BoundedProduct, residual: Float32Array): Bou
   };
 }
 
-Deno.test("matrix-matrix kernels refuse channels that cannot be read in fours, and empty ranges", async () => {
+test("matrix-matrix kernels refuse channels that cannot be read in fours, and empty ranges", async () => {
   const gpu = await testGpu();
   const matrix = await uploadF16Matrix(gpu, randomF16(4, 6), 4, 6);
   const range = await createPrefillRange(gpu, 4);
@@ -118,7 +119,7 @@ Deno.test("matrix-matrix kernels refuse channels that cannot be read in fours, a
   await assertRejects(set, RangeError, "range has 5 tokens, must have 1 to 4");
 });
 
-Deno.test("chooseTile takes the tile that was faster on an H200", () => {
+test("chooseTile takes the tile that was faster on an H200", () => {
   const faster = [[4096, 1, "narrow"], [4096, 128, "narrow"], [4096, 512, "wide"], [22016, 32, "narrow"]] as const;
   for (const [rows, tokens, name] of faster) assertEquals(chooseTile(rows, tokens).name, name);
   for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(22016, tokens).name, "wide");

@@ -10,6 +10,7 @@ import { destroyPackedMatrix, uploadPackedMatrix } from "../../kernels/packed_ma
 import { prepareInput } from "../../kernels/prepare_input.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 const INPUTS = ["vector", "rms_norm", "attention"] as const;
 const OUTPUTS = ["store", "add", "silu_product"] as const;
@@ -161,7 +162,7 @@ function checkPrepared(prepared: Float16Array, { y, bound }: BoundedProduct) {
 
 for (const input of INPUTS) {
   for (const output of OUTPUTS) {
-    Deno.test(`fused_gemv and f16_gemv from ${input} to ${output}`, async () => {
+    test(`fused_gemv and f16_gemv from ${input} to ${output}`, async () => {
       const gpu = await testGpu();
       for (const [rows, channels, tokens] of [[72, 1024, 1], [8, 160, 3], [1048, 320, 2]]) {
         await checkFused(gpu, { rows, channels, tokens, input, output });
@@ -172,7 +173,7 @@ for (const input of INPUTS) {
   }
 }
 
-Deno.test("fused_gemv from a norm over several dispatches, synchronous, few and many workgroups", async () => {
+test("fused_gemv from a norm over several dispatches, synchronous, few and many workgroups", async () => {
   const gpu = await testGpu();
   const test: Case = { rows: 24, channels: 4096, tokens: 2, input: "rms_norm", output: "add" };
   await checkFused(gpu, test, { teams: 4 });
@@ -180,7 +181,7 @@ Deno.test("fused_gemv from a norm over several dispatches, synchronous, few and 
   for (const workgroups of [1, 1000]) await checkFused(gpu, { ...test, output: "silu_product" }, { workgroups });
 });
 
-Deno.test("modes without subgroups, and with channels that fill no group", async () => {
+test("modes without subgroups, and with channels that fill no group", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   for (const output of OUTPUTS) {
     await checkFused(gpu, { rows: 40, channels: 256, tokens: 1, input: "attention", output });
@@ -190,7 +191,7 @@ Deno.test("modes without subgroups, and with channels that fill no group", async
   gpu.close();
 });
 
-Deno.test("a not-a-number in x reaches y through a norm", async () => {
+test("a not-a-number in x reaches y through a norm", async () => {
   const gpu = await testGpu();
   const matrix = await uploadPackedMatrix(
     gpu,
@@ -203,7 +204,7 @@ Deno.test("a not-a-number in x reaches y through a norm", async () => {
   assertEquals(Array.from(await gpu.readF32(y.buffer), Number.isNaN), Array(8).fill(true));
 });
 
-Deno.test("modes that don't fit are refused", async () => {
+test("modes that don't fit are refused", async () => {
   const gpu = await testGpu();
   const matrix = (rows: number, bytes?: number) =>
     uploadPackedMatrix(gpu, randomTensor({ rows, channels: 256, refineEvery: 8, outlierShare: 0 }, 1), bytes);

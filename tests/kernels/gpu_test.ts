@@ -82,3 +82,18 @@ Deno.test("timeDispatches keeps raw samples in order and their median", async ()
   ]);
   assert(timing.minUs > 0);
 });
+
+Deno.test("errors of submitted work reach the next read, and reads at the same time all succeed", async () => {
+  const gpu = await openGpu();
+  const good = await gpu.uploadStorage("good", Uint32Array.of(1, 2, 3, 4));
+  const bad = await gpu.createBuffer("not readable", 16, GPUBufferUsage.STORAGE);
+  await assertRejects(() => gpu.read(bad), Error, "read of not readable is invalid");
+  const reads = await Promise.all([gpu.read(good), gpu.read(good, 8), gpu.wait(), gpu.read(good, 4, 12)]);
+  assertEquals(new Uint32Array(reads[0]), Uint32Array.of(1, 2, 3, 4));
+  assertEquals(new Uint32Array(reads[3]!), Uint32Array.of(4));
+  gpu.copy(good, 8, good, 8, 16);
+  await assertRejects(() => gpu.wait(), Error, "copy of good is invalid");
+  await gpu.wait();
+  gpu.close();
+  await assertRejects(() => gpu.read(good), DeviceLostError);
+});

@@ -6,6 +6,7 @@ import {
 } from "../../kernels/pack_activations.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { randomActivations, testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 /** Checks the promised error: half a unit of a group's step, two for odd channels, and a step of max |x| / 32512. */
 function checkPacked(words: Uint32Array<ArrayBuffer>, x: Float32Array) {
@@ -31,7 +32,7 @@ function checkSums(words: Uint32Array<ArrayBuffer>, channels: number) {
   }
 }
 
-Deno.test("pack_activations on CPU and GPU: error and sums", async () => {
+test("pack_activations on CPU and GPU: error and sums", async () => {
   const gpu = await testGpu();
   for (const channels of [4096, 1, 16, 300, 1000]) {
     const x = randomActivations(channels, channels);
@@ -45,7 +46,7 @@ Deno.test("pack_activations on CPU and GPU: error and sums", async () => {
   }
 });
 
-Deno.test("pack_activations by hand: one group", () => {
+test("pack_activations by hand: one group", () => {
   const x = new Float32Array(16);
   x[0] = 32512;
   x[1] = -400;
@@ -58,7 +59,7 @@ Deno.test("pack_activations by hand: one group", () => {
   assertEquals(words[64 * 2 / 4] & 0xff, 127); // its low byte: 127 * 255 + 127
 });
 
-Deno.test("pack_activations keeps a not-a-number visible", async () => {
+test("pack_activations keeps a not-a-number visible", async () => {
   const gpu = await testGpu();
   for (const bad of [NaN, Infinity, -Infinity]) {
     const x = new Float32Array(128).fill(1);
@@ -73,7 +74,7 @@ Deno.test("pack_activations keeps a not-a-number visible", async () => {
   }
 });
 
-Deno.test("pack_activations stores next to nothing as zeros", async () => {
+test("pack_activations stores next to nothing as zeros", async () => {
   const gpu = await testGpu();
   const x = new Float32Array(128).fill(1e-31, 0, 16).fill(2e-30, 16, 32);
   const input = await gpu.uploadStorage("x", x);

@@ -13,6 +13,7 @@ import {
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 const HIDDEN = 8;
 
@@ -53,7 +54,7 @@ async function choose(gpu: Gpu, logits: Float32Array<ArrayBuffer>, steps: number
   return { tokens: tokens.subarray(5, 5 + steps), position, hidden, embedding };
 }
 
-Deno.test("argmax and advance: the lowest of the most likely tokens, its embedding, the next position", async () => {
+test("argmax and advance: the lowest of the most likely tokens, its embedding, the next position", async () => {
   const gpu = await testGpu();
   for (const [length, best] of [[3, 2], [1000, 17], [40_003, 40_002], [70_000, 0]]) {
     const logits = randomLogits(length, length);
@@ -66,13 +67,13 @@ Deno.test("argmax and advance: the lowest of the most likely tokens, its embeddi
   }
 });
 
-Deno.test("argmax of all equal or very low logits is the first token", async () => {
+test("argmax of all equal or very low logits is the first token", async () => {
   const gpu = await testGpu();
   assertEquals((await choose(gpu, new Float32Array(700), 1)).tokens[0], 0);
   assertEquals((await choose(gpu, new Float32Array(700).fill(-3e38), 1)).tokens[0], 0);
 });
 
-Deno.test("a logit that is not a number can't pass unseen", async () => {
+test("a logit that is not a number can't pass unseen", async () => {
   const gpu = await testGpu();
   const logits = randomLogits(5000, 3);
   logits[4321] = NaN;
@@ -91,7 +92,7 @@ const SAMPLINGS: readonly Omit<Sampling, "seed">[] = [
   { temperature: 1, topP: 1, topK: 1 },
 ];
 
-Deno.test("sample draws each token as often as its probability says", async () => {
+test("sample draws each token as often as its probability says", async () => {
   const gpu = await testGpu();
   const steps = 400;
   for (const [index, settings] of SAMPLINGS.entries()) {
@@ -110,7 +111,7 @@ Deno.test("sample draws each token as often as its probability says", async () =
   }
 });
 
-Deno.test("sample: the same seed draws the same tokens, another one others", async () => {
+test("sample: the same seed draws the same tokens, another one others", async () => {
   const gpu = await testGpu();
   const logits = randomLogits(33_000, 1);
   const sampling = { temperature: 1, topP: 0.95, topK: 0, seed: 9 };

@@ -12,7 +12,7 @@ function gpuWith(maxComputeWorkgroupStorageSize: number, maxComputeInvocationsPe
 Deno.test("planGemv covers every row and column within the limits of workgroups", () => {
   const shapes = [[1, 2], [4096, 64], [22016, 64], [57344, 128], [8192, 448], [128256, 64], [4096, 172], [70, 6]];
   for (const [memory, threads] of DEVICES) {
-    for (const lanes of [8, 32, 64]) {
+    for (const lanes of [4, 8, 32, 64]) {
       for (const [rows, halfBlocks] of shapes) {
         // A synchronous team of 64 lanes stages 20 KB.
         for (const synchronous of lanes === 64 && memory === 16384 ? [false] : [false, true]) {

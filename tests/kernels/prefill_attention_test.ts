@@ -11,6 +11,7 @@ import { ropeCache } from "../../kernels/rope_cache.ts";
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../model/rope.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 const EPSILON = 2 ** -24;
 /** Weights below f32's range become 0. */
@@ -85,7 +86,7 @@ const ATTENTION_CASES: readonly [AttentionShape, Part, capacity: number][] = [
   [{ heads: 2, keyValueHeads: 1, headSize: 32, slidingWindow: 70 }, { first: 150, tokens: 50 }, 200],
 ];
 
-Deno.test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding window", async () => {
+test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding window", async () => {
   const gpu = await testGpu();
   for (const [shape, part, capacity] of ATTENTION_CASES) {
     const { heads, keyValueHeads, headSize } = shape;
@@ -220,11 +221,11 @@ async function assertUntouched({ keys, values }: KeyValueCache, part: Part) {
   }
 }
 
-Deno.test("rope_cache rotates as the CPU does, up to position 131000, and fills the cache", async () => {
+test("rope_cache rotates as the CPU does, up to position 131000, and fills the cache", async () => {
   for (const kind of ROPE_CASES) await checkRope(kind);
 });
 
-Deno.test("attention shapes that cannot be read are refused", async () => {
+test("attention shapes that cannot be read are refused", async () => {
   const gpu = await testGpu();
   const odd = createKeyValueCache(gpu, { heads: 1, keyValueHeads: 1, headSize: 12 }, 1);
   await assertRejects(() => odd, RangeError, "head size is 12, must be a multiple of 8 up to 256");

@@ -9,6 +9,7 @@ import { rmsNorm } from "../../kernels/rms_norm.ts";
 import { siluProduct } from "../../kernels/silu_product.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 const EPSILON = 2 ** -24;
 
@@ -28,7 +29,7 @@ async function run(
   return actual;
 }
 
-Deno.test("rms_norm: each token by itself, widths that do and do not divide, a token of zeros", async () => {
+test("rms_norm: each token by itself, widths that do and do not divide, a token of zeros", async () => {
   const gpu = await testGpu();
   for (const [tokens, hidden] of [[3, 256], [2, 1000], [5, 7], [1, 4096]]) {
     const x = randomActivations(tokens * hidden, hidden);
@@ -49,7 +50,7 @@ Deno.test("rms_norm: each token by itself, widths that do and do not divide, a t
   }
 });
 
-Deno.test("silu_product: gates of every size, also where exp overflows", async () => {
+test("silu_product: gates of every size, also where exp overflows", async () => {
   const gpu = await testGpu();
   const [tokens, width] = [3, 300];
   const x = randomActivations(tokens * 2 * width, 1);
@@ -72,7 +73,7 @@ Deno.test("silu_product: gates of every size, also where exp overflows", async (
   assertWithin(actual, { y, bound }, "silu");
 });
 
-Deno.test("embed_tokens: rows of every slab, odd widths", async () => {
+test("embed_tokens: rows of every slab, odd widths", async () => {
   const gpu = await testGpu();
   for (const [vocabulary, hidden] of [[300, 40], [130, 513]]) {
     const random = createRandom(hidden);
@@ -92,7 +93,7 @@ Deno.test("embed_tokens: rows of every slab, odd widths", async () => {
   }
 });
 
-Deno.test("log_likelihood: log-softmax of the target and the first maximum", async () => {
+test("log_likelihood: log-softmax of the target and the first maximum", async () => {
   const gpu = await testGpu();
   for (const [tokens, vocabulary] of [[4, 1000], [3, 32000], [2, 5]]) {
     const logits = randomActivations(tokens * vocabulary, vocabulary);

@@ -6,9 +6,10 @@ import { destroyPackedMatrix, uploadPackedMatrix } from "../../kernels/packed_ma
 import { createDequantized, twoPassGemv } from "../../kernels/two_pass_gemv.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
 
 for (const refineEvery of REFINE_EVERY) {
-  Deno.test(`two_pass_gemv, refined groups ${refineEvery}: f16 weights to the last bit, then their product`, async () => {
+  test(`two_pass_gemv, refined groups ${refineEvery}: f16 weights to the last bit, then their product`, async () => {
     const gpu = await testGpu();
     for (const [rows, channels] of [[48, 4096], [17, 300], [1, 1], [70, 1000]]) {
       for (const outlierShare of [0, 0.02]) {
@@ -16,11 +17,13 @@ for (const refineEvery of REFINE_EVERY) {
         const matrix = await uploadPackedMatrix(gpu, tensor);
         const scratch = await createDequantized(gpu, matrix);
         const x = randomActivations(channels, 3);
-        const vector = await uploadF16Vector(gpu, x);
+        const padded = new Float32Array(scratch.chunks * 8);
+        padded.set(x);
+        const vector = await uploadF16Vector(gpu, padded);
         const y = await poisonedOutput(gpu, rows);
         gpu.submit(await twoPassGemv(gpu, matrix, scratch, vector, y));
-        const padded = new Float16Array(await gpu.read(scratch.slabs[0].weights.buffer));
-        const weights = withoutPadding(padded, rows, channels);
+        const decoded = new Float16Array(await gpu.read(scratch.slabs[0].weights.buffer));
+        const weights = withoutPadding(decoded, rows, channels);
         compareWeights(weights, dequantize(tensor), outlierShare > 0);
         const actual = await readOutput(gpu, y);
         assertWithin(actual, f16GemvOnCpu(weights, rows, exactly(Float16Array.from(x))), `${rows} x ${channels}`);

@@ -1,10 +1,11 @@
-import { openDirectory, readModel } from "../../model/checkpoint.ts";
+import { readModel } from "../../model/checkpoint.ts";
+import { openDirectory } from "../../model/open_directory.ts";
 import { parseConfig } from "../../model/config.ts";
 import { forward, logitsOf } from "../../model/forward.ts";
 import { writeHuggingFaceDirectory } from "../../model/huggingface_writer.ts";
 import type { Model } from "../../model/llama.ts";
 import { matmulPlain } from "../../model/matmul.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";

@@ -1,13 +1,15 @@
 import { isPackedMatrix } from "../../kernels/linear.ts";
-import { openDirectory, readModel } from "../../model/checkpoint.ts";
+import { readModel } from "../../model/checkpoint.ts";
+import type { Engine } from "../../model/engine.ts";
 import { createEngineScorer } from "../../model/engine_scorer.ts";
-import { type Engine, loadEngine } from "../../model/engine.ts";
+import { loadEngine } from "../../model/load_engine.ts";
+import { openDirectory } from "../../model/open_directory.ts";
 import { uploadWeights } from "../../model/engine_weights.ts";
 import { forward, logitsOf } from "../../model/forward.ts";
 import { type GenerateOptions, generateTokens } from "../../model/generate.ts";
 import type { LinearKind, Model } from "../../model/llama.ts";
 import { matmulPlain } from "../../model/matmul.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
 import { createSession, type Session } from "../../model/session.ts";
@@ -233,17 +235,67 @@ Deno.test("generation ends at a stop token, at its length or when it is aborted,
   assertEquals(session.length, prompt.length + stop);
   assertEquals((await run({ maxTokens: 7 })).generated, tokens.slice(0, 7));
   const aborted = await run({ signal: AbortSignal.abort() });
-  assertEquals([aborted.reason, aborted.tokens], ["aborted", 1]);
+  assertEquals([aborted.reason, aborted.tokens], ["aborted", 0]);
+  await assertRejects(() => run({ maxTokens: 0 }), RangeError, "maxTokens is 0, must be 1 or more");
 });
 
 Deno.test("sequences beyond their capacity or the context, and empty prompts, are refused", async () => {
   await assertRejects(() => engine.createSession(4097), RangeError, "must be 1 to the model's context of 4096");
   using session = await engine.createSession(10);
-  assertEquals(session.capacity, 256);
-  await assertRejects(() => session.decode(1), RangeError, "must have a prompt first");
+  assertEquals(session.capacity, 10);
+  await assertRejects(() => session.decode(1), RangeError, "must have a prompt before");
   await assertRejects(() => session.prefill(new Uint32Array()), RangeError, "0 tokens, must be 1 or more");
-  await assertRejects(() => session.prefill(new Uint32Array(257)), RangeError, "must have at most its capacity of 256");
+  await assertRejects(() => session.prefill(new Uint32Array(11)), RangeError, "must have at most its capacity of 10");
   await session.prefill(Uint32Array.of(0, 1));
-  await assertRejects(() => session.decode(255), RangeError, "would have 257 tokens");
+  await assertRejects(() => session.decode(9), RangeError, "would have 11 tokens");
   assertThrows(() => session.truncate(3), RangeError, "must be 0 to 2");
+});
+
+Deno.test("a session goes on from where it is truncated, and from nowhere where nothing is known", async () => {
+  const { tokens, prompt } = readJson("greedy.json")[0] as Continuation;
+  using session = await engine.createSession(256);
+  await session.prefill(Uint32Array.from(prompt));
+  const generated = await session.decode(20);
+  session.truncate(prompt.length + 5);
+  assertEquals(await session.decode(10), generated.slice(5, 15));
+  session.truncate(prompt.length);
+  assertEquals(await session.decode(3), generated.slice(0, 3));
+  await session.score(Uint32Array.of(5, 6), Uint32Array.of(6, 7));
+  await assertRejects(() => session.decode(1), RangeError, "must have a prompt before");
+  assertEquals([...generated.slice(0, 3)], tokens.slice(1, 4));
+});
+
+Deno.test("tokens outside the vocabulary, calls at the same time and after dispose are refused", async () => {
+  const session = await engine.createSession(64);
+  await assertRejects(
+    () => session.prefill(Uint32Array.of(0, 4096)),
+    RangeError,
+    "token 1 is 4096, must be below 4096",
+  );
+  const scoring = () => session.score(Uint32Array.of(0), Uint32Array.of(9999));
+  await assertRejects(scoring, RangeError, "token 0 is 9999, must be below 4096");
+  const first = session.prefill(Uint32Array.of(0));
+  await assertRejects(() => session.decode(1), Error, "the session is at work");
+  await first;
+  const held = engine.gpu.heldBytes;
+  session[Symbol.dispose]();
+  const freed = engine.gpu.heldBytes;
+  assert(freed < held, "dispose frees");
+  session[Symbol.dispose]();
+  assertEquals(engine.gpu.heldBytes, freed);
+  await assertRejects(() => session.decode(1), Error, "the session is disposed");
+});
+
+Deno.test("sessions of one engine work at the same time, and timers run meanwhile", async () => {
+  const read = async () => {
+    let text = "";
+    for await (const piece of engine.generate("Fellow citizens", { maxTokens: 12 })) text += piece;
+    return text;
+  };
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, 5);
+  const [a, b] = await Promise.all([read(), read()]);
+  clearInterval(timer);
+  assertEquals(a, b);
+  assert(ticks > 2, `${ticks} ticks`);
 });

@@ -1,4 +1,5 @@
-import { openDirectory, readModel } from "../../model/checkpoint.ts";
+import { readModel } from "../../model/checkpoint.ts";
+import { openDirectory } from "../../model/open_directory.ts";
 import { forward, logitsOf } from "../../model/forward.ts";
 import { type MatMul, matmulPlain } from "../../model/matmul.ts";
 import { createMatmulSimd } from "../../model/matmul_simd.ts";

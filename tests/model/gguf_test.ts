@@ -3,7 +3,7 @@ import { forward, logitsOf } from "../../model/forward.ts";
 import { openGgufFile, readGgufTensor } from "../../model/gguf_file.ts";
 import { loadModel, openModel } from "../../model/load.ts";
 import { matmulPlain } from "../../model/matmul.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import { SETTINGS } from "../../model/recipe.ts";

@@ -1,5 +1,6 @@
 import { writeBeside } from "../../model/atomic_file.ts";
-import { bytesSource, openFileSource } from "../../model/byte_source.ts";
+import { bytesSource } from "../../model/byte_source.ts";
+import { openFileSource } from "../../model/file_source.ts";
 import { loadModel } from "../../model/load.ts";
 import { bytesOf, decodeWeights } from "../../model/numbers.ts";
 import {

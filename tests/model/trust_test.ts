@@ -1,7 +1,7 @@
-import { openDirectory } from "../../model/checkpoint.ts";
+import { openDirectory } from "../../model/open_directory.ts";
 import { openGguf } from "../../model/gguf_checkpoint.ts";
 import { parseJsonObject } from "../../model/json.ts";
-import { openPacked } from "../../model/packed_checkpoint.ts";
+import { openPacked } from "../../model/open_packed.ts";
 import { readTokenizer } from "../../model/tokenizer.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";

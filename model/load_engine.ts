@@ -1,0 +1,40 @@
+/**
+ * An engine by the name of its model.
+ *
+ * @module
+ */
+import { createEngine, type Engine, type EngineOptions } from "./engine.ts";
+import type { DownloadProgress } from "./hub_model.ts";
+import { openModel } from "./load.ts";
+import { cacheBytes } from "./session.ts";
+import { weightBytes } from "./weight_source.ts";
+
+/**
+ * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.
+ *
+ * ```ts
+ * import { loadEngine } from "./mod.ts";
+ *
+ * using engine = await loadEngine("tiny");
+ * let text = "";
+ * for await (const piece of engine.generate("Fellow citizens", { maxTokens: 8 })) text += piece;
+ * console.assert(text.length > 0);
+ * ```
+ *
+ * @throws {SyntaxError} when the model can't be read
+ * @throws {OutOfMemoryError} with what the model needs, when the device has no room
+ */
+export async function loadEngine(name: string, options: EngineOptions = {}): Promise<Engine> {
+  using checkpoint = await openModel(name);
+  return await createEngine(checkpoint, options);
+}
+
+/** Bytes of device memory that a model needs: its weights, and the cache of a sequence of `capacity` tokens. */
+export async function estimateMemory(
+  name: string,
+  capacity: number,
+  onDownload?: DownloadProgress,
+): Promise<{ readonly weightBytes: number; readonly cacheBytes: number }> {
+  using checkpoint = await openModel(name, onDownload);
+  return { weightBytes: weightBytes(checkpoint), cacheBytes: cacheBytes(checkpoint.config, capacity) };
+}

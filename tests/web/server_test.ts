@@ -1,0 +1,120 @@
+import { openDirectory } from "../../model/open_directory.ts";
+import { findModelFiles } from "../../web/model_files.ts";
+import { openServedModel } from "../../web/served_model.ts";
+import { createHandler, type Handler } from "../../web/server.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
+
+const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
+const SHARDED = `${FIXTURES}llama3_scaled_bias`;
+
+const handler = await createHandler(await findModelFiles(SHARDED));
+
+function get(path: string, headers: Record<string, string> = {}, method = "GET"): Promise<Response> {
+  return handler(new Request(`http://localhost:8000${path}`, { headers, method }));
+}
+
+/** Runs with a server of this handler on a free port. */
+async function withServer(handler: Handler, use: (address: string) => Promise<void>): Promise<void> {
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, handler);
+  try {
+    await use(`http://127.0.0.1:${server.addr.port}/`);
+  } finally {
+    await server.shutdown();
+  }
+}
+
+Deno.test("server: the page, its style and its script, which no other site may use", async () => {
+  for (
+    const [path, type, content] of [
+      ["/", "text/html", '<script type="module" src="page.js">'],
+      ["/style.css", "text/css", "color-scheme"],
+      ["/page.js", "text/javascript", "enable subgroups;"],
+      ["/model.json", "application/json", "model-00001-of-00003.safetensors"],
+    ]
+  ) {
+    const response = await get(path);
+    assertEquals(response.status, 200);
+    assertStringIncludes(response.headers.get("content-type")!, type);
+    assertStringIncludes(response.headers.get("content-security-policy")!, "default-src 'none'");
+    assertEquals(response.headers.get("x-content-type-options"), "nosniff");
+    assertEquals(response.headers.get("cross-origin-resource-policy"), "same-origin");
+    assertStringIncludes(await response.text(), content);
+  }
+});
+
+Deno.test("server: other paths, hosts and methods are refused", async () => {
+  for (
+    const path of [
+      "/deno.json",
+      "/page.ts",
+      "/model/",
+      "/model/..%2fmake_llama.py",
+      "/model/../../deno.json",
+      "/model/%2e%2e/make_llama.py",
+      "/model/%2fetc%2fpasswd",
+      "//etc/passwd",
+    ]
+  ) {
+    assertEquals((await get(path)).status, 404, path);
+  }
+  const foreign = await handler(new Request("http://example.org:8000/"));
+  assertEquals([foreign.status, await foreign.text()], [403, "host is example.org, must be localhost or 127.0.0.1"]);
+  assertEquals((await get("/", {}, "POST")).status, 405);
+});
+
+Deno.test("server: files of the model, whole and by range", async () => {
+  const file = "model-00002-of-00003.safetensors";
+  const bytes = await Deno.readFile(`${SHARDED}/${file}`);
+  assertEquals(await (await get(`/model/${file}`)).bytes(), bytes);
+  const part = await get(`/model/${file}`, { range: "bytes=5-104" });
+  assertEquals([part.status, part.headers.get("content-range")], [206, `bytes 5-104/${bytes.length}`]);
+  assertEquals(await part.bytes(), bytes.slice(5, 105));
+  for (const range of [`bytes=0-${bytes.length}`, "bytes=7-6", "bytes=-5", "bytes=0-1,3-4", "words=0-1"]) {
+    const refused = await get(`/model/${file}`, { range });
+    assertEquals([refused.status, refused.headers.get("content-range")], [416, `bytes */${bytes.length}`], range);
+    await refused.body?.cancel();
+  }
+});
+
+Deno.test("openServedModel reads what openDirectory reads, shard by shard", () =>
+  withServer(handler, async (address) => {
+    using served = await openServedModel(address);
+    using direct = await openDirectory(SHARDED);
+    assertEquals(served.config, direct.config);
+    assertEquals(served.tensors.map(({ name }) => name), direct.tensors.map(({ name }) => name));
+    for (const { name, shape } of direct.tensors) {
+      assertEquals(await served.read(name, shape), await direct.read(name, shape), name);
+    }
+    assertEquals(await served.readText("tokenizer.json"), undefined);
+  }));
+
+Deno.test("openServedModel: a server that sends too little or nothing is an error", async () => {
+  const listing = { name: "broken", packed: true, files: { "q.safetensors": 1000 } };
+  const answer = (body: string, status: number): Handler => (request) =>
+    Promise.resolve(request.url.endsWith("model.json") ? Response.json(listing) : new Response(body, { status }));
+  await withServer(answer("short", 206), async (address) => {
+    await assertRejects(
+      () => openServedModel(address),
+      RangeError,
+      "q.safetensors: the server sent 5 bytes, must send 8",
+    );
+  });
+  await withServer(answer("", 404), async (address) => {
+    await assertRejects(() => openServedModel(address), Error, "model/q.safetensors gives 404 Not Found");
+  });
+});
+
+Deno.test("findModelFiles: the embedded model with its texts; no GGUF file, and nothing that isn't a model", async () => {
+  const { listing, paths } = await findModelFiles("tiny");
+  assertEquals([listing.name, listing.packed], ["tiny", false]);
+  assertEquals(Object.keys(listing.files).sort(), [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+  ]);
+  assert([...paths.values()].every((path) => path.includes("/model/tiny/")));
+  await assertRejects(() => findModelFiles(`${FIXTURES}gguf/qwen2.gguf`), SyntaxError, "is a GGUF file, must be");
+  await assertRejects(() => findModelFiles(FIXTURES), SyntaxError, "has no config.json");
+});

@@ -1,0 +1,55 @@
+/// <reference lib="dom" />
+/**
+ * The kernel tests, run in the page: each import registers the tests of a file.
+ *
+ * @module
+ */
+import "../tests/kernels/decode_attention_test.ts";
+import "../tests/kernels/f16_gemv_test.ts";
+import "../tests/kernels/fused_gemv_test.ts";
+import "../tests/kernels/gemm_test.ts";
+import "../tests/kernels/gemv_modes_test.ts";
+import "../tests/kernels/pack_activations_test.ts";
+import "../tests/kernels/pick_token_test.ts";
+import "../tests/kernels/prefill_attention_test.ts";
+import "../tests/kernels/prefill_test.ts";
+import "../tests/kernels/two_pass_gemv_test.ts";
+import { browserTests, type Test } from "../tests/test.ts";
+import { element, setText } from "./elements.ts";
+
+/** Runs the tests whose name has `part` one after the other and lists each as it ends. @throws {RangeError} for none */
+export async function runKernelTests(part: string, signal: AbortSignal): Promise<void> {
+  const tests = browserTests.filter(({ name }) => name.includes(part));
+  if (tests.length === 0) throw new RangeError(`no kernel test has ${JSON.stringify(part)} in its name`);
+  const list = element("tests", HTMLOListElement);
+  list.replaceChildren();
+  let failures = 0;
+  const show = (state: string, done: number) =>
+    setText("tests-summary", `${state}: ${done - failures} of ${tests.length} passed, ${failures} failed`);
+  for (const [done, test] of tests.entries()) {
+    if (signal.aborted) return show("Stopped", done);
+    show("Running", done);
+    if (!await runTest(test, list)) failures++;
+  }
+  show("Done", tests.length);
+}
+
+async function runTest({ name, run }: Test, list: HTMLOListElement): Promise<boolean> {
+  const item = document.createElement("li");
+  item.textContent = name;
+  list.append(item);
+  // The twins on the CPU keep the page from being painted.
+  await new Promise((painted) => setTimeout(painted, 10));
+  const startMs = performance.now();
+  let note: string | undefined;
+  try {
+    await run();
+  } catch (error) {
+    note = String(error);
+  }
+  item.className = note === undefined ? "pass" : "fail";
+  const small = document.createElement("small");
+  small.textContent = note ?? `${(performance.now() - startMs).toFixed(0)} ms`;
+  item.append(small);
+  return note === undefined;
+}
