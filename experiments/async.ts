@@ -38,7 +38,7 @@ export const async: Experiment = {
   claim: "Asynchronous dequantization speeds the product of a 2-bit layer up by up to 3.92x.",
   needsGpu: true,
   async run({ quick, seed, progress }) {
-    const gpu = await openGpu();
+    using gpu = await openGpu();
     const shapes = gpu.isSoftware ? SOFTWARE_SHAPES : quick ? LAYER_SHAPES.slice(0, 4) : LAYER_SHAPES;
     const ceiling = await measureCeiling(gpu);
     const rows: Row[] = [];
@@ -52,8 +52,6 @@ export const async: Experiment = {
         samples[`${shape.model} ${shape.layer} ${shape.rows}x${shape.channels} ${variant}: us`] = timing.samplesUs;
       }
     }
-    const isSoftware = gpu.isSoftware;
-    gpu.close();
     return {
       settings: {
         "read bandwidth": `${(ceiling.bytesPerUs / 1e6).toFixed(3)} TB/s, one long read in the same run`,
@@ -65,7 +63,7 @@ export const async: Experiment = {
       columns: COLUMNS,
       rows,
       samples,
-      verdict: judge(rows, isSoftware),
+      verdict: judge(rows, gpu.isSoftware),
     };
   },
 };

@@ -41,7 +41,7 @@ export const dequantShare: Experiment = {
   claim: "Dequantization takes more than 50 % of the time of mainstream kernels, because scales are quantized too.",
   needsGpu: true,
   async run({ quick, seed, progress }) {
-    const gpu = await openGpu();
+    using gpu = await openGpu();
     const shapes = gpu.isSoftware ? SOFTWARE_SHAPES : LAYER_SHAPES.slice(0, quick ? 1 : 12).filter(isLarge);
     const { tickNs } = await measureCeiling(gpu);
     const rows: Row[] = [];
@@ -49,8 +49,6 @@ export const dequantShare: Experiment = {
       progress(i / shapes.length, `${shape.model} ${shape.layer}`);
       rows.push(...await measureShape(gpu, shape, tickNs, seed));
     }
-    const isSoftware = gpu.isSoftware;
-    gpu.close();
     const dequantization = rows.filter(({ variant, step }) => variant === "two_pass" && String(step).endsWith("order"));
     const least = Math.min(...shapes.map(({ rows: r, channels }) => {
       const own = dequantization.filter(({ shape }) => shape === `${r}x${channels}`);
@@ -73,10 +71,10 @@ export const dequantShare: Experiment = {
       rows,
       verdict: {
         paper: "more than 0.5",
-        measured: isSoftware ? null : least,
+        measured: gpu.isSoftware ? null : least,
         unit: "share of the two-pass product's time in both orders of dequantization, on the worst shape",
-        status: isSoftware ? "not measured" : least > 0.5 ? "reproduced" : "not reproduced",
-        note: isSoftware
+        status: gpu.isSoftware ? "not measured" : least > 0.5 ? "reproduced" : "not reproduced",
+        note: gpu.isSoftware
           ? "A software adapter shows that the kernels run, not how fast."
           : "Arithmetic alone; the pass over memory that two_pass needs for it is its own row.",
       },

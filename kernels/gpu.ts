@@ -117,7 +117,7 @@ async function canRequest(feature: string): Promise<boolean> {
 }
 
 /** A WebGPU device with the few operations that kernels need; every GPU error becomes an exception. */
-export class Gpu {
+export class Gpu implements Disposable {
   /** The device itself, for what this class leaves out. */
   readonly device: GPUDevice;
   /** As the driver names it, such as `NVIDIA H200` or `llvmpipe (LLVM 15.0.6, 256 bits)`. */
@@ -394,6 +394,11 @@ export class Gpu {
   /** Frees the device and all its buffers. */
   close(): void {
     this.device.destroy();
+  }
+
+  /** As {@linkcode Gpu.close}. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** A buffer that Deno's unawaited map needs mapped once before: unprimed it aborts the process. */

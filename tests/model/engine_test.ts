@@ -9,6 +9,7 @@ import { forward, logitsOf } from "../../model/forward.ts";
 import { type GenerateOptions, generateTokens } from "../../model/generate.ts";
 import type { LinearKind, Model } from "../../model/llama.ts";
 import { matmulPlain } from "../../model/matmul.ts";
+import { createMatmulSimd } from "../../model/matmul_simd.ts";
 import { openPacked } from "../../model/open_packed.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
@@ -184,12 +185,12 @@ for (const [what, quantizerOf] of DENSITIES) {
 }
 
 /** Greedy continuation by the CPU reference. */
-function continueOnCpu(model: Model, prompt: Uint32Array, count: number): Continuation {
+function continueOnCpu(model: Model, prompt: Uint32Array, count: number, matmul = matmulPlain): Continuation {
   const tokens: number[] = [];
   const gaps: number[] = [];
   while (tokens.length < count) {
-    const { hidden } = forward(model, [{ tokens: Uint32Array.from([...prompt, ...tokens]) }], matmulPlain);
-    const last = logitsOf(model, hidden.subarray(-model.config.hidden), matmulPlain);
+    const { hidden } = forward(model, [{ tokens: Uint32Array.from([...prompt, ...tokens]) }], matmul);
+    const last = logitsOf(model, hidden.subarray(-model.config.hidden), matmul);
     const order = Array.from(last.keys()).sort((a, b) => last[b] - last[a]);
     gaps.push(last[order[0]] - last[order[1]]);
     tokens.push(order[0]);
@@ -298,4 +299,22 @@ Deno.test("sessions of one engine work at the same time, and timers run meanwhil
   clearInterval(timer);
   assertEquals(a, b);
   assert(ticks > 2, `${ticks} ticks`);
+});
+
+Deno.test("a context of 4,000 tokens: logits and the tokens that follow equal the CPU reference's", async () => {
+  using checkpoint = await openDirectory(fixture("llama3_scaled_bias").pathname);
+  const config = { ...checkpoint.config, context: 4096 };
+  const weights = await uploadWeights(engine.gpu, { ...checkpointSource(checkpoint), config });
+  const model = { ...await readModel(checkpoint), config };
+  const prompt = Uint32Array.from({ length: 4000 }, (_, i) => (i * i + 7 * i) % config.vocabulary);
+  const matmul = await createMatmulSimd();
+  const expected: Continuation = continueOnCpu(model, prompt, 3, matmul);
+  {
+    using session = await createSession(engine.gpu, weights, 4010);
+    await follow(session, expected);
+    const { hidden } = forward(model, [{ tokens: prompt }], matmul);
+    const last = logitsOf(model, hidden.subarray(-config.hidden), matmul);
+    await assertLogits(session, [...prompt], [prompt.length - 1], () => last);
+  }
+  weights.destroy();
 });
