@@ -183,7 +183,7 @@ function claimLayers(claimed: readonly { readonly speed: number }[], position: S
     },
     {
       data: { values: claimed.slice(-1) },
-      mark: { type: "text", color: PAPER_COLOUR, align: "right", dy: -16 },
+      mark: { type: "text", color: PAPER_COLOUR, align: "right", dy: 14 },
       encoding: { ...position, text: { value: `paper: ${CLAIMED_END_TO_END} x f16` } },
     },
   ];
