@@ -5,7 +5,7 @@
  */
 import type { Gpu } from "../kernels/gpu.ts";
 import { timeDispatches } from "../kernels/timer.ts";
-import type { Operation, OperationKind } from "./decode_step.ts";
+import type { OperationKind } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { createSession, type Session } from "./session.ts";
 import { median } from "./statistics.ts";
@@ -76,8 +76,8 @@ export async function measureGeneration(session: Session, tokens: number, repeti
 
 /** Tokens a second of each repetition, after warming up. */
 async function measureRates(tokens: number, repetitions: number, run: () => Promise<void>): Promise<number[]> {
-  const warmUpMs = performance.now();
-  do await run(); while (performance.now() - warmUpMs < WARM_UP_MS);
+  const warmUpStartMs = performance.now();
+  do await run(); while (performance.now() - warmUpStartMs < WARM_UP_MS);
   const rates: number[] = [];
   for (let i = 0; i < repetitions; i++) {
     const startMs = performance.now();
@@ -88,24 +88,22 @@ async function measureRates(tokens: number, repetitions: number, run: () => Prom
 }
 
 /** Microseconds of a decode step by purpose, by the device's clock. */
-export type OperationTimes = ReadonlyMap<OperationKind | "step", number>;
+export type OperationTimes = ReadonlyMap<OperationKind, number>;
 
 /**
  * Times the operations of a decode step at the position that the session's last step had: those of each purpose in all
- * layers one after the other, and the whole step. Moving on to the next token is left out.
+ * layers one after the other. Moving on to the next token is left out.
  */
 export async function timeOperations(gpu: Gpu, session: Session, tickNs: number): Promise<OperationTimes> {
   const { layers, head, pickBest } = session.step;
   const choose = { ...pickBest, dispatches: pickBest.dispatches.slice(0, 1) };
   const operations = [...layers(session.length - 1), head, choose];
-  const dispatchesOf = (chosen: readonly Operation[]) => chosen.flatMap(({ dispatches }) => dispatches);
-  const options = { samples: 10, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
-  const times = new Map<OperationKind | "step", number>();
+  const options = { samples: 10, repeats: 4, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
+  const times = new Map<OperationKind, number>();
   for (const kind of new Set(operations.map((operation) => operation.kind))) {
-    const dispatches = dispatchesOf(operations.filter((operation) => operation.kind === kind));
-    times.set(kind, (await timeDispatches(gpu, [dispatches], { ...options, repeats: 4 })).medianUs);
+    const dispatches = operations.filter((operation) => operation.kind === kind).flatMap((each) => each.dispatches);
+    times.set(kind, (await timeDispatches(gpu, [dispatches], options)).medianUs);
   }
-  times.set("step", (await timeDispatches(gpu, [dispatchesOf(operations)], { ...options, repeats: 2 })).medianUs);
   return times;
 }
 
