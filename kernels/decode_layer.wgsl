@@ -209,7 +209,7 @@ fn set_starts(base_at: u32, refine_at: u32, meta_at: u32, scale_at: u32) {
 fn run_product(first_row: u32, lane: Lane) {
   let first = first_step(first_row, lane);
   if (has_outliers()) { load_outlier_starts(first_row, lane.thread); }
-  fill_cells(begin_fill(0u, lane.thread), 0u, lane.thread);
+  fill_cells(lane.thread);
   workgroupBarrier();
   residual = residual_of(first_row + lane.thread);
   multiply_rows(first, first_row, lane);
@@ -238,7 +238,7 @@ fn write_row(token: u32, row: u32, sum: f32) {
 fn residual_of(row: u32) -> f32 {
   if (row < rows) {
     if (stage == O) { return hidden_in[row / 16u][row / 4u % 4u][row % 4u]; }
-    if (stage == DOWN) { return relay_get(middle_at + relay_place(row)); }
+    if (stage == DOWN) { return relay_await(middle_at + relay_place(row)); }
   }
   return 0.0;
 }
@@ -306,29 +306,55 @@ fn combine_splits(workgroup: u32, workgroups: u32, thread: u32) {
   }
 }
 
+// Words of a quarter of four splits.
+struct FourSplits {
+  largest: vec4<u32>,
+  total: vec4<u32>,
+  sums0: vec4<u32>,
+  sums1: vec4<u32>,
+  sums2: vec4<u32>,
+  sums3: vec4<u32>,
+}
+
 // Four splits at a time; one past the last is the last again.
 fn combine_quarter(quarter: u32) -> vec4<f32> {
-  let head = quarter / 4u * 16u / head_size;
   var combined = nothing_combined();
   for (var first = 0u; first < splits; first += 4u) {
     let split = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(splits - 1u));
-    let pair = pairs_at + 2u * (split * heads + head);
-    var m: vec4<f32>;
-    var l: vec4<f32>;
-    var sums: mat4x4<f32>;
-    for (var polls = 0u; polls == 0u || is_stale != 0u; polls++) {
-      is_stale = 0u;
-      m = relay_four(pair);
-      l = relay_four(pair + 1u);
-      sums[0] = relay_quarter(sums_at + split.x * sums_stride, quarter);
-      sums[1] = relay_quarter(sums_at + split.y * sums_stride, quarter);
-      sums[2] = relay_quarter(sums_at + split.z * sums_stride, quarter);
-      sums[3] = relay_quarter(sums_at + split.w * sums_stride, quarter);
+    var words = load_splits(split, quarter);
+    for (var polls = 0u; gave_up == 0u && are_stale(words); polls++) {
+      words = load_splits(split, quarter);
       if (polls > most_polls) { give_up(); }
-      if (gave_up != 0u) { break; }
     }
-    combined = combine(combined, m, l, sums, vec4(first) + vec4(0u, 1u, 2u, 3u) < vec4(splits));
+    let sums = mat4x4(
+      values_of(words.sums0),
+      values_of(words.sums1),
+      values_of(words.sums2),
+      values_of(words.sums3),
+    );
+    let exists = vec4(first) + vec4(0u, 1u, 2u, 3u) < vec4(splits);
+    combined = combine(combined, values_of(words.largest), values_of(words.total), sums, exists);
   }
   if (gave_up != 0u) { return vec4(not_a_number()); }
   return attention_of(combined);
+}
+
+fn load_splits(split: vec4<u32>, quarter: u32) -> FourSplits {
+  let head = quarter / 4u * 16u / head_size;
+  let pair = pairs_at + 2u * (split * heads + head);
+  return FourSplits(
+    relay_four(pair),
+    relay_four(pair + 1u),
+    relay_quarter(sums_at + split.x * sums_stride, quarter),
+    relay_quarter(sums_at + split.y * sums_stride, quarter),
+    relay_quarter(sums_at + split.z * sums_stride, quarter),
+    relay_quarter(sums_at + split.w * sums_stride, quarter),
+  );
+}
+
+fn are_stale(words: FourSplits) -> bool {
+  let t = vec4(tag);
+  let changed = (words.largest ^ t) | (words.total ^ t) | (words.sums0 ^ t) | (words.sums1 ^ t) | (words.sums2 ^ t) |
+    (words.sums3 ^ t);
+  return ((changed.x | changed.y | changed.z | changed.w) & TAG_MASK) != 0u;
 }

@@ -7,22 +7,10 @@
 var<workgroup> team_squares: array<f32, workgroup_size / team>;
 var<workgroup> norm_factor: f32;
 
-fn fill_cells(first_four: Fill, token: u32, thread: u32) {
-  let count = 4u * columns * team * LANE_GROUPS;
-  var fill = first_four;
-  var squares = 0.0;
-  for (var first = 0u; first < count; first += 4u * workgroup_size) {
-    let index = first + thread;
-    fill = next_fill(fill, first, token, index);
-    squares += fill_quarter(fill.a, index, thread);
-    if (first + workgroup_size < count) { squares += fill_quarter(fill.b, index + workgroup_size, thread); }
-    if (first + 2u * workgroup_size < count) { squares += fill_quarter(fill.c, index + 2u * workgroup_size, thread); }
-    if (first + 3u * workgroup_size < count) { squares += fill_quarter(fill.d, index + 3u * workgroup_size, thread); }
-  }
-  if (input_kind == RMS_NORM) {
-    squares = sum_strided(squares + other_squares(token, thread), thread, 1u, team);
-    if (thread % team == 0u) { team_squares[thread / team] = squares; }
-  }
+// Keeps a thread's sum of squares, for a norm.
+fn put_squares(squares: f32, thread: u32) {
+  let sum = sum_strided(squares, thread, 1u, team);
+  if (thread % team == 0u) { team_squares[thread / team] = sum; }
 }
 
 // First channel of quarter `index` of the dispatch's groups; past the last quarter none.

@@ -16,12 +16,6 @@ fn begin_fill(token: u32, thread: u32) -> Fill {
   return load_quarters(token, thread);
 }
 
-// The quarters from `index` on, of which begin_fill has brought the first.
-fn next_fill(begun: Fill, first: u32, token: u32, index: u32) -> Fill {
-  if (first == 0u) { return begun; }
-  return load_quarters(token, index);
-}
-
 fn load_quarters(token: u32, index: u32) -> Fill {
   let count = 4u * columns * team * LANE_GROUPS;
   // Behind branches, as compilers would sink loads to their first use.
@@ -31,6 +25,21 @@ fn load_quarters(token: u32, index: u32) -> Fill {
   if (index + 2u * workgroup_size < count) { fill.c = load_input(token, quarter_start(index + 2u * workgroup_size), 4u); }
   if (index + 3u * workgroup_size < count) { fill.d = load_input(token, quarter_start(index + 3u * workgroup_size), 4u); }
   return fill;
+}
+
+fn fill_cells(first_four: Fill, token: u32, thread: u32) {
+  let count = 4u * columns * team * LANE_GROUPS;
+  var fill = first_four;
+  var squares = 0.0;
+  for (var first = 0u; first < count; first += 4u * workgroup_size) {
+    let index = first + thread;
+    if (first > 0u) { fill = load_quarters(token, index); }
+    squares += fill_quarter(fill.a, index, thread);
+    if (first + workgroup_size < count) { squares += fill_quarter(fill.b, index + workgroup_size, thread); }
+    if (first + 2u * workgroup_size < count) { squares += fill_quarter(fill.c, index + 2u * workgroup_size, thread); }
+    if (first + 3u * workgroup_size < count) { squares += fill_quarter(fill.d, index + 3u * workgroup_size, thread); }
+  }
+  if (input_kind == RMS_NORM) { put_squares(squares + other_squares(token, thread), thread); }
 }
 
 // Of the channels that belong to other dispatches.

@@ -19,8 +19,6 @@ const TAG_MASK = 3u;
 
 var<private> tag: u32;
 var<private> gave_up: u32;
-// Whether a word was loaded before it had come, since it was last set to 0.
-var<private> is_stale: u32;
 
 // Word of channel c of a vector.
 fn relay_place(channel: u32) -> u32 {
@@ -40,29 +38,23 @@ fn relay_put(at: u32, value: f32) {
   atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], ((bitcast<u32>(value) + 2u) & ~TAG_MASK) | tag);
 }
 
-// A word that may not have come yet: then `is_stale` is set.
-fn relay_get(at: u32) -> f32 {
-  return value_of(relay_load(at));
+fn relay_four(at: vec4<u32>) -> vec4<u32> {
+  return vec4(relay_load(at.x), relay_load(at.y), relay_load(at.z), relay_load(at.w));
 }
 
-fn value_of(word: u32) -> f32 {
-  is_stale |= (word ^ tag) & TAG_MASK;
-  return bitcast<f32>(word & ~TAG_MASK);
+fn values_of(words: vec4<u32>) -> vec4<f32> {
+  return bitcast<vec4<f32>>(words & vec4(~TAG_MASK));
 }
 
-fn relay_four(at: vec4<u32>) -> vec4<f32> {
-  return vec4(relay_get(at.x), relay_get(at.y), relay_get(at.z), relay_get(at.w));
-}
-
-// The words of a quarter of a vector that starts at `first`.
-fn relay_quarter(first: u32, quarter: u32) -> vec4<f32> {
+// The words of a quarter of a vector that starts at `first`; they may not have come yet.
+fn relay_quarter(first: u32, quarter: u32) -> vec4<u32> {
   let block = first / 128u + quarter / 32u;
   let lane = quarter % 32u;
   return vec4(
-    value_of(atomicLoad(&relay[block][0][lane])),
-    value_of(atomicLoad(&relay[block][1][lane])),
-    value_of(atomicLoad(&relay[block][2][lane])),
-    value_of(atomicLoad(&relay[block][3][lane])),
+    atomicLoad(&relay[block][0][lane]),
+    atomicLoad(&relay[block][1][lane]),
+    atomicLoad(&relay[block][2][lane]),
+    atomicLoad(&relay[block][3][lane]),
   );
 }
 
