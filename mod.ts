@@ -89,6 +89,7 @@ export * from "./model/safetensors.ts";
 export * from "./model/safetensors_writer.ts";
 export * from "./model/score.ts";
 export * from "./model/scorer.ts";
+export { cacheBytes } from "./model/sequence_cache.ts";
 export * from "./model/session.ts";
 export * from "./model/shapes.ts";
 export * from "./model/speed.ts";

@@ -1,22 +1,22 @@
-// Attention of one new token, split over the sequence: rotates its queries and its key, appends key and value to the
-// cache, and sums over a part of the cached tokens in each workgroup:
+// Attention of one new token for each of some sequences, split over the sequence: rotates its queries and its key, appends
+// key and value to the cache, and sums over a part of the cached tokens in each workgroup:
 //
 //   partial[s, h] = sum over tokens t of split s of exp(q_h k_t / sqrt(head_size) - max) v_t,  with max and sum of exp
 //
 // which the kernel that reads it combines (GemvInput "attention").
 //
-// Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits):
-//   0 qkv        vec4<f32> [(heads + 2 K) D / 4]   q rows, k rows, v rows, as the fused linear layer leaves them
+// Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits, T = new tokens):
+//   0 qkv        vec4<f32> [T, (heads + 2 K) D / 4]   q rows, k rows, v rows, as the linear layer leaves them
 //   1 rotations  vec4<f32> [C, D / 4]      cos, sin, cos, sin of position x two frequencies
-//   2 keys       vec4<u32> [K, C, D / 8]   8 f16 each, rotated
-//   3 values     vec4<u32> [K, C, D / 8]
-//   4 sequence   u32                       word 0: position of the token
-//   5 partials   f32                       sums [S, heads D], then max and sum of exp as vec2 [S, heads]
+//   2 keys       vec4<u32> [sequences, K, C, D / 8]   8 f16 each, rotated
+//   3 values     vec4<u32> [sequences, K, C, D / 8]
+//   4 sequence   vec2<u32> [T]             position of the token, index of its sequence in the cache
+//   5 partials   f32 [T, ...]              sums [S, heads D], then max and sum of exp as vec2 [S, heads]
 //   6 bias       vec4<f32> [(heads + 2 K) D / 4]   added to qkv where has_bias
 //   7 norms      vec4<f32> [2, D / 4]      of queries and of keys where has_norm
 //
-// Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split. A key's
-// channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a workgroup take tokens
+// Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split, workgroup.z the
+// new token. A key's channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a workgroup take tokens
 // in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier until the end. The last
 // split also takes the new token, whose key and value come from registers. Where the asynchrony is: keys and values of a step are
 // asked for together, a step ahead; those of the first step before the queries are read and rotated.
@@ -37,10 +37,13 @@ override norm_epsilon: f32 = 0.00001;
 @group(0) @binding(1) var<storage, read> rotations: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> keys: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> sequence: array<u32>;
+@group(0) @binding(4) var<storage, read> sequence: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read_write> partials: array<f32>;
 @group(0) @binding(6) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read> norms: array<vec4<f32>>;
+
+// Index of the workgroup's new token.
+var<private> own_token: u32;
 
 const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;
@@ -70,7 +73,8 @@ var<workgroup> merged_sums: array<Queries, workgroup_size / merge_lanes * row_la
 
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let position = sequence[0];
+  own_token = workgroup.z;
+  let position = sequence[workgroup.z].x;
   let shared_by = heads / key_value_heads;
   let groups = (shared_by + QUERIES - 1u) / QUERIES;
   let key_head = workgroup.x / groups;
@@ -84,7 +88,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let start = min(oldest + workgroup.y * chunk, position + 1u);
   let end = min(start + chunk, position + 1u);
   let teams = workgroup_size / row_lanes;
-  let first_entry = key_head * capacity * (head_size / 8u) + channel / 8u;
+  let cache_head = sequence[workgroup.z].y * key_value_heads + key_head;
+  let first_entry = cache_head * capacity * (head_size / 8u) + channel / 8u;
   // The new token is not in the cache yet; where it would be read, an older one is.
   let newest = max(position, 1u) - 1u;
   var next = load_step(first_entry, start + thread / row_lanes, teams, end, newest);
@@ -193,8 +198,9 @@ fn pack_halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
 // Four channels of a head with their bias.
 fn projected(head: u32, channel: u32) -> vec4<f32> {
   let at = (head * head_size + channel) / 4u;
-  if (has_bias == 1u) { return qkv[at] + bias[at]; }
-  return qkv[at];
+  let value = qkv[own_token * (heads + 2u * key_value_heads) * head_size / 4u + at];
+  if (has_bias == 1u) { return value + bias[at]; }
+  return value;
 }
 
 // Four channels of a head of queries (norm 0) or keys (norm 1), rotated by the token's position: channel i forms a pair
@@ -317,6 +323,7 @@ fn sum_pair(value: Queries, thread: u32, distance: u32) -> Queries {
 
 // Merges what is left through workgroup memory and writes the split's partial result.
 fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thread: u32) {
+  let first_partial = own_token * splits * heads * (head_size + 2u);
   let teams = workgroup_size / merge_lanes;
   let team = thread / merge_lanes;
   if (thread % merge_lanes == 0u) { merged_largest[team] = state.largest; }
@@ -344,13 +351,13 @@ fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thre
     var sum = Queries(0.0);
     for (var i = 0u; i < teams; i++) { sum += merged_sums[i * width + at]; }
     for (var i = 0u; i < min(queries, QUERIES); i++) {
-      partials[(split * heads + first_head + i) * head_size + channel] = query_of(sum, i);
+      partials[first_partial + (split * heads + first_head + i) * head_size + channel] = query_of(sum, i);
     }
   }
   if (thread < min(queries, QUERIES)) {
     var total = Queries(0.0);
     for (var i = 0u; i < teams; i++) { total += merged_total[i]; }
-    let at = splits * heads * head_size + 2u * (split * heads + first_head + thread);
+    let at = first_partial + splits * heads * head_size + 2u * (split * heads + first_head + thread);
     partials[at] = LN_2 * query_of(largest, thread);
     partials[at + 1u] = query_of(total, thread);
   }
