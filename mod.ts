@@ -61,6 +61,7 @@ export * from "./kernels/prefill_range.ts";
 
 export * from "./model/attention.ts";
 export * from "./model/batch_session.ts";
+export { MAX_SEQUENCES } from "./model/batch_step.ts";
 export * from "./model/byte_source.ts";
 export * from "./model/calibration.ts";
 export * from "./model/calibrator.ts";

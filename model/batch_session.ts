@@ -6,16 +6,21 @@
  */
 import { type Dispatch, type Gpu, OutOfMemoryError } from "../kernels/gpu.ts";
 import { NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../kernels/pick_token.ts";
-import { setPrefillRange } from "../kernels/prefill_range.ts";
-import { type BatchBuffers, type BatchStep, createBatchBuffers, createBatchStep, forTokens } from "./batch_step.ts";
+import { createPrefillRange, setPrefillRange } from "../kernels/prefill_range.ts";
+import {
+  type BatchBuffers,
+  type BatchStep,
+  createBatchBuffers,
+  createBatchStep,
+  forTokens,
+  MAX_SEQUENCES,
+  stepSize,
+} from "./batch_step.ts";
 import { type BufferOwner, withOwner } from "./buffer_owner.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { createExclusive } from "./exclusive.ts";
 import { createPrefill, type Prefill } from "./prefill.ts";
 import { cacheBytes, checkCapacity } from "./sequence_cache.ts";
-
-/** Most sequences of a batch: tokens of a tile of the matrix-matrix kernels. */
-export const MAX_SEQUENCES = 16;
 
 /** Checks that a batch can have so many sequences. @throws {RangeError} */
 export function checkSequences(sequences: number): void {
@@ -36,7 +41,8 @@ export class BatchSession implements Disposable {
   readonly #weights: EngineWeights;
   readonly #buffers: BatchBuffers;
   readonly #owner: BufferOwner;
-  readonly #step: BatchStep;
+  /** Steps by the most tokens that they take. */
+  readonly #steps = new Map<number, BatchStep>();
   readonly #exclusive = createExclusive("the batch");
   #prefill: Prefill | undefined;
   readonly #lengths: number[];
@@ -49,15 +55,14 @@ export class BatchSession implements Disposable {
     weights: EngineWeights,
     buffers: BatchBuffers,
     owner: BufferOwner,
-    step: BatchStep,
+    sequences: number,
     capacity: number,
   ) {
     this.#gpu = gpu;
     this.#weights = weights;
     this.#buffers = buffers;
     this.#owner = owner;
-    this.#step = step;
-    this.sequences = buffers.range.maxTokens;
+    this.sequences = sequences;
     this.capacity = capacity;
     this.#lengths = new Array(this.sequences).fill(0);
     this.#tokens = Array.from({ length: this.sequences }, () => []);
@@ -91,9 +96,9 @@ export class BatchSession implements Disposable {
       }
       for (const [i, prompt] of prompts.entries()) this.#checkPrompt(i, prompt);
       const all = Array.from(prompts.keys());
-      this.#startStep(all, prompts.map(({ length }, i) => this.#lengths[i] + length - 1), sampling);
+      const step = await this.#startStep(all, prompts.map(({ length }, i) => this.#lengths[i] + length - 1), sampling);
       for (const i of all) await this.#takeIn(i, prompts[i], signal);
-      this.#submit(this.#step.head, all.length, sampling);
+      this.#gpu.submit(forTokens([...step.head, ...pickOf(step, sampling)], all.length));
       return Uint32Array.from((await this.#readChosen(all, 1)).flatMap((tokens) => [...tokens]));
     });
   }
@@ -118,12 +123,12 @@ export class BatchSession implements Disposable {
     return this.#exclusive.run(async () => {
       this.#checkSequences(sequences);
       for (const sequence of sequences) this.#checkNext(sequence, count);
-      this.#startStep(sequences, sequences.map((i) => this.#lengths[i]), sampling);
+      const step = await this.#startStep(sequences, sequences.map((i) => this.#lengths[i]), sampling);
       this.#gpu.write(this.#buffers.tokens, Uint32Array.from(sequences, (i) => this.#tokens[i][this.#lengths[i]]));
-      this.#gpu.submit(this.#step.embed);
-      const step = [...this.#step.layers, ...this.#step.head];
+      this.#gpu.submit(step.embed);
+      const dispatches = forTokens([...step.layers, ...step.head, ...pickOf(step, sampling)], sequences.length);
       // A submit for each step, so that the device works on one while the next is encoded.
-      for (let i = 0; i < count; i++) this.#submit(step, sequences.length, sampling);
+      for (let i = 0; i < count; i++) this.#gpu.submit(dispatches);
       for (const sequence of sequences) this.#lengths[sequence] += count;
       return await this.#readChosen(sequences, count);
     });
@@ -189,8 +194,12 @@ export class BatchSession implements Disposable {
   }
 
   /** Says which sequences the next steps take, from which positions on, and how their tokens are drawn. */
-  #startStep(sequences: readonly number[], positions: readonly number[], sampling?: readonly Sampling[]): void {
-    const { range, sequence, settings } = this.#buffers;
+  async #startStep(
+    sequences: readonly number[],
+    positions: readonly number[],
+    sampling: readonly Sampling[] | undefined,
+  ): Promise<BatchStep> {
+    const { sequence, settings } = this.#buffers;
     if (sampling && sampling.length !== sequences.length) {
       throw new TypeError(
         `${sampling.length} settings of sampling, must be one for each of ${sequences.length} sequences`,
@@ -199,8 +208,19 @@ export class BatchSession implements Disposable {
     for (const [i, each] of sampling?.entries() ?? []) {
       this.#gpu.write(settings, packSampling(each), i * SAMPLING_BYTES);
     }
-    setPrefillRange(this.#gpu, range, sequences.length, 0);
+    const size = stepSize(sequences.length);
+    const step = this.#steps.get(size) ?? await this.#createStep(size);
+    setPrefillRange(this.#gpu, step.range, sequences.length, 0);
     this.#gpu.write(sequence, Uint32Array.from(sequences.flatMap((index, i) => [positions[i], index])));
+    return step;
+  }
+
+  async #createStep(size: number): Promise<BatchStep> {
+    const range = await createPrefillRange(this.#gpu, size);
+    this.#owner.own(range.buffer);
+    const step = await createBatchStep(this.#gpu, this.#weights, range, this.#buffers);
+    this.#steps.set(size, step);
+    return step;
   }
 
   /** Takes a prompt into a sequence; the residual stream of its last token becomes that of the step. */
@@ -214,12 +234,6 @@ export class BatchSession implements Disposable {
       this.#lengths[sequence] += part.length;
     }
     await this.#gpu.wait();
-  }
-
-  /** Submits dispatches, and those that choose tokens, for some sequences. */
-  #submit(dispatches: readonly Dispatch[], sequences: number, sampling: readonly Sampling[] | undefined): void {
-    const { pickBest, pickSampled } = this.#step;
-    this.#gpu.submit(forTokens([...dispatches, ...(sampling ? pickSampled : pickBest)], sequences));
   }
 
   /** Reads the last `count` tokens chosen for each of some sequences, of which the last follows the cache. */
@@ -242,6 +256,10 @@ export class BatchSession implements Disposable {
   }
 }
 
+function pickOf({ pickBest, pickSampled }: BatchStep, sampling: readonly Sampling[] | undefined): readonly Dispatch[] {
+  return sampling ? pickSampled : pickBest;
+}
+
 /**
  * Makes empty sequences, each with room for `capacity` tokens.
  *
@@ -262,8 +280,7 @@ export async function createBatchSession(
   try {
     return await withOwner(gpu, async (owner) => {
       const buffers = await createBatchBuffers(gpu, config, sequences, capacity, owner);
-      const step = await createBatchStep(gpu, weights, buffers);
-      return new BatchSession(gpu, weights, buffers, owner, step, capacity);
+      return new BatchSession(gpu, weights, buffers, owner, sequences, capacity);
     });
   } catch (error) {
     if (!(error instanceof OutOfMemoryError)) throw error;

@@ -5,7 +5,7 @@
  */
 import { addBias } from "../kernels/add_bias.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
-import { gemm } from "../kernels/linear.ts";
+import { gemm, type WeightMatrix } from "../kernels/linear.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { siluProduct } from "../kernels/silu_product.ts";
@@ -50,6 +50,16 @@ export async function createPassBuffers(
   };
 }
 
+/** How weights are multiplied: {@linkcode gemm}, or another for few tokens. */
+export type Multiply = (
+  gpu: Gpu,
+  matrix: WeightMatrix,
+  range: PrefillRange,
+  x: GPUBuffer,
+  y: GPUBuffer,
+  options: { readonly addToY: boolean },
+) => Promise<Dispatch[]>;
+
 /**
  * Dispatches of a layer, which add to the residual stream.
  *
@@ -62,32 +72,21 @@ export async function layerPass(
   range: PrefillRange,
   buffers: PassBuffers,
   attend: readonly Dispatch[],
+  multiply: Multiply = gemm,
 ): Promise<Dispatch[]> {
   const { hidden, normed, qkv, mixed, gateUp, inner } = buffers;
   const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, y: normed };
-  const multiply = (linear: JoinedLinear, x: GPUBuffer, y: GPUBuffer, addToY = false) =>
-    joinedGemm(gpu, linear, range, x, y, addToY);
+  const joined = async (linear: JoinedLinear, x: GPUBuffer, y: GPUBuffer, addToY = false) =>
+    (await Promise.all(linear.map((matrix) => multiply(gpu, matrix, range, x, y, { addToY })))).flat();
   return [
     await rmsNorm(gpu, range, { ...norm, weight: layer.attentionNorm }),
-    ...await multiply(layer.qkv, normed, qkv),
+    ...await joined(layer.qkv, normed, qkv),
     ...attend,
-    ...await multiply(layer.o, mixed, hidden, true),
+    ...await joined(layer.o, mixed, hidden, true),
     ...(layer.outputBias ? [await addBias(gpu, range, config.hidden, layer.outputBias, hidden)] : []),
     await rmsNorm(gpu, range, { ...norm, weight: layer.mlpNorm }),
-    ...await multiply(layer.gateUp, normed, gateUp),
+    ...await joined(layer.gateUp, normed, gateUp),
     await siluProduct(gpu, range, config.intermediate, gateUp, inner),
-    ...await multiply(layer.down, inner, hidden, true),
+    ...await joined(layer.down, inner, hidden, true),
   ];
-}
-
-async function joinedGemm(
-  gpu: Gpu,
-  parts: JoinedLinear,
-  range: PrefillRange,
-  x: GPUBuffer,
-  y: GPUBuffer,
-  addToY: boolean,
-): Promise<Dispatch[]> {
-  const dispatches = await Promise.all(parts.map((matrix) => gemm(gpu, matrix, range, x, y, { addToY })));
-  return dispatches.flat();
 }

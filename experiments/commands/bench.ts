@@ -4,7 +4,7 @@
  * @module
  */
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
-import { MAX_SEQUENCES } from "../../model/batch_session.ts";
+import { MAX_SEQUENCES } from "../../model/batch_step.ts";
 import { uploadWeights } from "../../model/engine_weights.ts";
 import { openModel } from "../../model/load.ts";
 import { configOfShape, FORMATS, isFormat, randomSource } from "../../model/random_source.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Sampling } from "../../kernels/pick_token.ts";
-import { MAX_SEQUENCES } from "../../model/batch_session.ts";
+import { MAX_SEQUENCES } from "../../model/batch_step.ts";
 import type { GenerateSummary } from "../../model/generate.ts";
 import { openModel } from "../../model/load.ts";
 import { loadEngine } from "../../model/load_engine.ts";

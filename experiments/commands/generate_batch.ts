@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { MAX_SEQUENCES } from "../../model/batch_session.ts";
+import { MAX_SEQUENCES } from "../../model/batch_step.ts";
 import type { Engine, EngineGenerateOptions } from "../../model/engine.ts";
 import type { GenerateSummary } from "../../model/generate.ts";
 import { type Interrupt, UsageError } from "./command.ts";

@@ -5,7 +5,7 @@ import {
   decodeAttentionOnCpu,
   partialsLength,
 } from "../../kernels/decode_attention.ts";
-import { combineAttention } from "../../kernels/combine_attention.ts";
+import { joinSplits } from "../../kernels/join_splits.ts";
 import type { AttentionShape } from "../../kernels/key_value_cache.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import { createPrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
@@ -169,7 +169,7 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
   const input = { kind: "attention", partials, splits, headSize: size } as const;
   gpu.submit([
     await decodeAttention(gpu, shape, splits, { ...buffers, cache }, 3),
-    await combineAttention(gpu, range, heads * size, input, mixed),
+    await joinSplits(gpu, range, heads * size, input, mixed),
   ]);
   const actual = await readOutput(gpu, mixed);
   const keys = new Float16Array(await gpu.read(cache.keys));
@@ -187,7 +187,7 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
   for (const buffer of [...Object.values(buffers), cache.keys, cache.values, range.buffer]) gpu.destroyBuffer(buffer);
 }
 
-test("decode_attention and combine_attention: several sequences in one dispatch", async () => {
+test("decode_attention and join_splits: several sequences in one dispatch", async () => {
   const gpu = await testGpu();
   await checkSequences(gpu, { heads: 2, keyValueHeads: 2, headSize: 64 }, 1);
   await checkSequences(gpu, { heads: 12, keyValueHeads: 2, headSize: 96 }, 3);

@@ -129,19 +129,21 @@ for (const [what, quantizerOf] of DENSITIES) {
       const model = await readModel(packed);
       const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
       assert(weights.layers[0].down.every(isPackedMatrix), "weights are packed on the device");
-      const prompts = [60, 1, 17].map((length) => Uint32Array.from({ length }, (_, i) => (i * 29 + length) % 96));
-      {
-        using session = await createBatchSession(engine.gpu, weights, 3, 100);
+      // Few sequences, and so many that they are multiplied by another kernel.
+      for (const lengths of [[60, 1, 17], [5, 60, 1, 2, 30, 31, 32, 33, 17, 18]]) {
+        const prompts = lengths.map((length) => Uint32Array.from({ length }, (_, i) => (i * 29 + length) % 96));
+        using session = await createBatchSession(engine.gpu, weights, prompts.length, 100);
         const generated = await continueGreedily(session, prompts, 6);
         const actual = await session.logits();
         for (const [i, prompt] of prompts.entries()) {
-          assert(compare(generated[i], continueOnCpu(model, prompt, 6), `sequence ${i}`) > 2, "few ties");
+          const what = `sequence ${i} of ${prompts.length}`;
+          assert(compare(generated[i], continueOnCpu(model, prompt, 6), what) > 2, `${what}: few ties`);
           // Logits from which the last token was chosen follow all but the last.
           const tokens = Uint32Array.from([...prompt, ...generated[i].slice(0, -1)]);
           const { hidden } = forward(model, [{ tokens }], matmulPlain);
           const expected = logitsOf(model, hidden.subarray(-model.config.hidden), matmulPlain);
           const difference = largestDifference(actual, i, expected);
-          assert(difference < LOGIT_TOLERANCE, `sequence ${i} differs by ${difference}`);
+          assert(difference < LOGIT_TOLERANCE, `${what} differs by ${difference}`);
         }
       }
       weights.destroy();

@@ -6,12 +6,12 @@
 import { inputBuffers, inputConstants, type ValuesInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import kernelCode from "./combine_attention.wgsl" with { type: "text" };
+import kernelCode from "./join_splits.wgsl" with { type: "text" };
 import inputValuesCode from "./lib/input_values.wgsl" with { type: "text" };
 import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
 
 /** The whole shader. */
-export const COMBINE_ATTENTION_CODE: string = [kernelCode, inputValuesCode, rangeCode].join("\n");
+export const JOIN_SPLITS_CODE: string = [kernelCode, inputValuesCode, rangeCode].join("\n");
 
 /**
  * Dispatch that combines the partial results of `decodeAttention`, whose CPU twin is `combinePartials`.
@@ -19,14 +19,14 @@ export const COMBINE_ATTENTION_CODE: string = [kernelCode, inputValuesCode, rang
  * @param channels heads * headSize
  * @param mixed f32 [tokens, channels]
  */
-export async function combineAttention(
+export async function joinSplits(
   gpu: Gpu,
   range: PrefillRange,
   channels: number,
   input: Extract<ValuesInput, { kind: "attention" }>,
   mixed: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("combine_attention", COMBINE_ATTENTION_CODE, inputConstants(input, channels));
+  const kernel = await gpu.createKernel("join_splits", JOIN_SPLITS_CODE, inputConstants(input, channels));
   const bindings = gpu.bind(kernel, [range.buffer, ...inputBuffers(input), mixed]);
   return { kernel, bindings, workgroups: [Math.ceil(channels / 4 / 256), range.maxTokens, 1] };
 }
