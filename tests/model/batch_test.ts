@@ -165,6 +165,19 @@ async function generate(
   }
 }
 
+Deno.test("any sequences go on in any order, and those left out stay as they are", async () => {
+  const six = CONTINUATIONS.slice(0, 6);
+  using session = await engine.createBatchSession(6, 256);
+  const tokens = Array.from(await session.prefill(promptsOf(six)), (token) => [token]);
+  for (const [sequences, count] of [[[5, 3, 0], 9], [[2], 4], [[1, 5, 4, 2, 0], 8], [[3, 4, 1], 7]] as const) {
+    const chosen = await session.decode(sequences, count);
+    for (const [i, sequence] of sequences.entries()) tokens[sequence].push(...chosen[i]);
+  }
+  let compared = 0;
+  for (const [i, each] of tokens.entries()) compared += compare(each, six[i], `sequence ${i}`);
+  assert(compared > 80, `${compared} of ${tokens.flat().length} tokens are compared`);
+});
+
 Deno.test("sequences end by themselves: a stop token, their room; the others go on as they would", async () => {
   const three = CONTINUATIONS.slice(0, 3);
   const prompts = promptsOf(three);
