@@ -246,13 +246,19 @@ export class BatchSession implements Disposable {
     }
     const bytes = await this.#gpu.read(gathered, sequences.length * sizeBytes);
     const tokens = sequences.map((_, i) => new Uint32Array(bytes, i * sizeBytes, count));
-    for (const [i, sequence] of sequences.entries()) {
-      const failed = tokens[i].indexOf(NOT_A_NUMBER_TOKEN);
-      const position = this.#lengths[sequence] - count + failed;
-      if (failed >= 0) throw new Error(`logits at position ${position} of sequence ${sequence} are not numbers`);
-      this.#tokens[sequence].push(...tokens[i]);
-    }
+    const errors = sequences.flatMap((sequence, i) => this.#learn(sequence, tokens[i]));
+    if (errors.length > 0) throw errors[0];
     return tokens;
+  }
+
+  /** Takes note of tokens chosen for a sequence, which ends before the first that is none. */
+  #learn(sequence: number, tokens: Uint32Array): Error[] {
+    const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
+    const known = this.#tokens[sequence];
+    known.push(...(failed < 0 ? tokens : tokens.subarray(0, failed)));
+    if (failed < 0) return [];
+    this.#lengths[sequence] = known.length;
+    return [new Error(`logits at position ${known.length - 1} of sequence ${sequence} are not numbers`)];
   }
 }
 

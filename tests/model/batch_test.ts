@@ -324,6 +324,8 @@ Deno.test("logits that are not numbers are an error that names the sequence", as
     using session = await createBatchSession(engine.gpu, weights, 2, 20);
     const failing = () => session.prefill([Uint32Array.of(1), Uint32Array.of(2, 3)]);
     await assertRejects(failing, Error, "logits at position 0 of sequence 0 are not numbers");
+    assertEquals(session.lengths, [1, 2]);
+    await assertRejects(() => session.decode([1], 1), RangeError, "no token is known at position 2 of sequence 1");
   }
   weights.destroy();
 });
