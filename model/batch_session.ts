@@ -1,6 +1,5 @@
 /**
- * Several sequences of tokens on the device that go on together: a step takes one token of each, so that weights are read
- * once for all.
+ * Several sequences of tokens on the device that go on together: a step takes one token of each.
  *
  * @module
  */

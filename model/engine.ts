@@ -107,8 +107,8 @@ export class Engine implements Disposable {
   }
 
   /**
-   * Generates texts after 1 to 16 prompts at once: each step reads the weights once for all of
-   * them. Pieces come with the index of their prompt; greedy texts are those that {@linkcode Engine.generate} gives.
+   * Generates texts after 1 to 16 prompts at once: each step takes a token of each. Pieces come with the index of their
+   * prompt; greedy texts are those that {@linkcode Engine.generate} gives.
    *
    * @param options for every sequence; with sampling, sequence i draws with the seed i above the one given
    * @returns how each sequence went, by the index of its prompt
