@@ -10,6 +10,20 @@
  * console.assert(decoded.length === weights.length);
  * ```
  *
+ * An engine runs a model on the GPU, a text at a time or up to 16 together:
+ *
+ * ```ts
+ * import { loadEngine } from "./mod.ts";
+ *
+ * using engine = await loadEngine("tiny");
+ * const prompts = ["Fellow citizens", "The Congress"];
+ * const texts = ["", ""];
+ * for await (const { index, text } of engine.generateBatch(prompts, { maxTokens: 8 })) texts[index] += text;
+ * let alone = "";
+ * for await (const piece of engine.generate(prompts[0], { maxTokens: 8 })) alone += piece;
+ * console.assert(texts[0] === alone);
+ * ```
+ *
  * @module
  */
 export * from "./quant/baseline.ts";
@@ -46,6 +60,8 @@ export * from "./kernels/pick_token.ts";
 export * from "./kernels/prefill_range.ts";
 
 export * from "./model/attention.ts";
+export * from "./model/batch_session.ts";
+export { MAX_SEQUENCES } from "./model/batch_step.ts";
 export * from "./model/byte_source.ts";
 export * from "./model/calibration.ts";
 export * from "./model/calibrator.ts";
@@ -63,6 +79,7 @@ export * from "./model/evaluation.ts";
 export * from "./model/file_source.ts";
 export * from "./model/forward.ts";
 export * from "./model/generate.ts";
+export * from "./model/generate_batch.ts";
 export * from "./model/gguf_checkpoint.ts";
 export * from "./model/gguf_file.ts";
 export * from "./model/gguf_types.ts";
@@ -89,6 +106,7 @@ export * from "./model/safetensors.ts";
 export * from "./model/safetensors_writer.ts";
 export * from "./model/score.ts";
 export * from "./model/scorer.ts";
+export { cacheBytes } from "./model/sequence_cache.ts";
 export * from "./model/session.ts";
 export * from "./model/shapes.ts";
 export * from "./model/speed.ts";

@@ -17,7 +17,7 @@ import { packedBits, totalBits } from "../quant/bits.ts";
 import { uploadWeights } from "../model/engine_weights.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/random_source.ts";
-import { cacheBytes } from "../model/session.ts";
+import { cacheBytes } from "../model/sequence_cache.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
 import { measureSpeed } from "../model/speed.ts";
 import { median } from "../model/statistics.ts";

@@ -1,10 +1,10 @@
-// The most likely token of each part of the vocabulary.
+// The most likely token of each part of the vocabulary, for each of some sequences.
 //
 // Bindings:
-//   0 logits      f32 [length]
-//   1 candidates  vec2<u32> [num_workgroups]   bits of the logit, token
+//   0 logits      f32 [sequences, length]
+//   1 candidates  vec2<u32> [sequences, num_workgroups.x]   bits of the logit, token
 //
-// Mapping: threads of all workgroups take neighbouring logits in turn; a workgroup writes one candidate, which is
+// Mapping: workgroup.z is the sequence. Threads of all its workgroups take neighbouring logits in turn; a workgroup writes one candidate, which is
 // no_best() where all its logits are -infinity: other workgroups may have better.
 override length: u32 = 1;
 override workgroup_size: u32 = 256;
@@ -20,8 +20,8 @@ fn main(
 ) {
   var best = no_best();
   for (var i = workgroup.x * workgroup_size + thread; i < length; i += count.x * workgroup_size) {
-    best = better(best, candidate(logits[i], i));
+    best = better(best, candidate(logits[workgroup.z * length + i], i));
   }
   best = best_of_workgroup(best, thread);
-  if (thread == 0u) { candidates[workgroup.x] = vec2(bitcast<u32>(best.value), best.index); }
+  if (thread == 0u) { candidates[workgroup.z * count.x + workgroup.x] = vec2(bitcast<u32>(best.value), best.index); }
 }

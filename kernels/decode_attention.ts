@@ -1,5 +1,5 @@
 /**
- * Launcher and CPU twin of attention for one new token.
+ * Launcher and CPU twin of attention for one new token of a sequence, or of each of some sequences.
  *
  * @module
  */
@@ -11,17 +11,17 @@ import attendCode from "./lib/attend.wgsl" with { type: "text" };
 import oneQueryCode from "./lib/queries_1.wgsl" with { type: "text" };
 import fourQueriesCode from "./lib/queries_4.wgsl" with { type: "text" };
 
-/** Buffers of {@linkcode decodeAttention}. */
+/** Buffers of {@linkcode decodeAttention}, for one new token or `tokens` of them, each of another sequence. */
 export interface DecodeAttentionBuffers {
-  /** f32 [(heads + 2 keyValueHeads) * headSize]: q, k and v of the token, as the linear layers leave them. */
+  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize]: q, k and v, as the linear layers leave them. */
   readonly qkv: GPUBuffer;
   /** f32 [capacity, headSize / 2, 2]: cosine and sine of each position's angles. */
   readonly rotations: GPUBuffer;
-  /** Where the token's key and value are appended. */
+  /** Where keys and values are appended. */
   readonly cache: KeyValueCache;
-  /** u32: the token's position, which must be below the cache's capacity. */
+  /** u32 [tokens, 2]: the token's position, below the cache's capacity, and the index of its sequence in the cache. */
   readonly sequence: GPUBuffer;
-  /** f32 [{@linkcode partialsLength}]. */
+  /** f32 [tokens, {@linkcode partialsLength}]. */
   readonly partials: GPUBuffer | GPUBufferBinding;
   /** f32 [(heads + 2 keyValueHeads) * headSize], added to qkv. */
   readonly bias?: GPUBuffer;
@@ -34,7 +34,7 @@ export interface DecodeAttentionBuffers {
   };
 }
 
-/** Elements of the partial results: sums [splits, heads * headSize], then maximum and sum of exp [splits, heads, 2]. */
+/** Elements of a token's partial results: sums [splits, heads * headSize], then maximum and sum of exp [splits, heads, 2]. */
 export function partialsLength({ heads, headSize }: AttentionShape, splits: number): number {
   return splits * heads * (headSize + 2);
 }
@@ -49,11 +49,14 @@ const SPLIT_LENGTHS = [
 /**
  * Splits of a sequence, at most 16. A short one has few, since each is read again by every workgroup of the next kernel; a
  * long one has two workgroups for each multiprocessor of a large GPU, so that more keys are in flight.
+ *
+ * @param tokens length of the sequence
+ * @param sequences that attend in one dispatch
  */
-export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number): number {
+export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number, sequences = 1): number {
   if (gpu.isSoftware) return 1; // its few threads are busy without
   const { workgroups } = SPLIT_LENGTHS.find((step) => tokens <= step.tokens)!;
-  return Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(shape))));
+  return Math.max(1, Math.min(16, Math.floor(workgroups / (sequences * attentionGroups(shape)))));
 }
 
 /** Query heads that a workgroup takes at once. */
@@ -85,8 +88,8 @@ export function decodeAttentionCode(team: Team, queries: 1 | 4): string {
 }
 
 /**
- * Dispatch that appends a token's key and value to the cache and writes its attention as partial results of `splits`
- * parts of the sequence, which the input `attention` of the linear kernels combines.
+ * Dispatch that appends each token's key and value to the cache and writes its attention as partial results of `splits`
+ * parts of the sequence, which the input `attention` of the linear kernels combines. workgroup.z is the token.
  *
  * @throws {RangeError} for a head size that is no multiple of 8 up to 256
  */
@@ -95,6 +98,7 @@ export async function decodeAttention(
   shape: AttentionShape,
   splits: number,
   buffers: DecodeAttentionBuffers,
+  tokens = 1,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
@@ -126,7 +130,7 @@ export async function decodeAttention(
     bias ?? qkv,
     headNorm?.weights ?? qkv,
   ]);
-  return { kernel, bindings, workgroups: [attentionGroups(shape), splits, 1] };
+  return { kernel, bindings, workgroups: [attentionGroups(shape), splits, tokens] };
 }
 
 /** Exact results of {@linkcode decodeAttention} for one token: sums over all splits, already divided. */

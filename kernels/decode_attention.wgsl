@@ -1,22 +1,22 @@
-// Attention of one new token, split over the sequence: rotates its queries and its key, appends key and value to the
-// cache, and sums over a part of the cached tokens in each workgroup:
+// Attention of one new token for each of some sequences, split over the sequence: rotates its queries and its key, appends
+// key and value to the cache, and sums over a part of the cached tokens in each workgroup:
 //
 //   partial[s, h] = sum over tokens t of split s of exp(q_h k_t / sqrt(head_size) - max) v_t,  with max and sum of exp
 //
 // which the kernel that reads it combines (GemvInput "attention").
 //
-// Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits):
-//   0 qkv        vec4<f32> [(heads + 2 K) D / 4]   q rows, k rows, v rows, as the fused linear layer leaves them
+// Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits, T = new tokens):
+//   0 qkv        vec4<f32> [T, (heads + 2 K) D / 4]   q rows, k rows, v rows, as the linear layer leaves them
 //   1 rotations  vec4<f32> [C, D / 4]      cos, sin, cos, sin of position x two frequencies
-//   2 keys       vec4<u32> [K, C, D / 8]   8 f16 each, rotated
-//   3 values     vec4<u32> [K, C, D / 8]
-//   4 sequence   u32                       word 0: position of the token
-//   5 partials   f32                       sums [S, heads D], then max and sum of exp as vec2 [S, heads]
+//   2 keys       vec4<u32> [sequences, K, C, D / 8]   8 f16 each, rotated
+//   3 values     vec4<u32> [sequences, K, C, D / 8]
+//   4 sequence   vec2<u32> [T]             position of the token, index of its sequence in the cache
+//   5 partials   f32 [T, ...]              sums [S, heads D], then max and sum of exp as vec2 [S, heads]
 //   6 bias       vec4<f32> [(heads + 2 K) D / 4]   added to qkv where has_bias
 //   7 norms      vec4<f32> [2, D / 4]      of queries and of keys where has_norm
 //
-// Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split. A key's
-// channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a workgroup take tokens
+// Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split, workgroup.z the
+// new token. A key's channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a workgroup take tokens
 // in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier until the end. The last
 // split also takes the new token, whose key and value come from registers. Where the asynchrony is: keys and values of a step are
 // asked for together, a step ahead; those of the first step before the queries are read and rotated.
@@ -37,16 +37,24 @@ override norm_epsilon: f32 = 0.00001;
 @group(0) @binding(1) var<storage, read> rotations: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> keys: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> sequence: array<u32>;
+@group(0) @binding(4) var<storage, read> sequence: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read_write> partials: array<f32>;
 @group(0) @binding(6) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read> norms: array<vec4<f32>>;
+
+// Index of the workgroup's new token.
+var<private> own_token: u32;
 
 var<workgroup> merged_sums: array<Queries, workgroup_size / merge_lanes * row_lanes * 8>;
 
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  attend_split(workgroup.x, workgroup.y, sequence[0], thread);
+  own_token = workgroup.z;
+  attend_split(workgroup.x, workgroup.y, sequence[own_token].x, thread);
+}
+
+fn cache_head_of(key_head: u32) -> u32 {
+  return sequence[own_token].y * key_value_heads + key_head;
 }
 
 fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32) {}
@@ -54,8 +62,9 @@ fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32)
 // Four channels of a head with their bias.
 fn projected(head: u32, channel: u32) -> vec4<f32> {
   let at = (head * head_size + channel) / 4u;
-  if (has_bias == 1u) { return qkv[at] + bias[at]; }
-  return qkv[at];
+  let value = qkv[own_token * (heads + 2u * key_value_heads) * head_size / 4u + at];
+  if (has_bias == 1u) { return value + bias[at]; }
+  return value;
 }
 
 fn put_merged_sum(i: u32, sums: Queries) {
@@ -67,11 +76,15 @@ fn merged_sum(i: u32) -> Queries {
 }
 
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
-  partials[split * heads * head_size + channel] = sum;
+  partials[first_partial() + split * heads * head_size + channel] = sum;
 }
 
 fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
-  let at = splits * heads * head_size + 2u * (split * heads + head);
+  let at = first_partial() + splits * heads * head_size + 2u * (split * heads + head);
   partials[at] = largest;
   partials[at + 1u] = total;
+}
+
+fn first_partial() -> u32 {
+  return own_token * splits * heads * (head_size + 2u);
 }

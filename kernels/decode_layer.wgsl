@@ -252,6 +252,10 @@ fn attend_splits(workgroup: u32, workgroups: u32, position: u32, thread: u32) {
   }
 }
 
+fn cache_head_of(key_head: u32) -> u32 {
+  return key_head;
+}
+
 fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32) {
   first_query = first_head;
   let count = select(QUERIES, QUERIES + 2u, has_new) * head_size;

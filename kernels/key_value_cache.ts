@@ -17,13 +17,13 @@ export interface AttentionShape {
   readonly slidingWindow?: number;
 }
 
-/** Keys (rotated) and values of one sequence in one layer. */
+/** Keys (rotated) and values of one sequence or more in one layer. */
 export interface KeyValueCache {
-  /** Tokens that there is room for. */
+  /** Tokens that each sequence has room for. */
   readonly capacity: number;
-  /** f16 [keyValueHeads, capacity, headSize]. */
+  /** f16 [sequences, keyValueHeads, capacity, headSize]. */
   readonly keys: GPUBuffer;
-  /** f16 [keyValueHeads, capacity, headSize]. */
+  /** f16 [sequences, keyValueHeads, capacity, headSize]. */
   readonly values: GPUBuffer;
 }
 

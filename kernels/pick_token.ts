@@ -1,5 +1,6 @@
 /**
- * Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance.
+ * Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves one
+ * sequence or several in one dispatch, their index in workgroup.z.
  *
  * @module
  */
@@ -76,46 +77,58 @@ const WORKGROUP_SIZE = 256;
 /**
  * Dispatch that leaves the most likely tokens of {@linkcode CANDIDATES} parts of the vocabulary.
  *
- * @param logits f32 [length]
- * @param candidates u32 [CANDIDATES, 2]
+ * @param logits f32 [sequences, length]
+ * @param candidates u32 [sequences, CANDIDATES, 2]
  */
-export async function argmax(gpu: Gpu, length: number, logits: GPUBuffer, candidates: GPUBuffer): Promise<Dispatch> {
+export async function argmax(
+  gpu: Gpu,
+  length: number,
+  logits: GPUBuffer,
+  candidates: GPUBuffer,
+  sequences = 1,
+): Promise<Dispatch> {
   const constants = { length, workgroup_size: WORKGROUP_SIZE };
   const kernel = await gpu.createKernel("argmax", PICK_TOKEN_CODE.argmax, constants);
-  return { kernel, bindings: gpu.bind(kernel, [logits, candidates]), workgroups: [CANDIDATES, 1, 1] };
+  return { kernel, bindings: gpu.bind(kernel, [logits, candidates]), workgroups: [CANDIDATES, 1, sequences] };
 }
 
 /** Buffers of {@linkcode sample}. */
 export interface SampleBuffers {
-  /** f32 [length]. */
+  /** f32 [sequences, length]. */
   readonly logits: GPUBuffer;
-  /** {@linkcode packSampling}. */
+  /** {@linkcode packSampling} of each sequence. */
   readonly settings: GPUBuffer;
-  /** u32: position of the token before the one that is drawn. */
+  /** u32 [sequences, 2]: position of the token before the one that is drawn, and a word not read. */
   readonly sequence: GPUBuffer;
-  /** u32 [CANDIDATES, 2], of which the first is written. */
+  /** u32 [sequences, 2]. */
   readonly candidates: GPUBuffer;
 }
 
-/** Dispatch that draws a token and leaves it as the first candidate. */
-export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers): Promise<Dispatch> {
+/** Dispatch that draws a token and leaves it as the only candidate. */
+export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, sequences = 1): Promise<Dispatch> {
   const size = Math.min(1024, gpu.device.limits.maxComputeInvocationsPerWorkgroup);
   const kernel = await gpu.createKernel("sample", PICK_TOKEN_CODE.sample, { length, workgroup_size: size });
   const { logits, settings, sequence, candidates } = buffers;
-  return { kernel, bindings: gpu.bind(kernel, [logits, settings, sequence, candidates]), workgroups: [1, 1, 1] };
+  return {
+    kernel,
+    bindings: gpu.bind(kernel, [logits, settings, sequence, candidates]),
+    workgroups: [1, 1, sequences],
+  };
 }
 
 /** Buffers of {@linkcode advance}. */
 export interface AdvanceBuffers {
-  /** u32 [candidates, 2]: bits of the logit, token. */
+  /** u32 [sequences, candidates, 2]: bits of the logit, token. */
   readonly candidates: GPUBuffer;
   /** f16 [vocabulary, hidden]. */
   readonly embedding: F16Matrix;
-  /** u32: position, which is moved on by one. */
+  /** u32 [sequences, 2]: position, which is moved on by one, and index of the sequence's tokens. */
   readonly sequence: GPUBuffer;
-  /** u32 [capacity + 1]: token of each position. */
+  /** u32 [sequences, stride]: token of each position. */
   readonly tokens: GPUBuffer;
-  /** f32 [hidden]: input of the next step. */
+  /** Elements of `tokens` from one sequence to the next; needed where there are several. */
+  readonly stride?: number;
+  /** f32 [sequences, hidden]: input of the next step. */
   readonly hidden: GPUBuffer;
 }
 
@@ -125,8 +138,13 @@ export interface AdvanceBuffers {
  * @param candidates 1 after {@linkcode sample}, {@linkcode CANDIDATES} after {@linkcode argmax}
  * @throws {RangeError} when the residual stream's width is not a multiple of 8
  */
-export async function advance(gpu: Gpu, candidates: number, buffers: AdvanceBuffers): Promise<Dispatch[]> {
-  const { embedding, sequence, tokens, hidden } = buffers;
+export async function advance(
+  gpu: Gpu,
+  candidates: number,
+  buffers: AdvanceBuffers,
+  sequences = 1,
+): Promise<Dispatch[]> {
+  const { embedding, sequence, tokens, stride = 0, hidden } = buffers;
   const { channels, chunks, slabs } = embedding;
   if (channels !== chunks * CHUNK_CHANNELS) {
     throw new RangeError(`embedding has ${channels} channels, must be a multiple of ${CHUNK_CHANNELS}`);
@@ -137,11 +155,12 @@ export async function advance(gpu: Gpu, candidates: number, buffers: AdvanceBuff
       first_row: firstRow,
       rows,
       hidden_size: channels,
+      stride,
       moves_on: i === slabs.length - 1 ? 1 : 0,
       workgroup_size: WORKGROUP_SIZE,
     });
     const bindings = gpu.bind(kernel, [buffers.candidates, weights, sequence, tokens, hidden]);
-    return { kernel, bindings, workgroups: [1, 1, 1] as const };
+    return { kernel, bindings, workgroups: [1, 1, sequences] as const };
   }));
 }
 

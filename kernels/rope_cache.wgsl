@@ -10,8 +10,8 @@
 //   2 rotations    vec2<f32> [C, head_size / 2]   cosine and sine of each position's angles
 //   3 bias         f32 [(heads + 2 key_value_heads) * head_size], where has_bias
 //   4 head_norms   f32 [2, head_size]: of q, of k, where has_norm
-//   5 keys         u32 [key_value_heads, C, head_size / 2]   two f16 each
-//   6 values       u32 [key_value_heads, C, head_size / 2]
+//   5 keys         u32 [sequences, key_value_heads, C, head_size / 2]   two f16 each
+//   6 values       u32 [sequences, key_value_heads, C, head_size / 2]
 //
 // Mapping: a workgroup a head of a token; a thread four elements: two neighbours and their partners half a head away.
 override heads: u32 = 1;
@@ -102,7 +102,8 @@ fn store_query(pairs: Pairs, token: u32, head: u32, i: u32) {
 
 fn cache(pairs: Pairs, position: u32, head: u32, thread: u32, is_value: bool) {
   let cache_head = head - heads - select(0u, key_value_heads, is_value);
-  let at = (cache_head * capacity + position) * (head_size / 2u) + thread;
+  let row = (range.sequence * key_value_heads + cache_head) * capacity + position;
+  let at = row * (head_size / 2u) + thread;
   let first = pack2x16float(pairs.first);
   let second = pack2x16float(pairs.second);
   if (is_value) {

@@ -1,12 +1,12 @@
-// Draws a token: temperature, then the top_k most likely, then of those the fewest whose probability reaches top_p.
+// Draws a token for each of some sequences: temperature, then the top_k most likely, then of those the fewest whose probability reaches top_p.
 //
 // Bindings:
-//   0 logits      f32 [length]
-//   1 settings    u32 [4]        |temperature f32|top_p f32|top_k, 0 for all|seed|
-//   2 sequence    u32            word 0: position, which together with the seed gives the random number
-//   3 candidates  vec2<u32> [1]  bits of the logit, token
+//   0 logits      f32 [sequences, length]
+//   1 settings    vec4<u32> [sequences]  |temperature f32|top_p f32|top_k, 0 for all|seed|
+//   2 sequence    vec2<u32> [sequences]  position, which together with the seed gives the random number, and another word
+//   3 candidates  vec2<u32> [sequences]  bits of the logit, token
 //
-// Mapping: one workgroup; thread t takes the logits t, t + workgroup_size, ... Thresholds are found by radix selection
+// Mapping: a workgroup a sequence, its index in z; thread t takes the logits t, t + workgroup_size, ... Thresholds are found by radix selection
 // on order-preserving keys, 8 bits a pass: by count for top_k, by probability mass for top_p. Tokens with the logit of
 // the last one that is kept are kept too. Mass is counted in integers, 2^30 for all, so that the sums don't depend on
 // their order. Where the best logit isn't finite, or nothing has any mass, the token is NOT_A_NUMBER.
@@ -14,8 +14,8 @@ override length: u32 = 1;
 override workgroup_size: u32 = 256;
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
-@group(0) @binding(1) var<storage, read> settings: array<u32>;
-@group(0) @binding(2) var<storage, read> sequence: array<u32>;
+@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> sequence: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read_write> candidates: array<vec2<u32>>;
 
 const ALL_MASS = 1073741824.0;
@@ -25,13 +25,17 @@ var<workgroup> shared_words: array<u32, workgroup_size>;
 var<workgroup> found: vec2<u32>;
 var<workgroup> chosen: u32;
 
+// Index of the workgroup's sequence.
+var<private> own_sequence: u32;
+
 @compute @workgroup_size(workgroup_size)
-fn main(@builtin(local_invocation_index) thread: u32) {
-  let temperature = bitcast<f32>(settings[0]);
-  let top_p = bitcast<f32>(settings[1]);
-  let top_k = settings[2];
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  own_sequence = workgroup.z;
+  let temperature = bitcast<f32>(settings[workgroup.z].x);
+  let top_p = bitcast<f32>(settings[workgroup.z].y);
+  let top_k = settings[workgroup.z].z;
   var best = no_best();
-  for (var i = thread; i < length; i += workgroup_size) { best = better(best, candidate(logits[i], i)); }
+  for (var i = thread; i < length; i += workgroup_size) { best = better(best, candidate(logit(i), i)); }
   best = best_of_workgroup(best, thread);
   var threshold = 0u;
   if (top_k != 0u && top_k < length) { threshold = select_key(0u, top_k, best.value, 0.0, temperature, thread); }
@@ -43,8 +47,12 @@ fn main(@builtin(local_invocation_index) thread: u32) {
   draw(threshold, best.value, unit, temperature, thread);
   if (thread == 0u) {
     let is_token = best.index < length;
-    candidates[0] = vec2(0u, select(NOT_A_NUMBER, chosen, is_token));
+    candidates[workgroup.z] = vec2(0u, select(NOT_A_NUMBER, chosen, is_token));
   }
+}
+
+fn logit(i: u32) -> f32 {
+  return logits[own_sequence * length + i];
 }
 
 // An integer that orders as the float does.
@@ -61,7 +69,7 @@ fn weight_of(value: f32, largest: f32, temperature: f32) -> f32 {
 fn weigh(threshold: u32, largest: f32, temperature: f32, thread: u32) -> f32 {
   var sum = 0.0;
   for (var i = thread; i < length; i += workgroup_size) {
-    if (key_of(logits[i]) >= threshold) { sum += weight_of(logits[i], largest, temperature); }
+    if (key_of(logit(i)) >= threshold) { sum += weight_of(logit(i), largest, temperature); }
   }
   shared_words[thread] = bitcast<u32>(sum);
   workgroupBarrier();
@@ -74,7 +82,7 @@ fn weigh(threshold: u32, largest: f32, temperature: f32, thread: u32) -> f32 {
 fn mass(threshold: u32, largest: f32, unit: f32, temperature: f32, thread: u32) -> u32 {
   var sum = 0u;
   for (var i = thread; i < length; i += workgroup_size) {
-    if (key_of(logits[i]) >= threshold) { sum += mass_of(logits[i], largest, unit, temperature); }
+    if (key_of(logit(i)) >= threshold) { sum += mass_of(logit(i), largest, unit, temperature); }
   }
   shared_words[thread] = sum;
   workgroupBarrier();
@@ -98,10 +106,10 @@ fn select_key(least: u32, wanted: u32, largest: f32, unit: f32, temperature: f32
     workgroupBarrier();
     let above = u32(shift) + 8u;
     for (var i = thread; i < length; i += workgroup_size) {
-      let key = key_of(logits[i]);
+      let key = key_of(logit(i));
       let is_in = key >= least && (above == 32u || (key >> (above % 32u)) == (prefix >> (above % 32u)));
       var amount = 1u;
-      if (unit != 0.0) { amount = mass_of(logits[i], largest, unit, temperature); }
+      if (unit != 0.0) { amount = mass_of(logit(i), largest, unit, temperature); }
       if (is_in) { atomicAdd(&histogram[(key >> u32(shift)) & 255u], amount); }
     }
     workgroupBarrier();
@@ -127,17 +135,17 @@ fn select_key(least: u32, wanted: u32, largest: f32, unit: f32, temperature: f32
 fn draw(threshold: u32, largest: f32, unit: f32, temperature: f32, thread: u32) {
   if (thread == 0u) { chosen = NOT_A_NUMBER; }
   let total = mass(threshold, largest, unit, temperature, thread);
-  let position = sequence[0];
+  let position = sequence[own_sequence].x;
   var before = 0u;
   for (var i = 0u; i < thread; i++) { before += shared_words[i]; }
   let own = shared_words[thread];
-  let at = multiply_high(hash(hash(settings[3]) ^ position), total);
+  let at = multiply_high(hash(hash(settings[own_sequence].w) ^ position), total);
   if (at >= before && at - before < own) {
     var rest = at - before;
     var i = thread;
     loop {
-      let is_kept = key_of(logits[i]) >= threshold;
-      let share = select(0u, mass_of(logits[i], largest, unit, temperature), is_kept);
+      let is_kept = key_of(logit(i)) >= threshold;
+      let share = select(0u, mass_of(logit(i), largest, unit, temperature), is_kept);
       if (rest < share || i + workgroup_size >= length) { break; }
       rest -= share;
       i += workgroup_size;

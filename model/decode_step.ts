@@ -68,7 +68,7 @@ export interface DecodeBuffers {
   readonly candidates: GPUBuffer;
   /** Settings of sampling. */
   readonly settings: GPUBuffer;
-  /** u32: position of the token that the step takes. */
+  /** u32 [2]: position of the token that the step takes, and 0, the index of its sequence. */
   readonly sequence: GPUBuffer;
   /** u32 [capacity + 1]: token of each position. */
   readonly tokens: GPUBuffer;

@@ -4,11 +4,13 @@
  * @module
  */
 import { type Gpu, openGpu, OutOfMemoryError } from "../kernels/gpu.ts";
+import { type BatchSession, checkSequences, createBatchSession } from "./batch_session.ts";
 import { type ChatMessage, type PromptFormat, readPromptFormat } from "./chat.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { ModelConfig } from "./config.ts";
 import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
 import { type GenerateOptions, type GenerateSummary, generateText } from "./generate.ts";
+import { type BatchText, generateBatchText } from "./generate_batch.ts";
 import { createSession, type Session } from "./session.ts";
 import { readFittingTokenizer, type Tokenizer } from "./tokenizer.ts";
 import { checkpointSource, weightBytes } from "./weight_source.ts";
@@ -77,6 +79,19 @@ export class Engine implements Disposable {
   }
 
   /**
+   * Makes empty sequences that go on together.
+   *
+   * @param sequences 1 to 16
+   * @param capacity tokens that each has room for
+   * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so
+   * large a cache
+   * @throws {OutOfMemoryError} with what the caches need, when the device has no room
+   */
+  createBatchSession(sequences: number, capacity: number): Promise<BatchSession> {
+    return createBatchSession(this.gpu, this.weights, sequences, capacity);
+  }
+
+  /**
    * Generates text after a prompt, which is a plain text or a conversation.
    *
    * @throws {RangeError} when the prompt is longer than the model's context
@@ -85,17 +100,43 @@ export class Engine implements Disposable {
     prompt: string | readonly ChatMessage[],
     options: EngineGenerateOptions = {},
   ): AsyncGenerator<string, GenerateSummary> {
-    const { prompts, config } = this;
+    const { stopTokens } = this.prompts;
+    const tokens = this.#encode(prompt, "the prompt");
+    using session = await this.createSession(this.#capacityFor(tokens.length, options));
+    return yield* generateText(session, this.tokenizer, tokens, { stopTokens, ...options });
+  }
+
+  /**
+   * Generates texts after 1 to 16 prompts at once: each step takes a token of each. Pieces come with the index of their
+   * prompt; greedy texts are those that {@linkcode Engine.generate} gives.
+   *
+   * @param options for every sequence; with sampling, sequence i draws with the seed i above the one given
+   * @returns how each sequence went, by the index of its prompt
+   * @throws {RangeError} when there are no prompts or too many, or one is longer than the model's context
+   * @throws {OutOfMemoryError} with what the caches need, when the device has no room
+   */
+  async *generateBatch(
+    prompts: readonly (string | readonly ChatMessage[])[],
+    options: EngineGenerateOptions = {},
+  ): AsyncGenerator<BatchText, GenerateSummary[]> {
+    checkSequences(prompts.length);
+    const { stopTokens } = this.prompts;
+    const tokens = prompts.map((prompt, i) => this.#encode(prompt, `prompt ${i}`));
+    const longest = Math.max(...tokens.map(({ length }) => length));
+    using session = await this.createBatchSession(prompts.length, this.#capacityFor(longest, options));
+    return yield* generateBatchText(session, this.tokenizer, tokens, { stopTokens, ...options });
+  }
+
+  #encode(prompt: string | readonly ChatMessage[], name: string): Uint32Array<ArrayBuffer> {
+    const { prompts, config: { context } } = this;
     const tokens = typeof prompt === "string" ? prompts.encodeText(prompt) : prompts.encodeChat(prompt);
-    if (tokens.length > config.context) {
-      throw new RangeError(
-        `the prompt has ${tokens.length} tokens, must have at most the model's context of ${config.context}`,
-      );
-    }
-    const wanted = tokens.length + (options.maxTokens ?? DEFAULT_NEW_TOKENS);
-    const capacity = options.context ?? Math.min(config.context, wanted);
-    using session = await this.createSession(capacity);
-    return yield* generateText(session, this.tokenizer, tokens, { stopTokens: prompts.stopTokens, ...options });
+    if (tokens.length <= context) return tokens;
+    throw new RangeError(`${name} has ${tokens.length} tokens, must have at most the model's context of ${context}`);
+  }
+
+  /** Tokens to have room for, with a prompt of so many. */
+  #capacityFor(promptTokens: number, { context, maxTokens = DEFAULT_NEW_TOKENS }: EngineGenerateOptions): number {
+    return context ?? Math.min(this.config.context, promptTokens + maxTokens);
   }
 
   /** Frees the weights, and the device where it is the engine's own. */

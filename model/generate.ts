@@ -5,6 +5,7 @@
  */
 import type { Sampling } from "../kernels/pick_token.ts";
 import { letOthersRun } from "./event_loop.ts";
+import { paceSteps } from "./pace.ts";
 import type { Session } from "./session.ts";
 import { createTextStream } from "./text_stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -35,13 +36,9 @@ export interface GenerateSummary {
   readonly tokensPerSecond: number;
 }
 
-/** A batch of tokens should take about so long: text flows, and waiting for the device costs little. */
-const BATCH_MS = 60;
-const MAX_BATCH = 64;
-
 /**
- * Generates tokens, in batches that the device computes without the host. After a stop token the rest of its batch is
- * thrown away.
+ * Generates tokens, in runs that the device computes without the host. After a stop token the rest of its run is thrown
+ * away.
  *
  * @param prompt tokens of the prompt, at least one
  * @throws {RangeError} when the prompt doesn't fit in the session
@@ -59,7 +56,7 @@ export async function* generateTokens(
   const room = session.capacity - session.length - prompt.length + 1;
   const limit = Math.min(maxTokens, room);
   let firstMs = startMs;
-  let size = 1;
+  let steps = 1;
   let tokens = 0;
   const summarize = (reason: GenerateSummary["reason"]): GenerateSummary => {
     // What was computed beyond the text is forgotten; its last token may still have to be taken in.
@@ -72,28 +69,26 @@ export async function* generateTokens(
       tokensPerSecond: Math.max(0, tokens - 1) / Math.max(1e-9, (performance.now() - firstMs) / 1000),
     };
   };
-  let batch: Uint32Array<ArrayBuffer>;
+  let chosen: Uint32Array<ArrayBuffer>;
   try {
-    batch = Uint32Array.of(await session.prefill(prompt, sampling, signal));
+    chosen = Uint32Array.of(await session.prefill(prompt, sampling, signal));
   } catch (error) {
     if (signal?.aborted) return summarize("aborted");
     throw error;
   }
   firstMs = performance.now();
   while (true) {
-    const stop = batch.findIndex((token) => stopTokens.includes(token));
-    const kept = stop < 0 ? batch : batch.subarray(0, stop);
+    const stop = chosen.findIndex((token) => stopTokens.includes(token));
+    const kept = stop < 0 ? chosen : chosen.subarray(0, stop);
     tokens += kept.length;
     if (kept.length > 0) yield kept;
     if (stop >= 0) return summarize("stop token");
     if (tokens >= limit) return summarize("length");
     await letOthersRun();
     if (signal?.aborted) return summarize("aborted");
-    const batchStartMs = performance.now();
-    batch = await session.decode(Math.min(size, limit - tokens), sampling);
-    const batchMs = performance.now() - batchStartMs;
-    if (batchMs < BATCH_MS / 2) size = Math.min(MAX_BATCH, 2 * size);
-    else if (batchMs > 2 * BATCH_MS) size = Math.max(1, size >> 1);
+    const runStartMs = performance.now();
+    chosen = await session.decode(Math.min(steps, limit - tokens), sampling);
+    steps = paceSteps(steps, performance.now() - runStartMs);
   }
 }
 
@@ -105,9 +100,9 @@ export async function* generateText(
   options: GenerateOptions = {},
 ): AsyncGenerator<string, GenerateSummary> {
   const stream = createTextStream(tokenizer);
-  const batches = generateTokens(session, prompt, options);
+  const runs = generateTokens(session, prompt, options);
   while (true) {
-    const { value, done } = await batches.next();
+    const { value, done } = await runs.next();
     const text = done ? stream.finish() : stream.push(value);
     if (text !== "") yield text;
     if (done) return value;

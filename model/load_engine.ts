@@ -6,7 +6,7 @@
 import { createEngine, type Engine, type EngineOptions } from "./engine.ts";
 import type { DownloadProgress } from "./hub_model.ts";
 import { openModel } from "./load.ts";
-import { cacheBytes } from "./session.ts";
+import { cacheBytes } from "./sequence_cache.ts";
 import { weightBytes } from "./weight_source.ts";
 
 /**

@@ -5,29 +5,17 @@
  */
 import { chooseSplits, partialsLength } from "../kernels/decode_attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import type { KeyValueCache } from "../kernels/key_value_cache.ts";
 import { CANDIDATES, NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../kernels/pick_token.ts";
 import { createPrefillRange } from "../kernels/prefill_range.ts";
 import { type BufferOwner, withOwner } from "./buffer_owner.ts";
 import type { ModelConfig } from "./config.ts";
-import { letOthersRun } from "./event_loop.ts";
 import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
-import { createPrefill, PASS_TOKENS, type Prefill } from "./prefill.ts";
+import { createExclusive } from "./exclusive.ts";
+import { createPrefill, type Prefill } from "./prefill.ts";
 import { rotationTable } from "./rope.ts";
+import { checkCapacity, createCaches, roundCapacity } from "./sequence_cache.ts";
 import { createTokenScorer, type OnLogits, type TokenScorer, type TokenScores } from "./token_scores.ts";
-
-/** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
-const CAPACITY_STEP = 256;
-
-/** Bytes of a sequence's key-value cache: keys and values in f16. */
-export function cacheBytes({ layers, keyValueHeads, headSize }: ModelConfig, capacity: number): number {
-  return 2 * 2 * layers * keyValueHeads * headSize * roundCapacity(capacity);
-}
-
-function roundCapacity(tokens: number): number {
-  return Math.ceil(tokens / CAPACITY_STEP) * CAPACITY_STEP;
-}
 
 /**
  * A sequence of tokens. Its cache holds the first {@linkcode Session.length} of them; the next may be known too: chosen,
@@ -42,6 +30,7 @@ export class Session implements Disposable {
   readonly #weights: EngineWeights;
   readonly #buffers: DecodeBuffers;
   readonly #owner: BufferOwner;
+  readonly #exclusive = createExclusive("the session");
   #prefill: Prefill | undefined;
   #scorer: TokenScorer | undefined;
   #length = 0;
@@ -49,8 +38,6 @@ export class Session implements Disposable {
   #known = 0;
   /** Position whose token's embedding is in the buffer that a decode step starts from. */
   #embedded = -1;
-  #isBusy = false;
-  #isDisposed = false;
 
   /** Use {@linkcode createSession}. */
   constructor(
@@ -85,7 +72,7 @@ export class Session implements Disposable {
    * @throws the signal's reason
    */
   prefill(tokens: Uint32Array<ArrayBuffer>, sampling?: Sampling, signal?: AbortSignal): Promise<number> {
-    return this.#alone(async () => {
+    return this.#exclusive.run(async () => {
       this.#checkRoom(tokens.length);
       this.#setSampling(sampling);
       let last = 0;
@@ -111,7 +98,7 @@ export class Session implements Disposable {
    * @throws {Error} when logits are not numbers
    */
   decode(count: number, sampling?: Sampling): Promise<Uint32Array<ArrayBuffer>> {
-    return this.#alone(async () => {
+    return this.#exclusive.run(async () => {
       this.#checkRoom(count);
       if (this.#known <= this.#length) {
         throw new RangeError(`no token is known at position ${this.#length}, must have a prompt before`);
@@ -146,7 +133,7 @@ export class Session implements Disposable {
     targets: Uint32Array<ArrayBuffer>,
     onLogits?: OnLogits,
   ): Promise<TokenScores> {
-    return this.#alone(() => this.#score(tokens, targets, onLogits));
+    return this.#exclusive.run(() => this.#score(tokens, targets, onLogits));
   }
 
   async #score(
@@ -190,23 +177,11 @@ export class Session implements Disposable {
 
   /** Frees the cache. */
   [Symbol.dispose](): void {
-    this.#isDisposed = true;
+    this.#exclusive.close();
     this.#prefill?.destroy();
     this.#scorer?.destroy();
     this.step.destroy();
     this.#owner.destroy();
-  }
-
-  /** Runs one call at a time. */
-  async #alone<T>(run: () => Promise<T>): Promise<T> {
-    if (this.#isDisposed) throw new Error("the session is disposed, must be another");
-    if (this.#isBusy) throw new Error("the session is at work, must be awaited before it is called again");
-    this.#isBusy = true;
-    try {
-      return await run();
-    } finally {
-      this.#isBusy = false;
-    }
   }
 
   #checkTokens(tokens: Uint32Array): void {
@@ -232,14 +207,9 @@ export class Session implements Disposable {
   ): Promise<GPUBuffer> {
     this.#checkTokens(tokens);
     const prefill = this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
-    for (let first = 0; first < tokens.length; first += PASS_TOKENS) {
-      if (first > 0) await this.#gpu.wait();
-      await letOthersRun();
-      signal?.throwIfAborted();
-      const part = tokens.slice(first, first + PASS_TOKENS);
+    for await (const part of prefill.takeIn(tokens, this.#length, signal)) {
       this.#gpu.write(this.#buffers.tokens, part, this.#length * 4);
       this.#embedded = -1;
-      await prefill.run(part, this.#length);
       await onPass(part.length, prefill.hidden);
       this.#length += part.length;
       this.#known = this.#length;
@@ -294,14 +264,7 @@ export class Session implements Disposable {
  */
 export async function createSession(gpu: Gpu, weights: EngineWeights, capacity: number): Promise<Session> {
   const { config } = weights;
-  if (!(capacity >= 1 && capacity <= config.context)) {
-    throw new RangeError(`capacity is ${capacity} tokens, must be 1 to the model's context of ${config.context}`);
-  }
-  const planeBytes = cacheBytes(config, capacity) / config.layers / 2;
-  const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
-  if (planeBytes > limit) {
-    throw new RangeError(`a layer's keys of ${capacity} tokens have ${planeBytes} bytes, the device binds ${limit}`);
-  }
+  checkCapacity(gpu, config, capacity);
   return await withOwner(gpu, async (owner) => {
     const buffers = await createBuffers(gpu, config, roundCapacity(capacity), owner);
     const step = await createDecodeStep(gpu, weights, buffers);
@@ -317,13 +280,6 @@ async function createBuffers(
 ): Promise<DecodeBuffers> {
   const { hidden, heads, keyValueHeads, headSize, intermediate, vocabulary } = config;
   const words = owner.make;
-  const cacheWords = keyValueHeads * headSize * capacity / 2;
-  const caches: KeyValueCache[] = [];
-  for (let layer = 0; layer < config.layers; layer++) {
-    const keys = await words(`keys of layer ${layer}`, cacheWords);
-    const values = await words(`values of layer ${layer}`, cacheWords);
-    caches.push({ capacity, keys, values });
-  }
   const shape = attentionShape(config);
   const splits = chooseSplits(gpu, shape, capacity);
   const oneToken = await createPrefillRange(gpu, 1);
@@ -340,11 +296,11 @@ async function createBuffers(
     logits: await words("logits", vocabulary),
     candidates: await words("candidates", 2 * CANDIDATES),
     settings: await words("sampling", SAMPLING_BYTES / 4),
-    sequence: await words("sequence", 1),
+    sequence: await words("sequence", 2),
     tokens: await words("tokens", capacity + 1),
     next: await words("next token", 1),
     rotations: owner.own(await gpu.uploadStorage("rotations", rotationTable(config.rope, headSize, capacity))),
-    caches,
+    caches: await createCaches(owner, config, capacity),
     oneToken,
   };
 }

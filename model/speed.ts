@@ -5,6 +5,7 @@
  */
 import type { Gpu } from "../kernels/gpu.ts";
 import { timeDispatches } from "../kernels/timer.ts";
+import { createBatchSession } from "./batch_session.ts";
 import type { OperationKind } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { createSession, type Session } from "./session.ts";
@@ -43,6 +44,31 @@ export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: Speed
   if (session.length === 0) await session.prefill(sampleText(weights, 1));
   const generation = generateTokens === 0 ? [] : await measureGeneration(session, generateTokens, repetitions);
   return { prompt, generation };
+}
+
+/**
+ * Measures the speed of a model with several sequences that go on together.
+ *
+ * @param sequences 1 to 16
+ * @param plan of each sequence; its prompt's speed is left out, as prompts are taken in one after the other
+ * @returns tokens a second of all sequences together, one of each repetition
+ * @throws {RangeError} for another number of sequences, or when the device can't bind so large a cache
+ * @throws {OutOfMemoryError} with what the caches need, when the device has no room
+ */
+export async function measureBatchSpeed(
+  gpu: Gpu,
+  weights: EngineWeights,
+  sequences: number,
+  { generateTokens, depth, repetitions }: SpeedPlan,
+): Promise<number[]> {
+  const length = Math.max(1, depth);
+  using session = await createBatchSession(gpu, weights, sequences, length + generateTokens);
+  const all = Array.from({ length: sequences }, (_, i) => i);
+  await session.prefill(all.map(() => sampleText(weights, length)));
+  return await measureRates(sequences * generateTokens, repetitions, async () => {
+    await session.decode(all, generateTokens);
+    for (const sequence of all) session.truncate(sequence, length);
+  });
 }
 
 /** Any tokens: speed doesn't depend on them. */

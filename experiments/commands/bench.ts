@@ -4,11 +4,12 @@
  * @module
  */
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
+import { MAX_SEQUENCES } from "../../model/batch_step.ts";
 import { uploadWeights } from "../../model/engine_weights.ts";
 import { openModel } from "../../model/load.ts";
 import { configOfShape, FORMATS, isFormat, randomSource } from "../../model/random_source.ts";
 import { MODEL_SHAPES } from "../../model/shapes.ts";
-import { measureSpeed, type SpeedPlan } from "../../model/speed.ts";
+import { measureBatchSpeed, measureSpeed, type SpeedPlan } from "../../model/speed.ts";
 import { mean } from "../../model/statistics.ts";
 import { checkpointSource, type WeightSource } from "../../model/weight_source.ts";
 import { renderTable } from "../render.ts";
@@ -41,26 +42,32 @@ export const bench: Command = {
     prompt: { type: "string", value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
     generate: { type: "string", value: "N", help: "Tokens to generate; 0 for none (default 128)." },
     depth: { type: "string", value: "N,...", help: "Tokens in the cache before (default 0)." },
+    batch: {
+      type: "string",
+      value: "N,...",
+      help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.`,
+    },
     repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
     ...QUANTIZING_OPTIONS,
     json: { type: "boolean", help: "Print JSON, with every sample." },
   },
   async run(options) {
     if (options.quantize !== undefined) return await benchQuantizing(options);
-    const depths = depthsOption(options);
+    const depths = numbersOption(options, "depth", "0", 0);
+    const batches = options.batch === undefined ? [] : numbersOption(options, "batch", "", 1, MAX_SEQUENCES);
     const plan = {
       promptTokens: integerOption(options, "prompt", 512, 0, 2 ** 20),
       generateTokens: integerOption(options, "generate", 128, 0, 2 ** 20),
       repetitions: integerOption(options, "repetitions", 5, 1, 1000),
     };
-    checkTests(options, plan);
+    checkTests(options, plan, batches);
     const context = Math.max(...depths) + Math.max(plan.promptTokens, plan.generateTokens) + 1;
     const { name, source, close } = await openSource(options, context);
     using _closing = { [Symbol.dispose]: close };
     checkContext(depths, plan, source.config.context);
     const gpu = await openGpu();
     try {
-      const rows = await measure(gpu, name, source, depths, plan);
+      const rows = await measure(gpu, name, source, depths, batches, plan);
       if (options.json === true) {
         console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
       } else {console.log(`${gpu.adapterName}\n\n${
@@ -82,7 +89,9 @@ interface SpeedRow {
   readonly model: string;
   readonly size_bytes: number;
   readonly test: string;
+  readonly sequences: number;
   readonly tokens_per_s: number;
+  readonly sequence_tokens_per_s: number;
   readonly deviation: number;
   readonly samples: readonly number[];
 }
@@ -93,6 +102,7 @@ const COLUMNS = [
   { key: "test", label: "test", unit: "" },
   { key: "tokens_per_s", label: "speed", unit: "tokens/s" },
   { key: "deviation", label: "standard deviation", unit: "tokens/s" },
+  { key: "sequence_tokens_per_s", label: "of each sequence", unit: "tokens/s" },
 ] as const;
 
 async function measure(
@@ -100,32 +110,49 @@ async function measure(
   name: string,
   source: WeightSource,
   depths: readonly number[],
+  batches: readonly number[],
   plan: Omit<SpeedPlan, "depth">,
 ) {
   using line = createProgressLine("bench");
   const weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
   const rows: SpeedRow[] = [];
+  const add = (test: string, depth: number, samples: readonly number[], sequences = 1) => {
+    const at = depth > 0 ? ` @ d${depth}` : "";
+    const model = { model: name, size_bytes: weights.sizeBytes };
+    if (samples.length > 0) rows.push({ ...model, test: test + at, ...summarize(samples, sequences) });
+  };
   for (const [i, depth] of depths.entries()) {
     line.update(0.5 + i / depths.length / 2, `depth ${depth}`);
     const speed = await measureSpeed(gpu, weights, { ...plan, depth });
-    const at = depth > 0 ? ` @ d${depth}` : "";
-    const tests = [[`pp${plan.promptTokens}${at}`, speed.prompt], [`tg${plan.generateTokens}${at}`, speed.generation]];
-    for (const [test, samples] of tests as [string, number[]][]) {
-      if (samples.length === 0) continue;
-      const speedMean = mean(samples);
-      const squares = samples.reduce((sum, sample) => sum + (sample - speedMean) ** 2, 0);
-      const deviation = Math.sqrt(squares / Math.max(1, samples.length - 1));
-      rows.push({ model: name, size_bytes: weights.sizeBytes, test, tokens_per_s: speedMean, deviation, samples });
+    add(`pp${plan.promptTokens}`, depth, speed.prompt);
+    add(`tg${plan.generateTokens}`, depth, speed.generation);
+    for (const sequences of batches) {
+      const samples = await measureBatchSpeed(gpu, weights, sequences, { ...plan, depth });
+      add(`tg${plan.generateTokens} b${sequences}`, depth, samples, sequences);
     }
   }
   line.clear();
   return rows;
 }
 
+function summarize(samples: readonly number[], sequences: number) {
+  const speed = mean(samples);
+  const squares = samples.reduce((sum, sample) => sum + (sample - speed) ** 2, 0);
+  const deviation = Math.sqrt(squares / Math.max(1, samples.length - 1));
+  return { sequences, tokens_per_s: speed, sequence_tokens_per_s: speed / sequences, deviation, samples };
+}
+
 /** @throws {UsageError} when there is nothing to measure, or two models */
-function checkTests(options: OptionValues, { promptTokens, generateTokens }: Omit<SpeedPlan, "depth">): void {
+function checkTests(
+  options: OptionValues,
+  { promptTokens, generateTokens }: Omit<SpeedPlan, "depth">,
+  batches: readonly number[],
+): void {
   if (promptTokens === 0 && generateTokens === 0) {
     throw new UsageError("--prompt and --generate are 0, one of them must be 1 or more");
+  }
+  if (batches.length > 0 && generateTokens === 0) {
+    throw new UsageError("--batch is given and --generate is 0, must be 1 or more");
   }
   if (options.shape !== undefined && options.model !== undefined) {
     throw new UsageError("--model and --shape are given, must be one of them");
@@ -163,12 +190,18 @@ async function openSource(options: OptionValues, context: number) {
   return { name: `${name} ${format}`, source, close: () => {} };
 }
 
-function depthsOption(options: OptionValues): number[] {
-  return textOption(options, "depth", "0").split(",").map((text) => {
-    const depth = Number(text);
-    if (text === "" || !Number.isInteger(depth) || depth < 0) {
-      throw new UsageError(`--depth is ${text}, must be whole numbers with commas between`);
-    }
-    return depth;
+/** Reads an option as whole numbers with commas between. @throws {UsageError} */
+function numbersOption(
+  options: OptionValues,
+  name: string,
+  fallback: string,
+  least: number,
+  most = Infinity,
+): number[] {
+  return textOption(options, name, fallback).split(",").map((text) => {
+    const number = Number(text);
+    if (text !== "" && Number.isInteger(number) && number >= least && number <= most) return number;
+    const range = most === Infinity ? `from ${least} on` : `from ${least} to ${most}`;
+    throw new UsageError(`--${name} is ${text}, must be whole numbers ${range} with commas between`);
   });
 }

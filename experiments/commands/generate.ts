@@ -1,9 +1,10 @@
 /**
- * `deno task generate`: text from a prompt.
+ * `deno task generate`: text from a prompt, or texts from several.
  *
  * @module
  */
 import type { Sampling } from "../../kernels/pick_token.ts";
+import { MAX_SEQUENCES } from "../../model/batch_step.ts";
 import type { GenerateSummary } from "../../model/generate.ts";
 import { openModel } from "../../model/load.ts";
 import { loadEngine } from "../../model/load_engine.ts";
@@ -18,6 +19,7 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
+import { generateFromPrompts, readPrompts } from "./generate_batch.ts";
 import { checkQuantized } from "./packed_option.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
 import { writeText } from "./write_text.ts";
@@ -38,8 +40,14 @@ export const generate: Command = {
       value: "F.safetensors",
       help: "Packed file to take in the place of --model, whose configuration it must have where both are given.",
     },
-    prompt: { type: "string", value: "TEXT", help: "Text to go on from; required." },
-    raw: { type: "boolean", help: "Take the prompt as it is, even where the model has a chat template." },
+    prompt: { type: "string", value: "TEXT", help: "Text to go on from." },
+    prompts: {
+      type: "string",
+      value: "FILE",
+      help:
+        `Up to ${MAX_SEQUENCES} texts to go on from at once, one a line, or JSON lines (.jsonl) with a prompt each.`,
+    },
+    raw: { type: "boolean", help: "Take a prompt as it is, even where the model has a chat template." },
     temperature: { type: "string", value: "F", help: "Temperature; 0 (default) takes the most likely token." },
     "top-k": { type: "string", value: "N", help: "Draw from the N most likely tokens; 0 (default) for all." },
     "top-p": {
@@ -47,13 +55,12 @@ export const generate: Command = {
       value: "F",
       help: "Draw from the fewest tokens that reach this probability (default 1).",
     },
-    seed: { type: "string", value: "N", help: "Seed of the draws (default 1)." },
-    "max-tokens": { type: "string", value: "N", help: "Most tokens to generate (default 256)." },
+    seed: { type: "string", value: "N", help: "Seed of the draws (default 1); of --prompts, each has one more." },
+    "max-tokens": { type: "string", value: "N", help: "Most tokens to generate for a prompt (default 256)." },
     json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
   },
   async run(options, _positionals, interrupt) {
-    const prompt = textOption(options, "prompt", "");
-    if (prompt === "") throw new UsageError("--prompt is missing, must be the text to go on from");
+    const prompts = await promptsOption(options);
     const model = textOption(options, "quantized", textOption(options, "model", "tiny"));
     const maxTokens = integerOption(options, "max-tokens", 256, 1, 2 ** 20);
     const sampling = samplingOption(options);
@@ -64,16 +71,23 @@ export const generate: Command = {
       onProgress: (share) => line.update(share, `of ${formatMiB(bytes)} of weights`),
     });
     line.clear();
-    const unread = new AbortController();
     const isChat = engine.prompts.hasTemplate && options.raw !== true;
+    const isJson = options.json === true;
+    if (options.prompts !== undefined) {
+      const given = { maxTokens, isChat, isJson, model, ...(sampling && { sampling }) };
+      await generateFromPrompts(engine, prompts, given, interrupt);
+      return 0;
+    }
+    const [prompt] = prompts;
+    const unread = new AbortController();
     const pieces = engine.generate(isChat ? [{ role: "user", content: prompt }] : prompt, {
       maxTokens,
       signal: AbortSignal.any([interrupt.signal, unread.signal]),
       ...(sampling && { sampling }),
     });
-    const { text, summary } = await print(pieces, options.json === true, interrupt, unread);
+    const { text, summary } = await print(pieces, isJson, interrupt, unread);
     const memoryBytes = engine.gpu.peakBytes;
-    if (options.json === true) {
+    if (isJson) {
       console.log(
         JSON.stringify({ model, device: engine.gpu.adapterName, prompt, text, ...summary, memoryBytes }, null, 1),
       );
@@ -87,6 +101,17 @@ export const generate: Command = {
     return 0;
   },
 };
+
+/** The texts to go on from, of either option. @throws {UsageError} */
+async function promptsOption(options: OptionValues): Promise<string[]> {
+  const prompt = textOption(options, "prompt", "");
+  if (options.prompts === undefined) {
+    if (prompt === "") throw new UsageError("--prompt is missing, must be the text to go on from");
+    return [prompt];
+  }
+  if (options.prompt !== undefined) throw new UsageError("--prompt and --prompts are given, must be one of them");
+  return await readPrompts(textOption(options, "prompts", ""));
+}
 
 function givenModel({ model }: OptionValues): string | undefined {
   return typeof model === "string" ? model : undefined;

@@ -2,6 +2,7 @@
 // `rotations`, `norms` and the overrides named there, lib/queries_1.wgsl or lib/queries_4.wgsl, and from the kernel:
 //
 //   splits                                      parts of the sequence
+//   cache_head_of(key_head)                     which head of the cache that is
 //   await_projections(first_head, key_head, has_new, thread)   returns once projected() can be called, for all threads
 //   projected(head, channel)                    four channels of q, k or v, with their bias
 //   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for workgroup_size / merge_lanes * row_lanes * 8 of them
@@ -61,7 +62,7 @@ fn attend_split(group: u32, split: u32, position: u32, thread: u32) {
   let end = min(start + chunk, position + 1u);
   let has_new = end == position + 1u && start < end;
   let teams = workgroup_size / row_lanes;
-  let first_entry = own.key * capacity * (head_size / 8u) + channel / 8u;
+  let first_entry = cache_head_of(own.key) * capacity * (head_size / 8u) + channel / 8u;
   // The new token is not in the cache yet; where it would be read, an older one is.
   let newest = max(position, 1u) - 1u;
   var next = load_turn(first_entry, start + thread / row_lanes, teams, end, newest);

@@ -53,7 +53,7 @@ fn value_at(place: Place, key: u32, quad: u32) -> vec4<f32> {
 
 // The last key stands for those past the end, the last elements for those past the end of the head.
 fn cache_index(place: Place, key: u32, quad: u32) -> u32 {
-  let cache_head = place.head / (heads / key_value_heads);
+  let cache_head = range.sequence * key_value_heads + place.head / (heads / key_value_heads);
   return (cache_head * capacity + min(key, place.end_key - 1u)) * (head_size / 4u) + min(quad, head_size / 4u - 1u);
 }
 

@@ -3,6 +3,8 @@ struct PrefillRange {
   tokens: u32,
   // Position of the first token in its sequence.
   first_position: u32,
+  // Index of the sequence in a cache of several.
+  sequence: u32,
 }
 
 @group(0) @binding(0) var<uniform> range: PrefillRange;

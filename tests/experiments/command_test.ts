@@ -66,6 +66,10 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     ["bench", "--depth", "0,4000"],
     "bench: --depth 4000 with --prompt 512 and --generate 128 takes 4512 tokens, must be",
   ],
+  [["bench", "--batch", "4,17"], "bench: --batch is 17, must be whole numbers from 1 to 16 with commas between"],
+  [["bench", "--batch", "4", "--generate", "0"], "bench: --batch is given and --generate is 0, must be 1 or more"],
+  [["generate"], "generate: --prompt is missing, must be the text to go on from"],
+  [["generate", "--prompt", "a", "--prompts", "f"], "generate: --prompt and --prompts are given, must be one of them"],
   [["perplexity", "--window-tokens", "4097"], "--window-tokens is 4097, must be at most the model's context of 4096"],
   [["compare", "a", "b", "--tolerance=-1"], "compare: --tolerance is -1, must be a number between 0 and 1"],
 ];
@@ -236,6 +240,51 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
       await hub.shutdown();
     }));
 }
+
+Deno.test("main: generate --prompts prints the text that each prompt gets alone", () =>
+  inDirectory(async (directory) => {
+    const prompts = ["Fellow citizens", "The Congress"];
+    const [lines, objects] = [`${directory}/prompts.txt`, `${directory}/prompts.jsonl`];
+    Deno.writeTextFileSync(lines, `\n${prompts.join("\n")}\n`);
+    Deno.writeTextFileSync(objects, prompts.map((prompt) => JSON.stringify({ prompt })).join("\n"));
+    const options = ["--max-tokens", "6", "--json"];
+    const { sequences } = JSON.parse((await run("generate", "--prompts", lines, ...options)).out);
+    for (const [i, prompt] of prompts.entries()) {
+      const { text } = JSON.parse((await run("generate", "--prompt", prompt, ...options)).out);
+      assertEquals([sequences[i].prompt, sequences[i].text, sequences[i].tokens], [prompt, text, 6]);
+    }
+    const { out, err } = await run("generate", "--prompts", objects, "--max-tokens", "6");
+    for (const { prompt, text } of sequences) {
+      assertStringIncludes(out, prompt);
+      assertStringIncludes(out, `\n${text}\n`);
+    }
+    assertStringIncludes(err, "2 texts, ");
+  }));
+
+Deno.test("main: generate refuses files without prompts, with too many, and lines that are none", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/prompts.jsonl`;
+    const refuses = async (content: string, message: string) => {
+      Deno.writeTextFileSync(path, content);
+      assertOneLine(await run("generate", "--prompts", path), 2, message);
+    };
+    await refuses("\n", `--prompts ${path} has 0 prompts, must have 1 to 16`);
+    await refuses("{}\n".repeat(17), `--prompts ${path} has 17 prompts, must have 1 to 16`);
+    await refuses('{"prompt": "a"}\nb\n', `--prompts ${path}: object 2 is no JSON: `);
+    await refuses('{"prompt": ""}', `--prompts ${path}: object 1 has the prompt "", must be a string`);
+    const missing = await run("generate", "--prompts", `${directory}/none`);
+    assertOneLine(missing, 1, "No such file");
+  }));
+
+Deno.test("main: bench --batch gives the speed of all sequences and of each", async () => {
+  const sizes = ["--prompt", "0", "--generate", "3", "--depth", "5", "--repetitions", "2", "--batch", "1,3"];
+  const { out } = await run("bench", ...sizes, "--json");
+  const { rows } = JSON.parse(out);
+  assertEquals(rows.map(({ test }: { test: string }) => test), ["tg3 @ d5", "tg3 b1 @ d5", "tg3 b3 @ d5"]);
+  for (const row of rows) assertEquals(row.samples.length, 2);
+  assertEquals(rows[2].sequences, 3);
+  assertEquals(rows[2].sequence_tokens_per_s, rows[2].tokens_per_s / 3);
+});
 
 /** Starts a long generation and waits for its first text. */
 async function startGenerating() {

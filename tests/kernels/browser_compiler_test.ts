@@ -1,5 +1,6 @@
 import { create } from "webgpu";
 import { ADD_BIAS_CODE } from "../../kernels/add_bias.ts";
+import { JOIN_SPLITS_CODE } from "../../kernels/join_splits.ts";
 import { decodeAttentionCode } from "../../kernels/decode_attention.ts";
 import { ELEMENTWISE_CODE } from "../../kernels/elementwise.ts";
 import { f16GemmCode } from "../../kernels/f16_gemm.ts";
@@ -60,6 +61,7 @@ for (const kind of ["subgroup", "workgroup"]) {
       [`fused_gemm ${tile.name}`, fusedGemmCode(tile)],
     ])),
     add_bias: ADD_BIAS_CODE,
+    join_splits: JOIN_SPLITS_CODE,
     embed_tokens: EMBED_TOKENS_CODE,
     outer_update: OUTER_UPDATE_CODE,
     log_likelihood: LOG_LIKELIHOOD_CODE,

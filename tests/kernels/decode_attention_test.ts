@@ -5,8 +5,10 @@ import {
   decodeAttentionOnCpu,
   partialsLength,
 } from "../../kernels/decode_attention.ts";
+import { joinSplits } from "../../kernels/join_splits.ts";
 import type { AttentionShape } from "../../kernels/key_value_cache.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
+import { createPrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
 import { prepareInput } from "../../kernels/prepare_input.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertWithin, poisonedOutput, readOutput, testGpu } from "./helpers.ts";
@@ -43,8 +45,38 @@ function norm(values: Float32Array, offset: number, heads: number, weight: Float
   }
 }
 
+interface Drawn {
+  readonly qkv: Float32Array;
+  readonly bias: Float32Array;
+  readonly norms: Float32Array;
+  /** Of the tokens before. */
+  readonly keys: Float32Array;
+  readonly values: Float32Array;
+}
+
+/** What the kernel must make of a token: q, k and v as they are used, and attention with its error. */
+function attend(testCase: Case, { qkv, bias, norms, keys, values }: Drawn) {
+  const { heads, keyValueHeads: kv, headSize: size, position, withBias, normEpsilon, slidingWindow } = testCase;
+  const own = qkv.map((value, i) => value + (withBias ? bias[i] : 0));
+  if (normEpsilon !== undefined) {
+    norm(own, 0, heads, norms.subarray(0, size), normEpsilon);
+    norm(own, heads * size, kv, norms.subarray(size), normEpsilon);
+  }
+  rotateHeads(own, 0, heads + kv, ropeFrequencies(ROPE, size), position);
+  const rounded = Float32Array.from(Float16Array.from(own.subarray(heads * size)));
+  const all = (rows: Float32Array, part: number) =>
+    Float32Array.from([...rows, ...rounded.subarray(part * kv * size, (part + 1) * kv * size)]);
+  const seen = (rows: Float32Array) =>
+    rows.subarray(Math.max(0, position + 1 - (slidingWindow ?? Infinity)) * kv * size);
+  const y = decodeAttentionOnCpu(testCase, own.subarray(0, heads * size), seen(all(keys, 0)), seen(all(values, 1)));
+  // A score of size s has an error of about headSize 2^-24 s in f32, and one f16 rounding may fall the other way.
+  const scale = 4 * Math.sqrt(size) * (withBias || normEpsilon !== undefined ? 4 : 1);
+  const bound = y.map(() => scale * (2 ** -11 / Math.sqrt(position + 1) + size * 2 ** -22));
+  return { own, y, bound, all };
+}
+
 async function check(gpu: Gpu, testCase: Case) {
-  const { heads, keyValueHeads: kv, headSize: size, position, splits, withBias, normEpsilon, slidingWindow } = testCase;
+  const { heads, keyValueHeads: kv, headSize: size, position, splits, withBias, normEpsilon } = testCase;
   const random = createRandom(position + heads + size);
   const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
   const [qkv, bias, norms] = [draw((heads + 2 * kv) * size), draw((heads + 2 * kv) * size), draw(2 * size)];
@@ -69,21 +101,7 @@ async function check(gpu: Gpu, testCase: Case) {
   gpu.submit([await decodeAttention(gpu, testCase, splits, given)]);
   const actual = combinePartials(testCase, splits, await readOutput(gpu, partials));
 
-  const own = qkv.map((value, i) => value + (withBias ? bias[i] : 0));
-  if (normEpsilon !== undefined) {
-    norm(own, 0, heads, norms.subarray(0, size), normEpsilon);
-    norm(own, heads * size, kv, norms.subarray(size), normEpsilon);
-  }
-  rotateHeads(own, 0, heads + kv, ropeFrequencies(ROPE, size), position);
-  const rounded = Float32Array.from(Float16Array.from(own.subarray(heads * size)));
-  const all = (rows: Float32Array, part: number) =>
-    Float32Array.from([...rows, ...rounded.subarray(part * kv * size, (part + 1) * kv * size)]);
-  const seen = (rows: Float32Array) =>
-    rows.subarray(Math.max(0, position + 1 - (slidingWindow ?? Infinity)) * kv * size);
-  const y = decodeAttentionOnCpu(testCase, own.subarray(0, heads * size), seen(all(keys, 0)), seen(all(values, 1)));
-  // A score of size s has an error of about headSize 2^-24 s in f32, and one f16 rounding may fall the other way.
-  const scale = 4 * Math.sqrt(size) * (withBias || normEpsilon !== undefined ? 4 : 1);
-  const bound = y.map(() => scale * (2 ** -11 / Math.sqrt(position + 1) + size * 2 ** -22));
+  const { own, y, bound, all } = attend(testCase, { qkv, bias, norms, keys, values });
   assertWithin(actual, { y, bound }, JSON.stringify(testCase));
 
   const expected = toCache(all(keys, 0), kv, size);
@@ -93,7 +111,7 @@ async function check(gpu: Gpu, testCase: Case) {
   const valueCache = new Float16Array(await gpu.read(cache.values));
   assertEquals(
     valueCache.slice(position * size, (position + 1) * size),
-    Float16Array.from(rounded.subarray(kv * size, (kv + 1) * size)),
+    Float16Array.from(own.subarray((heads + kv) * size, (heads + kv + 1) * size)),
   );
   for (const buffer of [...Object.values(buffers), cache.keys, cache.values]) gpu.destroyBuffer(buffer);
 }
@@ -116,6 +134,63 @@ const CASES: readonly Case[] = [
 test("decode_attention: heads, splits, biases and norms", async () => {
   const gpu = await testGpu();
   for (const testCase of CASES) await check(gpu, testCase);
+});
+
+/** Sequences of different lengths, in another order than in the cache, which has one more. */
+async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
+  const { heads, keyValueHeads: kv, headSize: size } = shape;
+  const sequences = [{ position: 90, index: 2 }, { position: 0, index: 0 }, { position: 33, index: 3 }];
+  const random = createRandom(size);
+  const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
+  const width = (heads + 2 * kv) * size;
+  const [bias, norms] = [draw(width), draw(2 * size)];
+  const drawn = sequences.map(({ position }) => {
+    const cached = () => Float32Array.from(Float16Array.from(draw(position * kv * size)));
+    return { qkv: draw(width), bias, norms, keys: cached(), values: cached() };
+  });
+  const planes = [0, 1].map(() => new Float16Array(4 * kv * CAPACITY * size).fill(NaN));
+  for (const [i, { index }] of sequences.entries()) {
+    planes[0].set(toCache(drawn[i].keys, kv, size), index * kv * CAPACITY * size);
+    planes[1].set(toCache(drawn[i].values, kv, size), index * kv * CAPACITY * size);
+  }
+  const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
+  const cache = { capacity: CAPACITY, keys: await upload(planes[0]), values: await upload(planes[1]) };
+  const partials = await gpu.createStorage("partials", 3 * partialsLength(shape, splits) * 4);
+  const buffers = {
+    qkv: await upload(Float32Array.from(drawn.flatMap(({ qkv }) => [...qkv]))),
+    rotations: await upload(rotationTable(ROPE, size, CAPACITY)),
+    sequence: await upload(Uint32Array.from(sequences.flatMap(({ position, index }) => [position, index]))),
+    bias: await upload(bias),
+    partials,
+  };
+  const range = await createPrefillRange(gpu, 5);
+  setPrefillRange(gpu, range, 3, 0);
+  const mixed = await poisonedOutput(gpu, 3 * heads * size);
+  const input = { kind: "attention", partials, splits, headSize: size } as const;
+  gpu.submit([
+    await decodeAttention(gpu, shape, splits, { ...buffers, cache }, 3),
+    await joinSplits(gpu, range, heads * size, input, mixed),
+  ]);
+  const actual = await readOutput(gpu, mixed);
+  const keys = new Float16Array(await gpu.read(cache.keys));
+  for (const [i, { position, index }] of sequences.entries()) {
+    const testCase = { ...shape, position, splits, withBias: true };
+    const { y, bound, all } = attend(testCase, drawn[i]);
+    const own = actual.subarray(i * heads * size, (i + 1) * heads * size);
+    assertWithin(own, { y, bound }, JSON.stringify(testCase));
+    planes[0].set(toCache(all(drawn[i].keys, 0), kv, size), index * kv * CAPACITY * size);
+  }
+  const wrong = keys.findIndex((value, i) =>
+    Number.isNaN(value) !== Number.isNaN(planes[0][i]) || Math.abs(value - planes[0][i]) > 2 ** -10 * Math.abs(value)
+  );
+  assertEquals(wrong, -1, "the key cache holds the old keys and the new ones");
+  for (const buffer of [...Object.values(buffers), cache.keys, cache.values, range.buffer]) gpu.destroyBuffer(buffer);
+}
+
+test("decode_attention and join_splits: several sequences in one dispatch", async () => {
+  const gpu = await testGpu();
+  await checkSequences(gpu, { heads: 2, keyValueHeads: 2, headSize: 64 }, 1);
+  await checkSequences(gpu, { heads: 12, keyValueHeads: 2, headSize: 96 }, 3);
 });
 
 test("decode_attention without subgroups", async () => {

@@ -130,6 +130,48 @@ test("sample: the same seed draws the same tokens, another one others", async ()
   for (const token of [...first, ...other]) assert(probabilities[token] > 0, `token ${token} may be drawn`);
 });
 
+test("argmax, sample and advance of several sequences: each token is the one that its sequence gets alone", async () => {
+  const gpu = await testGpu();
+  const length = 5000;
+  const logits = [5, 6, 7].map((seed) => randomLogits(length, seed));
+  const samplings = [
+    { temperature: 1, topP: 0.9, topK: 0, seed: 3 },
+    { temperature: 2, topP: 1, topK: 40, seed: 8 },
+    { temperature: 0.7, topP: 1, topK: 0, seed: 3 },
+  ];
+  // `choose` starts at position 4; the others' places among the tokens are not those of their logits.
+  const sequence = Uint32Array.of(4, 1, 4, 0, 4, 3);
+  const embedding = Float16Array.from({ length: length * HIDDEN }, (_, i) => i % 1000);
+  const matrix = await uploadF16Matrix(gpu, embedding, length, HIDDEN, SLAB_BYTES);
+  for (const isSampled of [false, true]) {
+    const buffers = {
+      logits: await gpu.uploadStorage("logits", Float32Array.from(logits.flatMap((each) => [...each]))),
+      settings: await gpu.uploadStorage("settings", Uint32Array.from(samplings.flatMap((s) => [...packSampling(s)]))),
+      candidates: await gpu.createStorage("candidates", 3 * 2 * CANDIDATES * 4),
+      sequence: await gpu.uploadStorage("sequence", sequence),
+      tokens: await gpu.uploadStorage("tokens", new Uint32Array(4 * 8).fill(7)),
+      hidden: await gpu.createStorage("hidden", 3 * HIDDEN * 4),
+    };
+    const pick = isSampled
+      ? await sample(gpu, length, buffers, 3)
+      : await argmax(gpu, length, buffers.logits, buffers.candidates, 3);
+    const next = await advance(gpu, isSampled ? 1 : CANDIDATES, { ...buffers, embedding: matrix, stride: 8 }, 3);
+    for (let step = 0; step < 2; step++) gpu.submit([pick, ...next]);
+    const expected = new Uint32Array(4 * 8).fill(7);
+    const hidden: number[] = [];
+    for (const [i, place] of [1, 0, 3].entries()) {
+      const alone = await choose(gpu, logits[i], 2, isSampled ? samplings[i] : undefined);
+      expected.set(alone.tokens, place * 8 + 5);
+      hidden.push(...alone.hidden);
+    }
+    assertEquals(new Uint32Array(await gpu.read(buffers.tokens)), expected);
+    assertEquals(new Uint32Array(await gpu.read(buffers.sequence, 24)), Uint32Array.of(6, 1, 6, 0, 6, 3));
+    assertEquals(await gpu.readF32(buffers.hidden, 3 * HIDDEN), Float32Array.from(hidden));
+    for (const buffer of Object.values(buffers)) gpu.destroyBuffer(buffer);
+  }
+  destroyF16Matrix(gpu, matrix);
+});
+
 test("packSampling: settings out of range are refused", () => {
   const settings: Sampling = { temperature: 1, topP: 1, topK: 0, seed: 0 };
   for (const temperature of [0, -1, NaN, Infinity, 1e-38, 1e39]) {

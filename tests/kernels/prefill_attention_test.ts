@@ -9,7 +9,7 @@ import { prefillAttention } from "../../kernels/prefill_attention.ts";
 import { createPrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
 import { ropeCache } from "../../kernels/rope_cache.ts";
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../model/rope.ts";
-import { assertEquals, assertRejects } from "../assert.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "./helpers.ts";
 import { test } from "../test.ts";
 
@@ -88,7 +88,7 @@ const ATTENTION_CASES: readonly [AttentionShape, Part, capacity: number][] = [
 
 test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding window", async () => {
   const gpu = await testGpu();
-  for (const [shape, part, capacity] of ATTENTION_CASES) {
+  for (const [index, [shape, part, capacity]] of ATTENTION_CASES.entries()) {
     const { heads, keyValueHeads, headSize } = shape;
     const qkv = randomActivations(part.tokens * (heads + 2 * keyValueHeads) * headSize, headSize);
     const plane = (seed: number) => Float16Array.from(randomActivations(keyValueHeads * capacity * headSize, seed));
@@ -99,11 +99,17 @@ test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding win
       const unused = end - (capacity - part.first - part.tokens) * headSize;
       for (const unwritten of [keys, values]) unwritten.fill(NaN, unused, end);
     }
-    const cache = await createKeyValueCache(gpu, shape, capacity);
-    gpu.write(cache.keys, keys);
-    gpu.write(cache.values, values);
+    // The sequence alone in its cache, or after another of which nothing must be read.
+    const sequence = index % 2;
+    const place = (plane: Float16Array) =>
+      Float16Array.from([...new Array(sequence * plane.length).fill(NaN), ...plane]);
+    const cache = {
+      capacity,
+      keys: await gpu.uploadStorage("keys", place(keys)),
+      values: await gpu.uploadStorage("values", place(values)),
+    };
     const range = await createPrefillRange(gpu, part.tokens + 40);
-    setPrefillRange(gpu, range, part.tokens, part.first);
+    setPrefillRange(gpu, range, part.tokens, part.first, sequence);
     const out = await poisonedOutput(gpu, part.tokens * heads * headSize);
     gpu.submit([await prefillAttention(gpu, shape, range, await gpu.uploadStorage("qkv", qkv), cache, out)]);
     assertWithin(
@@ -116,6 +122,8 @@ test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding win
 });
 
 interface RopeCase {
+  /** Index of the sequence in a cache of two. */
+  readonly sequence: number;
   readonly shape: AttentionShape;
   readonly part: Part;
   readonly capacity: number;
@@ -125,6 +133,7 @@ interface RopeCase {
 
 const ROPE_CASES: readonly RopeCase[] = [
   {
+    sequence: 1,
     shape: { heads: 4, keyValueHeads: 2, headSize: 64 },
     part: { first: 0, tokens: 3 },
     capacity: 5,
@@ -132,6 +141,7 @@ const ROPE_CASES: readonly RopeCase[] = [
     hasNorm: false,
   },
   {
+    sequence: 0,
     shape: { heads: 2, keyValueHeads: 1, headSize: 128 },
     part: { first: 131000, tokens: 2 },
     capacity: 131072,
@@ -139,6 +149,7 @@ const ROPE_CASES: readonly RopeCase[] = [
     hasNorm: false,
   },
   {
+    sequence: 1,
     shape: { heads: 3, keyValueHeads: 3, headSize: 40 },
     part: { first: 4090, tokens: 6 },
     capacity: 4096,
@@ -162,16 +173,17 @@ function prepare({ shape, hasBias, hasNorm }: RopeCase, token: Float32Array, bia
 
 async function checkRope(kind: RopeCase) {
   const gpu = await testGpu();
-  const { shape, part, capacity, hasBias, hasNorm } = kind;
+  const { sequence, shape, part, capacity, hasBias, hasNorm } = kind;
   const { heads, keyValueHeads, headSize } = shape;
   const width = (heads + 2 * keyValueHeads) * headSize;
   const qkv = randomActivations(part.tokens * width, 8);
   const bias = randomActivations(width, 9);
   const norms = randomActivations(2 * headSize, 10);
   const frequencies = ropeFrequencies({ theta: 10000 }, headSize);
-  const cache = await createKeyValueCache(gpu, shape, capacity);
+  const ofTwo = { ...shape, heads: 2 * heads, keyValueHeads: 2 * keyValueHeads };
+  const cache = await createKeyValueCache(gpu, ofTwo, capacity);
   const range = await createPrefillRange(gpu, part.tokens + 1);
-  setPrefillRange(gpu, range, part.tokens, part.first);
+  setPrefillRange(gpu, range, part.tokens, part.first, sequence);
   const buffer = await gpu.uploadStorage("qkv", qkv);
   const dispatch = await ropeCache(gpu, shape, range, {
     qkv: buffer,
@@ -187,7 +199,7 @@ async function checkRope(kind: RopeCase) {
     // Rotation keeps the length of a pair, so its error is a share of the largest element.
     const largest = expected.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
     rotateHeads(expected, 0, heads + keyValueHeads, frequencies, part.first + t);
-    const cached = await readCached(cache, shape, part.first + t);
+    const cached = await readCached(cache, kind, part.first + t);
     const token = [...actual.subarray(t * width, t * width + heads * headSize), ...cached];
     const bound = Float64Array.from(expected, (value, i) => {
       // cos and sin to 2^-22, products, norm and bias; f16 to one unit in the last place, as WGSL promises.
@@ -196,28 +208,34 @@ async function checkRope(kind: RopeCase) {
     });
     assertWithin(token, { y: Float64Array.from(expected), bound }, `${JSON.stringify(kind)}, token ${t}`);
   }
-  await assertUntouched(cache, part);
+  await assertUntouched(cache, kind);
   destroyKeyValueCache(gpu, cache);
 }
 
 /** Keys, then values, of one position. */
-async function readCached({ keys, values, capacity }: KeyValueCache, shape: AttentionShape, position: number) {
+async function readCached(
+  { keys, values, capacity }: KeyValueCache,
+  { sequence, shape }: RopeCase,
+  position: number,
+) {
   const gpu = await testGpu();
   const cached: number[] = [];
   for (const plane of [keys, values]) {
     for (let head = 0; head < shape.keyValueHeads; head++) {
-      const at = (head * capacity + position) * shape.headSize * 2;
+      const at = ((sequence * shape.keyValueHeads + head) * capacity + position) * shape.headSize * 2;
       cached.push(...new Float16Array(await gpu.read(plane, shape.headSize * 2, at)));
     }
   }
   return cached;
 }
 
-/** Position 0 of head 0 is still zero, unless it was written. */
-async function assertUntouched({ keys, values }: KeyValueCache, part: Part) {
+/** The cache's first words and the other sequence are still zero, unless they were to be written. */
+async function assertUntouched({ keys, values }: KeyValueCache, { sequence, part }: RopeCase) {
   const gpu = await testGpu();
   for (const plane of [keys, values]) {
     if (part.first > 0) assertEquals(new Uint32Array(await gpu.read(plane, 16)), new Uint32Array(4));
+    const other = new Uint32Array(await gpu.read(plane, plane.size / 2, (1 - sequence) * plane.size / 2));
+    assert(other.every((word) => word === 0), "the other sequence is as it was");
   }
 }
 

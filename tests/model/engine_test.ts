@@ -7,35 +7,26 @@ import { openDirectory } from "../../model/open_directory.ts";
 import { uploadWeights } from "../../model/engine_weights.ts";
 import { forward, logitsOf } from "../../model/forward.ts";
 import { type GenerateOptions, generateTokens } from "../../model/generate.ts";
-import type { LinearKind, Model } from "../../model/llama.ts";
 import { matmulPlain } from "../../model/matmul.ts";
 import { createMatmulSimd } from "../../model/matmul_simd.ts";
 import { openPacked } from "../../model/open_packed.ts";
-import { writePackedFile } from "../../model/packed_writer.ts";
-import { twobitQuantizer } from "../../model/recipe.ts";
 import { createSession, type Session } from "../../model/session.ts";
 import { mean } from "../../model/statistics.ts";
 import { checkpointSource } from "../../model/weight_source.ts";
-import { createWorkerPool } from "../../model/worker_pool.ts";
-import type { Quantizer } from "../../quant/quantize.ts";
 import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
-
-const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
-const readJson = (name: string) => JSON.parse(Deno.readTextFileSync(fixture(name)));
-
-/** Logits of Hugging Face transformers, in f32 where the engine has f16 weights and activations. */
-const LOGIT_TOLERANCE = 5e-3;
+import {
+  type Continuation,
+  continueOnCpu,
+  DENSITIES,
+  fixture,
+  LOGIT_TOLERANCE,
+  quantizeFixture,
+  readJson,
+} from "./engine_helpers.ts";
 
 /** One engine for all tests of this file. */
 const engine = await loadEngine("tiny");
-
-/** A continuation by Hugging Face transformers, with the gap between the two best logits of each step. */
-interface Continuation {
-  readonly prompt: readonly number[];
-  readonly tokens: readonly number[];
-  readonly gaps: readonly number[];
-}
 
 /**
  * Generates `tokens` greedily. Where the engine chooses another token, the gap must be too small to tell the two apart;
@@ -136,29 +127,6 @@ Deno.test("choices score as Hugging Face transformers scores them", async () => 
   for (const [i, { scores: expected }] of choices.entries()) assertClose(scores[i], expected, 0.02);
 });
 
-/** Quantizes a fixture: one density everywhere, or one that differs between matrices with the same input. */
-async function quantizeFixture(name: string, path: string, quantizerOf: (kind: LinearKind) => Quantizer) {
-  using source = await openDirectory(fixture(name).pathname);
-  using pool = createWorkerPool(1);
-  await writePackedFile(pool, source, {
-    path,
-    calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],
-    correctTarget: true,
-    metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
-    resume: false,
-    quantizerOf: (_layer, kind) => quantizerOf(kind),
-  });
-}
-
-const outliers = { share: 0.01, groups: "both", rule: "error" } as const;
-const DENSITIES: readonly (readonly [string, (kind: LinearKind) => Quantizer])[] = [
-  ["one density, outliers", () => twobitQuantizer({ outliers })],
-  [
-    "a density of each kind",
-    (kind) => twobitQuantizer({ refineEvery: kind.startsWith("q") ? "none" : kind.startsWith("u") ? 2 : 8 }),
-  ],
-];
-
 for (const [what, quantizerOf] of DENSITIES) {
   for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
     Deno.test(`${name}, packed with ${what}: the engine equals the CPU reference`, () =>
@@ -182,20 +150,6 @@ for (const [what, quantizerOf] of DENSITIES) {
         weights.destroy();
       }));
   }
-}
-
-/** Greedy continuation by the CPU reference. */
-function continueOnCpu(model: Model, prompt: Uint32Array, count: number, matmul = matmulPlain): Continuation {
-  const tokens: number[] = [];
-  const gaps: number[] = [];
-  while (tokens.length < count) {
-    const { hidden } = forward(model, [{ tokens: Uint32Array.from([...prompt, ...tokens]) }], matmul);
-    const last = logitsOf(model, hidden.subarray(-model.config.hidden), matmul);
-    const order = Array.from(last.keys()).sort((a, b) => last[b] - last[a]);
-    gaps.push(last[order[0]] - last[order[1]]);
-    tokens.push(order[0]);
-  }
-  return { prompt: [...prompt], tokens, gaps };
 }
 
 Deno.test("generate streams the text of its tokens; two engines and a second load after dispose work", async () => {

@@ -1,0 +1,32 @@
+/**
+ * Launcher of the kernel between split attention and a matrix-matrix product.
+ *
+ * @module
+ */
+import { inputBuffers, inputConstants, type ValuesInput } from "./gemv_modes.ts";
+import type { Dispatch, Gpu } from "./gpu.ts";
+import type { PrefillRange } from "./prefill_range.ts";
+import kernelCode from "./join_splits.wgsl" with { type: "text" };
+import inputValuesCode from "./lib/input_values.wgsl" with { type: "text" };
+import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
+
+/** The whole shader. */
+export const JOIN_SPLITS_CODE: string = [kernelCode, inputValuesCode, rangeCode].join("\n");
+
+/**
+ * Dispatch that combines the partial results of `decodeAttention`, whose CPU twin is `combinePartials`.
+ *
+ * @param channels heads * headSize
+ * @param mixed f32 [tokens, channels]
+ */
+export async function joinSplits(
+  gpu: Gpu,
+  range: PrefillRange,
+  channels: number,
+  input: Extract<ValuesInput, { kind: "attention" }>,
+  mixed: GPUBuffer | GPUBufferBinding,
+): Promise<Dispatch> {
+  const kernel = await gpu.createKernel("join_splits", JOIN_SPLITS_CODE, inputConstants(input, channels));
+  const bindings = gpu.bind(kernel, [range.buffer, ...inputBuffers(input), mixed]);
+  return { kernel, bindings, workgroups: [Math.ceil(channels / 4 / 256), range.maxTokens, 1] };
+}

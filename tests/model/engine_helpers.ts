@@ -1,0 +1,66 @@
+/**
+ * Fixtures of the engine's tests: models, packed models, and continuations to compare with.
+ *
+ * @module
+ */
+import { forward, logitsOf } from "../../model/forward.ts";
+import type { LinearKind, Model } from "../../model/llama.ts";
+import { matmulPlain } from "../../model/matmul.ts";
+import { openDirectory } from "../../model/open_directory.ts";
+import { writePackedFile } from "../../model/packed_writer.ts";
+import { twobitQuantizer } from "../../model/recipe.ts";
+import { createWorkerPool } from "../../model/worker_pool.ts";
+import type { Quantizer } from "../../quant/quantize.ts";
+
+/** Where a fixture is. */
+export const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
+/** Content of a fixture. */
+export const readJson = (name: string) => JSON.parse(Deno.readTextFileSync(fixture(name)));
+
+/** Logits of Hugging Face transformers, in f32 where the engine has f16 weights and activations. */
+export const LOGIT_TOLERANCE = 5e-3;
+
+/** A continuation by Hugging Face transformers, with the gap between the two best logits of each step. */
+export interface Continuation {
+  readonly prompt: readonly number[];
+  readonly tokens: readonly number[];
+  readonly gaps: readonly number[];
+}
+
+/** Quantizes a fixture: one density everywhere, or one that differs between matrices with the same input. */
+export async function quantizeFixture(name: string, path: string, quantizerOf: (kind: LinearKind) => Quantizer) {
+  using source = await openDirectory(fixture(name).pathname);
+  using pool = createWorkerPool(1);
+  await writePackedFile(pool, source, {
+    path,
+    calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],
+    correctTarget: true,
+    metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
+    resume: false,
+    quantizerOf: (_layer, kind) => quantizerOf(kind),
+  });
+}
+
+const outliers = { share: 0.01, groups: "both", rule: "error" } as const;
+/** Densities of packed fixtures: names, and quantizers of each kind of matrix. */
+export const DENSITIES: readonly (readonly [string, (kind: LinearKind) => Quantizer])[] = [
+  ["one density, outliers", () => twobitQuantizer({ outliers })],
+  [
+    "a density of each kind",
+    (kind) => twobitQuantizer({ refineEvery: kind.startsWith("q") ? "none" : kind.startsWith("u") ? 2 : 8 }),
+  ],
+];
+
+/** Greedy continuation by the CPU reference. */
+export function continueOnCpu(model: Model, prompt: Uint32Array, count: number, matmul = matmulPlain): Continuation {
+  const tokens: number[] = [];
+  const gaps: number[] = [];
+  while (tokens.length < count) {
+    const { hidden } = forward(model, [{ tokens: Uint32Array.from([...prompt, ...tokens]) }], matmul);
+    const last = logitsOf(model, hidden.subarray(-model.config.hidden), matmul);
+    const order = Array.from(last.keys()).sort((a, b) => last[b] - last[a]);
+    gaps.push(last[order[0]] - last[order[1]]);
+    tokens.push(order[0]);
+  }
+  return { prompt: [...prompt], tokens, gaps };
+}
