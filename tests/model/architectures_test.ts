@@ -11,6 +11,7 @@ import { twobitQuantizer } from "../../model/recipe.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 import { inDirectory } from "../temporary.ts";
 
 const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
@@ -26,7 +27,7 @@ interface Expected {
 
 async function loadFixture(name: string): Promise<{ model: Model; expected: Expected }> {
   using checkpoint = await openDirectory(FIXTURES + name);
-  const expected = JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/expected.json`));
+  const expected = await readJson<Expected>(`${name}/expected.json`);
   return { model: await readModel(checkpoint), expected };
 }
 

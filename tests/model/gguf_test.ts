@@ -9,6 +9,7 @@ import { createWorkerPool } from "../../model/worker_pool.ts";
 import { SETTINGS } from "../../model/recipe.ts";
 import { readTokenizer } from "../../model/tokenizer.ts";
 import { assertClose, assertEquals } from "../assert.ts";
+import { readF32, readJson } from "../fixture.ts";
 import { inDirectory } from "../temporary.ts";
 
 const FOLDER = new URL("../fixtures/gguf/", import.meta.url).pathname;
@@ -22,10 +23,10 @@ interface Expected {
   readonly lines: (readonly [line: string, ids: number[] | null])[];
 }
 
-const EXPECTED: Record<string, Expected> = JSON.parse(await Deno.readTextFile(`${FOLDER}expected.json`));
+const EXPECTED = await readJson<Record<string, Expected>>("gguf/expected.json");
 
 Deno.test("readGgufTensor: every type decodes as the gguf package decodes it", async () => {
-  const expected = new Float32Array((await Deno.readFile(`${FOLDER}types.f32`)).buffer);
+  const expected = await readF32("gguf/types.f32");
   const file = await openGgufFile(`${FOLDER}types.gguf`);
   using _source = file.source;
   const names = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q2_K"];
