@@ -5,7 +5,8 @@
  * @module
  */
 import { type F16Matrix, uploadF16Matrix } from "../kernels/f16_matrix.ts";
-import { type Gpu, OutOfMemoryError } from "../kernels/gpu.ts";
+import { OutOfMemoryError } from "../kernels/device_errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
 import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix, type WeightMatrix } from "../kernels/linear.ts";
 import { uploadPackedMatrix } from "../kernels/packed_matrix.ts";
 import { concatenateRows } from "../quant/concatenate.ts";

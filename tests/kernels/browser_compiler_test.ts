@@ -11,7 +11,7 @@ import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
 import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
 import { EMBED_TOKENS_CODE } from "../../kernels/embed_tokens.ts";
 import { GROUP_QUANTIZER_CODE } from "../../kernels/group_quantizer.ts";
-import { withEnableLines } from "../../kernels/gpu.ts";
+import { withEnableLines } from "../../kernels/dialect.ts";
 import { OUTER_UPDATE_CODE } from "../../kernels/outer_update.ts";
 import { PACK_ACTIVATIONS_CODE } from "../../kernels/pack_activations.ts";
 import { PICK_TOKEN_CODE } from "../../kernels/pick_token.ts";
