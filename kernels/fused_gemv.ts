@@ -17,6 +17,7 @@ import { chooseTeam, type Team } from "./team.ts";
 import { type PackedMatrix, type PackedSlab, STEP_ROWS } from "./packed_matrix.ts";
 import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
+import attentionValuesCode from "./lib/attention_values.wgsl" with { type: "text" };
 import cellsCode from "./lib/cells.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
 import fillPackedCode from "./lib/fill_packed.wgsl" with { type: "text" };
@@ -136,7 +137,9 @@ async function bindFused(
 /** The whole shader for a kind of team and of input. */
 export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous = false): string {
   const kernelCode = synchronous ? syncCode : asyncCode;
-  const inputCode = input === "packed" ? [fillPackedCode] : [fillValuesCode, inputValuesCode, quantizeCode];
+  const inputCode = input === "packed"
+    ? [fillPackedCode]
+    : [fillValuesCode, inputValuesCode, attentionValuesCode, quantizeCode];
   const rowCode = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
   return [kernelCode, ...inputCode, ...rowCode, reduceCode, team.exchangeCode].join("\n");
 }
