@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { allOrNone, type BufferScope } from "./buffer_scope.ts";
 import { combineAttention } from "./combine_attention.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
@@ -58,21 +59,26 @@ export async function gemm(
 }
 
 /** A matrix with the same weights in buffers of its own. */
-export async function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix): Promise<WeightMatrix> {
-  return isPackedMatrix(matrix)
-    ? { ...matrix, slabs: await copySlabs(gpu, matrix.slabs) }
-    : { ...matrix, slabs: await copySlabs(gpu, matrix.slabs) };
+export function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix): Promise<WeightMatrix> {
+  return allOrNone(
+    gpu,
+    async (scope) =>
+      isPackedMatrix(matrix)
+        ? { ...matrix, slabs: await copySlabs(gpu, scope, matrix.slabs) }
+        : { ...matrix, slabs: await copySlabs(gpu, scope, matrix.slabs) },
+  );
 }
 
 /** Copies the buffers of slabs, bare or as bindings, and keeps the rest. */
-async function copySlabs<S extends object>(gpu: Gpu, slabs: readonly S[]): Promise<S[]> {
+async function copySlabs<S extends object>(gpu: Gpu, scope: BufferScope, slabs: readonly S[]): Promise<S[]> {
+  const duplicate = async (buffer: GPUBuffer) => scope.own(await gpu.duplicate(buffer));
   const copies: S[] = [];
   for (const slab of slabs) {
     const copy = new Map<string, unknown>(Object.entries(slab));
     for (const [name, value] of Object.entries(slab)) {
-      if (value instanceof GPUBuffer) copy.set(name, await gpu.duplicate(value));
+      if (value instanceof GPUBuffer) copy.set(name, await duplicate(value));
       else if (value?.buffer instanceof GPUBuffer) {
-        copy.set(name, { ...value, buffer: await gpu.duplicate(value.buffer) });
+        copy.set(name, { ...value, buffer: await duplicate(value.buffer) });
       }
     }
     copies.push(Object.fromEntries(copy) as S);

@@ -140,9 +140,7 @@ async function uploadLayer(
   const joined = async (...kinds: LinearKind[]) => {
     const parts: HostMatrix[] = [];
     for (const kind of kinds) parts.push(await source.linear(index, kind));
-    const linear = await uploadJoined(gpu, parts);
-    matrices.push(...linear);
-    return linear;
+    return await uploadJoined(gpu, parts, matrices);
   };
   const prefix = `model.layers.${index}`;
   const attentionNorm = await vector(`${prefix}.input_layernorm.weight`, hidden);
@@ -172,8 +170,11 @@ async function copyLayer(
 ): Promise<EngineLayer> {
   const joined = async (parts: JoinedLinear) => {
     const copies: WeightMatrix[] = [];
-    for (const part of parts) copies.push(await copyWeightMatrix(gpu, part));
-    matrices.push(...copies);
+    for (const part of parts) {
+      const copy = await copyWeightMatrix(gpu, part);
+      matrices.push(copy);
+      copies.push(copy);
+    }
     return copies;
   };
   const vector = async (buffer: GPUBuffer) => {
@@ -200,8 +201,12 @@ function qkvRows({ heads, keyValueHeads, headSize }: ModelConfig): number[] {
   return [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize];
 }
 
-/** Joins neighbours of one format and uploads them. */
-async function uploadJoined(gpu: Gpu, matrices: readonly HostMatrix[]): Promise<JoinedLinear> {
+/** Joins neighbours of one format and uploads them, each into `uploaded` as soon as it is there. */
+async function uploadJoined(
+  gpu: Gpu,
+  matrices: readonly HostMatrix[],
+  uploaded: WeightMatrix[],
+): Promise<JoinedLinear> {
   const groups: HostMatrix[][] = [];
   for (const matrix of matrices) {
     const last = groups.at(-1);
@@ -215,6 +220,7 @@ async function uploadJoined(gpu: Gpu, matrices: readonly HostMatrix[]): Promise<
     const matrix = group.every(isPackedTensor)
       ? await uploadPackedMatrix(gpu, group.length === 1 ? group[0] : concatenateRows(group as PackedTensor[]))
       : await uploadHalf(gpu, ...group as HalfMatrix[]);
+    uploaded.push(matrix);
     parts.push(placeRows(matrix, firstRow, rows));
     firstRow += matrix.rows;
   }

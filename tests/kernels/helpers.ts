@@ -9,8 +9,9 @@ import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { NO_OUTLIERS, type Outliers } from "../../quant/unpacked_tensor.ts";
 import type { BoundedProduct } from "../../kernels/fused_gemv_twin.ts";
+import { OutOfMemoryError } from "../../kernels/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
-import { assert } from "../assert.ts";
+import { assert, assertEquals } from "../assert.ts";
 
 /** Shape and content of a packed matrix under test. */
 export interface TensorCase {
@@ -108,6 +109,42 @@ export function assertWithin(actual: ArrayLike<number>, { y, bound }: BoundedPro
   for (let i = 0; i < y.length; i++) {
     if (!(Math.abs(actual[i] - y[i]) <= bound[i])) {
       assert(false, `${what}: element ${i} is ${actual[i]}, must be ${y[i]} within ${bound[i]}`);
+    }
+  }
+}
+
+/** Lets a device make so many more buffers, then none: as if its memory were full. Returns what ends that. */
+export function limitBuffers(gpu: Gpu, count: number): () => void {
+  const { createBuffer } = gpu;
+  let made = 0;
+  gpu.createBuffer = (label, sizeBytes, usage) =>
+    made++ < count
+      ? createBuffer.call(gpu, label, sizeBytes, usage)
+      : Promise.reject(new OutOfMemoryError(`no room for ${label}`, sizeBytes, gpu.heldBytes));
+  return () => {
+    gpu.createBuffer = createBuffer;
+  };
+}
+
+/**
+ * Checks that what takes several buffers frees those it has made when the next one doesn't fit, whichever that is, and
+ * all of them when it is destroyed.
+ */
+export async function assertFreedWhenFull<T>(gpu: Gpu, make: () => Promise<T>, destroy: (made: T) => void) {
+  await gpu.wait(); // the device's own buffer for that stays
+  const before = gpu.heldBytes;
+  for (let room = 0;; room++) {
+    const lift = limitBuffers(gpu, room);
+    try {
+      destroy(await make());
+      assert(room > 1, `${room} buffers were enough, must take several`);
+      assertEquals(gpu.heldBytes, before, "bytes held after destroying");
+      return;
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      assertEquals(gpu.heldBytes, before, `bytes held after there was room for ${room} buffers`);
+    } finally {
+      lift();
     }
   }
 }
