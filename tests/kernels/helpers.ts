@@ -3,15 +3,15 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, type RefineEvery, TILE_ROWS } from "../../quant/format.ts";
+import { GROUP_CHANNELS, type RefineEvery } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
-import { createRandom, type Random } from "../../quant/random.ts";
-import { NO_OUTLIERS, type Outliers } from "../../quant/unpacked_tensor.ts";
+import { createRandom } from "../../quant/random.ts";
 import type { BoundedProduct } from "../../kernels/fused_gemv_twin.ts";
 import { OutOfMemoryError } from "../../kernels/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import { assert, assertEquals } from "../assert.ts";
+import { randomUnpacked } from "../quant/helpers.ts";
 
 /** Shape and content of a packed matrix under test. */
 export interface TensorCase {
@@ -29,46 +29,15 @@ export function testGpu(): Promise<Gpu> {
 let shared: Promise<Gpu> | undefined;
 
 /** A packed matrix with every code, zero, scale and pick drawn at random. */
-export function randomTensor(shape: TensorCase, seed: number): PackedTensor {
-  const { rows, channels, refineEvery, outlierShare } = shape;
+export function randomTensor({ rows, channels, refineEvery, outlierShare }: TensorCase, seed: number): PackedTensor {
   const random = createRandom(seed);
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
-  const refined = new Uint8Array(rows * groups);
-  if (refineEvery !== "none") {
-    for (let row = 0; row < rows; row++) {
-      for (let start = 0; start < groups; start += refineEvery) {
-        refined[row * groups + start + random.integer(Math.min(refineEvery, groups - start))] = 1;
-      }
-    }
-  }
-  const draw = (length: number, limit: (i: number) => number) =>
-    Uint8Array.from({ length }, (_, i) => random.integer(limit(i)));
+  const { tileScale, outliers, ...codes } = randomUnpacked(seed, rows, channels, refineEvery, outlierShare);
   return pack({
-    rows,
-    channels,
-    refineEvery,
-    refined,
-    codes: draw(rows * groups * GROUP_CHANNELS, (i) => refined[Math.floor(i / GROUP_CHANNELS)] ? 16 : 4),
-    scaleCodes: draw(rows * groups, () => 16),
-    zeroCodes: draw(rows * groups, () => 8),
-    tileScale: Float16Array.from(
-      { length: Math.ceil(rows / TILE_ROWS) * groups },
-      () => 0.001 * (0.5 + random.uniform()) * (random.integer(8) === 0 ? -1 : 1),
-    ),
-    outliers: outlierShare === 0 ? NO_OUTLIERS : randomOutliers(rows, channels, outlierShare, random),
+    ...codes,
+    // As large as in models: of all finite f16 one would drown the others.
+    tileScale: tileScale.map(() => 0.001 * (0.5 + random.uniform()) * (random.integer(8) === 0 ? -1 : 1)),
+    outliers: { ...outliers, residual: outliers.residual.map(() => random.normal() * 0.05) },
   });
-}
-
-function randomOutliers(rows: number, channels: number, share: number, random: Random): Outliers {
-  const start = new Uint32Array(rows + 1);
-  const channel: number[] = [];
-  for (let row = 0; row < rows; row++) {
-    for (let c = 0; c < channels; c++) if (random.uniform() < share) channel.push(c);
-    start[row + 1] = channel.length;
-  }
-  if (channel.length === 0) return NO_OUTLIERS;
-  const residual = Float16Array.from(channel, () => random.normal() * 0.05);
-  return { start, channel: Uint16Array.from(channel), residual };
 }
 
 /** Activations of mixed sizes, a few large ones and whole zero groups among them. */

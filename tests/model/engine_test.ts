@@ -21,6 +21,7 @@ import type { Quantizer } from "../../quant/quantize.ts";
 import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { readF32, readJson } from "../fixture.ts";
 import { inDirectory } from "../temporary.ts";
+import { packPlan } from "./pack_plan.ts";
 
 const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
 
@@ -157,14 +158,15 @@ Deno.test("choices score as Hugging Face transformers scores them", async () => 
 async function quantizeFixture(name: string, path: string, quantizerOf: (kind: LinearKind) => Quantizer) {
   using source = await openDirectory(fixture(name).pathname);
   using pool = createWorkerPool(1);
-  await writePackedFile(pool, source, {
-    path,
-    calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],
-    correctTarget: true,
-    metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
-    resume: false,
-    quantizerOf: (_layer, kind) => quantizerOf(kind),
-  });
+  await writePackedFile(
+    pool,
+    source,
+    packPlan(path, {
+      calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],
+      correctTarget: true,
+      quantizerOf: (_layer, kind) => quantizerOf(kind),
+    }),
+  );
 }
 
 const outliers = { share: 0.01, groups: "both", rule: "error" } as const;

@@ -6,11 +6,11 @@ import { matmulPlain } from "../../model/matmul.ts";
 import { openPacked } from "../../model/open_packed.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
-import { SETTINGS } from "../../model/recipe.ts";
 import { readTokenizer } from "../../model/tokenizer.ts";
 import { assertClose, assertEquals } from "../assert.ts";
 import { readF32, readJson } from "../fixture.ts";
 import { inDirectory } from "../temporary.ts";
+import { packPlan } from "./pack_plan.ts";
 
 const FOLDER = new URL("../fixtures/gguf/", import.meta.url).pathname;
 
@@ -93,14 +93,7 @@ Deno.test("quantize: a GGUF file becomes a packed file with its tokenizer and th
     using checkpoint = await openModel(`${FOLDER}llama_spm.gguf`);
     using pool = createWorkerPool(1);
     const path = `${directory}/q.safetensors`;
-    await writePackedFile(pool, checkpoint, {
-      path,
-      calibration: [],
-      correctTarget: false,
-      metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
-      resume: false,
-      quantizerOf: () => ({ kind: "twobit", settings: SETTINGS }),
-    });
+    await writePackedFile(pool, checkpoint, packPlan(path));
     using packed = await openPacked(path);
     assertEquals([packed.packed.size, packed.config], [14, checkpoint.config]);
     const [before, after] = [await readModel(checkpoint), await readModel(packed)];
