@@ -15,7 +15,11 @@ Deno.test("uploadPackedMatrix and its copy: what was uploaded is freed where mem
   await assertFreedWhenFull(gpu, upload, (matrix) => destroyPackedMatrix(gpu, matrix));
   const matrix = await upload();
   assertEquals(matrix.slabs.length, 2);
-  await assertFreedWhenFull(gpu, () => copyWeightMatrix(gpu, matrix), (copy) => destroyWeightMatrix(gpu, copy));
+  await assertFreedWhenFull(
+    gpu,
+    () => copyWeightMatrix(gpu, matrix, new Map()),
+    (copy) => destroyWeightMatrix(gpu, copy),
+  );
   destroyPackedMatrix(gpu, matrix);
 });
 
@@ -25,7 +29,11 @@ Deno.test("uploadF16Matrix and its copy: what was uploaded is freed where memory
   await assertFreedWhenFull(gpu, upload, (matrix) => destroyF16Matrix(gpu, matrix));
   const matrix = await upload();
   assertEquals(matrix.slabs.length, 2);
-  await assertFreedWhenFull(gpu, () => copyWeightMatrix(gpu, matrix), (copy) => destroyWeightMatrix(gpu, copy));
+  await assertFreedWhenFull(
+    gpu,
+    () => copyWeightMatrix(gpu, matrix, new Map()),
+    (copy) => destroyWeightMatrix(gpu, copy),
+  );
   destroyF16Matrix(gpu, matrix);
 });
 
