@@ -51,6 +51,8 @@ export * from "./quant/twobit.ts";
 export * from "./quant/unpacked_tensor.ts";
 
 export * from "./kernels/adapter.ts";
+export { DeviceLostError, OutOfMemoryError } from "./kernels/device_errors.ts";
+export { withEnableLines } from "./kernels/dialect.ts";
 export * from "./kernels/f16_matrix.ts";
 export * from "./kernels/gpu.ts";
 export * from "./kernels/key_value_cache.ts";

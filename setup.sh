@@ -24,7 +24,10 @@ install_deno() {
   command -v npm >/dev/null 2>&1 ||
     fail "neither deno nor npm is there; install Deno $deno_version (https://deno.com) or Node.js with npm"
   npm install --global --no-fund --no-audit --loglevel=error "deno@$deno_version" ||
-    fail "npm could not install deno@$deno_version globally; run as a user who may, or install Deno $deno_version yourself"
+    fail "npm could not install deno@$deno_version; where only root may: npm config set prefix ~/.local, and run this again"
+  bin=$(npm prefix --global)/bin
+  command -v deno >/dev/null 2>&1 ||
+    fail "deno $deno_version is in $bin, which is not in PATH: export PATH=\"$bin:\$PATH\", and run this again"
   deno --version | head -n 1
 }
 

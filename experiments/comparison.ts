@@ -194,3 +194,11 @@ export function comparisonSettings({ set, reference, calibration, scoredOn }: Ba
       `"${calibration.text}", for methods with error feedback`,
   };
 }
+
+/** The settings that every sweep of one method's settings states. */
+export function sweepSettings(baseline: Baseline): Record<string, Cell> {
+  return {
+    ...comparisonSettings(baseline),
+    "multiple choice": "left out: its standard error is too large for the differences of this sweep",
+  };
+}

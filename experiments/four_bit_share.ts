@@ -11,10 +11,10 @@ import {
   accuracyGain,
   compareMethod,
   COMPARISON_COLUMNS,
-  comparisonSettings,
   formatGain,
   STATUS_RULE,
   statusOf,
+  sweepSettings,
   windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
@@ -64,8 +64,7 @@ export const fourBitShare: Experiment = {
     }
     return {
       settings: {
-        ...comparisonSettings(baseline),
-        "multiple choice": "left out: its standard error is too large for the differences of this sweep",
+        ...sweepSettings(baseline),
         "quantizer": "the method without corrected targets, one density for all layers, Hessians of the unquantized " +
           "model: equal calibration for every row",
         "picks": "random; strip (the same group of each run for all rows of the matrix, by range² x Hessian); " +

@@ -70,8 +70,11 @@ export function timeRotation(gpu: Gpu, sequences: readonly (readonly Dispatch[])
   return timeDispatches(gpu, sequences, { samples: 12, repeats, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 });
 }
 
-/** Read bandwidth of a long read, and the length of a timestamp tick. */
+/** A long read, whose bandwidth no kernel exceeds, and the length of a timestamp tick. */
 export interface Ceiling {
+  /** Of the read. */
+  readonly sizeBytes: number;
+  readonly timing: Timing;
   readonly bytesPerUs: number;
   readonly tickNs: number;
 }
@@ -88,7 +91,7 @@ export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
   const timing = await timeDispatches(gpu, [[read]], { samples: 12, repeats: 4, tickNs, warmUpMs: 60 });
   gpu.destroyBuffer(source);
   gpu.destroyBuffer(sink);
-  return { bytesPerUs: sizeBytes / timing.medianUs, tickNs };
+  return { sizeBytes, timing, bytesPerUs: sizeBytes / timing.medianUs, tickNs };
 }
 
 /** Bytes of all planes of a matrix: what a product has to read at least. */

@@ -12,10 +12,10 @@ import {
   accuracyGain,
   compareMethod,
   COMPARISON_COLUMNS,
-  comparisonSettings,
   formatGain,
   STATUS_RULE,
   statusOf,
+  sweepSettings,
   windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
@@ -78,8 +78,7 @@ export const outliers: Experiment = {
     }
     return {
       settings: {
-        ...comparisonSettings(baseline),
-        "multiple choice": "left out: its standard error is too large for the differences of this sweep",
+        ...sweepSettings(baseline),
         "quantizer":
           "the method without corrected targets, one refined group in 8, Hessians of the unquantized model: " +
           "equal calibration for every row",

@@ -36,3 +36,14 @@ export function createBufferScope(gpu: Gpu): BufferScope {
     },
   };
 }
+
+/** Makes buffers that outlive the scope; where making one fails, those made before it are freed. */
+export async function allOrNone<T>(gpu: Gpu, make: (scope: BufferScope) => Promise<T>): Promise<T> {
+  const scope = createBufferScope(gpu);
+  try {
+    return await make(scope);
+  } catch (error) {
+    scope[Symbol.dispose]();
+    throw error;
+  }
+}

@@ -5,7 +5,14 @@
  */
 import type { BoundedProduct } from "./fused_gemv_twin.ts";
 import { CHUNK_CHANNELS, type F16Matrix } from "./f16_matrix.ts";
-import { checkOutput, type GemvOutput, outputConstant, rowsPerOutput, type ValuesInput } from "./gemv_modes.ts";
+import {
+  type AttentionInput,
+  checkOutput,
+  type GemvOutput,
+  outputConstant,
+  rowsPerOutput,
+  type ValuesInput,
+} from "./gemv_modes.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "./gpu.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./f16_gemv.wgsl" with { type: "text" };
@@ -19,9 +26,9 @@ const TEAM_ROWS = 2;
 
 /** Input of an f16 product; f32 needs channels in eights. */
 export type F16GemvInput =
-  /** x f16 [tokens, chunks * 8], padded with zeros; see {@linkcode prepareInput}. */
+  /** x f16 [tokens, chunks * 8], padded with zeros; such as {@linkcode combineAttention} makes. */
   | { readonly kind: "half"; readonly x: GPUBuffer }
-  | Exclude<ValuesInput, { readonly kind: "attention" }>;
+  | Exclude<ValuesInput, AttentionInput>;
 
 /** The whole shader for a kind of team and of input. */
 export function f16GemvCode(team: Team, input: F16GemvInput["kind"]): string {

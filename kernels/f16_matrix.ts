@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { allOrNone } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
 import { slabRowsWithin } from "./slab_rows.ts";
 
@@ -36,6 +37,7 @@ export interface F16Matrix {
  *
  * @param channels input channels; rows are padded to whole chunks of 8
  * @throws {RangeError} when 64 rows exceed the binding limit
+ * @throws {OutOfMemoryError} when the device has no room; nothing of the matrix then stays there
  */
 export async function createF16Matrix(
   gpu: Gpu,
@@ -46,12 +48,15 @@ export async function createF16Matrix(
   const chunks = Math.ceil(channels / CHUNK_CHANNELS);
   const rowBytes = chunks * CHUNK_CHANNELS * 2;
   const slabRows = slabRowsWithin(maxBindingBytes, rowBytes);
-  const slabs: F16Slab[] = [];
-  for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
-    const count = Math.min(slabRows, rows - firstRow);
-    const buffer = await gpu.createStorage("weights", count * rowBytes);
-    slabs.push({ firstRow, rows: count, weights: { buffer, size: count * rowBytes } });
-  }
+  const slabs = await allOrNone(gpu, async (scope) => {
+    const made: F16Slab[] = [];
+    for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
+      const count = Math.min(slabRows, rows - firstRow);
+      const buffer = await scope.storage("weights", count * rowBytes);
+      made.push({ firstRow, rows: count, weights: { buffer, size: count * rowBytes } });
+    }
+    return made;
+  });
   return { rows, channels, chunks, slabs };
 }
 

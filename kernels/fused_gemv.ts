@@ -17,6 +17,7 @@ import { chooseTeam, type Team } from "./team.ts";
 import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "./packed_matrix.ts";
 import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
+import attentionValuesCode from "./lib/attention_values.wgsl" with { type: "text" };
 import cellsCode from "./lib/cells.wgsl" with { type: "text" };
 import combineSplitsCode from "./lib/combine_splits.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
@@ -150,7 +151,7 @@ export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous 
   const kernelCode = synchronous ? [syncCode] : [asyncCode, STEP_LOOP_CODE];
   const inputCode = input === "packed"
     ? [fillPackedCode]
-    : [fillValuesCode, oneInputCode, inputValuesCode, combineSplitsCode, quantizeCode];
+    : [fillValuesCode, oneInputCode, inputValuesCode, attentionValuesCode, combineSplitsCode, quantizeCode];
   const rowCode = [oneMatrixCode, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
   return [...kernelCode, ...inputCode, ...rowCode].join("\n");
 }

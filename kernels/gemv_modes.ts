@@ -5,33 +5,38 @@
  * @module
  */
 
+/**
+ * Attention over a sequence that was split, combined:
+ *
+ *     x[c] = sum over s of exp(m[s] - M) acc[s, c]  /  sum over s of exp(m[s] - M) l[s],   M = max over s of m[s]
+ *
+ * with m and l of the head c / headSize. Splits with l = 0 are ignored; where all are, x is 0. `partials` is f32
+ * [tokens, splits * (channels + 2 * heads)]; with heads = channels / headSize a token's part holds
+ *
+ * | offset | content |
+ * |---|---|
+ * | s * channels + c | acc[s, c], not normalized |
+ * | splits * channels + 2 * (s * heads + h) | m[s, h], the largest score |
+ * | splits * channels + 2 * (s * heads + h) + 1 | l[s, h], the sum of exp(score - m[s, h]) |
+ */
+export interface AttentionInput {
+  /** Which of {@linkcode ValuesInput}. */
+  readonly kind: "attention";
+  /** What the splits found, as above. */
+  readonly partials: GPUBuffer;
+  /** Parts of the sequence. */
+  readonly splits: number;
+  /** Channels of a head, a multiple of 16. */
+  readonly headSize: number;
+}
+
 /** A vector in f32, or what it is made of; the kernels compute it themselves. Each is token by token. */
 export type ValuesInput =
   /** x f32 [tokens, channels]. */
   | { readonly kind: "vector"; readonly x: GPUBuffer }
   /** x / sqrt(mean(x^2) + epsilon) * weight, with x f32 [tokens, channels] and weight f32 [channels]. */
   | { readonly kind: "rms_norm"; readonly x: GPUBuffer; readonly weight: GPUBuffer; readonly epsilon: number }
-  /**
-   * Attention over a sequence that was split, combined:
-   *
-   *     x[c] = sum over s of exp(m[s] - M) acc[s, c]  /  sum over s of exp(m[s] - M) l[s],   M = max over s of m[s]
-   *
-   * with m and l of the head c / headSize. Splits with l = 0 are ignored; where all are, x is 0. `partials` is f32
-   * [tokens, splits * (channels + 2 * heads)]; with heads = channels / headSize a token's part holds
-   *
-   * | offset | content |
-   * |---|---|
-   * | s * channels + c | acc[s, c], not normalized |
-   * | splits * channels + 2 * (s * heads + h) | m[s, h], the largest score |
-   * | splits * channels + 2 * (s * heads + h) + 1 | l[s, h], the sum of exp(score - m[s, h]) |
-   */
-  | {
-    readonly kind: "attention";
-    readonly partials: GPUBuffer;
-    readonly splits: number;
-    /** Channels of a head, a multiple of 16. */
-    readonly headSize: number;
-  };
+  | AttentionInput;
 
 /** Input of a fused product. */
 export type GemvInput =
@@ -56,12 +61,20 @@ export function inputConstants(input: ValuesInput, channels: number): Record<str
   const constants = { input_kind: INPUT_KINDS[input.kind], channels };
   if (input.kind === "rms_norm") return { ...constants, epsilon: input.epsilon };
   if (input.kind === "vector") return constants;
-  const { splits, headSize } = input;
+  return { ...constants, ...attentionConstants(input, channels) };
+}
+
+/**
+ * Values of the overrides that lib/attention_values.wgsl names.
+ *
+ * @throws {RangeError} when there are no splits, or heads don't fill the channels
+ */
+export function attentionConstants({ splits, headSize }: AttentionInput, channels: number): Record<string, number> {
   if (!(Number.isInteger(splits) && splits > 0)) throw new RangeError(`splits is ${splits}, must be 1 or more`);
   if (!(headSize > 0 && headSize % 16 === 0 && channels % headSize === 0)) {
     throw new RangeError(`headSize is ${headSize}, must be a multiple of 16 that divides the ${channels} channels`);
   }
-  return { ...constants, splits, head_size: headSize };
+  return { splits, head_size: headSize };
 }
 
 /** The buffers `values` and `norm_weight` of lib/input_values.wgsl; only a norm reads the second. */

@@ -3,15 +3,16 @@
  *
  * @module
  */
-import { inputBuffers, inputConstants, type ValuesInput } from "./gemv_modes.ts";
+import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
 import kernelCode from "./join_splits.wgsl" with { type: "text" };
-import inputValuesCode from "./lib/input_values.wgsl" with { type: "text" };
+import attentionValuesCode from "./lib/attention_values.wgsl" with { type: "text" };
+import combineSplitsCode from "./lib/combine_splits.wgsl" with { type: "text" };
 import rangeCode from "./lib/prefill_range.wgsl" with { type: "text" };
 
 /** The whole shader. */
-export const JOIN_SPLITS_CODE: string = [kernelCode, inputValuesCode, rangeCode].join("\n");
+export const JOIN_SPLITS_CODE: string = [kernelCode, attentionValuesCode, combineSplitsCode, rangeCode].join("\n");
 
 /**
  * Dispatch that combines the partial results of `decodeAttention`, whose CPU twin is `combinePartials`.
@@ -23,10 +24,13 @@ export async function joinSplits(
   gpu: Gpu,
   range: PrefillRange,
   channels: number,
-  input: Extract<ValuesInput, { kind: "attention" }>,
+  input: AttentionInput,
   mixed: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("join_splits", JOIN_SPLITS_CODE, inputConstants(input, channels));
-  const bindings = gpu.bind(kernel, [range.buffer, ...inputBuffers(input), mixed]);
+  const kernel = await gpu.createKernel("join_splits", JOIN_SPLITS_CODE, {
+    ...attentionConstants(input, channels),
+    channels,
+  });
+  const bindings = gpu.bind(kernel, [range.buffer, input.partials, mixed]);
   return { kernel, bindings, workgroups: [Math.ceil(channels / 4 / 256), range.maxTokens, 1] };
 }

@@ -4,22 +4,18 @@
 // Bindings (T = range.tokens):
 //   0 range        uniform, see lib/prefill_range.wgsl
 //   1 values       f32, partial results
-//   2 norm_weight  not read
-//   3 mixed        vec4<f32> [T, channels / 4]
+//   2 mixed        vec4<f32> [T, channels / 4]
 //
 // Mapping: a thread four channels; workgroup.y is the token.
 override channels: u32 = 16;
-override input_kind: u32 = 2; // this and the next three: see lib/input_values.wgsl
-override splits: u32 = 1;
+override splits: u32 = 1; // this and the next: see lib/attention_values.wgsl
 override head_size: u32 = 16;
-override epsilon: f32 = 0.0;
 
 @group(0) @binding(1) var<storage, read> values: array<f32>;
-@group(0) @binding(2) var<storage, read> norm_weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> mixed: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> mixed: array<vec4<f32>>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (4u * id.x >= channels || id.y >= range.tokens) { return; }
-  mixed[id.y * channels / 4u + id.x] = input_values(load_input(id.y, 4u * id.x, 1u), 4u * id.x, 1u);
+  mixed[id.y * channels / 4u + id.x] = attention(id.y, vec4(4u * id.x) + vec4(0u, 1u, 2u, 3u));
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { allOrNone } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
 
 /** Heads of an attention layer. */
@@ -31,11 +32,11 @@ export interface KeyValueCache {
 export async function createKeyValueCache(gpu: Gpu, shape: AttentionShape, capacity: number): Promise<KeyValueCache> {
   checkAttentionShape(shape);
   const sizeBytes = shape.keyValueHeads * capacity * shape.headSize * 2;
-  return {
+  return await allOrNone(gpu, async (scope) => ({
     capacity,
-    keys: await gpu.createStorage("keys", sizeBytes),
-    values: await gpu.createStorage("values", sizeBytes),
-  };
+    keys: await scope.storage("keys", sizeBytes),
+    values: await scope.storage("values", sizeBytes),
+  }));
 }
 
 /** Frees a cache. */

@@ -3,9 +3,11 @@
  *
  * @module
  */
+import { allOrNone } from "./buffer_scope.ts";
+import { combineAttention } from "./combine_attention.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
-import { CHUNK_CHANNELS, destroyF16Matrix, type F16Matrix } from "./f16_matrix.ts";
+import { destroyF16Matrix, type F16Matrix } from "./f16_matrix.ts";
 import { fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
 import type { GemmOptions } from "./gemm_tile.ts";
@@ -13,7 +15,6 @@ import type { GemvOutput, ValuesInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
 import { destroyPackedMatrix, type PackedMatrix } from "./packed_matrix.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import { prepareInput } from "./prepare_input.ts";
 
 /** A weight matrix in device memory. */
 export type WeightMatrix = PackedMatrix | F16Matrix;
@@ -26,7 +27,8 @@ export function isPackedMatrix(matrix: WeightMatrix): matrix is PackedMatrix {
 /**
  * Dispatches of a matrix-vector product.
  *
- * @param scratch f16 [channels, rounded up to 8]: where the input of an f16 product is prepared
+ * @param scratch f16 [channels]: where an f16 product's attention is combined
+ * @throws {TypeError} when the channels of an f16 matrix are not a multiple of 8
  */
 export async function gemv(
   gpu: Gpu,
@@ -36,12 +38,10 @@ export async function gemv(
   scratch: GPUBuffer,
 ): Promise<Dispatch[]> {
   if (isPackedMatrix(matrix)) return await fusedGemv(gpu, matrix, input, output);
-  // Every workgroup would have to combine attention, and f32 is read in eights: those are prepared once.
-  if (input.kind !== "attention" && matrix.channels % CHUNK_CHANNELS === 0) {
-    return await f16Gemv(gpu, matrix, input, output);
-  }
-  const prepare = await prepareInput(gpu, matrix.channels, input, scratch);
-  return [prepare, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
+  if (input.kind !== "attention") return await f16Gemv(gpu, matrix, input, output);
+  // Once, as every workgroup would have to do it again.
+  const combine = await combineAttention(gpu, matrix.channels, input, scratch);
+  return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
 }
 
 /** Dispatches of a matrix-matrix product: y f32 [tokens, rows] from x f32 [tokens, channels]. */
@@ -66,22 +66,29 @@ export type Copies = Map<GPUBuffer, GPUBuffer>;
  *
  * @param copies of matrices that share buffers with this one, to which its own are added
  */
-export async function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix, copies: Copies): Promise<WeightMatrix> {
-  return isPackedMatrix(matrix)
-    ? { ...matrix, slabs: await copySlabs(gpu, matrix.slabs, copies) }
-    : { ...matrix, slabs: await copySlabs(gpu, matrix.slabs, copies) };
+export function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix, copies: Copies): Promise<WeightMatrix> {
+  return allOrNone(gpu, async (scope) => {
+    const copyOf = async (buffer: GPUBuffer) => {
+      let copy = copies.get(buffer);
+      if (!copy) copies.set(buffer, copy = scope.own(await gpu.duplicate(buffer)));
+      return copy;
+    };
+    return isPackedMatrix(matrix)
+      ? { ...matrix, slabs: await copySlabs(matrix.slabs, copyOf) }
+      : { ...matrix, slabs: await copySlabs(matrix.slabs, copyOf) };
+  });
 }
 
 /** Copies the buffers that slabs bind, and keeps the rest. */
-async function copySlabs<S extends object>(gpu: Gpu, slabs: readonly S[], copies: Copies): Promise<S[]> {
+async function copySlabs<S extends object>(
+  slabs: readonly S[],
+  copyOf: (buffer: GPUBuffer) => Promise<GPUBuffer>,
+): Promise<S[]> {
   const copied: S[] = [];
   for (const slab of slabs) {
     const copy = new Map<string, unknown>(Object.entries(slab));
     for (const [name, value] of Object.entries(slab)) {
-      if (!(value?.buffer instanceof GPUBuffer)) continue;
-      let buffer = copies.get(value.buffer);
-      if (!buffer) copies.set(value.buffer, buffer = await gpu.duplicate(value.buffer));
-      copy.set(name, { ...value, buffer });
+      if (value?.buffer instanceof GPUBuffer) copy.set(name, { ...value, buffer: await copyOf(value.buffer) });
     }
     copied.push(Object.fromEntries(copy) as S);
   }

@@ -5,6 +5,7 @@
  */
 import { blocksPerRow, type RefineEvery, TILE_ROWS } from "../quant/format.ts";
 import { type PackedTensor, planeLengths } from "../quant/packed_tensor.ts";
+import { allOrNone, type BufferScope } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
 import { slabRowsWithin } from "./slab_rows.ts";
 
@@ -57,6 +58,7 @@ export const STEP_ROWS = 4;
  * Uploads a packed tensor.
  *
  * @param maxBindingBytes planes larger than this are split by rows; default: the device's limit
+ * @throws {OutOfMemoryError} when the device has no room; nothing of the matrix then stays there
  */
 export async function uploadPackedMatrix(
   gpu: Gpu,
@@ -66,14 +68,22 @@ export async function uploadPackedMatrix(
   const { rows, channels, refineEvery } = tensor;
   const rowBytes = tensor.base.byteLength / rows;
   const slabRows = slabRowsWithin(maxBindingBytes, rowBytes);
-  const slabs: PackedSlab[] = [];
-  for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
-    slabs.push(await uploadSlab(gpu, tensor, firstRow, Math.min(rows, firstRow + slabRows)));
-  }
+  const slabs = await allOrNone(gpu, async (scope) => {
+    const uploaded: PackedSlab[] = [];
+    for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
+      uploaded.push(await uploadSlab(scope, tensor, firstRow, Math.min(rows, firstRow + slabRows)));
+    }
+    return uploaded;
+  });
   return { rows, channels, refineEvery, halfBlocks: blocksPerRow(channels) * 2, slabs };
 }
 
-async function uploadSlab(gpu: Gpu, tensor: PackedTensor, firstRow: number, endRow: number): Promise<PackedSlab> {
+async function uploadSlab(
+  scope: BufferScope,
+  tensor: PackedTensor,
+  firstRow: number,
+  endRow: number,
+): Promise<PackedSlab> {
   const rowsOf = (plane: Uint32Array<ArrayBuffer>) =>
     plane.subarray((plane.length / tensor.rows) * firstRow, (plane.length / tensor.rows) * endRow);
   const tileGroups = blocksPerRow(tensor.channels) * 8;
@@ -85,11 +95,11 @@ async function uploadSlab(gpu: Gpu, tensor: PackedTensor, firstRow: number, endR
   return {
     firstRow,
     rows: endRow - firstRow,
-    base: whole(await gpu.uploadStorage("base", rowsOf(tensor.base))),
-    refine: whole(await gpu.uploadStorage("refine", interleaveSteps(rowsOf(tensor.refine), endRow - firstRow))),
-    meta: whole(await gpu.uploadStorage("meta", interleaveSteps(rowsOf(tensor.meta), endRow - firstRow))),
-    tileScale: whole(await gpu.uploadStorage("tileScale", tiles)),
-    outliers: whole(await gpu.uploadStorage("outliers", words)),
+    base: whole(await scope.upload("base", rowsOf(tensor.base))),
+    refine: whole(await scope.upload("refine", interleaveSteps(rowsOf(tensor.refine), endRow - firstRow))),
+    meta: whole(await scope.upload("meta", interleaveSteps(rowsOf(tensor.meta), endRow - firstRow))),
+    tileScale: whole(await scope.upload("tileScale", tiles)),
+    outliers: whole(await scope.upload("outliers", words)),
     outlierResiduals: residuals,
     outlierCount: count,
   };

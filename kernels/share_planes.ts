@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { allOrNone } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
 import { destroyPackedMatrix, type PackedMatrix, type PackedSlab, type Plane, planesOf } from "./packed_matrix.ts";
 
@@ -19,18 +20,17 @@ const PLANES = ["base", "refine", "meta", "tileScale", "outliers"] as const;
  * @throws {OutOfMemoryError} when the device has no room for a copy; the matrices then still have their own
  */
 export async function sharePlanes(gpu: Gpu, matrices: readonly PackedMatrix[]): Promise<readonly PackedMatrix[]> {
+  if (matrices.length === 0) return matrices;
   const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
   const places = placePlanes(matrices.flatMap(({ slabs }) => slabs));
   if (matrices.some(({ slabs }) => slabs.length !== 1) || places.some(({ sizeBytes }) => sizeBytes > limit)) {
     return matrices;
   }
-  const buffers: GPUBuffer[] = [];
-  try {
-    for (const [i, { sizeBytes }] of places.entries()) buffers.push(await gpu.createStorage(PLANES[i], sizeBytes));
-  } catch (error) {
-    for (const buffer of buffers) gpu.destroyBuffer(buffer);
-    throw error;
-  }
+  const buffers = await allOrNone(gpu, async (scope) => {
+    const made: GPUBuffer[] = [];
+    for (const [i, { sizeBytes }] of places.entries()) made.push(await scope.storage(PLANES[i], sizeBytes));
+    return made;
+  });
   return matrices.map((matrix, index) => {
     const [slab] = matrix.slabs;
     const shared = planesOf(slab).map((plane, i) => {

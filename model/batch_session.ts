@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type Dispatch, type Gpu, OutOfMemoryError } from "../kernels/gpu.ts";
+import { OutOfMemoryError } from "../kernels/device_errors.ts";
+import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import { NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../kernels/pick_token.ts";
 import { createPrefillRange, setPrefillRange } from "../kernels/prefill_range.ts";
 import {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { allOrNone } from "../kernels/buffer_scope.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 
 /** Buffers of one owner. */
@@ -16,22 +17,11 @@ export interface BufferOwner {
 }
 
 /** Makes something that owns buffers; where that fails, those made by then are freed. */
-export async function withOwner<T>(gpu: Gpu, make: (owner: BufferOwner) => Promise<T>): Promise<T> {
-  const buffers: GPUBuffer[] = [];
-  const owner: BufferOwner = {
-    own(buffer) {
-      buffers.push(buffer);
-      return buffer;
-    },
-    make: async (label, length) => owner.own(await gpu.createStorage(label, length * 4)),
-    destroy() {
-      for (const buffer of buffers) gpu.destroyBuffer(buffer);
-    },
-  };
-  try {
-    return await make(owner);
-  } catch (error) {
-    owner.destroy();
-    throw error;
-  }
+export function withOwner<T>(gpu: Gpu, make: (owner: BufferOwner) => Promise<T>): Promise<T> {
+  return allOrNone(gpu, (scope) =>
+    make({
+      own: scope.own,
+      make: (label, length) => scope.storage(label, length * 4),
+      destroy: () => scope[Symbol.dispose](),
+    }));
 }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type Gpu, openGpu, OutOfMemoryError } from "../kernels/gpu.ts";
+import { OutOfMemoryError } from "../kernels/device_errors.ts";
+import { type Gpu, openGpu } from "../kernels/gpu.ts";
 import { type BatchSession, checkSequences, createBatchSession } from "./batch_session.ts";
 import { type ChatMessage, type PromptFormat, readPromptFormat } from "./chat.ts";
 import type { Checkpoint } from "./checkpoint.ts";

@@ -5,7 +5,8 @@
  * @module
  */
 import { type F16Matrix, uploadF16Matrix } from "../kernels/f16_matrix.ts";
-import { type Gpu, OutOfMemoryError } from "../kernels/gpu.ts";
+import { OutOfMemoryError } from "../kernels/device_errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
 import {
   type Copies,
   copyWeightMatrix,
@@ -146,9 +147,7 @@ async function uploadLayer(
   const joined = async (...kinds: LinearKind[]) => {
     const parts: HostMatrix[] = [];
     for (const kind of kinds) parts.push(await source.linear(index, kind));
-    const linear = await uploadJoined(gpu, parts);
-    matrices.push(...linear);
-    return linear;
+    return await uploadJoined(gpu, parts, matrices);
   };
   const prefix = `model.layers.${index}`;
   const attentionNorm = await vector(`${prefix}.input_layernorm.weight`, hidden);
@@ -199,8 +198,11 @@ async function copyLayer(
   const copies: Copies = new Map();
   const joined = async (parts: JoinedLinear) => {
     const copied: WeightMatrix[] = [];
-    for (const part of parts) copied.push(await copyWeightMatrix(gpu, part, copies));
-    matrices.push(...copied);
+    for (const part of parts) {
+      const copy = await copyWeightMatrix(gpu, part, copies);
+      matrices.push(copy);
+      copied.push(copy);
+    }
     return copied;
   };
   const vector = async (buffer: GPUBuffer) => {
@@ -227,8 +229,12 @@ function qkvRows({ heads, keyValueHeads, headSize }: ModelConfig): number[] {
   return [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize];
 }
 
-/** Joins neighbours of one format and uploads them. */
-async function uploadJoined(gpu: Gpu, matrices: readonly HostMatrix[]): Promise<JoinedLinear> {
+/** Joins neighbours of one format and uploads them, each into `uploaded` as soon as it is there. */
+async function uploadJoined(
+  gpu: Gpu,
+  matrices: readonly HostMatrix[],
+  uploaded: WeightMatrix[],
+): Promise<JoinedLinear> {
   const groups: HostMatrix[][] = [];
   for (const matrix of matrices) {
     const last = groups.at(-1);
@@ -242,6 +248,7 @@ async function uploadJoined(gpu: Gpu, matrices: readonly HostMatrix[]): Promise<
     const matrix = group.every(isPackedTensor)
       ? await uploadPackedMatrix(gpu, group.length === 1 ? group[0] : concatenateRows(group as PackedTensor[]))
       : await uploadHalf(gpu, ...group as HalfMatrix[]);
+    uploaded.push(matrix);
     parts.push(placeRows(matrix, firstRow, rows));
     firstRow += matrix.rows;
   }

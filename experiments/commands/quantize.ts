@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { OutOfMemoryError } from "../../kernels/gpu.ts";
+import { OutOfMemoryError } from "../../kernels/device_errors.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { totalBits } from "../../quant/bits.ts";
 import { reportQuantization } from "../../quant/report.ts";

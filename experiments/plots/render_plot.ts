@@ -4,7 +4,7 @@
  * @module
  */
 import { escapeText } from "../escape_text.ts";
-import { CONFIG, schemeStyle } from "./theme.ts";
+import { CONFIG, FONT, FONT_SIZE, schemeStyle } from "./theme.ts";
 
 /** A vega-lite specification or a part of one. What vega-lite warns of is an error here. */
 export type Spec = Readonly<Record<string, unknown>>;
@@ -52,8 +52,24 @@ function strictLogger(name: string) {
 
 const COORDINATES = / (d|transform|x|y|x1|x2|y1|y2|width|height|viewBox)="([^"]*)"/g;
 
-/** What vega writes for interaction, and paths without extent. */
-const DECORATION = / (aria-hidden|pointer-events|class|role)="[^"]*"(?<! class="marks")|<path d="M0,0h0v0h0Z"\/>/g;
+/**
+ * Attributes that no reader meets: for interaction; labels inside an image, whose parts no screen reader enters; values
+ * that SVG has by itself or that the root has for all.
+ */
+const DECORATION = new RegExp(
+  [
+    '(aria-[a-z]+|pointer-events|class|role)="[^"]*"(?<! class="marks")',
+    'opacity="1"|stroke-width="1"|font-weight="normal"|transform="translate\\(0,0\\)"',
+    `font-family="${FONT}"|font-size="${FONT_SIZE}px"`,
+  ].map((attributes) => ` (${attributes})`).join("|"),
+  "g",
+);
+
+/** Paths without extent, texts without letters. */
+const INVISIBLE = /<path d="(M0,0h0v0h0Z)?"( display="none")?\/>|<text[^>]*\/>/g;
+
+/** Groups with nothing in them, or with nothing but such a group. */
+const EMPTY_GROUPS = /<g>(<g>(<g\/>|<g><\/g>)?<\/g>|<g\/>)?<\/g>|<g\/>/g;
 
 /** Rounds coordinates, adds the dark scheme and a title, makes identifiers unique. */
 function finish(name: string, title: string, svg: string): string {
@@ -67,7 +83,9 @@ function finish(name: string, title: string, svg: string): string {
   return rounded
     .replaceAll(DECORATION, "")
     .replaceAll(/(id="|url\(#)(clip|gradient)/g, `$1${name}-$2`)
-    .replace(/class="marks"/, 'class="plot" role="img"')
+    .replaceAll(INVISIBLE, "")
+    .replaceAll(EMPTY_GROUPS, "")
+    .replace(/class="marks"/, `class="plot" role="img" font-family="${FONT}" font-size="${FONT_SIZE}px"`)
     .replace(/^(<svg[^>]*>)/, `$1<title>${escapeText(title)}</title>${schemeStyle()}`)
     .replaceAll("><g", ">\n<g") + "\n";
 }

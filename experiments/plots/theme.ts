@@ -42,10 +42,16 @@ export const PAPER_COLOUR = "#d94a8c";
 /** Width of a panel, in pixels; with its axes a plot is about 720 wide. */
 export const PANEL_WIDTH = 640;
 
+/** Font of all texts. */
+export const FONT = "system-ui, sans-serif";
+
+/** Size of most texts, in pixels. */
+export const FONT_SIZE = 11;
+
 /** Vega-lite's configuration of every plot. */
 export const CONFIG = {
   background: SCHEME.background[0],
-  font: "system-ui, sans-serif",
+  font: FONT,
   padding: 12,
   view: { stroke: null },
   mark: { color: SERIES[0] },
@@ -56,7 +62,7 @@ export const CONFIG = {
     gridColor: SCHEME.grid[0],
     labelColor: SCHEME.text[0],
     titleColor: SCHEME.text[0],
-    labelFontSize: 11,
+    labelFontSize: FONT_SIZE,
     titleFontSize: 12,
     titleFontWeight: "normal",
     labelLimit: 300,
@@ -64,7 +70,7 @@ export const CONFIG = {
   legend: {
     labelColor: SCHEME.text[0],
     titleColor: SCHEME.text[0],
-    labelFontSize: 11,
+    labelFontSize: FONT_SIZE,
     titleFontSize: 12,
     labelLimit: 300,
     orient: "top",
@@ -73,7 +79,7 @@ export const CONFIG = {
   },
   header: { labelColor: SCHEME.text[0], labelFontSize: 12, labelFontWeight: "bold", title: null },
   title: { color: SCHEME.text[0], anchor: "start", fontSize: 13, fontWeight: "bold", offset: 10 },
-  text: { color: SCHEME.text[0], fontSize: 11 },
+  text: { color: SCHEME.text[0], fontSize: FONT_SIZE },
   rule: { color: SCHEME.line[0] },
   point: { size: 55, filled: true, opacity: 1 },
   line: { strokeWidth: 2 },

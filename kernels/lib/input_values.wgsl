@@ -1,5 +1,5 @@
 // The input of a product, computed from f32: see ValuesInput in gemv_modes.ts for what each kind is and where it lies.
-// Needs the bindings `values` and `norm_weight`, the overrides named below and lib/combine_splits.wgsl.
+// Needs lib/attention_values.wgsl, the bindings `values` and `norm_weight` and the overrides named below.
 const RMS_NORM = 1u;
 const ATTENTION = 2u;
 
@@ -36,33 +36,7 @@ fn input_squares(input: Input, first: u32, stride: u32) -> f32 {
   return dot(x, x);
 }
 
-fn load_values(at: vec4<u32>) -> vec4<f32> {
-  return vec4(values[at.x], values[at.y], values[at.z], values[at.w]);
-}
-
 // The factor of a norm, given the sum of the squares of all channels.
 fn norm_factor_of(squares: f32) -> f32 {
   return inverseSqrt(squares / f32(channels) + epsilon);
-}
-
-// Combines four splits at a time, all their loads in flight together; a split past the last is the last again.
-fn attention(token: u32, at: vec4<u32>) -> vec4<f32> {
-  let heads = channels / head_size;
-  let sums = token * splits * (channels + 2u * heads);
-  let pairs = sums + splits * channels + 2u * (at.x / head_size);
-  var combined = nothing_combined();
-  for (var first = 0u; first < splits; first += 4u) {
-    let split = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(splits - 1u));
-    let pair = pairs + 2u * heads * split;
-    let m = load_values(pair);
-    let l = load_values(pair + 1u);
-    let four = mat4x4(
-      load_values(sums + split.x * channels + at),
-      load_values(sums + split.y * channels + at),
-      load_values(sums + split.z * channels + at),
-      load_values(sums + split.w * channels + at),
-    );
-    combined = combine(combined, m, l, four, vec4(first) + vec4(0u, 1u, 2u, 3u) < vec4(splits));
-  }
-  return attention_of(combined);
 }

@@ -350,7 +350,7 @@ def main() -> None:
         print(name, report[name], flush=True)
 
     tokenizer = train_tokenizer(sources)
-    tokenizer.save(str(here / "tokenizer.json"))
+    tokenizer.save(str(here / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": EOT,

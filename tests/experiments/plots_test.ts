@@ -74,8 +74,10 @@ Deno.test("plotOf: cost has memory once a model, ratios by GPU, units, and the p
   for (const text of ["GB", "24 GB", "80 GB", "paper: up to 2.7", "paper: up to 2.81"]) {
     assert(texts.includes(text), text);
   }
-  assertEquals(svg.match(/aria-roledescription="bar"/g)?.length, 3);
-  assertEquals(svg.match(/aria-roledescription="point"/g)?.length, 4 + 2);
+  const shapes = Array.from(svg.matchAll(/<path [^>]*d="([^"]*)"[^>]*fill="#/g), ([, path]) => path);
+  const formats = 2; // a legend in each of three panels
+  assertEquals(shapes.filter((path) => !path.includes("A")).length, 3 + formats, "bars");
+  assertEquals(shapes.filter((path) => path.includes("A")).length, 4 + 2 + 2 * formats, "points");
 });
 
 Deno.test("plotOf: accuracy when a method is better than unquantized by chance", async () => {
@@ -101,12 +103,12 @@ Deno.test("plotOf: accuracy has a panel of tasks where they were scored", async 
     arc_easy_acc_norm: 1,
   }));
   const columns = keys.map((key) => ({ key, label: key, unit: "" }));
-  const svg = await plotOf(makeResult({ id: "accuracy", columns, rows }));
-  const texts = textsOf(svg);
+  const result = makeResult({ id: "accuracy", columns, rows });
+  const texts = textsOf(await plotOf(result));
   assert(texts.includes("mean over tasks (%), ± standard error"));
   assertEquals(texts.filter((text) => text.startsWith("paper: plain 2-bit loses")).length, 2);
   // By hand: the mean of 50 and 60 with an error of sqrt(3² + 4²) / 2.
-  assertStringIncludes(svg, "mean over tasks (%), ± standard error: 55; ");
+  assertStringIncludes(JSON.stringify(PLOTS.accuracy(result)), '"y":55,"error":2.5');
 });
 
 Deno.test("hasPlot: not for timings of a software adapter, not for unknown experiments", () => {

@@ -6,10 +6,10 @@ import { Engine } from "../../model/engine.ts";
 import type { EngineWeights } from "../../model/engine_weights.ts";
 import { openModel } from "../../model/load.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
-import { SETTINGS } from "../../model/recipe.ts";
 import { readTokenizer } from "../../model/tokenizer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import { assertEquals, assertRejects, assertThrows } from "../assert.ts";
+import { packPlan } from "../model/pack_plan.ts";
 import { inDirectory } from "../temporary.ts";
 
 /** Prompt format of the embedded model with another tokenizer_config.json. */
@@ -73,14 +73,7 @@ Deno.test("checkQuantized: a packed file of the model passes, one of another is 
     {
       using source = await openDirectory(fixture("llama_tied_gqa"));
       using pool = createWorkerPool(1);
-      await writePackedFile(pool, source, {
-        path,
-        calibration: [],
-        correctTarget: false,
-        metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
-        resume: false,
-        quantizerOf: () => ({ kind: "twobit", settings: SETTINGS }),
-      });
+      await writePackedFile(pool, source, packPlan(path));
     }
     await checkQuantized(path, undefined);
     await checkQuantized(path, fixture("llama_tied_gqa"));

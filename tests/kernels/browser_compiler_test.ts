@@ -1,5 +1,6 @@
 import { create } from "webgpu";
 import { ADD_BIAS_CODE } from "../../kernels/add_bias.ts";
+import { COMBINE_ATTENTION_CODE } from "../../kernels/combine_attention.ts";
 import { JOIN_SPLITS_CODE } from "../../kernels/join_splits.ts";
 import { decodeAttentionCode } from "../../kernels/decode_attention.ts";
 import { ELEMENTWISE_CODE } from "../../kernels/elementwise.ts";
@@ -12,11 +13,10 @@ import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
 import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
 import { EMBED_TOKENS_CODE } from "../../kernels/embed_tokens.ts";
 import { GROUP_QUANTIZER_CODE } from "../../kernels/group_quantizer.ts";
-import { withEnableLines } from "../../kernels/gpu.ts";
+import { withEnableLines } from "../../kernels/dialect.ts";
 import { OUTER_UPDATE_CODE } from "../../kernels/outer_update.ts";
 import { PACK_ACTIVATIONS_CODE } from "../../kernels/pack_activations.ts";
 import { PICK_TOKEN_CODE } from "../../kernels/pick_token.ts";
-import { prepareInputCode } from "../../kernels/prepare_input.ts";
 import { LOG_LIKELIHOOD_CODE } from "../../kernels/log_likelihood.ts";
 import { PREFILL_ATTENTION_CODE } from "../../kernels/prefill_attention.ts";
 import { RMS_NORM_CODE } from "../../kernels/rms_norm.ts";
@@ -55,7 +55,7 @@ for (const kind of ["subgroup", "workgroup"]) {
     fused_sync_gemv: fusedGemvCode(team, "packed", true),
     f16_gemv: f16GemvCode(team, "half"),
     "f16_gemv of values": f16GemvCode(team, "vector"),
-    prepare_input: prepareInputCode(team),
+    combine_attention: COMBINE_ATTENTION_CODE,
     ...Object.fromEntries([WIDE_TILE, NARROW_TILE].flatMap((tile) => [
       [`f16_gemm ${tile.name}`, f16GemmCode(tile)],
       [`fused_gemm ${tile.name}`, fusedGemmCode(tile)],

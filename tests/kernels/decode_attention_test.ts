@@ -1,4 +1,5 @@
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../model/rope.ts";
+import { combineAttention } from "../../kernels/combine_attention.ts";
 import {
   combinePartials,
   decodeAttention,
@@ -9,7 +10,6 @@ import { joinSplits } from "../../kernels/join_splits.ts";
 import type { AttentionShape } from "../../kernels/key_value_cache.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import { createPrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
-import { prepareInput } from "../../kernels/prepare_input.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertWithin, poisonedOutput, readOutput, testGpu } from "./helpers.ts";
 import { assert, assertEquals } from "../assert.ts";
@@ -222,7 +222,7 @@ async function attendWithNanKey(gpu: Gpu, testCase: Case, nanAt: number): Promis
   const input = { kind: "attention", partials: buffers.partials, splits, headSize: size } as const;
   gpu.submit([
     await decodeAttention(gpu, testCase, splits, { ...buffers, cache }),
-    await prepareInput(gpu, heads * size, input, mixed),
+    await combineAttention(gpu, heads * size, input, mixed),
   ]);
   const result = new Float16Array(await gpu.read(mixed));
   for (const buffer of [...Object.values(buffers), cache.keys, cache.values, mixed]) gpu.destroyBuffer(buffer);

@@ -1,4 +1,5 @@
-import { DeviceLostError, openGpu, OutOfMemoryError, spreadWorkgroups } from "../../kernels/gpu.ts";
+import { DeviceLostError, OutOfMemoryError } from "../../kernels/device_errors.ts";
+import { openGpu, spreadWorkgroups } from "../../kernels/gpu.ts";
 import { timeDispatches } from "../../kernels/timer.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { testGpu } from "./helpers.ts";

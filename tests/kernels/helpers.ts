@@ -3,14 +3,15 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, type RefineEvery, TILE_ROWS } from "../../quant/format.ts";
+import { GROUP_CHANNELS, type RefineEvery } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
-import { createRandom, type Random } from "../../quant/random.ts";
-import { NO_OUTLIERS, type Outliers } from "../../quant/unpacked_tensor.ts";
+import { createRandom } from "../../quant/random.ts";
 import type { BoundedProduct } from "../../kernels/fused_gemv_twin.ts";
+import { OutOfMemoryError } from "../../kernels/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
-import { assert } from "../assert.ts";
+import { assert, assertEquals } from "../assert.ts";
+import { randomUnpacked } from "../quant/helpers.ts";
 
 /** Shape and content of a packed matrix under test. */
 export interface TensorCase {
@@ -28,46 +29,15 @@ export function testGpu(): Promise<Gpu> {
 let shared: Promise<Gpu> | undefined;
 
 /** A packed matrix with every code, zero, scale and pick drawn at random. */
-export function randomTensor(shape: TensorCase, seed: number): PackedTensor {
-  const { rows, channels, refineEvery, outlierShare } = shape;
+export function randomTensor({ rows, channels, refineEvery, outlierShare }: TensorCase, seed: number): PackedTensor {
   const random = createRandom(seed);
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
-  const refined = new Uint8Array(rows * groups);
-  if (refineEvery !== "none") {
-    for (let row = 0; row < rows; row++) {
-      for (let start = 0; start < groups; start += refineEvery) {
-        refined[row * groups + start + random.integer(Math.min(refineEvery, groups - start))] = 1;
-      }
-    }
-  }
-  const draw = (length: number, limit: (i: number) => number) =>
-    Uint8Array.from({ length }, (_, i) => random.integer(limit(i)));
+  const { tileScale, outliers, ...codes } = randomUnpacked(seed, rows, channels, refineEvery, outlierShare);
   return pack({
-    rows,
-    channels,
-    refineEvery,
-    refined,
-    codes: draw(rows * groups * GROUP_CHANNELS, (i) => refined[Math.floor(i / GROUP_CHANNELS)] ? 16 : 4),
-    scaleCodes: draw(rows * groups, () => 16),
-    zeroCodes: draw(rows * groups, () => 8),
-    tileScale: Float16Array.from(
-      { length: Math.ceil(rows / TILE_ROWS) * groups },
-      () => 0.001 * (0.5 + random.uniform()) * (random.integer(8) === 0 ? -1 : 1),
-    ),
-    outliers: outlierShare === 0 ? NO_OUTLIERS : randomOutliers(rows, channels, outlierShare, random),
+    ...codes,
+    // As large as in models: of all finite f16 one would drown the others.
+    tileScale: tileScale.map(() => 0.001 * (0.5 + random.uniform()) * (random.integer(8) === 0 ? -1 : 1)),
+    outliers: { ...outliers, residual: outliers.residual.map(() => random.normal() * 0.05) },
   });
-}
-
-function randomOutliers(rows: number, channels: number, share: number, random: Random): Outliers {
-  const start = new Uint32Array(rows + 1);
-  const channel: number[] = [];
-  for (let row = 0; row < rows; row++) {
-    for (let c = 0; c < channels; c++) if (random.uniform() < share) channel.push(c);
-    start[row + 1] = channel.length;
-  }
-  if (channel.length === 0) return NO_OUTLIERS;
-  const residual = Float16Array.from(channel, () => random.normal() * 0.05);
-  return { start, channel: Uint16Array.from(channel), residual };
 }
 
 /** Activations of mixed sizes, a few large ones and whole zero groups among them. */
@@ -108,6 +78,42 @@ export function assertWithin(actual: ArrayLike<number>, { y, bound }: BoundedPro
   for (let i = 0; i < y.length; i++) {
     if (!(Math.abs(actual[i] - y[i]) <= bound[i])) {
       assert(false, `${what}: element ${i} is ${actual[i]}, must be ${y[i]} within ${bound[i]}`);
+    }
+  }
+}
+
+/** Lets a device make so many more buffers, then none: as if its memory were full. Returns what ends that. */
+export function limitBuffers(gpu: Gpu, count: number): () => void {
+  const { createBuffer } = gpu;
+  let made = 0;
+  gpu.createBuffer = (label, sizeBytes, usage) =>
+    made++ < count
+      ? createBuffer.call(gpu, label, sizeBytes, usage)
+      : Promise.reject(new OutOfMemoryError(`no room for ${label}`, sizeBytes, gpu.heldBytes));
+  return () => {
+    gpu.createBuffer = createBuffer;
+  };
+}
+
+/**
+ * Checks that what takes several buffers frees those it has made when the next one doesn't fit, whichever that is, and
+ * all of them when it is destroyed.
+ */
+export async function assertFreedWhenFull<T>(gpu: Gpu, make: () => Promise<T>, destroy: (made: T) => void) {
+  await gpu.wait(); // the device's own buffer for that stays
+  const before = gpu.heldBytes;
+  for (let room = 0;; room++) {
+    const lift = limitBuffers(gpu, room);
+    try {
+      destroy(await make());
+      assert(room > 1, `${room} buffers were enough, must take several`);
+      assertEquals(gpu.heldBytes, before, "bytes held after destroying");
+      return;
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      assertEquals(gpu.heldBytes, before, `bytes held after there was room for ${room} buffers`);
+    } finally {
+      lift();
     }
   }
 }

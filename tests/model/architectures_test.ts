@@ -11,7 +11,9 @@ import { twobitQuantizer } from "../../model/recipe.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 import { inDirectory } from "../temporary.ts";
+import { packPlan } from "./pack_plan.ts";
 
 const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
 
@@ -26,7 +28,7 @@ interface Expected {
 
 async function loadFixture(name: string): Promise<{ model: Model; expected: Expected }> {
   using checkpoint = await openDirectory(FIXTURES + name);
-  const expected = JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/expected.json`));
+  const expected = await readJson<Expected>(`${name}/expected.json`);
   return { model: await readModel(checkpoint), expected };
 }
 
@@ -61,14 +63,11 @@ for (const name of NAMES) {
       const calibration = [Uint32Array.from({ length: 64 }, () => random.integer(96))];
       using source = await openDirectory(FIXTURES + name);
       using pool = createWorkerPool(2);
-      await writePackedFile(pool, source, {
-        path,
-        calibration,
-        correctTarget: true,
-        metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
-        resume: false,
-        quantizerOf: () => twobitQuantizer(),
-      });
+      await writePackedFile(
+        pool,
+        source,
+        packPlan(path, { calibration, correctTarget: true, quantizerOf: () => twobitQuantizer() }),
+      );
       using packed = await openPacked(path);
       assertEquals(packed.packed.size, 14);
       const [original, quantized] = [await readModel(source), await readModel(packed)];

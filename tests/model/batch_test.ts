@@ -1,5 +1,5 @@
 import { isPackedMatrix } from "../../kernels/linear.ts";
-import { OutOfMemoryError } from "../../kernels/gpu.ts";
+import { OutOfMemoryError } from "../../kernels/device_errors.ts";
 import type { Sampling } from "../../kernels/pick_token.ts";
 import { type BatchSession, createBatchSession } from "../../model/batch_session.ts";
 import { readModel } from "../../model/checkpoint.ts";
@@ -12,23 +12,24 @@ import { matmulPlain } from "../../model/matmul.ts";
 import { openDirectory } from "../../model/open_directory.ts";
 import { openPacked } from "../../model/open_packed.ts";
 import { checkpointSource } from "../../model/weight_source.ts";
+import { readJson } from "../fixture.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
 import {
   type Continuation,
   continueOnCpu,
   DENSITIES,
+  type ExpectedLogits,
   fixture,
   LOGIT_TOLERANCE,
   quantizeFixture,
-  readJson,
 } from "./engine_helpers.ts";
 
 /** One engine for all tests of this file. */
 const engine = await loadEngine("tiny");
 
 /** Prompts and continuations by Hugging Face transformers. */
-const CONTINUATIONS: readonly Continuation[] = readJson("greedy.json");
+const CONTINUATIONS: readonly Continuation[] = await readJson("greedy.json");
 
 const promptsOf = (continuations: readonly Continuation[]) =>
   continuations.map(({ prompt }) => Uint32Array.from(prompt));
@@ -91,7 +92,7 @@ for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3
   Deno.test(`a batch of ${name}: logits of a step and greedy tokens equal those of Hugging Face transformers`, async () => {
     using checkpoint = await openDirectory(fixture(name).pathname);
     const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
-    const { tokens, positions, logits, greedy } = readJson(`${name}/expected.json`);
+    const { tokens, positions, logits, greedy } = await readJson<ExpectedLogits>(`${name}/expected.json`);
     {
       using session = await createBatchSession(engine.gpu, weights, positions.length, 200);
       await session.prefill(positions.map((position: number) => Uint32Array.from(tokens.slice(0, position + 1))));

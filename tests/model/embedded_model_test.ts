@@ -6,12 +6,11 @@ import { clusteredMean, mean } from "../../model/statistics.ts";
 import { loadText } from "../../model/text.ts";
 import { cutWindows, joinTokens } from "../../model/windows.ts";
 import { assert, assertClose, assertEquals } from "../assert.ts";
-
-const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
+import { readF32, readJson } from "../fixture.ts";
 
 /** Computed by Hugging Face transformers 5.23 in f32 (tests/fixtures/make_embedded_model.py). */
 interface Expected {
-  /** Positions of the first window whose logits are in embedded_model_logits.f32. */
+  /** Positions of the first window whose logits are in embedded_model_logits.f32.gz. */
   readonly positions: number[];
   /** 4 windows of 512 tokens of the text `sotu`. */
   readonly windows: number[][];
@@ -24,7 +23,7 @@ interface Expected {
   readonly continuationText: string;
 }
 
-const expected: Expected = JSON.parse(await Deno.readTextFile(`${FIXTURES}embedded_model.json`));
+const expected = await readJson<Expected>("embedded_model.json");
 const { model, tokenizer, sha256 } = await loadModel("tiny");
 const matmul = await createMatmulSimd();
 const { vocabulary, hidden: width, bosToken } = model.config;
@@ -36,7 +35,7 @@ Deno.test("embedded model: the windows of sotu are those that Python cuts", asyn
 });
 
 Deno.test("embedded model: logits agree with Hugging Face transformers to 2e-4", async () => {
-  const logits = new Float32Array((await Deno.readFile(`${FIXTURES}embedded_model_logits.f32`)).buffer);
+  const logits = await readF32("embedded_model_logits.f32");
   const { hidden } = forward(model, [{ tokens: Uint32Array.from(expected.windows[0]) }], matmul);
   for (const [i, position] of expected.positions.entries()) {
     const row = logitsOf(model, hidden.subarray(position * width, (position + 1) * width), matmul);

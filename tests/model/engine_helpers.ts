@@ -11,11 +11,10 @@ import { writePackedFile } from "../../model/packed_writer.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
+import { packPlan } from "./pack_plan.ts";
 
 /** Where a fixture is. */
 export const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
-/** Content of a fixture. */
-export const readJson = (name: string) => JSON.parse(Deno.readTextFileSync(fixture(name)));
 
 /** Logits of Hugging Face transformers, in f32 where the engine has f16 weights and activations. */
 export const LOGIT_TOLERANCE = 5e-3;
@@ -27,18 +26,27 @@ export interface Continuation {
   readonly gaps: readonly number[];
 }
 
+/** Logits of some positions of a sequence (make_llama.py, make_architectures.py). */
+export interface ExpectedLogits {
+  readonly tokens: readonly number[];
+  readonly positions: readonly number[];
+  readonly logits: readonly number[][];
+  readonly greedy?: Continuation;
+}
+
 /** Quantizes a fixture: one density everywhere, or one that differs between matrices with the same input. */
 export async function quantizeFixture(name: string, path: string, quantizerOf: (kind: LinearKind) => Quantizer) {
   using source = await openDirectory(fixture(name).pathname);
   using pool = createWorkerPool(1);
-  await writePackedFile(pool, source, {
-    path,
-    calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],
-    correctTarget: true,
-    metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
-    resume: false,
-    quantizerOf: (_layer, kind) => quantizerOf(kind),
-  });
+  await writePackedFile(
+    pool,
+    source,
+    packPlan(path, {
+      calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],
+      correctTarget: true,
+      quantizerOf: (_layer, kind) => quantizerOf(kind),
+    }),
+  );
 }
 
 const outliers = { share: 0.01, groups: "both", rule: "error" } as const;

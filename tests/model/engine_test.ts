@@ -14,19 +14,29 @@ import { createSession, type Session } from "../../model/session.ts";
 import { mean } from "../../model/statistics.ts";
 import { checkpointSource } from "../../model/weight_source.ts";
 import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../assert.ts";
+import { readF32, readJson } from "../fixture.ts";
 import { inDirectory } from "../temporary.ts";
 import {
   type Continuation,
   continueOnCpu,
   DENSITIES,
+  type ExpectedLogits,
   fixture,
   LOGIT_TOLERANCE,
   quantizeFixture,
-  readJson,
 } from "./engine_helpers.ts";
 
 /** One engine for all tests of this file. */
 const engine = await loadEngine("tiny");
+
+/** Windows, logits of some positions of the first, and scores of the embedded model (make_embedded_model.py). */
+interface Expected {
+  readonly windows: readonly number[][];
+  readonly positions: readonly number[];
+  readonly loss: readonly number[];
+  readonly top1: readonly number[];
+  readonly choices: readonly { context: number[]; continuations: number[][]; scores: number[] }[];
+}
 
 /**
  * Generates `tokens` greedily. Where the engine chooses another token, the gap must be too small to tell the two apart;
@@ -70,13 +80,13 @@ async function assertLogits(
 Deno.test("greedy tokens equal those of Hugging Face transformers, 200 from each of 10 prompts", async () => {
   using session = await engine.createSession(256);
   let ties = 0;
-  for (const continuation of readJson("greedy.json")) ties += await follow(session, continuation);
+  for (const continuation of await readJson<Continuation[]>("greedy.json")) ties += await follow(session, continuation);
   assert(ties < 10, `${ties} ties`);
 });
 
 Deno.test("logits equal those of Hugging Face transformers", async () => {
-  const { windows, positions } = readJson("embedded_model.json");
-  const expected = new Float32Array(Deno.readFileSync(fixture("embedded_model_logits.f32")).buffer);
+  const { windows, positions } = await readJson<Expected>("embedded_model.json");
+  const expected = await readF32("embedded_model_logits.f32");
   const { vocabulary } = engine.config;
   using session = await engine.createSession(512);
   await assertLogits(
@@ -91,7 +101,7 @@ for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3
   Deno.test(`${name}: logits and greedy tokens equal those of Hugging Face transformers`, async () => {
     using checkpoint = await openDirectory(fixture(name).pathname);
     const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
-    const { tokens, positions, logits, greedy } = readJson(`${name}/expected.json`);
+    const { tokens, positions, logits, greedy } = await readJson<ExpectedLogits>(`${name}/expected.json`);
     {
       using session = await createSession(engine.gpu, weights, 200);
       await assertLogits(session, tokens, positions, (row) => logits[row]);
@@ -102,7 +112,7 @@ for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3
 }
 
 Deno.test("windows score as Hugging Face transformers scores them: loss to 0.05 %, top-1, KL to itself 0", async () => {
-  const { windows, loss, top1 } = readJson("embedded_model.json");
+  const { windows, loss, top1 } = await readJson<Expected>("embedded_model.json");
   const tasks = (reference: "keep" | "compare") =>
     [0, 1].map((index) => ({ index, tokens: Uint32Array.from(windows[index]), reference }));
   using scorer = createEngineScorer(engine.gpu, engine.weights);
@@ -117,9 +127,9 @@ Deno.test("windows score as Hugging Face transformers scores them: loss to 0.05 
 });
 
 Deno.test("choices score as Hugging Face transformers scores them", async () => {
-  const { choices } = readJson("embedded_model.json");
+  const { choices } = await readJson<Expected>("embedded_model.json");
   using scorer = createEngineScorer(engine.gpu, engine.weights);
-  const items = choices.map((item: { context: number[]; continuations: number[][] }) => ({
+  const items = choices.map((item) => ({
     context: Uint32Array.from(item.context),
     continuations: item.continuations.map((tokens) => Uint32Array.from(tokens)),
   }));
@@ -172,7 +182,7 @@ Deno.test("generate streams the text of its tokens; two engines and a second loa
 });
 
 Deno.test("generation ends at a stop token, at its length or when it is aborted, and forgets what was overcomputed", async () => {
-  const { tokens, prompt } = readJson("greedy.json")[0] as Continuation;
+  const { tokens, prompt } = (await readJson<Continuation[]>("greedy.json"))[0];
   using session = await engine.createSession(256);
   const run = async (options: GenerateOptions) => {
     session.truncate(0);
@@ -207,7 +217,7 @@ Deno.test("sequences beyond their capacity or the context, and empty prompts, ar
 });
 
 Deno.test("a session goes on from where it is truncated, and from nowhere where nothing is known", async () => {
-  const { tokens, prompt } = readJson("greedy.json")[0] as Continuation;
+  const { tokens, prompt } = (await readJson<Continuation[]>("greedy.json"))[0];
   using session = await engine.createSession(256);
   await session.prefill(Uint32Array.from(prompt));
   const generated = await session.decode(20);

@@ -4,6 +4,7 @@ import { forward, logitsOf } from "../../model/forward.ts";
 import { type MatMul, matmulPlain } from "../../model/matmul.ts";
 import { createMatmulSimd } from "../../model/matmul_simd.ts";
 import { assertClose, assertRejects, assertThrows } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 
 const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
 
@@ -16,7 +17,7 @@ interface Expected {
 
 async function loadFixture(name: string) {
   using checkpoint = await openDirectory(FIXTURES + name);
-  const expected: Expected = JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/expected.json`));
+  const expected = await readJson<Expected>(`${name}/expected.json`);
   return { model: await readModel(checkpoint), expected };
 }
 

@@ -6,10 +6,11 @@ import { matmulPlain } from "../../model/matmul.ts";
 import { openPacked } from "../../model/open_packed.ts";
 import { writePackedFile } from "../../model/packed_writer.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
-import { SETTINGS } from "../../model/recipe.ts";
 import { readTokenizer } from "../../model/tokenizer.ts";
 import { assertClose, assertEquals } from "../assert.ts";
+import { readF32, readJson } from "../fixture.ts";
 import { inDirectory } from "../temporary.ts";
+import { packPlan } from "./pack_plan.ts";
 
 const FOLDER = new URL("../fixtures/gguf/", import.meta.url).pathname;
 
@@ -22,10 +23,10 @@ interface Expected {
   readonly lines: (readonly [line: string, ids: number[] | null])[];
 }
 
-const EXPECTED: Record<string, Expected> = JSON.parse(await Deno.readTextFile(`${FOLDER}expected.json`));
+const EXPECTED = await readJson<Record<string, Expected>>("gguf/expected.json");
 
 Deno.test("readGgufTensor: every type decodes as the gguf package decodes it", async () => {
-  const expected = new Float32Array((await Deno.readFile(`${FOLDER}types.f32`)).buffer);
+  const expected = await readF32("gguf/types.f32");
   const file = await openGgufFile(`${FOLDER}types.gguf`);
   using _source = file.source;
   const names = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q2_K"];
@@ -92,14 +93,7 @@ Deno.test("quantize: a GGUF file becomes a packed file with its tokenizer and th
     using checkpoint = await openModel(`${FOLDER}llama_spm.gguf`);
     using pool = createWorkerPool(1);
     const path = `${directory}/q.safetensors`;
-    await writePackedFile(pool, checkpoint, {
-      path,
-      calibration: [],
-      correctTarget: false,
-      metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
-      resume: false,
-      quantizerOf: () => ({ kind: "twobit", settings: SETTINGS }),
-    });
+    await writePackedFile(pool, checkpoint, packPlan(path));
     using packed = await openPacked(path);
     assertEquals([packed.packed.size, packed.config], [14, checkpoint.config]);
     const [before, after] = [await readModel(checkpoint), await readModel(packed)];

@@ -143,11 +143,14 @@ Deno.test("packed file: what isn't one is refused with what was found and what i
     await assertRejects(() => openPacked(`${FIXTURE}/model.safetensors`), SyntaxError, "must be twobit");
     await assertRejects(() => openModel(`${directory}/none`), SyntaxError, "does not exist");
     const path = await writeFixture(directory, "q");
-    const text = new TextDecoder("latin1").decode(await Deno.readFile(path));
+    const bytes = await Deno.readFile(path);
+    const text = new TextDecoder("latin1").decode(bytes); // a letter a byte
     const damage = async (from: string, to: string) => {
       assert(text.includes(from) && from.length === to.length);
       const damaged = `${directory}/damaged.safetensors`;
-      await Deno.writeFile(damaged, Uint8Array.from(text.replace(from, to), (char) => char.charCodeAt(0)));
+      const copy = bytes.slice();
+      copy.set(new TextEncoder().encode(to), text.indexOf(from));
+      await Deno.writeFile(damaged, copy);
       return damaged;
     };
     const cases: readonly (readonly [from: string, to: string, message: string])[] = [

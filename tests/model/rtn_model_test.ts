@@ -10,6 +10,7 @@ import { quantizeBaseline } from "../../quant/baseline.ts";
 import { plainLayout } from "../../quant/strip_layout.ts";
 import { dequantizeStrips } from "../../quant/strip_tensor.ts";
 import { assert, assertClose, assertEquals } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 
 /** Hugging Face transformers 5.23 on weights rounded by numpy 2.4 (tests/fixtures/make_embedded_model.py). */
 interface Expected {
@@ -38,9 +39,7 @@ function roundToNearest(model: Model): Model {
 }
 
 Deno.test("rtn2_g16 of the embedded model: perplexity and KL agree with transformers on numpy's weights", async () => {
-  const { windows: [first], rtn2_g16: expected }: Expected = JSON.parse(
-    await Deno.readTextFile(new URL("../fixtures/embedded_model.json", import.meta.url)),
-  );
+  const { windows: [first], rtn2_g16: expected } = await readJson<Expected>("embedded_model.json");
   const { model } = await loadModel("tiny");
   using pool = createWorkerPool();
   const quantized = roundToNearest(model);

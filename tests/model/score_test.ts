@@ -4,6 +4,7 @@ import { matmulPlain } from "../../model/matmul.ts";
 import { createMatmulSimd } from "../../model/matmul_simd.ts";
 import { scoreChoices, scoreWindow } from "../../model/score.ts";
 import { assertClose, assertEquals } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 
 /** P[a][b] is the probability of token b after token a. */
 const P = [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.9, 0.05, 0.05]];
@@ -84,9 +85,9 @@ Deno.test("scoreChoices: log-likelihoods worked by hand", () => {
 
 Deno.test("scoreChoices: log-likelihoods on the embedded model agree with Hugging Face transformers", async () => {
   // Computed by transformers 5.23, one whole sequence a continuation (tests/fixtures/make_embedded_model.py).
-  const { choices } = JSON.parse(
-    await Deno.readTextFile(new URL("../fixtures/embedded_model.json", import.meta.url)),
-  ) as { choices: { context: number[]; continuations: number[][]; scores: number[] }[] };
+  const { choices } = await readJson<
+    { choices: { context: number[]; continuations: number[][]; scores: number[] }[] }
+  >("embedded_model.json");
   const { model } = await loadModel("tiny");
   const items = choices.map(({ context, continuations }) => ({
     context: Uint32Array.from(context),

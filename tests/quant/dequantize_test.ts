@@ -3,12 +3,13 @@ import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { pack, unpack } from "../../quant/pack.ts";
 import { type PackedTensor, validatePackedTensor } from "../../quant/packed_tensor.ts";
 import { assert, assertEquals } from "../assert.ts";
+import { readF32 } from "../fixture.ts";
 import { assertFinite, assertSameBits, assertSameTensor, randomUnpacked } from "./helpers.ts";
 
 const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
 
 /** Tensors of a safetensors file, by hand: 8 bytes of header length, a JSON header, the planes. */
-async function readFixture(): Promise<Map<string, PackedTensor>> {
+async function readTensors(): Promise<Map<string, PackedTensor>> {
   const { buffer } = await Deno.readFile(`${FIXTURES}packed.safetensors`);
   const start = 8 + Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(buffer.slice(8, start)));
@@ -31,11 +32,11 @@ async function readFixture(): Promise<Map<string, PackedTensor>> {
 }
 
 Deno.test("dequantize: agrees with the numpy reader bit for bit", async () => {
-  // packed.f32 was decoded by tests/fixtures/read_packed.py; both are re-made by make_packed.ts.
-  const expected = new Float32Array((await Deno.readFile(`${FIXTURES}packed.f32`)).buffer);
+  // packed.f32.gz was decoded by tests/fixtures/read_packed.py; both are re-made by make_packed.ts.
+  const expected = await readF32("packed.f32");
   let at = 0;
   const densities = new Set<RefineEvery>();
-  for (const [name, tensor] of await readFixture()) {
+  for (const [name, tensor] of await readTensors()) {
     validatePackedTensor(tensor);
     const weights = dequantize(tensor);
     assertEquals(weights.length, tensor.rows * tensor.channels);

@@ -6,6 +6,7 @@ import { createGrid, decodeGrid, type Grid, nearestCodes } from "../../quant/gri
 import { createRandom } from "../../quant/random.ts";
 import { shiftToTarget } from "../../quant/target.ts";
 import { assert, assertAlmostEquals, assertClose, assertEquals, assertThrows } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 import { correlatedHessian, normals, objective } from "./helpers.ts";
 
 /** Groups of `size` consecutive channels. */
@@ -91,7 +92,7 @@ interface GptqFixture {
 }
 
 async function readGptq() {
-  const fixture: GptqFixture = JSON.parse(await Deno.readTextFile(new URL("../fixtures/gptq.json", import.meta.url)));
+  const fixture = await readJson<GptqFixture>("gptq.json");
   const numbers = (rows: readonly string[]) => rows.flatMap((row) => row.split(" ").map(Number));
   const { rows, channels } = fixture;
   const inputs = numbers(fixture.inputs);

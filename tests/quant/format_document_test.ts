@@ -7,6 +7,7 @@
 import { dequantize } from "../../quant/dequantize.ts";
 import { type PackedTensor, validatePackedTensor } from "../../quant/packed_tensor.ts";
 import { assert, assertEquals } from "../assert.ts";
+import { readF32 } from "../fixture.ts";
 
 const PAGE = await Deno.readTextFile(new URL("../../docs/format.md", import.meta.url));
 const FIXTURES = new URL("../fixtures/", import.meta.url);
@@ -121,7 +122,7 @@ Deno.test("docs/format.md: a reader by its words finds in a file what numpy foun
   const found = Object.entries(shapes).flatMap(([name, shape]) =>
     decode(shape, Object.fromEntries(suffixes.map((suffix) => [suffix, read(`${name}.${suffix}`)])))
   );
-  const expected = new Float32Array((await Deno.readFile(new URL("packed.f32", FIXTURES))).buffer);
+  const expected = await readF32("packed.f32");
   assertEquals(new Set(Object.values(shapes).map(({ refineEvery }) => refineEvery)).size, 6);
   assertEquals(unsigned(found), unsigned(expected));
 });

@@ -3,6 +3,7 @@ import { dequantizeQ2k, quantizeQ2k } from "../../quant/quantize_q2k.ts";
 import { dequantizeStored, quantizeMatrix, storedBytes } from "../../quant/quantize.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 
 /** Super-blocks by numpy 2.4, decoded by gguf 0.19 (tests/fixtures/make_q2k.py); arrays in base64. */
 interface Expected {
@@ -14,9 +15,7 @@ interface Expected {
   readonly weighted: { readonly blocks: string; readonly decoded: string };
 }
 
-const EXPECTED: Expected = JSON.parse(
-  await Deno.readTextFile(new URL("../fixtures/q2k.json", import.meta.url)),
-);
+const EXPECTED = await readJson<Expected>("q2k.json");
 const bytes = (base64: string) => Uint8Array.fromBase64(base64);
 const { rows, channels } = EXPECTED;
 const weights = new Float32Array(bytes(EXPECTED.weights).buffer);

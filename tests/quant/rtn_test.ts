@@ -3,6 +3,7 @@ import { unpackBits } from "../../quant/bit_stream.ts";
 import { plainLayout } from "../../quant/strip_layout.ts";
 import { dequantizeStrips, stripBytes } from "../../quant/strip_tensor.ts";
 import { assertEquals } from "../assert.ts";
+import { readJson } from "../fixture.ts";
 
 /** Weights and their round to nearest in base64, computed by numpy 2.4 (tests/fixtures/make_rtn.py). */
 interface Expected {
@@ -19,9 +20,7 @@ interface Expected {
   }[];
 }
 
-const { rows, channels, weights, layouts }: Expected = JSON.parse(
-  await Deno.readTextFile(new URL("../fixtures/rtn.json", import.meta.url)),
-);
+const { rows, channels, weights, layouts } = await readJson<Expected>("rtn.json");
 
 const bytes = (base64: string) => Uint8Array.fromBase64(base64);
 

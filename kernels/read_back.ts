@@ -1,0 +1,104 @@
+/**
+ * Reading back from a device and waiting for it, without the 10 ms that Deno sleeps in an awaited map.
+ *
+ * @module
+ */
+import type { DeviceErrors } from "./device_errors.ts";
+import type { Gpu } from "./gpu.ts";
+import { IS_DENO } from "./dialect.ts";
+
+/** Larger buffers to read through are not kept. */
+const KEPT_STAGING_BYTES = 2 ** 20;
+
+/** Reads and waits of one device, one at a time: they share staging buffers. */
+export class ReadBack {
+  readonly #gpu: Gpu;
+  readonly #errors: DeviceErrors;
+  readonly #staging = new Map<number, GPUBuffer>();
+  #fence: GPUBuffer | undefined;
+  /** Ends when all reads and waits asked for have ended. */
+  #reading: Promise<unknown> = Promise.resolve();
+
+  /** For a device and what collects its errors. */
+  constructor(gpu: Gpu, errors: DeviceErrors) {
+    this.#gpu = gpu;
+    this.#errors = errors;
+  }
+
+  /** Reads bytes of a buffer after all submitted work. */
+  read(buffer: GPUBuffer, sizeBytes: number, offsetBytes: number): Promise<ArrayBuffer> {
+    return this.#afterOthers(async () => {
+      const staging = await this.#stagingOf(sizeBytes);
+      try {
+        this.#errors.submit(
+          `read of ${buffer.label}`,
+          (encoder) => encoder.copyBufferToBuffer(buffer, offsetBytes, staging, 0, sizeBytes),
+        );
+        await mapNow(staging);
+        const bytes = staging.getMappedRange(0, sizeBytes).slice(0);
+        staging.unmap();
+        return bytes;
+      } finally {
+        if (staging.size > KEPT_STAGING_BYTES) this.#gpu.destroyBuffer(staging);
+      }
+    });
+  }
+
+  /** Waits until all submitted work is done. */
+  wait(): Promise<void> {
+    return this.#afterOthers(async () => {
+      const fence = this.#fence ??= await this.#primedStaging(4);
+      this.#errors.submit("wait", (encoder) => encoder.clearBuffer(fence));
+      await mapNow(fence);
+      fence.unmap();
+    });
+  }
+
+  /** Runs one read or wait at a time; an error of what was submitted before comes first. */
+  #afterOthers<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#reading.then(async () => {
+      let value: T;
+      try {
+        value = await run();
+      } catch (cause) {
+        await this.#errors.throwReported();
+        throw cause;
+      }
+      await this.#errors.throwSubmitted();
+      return value;
+    });
+    this.#reading = result.catch(() => {});
+    return result;
+  }
+
+  /** A buffer to read through; small ones are kept, one of each power of two. */
+  async #stagingOf(sizeBytes: number): Promise<GPUBuffer> {
+    if (sizeBytes > KEPT_STAGING_BYTES) return await this.#primedStaging(sizeBytes);
+    const capacity = 2 ** Math.ceil(Math.log2(Math.max(sizeBytes, 256)));
+    let staging = this.#staging.get(capacity);
+    if (!staging) this.#staging.set(capacity, staging = await this.#primedStaging(capacity));
+    return staging;
+  }
+
+  /** A buffer that Deno's unawaited map needs mapped once before: unprimed it aborts the process. */
+  async #primedStaging(sizeBytes: number): Promise<GPUBuffer> {
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const buffer = await this.#gpu.createBuffer("staging", sizeBytes, usage);
+    await buffer.mapAsync(GPUMapMode.READ);
+    buffer.getMappedRange();
+    buffer.unmap();
+    return buffer;
+  }
+}
+
+/**
+ * Maps a primed staging buffer as soon as the GPU is done.
+ *
+ * Deno's `mapAsync` blocks until the work is done, yet its promise resolves a fixed 10 ms later; so there the promise
+ * is not awaited. Browsers take the ordinary way.
+ */
+async function mapNow(staging: GPUBuffer): Promise<void> {
+  const mapped = staging.mapAsync(GPUMapMode.READ);
+  if (IS_DENO) mapped.catch(() => {});
+  else await mapped;
+}

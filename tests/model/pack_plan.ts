@@ -1,0 +1,20 @@
+/**
+ * How tests pack a checkpoint where it isn't the packing that they test.
+ *
+ * @module
+ */
+import type { PackedFilePlan } from "../../model/packed_writer.ts";
+import { SETTINGS } from "../../model/recipe.ts";
+
+/** Packs all linear layers without calibration, changed as wanted. */
+export function packPlan(path: string, changes: Partial<PackedFilePlan> = {}): PackedFilePlan {
+  return {
+    path,
+    calibration: [],
+    correctTarget: false,
+    metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
+    resume: false,
+    quantizerOf: () => ({ kind: "twobit", settings: SETTINGS }),
+    ...changes,
+  };
+}
