@@ -57,6 +57,10 @@ fn cache_head_of(key_head: u32) -> u32 {
   return sequence[own_token].y * key_value_heads + key_head;
 }
 
+fn norms_start() -> u32 {
+  return 0u;
+}
+
 fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32) {}
 
 // Four channels of a head with their bias.

@@ -1,13 +1,15 @@
 /**
- * Launcher of a whole transformer layer of a decode step in one dispatch.
+ * Launcher of whole transformer layers of a decode step, several in one dispatch.
  *
  * @module
  */
 import { attentionGroups, type DecodeAttentionBuffers, queriesOf } from "./decode_attention.ts";
 import { LANE_GROUPS, PACKED_ROWS_CODE, STEP_LOOP_CODE } from "./fused_gemv.ts";
+import { allOrNone, type BufferScope } from "./buffer_scope.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
 import type { AttentionShape } from "./key_value_cache.ts";
-import { type PackedMatrix, type PackedSlab, type Plane, planesOf, STEP_ROWS } from "./packed_matrix.ts";
+import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "./packed_matrix.ts";
+import type { Plane } from "./plane.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./decode_layer.wgsl" with { type: "text" };
 import attendCode from "./lib/attend.wgsl" with { type: "text" };
@@ -47,23 +49,26 @@ export interface LayerMatrices {
 }
 
 /** One layer of a decode step. */
-export interface DecodeLayer
-  extends Pick<DecodeAttentionBuffers, "rotations" | "cache" | "sequence" | "bias" | "headNorm"> {
+export interface DecodeLayer extends Pick<DecodeAttentionBuffers, "cache" | "bias" | "headNorm"> {
   /** Its matrices. */
   readonly matrices: LayerMatrices;
-  /** f32 [hidden]: input. */
-  readonly hiddenIn: GPUBuffer;
-  /** f32 [hidden]: output; another buffer than the input. */
-  readonly hiddenOut: GPUBuffer;
   /** f32 [hidden]: weight of the norm before q, k and v. */
   readonly attentionNorm: GPUBuffer;
   /** f32 [hidden]: weight of the norm before gate and up. */
   readonly mlpNorm: GPUBuffer;
 }
 
+/** What the layers of a decode step have in common. */
+export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" | "sequence"> {
+  /** f32 [hidden]: input of the first layer. */
+  readonly input: GPUBuffer;
+  /** f32 [hidden]: output of the last layer; another buffer than the input. */
+  readonly output: GPUBuffer;
+}
+
 /** What makes the dispatches of a decode step's layers. */
 export interface LayerDispatches {
-  /** The layers in order; they serve every position. */
+  /** All layers in order, some to a dispatch; they serve every position. */
   readonly dispatches: readonly Dispatch[];
   /** u32: what workgroups hand over. Where its first word is not 0, one of them waited for another in vain. */
   readonly relay: GPUBuffer;
@@ -82,7 +87,7 @@ const CONTROL_WORDS = 256;
 const RESIDENT_WORD = 2;
 /** Vectors of the relay are padded to so many words. */
 const VECTOR_WORDS = 128;
-const STORAGE_BUFFERS = 17;
+const STORAGE_BUFFERS = 16;
 /** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
 const FIXED_BYTES = 1024;
 
@@ -95,8 +100,9 @@ export function decodeLayerCode(team: Team, queries: 1 | 4): string {
 }
 
 /**
- * Dispatches that take a token through layers, one for each layer. They need subgroups, and as many workgroups as run
- * side by side on this device, which is found out by running some.
+ * Dispatches that take a token through all layers of a model. Layers that share the buffers of their planes and of their
+ * caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this device, which is
+ * found out by running some.
  *
  * @param layers all of the same shape
  * @returns nothing where the device or the layers don't suit the kernel; the kernels for single operations then do
@@ -105,43 +111,94 @@ export async function decodeLayers(
   gpu: Gpu,
   shape: LayerShape,
   layers: readonly DecodeLayer[],
+  buffers: LayerBuffers,
 ): Promise<LayerDispatches | undefined> {
-  if (!suits(gpu, shape, layers)) return undefined;
-  const words = relayLayout(gpu, shape);
-  const relay = await gpu.createStorage("relay", 4 * words.end);
-  const infos: GPUBuffer[] = [];
-  const destroy = () => [relay, ...infos].forEach((buffer) => gpu.destroyBuffer(buffer));
-  try {
-    const counting = await gpu.uploadStorage("layer info", new Uint32Array(9));
-    infos.push(counting);
+  const runs = shareRuns(layers);
+  if (!suits(gpu, shape, layers, runs)) return undefined;
+  return await allOrNone(gpu, async (scope) => {
+    const words = relayLayout(gpu, shape);
+    const relay = await scope.storage("relay", 4 * words.end);
+    const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
+    let first = 0;
+    for (const run of runs) {
+      binders.push(await prepareRun(gpu, scope, run, first, relay, buffers));
+      first += run.length;
+    }
     let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
-    let kernel = await layerKernel(gpu, shape, layers, words, workgroups);
+    let kernel = await layerKernel(gpu, shape, runs, words, workgroups);
     if (kernel && !gpu.isSoftware) {
-      const residents = await residentsOf(gpu, kernel, relay, bindLayer(gpu, kernel, layers[0], relay, counting));
-      if (residents < workgroups) kernel = await layerKernel(gpu, shape, layers, words, residents);
+      const residents = await residentsOf(gpu, kernel, relay, binders[0](kernel));
+      if (residents < workgroups) kernel = await layerKernel(gpu, shape, runs, words, residents);
       workgroups = residents;
     }
-    if (!kernel) return destroy(), undefined;
-    const dispatches: Dispatch[] = [];
-    for (const [i, layer] of layers.entries()) {
-      const info = await gpu.uploadStorage(
-        "layer info",
-        Uint32Array.of(tagOf(i, layers.length), ...outlierStarts(layer)),
-      );
-      infos.push(info);
-      const bindings = bindLayer(gpu, kernel, layer, relay, info);
-      dispatches.push({ kernel, bindings, workgroups: [workgroups, 1, 1] });
+    const destroy = () => scope[Symbol.dispose]();
+    if (!kernel) {
+      destroy();
+      return undefined;
     }
+    const dispatches: Dispatch[] = [];
+    for (const bind of binders) dispatches.push({ kernel, bindings: bind(kernel), workgroups: [workgroups, 1, 1] });
     return { dispatches, relay, destroy };
-  } catch (error) {
-    destroy();
-    throw error;
-  }
+  });
 }
 
-/** Differs from the tags of the layers before and after, also from one step to the next. */
-function tagOf(layer: number, layers: number): number {
-  return layer === layers - 1 && layers % 2 === 1 ? 3 : 1 + layer % 2;
+/** Consecutive layers that share their buffers. */
+function shareRuns(layers: readonly DecodeLayer[]): DecodeLayer[][] {
+  const runs: DecodeLayer[][] = [];
+  for (const layer of layers) {
+    const last = runs.at(-1);
+    if (last && buffersOf(last[0]).every((buffer, i) => buffer === buffersOf(layer)[i])) last.push(layer);
+    else runs.push([layer]);
+  }
+  return runs;
+}
+
+function buffersOf(layer: DecodeLayer): GPUBuffer[] {
+  const { keys, values } = layer.cache;
+  return [...planesOf(slabsOf(layer)[0]), keys, values].map(({ buffer }) => buffer);
+}
+
+/** Joins the vectors of some layers, and binds all that they need to a kernel. */
+async function prepareRun(
+  gpu: Gpu,
+  scope: BufferScope,
+  run: readonly DecodeLayer[],
+  first: number,
+  relay: GPUBuffer,
+  { input, output, rotations, sequence }: LayerBuffers,
+): Promise<(kernel: Kernel) => GPUBindGroup> {
+  const joined = async (label: string, vectors: readonly GPUBuffer[]) => {
+    const sizeBytes = vectors.reduce((sum, { size }) => sum + size, 0);
+    const buffer = await scope.storage(label, sizeBytes);
+    let at = 0;
+    for (const vector of vectors) {
+      gpu.copy(vector, 0, buffer, at, vector.size);
+      at += vector.size;
+    }
+    return buffer;
+  };
+  const [{ cache, bias, headNorm }] = run;
+  const norms = await joined("layer norms", run.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
+  const headNorms = headNorm && await joined("head norms", run.map((layer) => layer.headNorm!.weights));
+  const biases = bias && await joined("biases", run.map((layer) => layer.bias!));
+  const info = await scope.upload("layer info", Uint32Array.of(first, run.length, ...run.flatMap(outlierStarts)));
+  const planes = planesOf(slabsOf(run[0])[0]).map(({ buffer }) => buffer);
+  const { keys, values } = cache;
+  return (kernel) =>
+    gpu.bind(kernel, [
+      ...planes,
+      relay,
+      input,
+      output,
+      norms,
+      rotations,
+      keys.buffer,
+      values.buffer,
+      sequence,
+      headNorms ?? norms,
+      biases ?? norms,
+      info,
+    ]);
 }
 
 function matricesOf({ qkv, o, gateUp, down }: LayerMatrices): PackedMatrix[] {
@@ -152,25 +209,45 @@ function slabsOf({ matrices }: DecodeLayer): PackedSlab[] {
   return matricesOf(matrices).map(({ slabs }) => slabs[0]);
 }
 
-function suits(gpu: Gpu, shape: LayerShape, layers: readonly DecodeLayer[]): boolean {
+function suits(
+  gpu: Gpu,
+  shape: LayerShape,
+  layers: readonly DecodeLayer[],
+  runs: readonly (readonly DecodeLayer[])[],
+): boolean {
   const { hidden, intermediate, attention: { heads, headSize } } = shape;
-  const firsts = planeStarts(layers[0]);
-  return gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
+  const [{ bias, headNorm }] = layers;
+  const stride = planeStrides(runs);
+  return layers.length > 1 && gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
     gpu.device.limits.maxStorageBuffersPerShaderStage >= STORAGE_BUFFERS &&
     [hidden, intermediate, heads * headSize, headSize].every((channels) => channels % 16 === 0) &&
     layers.every((layer) =>
+      !layer.bias === !bias && !layer.headNorm === !headNorm &&
       matricesOf(layer.matrices).every(({ slabs, refineEvery }) => slabs.length === 1 && refineEvery === 8) &&
-      slabsOf(layer).every((slab) =>
-        planesOf(slab).every(({ buffer }, i) => buffer === planesOf(slabsOf(layer)[0])[i].buffer)
-      ) &&
-      planeStarts(layer).every((start, i) => start === firsts[i])
+      slabsOf(layer).every((slab) => planesOf(slab).every(({ buffer }, i) => buffer === buffersOf(layer)[i]))
+    ) &&
+    runs.every((run) =>
+      run.every((layer, i) =>
+        planeOffsets(layer).every((offset, j) =>
+          offset === planeOffsets(layers[0])[j] + i * stride[j % stride.length]
+        ) &&
+        layer.cache.keys.offset === i * layer.cache.keys.size &&
+        layer.cache.values.offset === i * layer.cache.values.size
+      )
     );
 }
 
 /** Byte offsets of the planes that lie alike in all layers. */
-function planeStarts(layer: DecodeLayer): number[] {
+function planeOffsets(layer: DecodeLayer): number[] {
   return slabsOf(layer).flatMap(({ base, refine, meta, tileScale }) => [base, refine, meta, tileScale])
     .map(({ offset }) => offset);
+}
+
+/** Bytes from a layer to the next in each of those planes; 0 where each layer has its own. */
+function planeStrides(runs: readonly (readonly DecodeLayer[])[]): number[] {
+  const longest = runs.reduce((most, run) => run.length > most.length ? run : most);
+  const first = planeOffsets(longest[0]).slice(0, 4);
+  return longest.length === 1 ? first.map(() => 0) : first.map((offset, i) => planeOffsets(longest[1])[i] - offset);
 }
 
 /** First word of the outlier planes and of the residuals of each matrix. */
@@ -204,7 +281,8 @@ function relayLayout(gpu: Gpu, shape: LayerShape) {
   const mixed = pairs + vector(2 * splits * heads);
   const middle = mixed + vector(heads * headSize);
   const inner = middle + vector(hidden);
-  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, end: inner + vector(intermediate) };
+  const stream = inner + vector(intermediate);
+  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, stream, end: stream + vector(hidden) };
 }
 
 /** The product of a stage. */
@@ -233,12 +311,14 @@ function chooseTeams(products: readonly Product[], team: Team, workgroups: numbe
 async function layerKernel(
   gpu: Gpu,
   shape: LayerShape,
-  layers: readonly DecodeLayer[],
+  runs: readonly (readonly DecodeLayer[])[],
   words: ReturnType<typeof relayLayout>,
   workgroups: number,
 ): Promise<Kernel | undefined> {
   const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+  const layers = runs.flat();
   const [{ matrices, cache, bias, headNorm }] = layers;
+  const [baseStride, refineStride, metaStride, scaleStride] = planeStrides(runs);
   const { hidden, intermediate, attention } = shape;
   const { heads, keyValueHeads, headSize, slidingWindow } = attention;
   const team = chooseTeam(gpu, rowLanes(shape));
@@ -285,6 +365,11 @@ async function layerKernel(
     epsilon: shape.normEpsilon,
     has_layer_outliers: hasOutliers,
     outlier_lanes: Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, mostOutliers)))),
+    all_layers: layers.length,
+    base_stride: baseStride / 16,
+    refine_stride: refineStride / 8,
+    meta_stride: metaStride / 16,
+    scale_stride: scaleStride / 16,
     ...starting("base", ({ base }) => base, 16),
     ...starting("refine", ({ refine }) => refine, 8),
     ...starting("meta", ({ meta }) => meta, 16),
@@ -296,6 +381,7 @@ async function layerKernel(
     mixed_at: words.mixed,
     middle_at: words.middle,
     inner_at: words.inner,
+    hidden_at: words.stream,
     short_splits: shortSplits,
     middle_splits: middleSplits,
     long_splits: longSplits,
@@ -310,25 +396,6 @@ async function layerKernel(
     has_norm: headNorm ? 1 : 0,
     norm_epsilon: headNorm?.epsilon ?? 0,
   });
-}
-
-function bindLayer(gpu: Gpu, kernel: Kernel, layer: DecodeLayer, relay: GPUBuffer, info: GPUBuffer): GPUBindGroup {
-  const { hiddenIn, hiddenOut, attentionNorm, mlpNorm, rotations, cache, sequence, headNorm, bias } = layer;
-  return gpu.bind(kernel, [
-    ...planesOf(slabsOf(layer)[0]).map(({ buffer }) => buffer),
-    relay,
-    hiddenIn,
-    hiddenOut,
-    attentionNorm,
-    mlpNorm,
-    rotations,
-    cache.keys,
-    cache.values,
-    sequence,
-    headNorm?.weights ?? attentionNorm,
-    bias ?? attentionNorm,
-    info,
-  ]);
 }
 
 const residents = new WeakMap<Kernel, number>();

@@ -1,20 +1,24 @@
-// One transformer layer of a decode step in one dispatch, with packed weights: five stages that hand their results from
-// workgroup to workgroup (lib/relay.wgsl) instead of waiting for the next dispatch.
+// Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand their
+// results from workgroup to workgroup (lib/relay.wgsl) instead of waiting for the next dispatch:
 //
-//   qkv        norm of the input, q, k and v
+//   qkv        norm of the residual stream, q, k and v
 //   attention  of the new token to parts of the sequence; its key and value go into the cache
-//   o          combines the parts; adds the input
+//   o          adds the stream
 //   gate+up    norm, silu(gate) up
 //   down       adds what came after o
 //
-// Bindings (planes as in fused_gemv.wgsl, of the four matrices one after the other):
+// Bindings (planes as in fused_gemv.wgsl, of the four matrices of a layer one after the other, layer by layer):
 //   0 base  1 refine  2 meta_words  3 tile_scale  4 outlier_planes
-//   5 relay           u32      control words, then q k v, partial attention, the stream after o, silu(gate) up
-//   6 hidden_in       f32 [hidden]    7 hidden_out  f32 [hidden]
-//   8 attention_norm  f32 [hidden]    9 mlp_norm    f32 [hidden]
-//   10 rotations  11 keys  12 values  13 sequence  14 norms: see decode_attention.wgsl
-//   15 bias           f32 [(heads + 2 K) D]   where has_bias
-//   16 layer_info     u32 [9]         tag, then first word of the outlier planes and of the residuals of each matrix
+//   5 relay        u32   control words, then q k v, partial and whole attention, the stream after o, silu(gate) up, the
+//                        stream after the layer
+//   6 hidden_in    f32 [hidden]              input of the model's first layer
+//   7 hidden_out   f32 [hidden]              output of its last layer
+//   8 layer_norms  f32 [layers, 2, hidden]   before q, k, v and before gate, up
+//   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the other
+//   13 norms       f32 [layers, 2, D]              where has_norm
+//   14 bias        f32 [layers, (heads + 2 K) D]   where has_bias
+//   15 layer_info  u32 [2 + 8 layers]   first layer, number of layers; for each the first word of the outlier planes and
+//                                       of the residuals of each matrix
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
@@ -31,7 +35,12 @@ override intermediate: u32 = 64;
 override epsilon: f32 = 0.00001;
 override has_layer_outliers: u32 = 0;
 override outlier_lanes: u32 = 4;
-override base_o: u32 = 0; // first vector of each matrix but the first in each plane
+override all_layers: u32 = 2; // of the model
+override base_stride: u32 = 0; // vectors of a layer in each plane
+override refine_stride: u32 = 0;
+override meta_stride: u32 = 0;
+override scale_stride: u32 = 0;
+override base_o: u32 = 0; // first vector of each matrix of a layer but the first in each plane
 override base_gate_up: u32 = 0;
 override base_down: u32 = 0;
 override refine_o: u32 = 0;
@@ -50,6 +59,7 @@ override pairs_at: u32 = 0;
 override mixed_at: u32 = 0;
 override middle_at: u32 = 0;
 override inner_at: u32 = 0;
+override hidden_at: u32 = 0;
 override short_tokens: u32 = 256; // up to so many tokens there are short_splits, up to middle_tokens middle_splits
 override middle_tokens: u32 = 1024;
 override short_splits: u32 = 1;
@@ -80,15 +90,14 @@ alias Group16 = array<array<f32, 4>, 4>;
 @group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
 @group(0) @binding(6) var<storage, read> hidden_in: array<Group16>;
 @group(0) @binding(7) var<storage, read_write> hidden_out: array<f32>;
-@group(0) @binding(8) var<storage, read> attention_norm: array<Group16>;
-@group(0) @binding(9) var<storage, read> mlp_norm: array<Group16>;
-@group(0) @binding(10) var<storage, read> rotations: array<vec4<f32>>;
-@group(0) @binding(11) var<storage, read_write> keys: array<vec4<u32>>;
-@group(0) @binding(12) var<storage, read_write> values: array<vec4<u32>>;
-@group(0) @binding(13) var<storage, read> sequence: array<u32>;
-@group(0) @binding(14) var<storage, read> norms: array<vec4<f32>>;
-@group(0) @binding(15) var<storage, read> bias: array<f32>;
-@group(0) @binding(16) var<storage, read> layer_info: array<u32>;
+@group(0) @binding(8) var<storage, read> layer_norms: array<Group16>;
+@group(0) @binding(9) var<storage, read> rotations: array<vec4<f32>>;
+@group(0) @binding(10) var<storage, read_write> keys: array<vec4<u32>>;
+@group(0) @binding(11) var<storage, read_write> values: array<vec4<u32>>;
+@group(0) @binding(12) var<storage, read> sequence: array<u32>;
+@group(0) @binding(13) var<storage, read> norms: array<vec4<f32>>;
+@group(0) @binding(14) var<storage, read> bias: array<f32>;
+@group(0) @binding(15) var<storage, read> layer_info: array<u32>;
 
 const first_column = 0u;
 
@@ -98,8 +107,12 @@ const O = 1u;
 const GATE_UP = 2u;
 const DOWN = 3u;
 
-// Value of `input_at` for the layer's own input.
+// Value of `input_at` for the input of the first layer.
 const OWN_INPUT = 0u;
+
+// The layer at hand: in the model, and in this dispatch.
+var<private> layer: u32;
+var<private> own_layer: u32;
 
 // The product at hand: what other kernels have as constants.
 var<private> stage: u32;
@@ -138,20 +151,30 @@ fn main(
     count_residents(residence_polls, thread);
     return;
   }
-  tag = layer_info[0];
   gave_up = atomicLoad(&relay[0][0][STATUS]);
   let position = sequence[0];
   splits = select(long_splits, select(middle_splits, short_splits, position < short_tokens), position < middle_tokens);
-  for (var i = QKV; i <= DOWN; i++) {
-    stage = i;
-    if (stage == O) {
-      attend_splits(workgroup.x, count.x, position, thread);
-      if (splits > 1u) { combine_splits(workgroup.x, count.x, thread); }
+  let layers = layer_info[1];
+  for (own_layer = 0u; own_layer < layers; own_layer++) {
+    layer = layer_info[0] + own_layer;
+    tag = tag_of(layer);
+    for (var i = QKV; i <= DOWN; i++) {
+      stage = i;
+      if (stage == O) {
+        attend_splits(workgroup.x, count.x, position, thread);
+        if (splits > 1u) { combine_splits(workgroup.x, count.x, thread); }
+      }
+      begin_product(count.x);
+      let first_row = workgroup.x * workgroup_outputs();
+      if (first_row < rows / rows_per_output()) { run_product(first_row, locate(thread, workgroup)); }
     }
-    begin_product(count.x);
-    let first_row = workgroup.x * workgroup_outputs();
-    if (first_row < rows / rows_per_output()) { run_product(first_row, locate(thread, workgroup)); }
   }
+}
+
+// Differs from those of the layers before and after, also from the model's last layer to its first.
+fn tag_of(layer: u32) -> u32 {
+  if (layer == all_layers) { return 1u; }
+  return select(1u + layer % 2u, 3u, layer + 1u == all_layers && layer % 2u == 0u);
 }
 
 fn begin_product(workgroups: u32) {
@@ -161,7 +184,7 @@ fn begin_product(workgroups: u32) {
     case QKV: {
       set_shape((heads + 2u * key_value_heads) * head_size, hidden, workgroups);
       set_starts(0u, 0u, 0u, 0u);
-      input_at = OWN_INPUT;
+      input_at = select(hidden_at, OWN_INPUT, layer == 0u);
     }
     case O: {
       set_shape(hidden, heads * head_size, workgroups);
@@ -183,8 +206,8 @@ fn begin_product(workgroups: u32) {
     }
   }
   if (has_layer_outliers != 0u) {
-    outlier_start = layer_info[1u + 2u * stage];
-    outlier_residuals = layer_info[2u + 2u * stage];
+    outlier_start = layer_info[2u + 8u * own_layer + 2u * stage];
+    outlier_residuals = layer_info[3u + 8u * own_layer + 2u * stage];
   }
 }
 
@@ -200,10 +223,10 @@ fn set_shape(matrix_rows: u32, matrix_channels: u32, workgroups: u32) {
 }
 
 fn set_starts(base_at: u32, refine_at: u32, meta_at: u32, scale_at: u32) {
-  base_start = base_at;
-  refine_start = refine_at;
-  meta_start = meta_at;
-  scale_start = scale_at;
+  base_start = own_layer * base_stride + base_at;
+  refine_start = own_layer * refine_stride + refine_at;
+  meta_start = own_layer * meta_stride + meta_at;
+  scale_start = own_layer * scale_stride + scale_at;
 }
 
 fn run_product(first_row: u32, lane: Lane) {
@@ -230,14 +253,18 @@ fn write_row(token: u32, row: u32, sum: f32) {
     case QKV: { relay_put(qkv_at + row, value); }
     case O: { relay_put(middle_at + relay_place(row), value); }
     case GATE_UP: { relay_put(inner_at + relay_place(row), value); }
-    default: { hidden_out[row] = value; }
+    default: {
+      relay_put_tagged(hidden_at + relay_place(row), value, tag_of(layer + 1u));
+      if (layer + 1u == all_layers) { hidden_out[row] = value; }
+    }
   }
 }
 
 // What is added to a row. After o every workgroup has rows of the residual stream that are its own after down as well.
 fn residual_of(row: u32) -> f32 {
   if (row < rows) {
-    if (stage == O) { return hidden_in[row / 16u][row / 4u % 4u][row % 4u]; }
+    if (stage == O && layer == 0u) { return hidden_in[row / 16u][row / 4u % 4u][row % 4u]; }
+    if (stage == O) { return relay_await(hidden_at + relay_place(row)); }
     if (stage == DOWN) { return relay_await(middle_at + relay_place(row)); }
   }
   return 0.0;
@@ -253,7 +280,11 @@ fn attend_splits(workgroup: u32, workgroups: u32, position: u32, thread: u32) {
 }
 
 fn cache_head_of(key_head: u32) -> u32 {
-  return key_head;
+  return own_layer * key_value_heads + key_head;
+}
+
+fn norms_start() -> u32 {
+  return own_layer * head_size / 2u;
 }
 
 fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32) {
@@ -265,7 +296,7 @@ fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32)
     if (slot >= QUERIES) { head = heads + (slot - QUERIES) * key_value_heads + key_head; }
     let channel = head * head_size + i % head_size;
     var value = relay_await(qkv_at + channel);
-    if (has_bias == 1u) { value += bias[channel]; }
+    if (has_bias == 1u) { value += bias[own_layer * (heads + 2u * key_value_heads) * head_size + channel]; }
     projections[i / 4u][i % 4u] = value;
   }
   workgroupBarrier();

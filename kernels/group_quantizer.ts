@@ -11,7 +11,8 @@ import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, refineWordsPerRow, TILE_ROW
 import type { RefineEvery } from "../quant/format.ts";
 import type { BufferScope } from "./buffer_scope.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
-import { type PackedMatrix, type PackedSlab, type Plane, whole } from "./packed_matrix.ts";
+import type { PackedMatrix, PackedSlab } from "./packed_matrix.ts";
+import { type Plane, whole } from "./plane.ts";
 import freeSearchCode from "./lib/free_search.wgsl" with { type: "text" };
 import gridCode from "./lib/group_grid.wgsl" with { type: "text" };
 import turnedCode from "./lib/turned_values.wgsl" with { type: "text" };

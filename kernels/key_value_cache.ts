@@ -5,6 +5,7 @@
  */
 import { allOrNone } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
+import { type Plane, whole } from "./plane.ts";
 
 /** Heads of an attention layer. */
 export interface AttentionShape {
@@ -23,9 +24,9 @@ export interface KeyValueCache {
   /** Tokens that each sequence has room for. */
   readonly capacity: number;
   /** f16 [sequences, keyValueHeads, capacity, headSize]. */
-  readonly keys: GPUBuffer;
+  readonly keys: Plane;
   /** f16 [sequences, keyValueHeads, capacity, headSize]. */
-  readonly values: GPUBuffer;
+  readonly values: Plane;
 }
 
 /** Makes a zeroed cache. @throws {RangeError} when a head cannot be read in eights, or heads don't divide */
@@ -34,15 +35,15 @@ export async function createKeyValueCache(gpu: Gpu, shape: AttentionShape, capac
   const sizeBytes = shape.keyValueHeads * capacity * shape.headSize * 2;
   return await allOrNone(gpu, async (scope) => ({
     capacity,
-    keys: await scope.storage("keys", sizeBytes),
-    values: await scope.storage("values", sizeBytes),
+    keys: whole(await scope.storage("keys", sizeBytes)),
+    values: whole(await scope.storage("values", sizeBytes)),
   }));
 }
 
 /** Frees a cache. */
 export function destroyKeyValueCache(gpu: Gpu, { keys, values }: KeyValueCache): void {
-  gpu.destroyBuffer(keys);
-  gpu.destroyBuffer(values);
+  gpu.destroyBuffer(keys.buffer);
+  gpu.destroyBuffer(values.buffer);
 }
 
 /** Checks that attention kernels serve a shape. @throws {RangeError} when a head cannot be read in eights, or heads don't divide */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { allOrNone } from "./buffer_scope.ts";
+import { allOrNone, type BufferScope } from "./buffer_scope.ts";
 import { combineAttention } from "./combine_attention.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
@@ -58,37 +58,28 @@ export async function gemm(
     : await f16Gemm(gpu, matrix, range, x, y, options);
 }
 
-/** Copies of buffers by what they are copies of. */
-export type Copies = Map<GPUBuffer, GPUBuffer>;
-
-/**
- * A matrix with the same weights in other buffers.
- *
- * @param copies of matrices that share buffers with this one, to which its own are added
- */
-export function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix, copies: Copies): Promise<WeightMatrix> {
-  return allOrNone(gpu, async (scope) => {
-    const copyOf = async (buffer: GPUBuffer) => {
-      let copy = copies.get(buffer);
-      if (!copy) copies.set(buffer, copy = scope.own(await gpu.duplicate(buffer)));
-      return copy;
-    };
-    return isPackedMatrix(matrix)
-      ? { ...matrix, slabs: await copySlabs(matrix.slabs, copyOf) }
-      : { ...matrix, slabs: await copySlabs(matrix.slabs, copyOf) };
-  });
+/** A matrix with the same weights in buffers of its own. */
+export function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix): Promise<WeightMatrix> {
+  return allOrNone(
+    gpu,
+    async (scope) =>
+      isPackedMatrix(matrix)
+        ? { ...matrix, slabs: await copySlabs(gpu, scope, matrix.slabs) }
+        : { ...matrix, slabs: await copySlabs(gpu, scope, matrix.slabs) },
+  );
 }
 
-/** Copies the buffers that slabs bind, and keeps the rest. */
-async function copySlabs<S extends object>(
-  slabs: readonly S[],
-  copyOf: (buffer: GPUBuffer) => Promise<GPUBuffer>,
-): Promise<S[]> {
+/** Copies what slabs bind, and keeps the rest. */
+async function copySlabs<S extends object>(gpu: Gpu, scope: BufferScope, slabs: readonly S[]): Promise<S[]> {
   const copied: S[] = [];
   for (const slab of slabs) {
     const copy = new Map<string, unknown>(Object.entries(slab));
     for (const [name, value] of Object.entries(slab)) {
-      if (value?.buffer instanceof GPUBuffer) copy.set(name, { ...value, buffer: await copyOf(value.buffer) });
+      if (!(value?.buffer instanceof GPUBuffer)) continue;
+      const { buffer, offset = 0, size = buffer.size - offset } = value as GPUBufferBinding & { buffer: GPUBuffer };
+      const own = await scope.storage(buffer.label, size);
+      gpu.copy(buffer, offset, own, 0, size);
+      copy.set(name, { ...value, buffer: own, offset: 0 });
     }
     copied.push(Object.fromEntries(copy) as S);
   }

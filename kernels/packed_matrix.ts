@@ -7,10 +7,8 @@ import { blocksPerRow, type RefineEvery, TILE_ROWS } from "../quant/format.ts";
 import { type PackedTensor, planeLengths } from "../quant/packed_tensor.ts";
 import { allOrNone, type BufferScope } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
+import { type Plane, whole } from "./plane.ts";
 import { slabRowsWithin } from "./slab_rows.ts";
-
-/** A plane of a packed matrix: a range of a buffer, which other matrices may share. */
-export type Plane = Required<GPUBufferBinding>;
 
 /**
  * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the words
@@ -103,11 +101,6 @@ async function uploadSlab(
     outlierResiduals: residuals,
     outlierCount: count,
   };
-}
-
-/** A buffer that one matrix has for itself. */
-export function whole(buffer: GPUBuffer): Plane {
-  return { buffer, offset: 0, size: buffer.size };
 }
 
 /** From [rows, words] to [steps, words, 4 rows], the last step filled up with zeros. */

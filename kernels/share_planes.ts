@@ -5,7 +5,8 @@
  */
 import { allOrNone } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
-import { destroyPackedMatrix, type PackedMatrix, type PackedSlab, type Plane, planesOf } from "./packed_matrix.ts";
+import { destroyPackedMatrix, type PackedMatrix, type PackedSlab, planesOf } from "./packed_matrix.ts";
+import type { Plane } from "./plane.ts";
 
 /** Offsets of bindings are multiples of this in every implementation. */
 const ALIGNMENT_BYTES = 256;

@@ -70,7 +70,7 @@ export async function createBatchBuffers(
     .map((size) => size * partialsLength(shape, batchSplits(gpu, config, size, capacity)));
   return {
     ...await createPassBuffers(owner, config, most),
-    caches: await createCaches(owner, config, capacity, sequences),
+    caches: await createCaches(gpu, owner, config, capacity, sequences),
     rotations: owner.own(await gpu.uploadStorage("rotations", rotationTable(config.rope, config.headSize, capacity))),
     partials: await owner.make("partials", Math.max(...partials)),
     logits: await words("logits", config.vocabulary),

@@ -17,8 +17,8 @@ import { siluProduct } from "../kernels/silu_product.ts";
 import type { ModelConfig } from "./config.ts";
 import type { EngineLayer, EngineWeights, JoinedLinear, LayerVectors } from "./engine_weights.ts";
 
-/** What a dispatch of a decode step is for; "layer" is a whole layer at once. */
-export type OperationKind = "layer" | "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
+/** What a dispatch of a decode step is for; "layers" are whole layers at once. */
+export type OperationKind = "layers" | "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
 
 /** Dispatches with one purpose. */
 export interface Operation {
@@ -50,8 +50,8 @@ export interface DecodeStep {
 export interface DecodeBuffers {
   /** f32 [hidden]: the residual stream. */
   readonly hidden: GPUBuffer;
-  /** f32 [hidden]: the same, in every other layer where layers don't work in place. */
-  readonly otherHidden: GPUBuffer;
+  /** f32 [hidden]: input of the first layer, where layers don't work in place. */
+  readonly embedded: GPUBuffer;
   /** f32 [(heads + 2 keyValueHeads) * headSize]. */
   readonly qkv: GPUBuffer;
   /** f32: attention's partial results. */
@@ -126,36 +126,26 @@ export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers
   };
 }
 
-/** A dispatch for each layer, where all are packed alike and the device suits. */
+/** Layers run by run, where all are packed alike and the device suits. */
 async function createWholeLayers(
   gpu: Gpu,
   { config, layers }: EngineWeights,
   buffers: DecodeBuffers,
 ): Promise<StepLayers | undefined> {
-  const { hidden, otherHidden, caches } = buffers;
-  const { hidden: width, intermediate, normEpsilon } = config;
-  const shape = { hidden: width, intermediate, normEpsilon, attention: attentionShape(config) };
-  // The last layer's output is `hidden`.
-  const inputOf = (layer: number) => (layers.length - layer) % 2 === 0 ? hidden : otherHidden;
+  const { hidden: output, embedded: input, caches } = buffers;
+  const { hidden, intermediate, normEpsilon } = config;
+  const shape = { hidden, intermediate, normEpsilon, attention: attentionShape(config) };
   const decoded: DecodeLayer[] = [];
   for (const [i, layer] of layers.entries()) {
     const matrices = packedMatrices(layer);
     if (!matrices || layer.outputBias) return undefined;
-    decoded.push({
-      ...buffers,
-      ...attentionExtras(config, layer),
-      matrices,
-      cache: caches[i],
-      hiddenIn: inputOf(i),
-      hiddenOut: inputOf(i + 1),
-      attentionNorm: layer.attentionNorm,
-      mlpNorm: layer.mlpNorm,
-    });
+    const { attentionNorm, mlpNorm } = layer;
+    decoded.push({ ...attentionExtras(config, layer), matrices, cache: caches[i], attentionNorm, mlpNorm });
   }
-  const whole = await decodeLayers(gpu, shape, decoded);
+  const whole = await decodeLayers(gpu, shape, decoded, { ...buffers, input, output });
   if (!whole) return undefined;
-  const operations = whole.dispatches.map((dispatch) => ({ kind: "layer" as const, dispatches: [dispatch] }));
-  return { layers: () => operations, relay: whole.relay, destroy: whole.destroy, input: inputOf(0) };
+  const operations = [{ kind: "layers" as const, dispatches: whole.dispatches }];
+  return { layers: () => operations, relay: whole.relay, destroy: whole.destroy, input };
 }
 
 function packedMatrices({ qkv: [qkv, ...more], o: [o], gateUp: [gateUp, ...evenMore], down: [down] }: EngineLayer) {

@@ -7,13 +7,7 @@
 import { type F16Matrix, uploadF16Matrix } from "../kernels/f16_matrix.ts";
 import { OutOfMemoryError } from "../kernels/device_errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import {
-  type Copies,
-  copyWeightMatrix,
-  destroyWeightMatrix,
-  isPackedMatrix,
-  type WeightMatrix,
-} from "../kernels/linear.ts";
+import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix, type WeightMatrix } from "../kernels/linear.ts";
 import { uploadPackedMatrix } from "../kernels/packed_matrix.ts";
 import { sharePlanes } from "../kernels/share_planes.ts";
 import { concatenateRows } from "../quant/concatenate.ts";
@@ -21,6 +15,7 @@ import { TILE_ROWS } from "../quant/format.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { LinearKind } from "./llama.ts";
+import { RUN_LAYERS } from "./layer_runs.ts";
 import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } from "./weight_source.ts";
 
 /**
@@ -120,6 +115,10 @@ export async function uploadWeights(
           ? await copyLayer(gpu, layers[0], matrices, buffers)
           : await uploadLayer(gpu, source, i, vectors, matrices),
       );
+      if (layers.length % RUN_LAYERS === 0 || i === config.layers - 1) {
+        const run = layers.splice(i - i % RUN_LAYERS);
+        layers.push(...await shareLayerPlanes(gpu, run, matrices));
+      }
       onProgress((i + 1) / (config.layers + 1));
     }
     const finalNorm = await vectors(["model.norm.weight"], [hidden]);
@@ -154,14 +153,11 @@ async function uploadLayer(
   const mlpNorm = await vector(`${prefix}.post_attention_layernorm.weight`, hidden);
   const attention = `${prefix}.self_attn`;
   const headNorm = [`${attention}.q_norm.weight`, `${attention}.k_norm.weight`];
-  const linears = {
+  return {
     qkv: await joined("q_proj", "k_proj", "v_proj"),
     o: await joined("o_proj"),
     gateUp: await joined("gate_proj", "up_proj"),
     down: await joined("down_proj"),
-  };
-  return {
-    ...await shareLayerPlanes(gpu, linears, matrices),
     attentionNorm,
     mlpNorm,
     ...(attentionBias &&
@@ -171,21 +167,26 @@ async function uploadLayer(
   };
 }
 
-type LayerLinears = Pick<EngineLayer, "qkv" | "o" | "gateUp" | "down">;
-
-/** Moves the planes of all packed matrices of a layer into shared buffers, for kernels that take a whole layer. */
-async function shareLayerPlanes(gpu: Gpu, linears: LayerLinears, matrices: WeightMatrix[]): Promise<LayerLinears> {
-  const packed = [...linears.qkv, ...linears.o, ...linears.gateUp, ...linears.down].filter(isPackedMatrix);
+/** Moves the planes of all packed matrices of some layers into shared buffers, for kernels that take whole layers. */
+async function shareLayerPlanes(
+  gpu: Gpu,
+  layers: readonly EngineLayer[],
+  matrices: WeightMatrix[],
+): Promise<EngineLayer[]> {
+  const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter(
+    isPackedMatrix,
+  );
   const shared = await sharePlanes(gpu, packed);
   matrices.push(...shared);
-  const replace = (parts: JoinedLinear) =>
-    parts.map((part) => isPackedMatrix(part) ? shared[packed.indexOf(part)] : part);
-  return {
-    qkv: replace(linears.qkv),
-    o: replace(linears.o),
-    gateUp: replace(linears.gateUp),
-    down: replace(linears.down),
-  };
+  const byOwn = new Map<WeightMatrix, WeightMatrix>(packed.map((matrix, i) => [matrix, shared[i]]));
+  const replace = (parts: JoinedLinear) => parts.map((part) => byOwn.get(part) ?? part);
+  return layers.map((layer) => ({
+    ...layer,
+    qkv: replace(layer.qkv),
+    o: replace(layer.o),
+    gateUp: replace(layer.gateUp),
+    down: replace(layer.down),
+  }));
 }
 
 /** A layer with the same weights in buffers of its own. */
@@ -195,11 +196,10 @@ async function copyLayer(
   matrices: WeightMatrix[],
   buffers: GPUBuffer[],
 ): Promise<EngineLayer> {
-  const copies: Copies = new Map();
   const joined = async (parts: JoinedLinear) => {
     const copied: WeightMatrix[] = [];
     for (const part of parts) {
-      const copy = await copyWeightMatrix(gpu, part, copies);
+      const copy = await copyWeightMatrix(gpu, part);
       matrices.push(copy);
       copied.push(copy);
     }

@@ -7,6 +7,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { KeyValueCache } from "../kernels/key_value_cache.ts";
 import type { BufferOwner } from "./buffer_owner.ts";
 import type { ModelConfig } from "./config.ts";
+import { RUN_LAYERS } from "./layer_runs.ts";
 
 /** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
 const CAPACITY_STEP = 256;
@@ -39,24 +40,32 @@ export function checkCapacity(gpu: Gpu, config: ModelConfig, capacity: number, s
 }
 
 /**
- * Makes the caches of all layers. A plane holds one sequence after the other, each with the same capacity: kernels find a
+ * Makes the caches of all layers; those of a run share their buffers. A plane holds one sequence after the other, each with the same capacity: kernels find a
  * sequence by its index, so that the same bindings serve all of them and one dispatch any of them.
  *
  * @param capacity as {@linkcode roundCapacity} gives it
  * @throws {OutOfMemoryError} when the device has no room
  */
 export async function createCaches(
+  gpu: Gpu,
   owner: BufferOwner,
   { layers, keyValueHeads, headSize }: ModelConfig,
   capacity: number,
   sequences = 1,
 ): Promise<KeyValueCache[]> {
-  const words = sequences * keyValueHeads * headSize * capacity / 2;
+  const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
+  const layerBytes = sequences * keyValueHeads * headSize * capacity * 2;
+  const runLayers = Math.min(RUN_LAYERS, Math.max(1, Math.floor(limit / layerBytes)));
   const caches: KeyValueCache[] = [];
-  for (let layer = 0; layer < layers; layer++) {
-    const keys = await owner.make(`keys of layer ${layer}`, words);
-    const values = await owner.make(`values of layer ${layer}`, words);
-    caches.push({ capacity, keys, values });
+  for (let first = 0; first < layers; first += runLayers) {
+    const count = Math.min(runLayers, layers - first);
+    const last = first + count - 1;
+    const keys = await owner.make(`keys of layers ${first} to ${last}`, count * layerBytes / 4);
+    const values = await owner.make(`values of layers ${first} to ${last}`, count * layerBytes / 4);
+    for (let i = 0; i < count; i++) {
+      const range = { offset: i * layerBytes, size: layerBytes };
+      caches.push({ capacity, keys: { buffer: keys, ...range }, values: { buffer: values, ...range } });
+    }
   }
   return caches;
 }

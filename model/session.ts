@@ -287,7 +287,7 @@ async function createBuffers(
   const widest = Math.max(hidden, heads * headSize, intermediate);
   return {
     hidden: await words("hidden", hidden),
-    otherHidden: await words("other hidden", hidden),
+    embedded: await words("embedded", hidden),
     qkv: await words("qkv", (heads + 2 * keyValueHeads) * headSize),
     partials: await words("partials", partialsLength(shape, splits)),
     gateUp: await words("gate and up", 2 * intermediate),
@@ -300,7 +300,7 @@ async function createBuffers(
     tokens: await words("tokens", capacity + 1),
     next: await words("next token", 1),
     rotations: owner.own(await gpu.uploadStorage("rotations", rotationTable(config.rope, headSize, capacity))),
-    caches: await createCaches(owner, config, capacity),
+    caches: await createCaches(gpu, owner, config, capacity),
     oneToken,
   };
 }

@@ -3,6 +3,7 @@
 //
 //   splits                                      parts of the sequence
 //   cache_head_of(key_head)                     which head of the cache that is
+//   norms_start()                               first vector of `norms`
 //   await_projections(first_head, key_head, has_new, thread)   returns once projected() can be called, for all threads
 //   projected(head, channel)                    four channels of q, k or v, with their bias
 //   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for workgroup_size / merge_lanes * row_lanes * 8 of them
@@ -187,8 +188,8 @@ fn rotated(head: u32, channel: u32, angles: Angles, norm: u32) -> vec4<f32> {
   var own_values = projected(head, channel);
   var partner_values = projected(head, partner);
   if (has_norm == 1u) {
-    own_values *= norms[(norm * head_size + channel) / 4u];
-    partner_values *= norms[(norm * head_size + partner) / 4u];
+    own_values *= norms[norms_start() + (norm * head_size + channel) / 4u];
+    partner_values *= norms[norms_start() + (norm * head_size + partner) / 4u];
   }
   return own_values * angles.cosines + partner_values * select(angles.sines, -angles.sines, is_lower);
 }

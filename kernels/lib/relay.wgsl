@@ -1,8 +1,9 @@
 // Values that workgroups of one dispatch hand to each other while they run, without a barrier between them.
 //
 // WGSL orders nothing between workgroups but the changes of one atomic. So every value is an atomic of its own that says
-// by itself whether it has come: its two lowest bits are the tag of the dispatch, which differs from that of the dispatch
-// before; who needs it loads it again until the tag is right. What is lost is 2 of 24 bits.
+// by itself whether it has come: its two lowest bits are the tag of the layer, which differs from that of the layer before;
+// who needs it loads it again until the tag is right. What is lost is 2 of 24 bits. A value is only overwritten in the next
+// layer, by a workgroup that has waited for what others made of it.
 //
 // WGSL doesn't promise that workgroups run side by side either. How many do is counted once (count_residents), and no
 // more are started. Should one not come after all, those that wait for it give up, say so in STATUS and go on with NaN.
@@ -35,7 +36,11 @@ fn relay_load(at: u32) -> u32 {
 }
 
 fn relay_put(at: u32, value: f32) {
-  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], ((bitcast<u32>(value) + 2u) & ~TAG_MASK) | tag);
+  relay_put_tagged(at, value, tag);
+}
+
+fn relay_put_tagged(at: u32, value: f32, own_tag: u32) {
+  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], ((bitcast<u32>(value) + 2u) & ~TAG_MASK) | own_tag);
 }
 
 fn relay_four(at: vec4<u32>) -> vec4<u32> {

@@ -1,4 +1,4 @@
-// The input of a product of decode_layer.wgsl: the layer's own input, or what other workgroups hand over. Needs
+// The input of a product of decode_layer.wgsl: what other workgroups hand over, or the input of the model's first layer. Needs
 // lib/relay.wgsl, lib/fill_values.wgsl and the bindings and variables of decode_layer.wgsl.
 const RMS_NORM = 1u;
 
@@ -53,7 +53,7 @@ fn fill_words(words: vec4<u32>, weight: vec4<f32>, index: u32, thread: u32) -> f
   return fill_quarter(Input(bitcast<vec4<f32>>(words & vec4(~tag_mask())), weight), index, thread);
 }
 
-// The layer's own input has no tags.
+// The model's input has no tags.
 fn tag_mask() -> u32 {
   return select(TAG_MASK, 0u, input_at == OWN_INPUT);
 }
@@ -93,17 +93,10 @@ fn quarter_words(index: u32) -> vec4<u32> {
 }
 
 fn weights_at(index: u32) -> vec4<f32> {
-  let group = index / 4u;
+  let norm = 2u * own_layer + select(1u, 0u, stage == QKV);
+  let group = norm * (hidden / 16u) + index / 4u;
   let j = index % 4u;
-  if (input_at == OWN_INPUT) {
-    return vec4(
-      attention_norm[group][0][j],
-      attention_norm[group][1][j],
-      attention_norm[group][2][j],
-      attention_norm[group][3][j],
-    );
-  }
-  return vec4(mlp_norm[group][0][j], mlp_norm[group][1][j], mlp_norm[group][2][j], mlp_norm[group][3][j]);
+  return vec4(layer_norms[group][0][j], layer_norms[group][1][j], layer_norms[group][2][j], layer_norms[group][3][j]);
 }
 
 // The input itself; a norm's without its factor, which takes the squares of all channels.
