@@ -1,7 +1,8 @@
-import { createBufferScope } from "../../kernels/buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/buffer_scope.ts";
 import { factorize } from "../../kernels/factorize.ts";
+import type { Gpu } from "../../kernels/gpu.ts";
 import { destroyPackedMatrix, readPackedMatrix } from "../../kernels/packed_matrix.ts";
-import { quantizeMatrixOnDevice } from "../../kernels/quantize_matrix.ts";
+import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize_matrix.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { type FeedbackSettings, prepareFeedback } from "../../quant/error_feedback.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
@@ -11,7 +12,7 @@ import { shiftToTarget } from "../../quant/target.ts";
 import { quantizeTwobit } from "../../quant/twobit.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { correlatedHessian, normals, SETTINGS } from "../quant/helpers.ts";
-import { testGpu } from "./helpers.ts";
+import { testGpu, uploadSquare } from "./helpers.ts";
 
 const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
@@ -27,6 +28,24 @@ interface Correlations {
   readonly drift?: Float32Array<ArrayBuffer>;
   /** f32 [channels, rows]. */
   readonly correlation?: Float32Array<ArrayBuffer>;
+  /** Of the Hessian; default: the device's. */
+  readonly maxBindingBytes?: number;
+}
+
+async function uploadKnowledge(
+  gpu: Gpu,
+  scope: BufferScope,
+  { hessian, drift, correlation, maxBindingBytes }: Correlations,
+): Promise<DeviceKnowledge> {
+  const square = await uploadSquare(gpu, scope, Float32Array.from(hessian), maxBindingBytes);
+  const factor = await factorize(gpu, scope, square, FEEDBACK);
+  const ordered = drift && await scope.upload("drift", drift);
+  if (ordered) await orderDrift(gpu, scope, factor, ordered);
+  return {
+    factor,
+    ...(ordered && { drift: ordered }),
+    ...(correlation && { correlation: await scope.upload("correlation", correlation) }),
+  };
 }
 
 async function quantizeOnGpu(
@@ -36,14 +55,8 @@ async function quantizeOnGpu(
 ): Promise<PackedTensor> {
   const gpu = await testGpu();
   using scope = createBufferScope(gpu);
-  const hessian = correlations && await scope.upload("hessian", Float32Array.from(correlations.hessian));
-  const knowledge = hessian && {
-    factor: await factorize(gpu, scope, hessian, channels, FEEDBACK),
-    ...(correlations.drift && { drift: await scope.upload("drift", correlations.drift) }),
-    ...(correlations.correlation && { correlation: await scope.upload("correlation", correlations.correlation) }),
-  };
-  const buffer = await scope.upload("weights", weights);
-  const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], buffer, refineEvery, knowledge);
+  const knowledge = correlations && await uploadKnowledge(gpu, scope, correlations);
+  const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, refineEvery, knowledge);
   const tensor = await readPackedMatrix(gpu, matrix);
   destroyPackedMatrix(gpu, matrix);
   return tensor;
@@ -172,7 +185,8 @@ function equalShare(a: PackedTensor, b: PackedTensor): number {
 }
 
 Deno.test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, and its objective", async () => {
-  for (const [rows, channels, refineEvery] of [[64, 272, 8], [36, 48, 4], [16, 128, "none"]] as const) {
+  // The last one has more channels than a stretch of carried errors.
+  for (const [rows, channels, refineEvery] of [[64, 272, 8], [36, 48, 4], [16, 128, "none"], [16, 1152, 8]] as const) {
     const matrix = { weights: normals(rows, rows * channels, 0.02), rows, channels };
     const hessian = correlatedHessian(channels, channels);
     const gpu = await quantizeOnGpu(matrix, refineEvery, { hessian });
@@ -207,4 +221,19 @@ Deno.test("quantizeMatrixOnDevice with corrected targets: the CPU's objective to
     assert(ratio > 0.98 && ratio < 1.02, `${Object.keys(given)}: objective is ${ratio} of the CPU's`);
     assert(objective(matrix, gpu, hessian) > 2 * objective(target, gpu, hessian), "the target is no other one");
   }
+});
+
+Deno.test("quantizeMatrixOnDevice, Hessian in several slabs: the same bytes as in one", async () => {
+  const [rows, channels] = [20, 1152];
+  const matrix = { weights: normals(9, rows * channels, 0.02), rows, channels };
+  const hessian = correlatedHessian(10, channels);
+  const correlation = normals(11, channels * rows, 0.005 * hessian[0]);
+  const inOne = await quantizeOnGpu(matrix, 8, { hessian, correlation });
+  // Slabs of 256 rows (five), of 512 (three).
+  for (const slabRows of [256, 700]) {
+    const maxBindingBytes = 4 * channels * slabRows;
+    assertEquals(await quantizeOnGpu(matrix, 8, { hessian, correlation, maxBindingBytes }), inOne);
+  }
+  const tooSmall = { hessian, maxBindingBytes: 4 * channels * 200 };
+  await assertRejects(() => quantizeOnGpu(matrix, 8, tooSmall), RangeError, "must hold 256 rows");
 });
