@@ -5,7 +5,7 @@
  */
 import { checkGemmChannels, chooseTile, type GemmOptions, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
-import type { PackedMatrix } from "./packed_matrix.ts";
+import { type PackedMatrix, planesOf } from "./packed_matrix.ts";
 import type { PrefillRange } from "./prefill_range.ts";
 import kernelCode from "./fused_gemm.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
@@ -44,7 +44,7 @@ export async function fusedGemm(
       outlier_residuals: slab.outlierResiduals,
       add_to_y: options.addToY ? 1 : 0,
     });
-    const planes = [slab.base, slab.refine, slab.meta, slab.tileScale, slab.outliers];
+    const planes = planesOf(slab);
     return {
       kernel,
       bindings: gpu.bind(kernel, [range.buffer, ...planes, x, y]),

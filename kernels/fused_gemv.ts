@@ -14,7 +14,7 @@ import {
   rowsPerOutput,
 } from "./gemv_modes.ts";
 import { chooseTeam, type Team } from "./team.ts";
-import { type PackedMatrix, type PackedSlab, STEP_ROWS } from "./packed_matrix.ts";
+import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "./packed_matrix.ts";
 import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
 import cellsCode from "./lib/cells.wgsl" with { type: "text" };
@@ -22,12 +22,15 @@ import decodeCode from "./lib/decode.wgsl" with { type: "text" };
 import fillPackedCode from "./lib/fill_packed.wgsl" with { type: "text" };
 import fillValuesCode from "./lib/fill_values.wgsl" with { type: "text" };
 import inputValuesCode from "./lib/input_values.wgsl" with { type: "text" };
+import oneInputCode from "./lib/one_input.wgsl" with { type: "text" };
+import oneMatrixCode from "./lib/one_matrix.wgsl" with { type: "text" };
 import outliersCode from "./lib/outliers.wgsl" with { type: "text" };
 import outputsCode from "./lib/outputs.wgsl" with { type: "text" };
 import quantizeCode from "./lib/quantize.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 import refineCode from "./lib/refine.wgsl" with { type: "text" };
 import rowsCode from "./lib/rows.wgsl" with { type: "text" };
+import stepsCode from "./lib/steps.wgsl" with { type: "text" };
 
 /** What {@linkcode fusedGemv} accepts beside its buffers. */
 export interface FusedGemvOptions {
@@ -58,8 +61,10 @@ export interface GemvPlan {
   readonly workgroups: number;
 }
 
-/** Workgroup memory of a column for each lane: four groups of activations. */
-const CELL_BYTES = 4 * (16 + 16 + 8);
+/** Groups of activations that a lane multiplies. */
+const LANE_GROUPS = 4;
+/** Workgroup memory of a column for each lane. */
+const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
 /** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
 const STAGED_BYTES = 4 * (16 + 4 + 16);
 /** Workgroup memory of a workgroup whatever its size: the last outlier starts, a norm's factor. */
@@ -129,16 +134,21 @@ async function bindFused(
     size: tokens * constants.token_rows * 4,
   };
   const x = input.kind === "packed" ? [input.activations] : inputBuffers(input);
-  const buffers = [slab.base, slab.refine, slab.meta, slab.tileScale, slab.outliers, y, ...x];
+  const buffers = [...planesOf(slab), y, ...x];
   return { kernel, bindings: gpu.bind(kernel, buffers), workgroups: [workgroups, tokens, 1] };
 }
 
+/** Shader code that multiplies rows of packed weights, whatever the matrix, its input and its output. */
+export const PACKED_ROWS_CODE = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
+
 /** The whole shader for a kind of team and of input. */
 export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous = false): string {
-  const kernelCode = synchronous ? syncCode : asyncCode;
-  const inputCode = input === "packed" ? [fillPackedCode] : [fillValuesCode, inputValuesCode, quantizeCode];
-  const rowCode = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
-  return [kernelCode, ...inputCode, ...rowCode, reduceCode, team.exchangeCode].join("\n");
+  const kernelCode = synchronous ? [syncCode] : [asyncCode, stepsCode];
+  const inputCode = input === "packed"
+    ? [fillPackedCode]
+    : [fillValuesCode, oneInputCode, inputValuesCode, quantizeCode];
+  const rowCode = [oneMatrixCode, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
+  return [...kernelCode, ...inputCode, ...rowCode].join("\n");
 }
 
 function fusedConstants(
@@ -159,6 +169,9 @@ function fusedConstants(
     row_teams: plan.rowTeams,
     workgroup_steps: plan.workgroupSteps,
     workgroup_size: team.lanes * columns * plan.rowTeams,
+    cell_count: team.lanes * columns * LANE_GROUPS,
+    partial_count: (columns + 1) * plan.workgroupSteps * STEP_ROWS,
+    start_count: plan.workgroupSteps * STEP_ROWS + 2,
     outlier_residuals: slab.outlierResiduals,
     outlier_lanes: outlierLanes(slab, team),
   };

@@ -11,7 +11,7 @@ import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, refineWordsPerRow, TILE_ROW
 import type { RefineEvery } from "../quant/format.ts";
 import type { BufferScope } from "./buffer_scope.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
-import type { PackedMatrix, PackedSlab } from "./packed_matrix.ts";
+import { type PackedMatrix, type PackedSlab, type Plane, whole } from "./packed_matrix.ts";
 import { submitWeightParts } from "./weight_parts.ts";
 import freeSearchCode from "./lib/free_search.wgsl" with { type: "text" };
 import gridCode from "./lib/group_grid.wgsl" with { type: "text" };
@@ -88,7 +88,8 @@ export async function createQuantizingMatrix(
   const groups = blocks * BLOCK_GROUPS;
   const runs = refineWordsPerRow(blocks, refineEvery);
   const words = (label: string, count: number) => scope.storage(label, 4 * Math.max(4, count));
-  const plane = (label: string, count: number) => gpu.createStorage(label, 16 * Math.max(1, Math.ceil(count / 4)));
+  const plane = async (label: string, count: number) =>
+    whole(await gpu.createStorage(label, 16 * Math.max(1, Math.ceil(count / 4))));
   return {
     rows,
     channels,
@@ -124,7 +125,7 @@ async function launch(
   gpu: Gpu,
   name: Name,
   constants: Record<string, number>,
-  buffers: readonly GPUBuffer[],
+  buffers: readonly (GPUBuffer | Plane)[],
   rows: number,
   depth: number,
 ): Promise<Dispatch> {

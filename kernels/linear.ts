@@ -58,27 +58,34 @@ export async function gemm(
     : await f16Gemm(gpu, matrix, range, x, y, options);
 }
 
-/** A matrix with the same weights in buffers of its own. */
-export async function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix): Promise<WeightMatrix> {
+/** Copies of buffers by what they are copies of. */
+export type Copies = Map<GPUBuffer, GPUBuffer>;
+
+/**
+ * A matrix with the same weights in other buffers.
+ *
+ * @param copies of matrices that share buffers with this one, to which its own are added
+ */
+export async function copyWeightMatrix(gpu: Gpu, matrix: WeightMatrix, copies: Copies): Promise<WeightMatrix> {
   return isPackedMatrix(matrix)
-    ? { ...matrix, slabs: await copySlabs(gpu, matrix.slabs) }
-    : { ...matrix, slabs: await copySlabs(gpu, matrix.slabs) };
+    ? { ...matrix, slabs: await copySlabs(gpu, matrix.slabs, copies) }
+    : { ...matrix, slabs: await copySlabs(gpu, matrix.slabs, copies) };
 }
 
-/** Copies the buffers of slabs, bare or as bindings, and keeps the rest. */
-async function copySlabs<S extends object>(gpu: Gpu, slabs: readonly S[]): Promise<S[]> {
-  const copies: S[] = [];
+/** Copies the buffers that slabs bind, and keeps the rest. */
+async function copySlabs<S extends object>(gpu: Gpu, slabs: readonly S[], copies: Copies): Promise<S[]> {
+  const copied: S[] = [];
   for (const slab of slabs) {
     const copy = new Map<string, unknown>(Object.entries(slab));
     for (const [name, value] of Object.entries(slab)) {
-      if (value instanceof GPUBuffer) copy.set(name, await gpu.duplicate(value));
-      else if (value?.buffer instanceof GPUBuffer) {
-        copy.set(name, { ...value, buffer: await gpu.duplicate(value.buffer) });
-      }
+      if (!(value?.buffer instanceof GPUBuffer)) continue;
+      let buffer = copies.get(value.buffer);
+      if (!buffer) copies.set(value.buffer, buffer = await gpu.duplicate(value.buffer));
+      copy.set(name, { ...value, buffer });
     }
-    copies.push(Object.fromEntries(copy) as S);
+    copied.push(Object.fromEntries(copy) as S);
   }
-  return copies;
+  return copied;
 }
 
 /** Frees a matrix. */

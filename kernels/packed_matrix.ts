@@ -8,6 +8,9 @@ import { type PackedTensor, planeLengths } from "../quant/packed_tensor.ts";
 import type { Gpu } from "./gpu.ts";
 import { slabRowsWithin } from "./slab_rows.ts";
 
+/** A plane of a packed matrix: a range of a buffer, which other matrices may share. */
+export type Plane = Required<GPUBufferBinding>;
+
 /**
  * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the words
  * of the other planes that belong to the four rows of a step follow each other, so that kernels load them at once.
@@ -18,15 +21,15 @@ export interface PackedSlab {
   /** Rows of this slab. */
   readonly rows: number;
   /** u32 [rows, blocks, 8]. */
-  readonly base: GPUBuffer;
+  readonly base: Plane;
   /** u32 [steps, refine words, 4 rows]; 16 zero bytes where no group is refined. */
-  readonly refine: GPUBuffer;
+  readonly refine: Plane;
   /** u32 [steps, half blocks, 4 rows]. */
-  readonly meta: GPUBuffer;
+  readonly meta: Plane;
   /** f16 [tiles, groups]. */
-  readonly tileScale: GPUBuffer;
+  readonly tileScale: Plane;
   /** Row starts as u32 [rows + 1], then channels as u16, then residuals as f16, each padded to a whole word. */
-  readonly outliers: GPUBuffer;
+  readonly outliers: Plane;
   /** First word of the residuals in `outliers`; 0 where there are no outliers. */
   readonly outlierResiduals: number;
   /** Outliers in all rows. */
@@ -82,14 +85,19 @@ async function uploadSlab(gpu: Gpu, tensor: PackedTensor, firstRow: number, endR
   return {
     firstRow,
     rows: endRow - firstRow,
-    base: await gpu.uploadStorage("base", rowsOf(tensor.base)),
-    refine: await gpu.uploadStorage("refine", interleaveSteps(rowsOf(tensor.refine), endRow - firstRow)),
-    meta: await gpu.uploadStorage("meta", interleaveSteps(rowsOf(tensor.meta), endRow - firstRow)),
-    tileScale: await gpu.uploadStorage("tileScale", tiles),
-    outliers: await gpu.uploadStorage("outliers", words),
+    base: whole(await gpu.uploadStorage("base", rowsOf(tensor.base))),
+    refine: whole(await gpu.uploadStorage("refine", interleaveSteps(rowsOf(tensor.refine), endRow - firstRow))),
+    meta: whole(await gpu.uploadStorage("meta", interleaveSteps(rowsOf(tensor.meta), endRow - firstRow))),
+    tileScale: whole(await gpu.uploadStorage("tileScale", tiles)),
+    outliers: whole(await gpu.uploadStorage("outliers", words)),
     outlierResiduals: residuals,
     outlierCount: count,
   };
+}
+
+/** A buffer that one matrix has for itself. */
+export function whole(buffer: GPUBuffer): Plane {
+  return { buffer, offset: 0, size: buffer.size };
 }
 
 /** From [rows, words] to [steps, words, 4 rows], the last step filled up with zeros. */
@@ -140,8 +148,8 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
     throw new TypeError(`matrix has ${found}, must have 1, 0 and a multiple of ${STEP_ROWS} to be read`);
   }
   const lengths = planeLengths(rows, channels, refineEvery, 0);
-  const words = async (buffer: GPUBuffer, length: number) =>
-    length === 0 ? new Uint32Array(0) : new Uint32Array(await gpu.read(buffer, 4 * length));
+  const words = async ({ buffer, offset }: Plane, length: number) =>
+    length === 0 ? new Uint32Array(0) : new Uint32Array(await gpu.read(buffer, 4 * length, offset));
   return {
     rows,
     channels,
@@ -156,9 +164,12 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
   };
 }
 
-/** Frees the planes of a matrix. */
+/** The planes of a slab, in the order of the kernels' bindings. */
+export function planesOf({ base, refine, meta, tileScale, outliers }: PackedSlab): Plane[] {
+  return [base, refine, meta, tileScale, outliers];
+}
+
+/** Frees the planes of a matrix, and with them those of matrices that share their buffers. */
 export function destroyPackedMatrix(gpu: Gpu, matrix: PackedMatrix): void {
-  for (const slab of matrix.slabs) {
-    for (const buffer of [slab.base, slab.refine, slab.meta, slab.tileScale, slab.outliers]) gpu.destroyBuffer(buffer);
-  }
+  for (const plane of matrix.slabs.flatMap(planesOf)) gpu.destroyBuffer(plane.buffer);
 }

@@ -6,8 +6,15 @@
  */
 import { type F16Matrix, uploadF16Matrix } from "../kernels/f16_matrix.ts";
 import { type Gpu, OutOfMemoryError } from "../kernels/gpu.ts";
-import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix, type WeightMatrix } from "../kernels/linear.ts";
+import {
+  type Copies,
+  copyWeightMatrix,
+  destroyWeightMatrix,
+  isPackedMatrix,
+  type WeightMatrix,
+} from "../kernels/linear.ts";
 import { uploadPackedMatrix } from "../kernels/packed_matrix.ts";
+import { sharePlanes } from "../kernels/share_planes.ts";
 import { concatenateRows } from "../quant/concatenate.ts";
 import { TILE_ROWS } from "../quant/format.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
@@ -148,17 +155,37 @@ async function uploadLayer(
   const mlpNorm = await vector(`${prefix}.post_attention_layernorm.weight`, hidden);
   const attention = `${prefix}.self_attn`;
   const headNorm = [`${attention}.q_norm.weight`, `${attention}.k_norm.weight`];
-  return {
+  const linears = {
     qkv: await joined("q_proj", "k_proj", "v_proj"),
     o: await joined("o_proj"),
     gateUp: await joined("gate_proj", "up_proj"),
     down: await joined("down_proj"),
+  };
+  return {
+    ...await shareLayerPlanes(gpu, linears, matrices),
     attentionNorm,
     mlpNorm,
     ...(attentionBias &&
       { qkvBias: await vectors(QKV.map((kind) => `${attention}.${kind}.bias`), qkvRows(source.config)) }),
     ...(outputBias && { outputBias: await vector(`${attention}.o_proj.bias`, hidden) }),
     ...(queryKeyNorm && { headNorm: await vectors(headNorm, [headSize, headSize]) }),
+  };
+}
+
+type LayerLinears = Pick<EngineLayer, "qkv" | "o" | "gateUp" | "down">;
+
+/** Moves the planes of all packed matrices of a layer into shared buffers, for kernels that take a whole layer. */
+async function shareLayerPlanes(gpu: Gpu, linears: LayerLinears, matrices: WeightMatrix[]): Promise<LayerLinears> {
+  const packed = [...linears.qkv, ...linears.o, ...linears.gateUp, ...linears.down].filter(isPackedMatrix);
+  const shared = await sharePlanes(gpu, packed);
+  matrices.push(...shared);
+  const replace = (parts: JoinedLinear) =>
+    parts.map((part) => isPackedMatrix(part) ? shared[packed.indexOf(part)] : part);
+  return {
+    qkv: replace(linears.qkv),
+    o: replace(linears.o),
+    gateUp: replace(linears.gateUp),
+    down: replace(linears.down),
   };
 }
 
@@ -169,11 +196,12 @@ async function copyLayer(
   matrices: WeightMatrix[],
   buffers: GPUBuffer[],
 ): Promise<EngineLayer> {
+  const copies: Copies = new Map();
   const joined = async (parts: JoinedLinear) => {
-    const copies: WeightMatrix[] = [];
-    for (const part of parts) copies.push(await copyWeightMatrix(gpu, part));
-    matrices.push(...copies);
-    return copies;
+    const copied: WeightMatrix[] = [];
+    for (const part of parts) copied.push(await copyWeightMatrix(gpu, part, copies));
+    matrices.push(...copied);
+    return copied;
   };
   const vector = async (buffer: GPUBuffer) => {
     const copy = await gpu.duplicate(buffer);

@@ -9,7 +9,7 @@ import { halveWeights } from "../kernels/elementwise.ts";
 import { type DeviceFactor, factorize } from "../kernels/factorize.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { isPackedMatrix, type WeightMatrix } from "../kernels/linear.ts";
-import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../kernels/packed_matrix.ts";
+import { type PackedMatrix, planesOf, readPackedMatrix, uploadPackedMatrix } from "../kernels/packed_matrix.ts";
 import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../kernels/quantize_matrix.ts";
 import { BLOCK_GROUPS, blocksPerRow, type RefineEvery } from "../quant/format.ts";
 import { MAX_F16 } from "../quant/float16.ts";
@@ -256,9 +256,7 @@ function freeMatrices(scope: BufferScope, pair: DeviceLayerPair, kind: LinearKin
 
 function buffersOf(matrix: WeightMatrix): GPUBuffer[] {
   if (!isPackedMatrix(matrix)) return matrix.slabs.map(({ weights }) => weights.buffer);
-  return matrix.slabs.flatMap((
-    { base, refine, meta, tileScale, outliers },
-  ) => [base, refine, meta, tileScale, outliers]);
+  return matrix.slabs.flatMap(planesOf).map(({ buffer }) => buffer);
 }
 
 /** @throws {RangeError} where a second-order scale is beyond f16 */

@@ -23,9 +23,9 @@ struct Activations {
 
 // Cells [column][group of a block][block of the column]: neighbouring lanes take neighbouring blocks, without bank
 // conflicts. cell_sum holds 512 times the step of a group and its sum.
-var<workgroup> cell_hi: array<vec4<u32>, columns * team * LANE_GROUPS>;
-var<workgroup> cell_lo: array<vec4<u32>, columns * team * LANE_GROUPS>;
-var<workgroup> cell_sum: array<vec2<f32>, columns * team * LANE_GROUPS>;
+var<workgroup> cell_hi: array<vec4<u32>, cell_count>;
+var<workgroup> cell_lo: array<vec4<u32>, cell_count>;
+var<workgroup> cell_sum: array<vec2<f32>, cell_count>;
 
 // Cell of a group, counted from the first of the dispatch.
 fn cell_of(group: u32) -> u32 {

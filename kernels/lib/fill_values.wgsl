@@ -1,38 +1,11 @@
-// Computes the input of a product and packs it into the cells of a workgroup. Needs lib/input_values.wgsl,
-// lib/quantize.wgsl and lib/cells.wgsl.
+// Packs a computed input into the cells of a workgroup. Needs lib/one_input.wgsl or lib/relay_input.wgsl, lib/quantize.wgsl
+// and lib/cells.wgsl.
 //
 // Four threads share a group of 16 channels: thread j takes the channels 4i + j, whose bytes are word j of its cell.
 
-@group(0) @binding(6) var<storage, read> values: array<f32>;
-@group(0) @binding(7) var<storage, read> norm_weight: array<f32>;
-
 // A norm's sums of squares by team, and its factor.
-var<workgroup> team_squares: array<f32, columns * row_teams>;
+var<workgroup> team_squares: array<f32, workgroup_size / team>;
 var<workgroup> norm_factor: f32;
-
-// Input of four quarters, workgroup_size apart.
-struct Fill {
-  a: Input,
-  b: Input,
-  c: Input,
-  d: Input,
-}
-
-// Asks for what fill_cells needs first, so that weights can be asked for before it comes.
-fn begin_fill(token: u32, thread: u32) -> Fill {
-  return load_quarters(token, thread);
-}
-
-fn load_quarters(token: u32, index: u32) -> Fill {
-  let count = 4u * columns * team * LANE_GROUPS;
-  // Behind branches, as compilers would sink loads to their first use.
-  var fill: Fill;
-  if (index < count) { fill.a = load_input(token, quarter_start(index), 4u); }
-  if (index + workgroup_size < count) { fill.b = load_input(token, quarter_start(index + workgroup_size), 4u); }
-  if (index + 2u * workgroup_size < count) { fill.c = load_input(token, quarter_start(index + 2u * workgroup_size), 4u); }
-  if (index + 3u * workgroup_size < count) { fill.d = load_input(token, quarter_start(index + 3u * workgroup_size), 4u); }
-  return fill;
-}
 
 fn fill_cells(first_four: Fill, token: u32, thread: u32) {
   let count = 4u * columns * team * LANE_GROUPS;
@@ -79,24 +52,11 @@ fn max_of_four(bits: u32, thread: u32) -> u32 {
   return max(pair, exchange_bits(pair, thread, 2u));
 }
 
-// Of the channels that belong to other dispatches.
-fn other_squares(token: u32, thread: u32) -> f32 {
-  let first = first_column * team * 64u;
-  let end = first + columns * team * 64u;
-  var squares = 0.0;
-  if (first == 0u && end >= channels) { return squares; }
-  for (var channel = thread; channel < channels; channel += workgroup_size) {
-    let x = values[token * channels + channel];
-    if (channel < first || channel >= end) { squares += x * x; }
-  }
-  return squares;
-}
-
 // Once all cells are filled: the factor of a norm, which its rows are multiplied by at the end.
 fn finish_input(thread: u32) {
   if (input_kind != RMS_NORM) { return; }
   var squares = 0.0;
-  for (var i = thread % team; i < columns * row_teams; i += team) { squares += team_squares[i]; }
+  for (var i = thread % team; i < workgroup_size / team; i += team) { squares += team_squares[i]; }
   squares = sum_strided(squares, thread, 1u, team);
   if (thread == 0u) { norm_factor = norm_factor_of(squares); }
 }

@@ -2,7 +2,7 @@
 
 // Where the outliers of each row start and those of the row before end; loaded early, so that at the end only one
 // memory latency is left. Gate and up rows are two runs of rows, with an entry more at the end of each.
-var<workgroup> outlier_starts: array<u32, workgroup_steps * STEP_ROWS + 2>;
+var<workgroup> outlier_starts: array<u32, start_count>;
 
 // An outlier as it lies in memory: the words that hold its channel and its residual, and which half of them is its own.
 struct Outlier {
@@ -21,7 +21,7 @@ fn load_outlier_starts(first_row: u32, thread: u32) {
   let run = workgroup_outputs() + 1u;
   let half = rows / rows_per_output();
   for (var i = thread; i < run * rows_per_output(); i += workgroup_size) {
-    outlier_starts[i] = outlier_planes[i / run * half + min(first_row + i % run, half)];
+    outlier_starts[i] = outlier_planes[outlier_start + i / run * half + min(first_row + i % run, half)];
   }
 }
 
@@ -70,7 +70,7 @@ fn first_outlier(row: u32, thread: u32) -> Outlier {
 }
 
 fn load_outlier(i: u32) -> Outlier {
-  return Outlier(outlier_planes[rows + 1u + i / 2u], outlier_planes[outlier_residuals + i / 2u], i % 2u);
+  return Outlier(outlier_planes[outlier_start + rows + 1u + i / 2u], outlier_planes[outlier_start + outlier_residuals + i / 2u], i % 2u);
 }
 
 fn outlier_term(outlier: Outlier) -> f32 {

@@ -12,10 +12,10 @@ fn refine_words(row: u32, lane: Lane) -> vec2<f32> {
     let i = half + index / words;
     let run = lane.first_block * 8u / max(refine_every, 1u) + index % words;
     let group = run * refine_every + picked(step, i, run);
-    let codes = meta_words[step * half_blocks + group / LANE_GROUPS][i];
-    let scales = tile_scale[(row / TILE_ROWS) * (half_blocks / 2u) + group / 8u];
+    let codes = meta_words[meta_start + step * half_blocks + group / LANE_GROUPS][i];
+    let scales = tile_scale[scale_start + (row / TILE_ROWS) * (half_blocks / 2u) + group / 8u];
     let block = group / 8u - lane.first_block;
-    let word = refine[(step * row_words + run) * 2u + i / 2u][i % 2u];
+    let word = refine[refine_start + (step * row_words + run) * 2u + i / 2u][i % 2u];
     let term = refine_term(word, codes, scales, group % 8u, block, lane);
     sums += select(vec2(0.0), vec2(term), vec2(0u, 1u) == vec2(index / words));
   }
@@ -25,7 +25,7 @@ fn refine_words(row: u32, lane: Lane) -> vec2<f32> {
 // Which group of a run of row i of a step is refined, counted from the run's start.
 fn picked(step: u32, i: u32, run: u32) -> u32 {
   if (refine_every == 1u) { return 0u; }
-  let field = meta_words[step * half_blocks + run * refine_every / LANE_GROUPS][i] >> 28u;
+  let field = meta_words[meta_start + step * half_blocks + run * refine_every / LANE_GROUPS][i] >> 28u;
   if (refine_every == 2u) { return (field >> (run % 2u)) & 1u; }
   return field;
 }

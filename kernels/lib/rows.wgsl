@@ -1,5 +1,5 @@
 // Where a lane stands in a matrix, and the sums of a workgroup's rows. Needs the bindings and constants of
-// fused_gemv.wgsl, and lib/outputs.wgsl.
+// fused_gemv.wgsl, lib/outputs.wgsl, and from the kernel write_row(token, row, sum).
 
 // Rows of a step.
 const STEP_ROWS = 4u;
@@ -20,7 +20,7 @@ struct Lane {
 }
 
 // Sums of each row by column, and of its outliers.
-var<workgroup> partial: array<f32, (columns + 1) * workgroup_steps * STEP_ROWS>;
+var<workgroup> partial: array<f32, partial_count>;
 
 fn locate(thread: u32, workgroup: vec3<u32>) -> Lane {
   let column = (thread / team) % columns;
@@ -39,8 +39,9 @@ fn workgroup_outputs() -> u32 {
 fn matrix_row(first_row: u32, i: u32) -> u32 {
   let outputs = workgroup_outputs();
   let half = rows / rows_per_output();
-  let row = first_row + i % outputs;
-  return select(rows, i / outputs * half + row, i < workgroup_steps * STEP_ROWS && row < half);
+  let is_up = i >= outputs;
+  let row = first_row + select(i, i - outputs, is_up);
+  return select(rows, select(row, half + row, is_up), i < workgroup_steps * STEP_ROWS && row < half);
 }
 
 // Sums four rows over a team: each of the first two exchanges hands half of the sums over, so that all four cost six
@@ -67,16 +68,12 @@ fn write_rows(first_row: u32, thread: u32, token: u32) {
     let row = first_row + i;
     var sum = row_sum(i);
     if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, row_sum(i + outputs)); }
-    if (row < rows / rows_per_output()) {
-      let at = token * token_rows + y_row + row;
-      if (output_kind == ADD) { sum += y[at]; }
-      y[at] = sum;
-    }
+    if (row < rows / rows_per_output()) { write_row(token, row, sum); }
   }
 }
 
 fn row_sum(i: u32) -> f32 {
-  let parts = select(columns, columns + 1u, outlier_residuals != 0u);
+  let parts = select(columns, columns + 1u, has_outliers());
   var sum = 0.0;
   for (var part = 0u; part < parts; part++) { sum += partial[part * workgroup_steps * STEP_ROWS + i]; }
   return sum * input_factor();
@@ -84,5 +81,5 @@ fn row_sum(i: u32) -> f32 {
 
 // Second-order scales of the eight groups of a lane's block: two f16 in each word.
 fn block_scales(row: u32, lane: Lane) -> vec4<u32> {
-  return tile_scale[(row / TILE_ROWS) * (half_blocks / 2u) + lane.half_block / 2u];
+  return tile_scale[scale_start + (row / TILE_ROWS) * (half_blocks / 2u) + lane.half_block / 2u];
 }
