@@ -10,6 +10,7 @@ import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_
 import { writeTextBeside } from "./atomic_file.ts";
 import { createCalibrator } from "./calibrator.ts";
 import { type Checkpoint, readLayer } from "./checkpoint.ts";
+import { createLayerReader } from "./layer_reader.ts";
 import { type Layer, LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
 import { openSafetensors } from "./open_directory.ts";
 import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
@@ -87,15 +88,16 @@ async function quantizeCheckpoint(
   plan: Omit<DevicePlan, "calibration">,
 ): Promise<void> {
   const { config } = checkpoint;
-  const source = { config, readLayer: (index: number) => readLayer(checkpoint, index) };
   const embedding = windows.length === 0
     ? undefined
     : await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
   if (device instanceof Gpu) {
     const calibration = embedding && { embedding, windows, correctTarget };
+    using source = await createLayerReader(checkpoint);
     return await quantizeLayersOnDevice(device, source, { ...plan, ...(calibration && { calibration }) });
   }
   const calibrator = embedding && createCalibrator(device, config, embedding, windows, correctTarget);
+  const source = { config, readLayer: (index: number) => readLayer(checkpoint, index) };
   await quantizeLayers(device, source, { ...plan, ...(calibrator && { calibrator }) });
 }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { OutOfMemoryError } from "../../kernels/gpu.ts";
+import { Gpu, OutOfMemoryError } from "../../kernels/gpu.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { totalBits } from "../../quant/bits.ts";
 import { reportQuantization } from "../../quant/report.ts";
@@ -14,6 +14,7 @@ import { readFittingTokenizer } from "../../model/tokenizer.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
 import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, SETTINGS } from "../../model/recipe.ts";
 import { pathExists } from "../../model/path_exists.ts";
+import type { WorkerPool } from "../../model/worker_pool.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
 import {
@@ -125,7 +126,7 @@ export const quantize: Command = {
       } bits a weight in the linear layers (${totals.weights} weights, ${totals.bytes} bytes)` +
         `${bits > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ${
           formatSeconds(performance.now() - startMs)
-        } on ${place.name}`,
+        } on ${place.name}${describeMemory(place.device)}`,
     );
     return 0;
   },
@@ -183,6 +184,10 @@ function explainMemory(error: unknown): never {
   if (!(error instanceof OutOfMemoryError)) throw error;
   const hint = "fewer --windows or shorter --window-tokens take less, --device cpu none of it";
   throw new Error(`${error.message}; ${hint}`, { cause: error });
+}
+
+function describeMemory(device: WorkerPool | Gpu): string {
+  return device instanceof Gpu ? `, at most ${Number((device.peakBytes / 1e9).toPrecision(3))} GB of its memory` : "";
 }
 
 function allMatch(excluded: RegExp, layers: number): boolean {
