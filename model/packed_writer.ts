@@ -10,6 +10,7 @@ import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_
 import { writeTextBeside } from "./atomic_file.ts";
 import { createCalibrator } from "./calibrator.ts";
 import { type Checkpoint, readLayer } from "./checkpoint.ts";
+import { parseJsonObject } from "./json.ts";
 import { createLayerReader } from "./layer_reader.ts";
 import { type Layer, LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
 import { openSafetensors } from "./open_directory.ts";
@@ -116,11 +117,29 @@ async function prepareDirectory(directory: string, plan: PackedFilePlan, layers:
     throw new RangeError(`${directory} holds no interrupted run, must be started without resuming`);
   });
   if (found !== state) {
-    throw new RangeError(`${directory} was made with other settings or another checkpoint: ${found}, must be ${state}`);
+    throw new RangeError(
+      `${directory} was made with other settings or another checkpoint: ${describeDifference(statePath, found, state)}`,
+    );
   }
 }
 
-/** What layers that are resumed from must have been made with: metadata, calibration tokens and every quantizer. */
+/** Names the settings that differ; the hash of calibration text and quantizers only where they don't say it. */
+function describeDifference(path: string, found: string, wanted: string): string {
+  const settingsOf = (text: string) => {
+    const { settings, inputs, ...rest } = parseJsonObject(path, text).fields;
+    return { ...rest, ...parseJsonObject(`${path}: settings`, String(settings)).fields, inputs };
+  };
+  const [a, b]: Record<string, unknown>[] = [settingsOf(found), settingsOf(wanted)];
+  const [before, now] = [a, b].map((settings) => (key: string) => JSON.stringify(settings[key]) ?? "missing");
+  const keys = Object.keys({ ...a, ...b }).filter((key) => key !== "inputs" && before(key) !== now(key));
+  if (keys.length === 0) return "calibration text or quantizers differ";
+  return keys.map((key) => `${key} was ${before(key)}, is ${now(key)}`).join("; ");
+}
+
+/**
+ * What layers that are resumed from must have been made with: metadata, and a hash of calibration tokens and every
+ * quantizer.
+ */
 function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers: number): string {
   const hash = createHash("sha256");
   for (const window of calibration) hash.update(window);

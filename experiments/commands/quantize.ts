@@ -196,6 +196,9 @@ function allMatch(excluded: RegExp, layers: number): boolean {
 }
 
 async function refuseOverwrite(path: string, options: OptionValues): Promise<void> {
+  if ((await Deno.stat(path).catch(() => undefined))?.isDirectory) {
+    throw new Error(`${path} is a directory, must be a file`);
+  }
   if (options.force === true) return;
   if (await pathExists(path)) throw new Error(`${path} exists, must be overwritten with --force`);
   if (options.resume !== true && await pathExists(layersDirectory(path))) {
