@@ -177,6 +177,7 @@ type LayerLinears = Pick<EngineLayer, "qkv" | "o" | "gateUp" | "down">;
 /** Moves the planes of all packed matrices of a layer into shared buffers, for kernels that take a whole layer. */
 async function shareLayerPlanes(gpu: Gpu, linears: LayerLinears, matrices: WeightMatrix[]): Promise<LayerLinears> {
   const packed = [...linears.qkv, ...linears.o, ...linears.gateUp, ...linears.down].filter(isPackedMatrix);
+  if (packed.length === 0) return linears;
   const shared = await sharePlanes(gpu, packed);
   matrices.push(...shared);
   const replace = (parts: JoinedLinear) =>
