@@ -6,6 +6,7 @@ import { type FeedbackSettings, prepareFeedback } from "../../quant/error_feedba
 import { shiftToTarget } from "../../quant/target.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { correlatedHessian, normals } from "../quant/helpers.ts";
+import { test } from "../test.ts";
 import { readSquare, testGpu, uploadSquare } from "./helpers.ts";
 
 const GROUPS: FeedbackSettings = { damping: 0.1, order: "groups" };
@@ -36,14 +37,14 @@ async function checkFactor(hessian: Float64Array<ArrayBuffer>, settings: Feedbac
   }
 }
 
-Deno.test("factorize: V and its order equal the CPU's, for whole and ragged blocks and in natural order", async () => {
+test("factorize: V and its order equal the CPU's, for whole and ragged blocks and in natural order", async () => {
   for (const channels of [16, 64, 208]) {
     await checkFactor(correlatedHessian(channels, channels), GROUPS, channels * 10 * 2 ** -24);
   }
   await checkFactor(correlatedHessian(3, 144), { damping: 0.01, order: "natural" }, 144 * 100 * 2 ** -24);
 });
 
-Deno.test("factorize: a singular Hessian and channels that are never active are factored as on the CPU", async () => {
+test("factorize: a singular Hessian and channels that are never active are factored as on the CPU", async () => {
   await checkFactor(correlatedHessian(1, 96, 10), GROUPS, 96 * 10 * 2 ** -24);
   const silent = correlatedHessian(2, 80);
   for (let i = 0; i < 80; i++) silent[20 * 80 + i] = silent[i * 80 + 20] = 0;
@@ -51,7 +52,7 @@ Deno.test("factorize: a singular Hessian and channels that are never active are 
   await checkFactor(new Float64Array(32 * 32), GROUPS, 0);
 });
 
-Deno.test("factorize: not-a-number, an indefinite Hessian and an order that splits groups are refused", async () => {
+test("factorize: not-a-number, an indefinite Hessian and an order that splits groups are refused", async () => {
   const gpu = await testGpu();
   using scope = createBufferScope(gpu);
   const upload = (values: Float32Array<ArrayBuffer>) => uploadSquare(gpu, scope, values);
@@ -68,7 +69,7 @@ Deno.test("factorize: not-a-number, an indefinite Hessian and an order that spli
   await assertRejects(byChannel, RangeError, "must be groups or natural");
 });
 
-Deno.test("factorize: damping is raised until the factorization succeeds", async () => {
+test("factorize: damping is raised until the factorization succeeds", async () => {
   // Eigenvalue -1e-4: damping from 1e-6 on, tripled, passes it at the sixth try.
   const hessian = Float64Array.from({ length: 256 }, (_, i) => i % 17 === 0 ? 1 : 0);
   hessian[1] = hessian[16] = 1 + 1e-4;
@@ -80,7 +81,7 @@ Deno.test("factorize: damping is raised until the factorization succeeds", async
   assert(added > 1e-4 && added === prepareFeedback(hessian, settings).added, `added ${added}`);
 });
 
-Deno.test("solveFactor: solves as the CPU does, forwards and backwards over several blocks", async () => {
+test("solveFactor: solves as the CPU does, forwards and backwards over several blocks", async () => {
   const gpu = await testGpu();
   for (const [rows, channels] of [[20, 208], [64, 48]]) {
     using scope = createBufferScope(gpu);

@@ -2,6 +2,7 @@ import { createBufferScope } from "../../kernels/buffer_scope.ts";
 import { type ChannelsLie, orderGroups } from "../../kernels/order_groups.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertEquals } from "../assert.ts";
+import { test } from "../test.ts";
 import { testGpu } from "./helpers.ts";
 
 /** One group; a cycle through all; fixed groups, swaps and longer cycles. */
@@ -18,7 +19,7 @@ function shuffled(length: number): number[] {
 }
 
 for (const channelsLie of ["rows", "columns"] satisfies ChannelsLie[]) {
-  Deno.test(`orderGroups, channels in ${channelsLie}: moves whole groups to their positions, in place`, async () => {
+  test(`orderGroups, channels in ${channelsLie}: moves whole groups to their positions, in place`, async () => {
     const gpu = await testGpu();
     for (const order of ORDERS) {
       const channels = 16 * order.length;

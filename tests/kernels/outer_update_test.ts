@@ -2,6 +2,7 @@ import { outerOnCpu, outerUpdate, type Triangle, type UpdateRange, updateWords }
 import { uploadUniforms } from "../../kernels/uniforms.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertEquals, assertThrows } from "../assert.ts";
+import { test } from "../test.ts";
 import { assertWithin, testGpu } from "./helpers.ts";
 
 /** Elements around each matrix that must stay as they are. */
@@ -26,7 +27,7 @@ const CASES: readonly Case[] = [
 ];
 
 for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
-  Deno.test(`outer_update ${m} x ${n}, ${k} products, ${triangle} from row ${cRow}: equals the CPU, adds to c and leaves the rest`, async () => {
+  test(`outer_update ${m} x ${n}, ${k} products, ${triangle} from row ${cRow}: equals the CPU, adds to c and leaves the rest`, async () => {
     const gpu = await testGpu();
     const random = createRandom(m + n + k);
     const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
@@ -67,6 +68,6 @@ for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
   });
 }
 
-Deno.test("outer_update: counts that are no multiples of 4 are refused", () => {
+test("outer_update: counts that are no multiples of 4 are refused", () => {
   assertThrows(() => updateWords({ m: 6, n: 8, k: 1 }), RangeError, "6 x 8");
 });

@@ -12,6 +12,7 @@ import { shiftToTarget } from "../../quant/target.ts";
 import { quantizeTwobit } from "../../quant/twobit.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { correlatedHessian, normals, SETTINGS } from "../quant/helpers.ts";
+import { test } from "../test.ts";
 import { testGpu, uploadSquare } from "./helpers.ts";
 
 const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
@@ -123,7 +124,7 @@ const mixed = (rows: number, channels: number): Matrix => {
   return { weights, rows, channels };
 };
 
-Deno.test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at every density and shape", async () => {
+test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at every density and shape", async () => {
   for (const [i, refineEvery] of REFINE_EVERY.entries()) {
     const [rows, channels] = [[64, 256], [36, 144], [128, 512], [20, 400], [16, 16], [48, 128]][i];
     const matrix = { weights: normals(i + 1, rows * channels, 0.02), rows, channels };
@@ -136,7 +137,7 @@ Deno.test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at e
   }
 });
 
-Deno.test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences from the CPU are ties", async () => {
+test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences from the CPU are ties", async () => {
   for (const refineEvery of REFINE_EVERY) {
     const matrix = mixed(48, 272);
     const gpu = await quantizeOnGpu(matrix, refineEvery);
@@ -153,7 +154,7 @@ Deno.test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences
   assert(dequantize(await quantizeOnGpu(tiny, 8)).every((value) => value === 0));
 });
 
-Deno.test("quantizeMatrixOnDevice: a scale beyond f16 is infinite, other shapes are refused", async () => {
+test("quantizeMatrixOnDevice: a scale beyond f16 is infinite, other shapes are refused", async () => {
   const huge = { weights: normals(1, 16 * 128, 1e7), rows: 16, channels: 128 };
   const { tileScale } = await quantizeOnGpu(huge, 8);
   assert(tileScale.every((d) => d === Infinity));
@@ -184,7 +185,7 @@ function equalShare(a: PackedTensor, b: PackedTensor): number {
   return equal / x.length;
 }
 
-Deno.test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, and its objective", async () => {
+test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, and its objective", async () => {
   // The last one has more channels than a stretch of carried errors.
   for (const [rows, channels, refineEvery] of [[64, 272, 8], [36, 48, 4], [16, 128, "none"], [16, 1152, 8]] as const) {
     const matrix = { weights: normals(rows, rows * channels, 0.02), rows, channels };
@@ -199,7 +200,7 @@ Deno.test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, 
   }
 });
 
-Deno.test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards the same target", async () => {
+test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards the same target", async () => {
   const [rows, channels] = [32, 144];
   const matrix = { weights: normals(5, rows * channels, 0.02), rows, channels };
   const hessian = correlatedHessian(7, channels);
@@ -223,7 +224,7 @@ Deno.test("quantizeMatrixOnDevice with corrected targets: the CPU's objective to
   }
 });
 
-Deno.test("quantizeMatrixOnDevice, Hessian in several slabs: the same bytes as in one", async () => {
+test("quantizeMatrixOnDevice, Hessian in several slabs: the same bytes as in one", async () => {
   const [rows, channels] = [20, 1152];
   const matrix = { weights: normals(9, rows * channels, 0.02), rows, channels };
   const hessian = correlatedHessian(10, channels);

@@ -4,9 +4,10 @@ import { outerOnCpu } from "../../kernels/outer_update.ts";
 import { placeOfRow, slabsBefore } from "../../kernels/square_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { normals } from "../quant/helpers.ts";
+import { test } from "../test.ts";
 import { assertWithin, readSquare, testGpu, uploadSquare } from "./helpers.ts";
 
-Deno.test("square matrix: slabs hold whole panels of 256 rows, all rows once", async () => {
+test("square matrix: slabs hold whole panels of 256 rows, all rows once", async () => {
   const gpu = await testGpu();
   using scope = createBufferScope(gpu);
   const matrix = await uploadSquare(gpu, scope, new Float32Array(1040 ** 2), 4 * 1040 * 600);
@@ -18,7 +19,7 @@ Deno.test("square matrix: slabs hold whole panels of 256 rows, all rows once", a
   await assertRejects(() => uploadSquare(gpu, scope, new Float32Array(1040 ** 2), 10 ** 6), RangeError, "256 rows");
 });
 
-Deno.test("addGram: the upper triangle of the sum, in several slabs the same bytes as in one", async () => {
+test("addGram: the upper triangle of the sum, in several slabs the same bytes as in one", async () => {
   const gpu = await testGpu();
   const [tokens, size] = [21, 528];
   const x = normals(1, tokens * size);
