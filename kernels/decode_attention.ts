@@ -7,6 +7,7 @@ import type { Dispatch, Gpu } from "./gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./decode_attention.wgsl" with { type: "text" };
+import attendCode from "./lib/attend.wgsl" with { type: "text" };
 import oneQueryCode from "./lib/queries_1.wgsl" with { type: "text" };
 import fourQueriesCode from "./lib/queries_4.wgsl" with { type: "text" };
 
@@ -52,14 +53,16 @@ const SPLIT_LENGTHS = [
 export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number): number {
   if (gpu.isSoftware) return 1; // its few threads are busy without
   const { workgroups } = SPLIT_LENGTHS.find((step) => tokens <= step.tokens)!;
-  return Math.max(1, Math.min(16, Math.floor(workgroups / workgroupsASplit(shape))));
+  return Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(shape))));
 }
 
-function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
+/** Query heads that a workgroup takes at once. */
+export function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
   return heads === keyValueHeads ? 1 : 4;
 }
 
-function workgroupsASplit(shape: AttentionShape): number {
+/** Groups of query heads, each with one key head. */
+export function attentionGroups(shape: AttentionShape): number {
   return shape.keyValueHeads * Math.ceil(shape.heads / shape.keyValueHeads / queriesOf(shape));
 }
 
@@ -78,7 +81,7 @@ function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: nu
 
 /** The whole shader for a kind of team. */
 export function decodeAttentionCode(team: Team, queries: 1 | 4): string {
-  return [kernelCode, queries === 1 ? oneQueryCode : fourQueriesCode, team.exchangeCode].join("\n");
+  return [kernelCode, attendCode, queries === 1 ? oneQueryCode : fourQueriesCode, team.exchangeCode].join("\n");
 }
 
 /**
@@ -123,7 +126,7 @@ export async function decodeAttention(
     bias ?? qkv,
     headNorm?.weights ?? qkv,
   ]);
-  return { kernel, bindings, workgroups: [workgroupsASplit(shape), splits, 1] };
+  return { kernel, bindings, workgroups: [attentionGroups(shape), splits, 1] };
 }
 
 /** Exact results of {@linkcode decodeAttention} for one token: sums over all splits, already divided. */

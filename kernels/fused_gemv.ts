@@ -18,6 +18,7 @@ import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "./packe
 import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
 import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
 import cellsCode from "./lib/cells.wgsl" with { type: "text" };
+import combineSplitsCode from "./lib/combine_splits.wgsl" with { type: "text" };
 import decodeCode from "./lib/decode.wgsl" with { type: "text" };
 import fillPackedCode from "./lib/fill_packed.wgsl" with { type: "text" };
 import fillValuesCode from "./lib/fill_values.wgsl" with { type: "text" };
@@ -62,7 +63,7 @@ export interface GemvPlan {
 }
 
 /** Groups of activations that a lane multiplies. */
-const LANE_GROUPS = 4;
+export const LANE_GROUPS = 4;
 /** Workgroup memory of a column for each lane. */
 const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
 /** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
@@ -141,12 +142,15 @@ async function bindFused(
 /** Shader code that multiplies rows of packed weights, whatever the matrix, its input and its output. */
 export const PACKED_ROWS_CODE = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
 
+/** Shader code that walks those rows a step ahead. */
+export const STEP_LOOP_CODE = stepsCode;
+
 /** The whole shader for a kind of team and of input. */
 export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous = false): string {
-  const kernelCode = synchronous ? [syncCode] : [asyncCode, stepsCode];
+  const kernelCode = synchronous ? [syncCode] : [asyncCode, STEP_LOOP_CODE];
   const inputCode = input === "packed"
     ? [fillPackedCode]
-    : [fillValuesCode, oneInputCode, inputValuesCode, quantizeCode];
+    : [fillValuesCode, oneInputCode, inputValuesCode, combineSplitsCode, quantizeCode];
   const rowCode = [oneMatrixCode, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
   return [...kernelCode, ...inputCode, ...rowCode].join("\n");
 }

@@ -77,8 +77,3 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   workgroupBarrier();
   write_rows(first_row, thread, lane.token);
 }
-
-// All teams have rows.
-fn idle_start(row_team: u32) -> u32 {
-  return 0u;
-}

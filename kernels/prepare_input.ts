@@ -8,6 +8,7 @@ import { inputBuffers, inputConstants, type ValuesInput } from "./gemv_modes.ts"
 import type { Dispatch, Gpu } from "./gpu.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./prepare_input.wgsl" with { type: "text" };
+import combineSplitsCode from "./lib/combine_splits.wgsl" with { type: "text" };
 import inputValuesCode from "./lib/input_values.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 
@@ -19,7 +20,7 @@ const QUAD = 4;
 
 /** The whole shader for a kind of team. */
 export function prepareInputCode(team: Team): string {
-  return [kernelCode, inputValuesCode, reduceCode, team.exchangeCode].join("\n");
+  return [kernelCode, inputValuesCode, combineSplitsCode, reduceCode, team.exchangeCode].join("\n");
 }
 
 /**

@@ -5,19 +5,20 @@
  */
 import { addBias } from "../kernels/add_bias.ts";
 import { chooseSplits, decodeAttention, type DecodeAttentionBuffers } from "../kernels/decode_attention.ts";
+import { type DecodeLayer, decodeLayers, type LayerMatrices } from "../kernels/decode_layer.ts";
 import { embedTokens } from "../kernels/embed_tokens.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
-import { gemv } from "../kernels/linear.ts";
+import { gemv, isPackedMatrix } from "../kernels/linear.ts";
 import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";
 import { siluProduct } from "../kernels/silu_product.ts";
 import type { ModelConfig } from "./config.ts";
 import type { EngineLayer, EngineWeights, JoinedLinear, LayerVectors } from "./engine_weights.ts";
 
-/** What a dispatch of a decode step is for. */
-export type OperationKind = "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
+/** What a dispatch of a decode step is for; "layer" is a whole layer at once. */
+export type OperationKind = "layer" | "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
 
 /** Dispatches with one purpose. */
 export interface Operation {
@@ -35,6 +36,10 @@ export interface DecodeStep {
   readonly embed: readonly Dispatch[];
   /** Final norm and head. */
   readonly head: Operation;
+  /** Where it is not 0, a workgroup waited for another in vain; in layers that hand over values. */
+  readonly relay?: GPUBuffer;
+  /** Frees the buffers made for the step. */
+  destroy(): void;
   /** Takes the most likely token. */
   readonly pickBest: Operation;
   /** Draws a token. */
@@ -45,6 +50,8 @@ export interface DecodeStep {
 export interface DecodeBuffers {
   /** f32 [hidden]: the residual stream. */
   readonly hidden: GPUBuffer;
+  /** f32 [hidden]: the same, in every other layer where layers don't work in place. */
+  readonly otherHidden: GPUBuffer;
   /** f32 [(heads + 2 keyValueHeads) * headSize]. */
   readonly qkv: GPUBuffer;
   /** f32: attention's partial results. */
@@ -91,30 +98,85 @@ export function attentionExtras(
   };
 }
 
+/** The layers of a decode step. */
+interface StepLayers extends Pick<DecodeStep, "layers" | "relay" | "destroy"> {
+  /** Where they take the embedding from; they leave their result in {@linkcode DecodeBuffers.hidden}. */
+  readonly input: GPUBuffer;
+}
+
 /** Makes the dispatches of a decode step; they serve every position. */
 export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<DecodeStep> {
   const { config, finalNorm, head, embedding } = weights;
   const { hidden, logits, candidates, scratch } = buffers;
-  const { capacity } = buffers.caches[0];
-  const shape = attentionShape(config);
-  const bySplits = new Map<number, Operation[]>();
-  for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
-    const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
-    if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
-  }
+  const { input, ...layers } = await createWholeLayers(gpu, weights, buffers) ??
+    await createSplitLayers(gpu, weights, buffers);
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
-  const advanced = { ...buffers, embedding };
+  const advanced = { ...buffers, hidden: input, embedding };
   const best = [
     await argmax(gpu, config.vocabulary, logits, candidates),
     ...await advance(gpu, CANDIDATES, advanced),
   ];
   const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, advanced)];
   return {
-    embed: await embedTokens(gpu, embedding, buffers.oneToken, buffers.next, hidden),
-    layers: (position) => bySplits.get(chooseSplits(gpu, shape, position + 1))!,
+    ...layers,
+    embed: await embedTokens(gpu, embedding, buffers.oneToken, buffers.next, input),
     head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
     pickBest: { kind: "pick", dispatches: best },
     pickSampled: { kind: "pick", dispatches: sampled },
+  };
+}
+
+/** A dispatch for each layer, where all are packed alike and the device suits. */
+async function createWholeLayers(
+  gpu: Gpu,
+  { config, layers }: EngineWeights,
+  buffers: DecodeBuffers,
+): Promise<StepLayers | undefined> {
+  const { hidden, otherHidden, caches } = buffers;
+  const { hidden: width, intermediate, normEpsilon } = config;
+  const shape = { hidden: width, intermediate, normEpsilon, attention: attentionShape(config) };
+  // The last layer's output is `hidden`.
+  const inputOf = (layer: number) => (layers.length - layer) % 2 === 0 ? hidden : otherHidden;
+  const decoded: DecodeLayer[] = [];
+  for (const [i, layer] of layers.entries()) {
+    const matrices = packedMatrices(layer);
+    if (!matrices || layer.outputBias) return undefined;
+    decoded.push({
+      ...buffers,
+      ...attentionExtras(config, layer),
+      matrices,
+      cache: caches[i],
+      hiddenIn: inputOf(i),
+      hiddenOut: inputOf(i + 1),
+      attentionNorm: layer.attentionNorm,
+      mlpNorm: layer.mlpNorm,
+    });
+  }
+  const whole = await decodeLayers(gpu, shape, decoded);
+  if (!whole) return undefined;
+  const operations = whole.dispatches.map((dispatch) => ({ kind: "layer" as const, dispatches: [dispatch] }));
+  return { layers: () => operations, relay: whole.relay, destroy: whole.destroy, input: inputOf(0) };
+}
+
+function packedMatrices({ qkv: [qkv, ...more], o: [o], gateUp: [gateUp, ...evenMore], down: [down] }: EngineLayer) {
+  const matrices = { qkv, o, gateUp, down };
+  const arePacked = [qkv, o, gateUp, down].every(isPackedMatrix) && more.length + evenMore.length === 0;
+  return arePacked ? matrices as LayerMatrices : undefined;
+}
+
+/** A dispatch for each operation. */
+async function createSplitLayers(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<StepLayers> {
+  const { capacity } = buffers.caches[0];
+  const shape = attentionShape(weights.config);
+  const bySplits = new Map<number, Operation[]>();
+  for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
+    const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
+    if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
+  }
+  return {
+    layers: (position) => bySplits.get(chooseSplits(gpu, shape, position + 1))!,
+    input: buffers.hidden,
+    destroy() {},
   };
 }
 

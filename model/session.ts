@@ -193,6 +193,7 @@ export class Session implements Disposable {
     this.#isDisposed = true;
     this.#prefill?.destroy();
     this.#scorer?.destroy();
+    this.step.destroy();
     this.#owner.destroy();
   }
 
@@ -267,9 +268,20 @@ export class Session implements Disposable {
     const tokens = new Uint32Array(await this.#gpu.read(this.#buffers.tokens, count * 4, first * 4));
     const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
     this.#known = failed >= 0 ? first + failed : this.#length + 1;
-    if (failed >= 0) throw new Error(`logits at position ${first + failed - 1} are not numbers`);
+    if (failed >= 0) {
+      await this.#checkRelay();
+      throw new Error(`logits at position ${first + failed - 1} are not numbers`);
+    }
     this.#embedded = this.#length;
     return tokens;
+  }
+
+  /** @throws {Error} when workgroups of a layer waited for one that didn't run; later steps then start afresh */
+  async #checkRelay(): Promise<void> {
+    const { relay } = this.step;
+    if (!relay || new Uint32Array(await this.#gpu.read(relay, 4))[0] === 0) return;
+    this.#gpu.write(relay, new Uint32Array(1));
+    throw new Error("workgroups of a layer waited in vain for others, want all of them to run side by side");
   }
 }
 
@@ -319,6 +331,7 @@ async function createBuffers(
   const widest = Math.max(hidden, heads * headSize, intermediate);
   return {
     hidden: await words("hidden", hidden),
+    otherHidden: await words("other hidden", hidden),
     qkv: await words("qkv", (heads + 2 * keyValueHeads) * headSize),
     partials: await words("partials", partialsLength(shape, splits)),
     gateUp: await words("gate and up", 2 * intermediate),

@@ -13,7 +13,7 @@ fn fill_cells(first_four: Fill, token: u32, thread: u32) {
   var squares = 0.0;
   for (var first = 0u; first < count; first += 4u * workgroup_size) {
     let index = first + thread;
-    if (first > 0u) { fill = load_quarters(token, index); }
+    fill = next_fill(fill, first, token, index);
     squares += fill_quarter(fill.a, index, thread);
     if (first + workgroup_size < count) { squares += fill_quarter(fill.b, index + workgroup_size, thread); }
     if (first + 2u * workgroup_size < count) { squares += fill_quarter(fill.c, index + 2u * workgroup_size, thread); }

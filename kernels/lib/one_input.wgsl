@@ -16,6 +16,12 @@ fn begin_fill(token: u32, thread: u32) -> Fill {
   return load_quarters(token, thread);
 }
 
+// The quarters from `index` on, of which begin_fill has brought the first.
+fn next_fill(begun: Fill, first: u32, token: u32, index: u32) -> Fill {
+  if (first == 0u) { return begun; }
+  return load_quarters(token, index);
+}
+
 fn load_quarters(token: u32, index: u32) -> Fill {
   let count = 4u * columns * team * LANE_GROUPS;
   // Behind branches, as compilers would sink loads to their first use.

@@ -7,8 +7,8 @@ fn exchange_queries(value: Queries, thread: u32, distance: u32) -> Queries {
 }
 
 // Four channels of the query, rotated.
-fn queries_at(first_head: u32, channel: u32, position: u32) -> Four {
-  let query = rotated(first_head, channel, position, 0u);
+fn queries_at(first_head: u32, channel: u32, angles: Angles) -> Four {
+  let query = rotated(first_head, channel, angles, 0u);
   return Four(query.x, query.y, query.z, query.w);
 }
 

@@ -12,12 +12,12 @@ fn exchange_queries(value: Queries, thread: u32, distance: u32) -> Queries {
 }
 
 // Four channels of the queries, rotated. Heads past the last one repeat it; nobody reads them.
-fn queries_at(first_head: u32, channel: u32, position: u32) -> Four {
+fn queries_at(first_head: u32, channel: u32, angles: Angles) -> Four {
   let channels = transpose(mat4x4(
-    rotated(first_head, channel, position, 0u),
-    rotated(min(first_head + 1u, heads - 1u), channel, position, 0u),
-    rotated(min(first_head + 2u, heads - 1u), channel, position, 0u),
-    rotated(min(first_head + 3u, heads - 1u), channel, position, 0u),
+    rotated(first_head, channel, angles, 0u),
+    rotated(min(first_head + 1u, heads - 1u), channel, angles, 0u),
+    rotated(min(first_head + 2u, heads - 1u), channel, angles, 0u),
+    rotated(min(first_head + 3u, heads - 1u), channel, angles, 0u),
   ));
   return Four(channels[0], channels[1], channels[2], channels[3]);
 }

@@ -1,6 +1,9 @@
 // Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the mapping
-// and for where the asynchrony is. Needs the planes of lib/rows.wgsl, lib/cells.wgsl, lib/outliers.wgsl, and from the
-// kernel the override `refine_every` and idle_start().
+// and for where the asynchrony is. Needs the planes of lib/rows.wgsl, lib/cells.wgsl, lib/outliers.wgsl and the
+// override `refine_every`.
+
+// Past every step, but not so far that its rows overflow.
+const NO_STEP = 0x100000u;
 
 // What a lane loads for one step: half a block of four rows, with the second-order scales of the block and the refine
 // words of two of the rows.
@@ -22,8 +25,10 @@ fn first_step(first_row: u32, lane: Lane) -> Step {
   return step;
 }
 
+// Teams beyond the last whole row of teams walk along, so that loops are the same for all, past the last step.
 fn row_team_of(thread: u32) -> u32 {
-  return thread / (team * columns);
+  let row_team = thread / (team * columns);
+  return select(row_team, NO_STEP, row_team >= row_teams);
 }
 
 // Multiplies all rows of a workgroup, given the first step, once the cells are filled; the sums are then in `partial`.
@@ -34,7 +39,7 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
   var outliers: Outliers;
   if (has_outliers()) { outliers = first_outliers(lane.thread); }
   var sums = Sums(vec4(0.0), vec2(0.0));
-  for (var start = idle_start(row_team); start < workgroup_steps; start += row_teams) {
+  for (var start = 0u; start < workgroup_steps; start += row_teams) {
     let step = start + row_team;
     let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
     var next: Step;

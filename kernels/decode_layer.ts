@@ -1,0 +1,345 @@
+/**
+ * Launcher of a whole transformer layer of a decode step in one dispatch.
+ *
+ * @module
+ */
+import { attentionGroups, type DecodeAttentionBuffers, queriesOf } from "./decode_attention.ts";
+import { LANE_GROUPS, PACKED_ROWS_CODE, STEP_LOOP_CODE } from "./fused_gemv.ts";
+import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
+import type { AttentionShape } from "./key_value_cache.ts";
+import { type PackedMatrix, type PackedSlab, type Plane, planesOf, STEP_ROWS } from "./packed_matrix.ts";
+import { chooseTeam, type Team } from "./team.ts";
+import kernelCode from "./decode_layer.wgsl" with { type: "text" };
+import attendCode from "./lib/attend.wgsl" with { type: "text" };
+import combineSplitsCode from "./lib/combine_splits.wgsl" with { type: "text" };
+import fillValuesCode from "./lib/fill_values.wgsl" with { type: "text" };
+import mergeOneCode from "./lib/merge_cells_1.wgsl" with { type: "text" };
+import mergeFourCode from "./lib/merge_cells_4.wgsl" with { type: "text" };
+import oneQueryCode from "./lib/queries_1.wgsl" with { type: "text" };
+import fourQueriesCode from "./lib/queries_4.wgsl" with { type: "text" };
+import quantizeCode from "./lib/quantize.wgsl" with { type: "text" };
+import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
+import relayCode from "./lib/relay.wgsl" with { type: "text" };
+import relayInputCode from "./lib/relay_input.wgsl" with { type: "text" };
+
+/** Sizes that all layers of a model have in common. */
+export interface LayerShape {
+  /** Elements of the residual stream. */
+  readonly hidden: number;
+  /** Rows of gate, and of up. */
+  readonly intermediate: number;
+  /** Added under the roots of the layer's norms. */
+  readonly normEpsilon: number;
+  /** Heads of its attention. */
+  readonly attention: AttentionShape;
+}
+
+/** The packed matrices of a layer, whose planes lie one after the other in shared buffers, see {@linkcode sharePlanes}. */
+export interface LayerMatrices {
+  /** Rows of q, k and v. */
+  readonly qkv: PackedMatrix;
+  /** Attention's output layer. */
+  readonly o: PackedMatrix;
+  /** Rows of gate, then of up. */
+  readonly gateUp: PackedMatrix;
+  /** The MLP's output layer. */
+  readonly down: PackedMatrix;
+}
+
+/** One layer of a decode step. */
+export interface DecodeLayer
+  extends Pick<DecodeAttentionBuffers, "rotations" | "cache" | "sequence" | "bias" | "headNorm"> {
+  /** Its matrices. */
+  readonly matrices: LayerMatrices;
+  /** f32 [hidden]: input. */
+  readonly hiddenIn: GPUBuffer;
+  /** f32 [hidden]: output; another buffer than the input. */
+  readonly hiddenOut: GPUBuffer;
+  /** f32 [hidden]: weight of the norm before q, k and v. */
+  readonly attentionNorm: GPUBuffer;
+  /** f32 [hidden]: weight of the norm before gate and up. */
+  readonly mlpNorm: GPUBuffer;
+}
+
+/** What makes the dispatches of a decode step's layers. */
+export interface LayerDispatches {
+  /** The layers in order; they serve every position. */
+  readonly dispatches: readonly Dispatch[];
+  /** u32: what workgroups hand over. Where its first word is not 0, one of them waited for another in vain. */
+  readonly relay: GPUBuffer;
+  /** Frees the buffers made for them. */
+  destroy(): void;
+}
+
+/** Workgroups of a large GPU, for which memory is planned first. */
+const USUAL_WORKGROUPS = 132;
+/** Workgroups started to count how many run side by side. */
+const COUNTED_WORKGROUPS = 1024;
+/** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
+const SOFTWARE_WORKGROUPS = 1;
+/** Control words of the relay. */
+const CONTROL_WORDS = 256;
+const RESIDENT_WORD = 2;
+/** Vectors of the relay are padded to so many words. */
+const VECTOR_WORDS = 128;
+const STORAGE_BUFFERS = 17;
+/** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
+const FIXED_BYTES = 1024;
+
+/** The whole shader. */
+export function decodeLayerCode(team: Team, queries: 1 | 4): string {
+  const queryCode = queries === 1 ? [oneQueryCode, mergeOneCode] : [fourQueriesCode, mergeFourCode];
+  const inputCode = [relayCode, relayInputCode, fillValuesCode, combineSplitsCode, quantizeCode];
+  const rowCode = [STEP_LOOP_CODE, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
+  return [kernelCode, ...inputCode, attendCode, ...queryCode, ...rowCode].join("\n");
+}
+
+/**
+ * Dispatches that take a token through layers, one for each layer. They need subgroups, and as many workgroups as run
+ * side by side on this device, which is found out by running some.
+ *
+ * @param layers all of the same shape
+ * @returns nothing where the device or the layers don't suit the kernel; the kernels for single operations then do
+ */
+export async function decodeLayers(
+  gpu: Gpu,
+  shape: LayerShape,
+  layers: readonly DecodeLayer[],
+): Promise<LayerDispatches | undefined> {
+  if (!suits(gpu, shape, layers)) return undefined;
+  const words = relayLayout(gpu, shape);
+  const relay = await gpu.createStorage("relay", 4 * words.end);
+  const infos: GPUBuffer[] = [];
+  const destroy = () => [relay, ...infos].forEach((buffer) => gpu.destroyBuffer(buffer));
+  try {
+    const counting = await gpu.uploadStorage("layer info", new Uint32Array(9));
+    infos.push(counting);
+    let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
+    let kernel = await layerKernel(gpu, shape, layers, words, workgroups);
+    if (kernel && !gpu.isSoftware) {
+      const residents = await residentsOf(gpu, kernel, relay, bindLayer(gpu, kernel, layers[0], relay, counting));
+      if (residents < workgroups) kernel = await layerKernel(gpu, shape, layers, words, residents);
+      workgroups = residents;
+    }
+    if (!kernel) return destroy(), undefined;
+    const dispatches: Dispatch[] = [];
+    for (const [i, layer] of layers.entries()) {
+      const info = await gpu.uploadStorage(
+        "layer info",
+        Uint32Array.of(tagOf(i, layers.length), ...outlierStarts(layer)),
+      );
+      infos.push(info);
+      const bindings = bindLayer(gpu, kernel, layer, relay, info);
+      dispatches.push({ kernel, bindings, workgroups: [workgroups, 1, 1] });
+    }
+    return { dispatches, relay, destroy };
+  } catch (error) {
+    destroy();
+    throw error;
+  }
+}
+
+/** Differs from the tags of the layers before and after, also from one step to the next. */
+function tagOf(layer: number, layers: number): number {
+  return layer === layers - 1 && layers % 2 === 1 ? 3 : 1 + layer % 2;
+}
+
+function matricesOf({ qkv, o, gateUp, down }: LayerMatrices): PackedMatrix[] {
+  return [qkv, o, gateUp, down];
+}
+
+function slabsOf({ matrices }: DecodeLayer): PackedSlab[] {
+  return matricesOf(matrices).map(({ slabs }) => slabs[0]);
+}
+
+function suits(gpu: Gpu, shape: LayerShape, layers: readonly DecodeLayer[]): boolean {
+  const { hidden, intermediate, attention: { heads, headSize } } = shape;
+  const firsts = planeStarts(layers[0]);
+  return gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
+    gpu.device.limits.maxStorageBuffersPerShaderStage >= STORAGE_BUFFERS &&
+    [hidden, intermediate, heads * headSize, headSize].every((channels) => channels % 16 === 0) &&
+    layers.every((layer) =>
+      matricesOf(layer.matrices).every(({ slabs, refineEvery }) => slabs.length === 1 && refineEvery === 8) &&
+      slabsOf(layer).every((slab) =>
+        planesOf(slab).every(({ buffer }, i) => buffer === planesOf(slabsOf(layer)[0])[i].buffer)
+      ) &&
+      planeStarts(layer).every((start, i) => start === firsts[i])
+    );
+}
+
+/** Byte offsets of the planes that lie alike in all layers. */
+function planeStarts(layer: DecodeLayer): number[] {
+  return slabsOf(layer).flatMap(({ base, refine, meta, tileScale }) => [base, refine, meta, tileScale])
+    .map(({ offset }) => offset);
+}
+
+/** First word of the outlier planes and of the residuals of each matrix. */
+function outlierStarts(layer: DecodeLayer): number[] {
+  return slabsOf(layer).flatMap(({ outliers, outlierResiduals }) => [outliers.offset / 4, outlierResiduals]);
+}
+
+function rowLanes({ attention }: LayerShape): number {
+  return 2 ** Math.ceil(Math.log2(attention.headSize / 8));
+}
+
+/**
+ * Splits of sequences up to 256 tokens, up to 1024, and longer ones: the more, the more workgroups have a part. Without
+ * any, nothing need be combined.
+ */
+function splitTiers(gpu: Gpu, { attention }: LayerShape): [number, number, number] {
+  const splits = (workgroups: number) =>
+    gpu.isSoftware ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(attention))));
+  return [1, splits(64), splits(USUAL_WORKGROUPS)];
+}
+
+/** First words of what is handed over. */
+function relayLayout(gpu: Gpu, shape: LayerShape) {
+  const { hidden, intermediate, attention: { heads, keyValueHeads, headSize } } = shape;
+  const vector = (words: number) => Math.ceil(words / VECTOR_WORDS) * VECTOR_WORDS;
+  const splits = Math.max(...splitTiers(gpu, shape));
+  const qkv = CONTROL_WORDS;
+  const sums = qkv + vector((heads + 2 * keyValueHeads) * headSize);
+  const sumsStride = vector(heads * headSize);
+  const pairs = sums + splits * sumsStride;
+  const mixed = pairs + vector(2 * splits * heads);
+  const middle = mixed + vector(heads * headSize);
+  const inner = middle + vector(hidden);
+  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, end: inner + vector(intermediate) };
+}
+
+/** The product of a stage. */
+interface Product {
+  readonly rows: number;
+  readonly halfBlocks: number;
+  readonly rowsPerOutput: number;
+}
+
+/** Steps of 4 rows that a workgroup takes of a product. */
+function workgroupSteps({ rows, rowsPerOutput }: Product, workgroups: number): number {
+  return rowsPerOutput * Math.ceil(Math.ceil(rows / rowsPerOutput / STEP_ROWS) / workgroups);
+}
+
+/** Teams of a workgroup: so many that the rounds of all products together take the fewest turns of a team. */
+function chooseTeams(products: readonly Product[], team: Team, workgroups: number): number {
+  const cost = (teams: number) =>
+    products.reduce((sum, product) => {
+      const rowTeams = Math.floor(teams / Math.ceil(product.halfBlocks / team.lanes));
+      return sum + teams * Math.ceil(workgroupSteps(product, workgroups) / rowTeams);
+    }, 0);
+  return [12, 13, 14, 15, 16].reduce((best, teams) => cost(teams) < cost(best) ? teams : best);
+}
+
+/** The kernel for so many workgroups, or nothing where workgroup memory has no room for its share. */
+async function layerKernel(
+  gpu: Gpu,
+  shape: LayerShape,
+  layers: readonly DecodeLayer[],
+  words: ReturnType<typeof relayLayout>,
+  workgroups: number,
+): Promise<Kernel | undefined> {
+  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+  const [{ matrices, cache, bias, headNorm }] = layers;
+  const { hidden, intermediate, attention } = shape;
+  const { heads, keyValueHeads, headSize, slidingWindow } = attention;
+  const team = chooseTeam(gpu, rowLanes(shape));
+  const queries = queriesOf(attention);
+  const products = matricesOf(matrices).map((matrix) => ({
+    rows: matrix.rows,
+    halfBlocks: matrix.halfBlocks,
+    rowsPerOutput: matrix === matrices.gateUp ? 2 : 1,
+  }));
+  const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / team.lanes));
+  const steps = products.map((product) => workgroupSteps(product, workgroups));
+  const teams = chooseTeams(products, team, workgroups);
+  const threads = teams * team.lanes;
+  const mergeLanes = Math.min(team.lanes, 4 * rowLanes(shape));
+  // Attention merges its sums in the cells: those of one query fill high bytes, those of four low bytes too.
+  const mergedVectors = ((threads / mergeLanes) * rowLanes(shape) * 8 * queries) / 4;
+  const cells = Math.max(Math.max(...columns) * team.lanes * LANE_GROUPS, mergedVectors / (queries === 1 ? 1 : 2));
+  const outlierCounts = layers.flatMap(slabsOf).map(({ outlierCount, rows }) => outlierCount / rows);
+  const mostOutliers = Math.max(...outlierCounts);
+  const hasOutliers = mostOutliers > 0 ? 1 : 0;
+  const partials = Math.max(...steps.map((count, i) => (columns[i] + hasOutliers) * count * STEP_ROWS));
+  const starts = hasOutliers * Math.max(...steps) * STEP_ROWS + 2;
+  const bytes = cells * 40 + 4 * partials + 4 * starts + 4 * (queries + 2) * headSize + FIXED_BYTES;
+  if (
+    bytes > maxComputeWorkgroupStorageSize || threads > maxComputeInvocationsPerWorkgroup ||
+    Math.max(...columns) > teams
+  ) return undefined;
+  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
+  const slabs = slabsOf(layers[0]);
+  const starting = (name: string, plane: (slab: PackedSlab) => Plane, elementBytes: number) => ({
+    [`${name}_o`]: plane(slabs[1]).offset / elementBytes,
+    [`${name}_gate_up`]: plane(slabs[2]).offset / elementBytes,
+    [`${name}_down`]: plane(slabs[3]).offset / elementBytes,
+  });
+  return await gpu.createKernel("decode_layer", decodeLayerCode(team, queries), {
+    team: team.lanes,
+    workgroup_size: threads,
+    cell_count: cells,
+    partial_count: partials,
+    start_count: starts,
+    counted_workgroups: COUNTED_WORKGROUPS,
+    hidden,
+    intermediate,
+    epsilon: shape.normEpsilon,
+    has_layer_outliers: hasOutliers,
+    outlier_lanes: Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, mostOutliers)))),
+    ...starting("base", ({ base }) => base, 16),
+    ...starting("refine", ({ refine }) => refine, 8),
+    ...starting("meta", ({ meta }) => meta, 16),
+    ...starting("scale", ({ tileScale }) => tileScale, 16),
+    qkv_at: words.qkv,
+    sums_at: words.sums,
+    sums_stride: words.sumsStride,
+    pairs_at: words.pairs,
+    mixed_at: words.mixed,
+    middle_at: words.middle,
+    inner_at: words.inner,
+    short_splits: shortSplits,
+    middle_splits: middleSplits,
+    long_splits: longSplits,
+    heads,
+    key_value_heads: keyValueHeads,
+    head_size: headSize,
+    capacity: cache.capacity,
+    ...(slidingWindow !== undefined && { window: slidingWindow }),
+    row_lanes: rowLanes(shape),
+    merge_lanes: mergeLanes,
+    has_bias: bias ? 1 : 0,
+    has_norm: headNorm ? 1 : 0,
+    norm_epsilon: headNorm?.epsilon ?? 0,
+  });
+}
+
+function bindLayer(gpu: Gpu, kernel: Kernel, layer: DecodeLayer, relay: GPUBuffer, info: GPUBuffer): GPUBindGroup {
+  const { hiddenIn, hiddenOut, attentionNorm, mlpNorm, rotations, cache, sequence, headNorm, bias } = layer;
+  return gpu.bind(kernel, [
+    ...planesOf(slabsOf(layer)[0]).map(({ buffer }) => buffer),
+    relay,
+    hiddenIn,
+    hiddenOut,
+    attentionNorm,
+    mlpNorm,
+    rotations,
+    cache.keys,
+    cache.values,
+    sequence,
+    headNorm?.weights ?? attentionNorm,
+    bias ?? attentionNorm,
+    info,
+  ]);
+}
+
+const residents = new WeakMap<Kernel, number>();
+
+/** Workgroups of a kernel that run side by side. */
+async function residentsOf(gpu: Gpu, kernel: Kernel, relay: GPUBuffer, bindings: GPUBindGroup): Promise<number> {
+  const known = residents.get(kernel);
+  if (known !== undefined) return known;
+  gpu.submit([{ kernel, bindings, workgroups: [COUNTED_WORKGROUPS, 1, 1] }]);
+  const control = new Uint32Array(await gpu.read(relay, 4 * CONTROL_WORDS));
+  gpu.write(relay, new Uint32Array(CONTROL_WORDS));
+  residents.set(kernel, control[RESIDENT_WORD]);
+  return control[RESIDENT_WORD];
+}
