@@ -1,8 +1,8 @@
 // Factors a diagonal block, D = V V^T with V upper triangular, from its last row upwards (quant/cholesky.ts).
 //
 // Bindings (n = range.size <= 64, f = range.first):
-//   0 range     uniform: f, n
-//   1 matrix    f32 [size, size]: D in the lower triangle of rows and columns f .. f + n - 1, replaced by V^T
+//   0 range     uniform: f, n, columns (not used here), row f's place in the slab
+//   1 slab      f32 rows of `size`: D in the lower triangle of rows and columns f .. f + n - 1, replaced by V^T
 //   2 diagonal  f32 [size]: the matrix's diagonal before the factorization
 //   3 blocks    f32 [blocks, 64, 64]: receives V^T of block f / 64
 //   4 failed    u32 [1]: counts pivots that are no larger than rounding leaves of the diagonal
@@ -15,10 +15,12 @@ override least_pivot: f32 = 3.814697265625e-6;
 struct Range {
   first: u32,
   size: u32,
+  columns: u32,
+  row: u32,
 }
 
 @group(0) @binding(0) var<uniform> range: Range;
-@group(0) @binding(1) var<storage, read_write> matrix: array<f32>;
+@group(0) @binding(1) var<storage, read_write> slab: array<f32>;
 @group(0) @binding(2) var<storage, read> diagonal: array<f32>;
 @group(0) @binding(3) var<storage, read_write> blocks: array<f32>;
 @group(0) @binding(4) var<storage, read_write> failed: array<u32>;
@@ -27,9 +29,9 @@ var<workgroup> block: array<array<f32, 65>, 64>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) i: u32) {
-  let row = (range.first + i) * size + range.first;
+  let row = (range.row + i) * size + range.first;
   if (i < range.size) {
-    for (var j = 0u; j <= i; j++) { block[i][j] = matrix[row + j]; }
+    for (var j = 0u; j <= i; j++) { block[i][j] = slab[row + j]; }
   }
   for (var step = 0u; step < range.size; step++) {
     let k = range.size - 1u - step;
@@ -51,7 +53,7 @@ fn main(@builtin(local_invocation_index) i: u32) {
   workgroupBarrier();
   if (i < range.size) {
     for (var j = 0u; j <= i; j++) {
-      matrix[row + j] = block[i][j];
+      slab[row + j] = block[i][j];
       blocks[range.first * 64u + i * 64u + j] = block[i][j];
     }
   }

@@ -6,17 +6,17 @@
 //   the best codes leave the least sum of (V[k, k] * rounding error)^2
 //
 // Bindings (C = channels in quantization order, G = groups with padding):
-//   0 block        uniform: first channel of the block, its channels (a multiple of 16)
-//   1 turned       f32 [C, rows]: w
+//   0 block        uniform: first channel of the block, its channels (a multiple of 16), first channel of `carried`, the
+//                  element of `factor` at which the block's first row begins
+//   1 turned       f32 [C, rows]: w, which e replaces
 //   2 group_order  u32 [C / 16]: the group at each position
 //   3 picks        u32 [runs, rows]: see pick_refined.wgsl
 //   4 tile_scale   u32 [tiles, G / 2]: d of two groups, f16 each
-//   5 factor       vec4<f32> [C, C / 4]: V in the upper triangle
-//   6 carried      f32 [C, rows]: sum over the channels i before the block of e[i] V[i, k]
+//   5 factor       vec4<f32> rows of C / 4: V in the upper triangle
+//   6 carried      f32 [some channels, rows]: sum over the channels i before the block of e[i] V[i, k], zeroed when read
 //   7 base         u32 [rows, G]      2 bits x 16 channels
 //   8 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
 //   9 group_codes  u32 [G, rows]      scale code 4b, zero code 3b
-//  10 errors       f32 [block's channels, rows]: e
 //
 // Mapping: a thread a row, 32 rows a workgroup, so that few rows still spread over the device. What all rows share, the
 // pulls within a group, lies in workgroup memory (lib/pulled_search.wgsl).
@@ -28,19 +28,20 @@ override channels: u32 = 16;
 struct Block {
   first: u32,
   channels: u32,
+  carried_first: u32,
+  factor_first: u32,
 }
 
 @group(0) @binding(0) var<uniform> block: Block;
-@group(0) @binding(1) var<storage, read> turned: array<f32>;
+@group(0) @binding(1) var<storage, read_write> turned: array<f32>;
 @group(0) @binding(2) var<storage, read> group_order: array<u32>;
 @group(0) @binding(3) var<storage, read> picks: array<u32>;
 @group(0) @binding(4) var<storage, read> tile_scale: array<u32>;
 @group(0) @binding(5) var<storage, read> factor: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> carried: array<f32>;
+@group(0) @binding(6) var<storage, read_write> carried: array<f32>;
 @group(0) @binding(7) var<storage, read_write> base: array<u32>;
 @group(0) @binding(8) var<storage, read_write> refine: array<u32>;
 @group(0) @binding(9) var<storage, read_write> group_codes: array<u32>;
-@group(0) @binding(10) var<storage, read_write> errors: array<f32>;
 
 @compute @workgroup_size(32)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -69,9 +70,9 @@ fn share_pulls(first: u32, index: u32) {
   if (j == 0u) { pivots[four] = pivot; }
 }
 
-// 16 elements of row i of V from column `first` on.
+// 16 elements of row i of V, a channel of the block, from column `first` on.
 fn factor_row(i: u32, first: u32) -> Values {
-  let at = (i * channels + first) / 4u;
+  let at = (block.factor_first + (i - block.first) * channels + first) / 4u;
   return Values(factor[at], factor[at + 1u], factor[at + 2u], factor[at + 3u]);
 }
 
@@ -97,24 +98,25 @@ fn quantize_group(at: u32, row: u32) {
 }
 
 fn write_errors(at: u32, row: u32, values: vec4<f32>) {
-  errors[at * rows + row] = values.x;
-  errors[(at + 1u) * rows + row] = values.y;
-  errors[(at + 2u) * rows + row] = values.z;
-  errors[(at + 3u) * rows + row] = values.w;
+  let first = (block.first + at) * rows + row;
+  turned[first] = values.x;
+  turned[first + rows] = values.y;
+  turned[first + 2u * rows] = values.z;
+  turned[first + 3u * rows] = values.w;
 }
 
 // What the weights of a group are rounded from if none of them is changed by rounding: from there, settle() takes away
 // what each rounded weight pulls, so that in the end its error has been passed on.
 fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
-  let first = (block.first + at) * rows + row;
+  let first = (block.first - block.carried_first + at) * rows + row;
   var sums = Values(
-    carried_four(first),
-    carried_four(first + 4u * rows),
-    carried_four(first + 8u * rows),
-    carried_four(first + 12u * rows),
+    take_four(first),
+    take_four(first + 4u * rows),
+    take_four(first + 8u * rows),
+    take_four(first + 12u * rows),
   );
   for (var i = 0u; i < at; i++) {
-    let error = errors[i * rows + row];
+    let error = turned[(block.first + i) * rows + row];
     let pull = factor_row(block.first + i, block.first + at);
     sums[0] += error * pull[0];
     sums[1] += error * pull[1];
@@ -131,6 +133,11 @@ fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
   return start;
 }
 
-fn carried_four(at: u32) -> vec4<f32> {
-  return vec4(carried[at], carried[at + rows], carried[at + 2u * rows], carried[at + 3u * rows]);
+fn take_four(at: u32) -> vec4<f32> {
+  let sums = vec4(carried[at], carried[at + rows], carried[at + 2u * rows], carried[at + 3u * rows]);
+  carried[at] = 0.0;
+  carried[at + rows] = 0.0;
+  carried[at + 2u * rows] = 0.0;
+  carried[at + 3u * rows] = 0.0;
+  return sums;
 }

@@ -13,6 +13,7 @@ import type { BufferScope } from "./buffer_scope.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
 import type { PackedMatrix, PackedSlab } from "./packed_matrix.ts";
 import { type Plane, whole } from "./plane.ts";
+import { submitWeightParts } from "./weight_parts.ts";
 import freeSearchCode from "./lib/free_search.wgsl" with { type: "text" };
 import gridCode from "./lib/group_grid.wgsl" with { type: "text" };
 import turnedCode from "./lib/turned_values.wgsl" with { type: "text" };
@@ -50,7 +51,7 @@ export interface QuantizingMatrix {
   readonly refineEvery: RefineEvery;
   /** u32 [channels / 16]: the group at each position of the order of quantization. */
   readonly groupOrder: GPUBuffer;
-  /** f32 [channels, rows]: the weights, or their target, in that order. */
+  /** f32 [channels, rows]: the weights, or their target, in that order; error feedback replaces them by their errors. */
   readonly turned: GPUBuffer;
   /** f32 [3, groups, rows]: see probe_groups.wgsl. */
   readonly prospects: GPUBuffer;
@@ -71,9 +72,10 @@ export function checkQuantizable(rows: number, channels: number): void {
 }
 
 /**
- * Makes the buffers of a matrix; `turned` is still to be filled.
+ * Makes the buffers of a matrix.
  *
- * @param scope frees all but the planes, which belong to the caller
+ * @param scope frees them, but for the planes, which belong to the caller
+ * @param turned f32 [channels, rows]: the weights, or their target, in the order of `groupOrder`
  */
 export async function createQuantizingMatrix(
   gpu: Gpu,
@@ -81,8 +83,8 @@ export async function createQuantizingMatrix(
   [rows, channels]: readonly [rows: number, channels: number],
   refineEvery: RefineEvery,
   groupOrder: GPUBuffer,
+  turned: GPUBuffer,
 ): Promise<QuantizingMatrix> {
-  checkQuantizable(rows, channels);
   const blocks = blocksPerRow(channels);
   const groups = blocks * BLOCK_GROUPS;
   const runs = refineWordsPerRow(blocks, refineEvery);
@@ -95,7 +97,7 @@ export async function createQuantizingMatrix(
     groups,
     refineEvery,
     groupOrder,
-    turned: await words("turned", rows * channels),
+    turned,
     prospects: await words("prospects", 3 * groups * rows),
     picks: await words("picks", runs * rows),
     groupCodes: await words("group codes", groups * rows),
@@ -133,20 +135,24 @@ async function launch(
 }
 
 /**
- * Dispatch that turns a matrix: see turn_weights.wgsl.
+ * Adds a matrix of the host, turned, to what is in `turned`: see turn_weights.wgsl.
  *
  * @param weights f32 [rows, channels]
  * @param turned f32 [channels, rows]
  */
-export function turnWeights(
+export async function turnWeights(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
-  weights: GPUBuffer,
+  weights: Float32Array<ArrayBuffer>,
   groupOrder: GPUBuffer,
   turned: GPUBuffer,
-): Promise<Dispatch> {
+): Promise<void> {
   const groups = channels / GROUP_CHANNELS;
-  return launch(gpu, "turn_weights", { rows, groups }, [weights, groupOrder, turned], rows, groups);
+  const kernel = await gpu.createKernel("turn_weights", turnCode, { rows, groups });
+  await submitWeightParts(gpu, [rows, channels], weights, (part) => {
+    const bindings = gpu.bind(kernel, [part.range, part.weights, groupOrder, turned]);
+    return { kernel, bindings, workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), groups, 1] };
+  });
 }
 
 /** Dispatches that look at every group, pick the refined ones and set second-order scales. */

@@ -22,7 +22,7 @@ export interface Rows {
   readonly stride: number;
 }
 
-/** Which part of c is computed: all, or the tiles that touch its upper or lower triangle. */
+/** Which part of c is computed: all, or its upper or lower triangle with the diagonal; the rest stays as it is. */
 export type Triangle = "all" | "upper" | "lower";
 
 /** What one update reads and writes: counts and first elements, all multiples of 4 but k. */
@@ -39,12 +39,16 @@ export interface UpdateRange {
   readonly bFirst?: number;
   /** First element of c; default: 0. */
   readonly cFirst?: number;
+  /** Row of the square matrix of which c is a part, where a triangle is wanted; default: 0. */
+  readonly cRow?: number;
 }
 
 /** Words of a range as the kernel reads them. */
-export function updateWords({ m, n, k, aFirst = 0, bFirst = 0, cFirst = 0 }: UpdateRange): readonly number[] {
+export function updateWords(
+  { m, n, k, aFirst = 0, bFirst = 0, cFirst = 0, cRow = 0 }: UpdateRange,
+): readonly number[] {
   if (m % 4 !== 0 || n % 4 !== 0) throw new RangeError(`update is ${m} x ${n}, must be multiples of 4`);
-  return [m, n, k, aFirst, bFirst, cFirst];
+  return [m, n, k, aFirst, bFirst, cFirst, cRow];
 }
 
 /**

@@ -3,20 +3,20 @@
 // The one product of quantization: Hessians (a = b = inputs by token), the factorization's and the solver's updates, error
 // feedback to later channels. Both operands come with the summed index in their rows, so neither is turned on its way.
 //
-// Bindings (counts, and the element at which each matrix begins, are in `update`; all are multiples of 4):
+// Bindings (counts, and the element at which each matrix begins, are in `update`; all but k are multiples of 4):
 //   0 update  uniform
 //   1 a       vec4<f32> rows of a_stride / 4
 //   2 b       vec4<f32> rows of b_stride / 4
 //   3 c       vec4<f32> rows of c_stride / 4
 //
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 columns of c, 8 x 8 a thread, in steps of 16 k; as in
-// lib/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way. With `triangle` the
-// workgroups that lie wholly on the other side of the diagonal do nothing.
+// lib/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way. With `triangle` nothing is
+// written on the other side of the diagonal, and workgroups that lie wholly there do nothing.
 override a_stride: u32 = 4;
 override b_stride: u32 = 4;
 override c_stride: u32 = 4;
 override factor: f32 = 1.0;
-override triangle: u32 = 0; // 1: the upper triangle of c, 2: the lower
+override triangle: u32 = 0; // 1: the upper triangle, 2: the lower, of the matrix whose rows from c_row on are c
 
 struct Update {
   m: u32,
@@ -25,6 +25,7 @@ struct Update {
   a_first: u32,
   b_first: u32,
   c_first: u32,
+  c_row: u32,
 }
 
 @group(0) @binding(0) var<uniform> update: Update;
@@ -57,8 +58,8 @@ struct Staged {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let m_first = workgroup.y * TILE_M;
   let n_first = workgroup.x * TILE_N;
-  if (triangle == 1u && m_first >= n_first + TILE_N) { return; }
-  if (triangle == 2u && n_first >= m_first + TILE_M) { return; }
+  if (triangle == 1u && update.c_row + m_first >= n_first + TILE_N) { return; }
+  if (triangle == 2u && n_first >= update.c_row + m_first + TILE_M) { return; }
   let steps = (update.k + STEP - 1u) / STEP;
   var staged = fetch(m_first, n_first, thread, 0u);
   var sums: Sums;
@@ -158,6 +159,15 @@ fn multiply_row(i: u32, value: f32, b0: vec4<f32>, b1: vec4<f32>, sums: ptr<func
 fn write_row(m: u32, n: u32, sums: array<vec4<f32>, 2>) {
   if (m >= update.m) { return; }
   let at = (update.c_first + m * c_stride + n) / 4u;
-  if (n < update.n) { c[at] += factor * sums[0]; }
-  if (n + 64u < update.n) { c[at + 16u] += factor * sums[1]; }
+  let row = update.c_row + m;
+  if (n < update.n) { c[at] = select(c[at], c[at] + factor * sums[0], is_wanted(row, n)); }
+  if (n + 64u < update.n) { c[at + 16u] = select(c[at + 16u], c[at + 16u] + factor * sums[1], is_wanted(row, n + 64u)); }
+}
+
+// Which of four columns from n on are on the wanted side of the diagonal.
+fn is_wanted(row: u32, n: u32) -> vec4<bool> {
+  let columns = vec4(n, n + 1u, n + 2u, n + 3u);
+  if (triangle == 1u) { return columns >= vec4(row); }
+  if (triangle == 2u) { return columns <= vec4(row); }
+  return vec4(true);
 }

@@ -10,12 +10,13 @@ const SLAB_ROWS = 64;
 /**
  * Rows of a slab.
  *
- * @throws {RangeError} when 64 rows exceed the binding limit
+ * @param multiple that they are of
+ * @throws {RangeError} when so many rows exceed the binding limit
  */
-export function slabRowsWithin(maxBindingBytes: number, rowBytes: number): number {
-  const rows = Math.floor(maxBindingBytes / rowBytes / SLAB_ROWS) * SLAB_ROWS;
+export function slabRowsWithin(maxBindingBytes: number, rowBytes: number, multiple: number = SLAB_ROWS): number {
+  const rows = Math.floor(maxBindingBytes / rowBytes / multiple) * multiple;
   if (rows === 0) {
-    throw new RangeError(`binding limit is ${maxBindingBytes} bytes, must hold ${SLAB_ROWS} rows of ${rowBytes} bytes`);
+    throw new RangeError(`binding limit is ${maxBindingBytes} bytes, must hold ${multiple} rows of ${rowBytes} bytes`);
   }
   return rows;
 }

@@ -3,10 +3,12 @@
  *
  * @module
  */
+import { blockRanges } from "./block_ranges.ts";
 import type { BufferScope } from "./buffer_scope.ts";
-import { blockRanges, type DeviceFactor, FACTOR_BLOCK, solveBlock } from "./factorize.ts";
+import { type DeviceFactor, FACTOR_BLOCK, solveBlock } from "./factorize.ts";
 import type { Dispatch, Gpu } from "./gpu.ts";
 import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
+import { placeOfRow } from "./square_matrix.ts";
 import { uploadUniforms } from "./uniforms.ts";
 
 /**
@@ -25,11 +27,11 @@ export async function solveFactor(
 ): Promise<Dispatch[]> {
   const { channels, matrix, blocks } = factor;
   const panel = await scope.storage("panel", 4 * FACTOR_BLOCK * rows);
-  const ranges = blockRanges(channels);
+  const ranges = blockRanges(channels, FACTOR_BLOCK);
   const up = [...ranges].reverse().map(({ first, size }) => ({
     first,
     size,
-    update: { m: first, n: rows, k: size, aFirst: first * channels },
+    update: { m: first, n: rows, k: size, aFirst: placeOfRow(matrix, first).first } satisfies UpdateRange,
     backwards: true,
   }));
   const down = ranges.map(({ first, size }) => ({
@@ -39,23 +41,23 @@ export async function solveFactor(
       m: channels - first - size,
       n: rows,
       k: size,
-      aFirst: first * channels + first + size,
+      aFirst: placeOfRow(matrix, first).first + first + size,
       cFirst: (first + size) * rows,
     } satisfies UpdateRange,
     backwards: false,
   }));
   const steps = [...up, ...down];
   const words = await uploadUniforms(gpu, [
-    ...steps.map(({ first, size }) => [first, size, rows]),
+    ...steps.map(({ first, size }) => [first, size, rows, first]),
     ...steps.map(({ update }) => updateWords(update)),
   ]);
   scope.own(words.buffer);
   const dispatches: Dispatch[] = [];
   const target = { buffer: x, stride: rows };
-  for (const [i, { update, backwards }] of steps.entries()) {
+  for (const [i, { first, update, backwards }] of steps.entries()) {
     dispatches.push(await solveBlock(gpu, words.bindings[i], rows, blocks, target, panel, backwards));
     if (update.m === 0) continue;
-    const a = { buffer: matrix, stride: channels };
+    const a = { buffer: placeOfRow(matrix, first).slab.buffer, stride: channels };
     const b = { buffer: panel, stride: rows };
     dispatches.push(await outerUpdate(gpu, update, words.bindings[steps.length + i], a, b, target, -1));
   }

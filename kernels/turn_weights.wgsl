@@ -1,36 +1,43 @@
-// Turns a matrix so that channels lie in rows, groups in the order of quantization: what the quantizing kernels read.
+// Turns rows of a matrix so that channels lie in rows, groups in the order of quantization: what the quantizing kernels
+// read. They are added to what is there, the shift of a corrected target.
 //
-//   turned[16 p + k, r] = weights[r, 16 group_order[p] + k]
+//   turned[16 p + k, r] += weights[r - first, 16 group_order[p] + k]
 //
 // Bindings (P = groups without padding):
-//   0 weights      vec4<f32> [rows, 4 P]
-//   1 group_order  u32 [P]
-//   2 turned       f32 [16 P, rows]
+//   0 part         uniform: first row of the part, its rows
+//   1 weights      vec4<f32> [part's rows, 4 P]
+//   2 group_order  u32 [P]
+//   3 turned       f32 [16 P, rows]
 //
 // Mapping: a thread a group of a row, 64 rows a workgroup; workgroup.y is the position. A thread reads 64 bytes in a row,
 // neighbours write neighbouring words.
 override rows: u32 = 1;
 override groups: u32 = 1; // without padding
 
-@group(0) @binding(0) var<storage, read> weights: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> group_order: array<u32>;
-@group(0) @binding(2) var<storage, read_write> turned: array<f32>;
+struct Part {
+  first: u32,
+  rows: u32,
+}
+
+@group(0) @binding(0) var<uniform> part: Part;
+@group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> group_order: array<u32>;
+@group(0) @binding(3) var<storage, read_write> turned: array<f32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let row = id.x;
-  if (row >= rows) { return; }
-  let source = 4u * (row * groups + group_order[id.y]);
-  let target_at = 16u * id.y * rows + row;
-  write_four(target_at, weights[source]);
-  write_four(target_at + 4u * rows, weights[source + 1u]);
-  write_four(target_at + 8u * rows, weights[source + 2u]);
-  write_four(target_at + 12u * rows, weights[source + 3u]);
+  if (id.x >= part.rows) { return; }
+  let source = 4u * (id.x * groups + group_order[id.y]);
+  let target_at = 16u * id.y * rows + part.first + id.x;
+  add_four(target_at, weights[source]);
+  add_four(target_at + 4u * rows, weights[source + 1u]);
+  add_four(target_at + 8u * rows, weights[source + 2u]);
+  add_four(target_at + 12u * rows, weights[source + 3u]);
 }
 
-fn write_four(at: u32, values: vec4<f32>) {
-  turned[at] = values.x;
-  turned[at + rows] = values.y;
-  turned[at + 2u * rows] = values.z;
-  turned[at + 3u * rows] = values.w;
+fn add_four(at: u32, values: vec4<f32>) {
+  turned[at] += values.x;
+  turned[at + rows] += values.y;
+  turned[at + 2u * rows] += values.z;
+  turned[at + 3u * rows] += values.w;
 }

@@ -13,16 +13,21 @@ export const unfinished: Set<string> = new Set();
 /**
  * Writes a file beside its place (`path.partial-PID`) and renames it when `fill` has returned.
  * When `fill` throws or the process is interrupted the partial file is removed and `path` stays as it was.
+ *
+ * @throws {Error} that names the path where the disk is full or fails
  */
 export async function writeBeside(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
   const partial = `${path}.partial-${Deno.pid}`;
   const file = await Deno.open(partial, { write: true, create: true, truncate: true });
   unfinished.add(partial);
   try {
+    const named = (error: Error) => {
+      throw new Error(`${path} cannot be written: ${error.message}`, { cause: error });
+    };
     await fill(async (bytes) => {
-      for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+      for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written)).catch(named);
     });
-    await file.sync();
+    await file.sync().catch(named);
     file.close();
     await Deno.rename(partial, path);
   } catch (error) {

@@ -20,7 +20,7 @@ import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
 export interface Checkpoint extends Disposable {
-  /** What error messages call it: a directory, or the path of a packed file. */
+  /** What error messages call it: the directory or file that it was opened from, and can be opened from again. */
   readonly name: string;
   /** Configuration of the model. */
   readonly config: ModelConfig;
@@ -92,14 +92,14 @@ export async function readLinear(checkpoint: Checkpoint, layer: number, kind: Li
   return { rows, channels, weights };
 }
 
-/** Reads one transformer layer. */
-export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
+/** The norms of a layer. */
+export type LayerNorms = Omit<Layer, "linears">;
+
+/** Reads the norms of a layer. */
+export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<LayerNorms> {
   const { hidden, headSize, queryKeyNorm } = checkpoint.config;
-  const linears: Partial<Record<LinearKind, Linear>> = {};
-  for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
   const norm = (name: string, width: number) => checkpoint.read(`model.layers.${layer}.${name}.weight`, [width]);
   return {
-    linears: linears as Record<LinearKind, Linear>,
     attentionNorm: await norm("input_layernorm", hidden),
     mlpNorm: await norm("post_attention_layernorm", hidden),
     ...(queryKeyNorm && {
@@ -107,6 +107,13 @@ export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<
       keyNorm: await norm("self_attn.k_norm", headSize),
     }),
   };
+}
+
+/** Reads one transformer layer. */
+export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
+  const linears: Partial<Record<LinearKind, Linear>> = {};
+  for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
+  return { linears: linears as Record<LinearKind, Linear>, ...await readNorms(checkpoint, layer) };
 }
 
 /** Reads a whole model into memory. */

@@ -1,5 +1,5 @@
 /**
- * What a CPU worker can do. It keeps one model and, for KL divergence, the reference's log-probabilities of the
+ * What a CPU worker can do. It keeps one model or checkpoint and, for KL divergence, the reference's log-probabilities of the
  * windows that it is given (worker_pool.ts gives it the same ones every time).
  *
  * @module
@@ -8,7 +8,8 @@ import type { Feedback } from "../quant/error_feedback.ts";
 import { TILE_ROWS } from "../quant/format.ts";
 import { quantizeMatrix, type Quantizer, type StoredTensor } from "../quant/quantize.ts";
 import { advanceStage, calibrateStage, type CalibrationPart, finishLayer, type StageSums } from "./calibration.ts";
-import type { Linear, Model } from "./llama.ts";
+import { type Checkpoint, type LayerNorms, readLinear, readNorms } from "./checkpoint.ts";
+import type { Linear, LinearKind, Model } from "./llama.ts";
 import { type MatMul, rowMajor, transpose } from "./matmul.ts";
 import { createMatmulSimd } from "./matmul_simd.ts";
 import { type ChoiceItem, scoreChoices, scoreWindow, type WindowScore } from "./score.ts";
@@ -56,15 +57,27 @@ export interface CpuTasks {
   finishLayer(part: CalibrationPart): Promise<void>;
   /** Quantizes tiles of a matrix. */
   quantize(task: QuantizeTask): Promise<StoredTensor>;
+  /** Opens the checkpoint that later tasks read. */
+  openCheckpoint(name: string): Promise<void>;
+  /** Reads a linear layer. */
+  readLinear(task: { readonly layer: number; readonly kind: LinearKind }): Promise<Linear>;
+  /** Reads the norms of a layer. */
+  readNorms(layer: number): Promise<LayerNorms>;
 }
 
 const matmulReady = createMatmulSimd();
 let model: Model | undefined;
+let checkpoint: Checkpoint | undefined;
 const references = new Map<number, Float32Array>();
 
 function loaded(): Model {
   if (!model) throw new TypeError("worker has no model, must be given one first");
   return model;
+}
+
+function opened(): Checkpoint {
+  if (!checkpoint) throw new TypeError("worker has no checkpoint, must be told to open one first");
+  return checkpoint;
 }
 
 const tasks: CpuTasks = {
@@ -109,6 +122,16 @@ const tasks: CpuTasks = {
     const input = { feedback, ...(correlation && { correlation }) };
     return quantizeMatrix(weights, rows, channels, quantizer, input, tiles);
   },
+
+  async openCheckpoint(name) {
+    // Only here: the readers of all formats take longer to load than the rest of a worker.
+    const { openModel } = await import("./load.ts");
+    checkpoint = await openModel(name);
+  },
+
+  readLinear: ({ layer, kind }) => readLinear(opened(), layer, kind),
+
+  readNorms: (layer) => readNorms(opened(), layer),
 };
 
 /** w sum of (x - x') x'ᵀ + sum of r x'ᵀ for the rows of some tiles (quant/target.ts). */
@@ -131,11 +154,15 @@ const scope = globalThis as unknown as Worker;
 
 scope.onmessage = async ({ data: { id, name, payload } }: MessageEvent<TaskMessage>) => {
   let reply: TaskReply;
+  const moved: ArrayBuffer[] = [];
   try {
-    reply = { id, result: await (tasks[name] as (payload: unknown) => unknown)(payload) };
+    const result = await (tasks[name] as (payload: unknown) => unknown)(payload);
+    reply = { id, result };
+    // Nobody else has what was read.
+    if (name === "readLinear") moved.push((result as Linear).weights.buffer as ArrayBuffer);
   } catch (error) {
     const { name, message } = error as Error;
     reply = { id, error: { name, message } };
   }
-  scope.postMessage(reply);
+  scope.postMessage(reply, moved);
 };

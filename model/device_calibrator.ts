@@ -4,57 +4,64 @@
  *
  * @module
  */
-import { type BufferScope, createBufferScope } from "../kernels/buffer_scope.ts";
+import { addGram } from "../kernels/add_gram.ts";
+import type { BufferScope } from "../kernels/buffer_scope.ts";
 import { blend } from "../kernels/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { gemm } from "../kernels/linear.ts";
-import { outerUpdate, type Triangle, updateWords } from "../kernels/outer_update.ts";
+import { outerUpdate, updateWords } from "../kernels/outer_update.ts";
+import { createSquareMatrix, type SquareMatrix } from "../kernels/square_matrix.ts";
 import { uploadUniforms } from "../kernels/uniforms.ts";
 import { STAGES } from "./calibration.ts";
 import type { ModelConfig } from "./config.ts";
 import {
+  advanceDispatches,
   createDeviceStream,
   createStreamScratch,
   type DeviceLayer,
   type DeviceStream,
-  finishDispatches,
-  stageDispatches,
+  inputDispatches,
   stageInputOf,
+  type StreamScratch,
   type StreamWindow,
 } from "./device_stream.ts";
 import { linearShape } from "./llama.ts";
 
 /** Sums over all calibration text of a stage's inputs x' (quantized) and x (original), in device memory. */
 export interface DeviceSums {
-  /** f32 [channels, channels]: sum of x' x'ᵀ, upper triangle. */
-  readonly gram: GPUBuffer;
+  /** Sum of x' x'ᵀ, [channels, channels], upper triangle. */
+  readonly gram: SquareMatrix;
   /** f32 [channels, channels]: sum of (x - x') x'ᵀ, where the stage doesn't write to the residual stream. */
   readonly drift?: GPUBuffer;
   /** f32 [channels, hidden]: sum of x' (w (x - x') + r)ᵀ, r what the residual stream lacks; where the stage writes to it. */
   readonly correlation?: GPUBuffer;
 }
 
-/** A layer in both models; `original` where targets are corrected. */
+/** A layer in both models: quantized as far as it is, and as it was where targets are corrected. */
 export interface DeviceLayerPair {
   /** With the matrices of earlier stages quantized. */
-  readonly quantized: DeviceLayer;
-  /** As it was, the matrices of the stage included. */
+  readonly quantized?: DeviceLayer;
+  /** As it was. */
   readonly original?: DeviceLayer;
 }
 
 /** The calibration text on its way through a model on the device. */
 export interface DeviceCalibrator {
-  /** Computes a stage's inputs and, into buffers of `scope`, their sums; stages must come in order. */
+  /**
+   * Takes the text through the matrices of the stage before `stage`, or with `stage` 4 through a layer's last ones, in the
+   * models whose layer is given; stages must come in order.
+   */
+  advance(pair: DeviceLayerPair, stage: number): Promise<void>;
+  /**
+   * Sums a stage's inputs, once the text has come there, into buffers of `scope`. The original layer must have the stage's
+   * matrix where it writes to the residual stream.
+   */
   sumStage(
     pair: DeviceLayerPair,
     stage: number,
     scope: BufferScope,
     onShare: (share: number) => void,
   ): Promise<DeviceSums>;
-  /** Computes a stage's inputs only, where it is quantized already. */
-  advanceStage(pair: DeviceLayerPair, stage: number): Promise<void>;
-  /** Takes the text from the inputs of the last stage to the next layer. */
-  finishLayer(pair: DeviceLayerPair): Promise<void>;
 }
 
 /** Windows that are submitted before the host waits for the device, so that submitted work doesn't pile up. */
@@ -87,7 +94,7 @@ export async function createDeviceCalibrator(
       layer: DeviceLayer,
       stream: DeviceStream,
       window: StreamWindow,
-    ) => ReturnType<typeof stageDispatches>,
+    ) => ReturnType<typeof inputDispatches>,
     afterWindow: (index: number) => Promise<void> = () => Promise.resolve(),
   ) => {
     for (let i = 0; i < windows.length; i++) {
@@ -99,20 +106,22 @@ export async function createDeviceCalibrator(
       if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
     }
   };
-  const toStage = (stage: number) => (layer: DeviceLayer, stream: DeviceStream, window: StreamWindow) =>
-    stageDispatches(gpu, config, layer, stream, window, scratch, stage);
   return {
+    advance: (pair, stage) =>
+      forWindows(
+        pair,
+        (layer, stream, window) => advanceDispatches(gpu, config, layer, stream, window, scratch, stage),
+      ),
     async sumStage(pair, stage, sumsScope, onShare) {
-      using adders = createBufferScope(gpu);
-      const { sums, add } = await createSums(gpu, config, sumsScope, adders, stage, streams, pair);
-      await forWindows(pair, toStage(stage), async (i) => {
+      const { sums, add } = await createSums(gpu, config, sumsScope, scratch, stage, streams, pair);
+      const toInput = (layer: DeviceLayer, stream: DeviceStream, window: StreamWindow) =>
+        inputDispatches(gpu, config, layer, stream, window, stage);
+      await forWindows(pair, toInput, async (i) => {
         await add(i);
         onShare((i + 1) / windows.length);
       });
       return sums;
     },
-    advanceStage: (pair, stage) => forWindows(pair, toStage(stage)),
-    finishLayer: (pair) => forWindows(pair, (layer, _stream, window) => finishDispatches(gpu, layer, window)),
   };
 }
 
@@ -126,7 +135,7 @@ async function createSums(
   gpu: Gpu,
   config: ModelConfig,
   scope: BufferScope,
-  scratch: BufferScope,
+  { gateUp: drifted, qkv: lacking }: StreamScratch,
   stage: number,
   { quantized, original }: StreamPair,
   pair: DeviceLayerPair,
@@ -135,33 +144,30 @@ async function createSums(
   const [kind] = STAGES[stage];
   const [, channels] = linearShape(config, kind);
   const writes = kind === "o_proj" || kind === "down_proj";
-  const longest = Math.max(...quantized.windows.map(({ range }) => range.maxTokens));
-  const gram = await scope.storage("hessian", 4 * channels * channels);
+  const gram = await createSquareMatrix(gpu, scope, "hessian", channels);
   const correct = original && await createCorrection();
   return {
     sums: { gram, ...correct?.sums },
     async add(index) {
       const window = quantized.windows[index];
-      const x = [stageInputOf(quantized, window, stage), channels] as const;
-      await addProducts(gpu, window.range.maxTokens, x, x, gram, "upper");
+      const x = stageInputOf(quantized, window, stage);
+      await addGram(gpu, window.range.maxTokens, x, gram);
       await correct?.add(window, original!.windows[index], x);
     },
   };
 
   /** Drift, or the whole correlation where there are as few rows as the residual stream is wide. */
   async function createCorrection() {
-    const drifted = await scratch.storage("drift of inputs", 4 * longest * channels);
-    const lacking = writes ? await scratch.storage("lack", 4 * longest * hidden) : undefined;
     const sum = await scope.storage(writes ? "correlation" : "drift", 4 * channels * (writes ? hidden : channels));
-    const add = async (window: StreamWindow, other: StreamWindow, x: readonly [GPUBuffer, number]) => {
+    const add = async (window: StreamWindow, other: StreamWindow, x: GPUBuffer) => {
       const { range } = window;
       const tokens = range.maxTokens;
-      await subtract(gpu, stageInputOf(original!, other, stage), x[0], drifted, tokens * channels);
-      if (!lacking) return await addProducts(gpu, tokens, [drifted, channels], x, sum);
+      await subtract(gpu, stageInputOf(original!, other, stage), x, drifted, tokens * channels);
+      if (!writes) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], sum);
       await subtract(gpu, other.hidden, window.hidden, lacking, tokens * hidden);
       const weights = pair.original!.matrices.get(kind)!;
       gpu.submit(await gemm(gpu, weights, range, drifted, lacking, { addToY: true }));
-      await addProducts(gpu, tokens, x, [lacking, hidden], sum);
+      await addProducts(gpu, tokens, [x, channels], [lacking, hidden], sum);
     };
     return { sums: writes ? { correlation: sum } : { drift: sum }, add };
   }
@@ -180,11 +186,10 @@ async function addProducts(
   [a, m]: readonly [GPUBuffer, number],
   [b, n]: readonly [GPUBuffer, number],
   c: GPUBuffer,
-  triangle?: Triangle,
 ): Promise<void> {
   const range = { m, n, k: tokens };
   const words = await uploadUniforms(gpu, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-  gpu.submit([await outerUpdate(gpu, range, words.bindings[0], rows(a, m), rows(b, n), rows(c, n), 1, triangle)]);
+  gpu.submit([await outerUpdate(gpu, range, words.bindings[0], rows(a, m), rows(b, n), rows(c, n))]);
   gpu.destroyBuffer(words.buffer);
 }

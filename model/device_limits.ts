@@ -4,6 +4,7 @@
  * @module
  */
 import type { Gpu } from "../kernels/gpu.ts";
+import { PANEL_ROWS } from "../kernels/square_matrix.ts";
 import type { Quantizer } from "../quant/quantize.ts";
 import type { ModelConfig } from "./config.ts";
 import { LINEAR_KINDS, linearShape } from "./llama.ts";
@@ -15,7 +16,7 @@ import { LINEAR_KINDS, linearShape } from "./llama.ts";
  */
 export function whyNotOnDevice(gpu: Gpu, config: ModelConfig, quantizer: Quantizer): string | undefined {
   if (quantizer.kind !== "twobit") return `the device doesn't quantize to ${quantizer.kind}`;
-  const { settings, feedback } = quantizer;
+  const { settings, feedback, correctTarget } = quantizer;
   if (settings.outliers.share !== 0) return "the device doesn't pick outliers";
   if (settings.pick !== "error") return `the device doesn't pick refined groups by ${settings.pick}`;
   if (feedback?.order === "channels") return "the device doesn't order channels one by one";
@@ -25,7 +26,9 @@ export function whyNotOnDevice(gpu: Gpu, config: ModelConfig, quantizer: Quantiz
     if (channels % 16 !== 0 || rows % 4 !== 0) {
       return `${kind} is ${rows} x ${channels}, the device wants rows in fours and channels in sixteens`;
     }
-    const largest = 4 * channels * Math.max(rows, feedback ? channels : 0);
+    // Hessians lie in slabs; the drift of targets is one matrix, where it isn't part of a correlation of [channels, rows].
+    const drifts = correctTarget && kind !== "o_proj" && kind !== "down_proj";
+    const largest = 4 * channels * Math.max(rows, feedback ? PANEL_ROWS : 0, drifts ? channels : 0);
     if (largest > limit) return `${kind} needs a buffer of ${largest} bytes, the device binds ${limit}`;
   }
   return undefined;

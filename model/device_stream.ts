@@ -10,6 +10,7 @@ import type { KeyValueCache } from "../kernels/key_value_cache.ts";
 import { gemm, type WeightMatrix } from "../kernels/linear.ts";
 import { prefillAttention } from "../kernels/prefill_attention.ts";
 import { createPrefillRange, type PrefillRange } from "../kernels/prefill_range.ts";
+import { whole } from "../kernels/plane.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { ropeCache } from "../kernels/rope_cache.ts";
 import { siluProduct } from "../kernels/silu_product.ts";
@@ -49,9 +50,9 @@ export interface DeviceStream {
 
 /** Buffers for one window that streams share. */
 export interface StreamScratch {
-  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize]. */
+  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or whatever else is [tokens, hidden] meanwhile. */
   readonly qkv: GPUBuffer;
-  /** f32 [tokens, 2 * intermediate]. */
+  /** f32 [tokens, 2 * intermediate], or whatever else is [tokens, width of an input] meanwhile. */
   readonly gateUp: GPUBuffer;
   /** f32 [positions, headSize / 2, 2]. */
   readonly rotations: GPUBuffer;
@@ -91,18 +92,18 @@ export async function createStreamScratch(
   config: ModelConfig,
   windows: readonly Uint32Array[],
 ): Promise<StreamScratch> {
-  const { heads, keyValueHeads, headSize, intermediate, rope } = config;
+  const { hidden, heads, keyValueHeads, headSize, intermediate, rope } = config;
   const longest = Math.max(...windows.map(({ length }) => length));
   const capacity = Math.ceil(longest / 64) * 64;
   const cacheBytes = 2 * keyValueHeads * headSize * capacity;
   return {
-    qkv: await scope.storage("qkv", 4 * longest * (heads + 2 * keyValueHeads) * headSize),
-    gateUp: await scope.storage("gate and up", 4 * longest * 2 * intermediate),
+    qkv: await scope.storage("qkv", 4 * longest * Math.max(hidden, (heads + 2 * keyValueHeads) * headSize)),
+    gateUp: await scope.storage("gate and up", 4 * longest * Math.max(hidden, heads * headSize, 2 * intermediate)),
     rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity)),
     cache: {
       capacity,
-      keys: await scope.storage("keys", cacheBytes),
-      values: await scope.storage("values", cacheBytes),
+      keys: whole(await scope.storage("keys", cacheBytes)),
+      values: whole(await scope.storage("values", cacheBytes)),
     },
   };
 }
@@ -121,13 +122,16 @@ export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<L
   };
 }
 
-/** Where the input of a stage's matrices lies once {@linkcode stageDispatches} has run. */
+/** Where the input of a stage's matrices lies once {@linkcode inputDispatches} has run. */
 export function stageInputOf(stream: DeviceStream, window: StreamWindow, stage: number): GPUBuffer {
   return stage % 2 === 0 ? stream.normed : window.kept;
 }
 
-/** Dispatches that compute the input of a stage's matrices for a window; the stages of a layer come in order. */
-export async function stageDispatches(
+/**
+ * Dispatches that take a window through the matrices of the stage before `stage`, or with `stage` 4 through a layer's last
+ * ones. The stages of a layer come in order.
+ */
+export async function advanceDispatches(
   gpu: Gpu,
   config: ModelConfig,
   layer: DeviceLayer,
@@ -138,17 +142,14 @@ export async function stageDispatches(
 ): Promise<Dispatch[]> {
   const { range, hidden, kept } = window;
   const { vectors } = layer;
-  const norm = (weight: GPUBuffer) =>
-    rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight, y: stream.normed });
+  const toInput = () => inputDispatches(gpu, config, layer, stream, window, stage - 1);
   switch (stage) {
-    case 0:
-      return [await norm(vectors.attentionNorm)];
     case 1: {
       const { qkv, rotations, cache } = scratch;
       const shape = attentionShape(config);
       const rope = { qkv, rotations, cache, ...attentionExtras(config, vectors) };
       return [
-        await norm(vectors.attentionNorm),
+        ...await toInput(),
         ...await products(gpu, layer, STAGES[0], range, stream.normed, qkv),
         await ropeCache(gpu, shape, range, rope),
         await prefillAttention(gpu, shape, range, qkv, cache, kept),
@@ -158,20 +159,32 @@ export async function stageDispatches(
       return [
         ...await products(gpu, layer, STAGES[1], range, kept, hidden, true),
         ...(vectors.outputBias ? [await addBias(gpu, range, config.hidden, vectors.outputBias, hidden)] : []),
-        await norm(vectors.mlpNorm),
       ];
-    default:
+    case 3:
       return [
-        await norm(vectors.mlpNorm),
+        ...await toInput(),
         ...await products(gpu, layer, STAGES[2], range, stream.normed, scratch.gateUp),
         await siluProduct(gpu, range, config.intermediate, scratch.gateUp, kept),
       ];
+    default:
+      return await products(gpu, layer, STAGES[3], range, kept, hidden, true);
   }
 }
 
-/** Dispatches that end a layer: the output of its last matrix joins the residual stream. */
-export function finishDispatches(gpu: Gpu, layer: DeviceLayer, { range, hidden, kept }: StreamWindow) {
-  return products(gpu, layer, STAGES[3], range, kept, hidden, true);
+/** Dispatches that make the input of a stage's matrices of a window that has come there; inputs of o and down are kept. */
+export async function inputDispatches(
+  gpu: Gpu,
+  config: ModelConfig,
+  { vectors }: DeviceLayer,
+  { normed }: DeviceStream,
+  { range, hidden }: StreamWindow,
+  stage: number,
+): Promise<Dispatch[]> {
+  if (stage % 2 !== 0) return [];
+  const weight = stage === 0 ? vectors.attentionNorm : vectors.mlpNorm;
+  return [
+    await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight, y: normed }),
+  ];
 }
 
 /** Products of matrices with one input, into one output. */

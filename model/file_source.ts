@@ -13,19 +13,26 @@ export async function openFileSource(path: string): Promise<ByteSource> {
     file.close();
     throw new TypeError(`${path} is not a file`);
   }
+  const readAt = async (offset: number, length: number) => {
+    const bytes = new Uint8Array(length);
+    await file.seek(offset, Deno.SeekMode.Start);
+    for (let filled = 0; filled < length;) {
+      const count = await file.read(bytes.subarray(filled));
+      if (count === null) throw new RangeError(`${path} ended at byte ${offset + filled}, must hold ${size} bytes`);
+      filled += count;
+    }
+    return bytes;
+  };
+  // A file has one position, so reads that are asked for at once go one after the other.
+  let reading: Promise<unknown> = Promise.resolve();
   return {
     name: path,
     sizeBytes: size,
     async read(offset, length) {
       checkRange(path, size, offset, length);
-      const bytes = new Uint8Array(length);
-      await file.seek(offset, Deno.SeekMode.Start);
-      for (let filled = 0; filled < length;) {
-        const count = await file.read(bytes.subarray(filled));
-        if (count === null) throw new RangeError(`${path} ended at byte ${offset + filled}, must hold ${size} bytes`);
-        filled += count;
-      }
-      return bytes;
+      const bytes = reading.then(() => readAt(offset, length));
+      reading = bytes.catch(() => {});
+      return await bytes;
     },
     [Symbol.dispose]: () => file.close(),
   };

@@ -41,19 +41,32 @@ export interface GgufFile {
 export async function openGgufFile(path: string): Promise<GgufFile> {
   const source = await openFileSource(path);
   try {
-    return describeFile(source, await readHeader(path));
+    return describeFile(source, await readHeader(source));
   } catch (error) {
     source[Symbol.dispose]();
     throw error;
   }
 }
 
-async function readHeader(path: string): Promise<GGUFParseOutput<{ strict: false }>> {
+async function readHeader(source: ByteSource): Promise<GGUFParseOutput<{ strict: false }>> {
   try {
-    return await gguf(path, { allowLocalFile: true }) as GGUFParseOutput<{ strict: false }>;
+    // The package opens no file in a worker, but fetches from anywhere what this hands it.
+    return await gguf("https://gguf.invalid", { fetch: rangeFetch(source) }) as GGUFParseOutput<{ strict: false }>;
   } catch (cause) {
-    throw new SyntaxError(`${path} is not a GGUF file that can be read: ${(cause as Error).message}`, { cause });
+    throw new SyntaxError(`${source.name} is not a GGUF file that can be read: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** A `fetch` that answers requests for ranges with the bytes of a source. */
+function rangeFetch(source: ByteSource): typeof fetch {
+  return async (_, init) => {
+    const range = new Headers(init?.headers).get("range");
+    const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(range ?? "") ?? [];
+    if (last === undefined) throw new TypeError(`range is ${range}, must be bytes=FIRST-LAST`);
+    const [begin, end] = [Number(first), Number(last) + 1].map((at) => Math.min(at, source.sizeBytes));
+    const headers = { "content-range": `bytes ${begin}-${end - 1}/${source.sizeBytes}` };
+    return new Response(await source.read(begin, end - begin), { status: 206, headers });
+  };
 }
 
 function describeFile(source: ByteSource, header: GGUFParseOutput<{ strict: false }>): GgufFile {

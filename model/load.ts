@@ -57,12 +57,23 @@ export async function loadModel(name: string, onDownload?: DownloadProgress): Pr
   return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
 }
 
+/** Bytes that are hashed at a time. */
+const HASH_BYTES = 8 * 2 ** 20;
+
 /** sha256 of the weight files, one after the other, in hexadecimal. */
 export async function hashWeights({ files }: Checkpoint): Promise<string> {
   const hash = createHash("sha256");
+  const buffers = [new Uint8Array(HASH_BYTES), new Uint8Array(HASH_BYTES)];
   for (const path of files) {
     using file = await Deno.open(path);
-    for await (const chunk of file.readable) hash.update(chunk);
+    let reading = file.read(buffers[0]);
+    // One buffer is hashed while the other is filled.
+    for (let turn = 0;; turn = 1 - turn) {
+      const count = await reading;
+      if (count === null) break;
+      reading = file.read(buffers[1 - turn]);
+      hash.update(buffers[turn].subarray(0, count));
+    }
   }
   return hash.digest("hex");
 }

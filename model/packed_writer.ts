@@ -10,6 +10,8 @@ import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_
 import { writeTextBeside } from "./atomic_file.ts";
 import { createCalibrator } from "./calibrator.ts";
 import { type Checkpoint, readLayer } from "./checkpoint.ts";
+import { parseJsonObject } from "./json.ts";
+import { createLayerReader } from "./layer_reader.ts";
 import { type Layer, LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
 import { openSafetensors } from "./open_directory.ts";
 import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
@@ -87,15 +89,16 @@ async function quantizeCheckpoint(
   plan: Omit<DevicePlan, "calibration">,
 ): Promise<void> {
   const { config } = checkpoint;
-  const source = { config, readLayer: (index: number) => readLayer(checkpoint, index) };
   const embedding = windows.length === 0
     ? undefined
     : await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
   if (device instanceof Gpu) {
     const calibration = embedding && { embedding, windows, correctTarget };
+    using source = await createLayerReader(checkpoint);
     return await quantizeLayersOnDevice(device, source, { ...plan, ...(calibration && { calibration }) });
   }
   const calibrator = embedding && createCalibrator(device, config, embedding, windows, correctTarget);
+  const source = { config, readLayer: (index: number) => readLayer(checkpoint, index) };
   await quantizeLayers(device, source, { ...plan, ...(calibrator && { calibrator }) });
 }
 
@@ -114,11 +117,29 @@ async function prepareDirectory(directory: string, plan: PackedFilePlan, layers:
     throw new RangeError(`${directory} holds no interrupted run, must be started without resuming`);
   });
   if (found !== state) {
-    throw new RangeError(`${directory} was made with other settings or another checkpoint: ${found}, must be ${state}`);
+    throw new RangeError(
+      `${directory} was made with other settings or another checkpoint: ${describeDifference(statePath, found, state)}`,
+    );
   }
 }
 
-/** What layers that are resumed from must have been made with: metadata, calibration tokens and every quantizer. */
+/** Names the settings that differ; the hash of calibration text and quantizers only where they don't say it. */
+function describeDifference(path: string, found: string, wanted: string): string {
+  const settingsOf = (text: string) => {
+    const { settings, inputs, ...rest } = parseJsonObject(path, text).fields;
+    return { ...rest, ...parseJsonObject(`${path}: settings`, String(settings)).fields, inputs };
+  };
+  const [a, b]: Record<string, unknown>[] = [settingsOf(found), settingsOf(wanted)];
+  const [before, now] = [a, b].map((settings) => (key: string) => JSON.stringify(settings[key]) ?? "missing");
+  const keys = Object.keys({ ...a, ...b }).filter((key) => key !== "inputs" && before(key) !== now(key));
+  if (keys.length === 0) return "calibration text or quantizers differ";
+  return keys.map((key) => `${key} was ${before(key)}, is ${now(key)}`).join("; ");
+}
+
+/**
+ * What layers that are resumed from must have been made with: metadata, and a hash of calibration tokens and every
+ * quantizer.
+ */
 function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers: number): string {
   const hash = createHash("sha256");
   for (const window of calibration) hash.update(window);

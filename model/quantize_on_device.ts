@@ -10,7 +10,7 @@ import { type DeviceFactor, factorize } from "../kernels/factorize.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { isPackedMatrix, type WeightMatrix } from "../kernels/linear.ts";
 import { type PackedMatrix, planesOf, readPackedMatrix, uploadPackedMatrix } from "../kernels/packed_matrix.ts";
-import { type DeviceKnowledge, quantizeMatrixOnDevice } from "../kernels/quantize_matrix.ts";
+import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../kernels/quantize_matrix.ts";
 import { BLOCK_GROUPS, blocksPerRow, type RefineEvery } from "../quant/format.ts";
 import { MAX_F16 } from "../quant/float16.ts";
 import type { PackedTensor } from "../quant/packed_tensor.ts";
@@ -77,6 +77,9 @@ export async function quantizeLayersOnDevice(gpu: Gpu, source: LayerSource, plan
   }
 }
 
+/** A layer whose quantized matrices are being made. */
+type LayerModels = DeviceLayerPair & { readonly quantized: DeviceLayer };
+
 interface LayerTask {
   readonly config: ModelConfig;
   readonly plan: DevicePlan;
@@ -103,50 +106,93 @@ async function quantizeLayer(gpu: Gpu, task: LayerTask): Promise<StoredLayer> {
     const step = linearName(index, kinds[0]);
     onProgress(shareAt(stage, 0), step);
     using stageScope = createBufferScope(gpu);
-    for (const kind of kinds) if (calibrator) await uploadHalf(gpu, scope, task, kind, pair);
-    if (finished) await calibrator?.advanceStage(pair, stage);
-    const sums = finished ? undefined : await calibrator?.sumStage(pair, stage, stageScope, (share) => {
+    await advanceText(gpu, scope, task, pair, stage);
+    const sums = await sumInputs(gpu, scope, stageScope, task, pair, stage, (share) => {
       onProgress(shareAt(stage, 0.9 * share), step);
     });
-    // The text has gone through them; what quantizing takes has room where they were.
-    for (const kind of STAGES[stage - 1] ?? []) freeMatrices(scope, pair, kind);
     const known = await prepareKnowledge(gpu, stageScope, task, kinds, sums);
     for (const kind of kinds) {
       const tensor = await quantizeKind(gpu, scope, task, kind, pair, known.get(kind));
       if (tensor) stored.set(kind, { kind: "packed", tensor });
     }
   }
-  await calibrator?.finishLayer(pair);
+  await advanceText(gpu, scope, task, pair, STAGES.length);
   return stored;
 }
 
-/** What the quantizer of each kind needs to know; Hessians are factored once for equal settings, then freed. */
+/** Whether a stage's output joins the residual stream, so that what it lacks is counted with the original matrix. */
+function writesResidual(stage: number): boolean {
+  return stage % 2 === 1;
+}
+
+/** Takes the text through the matrices of the stage before, which are on the device only for that. */
+async function advanceText(gpu: Gpu, scope: BufferScope, task: LayerTask, pair: LayerModels, stage: number) {
+  const isAhead = !task.finished && writesResidual(stage - 1);
+  await passMatrices(gpu, scope, task, isAhead ? { quantized: pair.quantized } : pair, stage);
+}
+
+async function passMatrices(gpu: Gpu, scope: BufferScope, task: LayerTask, pair: DeviceLayerPair, stage: number) {
+  const kinds = STAGES[stage - 1];
+  if (!task.calibrator || !kinds) return;
+  for (const kind of kinds) await uploadHalf(gpu, scope, task, kind, pair);
+  await task.calibrator.advance(pair, stage);
+  for (const kind of kinds) freeMatrices(scope, pair, kind);
+}
+
+/** Sums a stage's inputs; the original text goes ahead where its matrix is needed for the sums. */
+async function sumInputs(
+  gpu: Gpu,
+  scope: BufferScope,
+  sumsScope: BufferScope,
+  task: LayerTask,
+  pair: LayerModels,
+  stage: number,
+  onShare: (share: number) => void,
+): Promise<DeviceSums | undefined> {
+  const { calibrator, finished } = task;
+  if (!calibrator || finished) return undefined;
+  if (!pair.original || !writesResidual(stage)) return await calibrator.sumStage(pair, stage, sumsScope, onShare);
+  const original = { original: pair.original };
+  for (const kind of STAGES[stage]) await uploadHalf(gpu, scope, task, kind, original);
+  const sums = await calibrator.sumStage(pair, stage, sumsScope, onShare);
+  await passMatrices(gpu, scope, task, original, stage + 1);
+  return sums;
+}
+
+/**
+ * What the quantizer of each kind needs to know; the stage's Hessian is factored once, in its place.
+ *
+ * @throws {TypeError} when quantizers of a stage differ in their feedback settings
+ */
 async function prepareKnowledge(
   gpu: Gpu,
   scope: BufferScope,
-  { plan, index, config, finished }: LayerTask,
+  { plan, index, finished }: LayerTask,
   kinds: readonly LinearKind[],
   sums: DeviceSums | undefined,
 ): Promise<Map<LinearKind, DeviceKnowledge>> {
   const known = new Map<LinearKind, DeviceKnowledge>();
   if (finished) return known;
-  const factors = new Map<string, DeviceFactor>();
+  let prepared: { factor: DeviceFactor; settings: string } | undefined;
   for (const kind of kinds) {
     const quantizer = plan.quantizerOf(index, kind);
     if (!quantizer?.feedback) continue;
     if (!sums) throw new TypeError("the quantizer has error feedback but there is no calibration text");
-    const key = JSON.stringify(quantizer.feedback);
-    const [, channels] = linearShape(config, kind);
-    const factor = factors.get(key) ?? await factorize(gpu, scope, sums.gram, channels, quantizer.feedback);
-    factors.set(key, factor);
-    const { gram: _, ...corrections } = sums;
-    known.set(kind, { factor, ...(quantizer.correctTarget && corrections) });
+    const settings = JSON.stringify(quantizer.feedback);
+    if (prepared && prepared.settings !== settings) {
+      throw new TypeError(`${kind} has feedback ${settings}, must be ${prepared.settings} as for the same input`);
+    }
+    const { gram, ...corrections } = sums;
+    if (!prepared) {
+      prepared = { factor: await factorize(gpu, scope, gram, quantizer.feedback), settings };
+      if (sums.drift) await orderDrift(gpu, scope, prepared.factor, sums.drift);
+    }
+    known.set(kind, { factor: prepared.factor, ...(quantizer.correctTarget && corrections) });
   }
-  if (sums) scope.free(sums.gram);
   return known;
 }
 
-/** Puts the matrix as it was into the layer, where the text goes through it, as f16. */
+/** Puts a matrix as it was into the models of a pair where the text goes through it and it isn't yet, as f16. */
 async function uploadHalf(
   gpu: Gpu,
   scope: BufferScope,
@@ -155,14 +201,13 @@ async function uploadHalf(
   pair: DeviceLayerPair,
 ): Promise<void> {
   const stays = finished ? !finished.has(kind) : plan.quantizerOf(index, kind) === undefined;
-  if (!pair.original && !stays) return;
-  using matrixScope = createBufferScope(gpu);
-  const weights = await matrixScope.upload(kind, original.linears[kind].weights as Float32Array<ArrayBuffer>);
-  const { matrix, dispatch } = await halveWeights(gpu, linearShape(config, kind), weights);
+  const models = [pair.original, stays ? pair.quantized : undefined]
+    .filter((model) => model !== undefined && !model.matrices.has(kind));
+  if (models.length === 0) return;
+  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
+  const matrix = await halveWeights(gpu, linearShape(config, kind), weights);
   own(scope, matrix);
-  gpu.submit([dispatch]);
-  pair.original?.matrices.set(kind, matrix);
-  if (stays) pair.quantized.matrices.set(kind, matrix);
+  for (const model of models) model?.matrices.set(kind, matrix);
 }
 
 /** Quantizes a matrix, or takes it as it was finished before, and puts it into the layer where the text goes through it. */
@@ -171,7 +216,7 @@ async function quantizeKind(
   scope: BufferScope,
   { config, plan, index, original, finished, calibrator }: LayerTask,
   kind: LinearKind,
-  pair: DeviceLayerPair,
+  pair: LayerModels,
   knowledge: DeviceKnowledge | undefined,
 ): Promise<PackedTensor | undefined> {
   using matrixScope = createBufferScope(gpu);
@@ -183,7 +228,7 @@ async function quantizeKind(
   if (before?.kind === "packed") keep(await uploadPackedMatrix(gpu, before.tensor));
   const quantizer = plan.quantizerOf(index, kind);
   if (finished || !quantizer) return undefined;
-  const weights = await matrixScope.upload(kind, original.linears[kind].weights as Float32Array<ArrayBuffer>);
+  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
   const shape = linearShape(config, kind);
   const packed = await quantizeMatrixOnDevice(gpu, shape, weights, refineEveryOf(quantizer), knowledge);
   keep(packed);

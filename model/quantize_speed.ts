@@ -19,7 +19,7 @@ export interface QuantizeSpeed {
   readonly layerMs: number;
   /** The most device memory held, in bytes. */
   readonly deviceBytes: number;
-  /** Of that, the calibration text's activations between two stages. */
+  /** Of that, the calibration text's activations between two stages and the products of one window. */
   readonly activationBytes: number;
   /** Memory of the process afterwards, in bytes; it holds one layer in f32. */
   readonly hostBytes: number;
@@ -52,8 +52,15 @@ export async function measureQuantizing(
     ),
     correctTarget: quantizer.correctTarget === true,
   };
+  const before = gpu.heldBytes;
   const ends = [performance.now()];
-  await quantizeLayersOnDevice(gpu, { config: { ...config, layers: 2 }, readLayer: () => Promise.resolve(layer) }, {
+  let activationBytes: number | undefined;
+  const readLayer = () => {
+    // Nothing but the text is on the device when the first layer is asked for.
+    activationBytes ??= gpu.heldBytes - before;
+    return Promise.resolve(layer);
+  };
+  await quantizeLayersOnDevice(gpu, { config: { ...config, layers: 2 }, readLayer }, {
     quantizerOf: () => quantizer,
     ...(calibration && { calibration }),
     async onLayer() {
@@ -61,13 +68,11 @@ export async function measureQuantizing(
       ends.push(performance.now());
     },
   });
-  const streams = calibration ? (calibration.correctTarget ? 2 : 1) : 0;
-  const width = config.hidden + Math.max(config.heads * config.headSize, config.intermediate);
   return {
     firstLayerMs: ends[1] - ends[0],
     layerMs: ends[2] - ends[1],
     deviceBytes: gpu.peakBytes,
-    activationBytes: 4 * streams * windows * windowTokens * width,
+    activationBytes: activationBytes!,
     hostBytes: Deno.memoryUsage().rss,
   };
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { OutOfMemoryError } from "../../kernels/device_errors.ts";
+import { Gpu } from "../../kernels/gpu.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { totalBits } from "../../quant/bits.ts";
 import { reportQuantization } from "../../quant/report.ts";
@@ -14,6 +15,7 @@ import { readFittingTokenizer } from "../../model/tokenizer.ts";
 import { layersDirectory, writePackedFile } from "../../model/packed_writer.ts";
 import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, SETTINGS } from "../../model/recipe.ts";
 import { pathExists } from "../../model/path_exists.ts";
+import type { WorkerPool } from "../../model/worker_pool.ts";
 import { loadText } from "../../model/text.ts";
 import { sampleWindows } from "../../model/windows.ts";
 import {
@@ -125,7 +127,7 @@ export const quantize: Command = {
       } bits a weight in the linear layers (${totals.weights} weights, ${totals.bytes} bytes)` +
         `${bits > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ${
           formatSeconds(performance.now() - startMs)
-        } on ${place.name}`,
+        } on ${place.name}${describeMemory(place.device)}`,
     );
     return 0;
   },
@@ -185,12 +187,19 @@ function explainMemory(error: unknown): never {
   throw new Error(`${error.message}; ${hint}`, { cause: error });
 }
 
+function describeMemory(device: WorkerPool | Gpu): string {
+  return device instanceof Gpu ? `, at most ${Number((device.peakBytes / 1e9).toPrecision(3))} GB of its memory` : "";
+}
+
 function allMatch(excluded: RegExp, layers: number): boolean {
   return Array.from({ length: layers }, (_, i) => i)
     .every((layer) => LINEAR_KINDS.every((kind) => excluded.test(linearName(layer, kind))));
 }
 
 async function refuseOverwrite(path: string, options: OptionValues): Promise<void> {
+  if ((await Deno.stat(path).catch(() => undefined))?.isDirectory) {
+    throw new Error(`${path} is a directory, must be a file`);
+  }
   if (options.force === true) return;
   if (await pathExists(path)) throw new Error(`${path} exists, must be overwritten with --force`);
   if (options.resume !== true && await pathExists(layersDirectory(path))) {

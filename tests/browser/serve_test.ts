@@ -103,7 +103,9 @@ Deno.test("serve: kernel tests run in the page and pass; a choice that fits none
   withServed(async (page, address) => {
     await page.open(address);
     await page.waitFor(IDLE, PATIENCE_MS);
-    for (const part of ["f16_gemv without", "fused_gemv without", "pack_activations", "rms_norm: "]) {
+    for (
+      const part of ["f16_gemv without", "fused_gemv without", "pack_activations", "rms_norm: ", "without a Hessian"]
+    ) {
       await page.evaluate(`document.getElementById("part").value = "${part}"; ${CLICK("run-tests")}`);
       await page.waitFor(IDLE, PATIENCE_MS);
       const rows = `[...document.querySelectorAll("#tests li")].map((row) => [row.className, row.textContent])`;

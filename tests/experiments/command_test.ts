@@ -192,6 +192,7 @@ Deno.test("main: quantize refuses to overwrite a file or to forget an interrupte
     assertOneLine(await run("quantize", "--out", `${directory}/q`), 1, "exists, must be overwritten with --force");
     await Deno.mkdir(`${directory}/r.layers`);
     assertOneLine(await run("quantize", "--out", `${directory}/r`), 1, "holds an interrupted run, go on with --resume");
+    assertOneLine(await run("quantize", "--force", "--out", directory), 1, "is a directory, must be a file");
     assertEquals(filesIn(directory), ["q", "r.layers"]);
     assertEquals(await Deno.readTextFile(`${directory}/q`), "mine");
   }));

@@ -14,6 +14,7 @@ import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
 import { EMBED_TOKENS_CODE } from "../../kernels/embed_tokens.ts";
 import { GROUP_QUANTIZER_CODE } from "../../kernels/group_quantizer.ts";
 import { withEnableLines } from "../../kernels/dialect.ts";
+import { ORDER_GROUPS_CODE } from "../../kernels/order_groups.ts";
 import { OUTER_UPDATE_CODE } from "../../kernels/outer_update.ts";
 import { PACK_ACTIVATIONS_CODE } from "../../kernels/pack_activations.ts";
 import { PICK_TOKEN_CODE } from "../../kernels/pick_token.ts";
@@ -63,6 +64,7 @@ for (const kind of ["subgroup", "workgroup"]) {
     add_bias: ADD_BIAS_CODE,
     join_splits: JOIN_SPLITS_CODE,
     embed_tokens: EMBED_TOKENS_CODE,
+    order_groups: ORDER_GROUPS_CODE,
     outer_update: OUTER_UPDATE_CODE,
     log_likelihood: LOG_LIKELIHOOD_CODE,
     prefill_attention: PREFILL_ATTENTION_CODE,

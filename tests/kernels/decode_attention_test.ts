@@ -8,6 +8,7 @@ import {
 } from "../../kernels/decode_attention.ts";
 import { joinSplits } from "../../kernels/join_splits.ts";
 import type { AttentionShape } from "../../kernels/key_value_cache.ts";
+import { whole } from "../../kernels/plane.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
 import { createPrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
 import { createRandom } from "../../quant/random.ts";
@@ -85,8 +86,8 @@ async function check(gpu: Gpu, testCase: Case) {
   const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
   const cache = {
     capacity: CAPACITY,
-    keys: await upload(toCache(keys, kv, size)),
-    values: await upload(toCache(values, kv, size)),
+    keys: whole(await upload(toCache(keys, kv, size))),
+    values: whole(await upload(toCache(values, kv, size))),
   };
   const partials = await poisonedOutput(gpu, partialsLength(testCase, splits));
   const buffers = {
@@ -105,15 +106,15 @@ async function check(gpu: Gpu, testCase: Case) {
   assertWithin(actual, { y, bound }, JSON.stringify(testCase));
 
   const expected = toCache(all(keys, 0), kv, size);
-  const cached = new Float16Array(await gpu.read(cache.keys));
+  const cached = new Float16Array(await gpu.read(cache.keys.buffer));
   const changed = cached.findIndex((value, i) => Math.abs(value - expected[i]) > 2 ** -10 * Math.abs(value));
   assertEquals(changed, -1, "the key cache holds the old keys and the new one");
-  const valueCache = new Float16Array(await gpu.read(cache.values));
+  const valueCache = new Float16Array(await gpu.read(cache.values.buffer));
   assertEquals(
     valueCache.slice(position * size, (position + 1) * size),
     Float16Array.from(own.subarray((heads + kv) * size, (heads + kv + 1) * size)),
   );
-  for (const buffer of [...Object.values(buffers), cache.keys, cache.values]) gpu.destroyBuffer(buffer);
+  for (const buffer of [...Object.values(buffers), cache.keys.buffer, cache.values.buffer]) gpu.destroyBuffer(buffer);
 }
 
 const CASES: readonly Case[] = [
@@ -154,7 +155,7 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
     planes[1].set(toCache(drawn[i].values, kv, size), index * kv * CAPACITY * size);
   }
   const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
-  const cache = { capacity: CAPACITY, keys: await upload(planes[0]), values: await upload(planes[1]) };
+  const cache = { capacity: CAPACITY, keys: whole(await upload(planes[0])), values: whole(await upload(planes[1])) };
   const partials = await gpu.createStorage("partials", 3 * partialsLength(shape, splits) * 4);
   const buffers = {
     qkv: await upload(Float32Array.from(drawn.flatMap(({ qkv }) => [...qkv]))),
@@ -172,7 +173,7 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
     await joinSplits(gpu, range, heads * size, input, mixed),
   ]);
   const actual = await readOutput(gpu, mixed);
-  const keys = new Float16Array(await gpu.read(cache.keys));
+  const keys = new Float16Array(await gpu.read(cache.keys.buffer));
   for (const [i, { position, index }] of sequences.entries()) {
     const testCase = { ...shape, position, splits, withBias: true };
     const { y, bound, all } = attend(testCase, drawn[i]);
@@ -184,7 +185,9 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
     Number.isNaN(value) !== Number.isNaN(planes[0][i]) || Math.abs(value - planes[0][i]) > 2 ** -10 * Math.abs(value)
   );
   assertEquals(wrong, -1, "the key cache holds the old keys and the new ones");
-  for (const buffer of [...Object.values(buffers), cache.keys, cache.values, range.buffer]) gpu.destroyBuffer(buffer);
+  for (const buffer of [...Object.values(buffers), cache.keys.buffer, cache.values.buffer, range.buffer]) {
+    gpu.destroyBuffer(buffer);
+  }
 }
 
 test("decode_attention and join_splits: several sequences in one dispatch", async () => {
@@ -209,8 +212,8 @@ async function attendWithNanKey(gpu: Gpu, testCase: Case, nanAt: number): Promis
   const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
   const cache = {
     capacity: CAPACITY,
-    keys: await upload(keys),
-    values: await upload(toCache(draw(position * kv * size), kv, size)),
+    keys: whole(await upload(keys)),
+    values: whole(await upload(toCache(draw(position * kv * size), kv, size))),
   };
   const buffers = {
     qkv: await upload(draw((heads + 2 * kv) * size)),
@@ -225,7 +228,9 @@ async function attendWithNanKey(gpu: Gpu, testCase: Case, nanAt: number): Promis
     await combineAttention(gpu, heads * size, input, mixed),
   ]);
   const result = new Float16Array(await gpu.read(mixed));
-  for (const buffer of [...Object.values(buffers), cache.keys, cache.values, mixed]) gpu.destroyBuffer(buffer);
+  for (const buffer of [...Object.values(buffers), cache.keys.buffer, cache.values.buffer, mixed]) {
+    gpu.destroyBuffer(buffer);
+  }
   return result;
 }
 

@@ -17,7 +17,7 @@ Deno.test("uploadPackedMatrix and its copy: what was uploaded is freed where mem
   assertEquals(matrix.slabs.length, 2);
   await assertFreedWhenFull(
     gpu,
-    () => copyWeightMatrix(gpu, matrix, new Map()),
+    () => copyWeightMatrix(gpu, matrix),
     (copy) => destroyWeightMatrix(gpu, copy),
   );
   destroyPackedMatrix(gpu, matrix);
@@ -31,7 +31,7 @@ Deno.test("uploadF16Matrix and its copy: what was uploaded is freed where memory
   assertEquals(matrix.slabs.length, 2);
   await assertFreedWhenFull(
     gpu,
-    () => copyWeightMatrix(gpu, matrix, new Map()),
+    () => copyWeightMatrix(gpu, matrix),
     (copy) => destroyWeightMatrix(gpu, copy),
   );
   destroyF16Matrix(gpu, matrix);

@@ -7,6 +7,8 @@ import { GROUP_CHANNELS, type RefineEvery } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom } from "../../quant/random.ts";
+import type { BufferScope } from "../../kernels/buffer_scope.ts";
+import { createSquareMatrix, type SquareMatrix } from "../../kernels/square_matrix.ts";
 import type { BoundedProduct } from "../../kernels/fused_gemv_twin.ts";
 import { OutOfMemoryError } from "../../kernels/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu.ts";
@@ -27,6 +29,28 @@ export function testGpu(): Promise<Gpu> {
   return shared ??= openGpu();
 }
 let shared: Promise<Gpu> | undefined;
+
+/** A square matrix f32 [size, size] on the device, in slabs of at most so many bytes. */
+export async function uploadSquare(
+  gpu: Gpu,
+  scope: BufferScope,
+  values: Float32Array<ArrayBuffer>,
+  maxBindingBytes?: number,
+): Promise<SquareMatrix> {
+  const size = Math.sqrt(values.length);
+  const matrix = await createSquareMatrix(gpu, scope, "square", size, maxBindingBytes);
+  for (const { firstRow, rows, buffer } of matrix.slabs) {
+    gpu.write(buffer, values.subarray(firstRow * size, (firstRow + rows) * size));
+  }
+  return matrix;
+}
+
+/** Reads a square matrix back. */
+export async function readSquare(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float32Array<ArrayBuffer>> {
+  const values = new Float32Array(size * size);
+  for (const { firstRow, buffer } of slabs) values.set(await gpu.readF32(buffer), firstRow * size);
+  return values;
+}
 
 /** A packed matrix with every code, zero, scale and pick drawn at random. */
 export function randomTensor({ rows, channels, refineEvery, outlierShare }: TensorCase, seed: number): PackedTensor {

@@ -2,6 +2,7 @@ import { outerOnCpu, outerUpdate, type Triangle, type UpdateRange, updateWords }
 import { uploadUniforms } from "../../kernels/uniforms.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assertEquals, assertThrows } from "../assert.ts";
+import { test } from "../test.ts";
 import { assertWithin, testGpu } from "./helpers.ts";
 
 /** Elements around each matrix that must stay as they are. */
@@ -21,10 +22,12 @@ const CASES: readonly Case[] = [
   { m: 200, n: 12, k: 5, factor: 0.5 },
   { m: 260, n: 260, k: 20, triangle: "upper" },
   { m: 260, n: 260, k: 20, triangle: "lower" },
+  { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128 },
+  { m: 132, n: 392, k: 3, triangle: "lower", cRow: 128 },
 ];
 
-for (const { m, n, k, factor = 1, triangle = "all" } of CASES) {
-  Deno.test(`outer_update ${m} x ${n}, ${k} products, ${triangle}: equals the CPU, adds to c and leaves the rest`, async () => {
+for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
+  test(`outer_update ${m} x ${n}, ${k} products, ${triangle} from row ${cRow}: equals the CPU, adds to c and leaves the rest`, async () => {
     const gpu = await testGpu();
     const random = createRandom(m + n + k);
     const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
@@ -35,7 +38,7 @@ for (const { m, n, k, factor = 1, triangle = "all" } of CASES) {
     const padded = (values: Float32Array) => Float32Array.from([...new Float32Array(RING).fill(NaN), ...values]);
     const buffers = [await gpu.uploadStorage("a", padded(a)), await gpu.uploadStorage("b", padded(b))];
     const c = await gpu.uploadStorage("c", before);
-    const range = { m, n, k, aFirst: RING, bFirst: RING, cFirst: stride };
+    const range = { m, n, k, aFirst: RING, bFirst: RING, cFirst: stride, cRow };
     const words = await uploadUniforms(gpu, [[], updateWords(range)]);
     const [rowsA, rowsB] = [{ buffer: buffers[0], stride: m }, { buffer: buffers[1], stride: n }];
     gpu.submit([
@@ -51,9 +54,13 @@ for (const { m, n, k, factor = 1, triangle = "all" } of CASES) {
         continue;
       }
       const i = row * n + column;
-      // The part on the other side of the diagonal may be left or computed.
-      const isAside = triangle === "upper" ? column < row : triangle === "lower" && column > row;
-      sums[i] = isAside ? wanted.y[i] : after[at] - 1;
+      const across = column - row - cRow;
+      if (triangle === "upper" && across < 0 || triangle === "lower" && across > 0) {
+        assertEquals(after[at], 1);
+        sums[i] = wanted.y[i];
+        continue;
+      }
+      sums[i] = after[at] - 1;
       wanted.bound[i] += 2 ** -23 * (1 + Math.abs(wanted.y[i]));
     }
     assertWithin(sums, wanted, "c");
@@ -61,6 +68,6 @@ for (const { m, n, k, factor = 1, triangle = "all" } of CASES) {
   });
 }
 
-Deno.test("outer_update: counts that are no multiples of 4 are refused", () => {
+test("outer_update: counts that are no multiples of 4 are refused", () => {
   assertThrows(() => updateWords({ m: 6, n: 8, k: 1 }), RangeError, "6 x 8");
 });

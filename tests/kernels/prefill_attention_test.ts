@@ -9,6 +9,7 @@ import { prefillAttention } from "../../kernels/prefill_attention.ts";
 import { createPrefillRange, setPrefillRange } from "../../kernels/prefill_range.ts";
 import { ropeCache } from "../../kernels/rope_cache.ts";
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../model/rope.ts";
+import { whole } from "../../kernels/plane.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "./helpers.ts";
 import { test } from "../test.ts";
@@ -105,8 +106,8 @@ test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding win
       Float16Array.from([...new Array(sequence * plane.length).fill(NaN), ...plane]);
     const cache = {
       capacity,
-      keys: await gpu.uploadStorage("keys", place(keys)),
-      values: await gpu.uploadStorage("values", place(values)),
+      keys: whole(await gpu.uploadStorage("keys", place(keys))),
+      values: whole(await gpu.uploadStorage("values", place(values))),
     };
     const range = await createPrefillRange(gpu, part.tokens + 40);
     setPrefillRange(gpu, range, part.tokens, part.first, sequence);
@@ -223,7 +224,7 @@ async function readCached(
   for (const plane of [keys, values]) {
     for (let head = 0; head < shape.keyValueHeads; head++) {
       const at = ((sequence * shape.keyValueHeads + head) * capacity + position) * shape.headSize * 2;
-      cached.push(...new Float16Array(await gpu.read(plane, shape.headSize * 2, at)));
+      cached.push(...new Float16Array(await gpu.read(plane.buffer, shape.headSize * 2, at)));
     }
   }
   return cached;
@@ -233,8 +234,8 @@ async function readCached(
 async function assertUntouched({ keys, values }: KeyValueCache, { sequence, part }: RopeCase) {
   const gpu = await testGpu();
   for (const plane of [keys, values]) {
-    if (part.first > 0) assertEquals(new Uint32Array(await gpu.read(plane, 16)), new Uint32Array(4));
-    const other = new Uint32Array(await gpu.read(plane, plane.size / 2, (1 - sequence) * plane.size / 2));
+    if (part.first > 0) assertEquals(new Uint32Array(await gpu.read(plane.buffer, 16)), new Uint32Array(4));
+    const other = new Uint32Array(await gpu.read(plane.buffer, plane.size / 2, (1 - sequence) * plane.size / 2));
     assert(other.every((word) => word === 0), "the other sequence is as it was");
   }
 }

@@ -1,7 +1,8 @@
-import { createBufferScope } from "../../kernels/buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/buffer_scope.ts";
 import { factorize } from "../../kernels/factorize.ts";
+import type { Gpu } from "../../kernels/gpu.ts";
 import { destroyPackedMatrix, readPackedMatrix } from "../../kernels/packed_matrix.ts";
-import { quantizeMatrixOnDevice } from "../../kernels/quantize_matrix.ts";
+import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize_matrix.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { type FeedbackSettings, prepareFeedback } from "../../quant/error_feedback.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
@@ -11,7 +12,8 @@ import { shiftToTarget } from "../../quant/target.ts";
 import { quantizeTwobit } from "../../quant/twobit.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { correlatedHessian, normals, SETTINGS } from "../quant/helpers.ts";
-import { testGpu } from "./helpers.ts";
+import { test } from "../test.ts";
+import { testGpu, uploadSquare } from "./helpers.ts";
 
 const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
@@ -27,6 +29,24 @@ interface Correlations {
   readonly drift?: Float32Array<ArrayBuffer>;
   /** f32 [channels, rows]. */
   readonly correlation?: Float32Array<ArrayBuffer>;
+  /** Of the Hessian; default: the device's. */
+  readonly maxBindingBytes?: number;
+}
+
+async function uploadKnowledge(
+  gpu: Gpu,
+  scope: BufferScope,
+  { hessian, drift, correlation, maxBindingBytes }: Correlations,
+): Promise<DeviceKnowledge> {
+  const square = await uploadSquare(gpu, scope, Float32Array.from(hessian), maxBindingBytes);
+  const factor = await factorize(gpu, scope, square, FEEDBACK);
+  const ordered = drift && await scope.upload("drift", drift);
+  if (ordered) await orderDrift(gpu, scope, factor, ordered);
+  return {
+    factor,
+    ...(ordered && { drift: ordered }),
+    ...(correlation && { correlation: await scope.upload("correlation", correlation) }),
+  };
 }
 
 async function quantizeOnGpu(
@@ -36,14 +56,8 @@ async function quantizeOnGpu(
 ): Promise<PackedTensor> {
   const gpu = await testGpu();
   using scope = createBufferScope(gpu);
-  const hessian = correlations && await scope.upload("hessian", Float32Array.from(correlations.hessian));
-  const knowledge = hessian && {
-    factor: await factorize(gpu, scope, hessian, channels, FEEDBACK),
-    ...(correlations.drift && { drift: await scope.upload("drift", correlations.drift) }),
-    ...(correlations.correlation && { correlation: await scope.upload("correlation", correlations.correlation) }),
-  };
-  const buffer = await scope.upload("weights", weights);
-  const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], buffer, refineEvery, knowledge);
+  const knowledge = correlations && await uploadKnowledge(gpu, scope, correlations);
+  const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, refineEvery, knowledge);
   const tensor = await readPackedMatrix(gpu, matrix);
   destroyPackedMatrix(gpu, matrix);
   return tensor;
@@ -110,7 +124,7 @@ const mixed = (rows: number, channels: number): Matrix => {
   return { weights, rows, channels };
 };
 
-Deno.test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at every density and shape", async () => {
+test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at every density and shape", async () => {
   for (const [i, refineEvery] of REFINE_EVERY.entries()) {
     const [rows, channels] = [[64, 256], [36, 144], [128, 512], [20, 400], [16, 16], [48, 128]][i];
     const matrix = { weights: normals(i + 1, rows * channels, 0.02), rows, channels };
@@ -123,7 +137,7 @@ Deno.test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at e
   }
 });
 
-Deno.test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences from the CPU are ties", async () => {
+test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences from the CPU are ties", async () => {
   for (const refineEvery of REFINE_EVERY) {
     const matrix = mixed(48, 272);
     const gpu = await quantizeOnGpu(matrix, refineEvery);
@@ -140,7 +154,7 @@ Deno.test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences
   assert(dequantize(await quantizeOnGpu(tiny, 8)).every((value) => value === 0));
 });
 
-Deno.test("quantizeMatrixOnDevice: a scale beyond f16 is infinite, other shapes are refused", async () => {
+test("quantizeMatrixOnDevice: a scale beyond f16 is infinite, other shapes are refused", async () => {
   const huge = { weights: normals(1, 16 * 128, 1e7), rows: 16, channels: 128 };
   const { tileScale } = await quantizeOnGpu(huge, 8);
   assert(tileScale.every((d) => d === Infinity));
@@ -171,8 +185,9 @@ function equalShare(a: PackedTensor, b: PackedTensor): number {
   return equal / x.length;
 }
 
-Deno.test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, and its objective", async () => {
-  for (const [rows, channels, refineEvery] of [[64, 272, 8], [36, 48, 4], [16, 128, "none"]] as const) {
+test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, and its objective", async () => {
+  // The last one has more channels than a stretch of carried errors.
+  for (const [rows, channels, refineEvery] of [[64, 272, 8], [36, 48, 4], [16, 128, "none"], [16, 1152, 8]] as const) {
     const matrix = { weights: normals(rows, rows * channels, 0.02), rows, channels };
     const hessian = correlatedHessian(channels, channels);
     const gpu = await quantizeOnGpu(matrix, refineEvery, { hessian });
@@ -185,7 +200,7 @@ Deno.test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, 
   }
 });
 
-Deno.test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards the same target", async () => {
+test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards the same target", async () => {
   const [rows, channels] = [32, 144];
   const matrix = { weights: normals(5, rows * channels, 0.02), rows, channels };
   const hessian = correlatedHessian(7, channels);
@@ -207,4 +222,19 @@ Deno.test("quantizeMatrixOnDevice with corrected targets: the CPU's objective to
     assert(ratio > 0.98 && ratio < 1.02, `${Object.keys(given)}: objective is ${ratio} of the CPU's`);
     assert(objective(matrix, gpu, hessian) > 2 * objective(target, gpu, hessian), "the target is no other one");
   }
+});
+
+test("quantizeMatrixOnDevice, Hessian in several slabs: the same bytes as in one", async () => {
+  const [rows, channels] = [20, 1152];
+  const matrix = { weights: normals(9, rows * channels, 0.02), rows, channels };
+  const hessian = correlatedHessian(10, channels);
+  const correlation = normals(11, channels * rows, 0.005 * hessian[0]);
+  const inOne = await quantizeOnGpu(matrix, 8, { hessian, correlation });
+  // Slabs of 256 rows (five), of 512 (three).
+  for (const slabRows of [256, 700]) {
+    const maxBindingBytes = 4 * channels * slabRows;
+    assertEquals(await quantizeOnGpu(matrix, 8, { hessian, correlation, maxBindingBytes }), inOne);
+  }
+  const tooSmall = { hessian, maxBindingBytes: 4 * channels * 200 };
+  await assertRejects(() => quantizeOnGpu(matrix, 8, tooSmall), RangeError, "must hold 256 rows");
 });

@@ -6,6 +6,7 @@ import { LINEAR_KINDS, linearName } from "../../model/llama.ts";
 import { openModel } from "../../model/load.ts";
 import { openPacked } from "../../model/open_packed.ts";
 import { readPackedCheckpoint } from "../../model/packed_checkpoint.ts";
+import type { PackedMetadata } from "../../model/packed_file.ts";
 import { layersDirectory, type PackedFilePlan, writePackedFile } from "../../model/packed_writer.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
 import { createWorkerPool } from "../../model/worker_pool.ts";
@@ -71,8 +72,13 @@ Deno.test("packed file: resuming with other settings is refused", () =>
       },
     };
     await assertRejects(() => writeFixture(directory, "q", crash), Error, "power cut");
-    const other = { resume: true, metadata: { sourceSha256: "1".repeat(64), settings: "{}" } };
-    await assertRejects(() => writeFixture(directory, "q", other), RangeError, "was made with other settings");
+    const resumed = async (metadata: PackedMetadata, wanted: string) => {
+      const message = `was made with other settings or another checkpoint: ${wanted}`;
+      await assertRejects(() => writeFixture(directory, "q", { resume: true, metadata }), RangeError, message);
+    };
+    const [zeros, ones] = ["0".repeat(64), "1".repeat(64)];
+    await resumed({ sourceSha256: ones, settings: "{}" }, `sourceSha256 was "${zeros}", is "${ones}"`);
+    await resumed({ sourceSha256: zeros, settings: '{"refine":4}' }, "refine was missing, is 4");
   }));
 
 Deno.test("packed file: resuming without an interrupted run, or with other calibration or quantizers, is refused", () =>
@@ -92,7 +98,7 @@ Deno.test("packed file: resuming without an interrupted run, or with other calib
       await assertRejects(
         () => writeFixture(directory, "q", { resume: true, ...change }),
         RangeError,
-        "other settings",
+        "calibration text or quantizers differ",
       );
     }
     await writeFixture(directory, "q", { resume: true });

@@ -235,6 +235,15 @@ Deno.test("writeSafetensors: when it fails it leaves the old file and nothing el
     }
   }));
 
+Deno.test("writeBeside: a full disk is named with the path, and nothing is left", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/a`;
+    await Deno.symlink("/dev/full", `${path}.partial-${Deno.pid}`);
+    const full = () => writeBeside(path, (write) => write(new Uint8Array(10)));
+    await assertRejects(full, Error, `${path} cannot be written: No space left on device`);
+    assertEquals(filesIn(directory), []);
+  }));
+
 Deno.test("writeBeside: replaces the file only when it is whole; leaves nothing when the rename fails", () =>
   inDirectory(async (directory) => {
     const path = `${directory}/a`;

@@ -1,0 +1,48 @@
+// Puts the groups of channels of a matrix into the order of quantization, in place.
+//
+//   x[16 p + k] becomes x[16 group_order[p] + k], for every line of the matrix: a line holds one element of each channel
+//
+// Bindings (P = groups):
+//   0 cycles  u32 [P]: the positions in the order in which each takes the next one's group; bit 31 marks the first of a
+//                      cycle, whose own group the last one takes
+//   1 x       f32 [16 P, lines] where channel_stride = lines, line_stride = 1
+//             f32 [lines, 16 P] where channel_stride = 1, line_stride = 16 P
+//
+// Mapping: a thread a line and one k of all groups; neighbours have neighbouring addresses, and no other thread moves what
+// a thread moves.
+override lines: u32 = 1;
+override channel_stride: u32 = 1;
+override line_stride: u32 = 16;
+
+@group(0) @binding(0) var<storage, read> cycles: array<u32>;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+
+const FIRST_OF_CYCLE = 0x80000000u;
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) count: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let index = (workgroup.y * count.x + workgroup.x) * 64u + thread;
+  if (index >= 16u * lines) { return; }
+  let k = select(index / lines, index % 16u, channel_stride == 1u);
+  let line = select(index % lines, index / 16u, channel_stride == 1u);
+  let start = k * channel_stride + line * line_stride;
+  var held = 0.0;
+  var before = start;
+  for (var i = 0u; i < arrayLength(&cycles); i++) {
+    let word = cycles[i];
+    let at = start + 16u * (word & ~FIRST_OF_CYCLE) * channel_stride;
+    let value = x[at];
+    if ((word & FIRST_OF_CYCLE) == 0u) {
+      x[before] = value;
+    } else {
+      if (i > 0u) { x[before] = held; }
+      held = value;
+    }
+    before = at;
+  }
+  x[before] = held;
+}

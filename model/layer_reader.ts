@@ -1,0 +1,55 @@
+/**
+ * Reading the layers of a checkpoint in workers, so that a layer is read and decoded to f32 while the device works on the
+ * one before it.
+ *
+ * @module
+ */
+import type { Checkpoint } from "./checkpoint.ts";
+import type { Layer } from "./llama.ts";
+import { LINEAR_KINDS } from "./llama.ts";
+import type { LayerSource } from "./quantize_model.ts";
+import { createWorkerPool } from "./worker_pool.ts";
+
+/** Workers that read; more find no more memory bandwidth. */
+const READERS = 4;
+
+/**
+ * Starts reading the first layer; each that is asked for has the next one read.
+ *
+ * @param checkpoint a directory or file that each worker opens again
+ */
+export async function createLayerReader(checkpoint: Checkpoint): Promise<LayerSource & Disposable> {
+  const { config, name } = checkpoint;
+  const pool = createWorkerPool(Math.min(READERS, navigator.hardwareConcurrency));
+  try {
+    await pool.broadcast("openCheckpoint", name);
+  } catch (error) {
+    pool[Symbol.dispose]();
+    throw error;
+  }
+  const read = async (layer: number): Promise<Layer> => {
+    const [linears, [norms]] = await Promise.all([
+      pool.map("readLinear", LINEAR_KINDS.map((kind) => ({ layer, kind }))),
+      pool.map("readNorms", [layer]),
+    ]);
+    return {
+      linears: Object.fromEntries(LINEAR_KINDS.map((kind, i) => [kind, linears[i]])) as Layer["linears"],
+      ...norms,
+    };
+  };
+  let ahead: { readonly index: number; readonly layer: Promise<Layer> } | undefined;
+  return {
+    config,
+    async readLayer(index) {
+      const layer = ahead?.index === index ? ahead.layer : read(index);
+      ahead = undefined;
+      const result = await layer;
+      if (index + 1 < config.layers) {
+        ahead = { index: index + 1, layer: read(index + 1) };
+        ahead.layer.catch(() => {}); // whoever asks for it gets the error
+      }
+      return result;
+    },
+    [Symbol.dispose]: () => pool[Symbol.dispose](),
+  };
+}
