@@ -21,8 +21,13 @@ import halfCode from "./lib/half_chunks.wgsl" with { type: "text" };
 import outputsCode from "./lib/outputs.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 
-/** Rows of a workgroup. */
-const TEAM_ROWS = 2;
+/**
+ * Pairs of rows of a workgroup: two where x is normed on the way, whose loads then serve four rows, and where there are
+ * enough rows to keep a large GPU busy with half as many workgroups.
+ */
+function choosePairs(input: F16GemvInput, rows: number): 1 | 2 {
+  return input.kind === "rms_norm" && rows >= 8192 ? 2 : 1;
+}
 
 /** Input of an f16 product; f32 needs channels in eights. */
 export type F16GemvInput =
@@ -57,6 +62,7 @@ export async function f16Gemv(
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
   return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
+    const pairs = choosePairs(input, rows);
     const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team, input.kind), {
       rows,
       token_rows: tokenRows,
@@ -64,6 +70,7 @@ export async function f16Gemv(
       chunks: matrix.chunks,
       team: team.lanes,
       workgroup_size: team.lanes,
+      pairs,
       output_kind: outputConstant(output),
       ...(input.kind === "rms_norm" && { is_norm: 1, epsilon: input.epsilon }),
     });
@@ -72,7 +79,7 @@ export async function f16Gemv(
       offset: output.y.offset ?? 0,
       size: tokens * tokenRows * 4,
     };
-    const [columns, lines] = spreadWorkgroups(Math.ceil(rows / TEAM_ROWS));
+    const [columns, lines] = spreadWorkgroups(Math.ceil(rows / 2 / pairs));
     const normWeight = input.kind === "half" ? [] : [input.kind === "rms_norm" ? input.weight : input.x];
     const bindings = gpu.bind(kernel, [weights, input.x, y, ...normWeight]);
     return { kernel, bindings, workgroups: [columns, lines, tokens] as const };

@@ -170,6 +170,8 @@ test("modes without subgroups, and with channels that fill no group", async () =
     await checkFused(gpu, { rows: 40, channels: 256, tokens: 1, input: "attention", output });
     await checkF16(gpu, { rows: 40, channels: 256, tokens: 1, input: "attention", output });
     await checkF16(gpu, { rows: 40, channels: 256, tokens: 1, input: "rms_norm", output });
+    // So many rows that a workgroup takes two pairs; the last workgroup's second is past the end.
+    await checkF16(gpu, { rows: 8216, channels: 320, tokens: 2, input: "rms_norm", output });
     await checkFused(gpu, { rows: 16, channels: 77, tokens: 2, input: "rms_norm", output });
   }
   gpu.close();
