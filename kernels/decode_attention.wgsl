@@ -3,7 +3,8 @@
 //
 //   partial[s, h] = sum over tokens t of split s of exp(q_h k_t / sqrt(head_size) - max) v_t,  with max and sum of exp
 //
-// which the kernel that reads it combines (GemvInput "attention").
+// which the kernel that reads it combines (GemvInput "attention"). A single split is divided by its sum of exp already, so
+// that its partial result is the attention itself.
 //
 // Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits, T = new tokens):
 //   0 qkv        vec4<f32> [T, (heads + 2 K) D / 4]   q rows, k rows, v rows, as the linear layer leaves them
@@ -80,13 +81,13 @@ fn merged_sum(i: u32) -> Queries {
 }
 
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
-  partials[first_partial() + split * heads * head_size + channel] = sum;
+  partials[first_partial() + split * heads * head_size + channel] = select(sum, sum / total, splits == 1u);
 }
 
 fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
   let at = first_partial() + splits * heads * head_size + 2u * (split * heads + head);
   partials[at] = largest;
-  partials[at + 1u] = total;
+  partials[at + 1u] = select(total, 1.0, splits == 1u);
 }
 
 fn first_partial() -> u32 {

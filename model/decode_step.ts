@@ -197,7 +197,9 @@ async function layerOperations(
   const product = (linear: JoinedLinear, input: ValuesInput, output: GemvOutput) =>
     joinedGemv(gpu, linear, input, output, buffers.scratch);
   const attention = { ...buffers, cache, ...attentionExtras(config, layer) };
-  const mixed: ValuesInput = { kind: "attention", partials, splits, headSize };
+  const mixed: ValuesInput = splits === 1
+    ? { kind: "vector", x: partials }
+    : { kind: "attention", partials, splits, headSize };
   const toHidden: GemvOutput = { kind: "add", y: { buffer: hidden } };
   const bias = layer.outputBias ? [await addBias(gpu, buffers.oneToken, config.hidden, layer.outputBias, hidden)] : [];
   return [
