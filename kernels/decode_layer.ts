@@ -78,7 +78,7 @@ export interface LayerDispatches {
 
 /** Workgroups of a large GPU, for which memory is planned first. */
 const USUAL_WORKGROUPS = 132;
-/** Workgroups started to count how many run side by side. */
+/** Workgroups started to count how many run side by side; layers run with fewer. */
 const COUNTED_WORKGROUPS = 1024;
 /** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
 const SOFTWARE_WORKGROUPS = 1;
@@ -407,6 +407,7 @@ async function residentsOf(gpu: Gpu, kernel: Kernel, relay: GPUBuffer, bindings:
   gpu.submit([{ kernel, bindings, workgroups: [COUNTED_WORKGROUPS, 1, 1] }]);
   const control = new Uint32Array(await gpu.read(relay, 4 * CONTROL_WORDS));
   gpu.write(relay, new Uint32Array(CONTROL_WORDS));
-  residents.set(kernel, control[RESIDENT_WORD]);
-  return control[RESIDENT_WORD];
+  const counted = Math.min(control[RESIDENT_WORD], COUNTED_WORKGROUPS - 1);
+  residents.set(kernel, counted);
+  return counted;
 }
