@@ -246,6 +246,7 @@ export class Session implements Disposable {
     const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
     this.#known = failed >= 0 ? first + failed : this.#length + 1;
     if (failed >= 0) {
+      this.#embedded = -1; // layers in place have left their result there, or later steps another token
       await this.#checkRelay();
       throw new Error(`logits at position ${first + failed - 1} are not numbers`);
     }
