@@ -51,7 +51,8 @@ var<workgroup> merged_sums: array<Queries, workgroup_size / merge_lanes * row_la
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   own_token = workgroup.z;
-  attend_split(workgroup.x, workgroup.y, sequence[own_token].x, thread);
+  // By the workgroup's index: browsers don't take a variable, and what it leads to, for uniform.
+  attend_split(workgroup.x, workgroup.y, sequence[workgroup.z].x, thread);
 }
 
 fn cache_head_of(key_head: u32) -> u32 {
