@@ -6,6 +6,7 @@
 import { attentionGroups, type DecodeAttentionBuffers, queriesOf } from "./decode_attention.ts";
 import { LANE_GROUPS, PACKED_ROWS_CODE, STEP_LOOP_CODE } from "./fused_gemv.ts";
 import { allOrNone, type BufferScope } from "./buffer_scope.ts";
+import { IS_DENO } from "./dialect.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
 import type { AttentionShape } from "./key_value_cache.ts";
 import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "./packed_matrix.ts";
@@ -103,8 +104,9 @@ export function decodeLayerCode(team: Team, queries: 1 | 4): string {
 
 /**
  * Dispatches that take a token through all layers of a model. Consecutive layers that share the buffers of their planes
- * and of their caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this device, which is
- * found out by running some.
+ * and of their caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this
+ * device, which is found out by running some. They are for Deno: browsers offer fewer storage buffers, and don't take the
+ * kernel's sizes, which are variables, for uniform.
  *
  * @param layers all of the same shape
  * @returns nothing where the device or the layers don't suit the kernel; the kernels for single operations then do
@@ -225,7 +227,7 @@ function suits(
   const { hidden, intermediate, attention: { heads, headSize } } = shape;
   const [{ bias, headNorm }] = layers;
   const stride = planeStrides(runs);
-  return layers.length > 1 && gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
+  return IS_DENO && layers.length > 1 && gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
     gpu.device.limits.maxStorageBuffersPerShaderStage >= STORAGE_BUFFERS &&
     [hidden, intermediate, heads * headSize, headSize].every((channels) => channels % 16 === 0) &&
     layers.every((layer) =>
