@@ -196,16 +196,20 @@ Deno.test("whole layers: after a workgroup waited in vain the session says so, a
       session.truncate(TOKENS.length);
       const { relay } = session.step;
       assert(relay);
+      const [{ dispatches: [firstLayers] }] = session.step.layers(0);
       const { submit } = gpu;
       // Before the first token of a call, and after some.
       for (const at of [0, 1, 3]) {
         session.truncate(TOKENS.length);
         assertEquals(await session.decode(4, DRAWN), expected.slice(0, 4));
         const { length } = session;
-        let submits = 0;
+        let steps = 0;
         gpu.submit = (dispatches) => {
-          if (submits++ === at) gpu.write(relay, Uint32Array.of(1)); // as a workgroup leaves it that gave up
-          submit.call(gpu, dispatches);
+          for (const dispatch of dispatches) {
+            // As a workgroup leaves it that gave up, at the start of a step.
+            if (dispatch === firstLayers && steps++ === at) gpu.write(relay, Uint32Array.of(1));
+            submit.call(gpu, [dispatch]);
+          }
         };
         await assertRejects(() => session.decode(5, DRAWN).finally(() => gpu.submit = submit), Error, "waited in vain");
         for (const good of [0, at]) {
