@@ -59,6 +59,11 @@ export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number, se
   return Math.max(1, Math.min(16, Math.floor(workgroups / (sequences * attentionGroups(shape)))));
 }
 
+/** Lanes over which the channels of a key are spread, 8 each. */
+export function attentionRowLanes({ headSize }: AttentionShape): number {
+  return 2 ** Math.ceil(Math.log2(headSize / 8));
+}
+
 /** Query heads that a workgroup takes at once. */
 export function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
   return heads === keyValueHeads ? 1 : 4;
@@ -103,7 +108,7 @@ export async function decodeAttention(
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
   const { qkv, rotations, cache, sequence, partials, bias, headNorm } = buffers;
-  const rowLanes = 2 ** Math.ceil(Math.log2(headSize / 8));
+  const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu, rowLanes);
   const queries = queriesOf(shape);
   const kernel = await gpu.createKernel("decode_attention", decodeAttentionCode(team, queries), {

@@ -3,14 +3,24 @@
  *
  * @module
  */
-import { attentionGroups, type DecodeAttentionBuffers, queriesOf } from "./decode_attention.ts";
-import { LANE_GROUPS, PACKED_ROWS_CODE, STEP_LOOP_CODE } from "./fused_gemv.ts";
 import { allOrNone, type BufferScope } from "./buffer_scope.ts";
-import { IS_DENO } from "./dialect.ts";
+import { attentionRowLanes, type DecodeAttentionBuffers, queriesOf } from "./decode_attention.ts";
+import { PACKED_ROWS_CODE, STEP_LOOP_CODE } from "./fused_gemv.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
-import type { AttentionShape } from "./key_value_cache.ts";
-import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "./packed_matrix.ts";
+import { planShare, relayLayout, splitTiers, USUAL_WORKGROUPS } from "./layer_plan.ts";
+import {
+  type DecodeLayer,
+  type LayerRun,
+  type LayerShape,
+  outlierStarts,
+  planeStrides,
+  shareRuns,
+  slabsOf,
+  suits,
+} from "./layer_run.ts";
+import { type PackedSlab, planesOf } from "./packed_matrix.ts";
 import type { Plane } from "./plane.ts";
+import { COUNTED_WORKGROUPS, residentsOf } from "./residents.ts";
 import { chooseTeam, type Team } from "./team.ts";
 import kernelCode from "./decode_layer.wgsl" with { type: "text" };
 import attendCode from "./lib/attend.wgsl" with { type: "text" };
@@ -24,40 +34,6 @@ import quantizeCode from "./lib/quantize.wgsl" with { type: "text" };
 import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 import relayCode from "./lib/relay.wgsl" with { type: "text" };
 import relayInputCode from "./lib/relay_input.wgsl" with { type: "text" };
-
-/** Sizes that all layers of a model have in common. */
-export interface LayerShape {
-  /** Elements of the residual stream. */
-  readonly hidden: number;
-  /** Rows of gate, and of up. */
-  readonly intermediate: number;
-  /** Added under the roots of the layer's norms. */
-  readonly normEpsilon: number;
-  /** Heads of its attention. */
-  readonly attention: AttentionShape;
-}
-
-/** The packed matrices of a layer, whose planes lie one after the other in shared buffers, see {@linkcode sharePlanes}. */
-export interface LayerMatrices {
-  /** Rows of q, k and v. */
-  readonly qkv: PackedMatrix;
-  /** Attention's output layer. */
-  readonly o: PackedMatrix;
-  /** Rows of gate, then of up. */
-  readonly gateUp: PackedMatrix;
-  /** The MLP's output layer. */
-  readonly down: PackedMatrix;
-}
-
-/** One layer of a decode step. */
-export interface DecodeLayer extends Pick<DecodeAttentionBuffers, "cache" | "bias" | "headNorm"> {
-  /** Its matrices. */
-  readonly matrices: LayerMatrices;
-  /** f32 [hidden]: weight of the norm before q, k and v. */
-  readonly attentionNorm: GPUBuffer;
-  /** f32 [hidden]: weight of the norm before gate and up. */
-  readonly mlpNorm: GPUBuffer;
-}
 
 /** What the layers of a decode step have in common. */
 export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" | "sequence"> {
@@ -77,23 +53,8 @@ export interface LayerDispatches {
   destroy(): void;
 }
 
-/** Workgroups of a large GPU, for which memory is planned first. */
-const USUAL_WORKGROUPS = 132;
-/** Workgroups started to count how many run side by side; layers run with fewer. */
-const COUNTED_WORKGROUPS = 1024;
 /** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
 const SOFTWARE_WORKGROUPS = 1;
-/** Control words of the relay. */
-const CONTROL_WORDS = 256;
-const RESIDENT_WORD = 2;
-/** Vectors of the relay are padded to so many words. */
-const VECTOR_WORDS = 128;
-const STORAGE_BUFFERS = 16;
-/** Planes of a matrix that have the same size in each layer: all but outliers. */
-const PLANES_ALIKE = 4;
-/** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
-const FIXED_BYTES = 1024;
-
 /** The whole shader. */
 export function decodeLayerCode(team: Team, queries: 1 | 4): string {
   const queryCode = queries === 1 ? [oneQueryCode, mergeOneCode] : [fourQueriesCode, mergeFourCode];
@@ -146,27 +107,11 @@ export async function decodeLayers(
   });
 }
 
-/** Consecutive layers that share their buffers. */
-function shareRuns(layers: readonly DecodeLayer[]): DecodeLayer[][] {
-  const runs: DecodeLayer[][] = [];
-  for (const layer of layers) {
-    const last = runs.at(-1);
-    if (last && buffersOf(last[0]).every((buffer, i) => buffer === buffersOf(layer)[i])) last.push(layer);
-    else runs.push([layer]);
-  }
-  return runs;
-}
-
-function buffersOf(layer: DecodeLayer): GPUBuffer[] {
-  const { keys, values } = layer.cache;
-  return [...planesOf(slabsOf(layer)[0]), keys, values].map(({ buffer }) => buffer);
-}
-
 /** Joins the vectors of some layers, and binds all that they need to a kernel. */
 async function prepareRun(
   gpu: Gpu,
   scope: BufferScope,
-  run: readonly DecodeLayer[],
+  run: LayerRun,
   first: number,
   relay: GPUBuffer,
   { input, output, rotations, sequence }: LayerBuffers,
@@ -210,159 +155,24 @@ function fromOffset({ buffer, offset }: Plane): Plane {
   return { buffer, offset, size: buffer.size - offset };
 }
 
-function matricesOf({ qkv, o, gateUp, down }: LayerMatrices): PackedMatrix[] {
-  return [qkv, o, gateUp, down];
-}
-
-function slabsOf({ matrices }: DecodeLayer): PackedSlab[] {
-  return matricesOf(matrices).map(({ slabs }) => slabs[0]);
-}
-
-function suits(
-  gpu: Gpu,
-  shape: LayerShape,
-  layers: readonly DecodeLayer[],
-  runs: readonly (readonly DecodeLayer[])[],
-): boolean {
-  const { hidden, intermediate, attention: { heads, headSize } } = shape;
-  const [{ bias, headNorm }] = layers;
-  const stride = planeStrides(runs);
-  return IS_DENO && layers.length > 1 && gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
-    gpu.device.limits.maxStorageBuffersPerShaderStage >= STORAGE_BUFFERS &&
-    [hidden, intermediate, heads * headSize, headSize].every((channels) => channels % 16 === 0) &&
-    layers.every((layer) =>
-      !layer.bias === !bias && !layer.headNorm === !headNorm &&
-      matricesOf(layer.matrices).every(({ slabs, refineEvery }) => slabs.length === 1 && refineEvery === 8) &&
-      slabsOf(layer).every((slab) => planesOf(slab).every(({ buffer }, i) => buffer === buffersOf(layer)[i]))
-    ) &&
-    runs.every((run) =>
-      run.every((layer, i) =>
-        offsetsWithin(layer, run[0]).every((offset, j) =>
-          offset === offsetsWithin(layers[0], layers[0])[j] + i * stride[j % stride.length]
-        ) &&
-        layer.cache.keys.offset === run[0].cache.keys.offset + i * layer.cache.keys.size &&
-        layer.cache.values.offset === run[0].cache.values.offset + i * layer.cache.values.size
-      )
-    );
-}
-
-/** Byte offsets of the planes that lie alike in all layers. */
-function planeOffsets(layer: DecodeLayer): number[] {
-  return slabsOf(layer).flatMap(({ base, refine, meta, tileScale }) => [base, refine, meta, tileScale])
-    .map(({ offset }) => offset);
-}
-
-/** The same from where the planes of a run's first layer start, which is where they are bound. */
-function offsetsWithin(layer: DecodeLayer, first: DecodeLayer): number[] {
-  const starts = planeOffsets(first);
-  return planeOffsets(layer).map((offset, i) => offset - starts[i % PLANES_ALIKE]);
-}
-
-/** Bytes from a layer to the next in each of those planes; 0 where each layer has its own. */
-function planeStrides(runs: readonly (readonly DecodeLayer[])[]): number[] {
-  const longest = runs.reduce((most, run) => run.length > most.length ? run : most);
-  const first = planeOffsets(longest[0]).slice(0, PLANES_ALIKE);
-  return longest.length === 1 ? first.map(() => 0) : first.map((offset, i) => planeOffsets(longest[1])[i] - offset);
-}
-
-/** First word of the outlier planes, counted from the first of the run, and of the residuals of each matrix. */
-function outlierStarts(layer: DecodeLayer, first: Plane): number[] {
-  return slabsOf(layer).flatMap((
-    { outliers, outlierResiduals },
-  ) => [(outliers.offset - first.offset) / 4, outlierResiduals]);
-}
-
-function rowLanes({ attention }: LayerShape): number {
-  return 2 ** Math.ceil(Math.log2(attention.headSize / 8));
-}
-
-/**
- * Splits of sequences up to 256 tokens, up to 1024, and longer ones: the more, the more workgroups have a part. Without
- * any, nothing need be combined.
- */
-function splitTiers(gpu: Gpu, { attention }: LayerShape): [number, number, number] {
-  const splits = (workgroups: number) =>
-    gpu.isSoftware ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(attention))));
-  return [1, splits(64), splits(USUAL_WORKGROUPS)];
-}
-
-/** First words of what is handed over. */
-function relayLayout(gpu: Gpu, shape: LayerShape) {
-  const { hidden, intermediate, attention: { heads, keyValueHeads, headSize } } = shape;
-  const vector = (words: number) => Math.ceil(words / VECTOR_WORDS) * VECTOR_WORDS;
-  const splits = Math.max(...splitTiers(gpu, shape));
-  const qkv = CONTROL_WORDS;
-  const sums = qkv + vector((heads + 2 * keyValueHeads) * headSize);
-  const sumsStride = vector(heads * headSize);
-  const pairs = sums + splits * sumsStride;
-  const mixed = pairs + vector(2 * splits * heads);
-  const middle = mixed + vector(heads * headSize);
-  const inner = middle + vector(hidden);
-  const stream = inner + vector(intermediate);
-  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, stream, end: stream + vector(hidden) };
-}
-
-/** The product of a stage. */
-interface Product {
-  readonly rows: number;
-  readonly halfBlocks: number;
-  readonly rowsPerOutput: number;
-}
-
-/** Steps of 4 rows that a workgroup takes of a product. */
-function workgroupSteps({ rows, rowsPerOutput }: Product, workgroups: number): number {
-  return rowsPerOutput * Math.ceil(Math.ceil(rows / rowsPerOutput / STEP_ROWS) / workgroups);
-}
-
-/** Teams of a workgroup: so many that the rounds of all products together take the fewest turns of a team. */
-function chooseTeams(products: readonly Product[], team: Team, workgroups: number): number {
-  const cost = (teams: number) =>
-    products.reduce((sum, product) => {
-      const rowTeams = Math.floor(teams / Math.ceil(product.halfBlocks / team.lanes));
-      return sum + teams * Math.ceil(workgroupSteps(product, workgroups) / rowTeams);
-    }, 0);
-  return [12, 13, 14, 15, 16].reduce((best, teams) => cost(teams) < cost(best) ? teams : best);
-}
-
 /** The kernel for so many workgroups, or nothing where workgroup memory has no room for its share. */
 async function layerKernel(
   gpu: Gpu,
   shape: LayerShape,
-  runs: readonly (readonly DecodeLayer[])[],
+  runs: readonly LayerRun[],
   words: ReturnType<typeof relayLayout>,
   workgroups: number,
 ): Promise<Kernel | undefined> {
-  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
   const layers = runs.flat();
-  const [{ matrices, cache, bias, headNorm }] = layers;
+  const [{ cache, bias, headNorm }] = layers;
   const [baseStride, refineStride, metaStride, scaleStride] = planeStrides(runs);
   const { hidden, intermediate, attention } = shape;
   const { heads, keyValueHeads, headSize, slidingWindow } = attention;
-  const team = chooseTeam(gpu, rowLanes(shape));
+  const rowLanes = attentionRowLanes(attention);
+  const team = chooseTeam(gpu, rowLanes);
   const queries = queriesOf(attention);
-  const products = matricesOf(matrices).map((matrix) => ({
-    rows: matrix.rows,
-    halfBlocks: matrix.halfBlocks,
-    rowsPerOutput: matrix === matrices.gateUp ? 2 : 1,
-  }));
-  const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / team.lanes));
-  const steps = products.map((product) => workgroupSteps(product, workgroups));
-  const teams = chooseTeams(products, team, workgroups);
-  const threads = teams * team.lanes;
-  const mergeLanes = Math.min(team.lanes, 4 * rowLanes(shape));
-  // Attention merges its sums in the cells: those of one query fill high bytes, those of four low bytes too.
-  const mergedVectors = ((threads / mergeLanes) * rowLanes(shape) * 8 * queries) / 4;
-  const cells = Math.max(Math.max(...columns) * team.lanes * LANE_GROUPS, mergedVectors / (queries === 1 ? 1 : 2));
-  const outlierCounts = layers.flatMap(slabsOf).map(({ outlierCount, rows }) => outlierCount / rows);
-  const mostOutliers = Math.max(...outlierCounts);
-  const hasOutliers = mostOutliers > 0 ? 1 : 0;
-  const partials = Math.max(...steps.map((count, i) => (columns[i] + hasOutliers) * count * STEP_ROWS));
-  const starts = hasOutliers * Math.max(...steps) * STEP_ROWS + 2;
-  const bytes = cells * 40 + 4 * partials + 4 * starts + 4 * (queries + 2) * headSize + FIXED_BYTES;
-  if (
-    bytes > maxComputeWorkgroupStorageSize || threads > maxComputeInvocationsPerWorkgroup ||
-    Math.max(...columns) > teams
-  ) return undefined;
+  const share = planShare(gpu, shape, layers, team, workgroups);
+  if (!share) return undefined;
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
   const slabs = slabsOf(layers[0]);
   const starting = (name: string, plane: (slab: PackedSlab) => Plane, elementBytes: number) => ({
@@ -372,16 +182,16 @@ async function layerKernel(
   });
   return await gpu.createKernel("decode_layer", decodeLayerCode(team, queries), {
     team: team.lanes,
-    workgroup_size: threads,
-    cell_count: cells,
-    partial_count: partials,
-    start_count: starts,
+    workgroup_size: share.threads,
+    cell_count: share.cells,
+    partial_count: share.partials,
+    start_count: share.starts,
     counted_workgroups: COUNTED_WORKGROUPS,
     hidden,
     intermediate,
     epsilon: shape.normEpsilon,
-    has_layer_outliers: hasOutliers,
-    outlier_lanes: Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, mostOutliers)))),
+    has_layer_outliers: share.outlierLanes > 0 ? 1 : 0,
+    outlier_lanes: Math.max(1, share.outlierLanes),
     all_layers: layers.length,
     base_stride: baseStride / 16,
     refine_stride: refineStride / 8,
@@ -407,24 +217,10 @@ async function layerKernel(
     head_size: headSize,
     capacity: cache.capacity,
     ...(slidingWindow !== undefined && { window: slidingWindow }),
-    row_lanes: rowLanes(shape),
-    merge_lanes: mergeLanes,
+    row_lanes: rowLanes,
+    merge_lanes: Math.min(team.lanes, 4 * rowLanes),
     has_bias: bias ? 1 : 0,
     has_norm: headNorm ? 1 : 0,
     norm_epsilon: headNorm?.epsilon ?? 0,
   });
-}
-
-const residents = new WeakMap<Kernel, number>();
-
-/** Workgroups of a kernel that run side by side. */
-async function residentsOf(gpu: Gpu, kernel: Kernel, relay: GPUBuffer, bindings: GPUBindGroup): Promise<number> {
-  const known = residents.get(kernel);
-  if (known !== undefined) return known;
-  gpu.submit([{ kernel, bindings, workgroups: [COUNTED_WORKGROUPS, 1, 1] }]);
-  const control = new Uint32Array(await gpu.read(relay, 4 * CONTROL_WORDS));
-  gpu.write(relay, new Uint32Array(CONTROL_WORDS));
-  const counted = Math.min(control[RESIDENT_WORD], COUNTED_WORKGROUPS - 1);
-  residents.set(kernel, counted);
-  return counted;
 }

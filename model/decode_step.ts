@@ -5,11 +5,12 @@
  */
 import { addBias } from "../kernels/add_bias.ts";
 import { chooseSplits, decodeAttention, type DecodeAttentionBuffers } from "../kernels/decode_attention.ts";
-import { type DecodeLayer, decodeLayers, type LayerMatrices } from "../kernels/decode_layer.ts";
+import { decodeLayers } from "../kernels/decode_layer.ts";
 import { embedTokens } from "../kernels/embed_tokens.ts";
 import type { GemvOutput, ValuesInput } from "../kernels/gemv_modes.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../kernels/key_value_cache.ts";
+import type { DecodeLayer, LayerMatrices } from "../kernels/layer_run.ts";
 import { gemv, isPackedMatrix } from "../kernels/linear.ts";
 import { advance, argmax, CANDIDATES, sample } from "../kernels/pick_token.ts";
 import type { PrefillRange } from "../kernels/prefill_range.ts";

@@ -167,7 +167,10 @@ async function uploadLayer(
   };
 }
 
-/** Moves the planes of all packed matrices of some layers into shared buffers, for kernels that take whole layers. */
+/**
+ * Moves the planes of all packed matrices of some layers into shared buffers, for kernels that take whole layers; in two
+ * halves where the device can't bind them together.
+ */
 async function shareLayerPlanes(
   gpu: Gpu,
   layers: readonly EngineLayer[],
@@ -177,6 +180,11 @@ async function shareLayerPlanes(
     isPackedMatrix,
   );
   const shared = await sharePlanes(gpu, packed);
+  if (packed.length > 0 && shared === packed && layers.length > 1) {
+    const middle = Math.ceil(layers.length / 2);
+    const first = await shareLayerPlanes(gpu, layers.slice(0, middle), matrices);
+    return [...first, ...await shareLayerPlanes(gpu, layers.slice(middle), matrices)];
+  }
   matrices.push(...shared);
   const byOwn = new Map<WeightMatrix, WeightMatrix>(packed.map((matrix, i) => [matrix, shared[i]]));
   const replace = (parts: JoinedLinear) => parts.map((part) => byOwn.get(part) ?? part);

@@ -4,7 +4,8 @@
  * @module
  */
 import { type BufferScope, createBufferScope } from "../../kernels/buffer_scope.ts";
-import { type DecodeLayer, decodeLayers, type LayerDispatches, type LayerShape } from "../../kernels/decode_layer.ts";
+import { decodeLayers, type LayerDispatches } from "../../kernels/decode_layer.ts";
+import type { DecodeLayer, LayerShape } from "../../kernels/layer_run.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import type { KeyValueCache } from "../../kernels/key_value_cache.ts";
 import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../../kernels/packed_matrix.ts";
