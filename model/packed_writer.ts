@@ -25,6 +25,7 @@ import {
 } from "./packed_file.ts";
 import { pathExists } from "./path_exists.ts";
 import { type DevicePlan, quantizeLayersOnDevice } from "./quantize_on_device.ts";
+import { release } from "./release.ts";
 import { readTensorBytes } from "./safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
 import type { WorkerPool } from "./worker_pool.ts";
@@ -94,8 +95,16 @@ async function quantizeCheckpoint(
     : await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
   if (device instanceof Gpu) {
     const calibration = embedding && { embedding, windows, correctTarget };
-    using source = await createLayerReader(checkpoint);
-    return await quantizeLayersOnDevice(device, source, { ...plan, ...(calibration && { calibration }) });
+    using reader = await createLayerReader(checkpoint);
+    const readLayer = (index: number) => {
+      // When the first layer is asked for, the text lies on the device.
+      if (embedding) release(embedding);
+      return reader.readLayer(index);
+    };
+    return await quantizeLayersOnDevice(device, { config, readLayer }, {
+      ...plan,
+      ...(calibration && { calibration }),
+    });
   }
   const calibrator = embedding && createCalibrator(device, config, embedding, windows, correctTarget);
   const source = { config, readLayer: (index: number) => readLayer(checkpoint, index) };

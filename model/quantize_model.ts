@@ -26,7 +26,7 @@ const PART_TILES = 8;
 export interface LayerSource {
   /** Configuration of the model. */
   readonly config: ModelConfig;
-  /** Reads a layer. */
+  /** Reads a layer. Its memory may be used again once another layer is asked for. */
   readLayer(index: number): Promise<Layer>;
 }
 
