@@ -71,6 +71,7 @@ export async function uploadF16Matrix(
   if (weights.length !== rows * channels) {
     throw new TypeError(`weights has ${weights.length} elements, must have ${rows} x ${channels}`);
   }
+  await gpu.waitForWrites();
   const matrix = await createF16Matrix(gpu, rows, channels, maxBindingBytes);
   const stride = matrix.chunks * CHUNK_CHANNELS;
   for (const slab of matrix.slabs) {

@@ -16,6 +16,9 @@ export interface GpuOptions {
   readonly withoutSubgroups?: boolean;
 }
 
+/** Bytes that are written before the host waits for the device. */
+const MAX_WRITTEN_BYTES = 128 * 2 ** 20;
+
 /** A compiled compute kernel. */
 export interface Kernel {
   /** Name in error messages. */
@@ -61,6 +64,7 @@ export class Gpu implements Disposable {
   readonly #kernels = new Map<string, Promise<Kernel>>();
   readonly #live = new Set<GPUBuffer>();
   #heldBytes = 0;
+  #writtenBytes = 0;
   #peakBytes = 0;
 
   /** Use {@linkcode openGpu}. */
@@ -112,6 +116,7 @@ export class Gpu implements Disposable {
   /** Makes a storage buffer with this content, padded with zeros to a multiple of `alignBytes`. */
   async uploadStorage(label: string, data: ArrayBufferView<ArrayBuffer>, alignBytes = 16): Promise<GPUBuffer> {
     const sizeBytes = Math.max(1, Math.ceil(data.byteLength / alignBytes)) * alignBytes;
+    await this.waitForWrites();
     const buffer = await this.createStorage(label, sizeBytes);
     this.write(buffer, data);
     return buffer;
@@ -119,7 +124,16 @@ export class Gpu implements Disposable {
 
   /** Writes to a buffer in chunks, submitting each, so that its staging memory can be freed. */
   write(buffer: GPUBuffer, data: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
+    this.#writtenBytes += data.byteLength;
     writeChunks(this.device, buffer, data, offsetBytes);
+  }
+
+  /**
+   * Waits for the device where much was written since it was last waited for: only then is the memory free in which the
+   * writes lie on the host. {@linkcode uploadStorage} does so by itself.
+   */
+  async waitForWrites(): Promise<void> {
+    if (this.#writtenBytes > MAX_WRITTEN_BYTES) await this.wait();
   }
 
   /** Copies bytes from one buffer to another; offsets and size are multiples of 4. */
@@ -199,6 +213,7 @@ export class Gpu implements Disposable {
    * @throws {Error} with the first GPU error since the last read or wait
    */
   wait(): Promise<void> {
+    this.#writtenBytes = 0;
     return this.#readBack.wait();
   }
 
@@ -213,6 +228,7 @@ export class Gpu implements Disposable {
    * @param sizeBytes a multiple of 4; default: the rest of the buffer
    */
   read(buffer: GPUBuffer, sizeBytes = buffer.size, offsetBytes = 0): Promise<ArrayBuffer> {
+    this.#writtenBytes = 0;
     return this.#readBack.read(buffer, sizeBytes, offsetBytes);
   }
 

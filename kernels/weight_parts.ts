@@ -48,6 +48,7 @@ export async function submitWeightParts(
   const ranges = await uploadUniforms(gpu, parts.map(({ first, size }) => [first, size]));
   scope.own(ranges.buffer);
   for (const [i, { first, size }] of parts.entries()) {
+    await gpu.waitForWrites();
     gpu.write(buffer, weights.subarray(first * channels, (first + size) * channels));
     const part = { buffer, size: 4 * channels * size };
     gpu.submit([await dispatchOf({ weights: part, range: ranges.bindings[i], firstRow: first, rows: size })]);

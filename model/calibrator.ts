@@ -8,7 +8,7 @@ import { STAGES } from "./calibration.ts";
 import type { ModelConfig } from "./config.ts";
 import { embedTokens } from "./forward.ts";
 import type { Layer } from "./llama.ts";
-import { shareArray } from "./shared.ts";
+import { moveToShared } from "./shared.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
 /** Windows that are calibrated together; fixed, so that sums don't depend on the number of workers. */
@@ -64,7 +64,7 @@ export function createCalibrator(
     const lengths = mine.map(({ length }) => length);
     const tokens = lengths.reduce((sum, length) => sum + length, 0);
     const stream = () => ({
-      hidden: shareArray(embedTokens(config, embedding, mine.map((tokens) => ({ tokens })))),
+      hidden: moveToShared(embedTokens(config, embedding, mine.map((tokens) => ({ tokens })))),
       input: new Float32Array(new SharedArrayBuffer(tokens * widest * 4)),
     });
     return { lengths, quantized: stream(), ...(withOriginal && { original: stream() }) };
@@ -86,7 +86,7 @@ export function createCalibrator(
       for (let i = 0; i < tasks.length; i += pool.size) {
         for (const sums of await pool.map("calibrateStage", tasks.slice(i, i + pool.size))) addTo(totals, sums);
       }
-      const shared = (sum: Float64Array | undefined) => sum && shareArray(Float32Array.from(sum));
+      const shared = (sum: Float64Array | undefined) => sum && moveToShared(Float32Array.from(sum));
       return { gram: totals.gram!, drift: shared(totals.drift), lack: shared(totals.lack) };
     },
     finishLayer,

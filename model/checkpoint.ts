@@ -14,8 +14,9 @@ import {
   linearShape,
   type Model,
 } from "./llama.ts";
-import { decodeWeights } from "./numbers.ts";
-import { readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
+import { decodeWeightsInto } from "./numbers.ts";
+import { release } from "./release.ts";
+import { DTYPE_BYTES, readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
@@ -64,9 +65,22 @@ export async function readWeights(
       `${file.source.name}: tensor ${name} has shape [${info.shape.join(", ")}], must be [${shape.join(", ")}]`,
     );
   }
-  const values = decodeWeights(await readTensorBytes(file, info), info.dtype);
+  const values = await decodeTensor(file, info);
   const bad = findNotFinite(values);
   if (bad >= 0) throw new SyntaxError(`${file.source.name}: tensor ${name} holds ${values[bad]} at element ${bad}`);
+  return values;
+}
+
+/** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */
+const PART_BYTES = 8 * 2 ** 20;
+
+async function decodeTensor(file: SafetensorsFile, { dtype, offset, sizeBytes }: TensorInfo): Promise<Float32Array> {
+  const values = new Float32Array(sizeBytes / DTYPE_BYTES[dtype]);
+  for (let start = 0; start < sizeBytes; start += PART_BYTES) {
+    const bytes = await file.source.read(offset + start, Math.min(PART_BYTES, sizeBytes - start));
+    decodeWeightsInto(bytes, dtype, values.subarray(start / DTYPE_BYTES[dtype]));
+    release(bytes);
+  }
   return values;
 }
 

@@ -20,6 +20,7 @@ import { attentionExtras, attentionShape } from "./decode_step.ts";
 import { type LayerVectors, placeRows } from "./engine_weights.ts";
 import { embedTokens } from "./forward.ts";
 import type { Layer, LinearKind } from "./llama.ts";
+import { release } from "./release.ts";
 import { rotationTable } from "./rope.ts";
 
 /** A layer on the device; matrices come as their stages are done. */
@@ -81,6 +82,7 @@ export async function createDeviceStream(
       hidden: await scope.upload("hidden", hidden),
       kept: await scope.storage("kept input", 4 * tokens.length * keptWidth),
     });
+    release(hidden);
   }
   const longest = Math.max(...ranges.keys());
   return { windows: made, normed: await scope.storage("normed", 4 * longest * config.hidden) };

@@ -9,6 +9,7 @@ import { describeConfig } from "./gguf_config.ts";
 import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./gguf_file.ts";
 import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
 import { bytesOf } from "./numbers.ts";
+import { release } from "./release.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Names of the parts of a layer. */
@@ -122,5 +123,6 @@ function restoreRows(config: ModelConfig, name: string, values: Float32Array<Arr
     const target = row - inHead + (inHead % 2) * half + (inHead >> 1);
     restored.set(values.subarray(row * width, (row + 1) * width), target * width);
   }
+  release(values);
   return restored;
 }

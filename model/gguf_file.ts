@@ -8,6 +8,7 @@ import { gguf, type GGUFParseOutput } from "@huggingface/gguf";
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
+import { release } from "./release.ts";
 
 /** Where one tensor lies in its file. */
 export interface GgufTensor {
@@ -115,7 +116,9 @@ function describeTensor(
 
 /** Reads a tensor as f32. @throws {SyntaxError} when it holds NaN or infinity */
 export async function readGgufTensor({ source }: GgufFile, tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
-  const values = decodeGguf(tensor.type, await source.read(tensor.offset, tensor.sizeBytes));
+  const bytes = await source.read(tensor.offset, tensor.sizeBytes);
+  const values = decodeGguf(tensor.type, bytes);
+  if (values.buffer !== bytes.buffer) release(bytes);
   const bad = findNotFinite(values);
   if (bad >= 0) {
     throw new SyntaxError(`${source.name}: tensor ${tensor.name} holds ${values[bad]} at element ${bad}`);

@@ -8,13 +8,15 @@ import type { Checkpoint } from "./checkpoint.ts";
 import type { Layer } from "./llama.ts";
 import { LINEAR_KINDS } from "./llama.ts";
 import type { LayerSource } from "./quantize_model.ts";
+import { release } from "./release.ts";
 import { createWorkerPool } from "./worker_pool.ts";
 
 /** Workers that read; more find no more memory bandwidth. */
 const READERS = 4;
 
 /**
- * Starts reading the first layer; each that is asked for has the next one read.
+ * Reads layers in order; each that is asked for has the next one read. A layer's weights are there until another layer is
+ * asked for, which frees them: two layers at most are in memory, one of them being read.
  *
  * @param checkpoint a directory or file that each worker opens again
  */
@@ -38,18 +40,33 @@ export async function createLayerReader(checkpoint: Checkpoint): Promise<LayerSo
     };
   };
   let ahead: { readonly index: number; readonly layer: Promise<Layer> } | undefined;
+  let current: Layer | undefined;
+  const releaseCurrent = () => {
+    if (current) releaseWeights(current);
+    current = undefined;
+  };
   return {
     config,
     async readLayer(index) {
+      releaseCurrent();
+      if (ahead && ahead.index !== index) await ahead.layer.then(releaseWeights, () => {});
       const layer = ahead?.index === index ? ahead.layer : read(index);
       ahead = undefined;
-      const result = await layer;
+      current = await layer;
       if (index + 1 < config.layers) {
         ahead = { index: index + 1, layer: read(index + 1) };
         ahead.layer.catch(() => {}); // whoever asks for it gets the error
       }
-      return result;
+      return current;
     },
-    [Symbol.dispose]: () => pool[Symbol.dispose](),
+    [Symbol.dispose]() {
+      pool[Symbol.dispose]();
+      releaseCurrent();
+      ahead?.layer.then(releaseWeights, () => {});
+    },
   };
+}
+
+function releaseWeights({ linears }: Layer): void {
+  for (const kind of LINEAR_KINDS) release(linears[kind].weights);
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Dtype } from "./safetensors.ts";
+import { type Dtype, DTYPE_BYTES } from "./safetensors.ts";
 
 /** Dtypes that hold weights. */
 export const WEIGHT_DTYPES: readonly Dtype[] = ["F32", "F16", "BF16"];
@@ -15,16 +15,32 @@ export const WEIGHT_DTYPES: readonly Dtype[] = ["F32", "F16", "BF16"];
  */
 export function decodeWeights(bytes: Uint8Array<ArrayBuffer>, dtype: Dtype): Float32Array<ArrayBuffer> {
   const { buffer, byteOffset, byteLength } = bytes;
+  if (dtype === "F32") return new Float32Array(buffer, byteOffset, byteLength / 4);
+  const values = new Float32Array(byteLength / DTYPE_BYTES[dtype]);
+  decodeWeightsInto(bytes, dtype, values);
+  return values;
+}
+
+/**
+ * Decodes bytes of a weight tensor to the first of `values`.
+ *
+ * @throws {TypeError} when the dtype doesn't hold weights
+ */
+export function decodeWeightsInto(
+  { buffer, byteOffset, byteLength }: Uint8Array<ArrayBuffer>,
+  dtype: Dtype,
+  values: Float32Array<ArrayBuffer>,
+): void {
   switch (dtype) {
     case "F32":
-      return new Float32Array(buffer, byteOffset, byteLength / 4);
+      return values.set(new Float32Array(buffer, byteOffset, byteLength / 4));
     case "F16":
-      return Float32Array.from(new Float16Array(buffer, byteOffset, byteLength / 2));
+      return values.set(new Float16Array(buffer, byteOffset, byteLength / 2));
     case "BF16": {
       const halves = new Uint16Array(buffer, byteOffset, byteLength / 2);
-      const words = new Uint32Array(halves.length);
+      const words = new Uint32Array(values.buffer, values.byteOffset, halves.length);
       for (let i = 0; i < halves.length; i++) words[i] = halves[i] << 16;
-      return new Float32Array(words.buffer);
+      return;
     }
     default:
       throw new TypeError(`dtype is ${dtype}, must be one of ${WEIGHT_DTYPES.join(", ")}`);

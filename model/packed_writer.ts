@@ -9,10 +9,10 @@ import { Gpu } from "../kernels/gpu.ts";
 import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
 import { writeTextBeside } from "./atomic_file.ts";
 import { createCalibrator } from "./calibrator.ts";
-import { type Checkpoint, readLayer } from "./checkpoint.ts";
+import { type Checkpoint, readLinear, readNorms } from "./checkpoint.ts";
 import { parseJsonObject } from "./json.ts";
 import { createLayerReader } from "./layer_reader.ts";
-import { type Layer, LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
+import { type Layer, type Linear, LINEAR_KINDS, type LinearKind, linearName } from "./llama.ts";
 import { openSafetensors } from "./open_directory.ts";
 import { carriedFiles, carriedTensors } from "./packed_checkpoint.ts";
 import {
@@ -25,7 +25,9 @@ import {
 } from "./packed_file.ts";
 import { pathExists } from "./path_exists.ts";
 import { type DevicePlan, quantizeLayersOnDevice } from "./quantize_on_device.ts";
+import { release } from "./release.ts";
 import { readTensorBytes } from "./safetensors.ts";
+import { moveToShared } from "./shared.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
@@ -94,12 +96,31 @@ async function quantizeCheckpoint(
     : await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
   if (device instanceof Gpu) {
     const calibration = embedding && { embedding, windows, correctTarget };
-    using source = await createLayerReader(checkpoint);
-    return await quantizeLayersOnDevice(device, source, { ...plan, ...(calibration && { calibration }) });
+    using reader = await createLayerReader(checkpoint);
+    const readLayer = (index: number) => {
+      // When the first layer is asked for, the text lies on the device.
+      if (embedding) release(embedding);
+      return reader.readLayer(index);
+    };
+    return await quantizeLayersOnDevice(device, { config, readLayer }, {
+      ...plan,
+      ...(calibration && { calibration }),
+    });
   }
   const calibrator = embedding && createCalibrator(device, config, embedding, windows, correctTarget);
-  const source = { config, readLayer: (index: number) => readLayer(checkpoint, index) };
+  if (embedding) release(embedding); // the calibrator took what the text needs
+  const source = { config, readLayer: (index: number) => readSharedLayer(checkpoint, index) };
   await quantizeLayers(device, source, { ...plan, ...(calibrator && { calibrator }) });
+}
+
+/** Reads a layer into memory that workers share, matrix by matrix, so that one of them at a time is there twice. */
+async function readSharedLayer(checkpoint: Checkpoint, index: number): Promise<Layer> {
+  const linears: Partial<Record<LinearKind, Linear>> = {};
+  for (const kind of LINEAR_KINDS) {
+    const linear = await readLinear(checkpoint, index, kind);
+    linears[kind] = { ...linear, weights: moveToShared(linear.weights) };
+  }
+  return { linears: linears as Layer["linears"], ...await readNorms(checkpoint, index) };
 }
 
 /** Makes the directory of finished layers, or checks that it belongs to this run. */

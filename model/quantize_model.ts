@@ -16,7 +16,7 @@ import type { Calibrator, LayerPair, TotalSums } from "./calibrator.ts";
 import type { ModelConfig } from "./config.ts";
 import type { QuantizeTask } from "./cpu_worker.ts";
 import { type Layer, type LinearKind, linearName, type Model } from "./llama.ts";
-import { shareArray, shareDeep } from "./shared.ts";
+import { moveToShared, shareDeep } from "./shared.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
 /** Tiles of a matrix that one task quantizes: 128 rows. */
@@ -26,7 +26,7 @@ const PART_TILES = 8;
 export interface LayerSource {
   /** Configuration of the model. */
   readonly config: ModelConfig;
-  /** Reads a layer. */
+  /** Reads a layer. Its memory may be used again once another layer is asked for. */
   readLayer(index: number): Promise<Layer>;
 }
 
@@ -128,7 +128,7 @@ function shareFeedback(feedback: Feedback): Feedback {
 function decodeLayer(layer: Layer, stored: StoredLayer): Layer {
   const linears = { ...layer.linears };
   for (const [kind, tensor] of stored) {
-    linears[kind] = { ...linears[kind], weights: shareArray(dequantizeStored(tensor)) };
+    linears[kind] = { ...linears[kind], weights: moveToShared(dequantizeStored(tensor)) };
   }
   return { ...layer, linears };
 }

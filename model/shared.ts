@@ -3,11 +3,20 @@
  *
  * @module
  */
+import { release } from "./release.ts";
+
 /** Copies an array into shared memory, unless it lies there already. */
 export function shareArray(array: Float32Array): Float32Array {
   if (array.buffer instanceof SharedArrayBuffer) return array;
   const shared = new Float32Array(new SharedArrayBuffer(array.byteLength));
   shared.set(array);
+  return shared;
+}
+
+/** Moves an array into shared memory and frees it where it was. */
+export function moveToShared(array: Float32Array): Float32Array {
+  const shared = shareArray(array);
+  if (shared !== array) release(array);
   return shared;
 }
 

@@ -27,6 +27,7 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
+import { hostPeakBytes } from "./host_peak.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
 import { methodOption, methodQuantizer, type QuantizeMethod } from "./quantize_method.ts";
 import { openQuantizingDevice, QUANTIZING_DEVICE_HELP, quantizingDeviceOption } from "./quantizing_device.ts";
@@ -188,7 +189,13 @@ function explainMemory(error: unknown): never {
 }
 
 function describeMemory(device: WorkerPool | Gpu): string {
-  return device instanceof Gpu ? `, at most ${Number((device.peakBytes / 1e9).toPrecision(3))} GB of its memory` : "";
+  const hostBytes = hostPeakBytes();
+  const gigabytes = (bytes: number) => `${Number((bytes / 1e9).toPrecision(3))} GB`;
+  const parts = [
+    ...(device instanceof Gpu ? [`${gigabytes(device.peakBytes)} of its memory`] : []),
+    ...(hostBytes === undefined ? [] : [`${gigabytes(hostBytes)} of the host's`]),
+  ];
+  return parts.length === 0 ? "" : `, at most ${parts.join(", ")}`;
 }
 
 function allMatch(excluded: RegExp, layers: number): boolean {

@@ -8,6 +8,7 @@ import { matmulPlain } from "../../model/matmul.ts";
 import { openDirectory } from "../../model/open_directory.ts";
 import { openPacked } from "../../model/open_packed.ts";
 import { twobitQuantizer } from "../../model/recipe.ts";
+import type { PackedMatrix } from "../../kernels/packed_matrix.ts";
 import { createSession, type Session } from "../../model/session.ts";
 import { checkpointSource, type WeightSource } from "../../model/weight_source.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
@@ -169,6 +170,23 @@ Deno.test("whole layers whose caches don't share buffers as their planes do run 
     }
     assertEquals(dispatches, [3, 5, 5, 9]);
     weights.destroy();
+  }));
+
+Deno.test("whole layers whose planes can't be bound by fours share them by twos or each its own, to the same logits", () =>
+  withNineLayers(async (gpu, source, model) => {
+    const whole = await uploadWeights(gpu, source);
+    const { size: fourLayers } = (whole.layers[0].qkv[0] as PackedMatrix).slabs[0].base.buffer;
+    whole.destroy();
+    const dispatches: number[] = [];
+    for (const together of [4, 2, 1]) {
+      const lift = limitBindings(gpu, together * fourLayers / 4);
+      const weights = await uploadWeights(gpu, source).finally(lift);
+      await assertDecodes(gpu, weights, model, ["layers"]);
+      using session = await createSession(gpu, weights, 100);
+      dispatches.push(session.step.layers(0)[0].dispatches.length);
+      weights.destroy();
+    }
+    assertEquals(dispatches, [3, 5, 9]);
   }));
 
 Deno.test("whole layers: a session that finds no memory on the way frees what it has made", () =>

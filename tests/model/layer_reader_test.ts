@@ -1,10 +1,12 @@
-import { readLayer } from "../../model/checkpoint.ts";
+import { readLayer, readWeights } from "../../model/checkpoint.ts";
 import { openFileSource } from "../../model/file_source.ts";
 import { createLayerReader } from "../../model/layer_reader.ts";
-import { linearName } from "../../model/llama.ts";
+import { type Layer, LINEAR_KINDS, linearName, linearShape } from "../../model/llama.ts";
 import { openModel } from "../../model/load.ts";
+import { bytesOf } from "../../model/numbers.ts";
 import { openSafetensors } from "../../model/open_directory.ts";
 import { tensorInfo } from "../../model/safetensors.ts";
+import { writeSafetensors } from "../../model/safetensors_writer.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
 
@@ -29,15 +31,58 @@ Deno.test("createLayerReader: a weight that is not a number fails its layer, by 
     const name = `${linearName(1, "up_proj")}.weight`;
     const { offset, dtype } = tensorInfo(file, name);
     file.source[Symbol.dispose]();
-    assertEquals(dtype, "F32");
+    assertEquals(dtype, "BF16");
     const bytes = await Deno.readFile(path);
-    new DataView(bytes.buffer).setFloat32(offset + 4 * 7, NaN, true);
+    new DataView(bytes.buffer).setUint16(offset + 2 * 7, 0x7fc0, true);
     await Deno.writeFile(path, bytes);
     using checkpoint = await openModel(directory);
     using reader = await createLayerReader(checkpoint);
     await reader.readLayer(0);
     await assertRejects(() => reader.readLayer(1), SyntaxError, `tensor ${name} holds NaN at element 7`);
     await reader.readLayer(0);
+  }));
+
+Deno.test("createLayerReader: two layers at most are in memory", async () => {
+  using checkpoint = await openModel(fixture("llama_tied_gqa"));
+  const { config } = checkpoint;
+  const given: Layer[] = [];
+  const heldBytes = () =>
+    given.flatMap(({ linears }) => LINEAR_KINDS.map((kind) => linears[kind].weights.byteLength))
+      .reduce((sum, bytes) => sum + bytes, 0);
+  const layerBytes = LINEAR_KINDS.map((kind) => linearShape(config, kind))
+    .reduce((sum, [rows, channels]) => sum + 4 * rows * channels, 0);
+  {
+    using reader = await createLayerReader(checkpoint);
+    for (let i = 0; i < 10; i++) {
+      given.push(await reader.readLayer(i % config.layers));
+      assertEquals(heldBytes(), layerBytes);
+    }
+  }
+  assertEquals(heldBytes(), 0);
+});
+
+Deno.test("readWeights: tensors that are read in several parts, the last one not whole", () =>
+  inDirectory(async (directory) => {
+    const elements = 2 ** 22 + 2 ** 20 + 3;
+    // Whole and below 2^8, so exact in any of the types.
+    const value = (i: number) => (i * 37) & 255;
+    const floats = Float32Array.from({ length: elements }, (_, i) => value(i));
+    const words = new Uint32Array(floats.buffer);
+    const stored = {
+      F32: floats,
+      F16: Float16Array.from(floats),
+      BF16: Uint16Array.from(words, (word) => word >> 16),
+    };
+    for (const [dtype, values] of Object.entries(stored)) {
+      const path = `${directory}/${dtype}.safetensors`;
+      const tensor = { name: "w", dtype: dtype as keyof typeof stored, shape: [elements] };
+      await writeSafetensors(path, [{ ...tensor, bytes: () => bytesOf(values) }], {});
+      const file = await openSafetensors(path);
+      using _source = file.source;
+      const read = await readWeights(file, "w", [elements]);
+      assertEquals(read.length, elements);
+      assertEquals(read.findIndex((found, i) => found !== value(i)), -1);
+    }
   }));
 
 Deno.test("openFileSource: reads that are asked for at once don't disturb each other", () =>
