@@ -58,6 +58,7 @@ export * from "./kernels/gpu.ts";
 export * from "./kernels/key_value_cache.ts";
 export type { WeightMatrix } from "./kernels/linear.ts";
 export * from "./kernels/packed_matrix.ts";
+export * from "./kernels/plane.ts";
 export * from "./kernels/pick_token.ts";
 export * from "./kernels/prefill_range.ts";
 

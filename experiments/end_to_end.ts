@@ -40,6 +40,8 @@ interface Plan {
 
 const LINEAR: readonly OperationKind[] = ["qkv", "o", "gate+up", "down", "head"];
 const OPERATIONS: readonly OperationKind[] = [...LINEAR, "attention", "pick"];
+/** What runs beside layers that run whole. */
+const OUTSIDE_LAYERS: readonly OperationKind[] = ["head", "pick"];
 
 export const endToEnd: Experiment = {
   id: "end_to_end",
@@ -66,8 +68,12 @@ export const endToEnd: Experiment = {
         "twobit": "packed, one refined group in 8, no outliers",
         "speed":
           `median of ${REPETITIONS} samples of ${plan.generateTokens} tokens by the host's clock, after warming up`,
-        "operations": "device time of a decode step, all layers, at the given context; pick without moving on",
-        "other": "time of a token by the host's clock beyond its operations",
+        "operations":
+          "device time of a decode step, all layers, each operation by itself, at the given context; pick without moving on",
+        "whole layers":
+          "device time of all layers, where a dispatch takes several whole; the operations are then not run",
+        "other": "time of a token by the host's clock beyond its whole layers, head and pick, or its operations",
+        "in linear layers": "share of the sum of all operations",
       },
       columns: COLUMNS,
       rows,
@@ -185,14 +191,16 @@ function describe(
   const speed = median(generation);
   const tokenUs = 1e6 / speed;
   const sum = (kinds: readonly OperationKind[]) => kinds.reduce((total, kind) => total + (times.get(kind) ?? 0), 0);
+  const layers = times.get("layers");
   return {
     decode_tokens_per_s: speed,
     decode_min: Math.min(...generation),
     decode_max: Math.max(...generation),
     token_us: tokenUs,
+    layers_us: layers ?? null,
     ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind) ?? null])),
-    other_us: tokenUs - sum(OPERATIONS),
-    linear_share: sum(LINEAR) / tokenUs,
+    other_us: tokenUs - (layers === undefined ? sum(OPERATIONS) : layers + sum(OUTSIDE_LAYERS)),
+    linear_share: sum(LINEAR) / sum(OPERATIONS),
     encode_us: encodeUs,
     weight_bytes: weightBytes,
     memory_bytes: memoryBytes,
@@ -208,6 +216,7 @@ const COLUMNS: readonly Column[] = [
   { key: "decode_max", label: "most", unit: "tokens/s", timed: true },
   { key: "prefill_tokens_per_s", label: "prefill of 512", unit: "tokens/s", timed: true },
   { key: "token_us", label: "a token", unit: "us", timed: true },
+  { key: "layers_us", label: "whole layers", unit: "us", timed: true },
   ...OPERATIONS.map((kind) => ({ key: `${kind}_us`, label: kind, unit: "us", timed: true })),
   { key: "other_us", label: "other", unit: "us", timed: true },
   { key: "linear_share", label: "in linear layers", unit: "share", timed: true },

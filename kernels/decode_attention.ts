@@ -41,14 +41,14 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
 
 /** Lengths of a sequence up to which it is split into more and more parts, and workgroups that those make together. */
 const SPLIT_LENGTHS = [
-  { tokens: 256, workgroups: 64 },
+  { tokens: 256, workgroups: 1 },
   { tokens: 1024, workgroups: 128 },
   { tokens: Infinity, workgroups: 256 },
 ] as const;
 
 /**
- * Splits of a sequence, at most 16. A short one has few, since each is read again by every workgroup of the next kernel; a
- * long one has two workgroups for each multiprocessor of a large GPU, so that more keys are in flight.
+ * Splits of a sequence, at most 16. A short one has one, which nothing need combine; a long one has two workgroups for each
+ * multiprocessor of a large GPU, so that more keys are in flight.
  *
  * @param tokens length of the sequence
  * @param sequences that attend in one dispatch

@@ -3,7 +3,8 @@
 //
 //   partial[s, h] = sum over tokens t of split s of exp(q_h k_t / sqrt(head_size) - max) v_t,  with max and sum of exp
 //
-// which the kernel that reads it combines (GemvInput "attention").
+// which the kernel that reads it combines (GemvInput "attention"). A single split is divided by its sum of exp already, so
+// that its partial result is the attention itself.
 //
 // Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits, T = new tokens):
 //   0 qkv        vec4<f32> [T, (heads + 2 K) D / 4]   q rows, k rows, v rows, as the linear layer leaves them
@@ -50,7 +51,8 @@ var<workgroup> merged_sums: array<Queries, workgroup_size / merge_lanes * row_la
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   own_token = workgroup.z;
-  attend_split(workgroup.x, workgroup.y, sequence[own_token].x, thread);
+  // By the workgroup's index: browsers don't take a variable, and what it leads to, for uniform.
+  attend_split(workgroup.x, workgroup.y, sequence[workgroup.z].x, thread);
 }
 
 fn cache_head_of(key_head: u32) -> u32 {
@@ -80,13 +82,13 @@ fn merged_sum(i: u32) -> Queries {
 }
 
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
-  partials[first_partial() + split * heads * head_size + channel] = sum;
+  partials[first_partial() + split * heads * head_size + channel] = select(sum, sum / total, splits == 1u);
 }
 
 fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
   let at = first_partial() + splits * heads * head_size + 2u * (split * heads + head);
   partials[at] = largest;
-  partials[at + 1u] = total;
+  partials[at + 1u] = select(total, 1.0, splits == 1u);
 }
 
 fn first_partial() -> u32 {

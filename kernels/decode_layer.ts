@@ -6,6 +6,7 @@
 import { attentionGroups, type DecodeAttentionBuffers, queriesOf } from "./decode_attention.ts";
 import { LANE_GROUPS, PACKED_ROWS_CODE, STEP_LOOP_CODE } from "./fused_gemv.ts";
 import { allOrNone, type BufferScope } from "./buffer_scope.ts";
+import { IS_DENO } from "./dialect.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
 import type { AttentionShape } from "./key_value_cache.ts";
 import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "./packed_matrix.ts";
@@ -78,7 +79,7 @@ export interface LayerDispatches {
 
 /** Workgroups of a large GPU, for which memory is planned first. */
 const USUAL_WORKGROUPS = 132;
-/** Workgroups started to count how many run side by side. */
+/** Workgroups started to count how many run side by side; layers run with fewer. */
 const COUNTED_WORKGROUPS = 1024;
 /** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
 const SOFTWARE_WORKGROUPS = 1;
@@ -88,6 +89,8 @@ const RESIDENT_WORD = 2;
 /** Vectors of the relay are padded to so many words. */
 const VECTOR_WORDS = 128;
 const STORAGE_BUFFERS = 16;
+/** Planes of a matrix that have the same size in each layer: all but outliers. */
+const PLANES_ALIKE = 4;
 /** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
 const FIXED_BYTES = 1024;
 
@@ -100,9 +103,10 @@ export function decodeLayerCode(team: Team, queries: 1 | 4): string {
 }
 
 /**
- * Dispatches that take a token through all layers of a model. Layers that share the buffers of their planes and of their
- * caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this device, which is
- * found out by running some.
+ * Dispatches that take a token through all layers of a model. Consecutive layers that share the buffers of their planes
+ * and of their caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this
+ * device, which is found out by running some. They are for Deno: browsers offer fewer storage buffers, and don't take the
+ * kernel's sizes, which are variables, for uniform.
  *
  * @param layers all of the same shape
  * @returns nothing where the device or the layers don't suit the kernel; the kernels for single operations then do
@@ -181,24 +185,29 @@ async function prepareRun(
   const norms = await joined("layer norms", run.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
   const headNorms = headNorm && await joined("head norms", run.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", run.map((layer) => layer.bias!));
-  const info = await scope.upload("layer info", Uint32Array.of(first, run.length, ...run.flatMap(outlierStarts)));
-  const planes = planesOf(slabsOf(run[0])[0]).map(({ buffer }) => buffer);
-  const { keys, values } = cache;
+  const [slab] = slabsOf(run[0]);
+  const starts = run.flatMap((layer) => outlierStarts(layer, slab.outliers));
+  const info = await scope.upload("layer info", Uint32Array.of(first, run.length, ...starts));
   return (kernel) =>
     gpu.bind(kernel, [
-      ...planes,
+      ...planesOf(slab).map(fromOffset),
       relay,
       input,
       output,
       norms,
       rotations,
-      keys.buffer,
-      values.buffer,
+      fromOffset(cache.keys),
+      fromOffset(cache.values),
       sequence,
       headNorms ?? norms,
       biases ?? norms,
       info,
     ]);
+}
+
+/** The range from a plane's start to the end of its buffer. */
+function fromOffset({ buffer, offset }: Plane): Plane {
+  return { buffer, offset, size: buffer.size - offset };
 }
 
 function matricesOf({ qkv, o, gateUp, down }: LayerMatrices): PackedMatrix[] {
@@ -218,7 +227,7 @@ function suits(
   const { hidden, intermediate, attention: { heads, headSize } } = shape;
   const [{ bias, headNorm }] = layers;
   const stride = planeStrides(runs);
-  return layers.length > 1 && gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
+  return IS_DENO && layers.length > 1 && gpu.subgroupSize >= rowLanes(shape) && gpu.subgroupSize <= 64 &&
     gpu.device.limits.maxStorageBuffersPerShaderStage >= STORAGE_BUFFERS &&
     [hidden, intermediate, heads * headSize, headSize].every((channels) => channels % 16 === 0) &&
     layers.every((layer) =>
@@ -228,11 +237,11 @@ function suits(
     ) &&
     runs.every((run) =>
       run.every((layer, i) =>
-        planeOffsets(layer).every((offset, j) =>
-          offset === planeOffsets(layers[0])[j] + i * stride[j % stride.length]
+        offsetsWithin(layer, run[0]).every((offset, j) =>
+          offset === offsetsWithin(layers[0], layers[0])[j] + i * stride[j % stride.length]
         ) &&
-        layer.cache.keys.offset === i * layer.cache.keys.size &&
-        layer.cache.values.offset === i * layer.cache.values.size
+        layer.cache.keys.offset === run[0].cache.keys.offset + i * layer.cache.keys.size &&
+        layer.cache.values.offset === run[0].cache.values.offset + i * layer.cache.values.size
       )
     );
 }
@@ -243,16 +252,24 @@ function planeOffsets(layer: DecodeLayer): number[] {
     .map(({ offset }) => offset);
 }
 
+/** The same from where the planes of a run's first layer start, which is where they are bound. */
+function offsetsWithin(layer: DecodeLayer, first: DecodeLayer): number[] {
+  const starts = planeOffsets(first);
+  return planeOffsets(layer).map((offset, i) => offset - starts[i % PLANES_ALIKE]);
+}
+
 /** Bytes from a layer to the next in each of those planes; 0 where each layer has its own. */
 function planeStrides(runs: readonly (readonly DecodeLayer[])[]): number[] {
   const longest = runs.reduce((most, run) => run.length > most.length ? run : most);
-  const first = planeOffsets(longest[0]).slice(0, 4);
+  const first = planeOffsets(longest[0]).slice(0, PLANES_ALIKE);
   return longest.length === 1 ? first.map(() => 0) : first.map((offset, i) => planeOffsets(longest[1])[i] - offset);
 }
 
-/** First word of the outlier planes and of the residuals of each matrix. */
-function outlierStarts(layer: DecodeLayer): number[] {
-  return slabsOf(layer).flatMap(({ outliers, outlierResiduals }) => [outliers.offset / 4, outlierResiduals]);
+/** First word of the outlier planes, counted from the first of the run, and of the residuals of each matrix. */
+function outlierStarts(layer: DecodeLayer, first: Plane): number[] {
+  return slabsOf(layer).flatMap((
+    { outliers, outlierResiduals },
+  ) => [(outliers.offset - first.offset) / 4, outlierResiduals]);
 }
 
 function rowLanes({ attention }: LayerShape): number {
@@ -349,9 +366,9 @@ async function layerKernel(
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
   const slabs = slabsOf(layers[0]);
   const starting = (name: string, plane: (slab: PackedSlab) => Plane, elementBytes: number) => ({
-    [`${name}_o`]: plane(slabs[1]).offset / elementBytes,
-    [`${name}_gate_up`]: plane(slabs[2]).offset / elementBytes,
-    [`${name}_down`]: plane(slabs[3]).offset / elementBytes,
+    [`${name}_o`]: (plane(slabs[1]).offset - plane(slabs[0]).offset) / elementBytes,
+    [`${name}_gate_up`]: (plane(slabs[2]).offset - plane(slabs[0]).offset) / elementBytes,
+    [`${name}_down`]: (plane(slabs[3]).offset - plane(slabs[0]).offset) / elementBytes,
   });
   return await gpu.createKernel("decode_layer", decodeLayerCode(team, queries), {
     team: team.lanes,
@@ -407,6 +424,7 @@ async function residentsOf(gpu: Gpu, kernel: Kernel, relay: GPUBuffer, bindings:
   gpu.submit([{ kernel, bindings, workgroups: [COUNTED_WORKGROUPS, 1, 1] }]);
   const control = new Uint32Array(await gpu.read(relay, 4 * CONTROL_WORDS));
   gpu.write(relay, new Uint32Array(CONTROL_WORDS));
-  residents.set(kernel, control[RESIDENT_WORD]);
-  return control[RESIDENT_WORD];
+  const counted = Math.min(control[RESIDENT_WORD], COUNTED_WORKGROUPS - 1);
+  residents.set(kernel, counted);
+  return counted;
 }

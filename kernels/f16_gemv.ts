@@ -23,10 +23,10 @@ import reduceCode from "./lib/reduce.wgsl" with { type: "text" };
 
 /**
  * Pairs of rows of a workgroup: two where x is normed on the way, whose loads then serve four rows, and where there are
- * enough rows to keep a large GPU busy with half as many workgroups.
+ * enough rows to keep a large GPU busy with half as many workgroups. A silu_product was slower with two.
  */
-function choosePairs(input: F16GemvInput, rows: number): 1 | 2 {
-  return input.kind === "rms_norm" && rows >= 8192 ? 2 : 1;
+function choosePairs(input: F16GemvInput, output: GemvOutput, rows: number): 1 | 2 {
+  return input.kind === "rms_norm" && output.kind !== "silu_product" && rows >= 8192 ? 2 : 1;
 }
 
 /** Input of an f16 product; f32 needs channels in eights. */
@@ -62,7 +62,7 @@ export async function f16Gemv(
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
   return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
-    const pairs = choosePairs(input, rows);
+    const pairs = choosePairs(input, output, rows);
     const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team, input.kind), {
       rows,
       token_rows: tokenRows,

@@ -32,6 +32,8 @@ export interface Operation {
 export interface DecodeStep {
   /** The layers, one after the other, for a token at this position. */
   layers(position: number): readonly Operation[];
+  /** The same layers as single operations, to be timed. Where layers run whole, nothing else runs these. */
+  operations(position: number): Promise<readonly Operation[]>;
   /** Embeds {@linkcode DecodeBuffers.next}. */
   readonly embed: readonly Dispatch[];
   /** Final norm and head. */
@@ -99,7 +101,7 @@ export function attentionExtras(
 }
 
 /** The layers of a decode step. */
-interface StepLayers extends Pick<DecodeStep, "layers" | "relay" | "destroy"> {
+interface StepLayers extends Pick<DecodeStep, "layers" | "operations" | "relay" | "destroy"> {
   /** Where they take the embedding from; they leave their result in {@linkcode DecodeBuffers.hidden}. */
   readonly input: GPUBuffer;
 }
@@ -144,8 +146,10 @@ async function createWholeLayers(
   }
   const whole = await decodeLayers(gpu, shape, decoded, { ...buffers, input, output });
   if (!whole) return undefined;
-  const operations = [{ kind: "layers" as const, dispatches: whole.dispatches }];
-  return { layers: () => operations, relay: whole.relay, destroy: whole.destroy, input };
+  const all = [{ kind: "layers" as const, dispatches: whole.dispatches }];
+  const operations = async (position: number) =>
+    (await createSplitLayers(gpu, { config, layers }, buffers)).layers(position);
+  return { layers: () => all, operations, relay: whole.relay, destroy: whole.destroy, input };
 }
 
 function packedMatrices({ qkv: [qkv, ...more], o: [o], gateUp: [gateUp, ...evenMore], down: [down] }: EngineLayer) {
@@ -155,7 +159,11 @@ function packedMatrices({ qkv: [qkv, ...more], o: [o], gateUp: [gateUp, ...evenM
 }
 
 /** A dispatch for each operation. */
-async function createSplitLayers(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<StepLayers> {
+async function createSplitLayers(
+  gpu: Gpu,
+  weights: Pick<EngineWeights, "config" | "layers">,
+  buffers: DecodeBuffers,
+): Promise<StepLayers> {
   const { capacity } = buffers.caches[0];
   const shape = attentionShape(weights.config);
   const bySplits = new Map<number, Operation[]>();
@@ -163,8 +171,10 @@ async function createSplitLayers(gpu: Gpu, weights: EngineWeights, buffers: Deco
     const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
     if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
   }
+  const layers = (position: number) => bySplits.get(chooseSplits(gpu, shape, position + 1))!;
   return {
-    layers: (position) => bySplits.get(chooseSplits(gpu, shape, position + 1))!,
+    layers,
+    operations: (position) => Promise.resolve(layers(position)),
     input: buffers.hidden,
     destroy() {},
   };
@@ -172,7 +182,7 @@ async function createSplitLayers(gpu: Gpu, weights: EngineWeights, buffers: Deco
 
 async function createLayers(
   gpu: Gpu,
-  { config, layers }: EngineWeights,
+  { config, layers }: Pick<EngineWeights, "config" | "layers">,
   splits: number,
   buffers: DecodeBuffers,
 ): Promise<Operation[]> {
@@ -197,7 +207,9 @@ async function layerOperations(
   const product = (linear: JoinedLinear, input: ValuesInput, output: GemvOutput) =>
     joinedGemv(gpu, linear, input, output, buffers.scratch);
   const attention = { ...buffers, cache, ...attentionExtras(config, layer) };
-  const mixed: ValuesInput = { kind: "attention", partials, splits, headSize };
+  const mixed: ValuesInput = splits === 1
+    ? { kind: "vector", x: partials }
+    : { kind: "attention", partials, splits, headSize };
   const toHidden: GemvOutput = { kind: "add", y: { buffer: hidden } };
   const bias = layer.outputBias ? [await addBias(gpu, buffers.oneToken, config.hidden, layer.outputBias, hidden)] : [];
   return [

@@ -4,7 +4,7 @@
  * @module
  */
 import { chooseSplits, partialsLength } from "../kernels/decode_attention.ts";
-import type { Gpu } from "../kernels/gpu.ts";
+import type { Dispatch, Gpu } from "../kernels/gpu.ts";
 import { CANDIDATES, NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../kernels/pick_token.ts";
 import { createPrefillRange } from "../kernels/prefill_range.ts";
 import { type BufferOwner, withOwner } from "./buffer_owner.ts";
@@ -16,6 +16,9 @@ import { createPrefill, type Prefill } from "./prefill.ts";
 import { rotationTable } from "./rope.ts";
 import { checkCapacity, createCaches, roundCapacity } from "./sequence_cache.ts";
 import { createTokenScorer, type OnLogits, type TokenScorer, type TokenScores } from "./token_scores.ts";
+
+/** Steps of a submit: between two submits the device does nothing for some microseconds. */
+const SUBMIT_STEPS = 4;
 
 /**
  * A sequence of tokens. Its cache holds the first {@linkcode Session.length} of them; the next may be known too: chosen,
@@ -107,10 +110,14 @@ export class Session implements Disposable {
       this.#embedNext();
       this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
       const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
-      // A submit for each token, so that the device works on one while the next is encoded.
+      let steps: Dispatch[] = [];
       for (let i = 0; i < count; i++) {
-        const layers = this.step.layers(this.#length++).flatMap(({ dispatches }) => dispatches);
-        this.#gpu.submit([...layers, ...last]);
+        steps.push(...this.step.layers(this.#length++).flatMap(({ dispatches }) => dispatches), ...last);
+        // The first step goes by itself, so that the device has work while the others are encoded.
+        if (i % SUBMIT_STEPS === 0 || i === count - 1) {
+          this.#gpu.submit(steps);
+          steps = [];
+        }
       }
       return await this.#readChosen(count);
     });
@@ -239,6 +246,7 @@ export class Session implements Disposable {
     const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
     this.#known = failed >= 0 ? first + failed : this.#length + 1;
     if (failed >= 0) {
+      this.#embedded = -1; // layers in place have left their result there, or later steps another token
       await this.#checkRelay();
       throw new Error(`logits at position ${first + failed - 1} are not numbers`);
     }

@@ -118,12 +118,13 @@ export type OperationTimes = ReadonlyMap<OperationKind, number>;
 
 /**
  * Times the operations of a decode step at the position that the session's last step had: those of each purpose in all
- * layers one after the other. Moving on to the next token is left out.
+ * layers one after the other, and whole layers where they run so. Moving on to the next token is left out.
  */
 export async function timeOperations(gpu: Gpu, session: Session, tickNs: number): Promise<OperationTimes> {
-  const { layers, head, pickBest } = session.step;
-  const choose = { ...pickBest, dispatches: pickBest.dispatches.slice(0, 1) };
-  const operations = [...layers(session.length - 1), head, choose];
+  const { step, length } = session;
+  const choose = { ...step.pickBest, dispatches: step.pickBest.dispatches.slice(0, 1) };
+  const whole = step.layers(length - 1).filter(({ kind }) => kind === "layers");
+  const operations = [...whole, ...await step.operations(length - 1), step.head, choose];
   const options = { samples: 10, repeats: 4, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
   const times = new Map<OperationKind, number>();
   for (const kind of new Set(operations.map((operation) => operation.kind))) {

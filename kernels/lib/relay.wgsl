@@ -40,7 +40,13 @@ fn relay_put(at: u32, value: f32) {
 }
 
 fn relay_put_tagged(at: u32, value: f32, own_tag: u32) {
-  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], ((bitcast<u32>(value) + 2u) & ~TAG_MASK) | own_tag);
+  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], (rounded_bits(value) & ~TAG_MASK) | own_tag);
+}
+
+// What is not a number is put as another such: NVIDIA's, 0x7fffffff, would be rounded to -0.
+fn rounded_bits(value: f32) -> u32 {
+  let bits = bitcast<u32>(value);
+  return select(bits + 2u, 0x7fc00000u, (bits & 0x7fffffffu) > 0x7f800000u);
 }
 
 fn relay_four(at: vec4<u32>) -> vec4<u32> {

@@ -141,3 +141,15 @@ export async function assertFreedWhenFull<T>(gpu: Gpu, make: () => Promise<T>, d
     }
   }
 }
+
+/** Lets a device bind no more than so many bytes at once. Returns what ends that. */
+export function limitBindings({ device }: Gpu, maxStorageBufferBindingSize: number): () => void {
+  const { limits } = device;
+  const get = (target: GPUSupportedLimits, name: string) =>
+    name === "maxStorageBufferBindingSize" ? maxStorageBufferBindingSize : Reflect.get(target, name, target);
+  // Its own property hides that of all devices.
+  Object.defineProperty(device, "limits", { value: new Proxy(limits, { get }), configurable: true });
+  return () => {
+    delete (device as { limits?: GPUSupportedLimits }).limits;
+  };
+}

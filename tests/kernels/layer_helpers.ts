@@ -1,0 +1,248 @@
+/**
+ * Random transformer layers on the device and in host memory, for the tests of `decode_layer`.
+ *
+ * @module
+ */
+import { type BufferScope, createBufferScope } from "../../kernels/buffer_scope.ts";
+import { type DecodeLayer, decodeLayers, type LayerDispatches, type LayerShape } from "../../kernels/decode_layer.ts";
+import type { Gpu } from "../../kernels/gpu.ts";
+import type { KeyValueCache } from "../../kernels/key_value_cache.ts";
+import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../../kernels/packed_matrix.ts";
+import { sharePlanes } from "../../kernels/share_planes.ts";
+import type { KeyValues } from "../../model/attention.ts";
+import type { ModelConfig } from "../../model/config.ts";
+import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../../model/forward.ts";
+import type { Layer, Linear } from "../../model/llama.ts";
+import type { MatMul } from "../../model/matmul.ts";
+import { configOfShape } from "../../model/random_source.ts";
+import { rotationTable } from "../../model/rope.ts";
+import { dequantize } from "../../quant/dequantize.ts";
+import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import { createRandom, type Random } from "../../quant/random.ts";
+import { randomTensor } from "./helpers.ts";
+
+/** Matrices of a layer. */
+export type MatrixKind = "qkv" | "o" | "gateUp" | "down";
+
+/** Shape and content of layers under test. */
+export interface LayersCase {
+  readonly hidden: number;
+  readonly intermediate: number;
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headSize: number;
+  /** Layers of each run, which share their buffers. */
+  readonly runs: readonly number[];
+  readonly slidingWindow?: number;
+  readonly withBias?: boolean;
+  readonly withHeadNorm?: boolean;
+  /** Share of outliers of a matrix. Default: none anywhere. */
+  readonly outlierShare?: (layer: number, kind: MatrixKind) => number;
+}
+
+/** Tokens that the caches have room for. */
+export const CAPACITY = 1280;
+
+/** Layers in both places. */
+export interface TestLayers {
+  readonly config: ModelConfig;
+  readonly shape: LayerShape;
+  /** For the CPU. */
+  readonly host: readonly Layer[];
+  /** For the device. */
+  readonly layers: DecodeLayer[];
+  /** Takes the token at a position through all layers of the device, after tokens with these keys and values. */
+  run(dispatches: LayerDispatches, input: Float32Array<ArrayBuffer>, prefixes: readonly KeyValues[]): Promise<{
+    readonly output: Float32Array;
+    /** f16 [keyValueHeads, CAPACITY, headSize] of each layer: keys, values. */
+    readonly caches: readonly (readonly [Float16Array, Float16Array])[];
+  }>;
+  /** The dispatches, or nothing where the layers don't suit. */
+  decode(): Promise<LayerDispatches | undefined>;
+  /** Frees what is on the device. */
+  destroy(): void;
+}
+
+/** Weights about four times those of {@linkcode randomTensor}, so that what a layer adds is as large as its input. */
+function randomWeights(rows: number, channels: number, outlierShare: number, seed: number): PackedTensor {
+  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare }, seed);
+  return { ...tensor, tileScale: tensor.tileScale.map((scale) => 4 * scale) };
+}
+
+/** Random layers, their planes and caches shared by the layers of each run. */
+export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1): Promise<TestLayers> {
+  const { hidden, intermediate, heads, keyValueHeads, headSize, runs, slidingWindow, withBias, withHeadNorm } =
+    testCase;
+  const count = runs.reduce((sum, length) => sum + length, 0);
+  const sizes = { hidden, intermediate, layers: count, heads, keyValueHeads, headSize, vocabulary: 1, tiedHead: true };
+  const config = {
+    ...configOfShape({ name: "test", source: "none", ...sizes }, CAPACITY),
+    ...(slidingWindow !== undefined && { slidingWindow }),
+    queryKeyNorm: withHeadNorm ?? false,
+  };
+  const shape = {
+    hidden,
+    intermediate,
+    normEpsilon: config.normEpsilon,
+    attention: { heads, keyValueHeads, headSize, ...(slidingWindow !== undefined && { slidingWindow }) },
+  };
+  const random = createRandom(seed);
+  const scope = createBufferScope(gpu);
+  const buffers = {
+    input: await scope.storage("input", hidden * 4),
+    output: await scope.storage("output", hidden * 4),
+    rotations: await scope.upload("rotations", rotationTable(config.rope, headSize, CAPACITY)),
+    sequence: await scope.upload("sequence", Uint32Array.of(0, 0)),
+  };
+  const host: Layer[] = [];
+  const layers: DecodeLayer[] = [];
+  const matrices: PackedMatrix[] = [];
+  for (const length of runs) {
+    const made = [];
+    for (let i = 0; i < length; i++) {
+      made.push(await createLayer(gpu, scope, config, testCase, host.length, random, withBias ?? false));
+      host.push(made[i].host);
+    }
+    const shared = await sharePlanes(gpu, made.flatMap(({ packed }) => packed));
+    matrices.push(...shared);
+    const planeBytes = keyValueHeads * CAPACITY * headSize * 2;
+    const keys = await scope.storage("keys", length * planeBytes);
+    const values = await scope.storage("values", length * planeBytes);
+    for (const [i, { vectors }] of made.entries()) {
+      const [qkv, o, gateUp, down] = shared.slice(4 * i, 4 * i + 4);
+      const range = { offset: i * planeBytes, size: planeBytes };
+      const cache: KeyValueCache = {
+        capacity: CAPACITY,
+        keys: { buffer: keys, ...range },
+        values: { buffer: values, ...range },
+      };
+      layers.push({ ...vectors, cache, matrices: { qkv, o, gateUp, down } });
+    }
+  }
+  return {
+    config,
+    shape,
+    host,
+    layers,
+    decode: () => decodeLayers(gpu, shape, layers, buffers),
+    async run({ dispatches }, input, prefixes) {
+      gpu.write(buffers.input, input);
+      gpu.write(buffers.output, new Float32Array(hidden).fill(NaN));
+      gpu.write(buffers.sequence, Uint32Array.of(prefixes[0].length, 0));
+      for (const [i, { cache }] of layers.entries()) {
+        gpu.write(cache.keys.buffer, toCache(prefixes[i].keys, config), cache.keys.offset);
+        gpu.write(cache.values.buffer, toCache(prefixes[i].values, config), cache.values.offset);
+      }
+      gpu.submit(dispatches);
+      const output = await gpu.readF32(buffers.output);
+      const caches: [Float16Array, Float16Array][] = [];
+      for (const { cache: { keys, values } } of layers) {
+        const [k, v] = [
+          await gpu.read(keys.buffer, keys.size, keys.offset),
+          await gpu.read(values.buffer, values.size, values.offset),
+        ];
+        caches.push([new Float16Array(k), new Float16Array(v)]);
+      }
+      return { output, caches };
+    },
+    destroy() {
+      for (const matrix of matrices) destroyPackedMatrix(gpu, matrix);
+      scope[Symbol.dispose]();
+    },
+  };
+}
+
+async function createLayer(
+  gpu: Gpu,
+  scope: BufferScope,
+  { hidden, intermediate, heads, keyValueHeads, headSize, normEpsilon }: ModelConfig,
+  { outlierShare = () => 0, withHeadNorm }: LayersCase,
+  index: number,
+  random: Random,
+  withBias: boolean,
+) {
+  const [queryRows, keyRows] = [heads * headSize, keyValueHeads * headSize];
+  const draw = (length: number, mean = 0) => Float32Array.from({ length }, () => mean + 0.5 * random.normal());
+  const weights = (kind: MatrixKind, rows: number, channels: number) =>
+    randomWeights(rows, channels, outlierShare(index, kind), random.integer(2 ** 32));
+  const tensors = {
+    qkv: weights("qkv", queryRows + 2 * keyRows, hidden),
+    o: weights("o", hidden, queryRows),
+    gateUp: weights("gateUp", 2 * intermediate, hidden),
+    down: weights("down", hidden, intermediate),
+  };
+  const packed: PackedMatrix[] = [];
+  for (const tensor of Object.values(tensors)) packed.push(await uploadPackedMatrix(gpu, tensor));
+  const [attentionNorm, mlpNorm] = [draw(hidden, 1), draw(hidden, 1)];
+  const bias = withBias ? draw(queryRows + 2 * keyRows) : undefined;
+  const norms = withHeadNorm ? draw(2 * headSize, 1) : undefined;
+  const rowsOf = (tensor: PackedTensor, first: number, rows: number): Linear => ({
+    rows,
+    channels: tensor.channels,
+    weights: dequantize(tensor).subarray(first * tensor.channels, (first + rows) * tensor.channels),
+    ...(bias && tensor === tensors.qkv && { bias: bias.subarray(first, first + rows) }),
+  });
+  const host: Layer = {
+    attentionNorm,
+    mlpNorm,
+    ...(norms && { queryNorm: norms.subarray(0, headSize), keyNorm: norms.subarray(headSize) }),
+    linears: {
+      q_proj: rowsOf(tensors.qkv, 0, queryRows),
+      k_proj: rowsOf(tensors.qkv, queryRows, keyRows),
+      v_proj: rowsOf(tensors.qkv, queryRows + keyRows, keyRows),
+      o_proj: rowsOf(tensors.o, 0, hidden),
+      gate_proj: rowsOf(tensors.gateUp, 0, intermediate),
+      up_proj: rowsOf(tensors.gateUp, intermediate, intermediate),
+      down_proj: rowsOf(tensors.down, 0, hidden),
+    },
+  };
+  const vectors = {
+    attentionNorm: await scope.upload("attention norm", attentionNorm),
+    mlpNorm: await scope.upload("mlp norm", mlpNorm),
+    ...(bias && { bias: await scope.upload("bias", bias) }),
+    ...(norms && { headNorm: { weights: await scope.upload("head norms", norms), epsilon: normEpsilon } }),
+  };
+  return { packed, host, vectors };
+}
+
+/** f16 [keyValueHeads, CAPACITY, headSize] from f32 [tokens, keyValueHeads * headSize]; NaN where there is no token. */
+export function toCache(rows: Float32Array, { keyValueHeads: heads, headSize: size }: ModelConfig) {
+  const cache = new Float16Array(heads * CAPACITY * size).fill(NaN);
+  for (let at = 0; at < rows.length; at += size) {
+    const [token, head] = [Math.floor(at / size / heads), at / size % heads];
+    cache.set(rows.subarray(at, at + size), (head * CAPACITY + token) * size);
+  }
+  return cache;
+}
+
+/** Keys and values of some tokens in each layer, as f16 holds them. */
+export function randomPrefixes({ keyValueHeads, headSize, layers }: ModelConfig, tokens: number, seed: number) {
+  const random = createRandom(seed);
+  const width = keyValueHeads * headSize;
+  const draw = () => Float32Array.from(Float16Array.from({ length: tokens * width }, () => random.normal()));
+  return Array.from({ length: layers }, (): KeyValues => ({ length: tokens, keys: draw(), values: draw() }));
+}
+
+/** The first tokens of longer sequences. */
+export function firstTokens(prefixes: readonly KeyValues[], length: number): KeyValues[] {
+  const part = (values: Float32Array, of: number) => values.subarray(0, values.length / of * length);
+  return prefixes.map(({ keys, values, length: of }) => ({ length, keys: part(keys, of), values: part(values, of) }));
+}
+
+/** One token through all layers by the CPU reference, with its key and value in each. */
+export function layersOnCpu(
+  { config, host }: TestLayers,
+  input: Float32Array,
+  prefixes: readonly KeyValues[],
+  matmul: MatMul,
+): { readonly output: Float32Array; readonly entries: readonly KeyValues[] } {
+  const output = Float32Array.from(input);
+  const entries = host.map((layer, i) => {
+    const normed = attentionInput(config, layer, output);
+    const { mixed, keyValues } = attentionMix(config, layer, normed, [1], matmul, [prefixes[i]]);
+    addLinear(output, layer.linears.o_proj, mixed, matmul);
+    addLinear(output, layer.linears.down_proj, mlpMix(layer, mlpInput(config, layer, output), matmul), matmul);
+    return keyValues[0];
+  });
+  return { output, entries };
+}
