@@ -48,6 +48,8 @@ fn probe(weights: Values, bounds: vec2<f32>, unit: f32, is_refined: bool) -> Cho
       if (error < best.error) { best = Choice(error, scale_code, zero_code); }
     }
   }
+  // Beyond f16 whichever code it is; the errors of such weights may overflow, and none is then the least.
+  if (unit > 1.0e6) { best.scale_code = last; }
   return best;
 }
 

@@ -155,9 +155,16 @@ test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences from
 });
 
 test("quantizeMatrixOnDevice: a scale beyond f16 is infinite, other shapes are refused", async () => {
-  const huge = { weights: normals(1, 16 * 128, 1e7), rows: 16, channels: 128 };
-  const { tileScale } = await quantizeOnGpu(huge, 8);
-  assert(tileScale.every((d) => d === Infinity));
+  // From 1e19 on the squares of weights overflow.
+  for (const size of [1e7, 1e18, 1e20, 1e37]) {
+    const huge = { weights: normals(1, 16 * 128, size), rows: 16, channels: 128 };
+    const { tileScale } = await quantizeOnGpu(huge, 8);
+    assert(tileScale.every((d) => d === Infinity), `weights of ${size}`);
+  }
+  const one = normals(1, 16 * 128, 0.02);
+  one[100] = -1e37;
+  const { tileScale } = await quantizeOnGpu({ weights: one, rows: 16, channels: 128 }, 8);
+  assertEquals(tileScale.findIndex((d) => d === Infinity), Math.floor(100 / 16));
   const odd = { weights: new Float32Array(16 * 40), rows: 16, channels: 40 };
   await assertRejects(() => quantizeOnGpu(odd, 8), RangeError, "multiple of 16");
 });
