@@ -92,14 +92,14 @@ for (const kind of ["subgroup", "workgroup"]) {
 
 /** What decodeLayers makes of layers that suit it, in a worker of its own, inside Deno or as if outside. */
 async function decodeLayersIn(where: "deno" | "browser"): Promise<string> {
-  const worker = new Worker(new URL("platform_worker.ts", import.meta.url), { type: "module", name: where });
+  const name = `${where} ${(await testGpu()).subgroupSize}`;
+  const worker = new Worker(new URL("platform_worker.ts", import.meta.url), { type: "module", name });
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   worker.onmessage = ({ data }) => resolve(data);
   worker.onerror = (event) => {
     event.preventDefault();
     reject(new Error(event.message));
   };
-  worker.postMessage((await testGpu()).subgroupSize);
   return await promise.finally(() => worker.terminate());
 }
 

@@ -1,20 +1,20 @@
 /**
- * Asks decodeLayers for the dispatches of layers that suit it, in a worker named `deno` or, without the global by which
- * Deno is told apart, `browser`.
+ * Asks decodeLayers for the dispatches of layers that suit it and posts what came of it. The worker's name says where and
+ * with which size of subgroups: `deno 8`, or `browser 8` without the global by which Deno is told apart. The name, since a
+ * message may come before modules are loaded and is then lost.
  *
  * @module
  */
 /// <reference lib="webworker" />
 
-if (self.name === "browser") Reflect.deleteProperty(globalThis, "Deno");
+const [where, subgroupSize] = self.name.split(" ");
+if (where === "browser") Reflect.deleteProperty(globalThis, "Deno");
 const { openGpu } = await import("../../kernels/gpu.ts");
 const { createTestLayers } = await import("./layer_helpers.ts");
 
-self.onmessage = async ({ data: subgroupSize }) => {
-  using gpu = await openGpu();
-  // Deno has subgroups without listing them, which a browser would.
-  Object.defineProperty(gpu, "subgroupSize", { value: subgroupSize });
-  const sizes = { hidden: 64, intermediate: 64, heads: 4, keyValueHeads: 2, headSize: 16 };
-  const made = await (await createTestLayers(gpu, { ...sizes, runs: [2] })).decode();
-  self.postMessage(made ? "dispatches" : "refused");
-};
+using gpu = await openGpu();
+// Deno has subgroups without listing them, which a browser would.
+Object.defineProperty(gpu, "subgroupSize", { value: Number(subgroupSize) });
+const sizes = { hidden: 64, intermediate: 64, heads: 4, keyValueHeads: 2, headSize: 16 };
+const made = await (await createTestLayers(gpu, { ...sizes, runs: [2] })).decode();
+self.postMessage(made ? "dispatches" : "refused");
