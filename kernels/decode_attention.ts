@@ -39,10 +39,13 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
   return splits * heads * (headSize + 2);
 }
 
+/** Tokens up to which a sequence is short, and middling. */
+export const [SHORT_TOKENS, MIDDLE_TOKENS] = [256, 1024] as const;
+
 /** Lengths of a sequence up to which it is split into more and more parts, and workgroups that those make together. */
 const SPLIT_LENGTHS = [
-  { tokens: 256, workgroups: 1 },
-  { tokens: 1024, workgroups: 128 },
+  { tokens: SHORT_TOKENS, workgroups: 1 },
+  { tokens: MIDDLE_TOKENS, workgroups: 128 },
   { tokens: Infinity, workgroups: 256 },
 ] as const;
 

@@ -4,7 +4,13 @@
  * @module
  */
 import { allOrNone, type BufferScope } from "./buffer_scope.ts";
-import { attentionRowLanes, type DecodeAttentionBuffers, queriesOf } from "./decode_attention.ts";
+import {
+  attentionRowLanes,
+  type DecodeAttentionBuffers,
+  MIDDLE_TOKENS,
+  queriesOf,
+  SHORT_TOKENS,
+} from "./decode_attention.ts";
 import { PACKED_ROWS_CODE, STEP_LOOP_CODE } from "./fused_gemv.ts";
 import type { Dispatch, Gpu, Kernel } from "./gpu.ts";
 import { planShare, relayLayout, splitTiers, USUAL_WORKGROUPS } from "./layer_plan.ts";
@@ -70,6 +76,7 @@ export function decodeLayerCode(team: Team, queries: 1 | 4): string {
  * kernel's sizes, which are variables, for uniform.
  *
  * @param layers all of the same shape
+ * @throws {OutOfMemoryError} when the device has no room for what is handed over
  * @returns nothing where the device or the layers don't suit the kernel; the kernels for single operations then do
  */
 export async function decodeLayers(
@@ -89,22 +96,42 @@ export async function decodeLayers(
       binders.push(await prepareRun(gpu, scope, run, first, relay, buffers));
       first += run.length;
     }
-    let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
-    let kernel = await layerKernel(gpu, shape, runs, words, workgroups);
-    if (kernel && !gpu.isSoftware) {
-      const residents = await residentsOf(gpu, kernel, relay, binders[0](kernel));
-      if (residents < workgroups) kernel = await layerKernel(gpu, shape, runs, words, residents);
-      workgroups = residents;
-    }
     const destroy = () => scope[Symbol.dispose]();
-    if (!kernel) {
+    const resident = await residentKernel(
+      gpu,
+      relay,
+      binders[0],
+      (count) => layerKernel(gpu, shape, runs, words, count),
+    );
+    if (!resident) {
       destroy();
       return undefined;
     }
+    const { kernel, workgroups } = resident;
     const dispatches: Dispatch[] = [];
     for (const bind of binders) dispatches.push({ kernel, bindings: bind(kernel), workgroups: [workgroups, 1, 1] });
     return { dispatches, relay, destroy };
   });
+}
+
+/** A kernel with as many workgroups as run side by side: those that it was planned for, or more. */
+async function residentKernel(
+  gpu: Gpu,
+  relay: GPUBuffer,
+  bind: (kernel: Kernel) => GPUBindGroup,
+  plan: (workgroups: number) => Promise<Kernel | undefined>,
+): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
+  while (workgroups > 0) {
+    const kernel = await plan(workgroups);
+    if (!kernel) return undefined;
+    if (gpu.isSoftware) return { kernel, workgroups };
+    const residents = await residentsOf(gpu, kernel, relay, bind(kernel));
+    if (residents >= workgroups) return { kernel, workgroups: residents };
+    // With fewer each has more to do and needs more memory, so that fewer still may fit.
+    workgroups = residents;
+  }
+  return undefined;
 }
 
 /** Joins the vectors of some layers, and binds all that they need to a kernel. */
@@ -209,6 +236,8 @@ async function layerKernel(
     middle_at: words.middle,
     inner_at: words.inner,
     hidden_at: words.stream,
+    short_tokens: SHORT_TOKENS,
+    middle_tokens: MIDDLE_TOKENS,
     short_splits: shortSplits,
     middle_splits: middleSplits,
     long_splits: longSplits,

@@ -19,7 +19,7 @@ const VECTOR_WORDS = 128;
 const FIXED_BYTES = 1024;
 
 /**
- * Splits of sequences up to 256 tokens, up to 1024, and longer ones: the more, the more workgroups have a part. Without
+ * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a part. Without
  * any, nothing need be combined.
  */
 export function splitTiers(gpu: Gpu, { attention }: LayerShape): [number, number, number] {

@@ -109,10 +109,23 @@ interface StepLayers extends Pick<DecodeStep, "layers" | "operations" | "relay" 
 
 /** Makes the dispatches of a decode step; they serve every position. */
 export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<DecodeStep> {
-  const { config, finalNorm, head, embedding } = weights;
+  const layers = await createWholeLayers(gpu, weights, buffers) ?? await createSplitLayers(gpu, weights, buffers);
+  try {
+    return await surroundLayers(gpu, weights, buffers, layers);
+  } catch (error) {
+    layers.destroy();
+    throw error;
+  }
+}
+
+/** What comes before the layers of a step and after them. */
+async function surroundLayers(
+  gpu: Gpu,
+  { config, finalNorm, head, embedding }: EngineWeights,
+  buffers: DecodeBuffers,
+  { input, ...layers }: StepLayers,
+): Promise<DecodeStep> {
   const { hidden, logits, candidates, scratch } = buffers;
-  const { input, ...layers } = await createWholeLayers(gpu, weights, buffers) ??
-    await createSplitLayers(gpu, weights, buffers);
   const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
   const advanced = { ...buffers, hidden: input, embedding };
   const best = [

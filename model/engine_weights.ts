@@ -169,7 +169,7 @@ async function uploadLayer(
 
 /**
  * Moves the planes of all packed matrices of some layers into shared buffers, for kernels that take whole layers; in two
- * halves where the device can't bind them together.
+ * halves where the device can't bind them together or has no room for a copy of all.
  */
 async function shareLayerPlanes(
   gpu: Gpu,
@@ -179,7 +179,11 @@ async function shareLayerPlanes(
   const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter(
     isPackedMatrix,
   );
-  const shared = await sharePlanes(gpu, packed);
+  // Without room for both copies the matrices stay as they are, and layers then run operation by operation.
+  const shared = await sharePlanes(gpu, packed).catch((error) => {
+    if (error instanceof OutOfMemoryError) return packed;
+    throw error;
+  });
   if (packed.length > 0 && shared === packed && layers.length > 1) {
     const middle = Math.ceil(layers.length / 2);
     const first = await shareLayerPlanes(gpu, layers.slice(0, middle), matrices);

@@ -108,6 +108,8 @@ export class Session implements Disposable {
       }
       this.#setSampling(sampling);
       this.#embedNext();
+      // What is in the buffer from here on is only known once the chosen tokens are read.
+      this.#embedded = -1;
       this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
       const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
       let steps: Dispatch[] = [];

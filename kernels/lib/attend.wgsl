@@ -41,7 +41,8 @@ struct Scores { s0: Queries, s1: Queries, s2: Queries, s3: Queries }
 var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
 var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
 
-// Heads of a workgroup: up to QUERIES query heads from the first on, which share a key head.
+// Heads of a workgroup: query heads from the first on, which share a key head; `count` are left of it, of which a workgroup
+// takes up to QUERIES.
 struct Heads { first: u32, key: u32, count: u32, is_first: bool }
 
 fn heads_of(group: u32) -> Heads {

@@ -11,6 +11,8 @@
 // Vectors lie in the order in which lib/fill_values.wgsl takes them: 32 quarters of groups, each with its first channel,
 // then all with their second, and so on, so that the lanes of a subgroup load neighbouring words. The type of the buffer
 // says so, since then the index of a quarter is checked once for its four words.
+//
+// Needs the override `most_polls`.
 const STATUS = 0u; // 1: some workgroup gave up
 const ARRIVED = 1u; // workgroups that have come to be counted
 const RESIDENT = 2u; // those that ran side by side
@@ -97,5 +99,9 @@ fn count_residents(polls: u32, thread: u32) {
   atomicAdd(&relay[0][0][ARRIVED], 1u);
   var arrived = 0u;
   for (var i = 0u; i < polls; i++) { arrived = max(arrived, atomicLoad(&relay[0][0][ARRIVED])); }
-  atomicCompareExchangeWeak(&relay[0][0][RESIDENT], 0u, arrived);
+  // It may fail without a reason.
+  var result = atomicCompareExchangeWeak(&relay[0][0][RESIDENT], 0u, arrived);
+  while (!result.exchanged && result.old_value == 0u) {
+    result = atomicCompareExchangeWeak(&relay[0][0][RESIDENT], 0u, arrived);
+  }
 }

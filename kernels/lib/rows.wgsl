@@ -1,5 +1,5 @@
 // Where a lane stands in a matrix, and the sums of a workgroup's rows. Needs the bindings and constants of
-// fused_gemv.wgsl, lib/outputs.wgsl, and from the kernel write_row(token, row, sum).
+// fused_gemv.wgsl (in decode_layer.wgsl variables), lib/outputs.wgsl, and from the kernel write_row(token, row, sum).
 
 // Rows of a step.
 const STEP_ROWS = 4u;

@@ -1,6 +1,6 @@
 // Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the mapping
-// and for where the asynchrony is. Needs the planes of lib/rows.wgsl, lib/cells.wgsl, lib/outliers.wgsl and the
-// override `refine_every`.
+// and for where the asynchrony is. Needs the planes of fused_gemv.wgsl, their starts and has_outliers() (one_matrix.wgsl, or
+// the kernel), lib/rows.wgsl, lib/cells.wgsl, lib/outliers.wgsl and the override `refine_every`.
 
 // Past every step, but not so far that its rows overflow.
 const NO_STEP = 0x100000u;
