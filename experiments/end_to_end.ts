@@ -73,7 +73,7 @@ export const endToEnd: Experiment = {
         "whole layers":
           "device time of all layers, where a dispatch takes several whole; the operations are then not run",
         "other": "time of a token by the host's clock beyond its whole layers, head and pick, or its operations",
-        "in linear layers": "share of the sum of all operations, each by itself, also where layers run whole",
+        "in linear layers": "share of the sum of all operations",
       },
       columns: COLUMNS,
       rows,
