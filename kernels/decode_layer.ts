@@ -61,6 +61,7 @@ export interface LayerDispatches {
 
 /** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
 const SOFTWARE_WORKGROUPS = 1;
+
 /** The whole shader. */
 export function decodeLayerCode(team: Team, queries: 1 | 4): string {
   const queryCode = queries === 1 ? [oneQueryCode, mergeOneCode] : [fourQueriesCode, mergeFourCode];

@@ -19,8 +19,8 @@ const VECTOR_WORDS = 128;
 const FIXED_BYTES = 1024;
 
 /**
- * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a part. Without
- * any, nothing need be combined.
+ * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
+ * part. With one, nothing need be combined.
  */
 export function splitTiers(gpu: Gpu, { attention }: LayerShape): [number, number, number] {
   const splits = (workgroups: number) =>

@@ -108,7 +108,7 @@ export class Session implements Disposable {
       }
       this.#setSampling(sampling);
       this.#embedNext();
-      // What is in the buffer from here on is only known once the chosen tokens are read.
+      // Layers in place leave their result there, and steps the next token: only known once the chosen tokens are read.
       this.#embedded = -1;
       this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
       const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
@@ -248,7 +248,6 @@ export class Session implements Disposable {
     const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
     this.#known = failed >= 0 ? first + failed : this.#length + 1;
     if (failed >= 0) {
-      this.#embedded = -1; // layers in place have left their result there, or later steps another token
       await this.#checkRelay();
       throw new Error(`logits at position ${first + failed - 1} are not numbers`);
     }

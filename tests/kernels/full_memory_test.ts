@@ -1,40 +1,34 @@
-import { destroyF16Matrix, uploadF16Matrix } from "../../kernels/f16_matrix.ts";
+import { uploadF16Matrix } from "../../kernels/f16_matrix.ts";
 import { createKeyValueCache, destroyKeyValueCache } from "../../kernels/key_value_cache.ts";
-import { copyWeightMatrix, destroyWeightMatrix } from "../../kernels/linear.ts";
-import { destroyPackedMatrix, uploadPackedMatrix } from "../../kernels/packed_matrix.ts";
+import type { Gpu } from "../../kernels/gpu.ts";
+import { copyWeightMatrix, destroyWeightMatrix, type WeightMatrix } from "../../kernels/linear.ts";
+import { uploadPackedMatrix } from "../../kernels/packed_matrix.ts";
 import { assertEquals } from "../assert.ts";
 import { assertFreedWhenFull, randomTensor, testGpu } from "./helpers.ts";
 
 /** Two slabs of 64 rows and 128 channels: of 2-bit words, and of f16. */
 const SLAB_BYTES = { packed: 64 * 32, f16: 64 * 256 };
 
+/** Uploads a matrix of two slabs, and copies it, with less memory than they need. */
+async function assertUploadAndCopyFreed(gpu: Gpu, upload: () => Promise<WeightMatrix>) {
+  const destroy = (matrix: WeightMatrix) => destroyWeightMatrix(gpu, matrix);
+  await assertFreedWhenFull(gpu, upload, destroy);
+  const matrix = await upload();
+  assertEquals(matrix.slabs.length, 2);
+  await assertFreedWhenFull(gpu, () => copyWeightMatrix(gpu, matrix), destroy);
+  destroy(matrix);
+}
+
 Deno.test("uploadPackedMatrix and its copy: what was uploaded is freed where memory runs out on the way", async () => {
   const gpu = await testGpu();
   const tensor = randomTensor({ rows: 128, channels: 128, refineEvery: 8, outlierShare: 0.01 }, 1);
-  const upload = () => uploadPackedMatrix(gpu, tensor, SLAB_BYTES.packed);
-  await assertFreedWhenFull(gpu, upload, (matrix) => destroyPackedMatrix(gpu, matrix));
-  const matrix = await upload();
-  assertEquals(matrix.slabs.length, 2);
-  await assertFreedWhenFull(
-    gpu,
-    () => copyWeightMatrix(gpu, matrix),
-    (copy) => destroyWeightMatrix(gpu, copy),
-  );
-  destroyPackedMatrix(gpu, matrix);
+  await assertUploadAndCopyFreed(gpu, () => uploadPackedMatrix(gpu, tensor, SLAB_BYTES.packed));
 });
 
 Deno.test("uploadF16Matrix and its copy: what was uploaded is freed where memory runs out on the way", async () => {
   const gpu = await testGpu();
-  const upload = () => uploadF16Matrix(gpu, new Float16Array(128 * 128), 128, 128, SLAB_BYTES.f16);
-  await assertFreedWhenFull(gpu, upload, (matrix) => destroyF16Matrix(gpu, matrix));
-  const matrix = await upload();
-  assertEquals(matrix.slabs.length, 2);
-  await assertFreedWhenFull(
-    gpu,
-    () => copyWeightMatrix(gpu, matrix),
-    (copy) => destroyWeightMatrix(gpu, copy),
-  );
-  destroyF16Matrix(gpu, matrix);
+  const weights = new Float16Array(128 * 128);
+  await assertUploadAndCopyFreed(gpu, () => uploadF16Matrix(gpu, weights, 128, 128, SLAB_BYTES.f16));
 });
 
 Deno.test("createKeyValueCache: the keys are freed where the values don't fit", async () => {
