@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { Q2K_CHANNELS } from "../quant/q2k.ts";
-import type { Evaluation } from "../model/evaluation.ts";
-import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
-import { FEEDBACK } from "../model/recipe.ts";
+import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
+import type { Evaluation } from "../model/evaluate/evaluation.ts";
+import { LINEAR_KINDS, linearShape } from "../model/llama/llama.ts";
+import { FEEDBACK } from "../quant/recipe.ts";
 import {
   accuracyGain,
   compareMethod,
@@ -21,7 +21,7 @@ import {
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
 import { GPTQ_FEEDBACK } from "./methods.ts";
-import type { Row, Verdict } from "./result.ts";
+import type { Row, Verdict } from "./results/result.ts";
 
 /** Accuracy that plain 2-bit quantization loses on Llama2-7b, by the paper: more than this many points. */
 const CLAIMED_LOSS = 3;

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { f16Gemv } from "../kernels/f16_gemv.ts";
-import { destroyF16Matrix, type F16Matrix, uploadF16Vector } from "../kernels/f16_matrix.ts";
-import { fusedGemv } from "../kernels/fused_gemv.ts";
-import { fusedGemvOnCpu } from "../kernels/fused_gemv_twin.ts";
-import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu.ts";
-import { packActivations } from "../kernels/pack_activations.ts";
-import type { Timing } from "../kernels/timer.ts";
-import { createDequantized, dequantizeOnGpu, twoPassGemv } from "../kernels/two_pass_gemv.ts";
+import { f16Gemv } from "../kernels/product/f16_gemv.ts";
+import { destroyF16Matrix, type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
+import { fusedGemv } from "../kernels/product/fused_gemv.ts";
+import { fusedGemvOnCpu } from "../kernels/product/fused_gemv_twin.ts";
+import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
+import { packActivations } from "../kernels/product/pack_activations.ts";
+import type { Timing } from "../kernels/gpu/timer.ts";
+import { createDequantized, dequantizeOnGpu, twoPassGemv } from "../kernels/product/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
 import { randomPacked } from "../quant/random_packed.ts";
 import type { Experiment } from "./experiment.ts";
@@ -25,7 +25,7 @@ import {
   timeRotation,
   withCopies,
 } from "./kernel_bench.ts";
-import type { Column, Row, Verdict } from "./result.ts";
+import type { Column, Row, Verdict } from "./results/result.ts";
 
 /** The paper's speed-up over a kernel without asynchronous dequantization. */
 const CLAIMED_SPEEDUP = 3.92;

@@ -5,14 +5,14 @@
  */
 import { addBits, bitsPerWeight, type BitTerms, NO_BITS, packedBits, totalBits } from "../quant/bits.ts";
 import { storedBytes } from "../quant/quantize.ts";
-import { PAPER_LAYOUT, stripBits } from "../quant/strip_layout.ts";
-import { LINEAR_KINDS, type LinearKind, linearShape } from "../model/llama.ts";
-import { quantizeModel } from "../model/quantize_model.ts";
-import { BUDGET_BITS, SETTINGS } from "../model/recipe.ts";
-import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
+import { PAPER_LAYOUT, stripBits } from "../quant/baselines/strip_layout.ts";
+import { LINEAR_KINDS, type LinearKind, linearShape } from "../model/llama/llama.ts";
+import { quantizeModel } from "../model/quantize/quantize_model.ts";
+import { BUDGET_BITS, SETTINGS } from "../quant/recipe.ts";
+import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import type { Method } from "./methods.ts";
-import type { Column, Row } from "./result.ts";
+import type { Column, Row } from "./results/result.ts";
 
 /** A layout of the table: its bits by formula, and a quick way to really pack a model in it. */
 interface Layout {
@@ -63,8 +63,8 @@ export const bits: Experiment = {
     const measured = Math.max(...ours.map(({ bits_per_weight: bits }) => Number(bits)));
     return {
       settings: {
-        "shapes": "config.json of each model on the Hugging Face hub (model/shapes.ts names them)",
-        "paper": "the paper's layout as reconstructed: quant/strip_layout.ts says how and what was inferred",
+        "shapes": "config.json of each model on the Hugging Face hub (model/llama/shapes.ts names them)",
+        "paper": "the paper's layout as reconstructed: quant/baselines/strip_layout.ts says how and what was inferred",
         "twobit": "packed format, version 1, one refined group in 8, no outliers",
         "model": "linear layers as packed; embeddings, head and norms in 16 bits",
       },

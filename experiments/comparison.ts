@@ -4,14 +4,14 @@
  * @module
  */
 import { storedBytes } from "../quant/quantize.ts";
-import type { Calibrator } from "../model/calibrator.ts";
-import { evaluateModel, type Evaluation } from "../model/evaluation.ts";
-import { quantizeModel } from "../model/quantize_model.ts";
-import { type Estimate, mean, pairedDifference } from "../model/statistics.ts";
-import type { TaskScore } from "../model/tasks.ts";
+import type { Calibrator } from "../model/quantize/calibrator.ts";
+import { evaluateModel, type Evaluation } from "../model/evaluate/evaluation.ts";
+import { quantizeModel } from "../model/quantize/quantize_model.ts";
+import { type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
+import type { TaskScore } from "../model/evaluate/tasks.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Method } from "./methods.ts";
-import type { Cell, Column, Row, Verdict } from "./result.ts";
+import type { Cell, Column, Row, Verdict } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract (DESIGN.md section 4). */
 export const COMPARISON_COLUMNS: readonly Column[] = [

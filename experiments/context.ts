@@ -3,20 +3,20 @@
  *
  * @module
  */
-import { describeAdapter } from "../kernels/adapter.ts";
-import { openGpu } from "../kernels/gpu.ts";
-import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/calibrator.ts";
-import { createEngineScorer } from "../model/engine_scorer.ts";
-import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluation.ts";
-import type { Model } from "../model/llama.ts";
+import { describeAdapter } from "../kernels/gpu/adapter.ts";
+import { openGpu } from "../kernels/gpu/gpu.ts";
+import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/quantize/calibrator.ts";
+import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
+import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluate/evaluation.ts";
+import type { Model } from "../model/llama/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
-import { DEFAULT_WINDOWS } from "../model/recipe.ts";
-import { createCpuScorer, type Scorer } from "../model/scorer.ts";
-import { shareDeep } from "../model/shared.ts";
-import { readTask, type TaskFile } from "../model/tasks.ts";
-import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text.ts";
-import { sampleWindows } from "../model/windows.ts";
-import { createWorkerPool, type WorkerPool } from "../model/worker_pool.ts";
+import { DEFAULT_WINDOWS } from "../quant/recipe.ts";
+import { createCpuScorer, type Scorer } from "../model/evaluate/scorer.ts";
+import { shareDeep } from "../model/host/shared.ts";
+import { readTask, type TaskFile } from "../model/evaluate/tasks.ts";
+import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text/text.ts";
+import { sampleWindows } from "../model/text/windows.ts";
+import { type CpuPool, createCpuPool } from "../model/workers/cpu_pool.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 
 /** What a run is made with. */
@@ -47,7 +47,7 @@ export function createContext(
   progress: ExperimentContext["progress"],
 ): ExperimentContext & Disposable {
   const { quick, seed, modelName } = settings;
-  const pool = createWorkerPool();
+  const pool = createCpuPool();
   let model: Promise<LoadedModel> | undefined;
   let sharedModel: Promise<Model> | undefined;
   let baseline: Promise<Baseline> | undefined;
@@ -88,7 +88,7 @@ interface OpenScorer {
 }
 
 /** Scores on the GPU where there is a real one; a software adapter is slower than the CPU reference. */
-async function openScorer(pool: WorkerPool): Promise<OpenScorer> {
+async function openScorer(pool: CpuPool): Promise<OpenScorer> {
   if ((await describeAdapter())?.software !== false) return { scorer: createCpuScorer(pool), close: () => {} };
   const gpu = await openGpu();
   return { scorer: createEngineScorer(gpu), close: () => gpu.close() };

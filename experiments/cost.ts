@@ -12,17 +12,17 @@
  *
  * @module
  */
-import { type Gpu, openGpu } from "../kernels/gpu.ts";
+import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { packedBits, totalBits } from "../quant/bits.ts";
-import { uploadWeights } from "../model/engine_weights.ts";
-import { LINEAR_KINDS, linearShape } from "../model/llama.ts";
-import { configOfShape, type Format, FORMATS, randomSource } from "../model/random_source.ts";
-import { cacheBytes } from "../model/sequence_cache.ts";
-import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
-import { measureSpeed } from "../model/speed.ts";
-import { median } from "../model/statistics.ts";
+import { uploadWeights } from "../model/engine/engine_weights.ts";
+import { LINEAR_KINDS, linearShape } from "../model/llama/llama.ts";
+import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
+import { cacheBytes } from "../model/engine/sequence_cache.ts";
+import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
+import { measureSpeed } from "../model/engine/speed.ts";
+import { median } from "../model/host/statistics.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
-import type { Column, Row, Verdict } from "./result.ts";
+import type { Column, Row, Verdict } from "./results/result.ts";
 import { unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
 /** The paper's ratios. */

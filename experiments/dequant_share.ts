@@ -4,12 +4,12 @@
  *
  * @module
  */
-import { f16Gemv } from "../kernels/f16_gemv.ts";
-import { destroyF16Matrix, uploadF16Vector } from "../kernels/f16_matrix.ts";
-import { fusedGemv } from "../kernels/fused_gemv.ts";
-import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu.ts";
-import { packActivations } from "../kernels/pack_activations.ts";
-import { createDequantized, dequantizeOnGpu } from "../kernels/two_pass_gemv.ts";
+import { f16Gemv } from "../kernels/product/f16_gemv.ts";
+import { destroyF16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
+import { fusedGemv } from "../kernels/product/fused_gemv.ts";
+import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
+import { packActivations } from "../kernels/product/pack_activations.ts";
+import { createDequantized, dequantizeOnGpu } from "../kernels/product/two_pass_gemv.ts";
 import { createRandom } from "../quant/random.ts";
 import { randomPacked } from "../quant/random_packed.ts";
 import type { Experiment } from "./experiment.ts";
@@ -23,12 +23,12 @@ import {
   timeRotation,
   withCopies,
 } from "./kernel_bench.ts";
-import type { Cell, Row } from "./result.ts";
+import type { Cell, Row } from "./results/result.ts";
 
 /** The paper's split of a kernel's time, from a later version of it. */
 const PAPER_SHARES: Readonly<Record<string, number>> = { second_order: 0.191, first_order: 0.327, multiply: 0.434 };
 
-/** What the override `without` of lib/decode.wgsl leaves out. */
+/** What the override `without` of product/parts/decode.wgsl leaves out. */
 const SECOND_ORDER = 1;
 const FIRST_ORDER = 2;
 const MULTIPLICATION = 4;

@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { type Gpu, openGpu } from "../kernels/gpu.ts";
-import type { OperationKind } from "../model/decode_step.ts";
-import { type EngineWeights, uploadWeights } from "../model/engine_weights.ts";
-import { configOfShape, type Format, FORMATS, randomSource } from "../model/random_source.ts";
-import { createSession } from "../model/session.ts";
-import { MODEL_SHAPES, type ModelShape } from "../model/shapes.ts";
+import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
+import type { OperationKind } from "../model/engine/decode_step.ts";
+import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
+import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
+import { createSession } from "../model/engine/session.ts";
+import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import {
   measureGeneration,
   measurePrompt,
@@ -16,11 +16,11 @@ import {
   sampleText,
   timeEncoding,
   timeOperations,
-} from "../model/speed.ts";
-import { median } from "../model/statistics.ts";
+} from "../model/engine/speed.ts";
+import { median } from "../model/host/statistics.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { measureCeiling } from "./kernel_bench.ts";
-import type { Column, Row, Verdict } from "./result.ts";
+import type { Column, Row, Verdict } from "./results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
 /** The paper's speed-up of Llama-2 7B over its 16-bit original. */

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import type { Calibrator } from "../model/calibrator.ts";
-import type { Model } from "../model/llama.ts";
+import type { Calibrator } from "../model/quantize/calibrator.ts";
+import type { Model } from "../model/llama/llama.ts";
 import type { LoadedModel } from "../model/load.ts";
-import type { Evaluation, EvaluationSet } from "../model/evaluation.ts";
-import type { Windows } from "../model/windows.ts";
-import type { Scorer } from "../model/scorer.ts";
-import type { WorkerPool } from "../model/worker_pool.ts";
-import type { Findings } from "./result.ts";
+import type { Evaluation, EvaluationSet } from "../model/evaluate/evaluation.ts";
+import type { Windows } from "../model/text/windows.ts";
+import type { Scorer } from "../model/evaluate/scorer.ts";
+import type { CpuPool } from "../model/workers/cpu_pool.ts";
+import type { Findings } from "./results/result.ts";
 
 /** One claim of the paper and the code that measures it. */
 export interface Experiment {
@@ -38,7 +38,7 @@ export interface ExperimentContext {
   /** Fewer rows and less text, for a first look and for CI. */
   readonly quick: boolean;
   readonly seed: number;
-  readonly pool: WorkerPool;
+  readonly pool: CpuPool;
   /** Scores models: on the GPU where there is a real one. */
   scorer(): Promise<Scorer>;
   model(): Promise<LoadedModel>;

@@ -9,8 +9,8 @@
  */
 import { EXPERIMENTS } from "./registry.ts";
 import { formatCell, renderTable } from "./render.ts";
-import type { Cell, Result } from "./result.ts";
-import { nameRows } from "./row_names.ts";
+import type { Cell, Result } from "./results/result.ts";
+import { nameRows } from "./results/row_names.ts";
 
 /** Results by device, then by experiment. */
 type ResultsByDevice = ReadonlyMap<string, ReadonlyMap<string, Result>>;

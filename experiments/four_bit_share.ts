@@ -5,8 +5,8 @@
  */
 import type { RefineEvery } from "../quant/format.ts";
 import type { PickRule } from "../quant/refine_pick.ts";
-import type { Evaluation } from "../model/evaluation.ts";
-import { FEEDBACK, SETTINGS } from "../model/recipe.ts";
+import type { Evaluation } from "../model/evaluate/evaluation.ts";
+import { FEEDBACK, SETTINGS } from "../quant/recipe.ts";
 import {
   accuracyGain,
   compareMethod,
@@ -18,7 +18,7 @@ import {
   windowSamples,
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
-import type { Row, Verdict } from "./result.ts";
+import type { Row, Verdict } from "./results/result.ts";
 
 /** The paper's claim: less than this many points of accuracy for 10 % more bits. */
 const CLAIMED_GAIN = 0.5;

@@ -4,10 +4,10 @@
  * @module
  */
 import type { PackedTensor } from "../quant/packed_tensor.ts";
-import type { Dispatch, Gpu } from "../kernels/gpu.ts";
-import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../kernels/packed_matrix.ts";
-import { readMemory } from "../kernels/read_memory.ts";
-import { calibrateTicks, timeDispatches, type Timing } from "../kernels/timer.ts";
+import type { Dispatch, Gpu } from "../kernels/gpu/gpu.ts";
+import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
+import { readMemory } from "../kernels/gpu/read_memory.ts";
+import { calibrateTicks, timeDispatches, type Timing } from "../kernels/gpu/timer.ts";
 
 /** A linear layer of a model; matrices that share an input are fused. */
 export interface LayerShape {

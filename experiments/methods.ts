@@ -5,10 +5,10 @@
  */
 import type { FeedbackSettings } from "../quant/error_feedback.ts";
 import type { Quantizer } from "../quant/quantize.ts";
-import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/strip_layout.ts";
-import type { ScaleSearch } from "../quant/strip_scales.ts";
-import type { LinearKind } from "../model/llama.ts";
-import { FEEDBACK, SETTINGS, twobitQuantizer } from "../model/recipe.ts";
+import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/baselines/strip_layout.ts";
+import type { ScaleSearch } from "../quant/baselines/strip_scales.ts";
+import type { LinearKind } from "../model/llama/llama.ts";
+import { FEEDBACK, SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
 
 /** How a method quantizes a matrix, by kind. */
 export type Method = (kind: LinearKind) => Quantizer;

@@ -6,7 +6,7 @@
 import { BLOCK_GROUPS, GROUP_CHANNELS } from "../quant/format.ts";
 import { groupOfRow, probeGroup } from "../quant/probe.ts";
 import { pickRefined } from "../quant/refine_pick.ts";
-import type { Layer } from "../model/llama.ts";
+import type { Layer } from "../model/llama/llama.ts";
 
 /** One row in this many is looked at: the distribution is smooth and probing takes time. */
 const EVERY_ROW = 16;

@@ -5,9 +5,9 @@
  */
 import { packedBits, totalBits } from "../quant/bits.ts";
 import type { OutlierSettings } from "../quant/outliers.ts";
-import type { Evaluation } from "../model/evaluation.ts";
-import { FEEDBACK, SETTINGS } from "../model/recipe.ts";
-import type { Estimate } from "../model/statistics.ts";
+import type { Evaluation } from "../model/evaluate/evaluation.ts";
+import { FEEDBACK, SETTINGS } from "../quant/recipe.ts";
+import type { Estimate } from "../model/host/statistics.ts";
 import {
   accuracyGain,
   compareMethod,
@@ -20,7 +20,7 @@ import {
 } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import { describeExtremes } from "./outlier_statistics.ts";
-import type { Row, Verdict } from "./result.ts";
+import type { Row, Verdict } from "./results/result.ts";
 
 /** The paper's claim: more points of accuracy than this for fewer more bits than this share. */
 const CLAIMED_GAIN = 0.5;

@@ -4,8 +4,8 @@
  * @module
  */
 import { fileURLToPath } from "node:url";
-import { type AdapterDescription, describeAdapter } from "../kernels/adapter.ts";
-import type { Provenance } from "./result.ts";
+import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
+import type { Provenance } from "./results/result.ts";
 
 /** Directory name of a device: `software` where timings mean nothing, else the adapter's name. */
 export function deviceName(adapter: AdapterDescription | undefined): string {

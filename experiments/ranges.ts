@@ -4,9 +4,9 @@
  * @module
  */
 import { GROUP_CHANNELS } from "../quant/format.ts";
-import { type Layer, LINEAR_KINDS, type LinearKind } from "../model/llama.ts";
+import { type Layer, LINEAR_KINDS, type LinearKind } from "../model/llama/llama.ts";
 import type { Experiment } from "./experiment.ts";
-import type { Row } from "./result.ts";
+import type { Row } from "./results/result.ts";
 
 /** A group counts as large above this many times the median range of its matrices. */
 const LARGE = 2;

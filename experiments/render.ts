@@ -4,11 +4,11 @@
  * @module
  */
 import { join } from "node:path";
-import { writeTextBeside } from "../model/atomic_file.ts";
-import { pathExists } from "../model/path_exists.ts";
+import { writeTextBeside } from "../model/host/atomic_file.ts";
+import { pathExists } from "../model/host/path_exists.ts";
 import { hasPlot, plotOf } from "./plots/plots.ts";
 import { EXPERIMENTS } from "./registry.ts";
-import { type Cell, type Column, readResults, type Result } from "./result.ts";
+import { type Cell, type Column, readResults, type Result } from "./results/result.ts";
 
 /** Renders `<id>.md` and `<id>.svg` beside each result file of a device's directory. Returns path and text of each. */
 export async function renderDirectory(directory: string): Promise<Map<string, string>> {

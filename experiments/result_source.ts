@@ -4,9 +4,9 @@
  * @module
  */
 import { basename, dirname, join } from "node:path";
-import { pathExists } from "../model/path_exists.ts";
+import { pathExists } from "../model/host/path_exists.ts";
 import { readAllResults } from "./render.ts";
-import { parseResult, readResults, type Result } from "./result.ts";
+import { parseResult, readResults, type Result } from "./results/result.ts";
 import { RESULTS_ROOT } from "./run.ts";
 
 /** Results by name: `<id>` where the source is one device's, `<device>/<id>` where it holds several devices. */

@@ -5,13 +5,12 @@
  */
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { pathExists } from "../model/path_exists.ts";
-import { createProgressLine, formatSeconds } from "./commands/progress.ts";
+import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
 import { describeDevice, describeEnvironment } from "./provenance.ts";
 import { renderDirectory, writePages } from "./render.ts";
-import { type Findings, type Result, writeResult } from "./result.ts";
+import { type Findings, type Result, writeResult } from "./results/result.ts";
 
 /** Directory of results that come with the repository. */
 export const RESULTS_ROOT: string = fileURLToPath(new URL("../results", import.meta.url));
@@ -23,6 +22,10 @@ export interface RunOptions {
   readonly out?: string;
   /** The command line, for the result files. */
   readonly command: string;
+  /** Told of the experiment that runs, the share of it that is done and what is being done. */
+  readonly onProgress?: (id: string, share: number, step: string) => void;
+  /** Told of each result when its file is there. */
+  readonly onResult?: (result: Result, path: string, timeMs: number) => void;
 }
 
 /**
@@ -33,22 +36,20 @@ export async function runExperiments(experiments: readonly Experiment[], options
   const device = await describeDevice();
   const directory = options.out ?? join(RESULTS_ROOT, options.settings.quick ? "quick" : device.name);
   await checkWritable(directory);
-  let line = createProgressLine("");
-  using _clearing = { [Symbol.dispose]: () => line.clear() };
-  using context = createContext(options.settings, (share, step) => line.update(share, step));
+  let running = "";
+  using context = createContext(options.settings, (share, step) => options.onProgress?.(running, share, step));
   const { name, sha256 } = await context.model();
   const results: Result[] = [];
   for (const experiment of experiments) {
     const { id, title, claim } = experiment;
-    line = createProgressLine(id);
+    running = id;
     const startMs = performance.now();
     const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
     const findings = withoutSoftwareTimings(experiment, await experiment.run(context), device.software);
     const result: Result = { schema: 1, id, title, claim, device, environment, ...findings };
     await Deno.mkdir(directory, { recursive: true });
     const path = await writeResult(directory, result);
-    line.clear();
-    console.error(`${id}: ${result.verdict.status} in ${formatSeconds(performance.now() - startMs)}, ${path}`);
+    options.onResult?.(result, path, performance.now() - startMs);
     results.push(result);
   }
   await writePages(await renderDirectory(directory));

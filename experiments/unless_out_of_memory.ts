@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { OutOfMemoryError } from "../kernels/device_errors.ts";
+import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
 
 /** What a row says that the device had no room for. */
 export const DOES_NOT_FIT = "does not fit on this device";

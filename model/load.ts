@@ -5,15 +5,15 @@
  */
 import { createHash } from "node:crypto";
 import { fileURLToPath as fromFileUrl } from "node:url";
-import { type Checkpoint, readModel } from "./checkpoint.ts";
-import { openGguf } from "./gguf_checkpoint.ts";
-import { type DownloadProgress, fetchModel } from "./hub_model.ts";
-import { parseHubName } from "./hub_repo.ts";
-import { readHubSettings } from "./hub_settings.ts";
-import { openDirectory } from "./open_directory.ts";
-import { openPacked } from "./open_packed.ts";
-import type { Model } from "./llama.ts";
-import { readFittingTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { type Checkpoint, readModel } from "./files/checkpoint.ts";
+import { openGguf } from "./files/gguf_checkpoint.ts";
+import { type DownloadProgress, fetchModel } from "./hub/hub_model.ts";
+import { parseHubName } from "./hub/hub_repo.ts";
+import { readHubSettings } from "./hub/hub_settings.ts";
+import { openDirectory } from "./files/open_directory.ts";
+import { openPacked } from "./files/open_packed.ts";
+import type { Model } from "./llama/llama.ts";
+import { readFittingTokenizer, type Tokenizer } from "./text/tokenizer.ts";
 
 /** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { createEngine, type Engine, type EngineOptions } from "./engine.ts";
-import type { DownloadProgress } from "./hub_model.ts";
+import { createEngine, type Engine, type EngineOptions } from "./engine/engine.ts";
+import type { DownloadProgress } from "./hub/hub_model.ts";
 import { openModel } from "./load.ts";
-import { cacheBytes } from "./sequence_cache.ts";
-import { weightBytes } from "./weight_source.ts";
+import { cacheBytes } from "./engine/sequence_cache.ts";
+import { weightBytes } from "./engine/weight_source.ts";
 
 /**
  * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { type BaselineSettings, quantizeBaseline } from "./baseline.ts";
+import { type BaselineSettings, quantizeBaseline } from "./baselines/baseline.ts";
 import { concatenateRows } from "./concatenate.ts";
 import { dequantize } from "./dequantize.ts";
 import type { FeedbackSettings } from "./error_feedback.ts";
 import { tilesPerColumn } from "./format.ts";
 import { type PackedTensor, planeBytes } from "./packed_tensor.ts";
-import { dequantizeStrips, stripBytes, type StripTensor } from "./strip_tensor.ts";
-import { dequantizeQ2k, type Q2kTensor, quantizeQ2k } from "./quantize_q2k.ts";
+import { dequantizeStrips, stripBytes, type StripTensor } from "./baselines/strip_tensor.ts";
+import { dequantizeQ2k, type Q2kTensor, quantizeQ2k } from "./baselines/quantize_q2k.ts";
 import type { InputKnowledge } from "./input_knowledge.ts";
 import { quantizeTwobit, type TwobitSettings } from "./twobit.ts";
 

@@ -1,5 +1,5 @@
 /**
- * Runs before the test files, as experiments/main.ts does before a command: Vulkan's loader complains at every device
+ * Runs before the test files, as cli/main.ts does before a command: Vulkan's loader complains at every device
  * where XDG_RUNTIME_DIR is unset, though it doesn't need it.
  *
  * @module

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import type { Sampling } from "../kernels/pick_token.ts";
-import type { Engine } from "../model/engine.ts";
-import type { GenerateSummary } from "../model/generate.ts";
+import type { Sampling } from "../kernels/tokens/pick_token.ts";
+import type { Engine } from "../model/engine/engine.ts";
+import type { GenerateSummary } from "../model/engine/generate.ts";
 import { element, setText } from "./elements.ts";
 
 /** Generates by the form's settings and shows the text piece by piece. */

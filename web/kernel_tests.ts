@@ -4,21 +4,21 @@
  *
  * @module
  */
-import "../tests/kernels/decode_attention_test.ts";
-import "../tests/kernels/f16_gemv_test.ts";
-import "../tests/kernels/factorize_test.ts";
-import "../tests/kernels/fused_gemv_test.ts";
-import "../tests/kernels/gemm_test.ts";
-import "../tests/kernels/gemv_modes_test.ts";
-import "../tests/kernels/order_groups_test.ts";
-import "../tests/kernels/outer_update_test.ts";
-import "../tests/kernels/pack_activations_test.ts";
-import "../tests/kernels/pick_token_test.ts";
-import "../tests/kernels/prefill_attention_test.ts";
-import "../tests/kernels/prefill_test.ts";
-import "../tests/kernels/quantize_matrix_test.ts";
-import "../tests/kernels/square_matrix_test.ts";
-import "../tests/kernels/two_pass_gemv_test.ts";
+import "../tests/kernels/attention/decode_attention_test.ts";
+import "../tests/kernels/product/f16_gemv_test.ts";
+import "../tests/kernels/quantize/factorize_test.ts";
+import "../tests/kernels/product/fused_gemv_test.ts";
+import "../tests/kernels/product/gemm_test.ts";
+import "../tests/kernels/product/gemv_modes_test.ts";
+import "../tests/kernels/quantize/order_groups_test.ts";
+import "../tests/kernels/quantize/outer_update_test.ts";
+import "../tests/kernels/product/pack_activations_test.ts";
+import "../tests/kernels/tokens/pick_token_test.ts";
+import "../tests/kernels/attention/prefill_attention_test.ts";
+import "../tests/kernels/tokens/prefill_test.ts";
+import "../tests/kernels/quantize/quantize_matrix_test.ts";
+import "../tests/kernels/matrix/square_matrix_test.ts";
+import "../tests/kernels/product/two_pass_gemv_test.ts";
 import { browserTests, type Test } from "../tests/test.ts";
 import { element, setText } from "./elements.ts";
 

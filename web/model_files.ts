@@ -4,10 +4,10 @@
  * @module
  */
 import { basename, join } from "node:path";
-import { CARRIED_FILES } from "../model/packed_checkpoint.ts";
+import { CARRIED_FILES } from "../model/files/packed_checkpoint.ts";
 import { modelPath, openModel } from "../model/load.ts";
-import type { DownloadProgress } from "../model/hub_model.ts";
-import { pathExists } from "../model/path_exists.ts";
+import type { DownloadProgress } from "../model/hub/hub_model.ts";
+import { pathExists } from "../model/host/path_exists.ts";
 import type { ModelListing } from "./served_model.ts";
 
 /** A model's listing and where its files lie. */

@@ -4,12 +4,12 @@
  *
  * @module
  */
-import { type Gpu, openGpu } from "../kernels/gpu.ts";
-import { chooseTeam } from "../kernels/team.ts";
-import { blobSource } from "../model/byte_source.ts";
-import type { Checkpoint } from "../model/checkpoint.ts";
-import { createEngine, type Engine } from "../model/engine.ts";
-import { readPackedCheckpoint } from "../model/packed_checkpoint.ts";
+import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
+import { chooseTeam } from "../kernels/gpu/team.ts";
+import { blobSource } from "../model/files/byte_source.ts";
+import type { Checkpoint } from "../model/files/checkpoint.ts";
+import { createEngine, type Engine } from "../model/engine/engine.ts";
+import { readPackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 import { element, formatMiB, setText } from "./elements.ts";
 import { generateText } from "./generation.ts";
 import { runKernelTests } from "./kernel_tests.ts";

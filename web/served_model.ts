@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { type ByteSource, checkRange } from "../model/byte_source.ts";
-import type { Checkpoint } from "../model/checkpoint.ts";
-import { readCheckpointFolder } from "../model/checkpoint_folder.ts";
-import { readPackedCheckpoint } from "../model/packed_checkpoint.ts";
+import { type ByteSource, checkRange } from "../model/files/byte_source.ts";
+import type { Checkpoint } from "../model/files/checkpoint.ts";
+import { readCheckpointFolder } from "../model/files/checkpoint_folder.ts";
+import { readPackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 
 /** What the server says of its model. */
 export interface ModelListing {

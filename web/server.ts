@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { openFileSource } from "../model/file_source.ts";
+import { openFileSource } from "../model/files/file_source.ts";
 import { bundlePage } from "./bundle_page.ts";
 import type { ModelFiles } from "./model_files.ts";
 

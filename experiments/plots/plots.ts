@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Result } from "../result.ts";
+import type { Result } from "../results/result.ts";
 import { accuracyPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
 import { renderPlot, type Spec } from "./render_plot.ts";
 import { asyncPlot, dequantSharePlot, endToEndPlot } from "./speed.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { escapeText } from "../escape_text.ts";
+import { escapeText } from "../results/escape_text.ts";
 import { CONFIG, FONT, FONT_SIZE, schemeStyle } from "./theme.ts";
 
 /** A vega-lite specification or a part of one. What vega-lite warns of is an error here. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Result, Row } from "../result.ts";
+import type { Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { verticalRule } from "./storage.ts";
 import { FORMAT_SCALE, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";

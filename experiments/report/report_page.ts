@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { escapeText } from "../escape_text.ts";
+import { escapeText } from "../results/escape_text.ts";
 import { EXPERIMENTS } from "../registry.ts";
 import { hasPlot, plotOf } from "../plots/plots.ts";
 import { formatCell } from "../render.ts";
-import type { Cell, Result } from "../result.ts";
+import type { Cell, Result } from "../results/result.ts";
 import { anchorOf, badge, resultSection } from "./result_section.ts";
 import sortTables from "./sort_tables.js" with { type: "text" };
 import style from "./style.css" with { type: "text" };

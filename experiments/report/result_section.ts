@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { escapeText } from "../escape_text.ts";
+import { escapeText } from "../results/escape_text.ts";
 import { formatCell, withUnit } from "../render.ts";
-import type { Cell, Result } from "../result.ts";
+import type { Cell, Result } from "../results/result.ts";
 import { resultTable } from "./result_table.ts";
 
 /** Where the parts of a result stand in the page. */

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { escapeText } from "../escape_text.ts";
+import { escapeText } from "../results/escape_text.ts";
 import { formatCell } from "../render.ts";
-import type { Cell, Column, Result, Row } from "../result.ts";
-import { assignSamples, type Samples } from "../row_names.ts";
+import type { Cell, Column, Result, Row } from "../results/result.ts";
+import { assignSamples, type Samples } from "../results/row_names.ts";
 
 /** A column with the one beside it that holds its standard errors. */
 interface Shown extends Column {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { main } from "../../experiments/main.ts";
+import { main } from "../../cli/main.ts";
 import { loadEngine } from "../../model/load_engine.ts";
 import { findModelFiles } from "../../web/model_files.ts";
 import { createHandler } from "../../web/server.ts";

@@ -1,5 +1,5 @@
 import { async } from "../../experiments/async.ts";
-import { compareResults, counts, incomparable } from "../../experiments/compare_results.ts";
+import { compareResults, counts, incomparable } from "../../experiments/results/compare_results.ts";
 import { createContext } from "../../experiments/context.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { makeResult } from "./make_result.ts";

@@ -1,5 +1,5 @@
-import { compareResults, counts, incomparable } from "../../experiments/compare_results.ts";
-import type { Result, Row } from "../../experiments/result.ts";
+import { compareResults, counts, incomparable } from "../../experiments/results/compare_results.ts";
+import type { Result, Row } from "../../experiments/results/result.ts";
 import { assertAlmostEquals, assertEquals } from "../assert.ts";
 import { COLUMNS, makeResult } from "./make_result.ts";
 

@@ -1,8 +1,8 @@
 import { judgeCost } from "../../experiments/cost.ts";
 import { judgeEndToEnd } from "../../experiments/end_to_end.ts";
-import type { Row } from "../../experiments/result.ts";
+import type { Row } from "../../experiments/results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "../../experiments/unless_out_of_memory.ts";
-import { OutOfMemoryError } from "../../kernels/device_errors.ts";
+import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 
 const speedRow = (format: string, speed: number | null): Row => ({

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Column, Result, Row } from "../../experiments/result.ts";
+import type { Column, Result, Row } from "../../experiments/results/result.ts";
 
 /** Columns of {@linkcode makeResult}. */
 export const COLUMNS: readonly Column[] = [

@@ -4,7 +4,7 @@ import { renderPlot } from "../../experiments/plots/render_plot.ts";
 import { PAPER_COLOUR, SCHEME, SERIES } from "../../experiments/plots/theme.ts";
 import { EXPERIMENTS } from "../../experiments/registry.ts";
 import { readAllResults } from "../../experiments/render.ts";
-import type { Result } from "../../experiments/result.ts";
+import type { Result } from "../../experiments/results/result.ts";
 import { RESULTS_ROOT } from "../../experiments/run.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 import { makeResult } from "./make_result.ts";

@@ -1,6 +1,6 @@
 import { formatCell, renderIndex, renderResult, renderTable } from "../../experiments/render.ts";
 import { EXPERIMENTS } from "../../experiments/registry.ts";
-import type { Cell } from "../../experiments/result.ts";
+import type { Cell } from "../../experiments/results/result.ts";
 import { assertEquals, assertStringIncludes } from "../assert.ts";
 import { makeResult } from "./make_result.ts";
 

@@ -1,5 +1,5 @@
 import { readResultSource } from "../../experiments/result_source.ts";
-import { writeResult } from "../../experiments/result.ts";
+import { writeResult } from "../../experiments/results/result.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";

@@ -1,4 +1,4 @@
-import { readResult, readResults, writeResult } from "../../experiments/result.ts";
+import { readResult, readResults, writeResult } from "../../experiments/results/result.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";

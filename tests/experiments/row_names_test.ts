@@ -1,5 +1,5 @@
-import { assignSamples, nameRows } from "../../experiments/row_names.ts";
-import type { Column, Row } from "../../experiments/result.ts";
+import { assignSamples, nameRows } from "../../experiments/results/row_names.ts";
+import type { Column, Row } from "../../experiments/results/result.ts";
 import { assertEquals } from "../assert.ts";
 import { makeResult } from "./make_result.ts";
 

@@ -1,29 +1,29 @@
 import { create } from "webgpu";
-import { ADD_BIAS_CODE } from "../../kernels/add_bias.ts";
-import { COMBINE_ATTENTION_CODE } from "../../kernels/combine_attention.ts";
-import { JOIN_SPLITS_CODE } from "../../kernels/join_splits.ts";
-import { decodeAttentionCode } from "../../kernels/decode_attention.ts";
-import { decodeLayerCode } from "../../kernels/decode_layer.ts";
-import { ELEMENTWISE_CODE } from "../../kernels/elementwise.ts";
-import { f16GemmCode } from "../../kernels/f16_gemm.ts";
-import { f16GemvCode } from "../../kernels/f16_gemv.ts";
-import { FACTORIZE_CODE } from "../../kernels/factorize.ts";
-import { FEEDBACK_BLOCK_CODE } from "../../kernels/feedback_quantizer.ts";
-import { fusedGemmCode } from "../../kernels/fused_gemm.ts";
-import { fusedGemvCode } from "../../kernels/fused_gemv.ts";
-import { NARROW_TILE, WIDE_TILE } from "../../kernels/gemm_tile.ts";
-import { EMBED_TOKENS_CODE } from "../../kernels/embed_tokens.ts";
-import { GROUP_QUANTIZER_CODE } from "../../kernels/group_quantizer.ts";
-import { withEnableLines } from "../../kernels/dialect.ts";
-import { ORDER_GROUPS_CODE } from "../../kernels/order_groups.ts";
-import { OUTER_UPDATE_CODE } from "../../kernels/outer_update.ts";
-import { PACK_ACTIVATIONS_CODE } from "../../kernels/pack_activations.ts";
-import { PICK_TOKEN_CODE } from "../../kernels/pick_token.ts";
-import { LOG_LIKELIHOOD_CODE } from "../../kernels/log_likelihood.ts";
-import { PREFILL_ATTENTION_CODE } from "../../kernels/prefill_attention.ts";
-import { RMS_NORM_CODE } from "../../kernels/rms_norm.ts";
-import { ROPE_CACHE_CODE } from "../../kernels/rope_cache.ts";
-import { SILU_PRODUCT_CODE } from "../../kernels/silu_product.ts";
+import { ADD_BIAS_CODE } from "../../kernels/tokens/add_bias.ts";
+import { COMBINE_ATTENTION_CODE } from "../../kernels/product/combine_attention.ts";
+import { JOIN_SPLITS_CODE } from "../../kernels/product/join_splits.ts";
+import { decodeAttentionCode } from "../../kernels/attention/decode_attention.ts";
+import { decodeLayerCode } from "../../kernels/layer/decode_layer.ts";
+import { ELEMENTWISE_CODE } from "../../kernels/matrix/elementwise.ts";
+import { f16GemmCode } from "../../kernels/product/f16_gemm.ts";
+import { f16GemvCode } from "../../kernels/product/f16_gemv.ts";
+import { FACTORIZE_CODE } from "../../kernels/quantize/factorize.ts";
+import { FEEDBACK_BLOCK_CODE } from "../../kernels/quantize/feedback_quantizer.ts";
+import { fusedGemmCode } from "../../kernels/product/fused_gemm.ts";
+import { fusedGemvCode } from "../../kernels/product/fused_gemv.ts";
+import { NARROW_TILE, WIDE_TILE } from "../../kernels/product/gemm_tile.ts";
+import { EMBED_TOKENS_CODE } from "../../kernels/tokens/embed_tokens.ts";
+import { GROUP_QUANTIZER_CODE } from "../../kernels/quantize/group_quantizer.ts";
+import { withEnableLines } from "../../kernels/gpu/dialect.ts";
+import { ORDER_GROUPS_CODE } from "../../kernels/quantize/order_groups.ts";
+import { OUTER_UPDATE_CODE } from "../../kernels/quantize/outer_update.ts";
+import { PACK_ACTIVATIONS_CODE } from "../../kernels/product/pack_activations.ts";
+import { PICK_TOKEN_CODE } from "../../kernels/tokens/pick_token.ts";
+import { LOG_LIKELIHOOD_CODE } from "../../kernels/tokens/log_likelihood.ts";
+import { PREFILL_ATTENTION_CODE } from "../../kernels/attention/prefill_attention.ts";
+import { RMS_NORM_CODE } from "../../kernels/tokens/rms_norm.ts";
+import { ROPE_CACHE_CODE } from "../../kernels/attention/rope_cache.ts";
+import { SILU_PRODUCT_CODE } from "../../kernels/tokens/silu_product.ts";
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
 
@@ -38,12 +38,12 @@ const features = ["subgroups"] as GPUFeatureName[];
 const device = await adapter!.requestDevice({ requiredFeatures: features });
 
 const text = (path: string) => Deno.readTextFileSync(new URL(`../../kernels/${path}`, import.meta.url));
-const decode = text("lib/decode.wgsl");
+const decode = text("product/parts/decode.wgsl");
 
 const compiled: string[] = [];
 
 for (const kind of ["subgroup", "workgroup"]) {
-  const exchangeCode = text(`lib/exchange_${kind}.wgsl`);
+  const exchangeCode = text(`gpu/parts/exchange_${kind}.wgsl`);
   const team = { lanes: 32, exchangeBytes: 4, exchangeCode };
   const shaders: Record<string, string> = {
     ...PICK_TOKEN_CODE,
@@ -73,10 +73,10 @@ for (const kind of ["subgroup", "workgroup"]) {
     rms_norm: RMS_NORM_CODE,
     rope_cache: ROPE_CACHE_CODE,
     silu_product: SILU_PRODUCT_CODE,
-    dequantize_weights: text("dequantize_weights.wgsl") + text("lib/group.wgsl") + decode,
-    add_outliers: text("add_outliers.wgsl"),
+    dequantize_weights: text("product/dequantize_weights.wgsl") + text("product/parts/group.wgsl") + decode,
+    add_outliers: text("product/add_outliers.wgsl"),
     pack_activations: PACK_ACTIVATIONS_CODE,
-    read_memory: text("read_memory.wgsl"),
+    read_memory: text("gpu/read_memory.wgsl"),
   };
   compiled.push(...Object.values(shaders));
   for (const [name, code] of Object.entries(shaders)) {
@@ -106,7 +106,7 @@ async function decodeLayersIn(where: "deno" | "browser"): Promise<string> {
 // Its 16 storage buffers are more than the 10 that browsers offer, and the sizes of its stages are variables, which
 // Chrome's compiler doesn't take for uniform. So it is for Deno, and elsewhere layers run operation by operation.
 Deno.test("decode_layer doesn't compile as in Chrome, and layers that suit it are refused outside Deno alone", async () => {
-  const team = { lanes: 32, exchangeBytes: 0, exchangeCode: text("lib/exchange_subgroup.wgsl") };
+  const team = { lanes: 32, exchangeBytes: 0, exchangeCode: text("gpu/parts/exchange_subgroup.wgsl") };
   for (const queries of [1, 4] as const) {
     device.pushErrorScope("validation");
     device.createShaderModule({ code: withEnableLines(decodeLayerCode(team, queries)) });
@@ -119,7 +119,11 @@ Deno.test("decode_layer doesn't compile as in Chrome, and layers that suit it ar
 });
 
 Deno.test("every shader of kernels/ but decode_layer is among those compiled", () => {
-  const names = Array.from(Deno.readDirSync(new URL("../../kernels/", import.meta.url)), ({ name }) => name);
+  const kernels = new URL("../../kernels/", import.meta.url);
+  const rooms = Array.from(Deno.readDirSync(kernels), ({ name }) => name);
+  const names = rooms.flatMap((room) =>
+    Array.from(Deno.readDirSync(new URL(`${room}/`, kernels)), ({ name }) => `${room}/${name}`)
+  );
   const missing = names.filter((name) => name.endsWith(".wgsl") && !compiled.some((code) => code.includes(text(name))));
-  assertEquals(missing, ["decode_layer.wgsl"]);
+  assertEquals(missing, ["layer/decode_layer.wgsl"]);
 });

@@ -7,11 +7,11 @@ import { GROUP_CHANNELS, type RefineEvery } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom } from "../../quant/random.ts";
-import type { BufferScope } from "../../kernels/buffer_scope.ts";
-import { createSquareMatrix, type SquareMatrix } from "../../kernels/square_matrix.ts";
-import type { BoundedProduct } from "../../kernels/fused_gemv_twin.ts";
-import { OutOfMemoryError } from "../../kernels/device_errors.ts";
-import { type Gpu, openGpu } from "../../kernels/gpu.ts";
+import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
+import type { BoundedProduct } from "../../kernels/matrix/bounded_product.ts";
+import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
+import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { randomUnpacked } from "../quant/helpers.ts";
 

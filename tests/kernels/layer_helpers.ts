@@ -3,20 +3,20 @@
  *
  * @module
  */
-import { type BufferScope, createBufferScope } from "../../kernels/buffer_scope.ts";
-import { decodeLayers, type LayerDispatches } from "../../kernels/decode_layer.ts";
-import type { DecodeLayer, LayerShape } from "../../kernels/layer_run.ts";
-import type { Gpu } from "../../kernels/gpu.ts";
-import type { KeyValueCache } from "../../kernels/key_value_cache.ts";
-import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../../kernels/packed_matrix.ts";
-import { sharePlanes } from "../../kernels/share_planes.ts";
-import type { KeyValues } from "../../model/attention.ts";
-import type { ModelConfig } from "../../model/config.ts";
-import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../../model/forward.ts";
-import type { Layer, Linear } from "../../model/llama.ts";
-import type { MatMul } from "../../model/matmul.ts";
-import { configOfShape } from "../../model/random_source.ts";
-import { rotationTable } from "../../model/rope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
+import type { DecodeLayer, LayerShape } from "../../kernels/layer/layer_run.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
+import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
+import type { KeyValues } from "../../model/llama/attention.ts";
+import type { ModelConfig } from "../../model/llama/config.ts";
+import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../../model/llama/forward.ts";
+import type { Layer, Linear } from "../../model/llama/llama.ts";
+import type { MatMul } from "../../model/llama/matmul.ts";
+import { configOfShape } from "../../model/engine/random_source.ts";
+import { rotationTable } from "../../model/llama/rope.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom, type Random } from "../../quant/random.ts";

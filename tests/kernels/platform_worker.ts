@@ -9,7 +9,7 @@
 
 const [where, subgroupSize] = self.name.split(" ");
 if (where === "browser") Reflect.deleteProperty(globalThis, "Deno");
-const { openGpu } = await import("../../kernels/gpu.ts");
+const { openGpu } = await import("../../kernels/gpu/gpu.ts");
 const { createTestLayers } = await import("./layer_helpers.ts");
 
 using gpu = await openGpu();

@@ -1,10 +1,10 @@
-import { forward, logitsOf } from "../../model/forward.ts";
+import { forward, logitsOf } from "../../model/llama/forward.ts";
 import { loadModel } from "../../model/load.ts";
-import { createMatmulSimd } from "../../model/matmul_simd.ts";
-import { scoreWindow } from "../../model/score.ts";
-import { clusteredMean, mean } from "../../model/statistics.ts";
-import { loadText } from "../../model/text.ts";
-import { cutWindows, joinTokens } from "../../model/windows.ts";
+import { createMatmulSimd } from "../../model/llama/matmul_simd.ts";
+import { scoreWindow } from "../../model/evaluate/score.ts";
+import { clusteredMean, mean } from "../../model/host/statistics.ts";
+import { loadText } from "../../model/text/text.ts";
+import { cutWindows, joinTokens } from "../../model/text/windows.ts";
 import { assert, assertClose, assertEquals } from "../assert.ts";
 import { readF32, readJson } from "../fixture.ts";
 

@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { forward, logitsOf } from "../../model/forward.ts";
-import type { LinearKind, Model } from "../../model/llama.ts";
-import { matmulPlain } from "../../model/matmul.ts";
-import { openDirectory } from "../../model/open_directory.ts";
-import { writePackedFile } from "../../model/packed_writer.ts";
-import { twobitQuantizer } from "../../model/recipe.ts";
-import { createWorkerPool } from "../../model/worker_pool.ts";
+import { forward, logitsOf } from "../../model/llama/forward.ts";
+import type { LinearKind, Model } from "../../model/llama/llama.ts";
+import { matmulPlain } from "../../model/llama/matmul.ts";
+import { openDirectory } from "../../model/files/open_directory.ts";
+import { writePackedFile } from "../../model/quantize/packed_writer.ts";
+import { twobitQuantizer } from "../../quant/recipe.ts";
+import { createCpuPool } from "../../model/workers/cpu_pool.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
 import { packPlan } from "./pack_plan.ts";
 
@@ -37,7 +37,7 @@ export interface ExpectedLogits {
 /** Quantizes a fixture: one density everywhere, or one that differs between matrices with the same input. */
 export async function quantizeFixture(name: string, path: string, quantizerOf: (kind: LinearKind) => Quantizer) {
   using source = await openDirectory(fixture(name).pathname);
-  using pool = createWorkerPool(1);
+  using pool = createCpuPool(1);
   await writePackedFile(
     pool,
     source,

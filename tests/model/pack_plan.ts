@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { PackedFilePlan } from "../../model/packed_writer.ts";
-import { SETTINGS } from "../../model/recipe.ts";
+import type { PackedFilePlan } from "../../model/quantize/packed_writer.ts";
+import { SETTINGS } from "../../quant/recipe.ts";
 
 /** Packs all linear layers without calibration, changed as wanted. */
 export function packPlan(path: string, changes: Partial<PackedFilePlan> = {}): PackedFilePlan {

@@ -1,11 +1,17 @@
-import { quantizeBaseline } from "../../quant/baseline.ts";
+import { quantizeBaseline } from "../../quant/baselines/baseline.ts";
 import { addBits, bitsPerWeight, NO_BITS, packedBits, totalBits } from "../../quant/bits.ts";
 import { REFINE_EVERY } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
 import { planeBytes } from "../../quant/packed_tensor.ts";
 import { storedBytes } from "../../quant/quantize.ts";
-import { greenbitLayout, PAPER_LAYOUT, plainLayout, stripBits, type StripLayout } from "../../quant/strip_layout.ts";
-import type { StripTensor } from "../../quant/strip_tensor.ts";
+import {
+  greenbitLayout,
+  PAPER_LAYOUT,
+  plainLayout,
+  stripBits,
+  type StripLayout,
+} from "../../quant/baselines/strip_layout.ts";
+import type { StripTensor } from "../../quant/baselines/strip_tensor.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { normals, randomUnpacked } from "./helpers.ts";
 

@@ -1,9 +1,9 @@
-import { type BaselineSettings, quantizeBaseline } from "../../quant/baseline.ts";
+import { type BaselineSettings, quantizeBaseline } from "../../quant/baselines/baseline.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { type Feedback, type FeedbackSettings, prepareFeedback } from "../../quant/error_feedback.ts";
 import { validatePackedTensor } from "../../quant/packed_tensor.ts";
-import { greenbitLayout, PAPER_LAYOUT, plainLayout } from "../../quant/strip_layout.ts";
-import { dequantizeStrips } from "../../quant/strip_tensor.ts";
+import { greenbitLayout, PAPER_LAYOUT, plainLayout } from "../../quant/baselines/strip_layout.ts";
+import { dequantizeStrips } from "../../quant/baselines/strip_tensor.ts";
 import { quantizeTwobit, type TwobitSettings } from "../../quant/twobit.ts";
 import { assert, assertEquals, assertThrows } from "../assert.ts";
 import { assertFinite, assertSameTensor, correlatedHessian, normals, SETTINGS } from "./helpers.ts";

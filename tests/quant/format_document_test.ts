@@ -128,7 +128,7 @@ Deno.test("docs/format.md: a reader by its words finds in a file what numpy foun
 });
 
 Deno.test("docs/format.md: names every plane and metadata key that files have", async () => {
-  const source = await Deno.readTextFile(new URL("../../model/packed_file.ts", import.meta.url));
+  const source = await Deno.readTextFile(new URL("../../model/files/packed_file.ts", import.meta.url));
   const names = Array.from(
     source.matchAll(/suffix: "(\w+)"|^ {2}(\w+): (?:"twobit"|String|JSON)/gm),
     ([, a, b]) => a ?? b,

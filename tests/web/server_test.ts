@@ -1,4 +1,4 @@
-import { openDirectory } from "../../model/open_directory.ts";
+import { openDirectory } from "../../model/files/open_directory.ts";
 import { findModelFiles } from "../../web/model_files.ts";
 import { openServedModel } from "../../web/served_model.ts";
 import { createHandler, type Handler } from "../../web/server.ts";

@@ -1,0 +1,207 @@
+/**
+ * `deno task bench`: prompt and generation speed, laid out as llama-bench's tables are.
+ *
+ * @module
+ */
+import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
+import { MAX_SEQUENCES } from "../model/engine/batch_step.ts";
+import { uploadWeights } from "../model/engine/engine_weights.ts";
+import { openModel } from "../model/load.ts";
+import { configOfShape, FORMATS, isFormat, randomSource } from "../model/engine/random_source.ts";
+import { MODEL_SHAPES } from "../model/llama/shapes.ts";
+import { measureBatchSpeed, measureSpeed, type SpeedPlan } from "../model/engine/speed.ts";
+import { mean } from "../model/host/statistics.ts";
+import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
+import { renderTable } from "../experiments/render.ts";
+import { benchQuantizing, QUANTIZING_OPTIONS } from "./bench_quantizing.ts";
+import { type Command, integerOption, MODEL_HELP, type OptionValues, textOption, UsageError } from "./command.ts";
+import { createProgressLine } from "./progress.ts";
+
+/** Measures speed. */
+export const bench: Command = {
+  name: "bench",
+  summary:
+    "Measures speed on the GPU, of a model or of random weights in a model's shape: prompts and generation, or quantizing.",
+  positionals: [],
+  options: {
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model to measure: a packed file, ${MODEL_HELP}.`,
+    },
+    shape: {
+      type: "string",
+      value: "NAME",
+      help: `Measure random weights instead: ${MODEL_SHAPES.map(({ name }) => name).join(", ")}.`,
+    },
+    format: {
+      type: "string",
+      value: "NAME",
+      help: `Format of random weights: ${FORMATS.join(", ")} (default twobit).`,
+    },
+    prompt: { type: "string", value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
+    generate: { type: "string", value: "N", help: "Tokens to generate; 0 for none (default 128)." },
+    depth: { type: "string", value: "N,...", help: "Tokens in the cache before (default 0)." },
+    batch: {
+      type: "string",
+      value: "N,...",
+      help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.`,
+    },
+    repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
+    ...QUANTIZING_OPTIONS,
+    json: { type: "boolean", help: "Print JSON, with every sample." },
+  },
+  async run(options) {
+    if (options.quantize !== undefined) return await benchQuantizing(options);
+    const depths = numbersOption(options, "depth", "0", 0);
+    const batches = options.batch === undefined ? [] : numbersOption(options, "batch", "", 1, MAX_SEQUENCES);
+    const plan = {
+      promptTokens: integerOption(options, "prompt", 512, 0, 2 ** 20),
+      generateTokens: integerOption(options, "generate", 128, 0, 2 ** 20),
+      repetitions: integerOption(options, "repetitions", 5, 1, 1000),
+    };
+    checkTests(options, plan, batches);
+    const context = Math.max(...depths) + Math.max(plan.promptTokens, plan.generateTokens) + 1;
+    const { name, source, close } = await openSource(options, context);
+    using _closing = { [Symbol.dispose]: close };
+    checkContext(depths, plan, source.config.context);
+    const gpu = await openGpu();
+    try {
+      const rows = await measure(gpu, name, source, depths, batches, plan);
+      if (options.json === true) {
+        console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
+      } else {console.log(`${gpu.adapterName}\n\n${
+          renderTable(
+            COLUMNS,
+            rows.map((row) => COLUMNS.map(({ key }) => row[key])),
+          )
+        }`);}
+      if (gpu.isSoftware) console.error("A software adapter shows that the engine runs, not how fast.");
+    } finally {
+      gpu.close();
+    }
+    return 0;
+  },
+};
+
+/** A measured speed. */
+interface SpeedRow {
+  readonly model: string;
+  readonly size_bytes: number;
+  readonly test: string;
+  readonly sequences: number;
+  readonly tokens_per_s: number;
+  readonly sequence_tokens_per_s: number;
+  readonly deviation: number;
+  readonly samples: readonly number[];
+}
+
+const COLUMNS = [
+  { key: "model", label: "model", unit: "" },
+  { key: "size_bytes", label: "weights", unit: "bytes" },
+  { key: "test", label: "test", unit: "" },
+  { key: "tokens_per_s", label: "speed", unit: "tokens/s" },
+  { key: "deviation", label: "standard deviation", unit: "tokens/s" },
+  { key: "sequence_tokens_per_s", label: "of each sequence", unit: "tokens/s" },
+] as const;
+
+async function measure(
+  gpu: Gpu,
+  name: string,
+  source: WeightSource,
+  depths: readonly number[],
+  batches: readonly number[],
+  plan: Omit<SpeedPlan, "depth">,
+) {
+  using line = createProgressLine("bench");
+  const weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
+  const rows: SpeedRow[] = [];
+  const add = (test: string, depth: number, samples: readonly number[], sequences = 1) => {
+    const at = depth > 0 ? ` @ d${depth}` : "";
+    const model = { model: name, size_bytes: weights.sizeBytes };
+    if (samples.length > 0) rows.push({ ...model, test: test + at, ...summarize(samples, sequences) });
+  };
+  for (const [i, depth] of depths.entries()) {
+    line.update(0.5 + i / depths.length / 2, `depth ${depth}`);
+    const speed = await measureSpeed(gpu, weights, { ...plan, depth });
+    add(`pp${plan.promptTokens}`, depth, speed.prompt);
+    add(`tg${plan.generateTokens}`, depth, speed.generation);
+    for (const sequences of batches) {
+      const samples = await measureBatchSpeed(gpu, weights, sequences, { ...plan, depth });
+      add(`tg${plan.generateTokens} b${sequences}`, depth, samples, sequences);
+    }
+  }
+  line.clear();
+  return rows;
+}
+
+function summarize(samples: readonly number[], sequences: number) {
+  const speed = mean(samples);
+  const squares = samples.reduce((sum, sample) => sum + (sample - speed) ** 2, 0);
+  const deviation = Math.sqrt(squares / Math.max(1, samples.length - 1));
+  return { sequences, tokens_per_s: speed, sequence_tokens_per_s: speed / sequences, deviation, samples };
+}
+
+/** @throws {UsageError} when there is nothing to measure, or two models */
+function checkTests(
+  options: OptionValues,
+  { promptTokens, generateTokens }: Omit<SpeedPlan, "depth">,
+  batches: readonly number[],
+): void {
+  if (promptTokens === 0 && generateTokens === 0) {
+    throw new UsageError("--prompt and --generate are 0, one of them must be 1 or more");
+  }
+  if (batches.length > 0 && generateTokens === 0) {
+    throw new UsageError("--batch is given and --generate is 0, must be 1 or more");
+  }
+  if (options.shape !== undefined && options.model !== undefined) {
+    throw new UsageError("--model and --shape are given, must be one of them");
+  }
+}
+
+/** @throws {UsageError} when a sequence would be longer than the model's context */
+function checkContext(depths: readonly number[], plan: Omit<SpeedPlan, "depth">, context: number): void {
+  const depth = Math.max(...depths);
+  const tokens = Math.max(1, depth) + Math.max(plan.promptTokens, plan.generateTokens);
+  if (tokens <= context) return;
+  throw new UsageError(
+    `--depth ${depth} with --prompt ${plan.promptTokens} and --generate ${plan.generateTokens} takes ${tokens} tokens, ` +
+      `must be at most the model's context of ${context}`,
+  );
+}
+
+async function openSource(options: OptionValues, context: number) {
+  const name = textOption(options, "shape", "");
+  const format = textOption(options, "format", "twobit");
+  if (!isFormat(format)) throw new UsageError(`--format is ${format}, must be one of ${FORMATS.join(", ")}`);
+  if (name === "") {
+    if (options.format !== undefined) throw new UsageError("--format needs --shape, a model has a format of its own");
+    const model = textOption(options, "model", "tiny");
+    using line = createProgressLine("loading");
+    const checkpoint = await openModel(model, (share, file) => line.update(share, file));
+    line.clear();
+    return { name: model, source: checkpointSource(checkpoint), close: () => checkpoint[Symbol.dispose]() };
+  }
+  const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
+  if (!shape) {
+    throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
+  }
+  const source = randomSource(configOfShape(shape, context), format);
+  return { name: `${name} ${format}`, source, close: () => {} };
+}
+
+/** Reads an option as whole numbers with commas between. @throws {UsageError} */
+function numbersOption(
+  options: OptionValues,
+  name: string,
+  fallback: string,
+  least: number,
+  most = Infinity,
+): number[] {
+  return textOption(options, name, fallback).split(",").map((text) => {
+    const number = Number(text);
+    if (text !== "" && Number.isInteger(number) && number >= least && number <= most) return number;
+    const range = most === Infinity ? `from ${least} on` : `from ${least} to ${most}`;
+    throw new UsageError(`--${name} is ${text}, must be whole numbers ${range} with commas between`);
+  });
+}

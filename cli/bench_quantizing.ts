@@ -1,0 +1,68 @@
+/**
+ * `deno task bench --quantize`: how fast the layers of a published shape are quantized on the GPU.
+ *
+ * @module
+ */
+import { openGpu } from "../kernels/gpu/gpu.ts";
+import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
+import { configOfShape } from "../model/engine/random_source.ts";
+import { MODEL_SHAPES } from "../model/llama/shapes.ts";
+import { renderTable } from "../experiments/render.ts";
+import { integerOption, type OptionValues, textOption, UsageError } from "./command.ts";
+import { methodOption, methodQuantizer, QUANTIZE_METHODS } from "./quantize_method.ts";
+
+/** Options of `bench` that belong to `--quantize`. */
+export const QUANTIZING_OPTIONS = {
+  quantize: {
+    type: "string",
+    value: "METHOD",
+    help: `Measure quantizing a --shape instead, by its second layer: ${QUANTIZE_METHODS.join(", ")}.`,
+  },
+  windows: { type: "string", value: "N", help: "Calibration windows of --quantize (default 128)." },
+  "window-tokens": { type: "string", value: "N", help: "Tokens of each (default 2048)." },
+} as const;
+
+const COLUMNS = [
+  { key: "model", label: "model", unit: "" },
+  { key: "method", label: "method", unit: "" },
+  { key: "first_layer_s", label: "first layer", unit: "s" },
+  { key: "layer_s", label: "every other layer", unit: "s" },
+  { key: "all_layers_s", label: "all layers", unit: "s" },
+  { key: "device_bytes", label: "device memory", unit: "bytes" },
+  { key: "activation_bytes", label: "of that activations", unit: "bytes" },
+  { key: "host_bytes", label: "host memory", unit: "bytes" },
+] as const;
+
+/** Measures and prints. */
+export async function benchQuantizing(options: OptionValues): Promise<number> {
+  const method = methodOption(options, "quantize");
+  const name = textOption(options, "shape", "");
+  const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
+  if (!shape) {
+    throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
+  }
+  const windowTokens = integerOption(options, "window-tokens", 2048, 2, 65536);
+  const plan = { windows: integerOption(options, "windows", 128, 1, 65536), windowTokens };
+  const gpu = await openGpu();
+  try {
+    const speed = await measureQuantizing(gpu, configOfShape(shape, windowTokens), methodQuantizer(method), plan);
+    const row = {
+      model: name,
+      method,
+      first_layer_s: speed.firstLayerMs / 1000,
+      layer_s: speed.layerMs / 1000,
+      all_layers_s: (speed.firstLayerMs + (shape.layers - 1) * speed.layerMs) / 1000,
+      device_bytes: speed.deviceBytes,
+      activation_bytes: speed.activationBytes,
+      host_bytes: speed.hostBytes,
+    };
+    if (options.json === true) {
+      console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, ...plan, rows: [row] }, null, 1));
+    } else {
+      console.log(`${gpu.adapterName}\n\n${renderTable(COLUMNS, [COLUMNS.map(({ key }) => row[key])])}`);
+    }
+    return 0;
+  } finally {
+    gpu.close();
+  }
+}

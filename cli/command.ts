@@ -1,0 +1,141 @@
+/**
+ * What a command is: options as data, so that help, parsing and errors are the same everywhere.
+ *
+ * @module
+ */
+import { CHOICE_TASKS } from "../model/evaluate/questions.ts";
+import type { TaskFile } from "../model/evaluate/tasks.ts";
+import { EVALUATION_TEXTS, isEvaluationText } from "../model/text/text.ts";
+import { parseArgs, type ParseArgsConfig } from "node:util";
+
+/** An option of a command. */
+export interface Option {
+  readonly type: "boolean" | "string";
+  /** Shown in the help: what the value stands for, as in `--out DIR`. */
+  readonly value?: string;
+  readonly help: string;
+}
+
+/** Values of options as given; absent options are undefined. */
+export type OptionValues = Readonly<Record<string, string | boolean | undefined>>;
+
+/** Interrupts (SIGINT, SIGTERM), which end the process until a command says that it ends by itself. */
+export interface Interrupt {
+  /** Aborted at the first interrupt after {@linkcode begin}; the second ends the process. */
+  readonly signal: AbortSignal;
+  /** Called where the command ends by itself, and soon, once `signal` is aborted. */
+  begin(): void;
+}
+
+/** A command of the suite, run as `deno task <name>`. */
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  /** Names of positional arguments, as shown in the help. */
+  readonly positionals: readonly string[];
+  readonly options: Readonly<Record<string, Option>>;
+  /** Does the work; returns the exit code. */
+  run(options: OptionValues, positionals: readonly string[], interrupt: Interrupt): Promise<number>;
+}
+
+/** Bad usage: exit code 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** Parses arguments. @throws {UsageError} for unknown options and a wrong number of positionals */
+export function parseArguments(command: Command, args: readonly string[]) {
+  const options: ParseArgsConfig["options"] = { help: { type: "boolean", short: "h" } };
+  for (const [name, { type }] of Object.entries(command.options)) options[name] = { type };
+  let parsed;
+  try {
+    parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
+  } catch (error) {
+    throw new UsageError((error as Error).message.split(/\.\s/)[0]);
+  }
+  const { values, positionals } = parsed;
+  if (values.help !== true && positionals.length !== command.positionals.length) {
+    const wanted = command.positionals.length === 0 ? "none" : command.positionals.join(" ");
+    throw new UsageError(`${positionals.length} arguments given, must be ${wanted}`);
+  }
+  return { values: values as OptionValues, positionals };
+}
+
+/** Help text of a command. */
+export function helpOf({ name, summary, positionals, options }: Command): string {
+  const entries = Object.entries(options).map(([option, { value, help }]) =>
+    [`--${option}${value ? ` ${value}` : ""}`, help] as const
+  );
+  const width = Math.max(...entries.map(([left]) => left.length), 6);
+  return [
+    `Usage: deno task ${[name, ...positionals].join(" ")} [options]`,
+    "",
+    summary,
+    "",
+    "Options:",
+    ...[...entries, ["--help", "Print this help."] as const].map(([left, help]) => `  ${left.padEnd(width)}  ${help}`),
+  ].join("\n");
+}
+
+/** Reads an option as a number. @throws {UsageError} */
+export function numberOption(options: OptionValues, name: string, fallback: number, min: number, max: number): number {
+  const value = options[name];
+  if (value === undefined) return fallback;
+  const number = Number(value);
+  if (value === "" || !(number >= min && number <= max)) {
+    throw new UsageError(`--${name} is ${value}, must be a number between ${min} and ${max}`);
+  }
+  return number;
+}
+
+/** Reads an option as a whole number. @throws {UsageError} */
+export function integerOption(options: OptionValues, name: string, fallback: number, min: number, max: number): number {
+  const number = numberOption(options, name, fallback, min, max);
+  if (!Number.isInteger(number)) throw new UsageError(`--${name} is ${number}, must be a whole number`);
+  return number;
+}
+
+/** Help of an option that names an evaluation text. */
+export const TEXT_HELP =
+  "Text: sotu (default), moby, wikitext2 (from the hub; wikitext2:FILE from wiki.test.raw) or file:PATH.";
+
+/** Help of an option that names a model. */
+export const MODEL_HELP = "the embedded one (default), a directory, a GGUF file, or ORG/NAME of the Hugging Face hub";
+
+/** Reads the name of an evaluation text. @throws {UsageError} */
+export function evaluationTextOption(options: OptionValues): string {
+  const name = textOption(options, "text", EVALUATION_TEXTS[0]);
+  if (!isEvaluationText(name)) {
+    throw new UsageError(
+      `--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")}, wikitext2:FILE or file:PATH`,
+    );
+  }
+  return name;
+}
+
+/** The option that names task files. */
+export const TASKS_OPTION: Option = {
+  type: "string",
+  value: "NAME:FILE,...",
+  help: `Also score multiple-choice questions as lm-evaluation-harness does; NAME: ${CHOICE_TASKS.join(", ")}; ` +
+    "FILE: JSON lines in that data set's layout.",
+};
+
+/** Reads the option `tasks`: `NAME:FILE,NAME:FILE`. @throws {UsageError} */
+export function taskFilesOption(options: OptionValues): TaskFile[] {
+  const given = textOption(options, "tasks", "");
+  return given === "" ? [] : given.split(",").map((part) => {
+    const colon = part.indexOf(":");
+    const name = CHOICE_TASKS.find((known) => known === part.slice(0, colon));
+    if (!name || colon === part.length - 1) {
+      throw new UsageError(`--tasks has ${part}, must be NAME:FILE with a NAME of ${CHOICE_TASKS.join(", ")}`);
+    }
+    return { name, path: part.slice(colon + 1) };
+  });
+}
+
+/** Reads an option as text. */
+export function textOption(options: OptionValues, name: string, fallback: string): string {
+  const value = options[name];
+  return typeof value === "string" ? value : fallback;
+}

@@ -1,0 +1,32 @@
+/**
+ * `deno task dequantize`: a packed file back to a Hugging Face directory.
+ *
+ * @module
+ */
+import { writeHuggingFaceDirectory } from "../model/files/huggingface_writer.ts";
+import { pathExists } from "../model/host/path_exists.ts";
+import { openPacked } from "../model/files/open_packed.ts";
+import { type Command, textOption, UsageError } from "./command.ts";
+import { createProgressLine } from "./progress.ts";
+
+/** Decodes a packed file into a Hugging Face directory in f16. */
+export const dequantize: Command = {
+  name: "dequantize",
+  summary: "Decodes a packed file into a Hugging Face directory in f16 that transformers and others load.",
+  positionals: [],
+  options: {
+    in: { type: "string", value: "F.safetensors", help: "Packed file; required." },
+    out: { type: "string", value: "DIR", help: "Directory to write; required, must not exist." },
+  },
+  async run(options) {
+    const [input, out] = [textOption(options, "in", ""), textOption(options, "out", "")];
+    if (input === "" || out === "") throw new UsageError("--in and --out are needed");
+    if (await pathExists(out)) throw new Error(`${out} exists, must not`);
+    using checkpoint = await openPacked(input);
+    using line = createProgressLine("dequantize");
+    await writeHuggingFaceDirectory(checkpoint, out, (share, step) => line.update(share, step));
+    line.clear();
+    console.log(`${out}: ${checkpoint.packed.size} matrices decoded to f16`);
+    return 0;
+  },
+};

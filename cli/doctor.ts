@@ -1,0 +1,96 @@
+/**
+ * `deno task doctor`: what this machine has, and what follows for the experiments.
+ *
+ * @module
+ */
+import { describeAdapter } from "../kernels/gpu/adapter.ts";
+import { deviceName } from "../experiments/provenance.ts";
+import { EXPERIMENTS } from "../experiments/registry.ts";
+import type { Command } from "./command.ts";
+
+/** Deno version that the suite is tested with. */
+const TESTED_DENO = "2.9.6";
+
+/** Memory that a run on the embedded model needs, in GiB. */
+const NEEDED_GIB = 4;
+
+/** Says what is there, what is missing and how to get it. */
+export const doctor: Command = {
+  name: "doctor",
+  summary: "Says what this machine has: Deno, GPU, memory; which experiments will run; how to get what is missing.",
+  positionals: [],
+  options: { json: { type: "boolean", help: "Print JSON." } },
+  async run(options) {
+    const adapter = await describeAdapter();
+    const { total, available } = Deno.systemMemoryInfo();
+    const report = {
+      deno: Deno.version.deno,
+      testedDeno: TESTED_DENO,
+      cores: navigator.hardwareConcurrency,
+      memoryGiB: { total: total / 2 ** 30, available: available / 2 ** 30 },
+      adapter: adapter ?? null,
+      device: deviceName(adapter),
+      experiments: EXPERIMENTS.map(({ id, needsGpu }) => ({
+        id,
+        measured: !needsGpu || (adapter !== undefined && !adapter.software),
+      })),
+      advice: advise(adapter, available / 2 ** 30),
+    };
+    console.log(options.json === true ? JSON.stringify(report, null, 1) : describe(report));
+    return 0;
+  },
+};
+
+type Adapter = Awaited<ReturnType<typeof describeAdapter>>;
+
+function advise(adapter: Adapter, availableGiB: number): string[] {
+  const advice: string[] = [];
+  if (Deno.version.deno !== TESTED_DENO) {
+    advice.push(`Deno ${Deno.version.deno} is not the tested ${TESTED_DENO}: npm install -g deno@${TESTED_DENO}`);
+  }
+  if (!adapter) {
+    advice.push(
+      "No WebGPU adapter. Linux: sh setup.sh, or apt-get install mesa-vulkan-drivers libvulkan1 for the software one; " +
+        "for a GPU install its vendor's Vulkan driver.",
+    );
+  } else if (adapter.software) {
+    advice.push("The adapter is software: kernels run and are checked, timings are reported as not measured.");
+  }
+  if (availableGiB < NEEDED_GIB) {
+    advice.push(`${availableGiB.toFixed(1)} GiB of memory are available, a full run needs about ${NEEDED_GIB}`);
+  }
+  return advice;
+}
+
+interface Report {
+  readonly deno: string;
+  readonly cores: number;
+  readonly memoryGiB: { readonly total: number; readonly available: number };
+  readonly adapter: NonNullable<Adapter> | null;
+  readonly device: string;
+  readonly experiments: readonly { readonly id: string; readonly measured: boolean }[];
+  readonly advice: readonly string[];
+}
+
+function describe({ deno, cores, memoryGiB, adapter, device, experiments, advice }: Report): string {
+  const mib = (bytes: number) => `${Math.round(bytes / 2 ** 20)} MiB`;
+  const list = (measured: boolean) => experiments.filter((e) => e.measured === measured).map(({ id }) => id).join(", ");
+  return [
+    `Deno         ${deno}`,
+    `cores        ${cores}`,
+    `memory       ${memoryGiB.available.toFixed(1)} of ${memoryGiB.total.toFixed(1)} GiB available`,
+    `adapter      ${adapter ? `${adapter.name}${adapter.software ? " (software)" : ""}` : "none"}`,
+    ...(adapter
+      ? [
+        `features     ${adapter.features.join(", ")}`,
+        `limits       buffer ${mib(adapter.limits.maxBufferBytes)}, storage binding ${
+          mib(adapter.limits.maxStorageBindingBytes)
+        }, ${adapter.limits.maxStorageBuffers} storage buffers, workgroup memory ${adapter.limits.maxWorkgroupBytes} bytes`,
+      ]
+      : []),
+    `results to   results/${device}`,
+    `will run     ${list(true) || "none"}`,
+    `not measured ${list(false) || "none"}`,
+    ...advice.map((line) => `! ${line}`),
+  ].join("\n");
+}

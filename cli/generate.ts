@@ -1,0 +1,164 @@
+/**
+ * `deno task generate`: text from a prompt, or texts from several.
+ *
+ * @module
+ */
+import type { Sampling } from "../kernels/tokens/pick_token.ts";
+import { MAX_SEQUENCES } from "../model/engine/batch_step.ts";
+import type { GenerateSummary } from "../model/engine/generate.ts";
+import { openModel } from "../model/load.ts";
+import { loadEngine } from "../model/load_engine.ts";
+import { weightBytes } from "../model/engine/weight_source.ts";
+import {
+  type Command,
+  integerOption,
+  type Interrupt,
+  MODEL_HELP,
+  numberOption,
+  type OptionValues,
+  textOption,
+  UsageError,
+} from "./command.ts";
+import { generateFromPrompts, readPrompts } from "./generate_batch.ts";
+import { checkQuantized } from "./packed_option.ts";
+import { createProgressLine, formatSeconds } from "./progress.ts";
+import { writeText } from "./write_text.ts";
+
+/** Generates text on the GPU. */
+export const generate: Command = {
+  name: "generate",
+  summary: "Generates text on the GPU and prints it as it comes; speed and memory follow on standard error.",
+  positionals: [],
+  options: {
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: `Model: a packed file, ${MODEL_HELP}.`,
+    },
+    quantized: {
+      type: "string",
+      value: "F.safetensors",
+      help: "Packed file to take in the place of --model, whose configuration it must have where both are given.",
+    },
+    prompt: { type: "string", value: "TEXT", help: "Text to go on from." },
+    prompts: {
+      type: "string",
+      value: "FILE",
+      help:
+        `Up to ${MAX_SEQUENCES} texts to go on from at once, one a line, or JSON lines (.jsonl) with a prompt each.`,
+    },
+    raw: { type: "boolean", help: "Take a prompt as it is, even where the model has a chat template." },
+    temperature: { type: "string", value: "F", help: "Temperature; 0 (default) takes the most likely token." },
+    "top-k": { type: "string", value: "N", help: "Draw from the N most likely tokens; 0 (default) for all." },
+    "top-p": {
+      type: "string",
+      value: "F",
+      help: "Draw from the fewest tokens that reach this probability (default 1).",
+    },
+    seed: { type: "string", value: "N", help: "Seed of the draws (default 1); of --prompts, each has one more." },
+    "max-tokens": { type: "string", value: "N", help: "Most tokens to generate for a prompt (default 256)." },
+    json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
+  },
+  async run(options, _positionals, interrupt) {
+    const prompts = await promptsOption(options);
+    const model = textOption(options, "quantized", textOption(options, "model", "tiny"));
+    const maxTokens = integerOption(options, "max-tokens", 256, 1, 2 ** 20);
+    const sampling = samplingOption(options);
+    if (typeof options.quantized === "string") await checkQuantized(options.quantized, givenModel(options));
+    using line = createProgressLine("loading");
+    const bytes = await downloadedBytes(model, (share, file) => line.update(share, file));
+    using engine = await loadEngine(model, {
+      onProgress: (share) => line.update(share, `of ${formatMiB(bytes)} of weights`),
+    });
+    line.clear();
+    const isChat = engine.prompts.hasTemplate && options.raw !== true;
+    const isJson = options.json === true;
+    if (options.prompts !== undefined) {
+      const given = { maxTokens, isChat, isJson, model, ...(sampling && { sampling }) };
+      await generateFromPrompts(engine, prompts, given, interrupt);
+      return 0;
+    }
+    const [prompt] = prompts;
+    const unread = new AbortController();
+    const pieces = engine.generate(isChat ? [{ role: "user", content: prompt }] : prompt, {
+      maxTokens,
+      signal: AbortSignal.any([interrupt.signal, unread.signal]),
+      ...(sampling && { sampling }),
+    });
+    const { text, summary } = await print(pieces, isJson, interrupt, unread);
+    const memoryBytes = engine.gpu.peakBytes;
+    if (isJson) {
+      console.log(
+        JSON.stringify({ model, device: engine.gpu.adapterName, prompt, text, ...summary, memoryBytes }, null, 1),
+      );
+    } else {
+      console.error(
+        `\n${summary.tokens} tokens at ${summary.tokensPerSecond.toFixed(1)} tokens/s, the first after ` +
+          `${formatSeconds(summary.firstTokenMs)} (${summary.promptTokens} of prompt); ${engine.gpu.adapterName}, ` +
+          `${formatMiB(memoryBytes)}; ended by ${summary.reason}`,
+      );
+    }
+    return 0;
+  },
+};
+
+/** The texts to go on from, of either option. @throws {UsageError} */
+async function promptsOption(options: OptionValues): Promise<string[]> {
+  const prompt = textOption(options, "prompt", "");
+  if (options.prompts === undefined) {
+    if (prompt === "") throw new UsageError("--prompt is missing, must be the text to go on from");
+    return [prompt];
+  }
+  if (options.prompt !== undefined) throw new UsageError("--prompt and --prompts are given, must be one of them");
+  return await readPrompts(textOption(options, "prompts", ""));
+}
+
+function givenModel({ model }: OptionValues): string | undefined {
+  return typeof model === "string" ? model : undefined;
+}
+
+/** Gets a model of the hub into the cache; returns the bytes of device memory that the weights take. */
+async function downloadedBytes(model: string, onDownload: (share: number, file: string) => void): Promise<number> {
+  using checkpoint = await openModel(model, onDownload);
+  return weightBytes(checkpoint);
+}
+
+/**
+ * Prints text as it comes, until nobody reads it any more. Before the first text an interrupt loses nothing, so it ends
+ * the process; after it an interrupt ends the text.
+ */
+async function print(
+  pieces: AsyncGenerator<string, GenerateSummary>,
+  quiet: boolean,
+  interrupt: Interrupt,
+  unread: AbortController,
+): Promise<{ text: string; summary: GenerateSummary }> {
+  let text = "";
+  while (true) {
+    const { value, done } = await pieces.next();
+    if (done) return { text, summary: value };
+    interrupt.begin();
+    text += value;
+    if (!quiet && !unread.signal.aborted && !await writeText(Deno.stdout, value)) unread.abort();
+  }
+}
+
+/** How tokens are drawn; undefined for the most likely one. @throws {UsageError} */
+function samplingOption(options: OptionValues): Sampling | undefined {
+  const temperature = numberOption(options, "temperature", 0, 0, 100);
+  const sampling = {
+    temperature,
+    topK: integerOption(options, "top-k", 0, 0, 2 ** 24),
+    topP: numberOption(options, "top-p", 1, 0, 1),
+    seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
+  };
+  if (temperature > 0) return sampling;
+  for (const name of ["top-k", "top-p", "seed"]) {
+    if (options[name] !== undefined) throw new UsageError(`--${name} needs --temperature above 0, which is 0`);
+  }
+  return undefined;
+}
+
+function formatMiB(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
+}

@@ -1,0 +1,83 @@
+/**
+ * The command line: `deno task <command>` runs this file with the command's name.
+ * Exit code 0: good; 1: the work failed; 2: bad usage; 130 or 143: interrupted.
+ *
+ * @module
+ */
+import { removeUnfinished } from "../model/host/atomic_file.ts";
+import { bench } from "./bench.ts";
+import { type Command, helpOf, type Interrupt, parseArguments, UsageError } from "./command.ts";
+import { compare } from "./compare.ts";
+import { dequantize } from "./dequantize.ts";
+import { doctor } from "./doctor.ts";
+import { generate } from "./generate.ts";
+import { perplexity } from "./perplexity.ts";
+import { quantize } from "./quantize.ts";
+import { render } from "./render.ts";
+import { report } from "./report.ts";
+import { experiment, reproduce } from "./reproduce.ts";
+import { serve } from "./serve.ts";
+
+const COMMANDS: readonly Command[] = [
+  reproduce,
+  experiment,
+  compare,
+  render,
+  report,
+  quantize,
+  dequantize,
+  perplexity,
+  generate,
+  bench,
+  serve,
+  doctor,
+];
+
+/** Interrupts that never come. */
+const UNINTERRUPTED: Interrupt = { signal: new AbortController().signal, begin: () => {} };
+
+/** Runs a command and returns the exit code. */
+export async function main(args: readonly string[], interrupt: Interrupt = UNINTERRUPTED): Promise<number> {
+  const [name, ...rest] = args;
+  const command = COMMANDS.find((command) => command.name === name);
+  if (!command) {
+    console.error(`command is ${name ?? "missing"}, must be one of ${COMMANDS.map(({ name }) => name).join(", ")}`);
+    return 2;
+  }
+  try {
+    const { values, positionals } = parseArguments(command, rest);
+    if (values.help === true) {
+      console.log(helpOf(command));
+      return 0;
+    }
+    return await command.run(values, positionals, interrupt);
+  } catch (error) {
+    const { message } = error as Error;
+    console.error(`${command.name}: ${message}`);
+    if (error instanceof UsageError) console.error(`See deno task ${command.name} --help`);
+    return error instanceof UsageError ? 2 : 1;
+  }
+}
+
+if (import.meta.main) {
+  // Vulkan's loader complains on every start where this is unset, though it doesn't need it.
+  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  const aborter = new AbortController();
+  let isInterruptible = false;
+  let interruptCode = 0;
+  for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+    Deno.addSignalListener(signal, () => {
+      if (!isInterruptible || interruptCode !== 0) {
+        removeUnfinished();
+        Deno.exit(code);
+      }
+      interruptCode = code;
+      aborter.abort();
+    });
+  }
+  const begin = () => {
+    isInterruptible = true;
+  };
+  const code = await main(Deno.args, { signal: aborter.signal, begin });
+  Deno.exit(code === 0 ? interruptCode : code);
+}

@@ -1,0 +1,71 @@
+/**
+ * `deno task reproduce`: all experiments, or some of them.
+ *
+ * @module
+ */
+import { EXPERIMENTS, findExperiments } from "../experiments/registry.ts";
+import { renderResult } from "../experiments/render.ts";
+import type { Result } from "../experiments/results/result.ts";
+import { runExperiments } from "../experiments/run.ts";
+import { type Command, type OptionValues, UsageError } from "./command.ts";
+import { createProgressLine, formatSeconds, type ProgressLine } from "./progress.ts";
+import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
+
+/** Runs every experiment and writes a table for each claim of the paper. */
+export const reproduce: Command = {
+  name: "reproduce",
+  summary: "Runs every experiment and writes a table for each claim of the paper.",
+  positionals: [],
+  options: {
+    only: { type: "string", value: "ID,ID", help: `Run only these of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.` },
+    ...RUN_OPTIONS,
+  },
+  run: (options) => {
+    const all = EXPERIMENTS.map(({ id }) => id);
+    return runAndPrint(typeof options.only === "string" ? options.only.split(",") : all, options, "reproduce");
+  },
+};
+
+/** Runs one experiment. */
+export const experiment: Command = {
+  name: "experiment",
+  summary: `Runs one experiment and prints its table. ID is one of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.`,
+  positionals: ["ID"],
+  options: RUN_OPTIONS,
+  run: (options, [id]) => runAndPrint([id], options, `experiment ${id}`),
+};
+
+async function runAndPrint(ids: readonly string[], options: OptionValues, task: string): Promise<number> {
+  let experiments;
+  try {
+    experiments = findExperiments(ids);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+  if (options.out === "") throw new UsageError("--out is empty, must name a directory");
+  const lines = new Map<string, ProgressLine>();
+  const lineOf = (id: string) => lines.get(id) ?? lines.set(id, createProgressLine(id)).get(id)!;
+  using _clearing = { [Symbol.dispose]: () => lines.forEach((line) => line.clear()) };
+  const results = await runExperiments(experiments, {
+    settings: readRunSettings(options),
+    ...(typeof options.out === "string" && { out: options.out }),
+    command: ["deno task", task, ...givenOptions(options)].join(" "),
+    onProgress: (id, share, step) => lineOf(id).update(share, step),
+    onResult({ id, verdict }, path, timeMs) {
+      lineOf(id).clear();
+      console.error(`${id}: ${verdict.status} in ${formatSeconds(timeMs)}, ${path}`);
+    },
+  });
+  console.log(options.json === true ? JSON.stringify(results, null, 1) : results.map(summarize).join("\n"));
+  return 0;
+}
+
+/** The options as they were given, for the result files. */
+function givenOptions(options: OptionValues): string[] {
+  return Object.entries(options).map(([name, value]) => value === true ? `--${name}` : `--${name} ${value}`);
+}
+
+function summarize(result: Result): string {
+  // The page's part above its plot and settings: claim, verdict and table.
+  return renderResult(result).split("\n## ")[0];
+}

@@ -1,0 +1,39 @@
+/**
+ * Options that `reproduce` and `experiment` share.
+ *
+ * @module
+ */
+import {
+  evaluationTextOption,
+  integerOption,
+  MODEL_HELP,
+  type Option,
+  type OptionValues,
+  taskFilesOption,
+  TASKS_OPTION,
+  TEXT_HELP,
+  textOption,
+} from "./command.ts";
+import type { RunSettings } from "../experiments/context.ts";
+
+/** The options, for the help and the parser. */
+export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
+  quick: { type: "boolean", help: "Fewer rows and less text; writes to results/quick unless --out says otherwise." },
+  model: { type: "string", value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]", help: `Model to work on: ${MODEL_HELP}.` },
+  text: { type: "string", value: "NAME", help: TEXT_HELP },
+  tasks: TASKS_OPTION,
+  seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
+  out: { type: "string", value: "DIR", help: "Directory of the result files (default results/<device>)." },
+  json: { type: "boolean", help: "Print the results as JSON instead of Markdown." },
+};
+
+/** Reads them. @throws {UsageError} */
+export function readRunSettings(options: OptionValues): RunSettings {
+  return {
+    quick: options.quick === true,
+    seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
+    modelName: textOption(options, "model", "tiny"),
+    textName: evaluationTextOption(options),
+    taskFiles: taskFilesOption(options),
+  };
+}

@@ -1,0 +1,48 @@
+/**
+ * `deno task serve`: the engine and the kernel tests in a browser.
+ *
+ * @module
+ */
+import { findModelFiles } from "../web/model_files.ts";
+import { createHandler, type Handler } from "../web/server.ts";
+import { type Command, integerOption, textOption } from "./command.ts";
+import { createProgressLine } from "./progress.ts";
+
+/** Serves the page until it is interrupted. */
+export const serve: Command = {
+  name: "serve",
+  summary: "Serves a page, to this machine alone, that runs the engine and the kernel tests on the browser's WebGPU.",
+  positionals: [],
+  options: {
+    model: {
+      type: "string",
+      value: "tiny|DIR|F.safetensors|hf:ORG/NAME[@REVISION]",
+      help: "Model that the page loads: the embedded one (default), a directory, a packed file, or one of the hub.",
+    },
+    port: { type: "string", value: "N", help: "Port (default 8000); 0 for any that is free." },
+  },
+  async run(options, _positionals, interrupt) {
+    const port = integerOption(options, "port", 8000, 0, 65535);
+    using line = createProgressLine("loading");
+    const model = await findModelFiles(
+      textOption(options, "model", "tiny"),
+      (share, file) => line.update(share, file),
+    );
+    line.clear();
+    const server = listen(port, interrupt.signal, await createHandler(model));
+    interrupt.begin();
+    console.log(`http://localhost:${server.addr.port}/ has ${model.listing.name}; Ctrl-C ends it`);
+    await server.finished;
+    return 0;
+  },
+};
+
+/** Starts the server. @throws {Error} when another program has the port */
+function listen(port: number, signal: AbortSignal, handler: Handler): Deno.HttpServer<Deno.NetAddr> {
+  try {
+    return Deno.serve({ hostname: "127.0.0.1", port, signal, onListen: () => {} }, handler);
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.AddrInUse)) throw cause;
+    throw new Error(`port ${port} is taken, must be free: choose another with --port`, { cause });
+  }
+}

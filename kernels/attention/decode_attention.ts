@@ -1,0 +1,192 @@
+/**
+ * Launcher and CPU twin of attention for one new token of a sequence, or of each of some sequences.
+ *
+ * @module
+ */
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import { chooseTeam, type Team } from "../gpu/team.ts";
+import kernelCode from "./decode_attention.wgsl" with { type: "text" };
+import attendCode from "./parts/attend.wgsl" with { type: "text" };
+import oneQueryCode from "./parts/queries_1.wgsl" with { type: "text" };
+import fourQueriesCode from "./parts/queries_4.wgsl" with { type: "text" };
+
+/** Buffers of {@linkcode decodeAttention}, for one new token or `tokens` of them, each of another sequence. */
+export interface DecodeAttentionBuffers {
+  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize]: q, k and v, as the linear layers leave them. */
+  readonly qkv: GPUBuffer;
+  /** f32 [capacity, headSize / 2, 2]: cosine and sine of each position's angles. */
+  readonly rotations: GPUBuffer;
+  /** Where keys and values are appended. */
+  readonly cache: KeyValueCache;
+  /** u32 [tokens, 2]: the token's position, below the cache's capacity, and the index of its sequence in the cache. */
+  readonly sequence: GPUBuffer;
+  /** f32 [tokens, {@linkcode partialsLength}]. */
+  readonly partials: GPUBuffer | GPUBufferBinding;
+  /** f32 [(heads + 2 keyValueHeads) * headSize], added to qkv. */
+  readonly bias?: GPUBuffer;
+  /** RMSNorm of each head of q and k before rotation, in models that have it. */
+  readonly headNorm?: {
+    /** f32 [2, headSize]: weights for q, then for k. */
+    readonly weights: GPUBuffer;
+    /** Added under the root. */
+    readonly epsilon: number;
+  };
+}
+
+/** Elements of a token's partial results: sums [splits, heads * headSize], then maximum and sum of exp [splits, heads, 2]. */
+export function partialsLength({ heads, headSize }: AttentionShape, splits: number): number {
+  return splits * heads * (headSize + 2);
+}
+
+/** Tokens up to which a sequence is short, and middling. */
+export const [SHORT_TOKENS, MIDDLE_TOKENS] = [256, 1024] as const;
+
+/** Lengths of a sequence up to which it is split into more and more parts, and workgroups that those make together. */
+const SPLIT_LENGTHS = [
+  { tokens: SHORT_TOKENS, workgroups: 1 },
+  { tokens: MIDDLE_TOKENS, workgroups: 128 },
+  { tokens: Infinity, workgroups: 256 },
+] as const;
+
+/**
+ * Splits of a sequence, at most 16. A short one has one, which nothing need combine; a long one has two workgroups for each
+ * multiprocessor of a large GPU, so that more keys are in flight.
+ *
+ * @param tokens length of the sequence
+ * @param sequences that attend in one dispatch
+ */
+export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number, sequences = 1): number {
+  if (gpu.isSoftware) return 1; // its few threads are busy without
+  const { workgroups } = SPLIT_LENGTHS.find((step) => tokens <= step.tokens)!;
+  return Math.max(1, Math.min(16, Math.floor(workgroups / (sequences * attentionGroups(shape)))));
+}
+
+/** Lanes over which the channels of a key are spread, 8 each. */
+export function attentionRowLanes({ headSize }: AttentionShape): number {
+  return 2 ** Math.ceil(Math.log2(headSize / 8));
+}
+
+/** Query heads that a workgroup takes at once. */
+export function queriesOf({ heads, keyValueHeads }: AttentionShape): 1 | 4 {
+  return heads === keyValueHeads ? 1 : 4;
+}
+
+/** Groups of query heads, each with one key head. */
+export function attentionGroups(shape: AttentionShape): number {
+  return shape.keyValueHeads * Math.ceil(shape.heads / shape.keyValueHeads / queriesOf(shape));
+}
+
+/**
+ * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A software
+ * adapter has nothing in flight and pays for each thread.
+ */
+function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: number): number {
+  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+  const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
+  const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
+  let size = gpu.isSoftware ? 64 : 256;
+  while (size > maxComputeInvocationsPerWorkgroup || size * threadBytes > maxComputeWorkgroupStorageSize) size /= 2;
+  return size;
+}
+
+/** The whole shader for a kind of team. */
+export function decodeAttentionCode(team: Team, queries: 1 | 4): string {
+  return [kernelCode, attendCode, queries === 1 ? oneQueryCode : fourQueriesCode, team.exchangeCode].join("\n");
+}
+
+/**
+ * Dispatch that appends each token's key and value to the cache and writes its attention as partial results of `splits`
+ * parts of the sequence, which the input `attention` of the linear kernels combines. workgroup.z is the token.
+ *
+ * @throws {RangeError} for a head size that is no multiple of 8 up to 256
+ */
+export async function decodeAttention(
+  gpu: Gpu,
+  shape: AttentionShape,
+  splits: number,
+  buffers: DecodeAttentionBuffers,
+  tokens = 1,
+): Promise<Dispatch> {
+  checkAttentionShape(shape);
+  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
+  const { qkv, rotations, cache, sequence, partials, bias, headNorm } = buffers;
+  const rowLanes = attentionRowLanes(shape);
+  const team = chooseTeam(gpu, rowLanes);
+  const queries = queriesOf(shape);
+  const kernel = await gpu.createKernel("decode_attention", decodeAttentionCode(team, queries), {
+    heads,
+    key_value_heads: keyValueHeads,
+    head_size: headSize,
+    capacity: cache.capacity,
+    splits,
+    row_lanes: rowLanes,
+    merge_lanes: Math.min(team.lanes, 4 * rowLanes),
+    workgroup_size: chooseWorkgroupSize(gpu, team, queries, rowLanes),
+    has_bias: bias ? 1 : 0,
+    has_norm: headNorm ? 1 : 0,
+    norm_epsilon: headNorm?.epsilon ?? 0,
+    ...(slidingWindow !== undefined && { window: slidingWindow }),
+  });
+  const bindings = gpu.bind(kernel, [
+    qkv,
+    rotations,
+    cache.keys,
+    cache.values,
+    sequence,
+    partials,
+    bias ?? qkv,
+    headNorm?.weights ?? qkv,
+  ]);
+  return { kernel, bindings, workgroups: [attentionGroups(shape), splits, tokens] };
+}
+
+/** Exact results of {@linkcode decodeAttention} for one token: sums over all splits, already divided. */
+export function decodeAttentionOnCpu(
+  { heads, keyValueHeads, headSize }: AttentionShape,
+  q: Float32Array,
+  keys: Float32Array,
+  values: Float32Array,
+): Float64Array {
+  const tokens = keys.length / (keyValueHeads * headSize);
+  const mixed = new Float64Array(heads * headSize);
+  for (let head = 0; head < heads; head++) {
+    const keyHead = Math.floor((head * keyValueHeads) / heads);
+    const row = (token: number) => (token * keyValueHeads + keyHead) * headSize;
+    const scores = Float64Array.from({ length: tokens }, (_, token) => {
+      let dot = 0;
+      for (let i = 0; i < headSize; i++) dot += q[head * headSize + i] * keys[row(token) + i];
+      return dot / Math.sqrt(headSize);
+    });
+    const largest = Math.max(...scores);
+    const weights = scores.map((score) => Math.exp(score - largest));
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    for (let token = 0; token < tokens; token++) {
+      const weight = weights[token] / total;
+      for (let i = 0; i < headSize; i++) mixed[head * headSize + i] += weight * values[row(token) + i];
+    }
+  }
+  return mixed;
+}
+
+/** Combines partial results in f64; the CPU twin of the linear kernels' input `attention`. */
+export function combinePartials(
+  { heads, headSize }: AttentionShape,
+  splits: number,
+  partials: Float32Array,
+): Float64Array {
+  const mixed = new Float64Array(heads * headSize);
+  const stats = (split: number, head: number) => splits * heads * headSize + 2 * (split * heads + head);
+  for (let head = 0; head < heads; head++) {
+    const used = Array.from({ length: splits }, (_, split) => split).filter((s) => partials[stats(s, head) + 1] !== 0);
+    const largest = Math.max(...used.map((s) => partials[stats(s, head)]));
+    const factors = used.map((s) => Math.exp(partials[stats(s, head)] - largest));
+    const total = used.reduce((sum, s, i) => sum + factors[i] * partials[stats(s, head) + 1], 0);
+    for (let i = 0; i < headSize; i++) {
+      for (const [j, s] of used.entries()) {
+        mixed[head * headSize + i] += (factors[j] * partials[(s * heads + head) * headSize + i]) / total;
+      }
+    }
+  }
+  return mixed;
+}

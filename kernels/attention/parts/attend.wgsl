@@ -1,0 +1,334 @@
+// Attention of one new token to a part of the sequence: see decode_attention.wgsl. Needs the bindings `keys`, `values`,
+// `rotations`, `norms` and the overrides named there, attention/parts/queries_1.wgsl or attention/parts/queries_4.wgsl, and from the kernel:
+//
+//   splits                                      parts of the sequence
+//   cache_head_of(key_head)                     which head of the cache that is
+//   norms_start()                               first vector of `norms`
+//   await_projections(first_head, key_head, has_new, thread)   returns once projected() can be called, for all threads
+//   projected(head, channel)                    four channels of q, k or v, with their bias
+//   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for workgroup_size / merge_lanes * row_lanes * 8 of them
+//   write_sum(split, channel, sum, total)       where partial results go: a channel's sum with the sum of exp
+//   write_pair(split, head, largest, total)     the largest score of a head and the sum of exp over its split
+
+const LOG2_E = 1.4426950408889634;
+const LN_2 = 0.6931471805599453;
+const LOWEST = -1e30;
+
+// 4 channels of the queries.
+struct Four { c0: Queries, c1: Queries, c2: Queries, c3: Queries }
+
+// 8 channels of the queries.
+struct Eight { c0: Queries, c1: Queries, c2: Queries, c3: Queries, c4: Queries, c5: Queries, c6: Queries, c7: Queries }
+
+// Running softmax over some tokens, in powers of two.
+struct Attended { largest: Queries, total: Queries, sums: Eight }
+
+// 8 channels of a key and its value.
+struct Entry { key: vec4<u32>, value: vec4<u32> }
+
+// What a lane loads for one turn.
+struct Turn { e0: Entry, e1: Entry, e2: Entry, e3: Entry }
+
+// Of the angles by which four channels are rotated.
+struct Angles { cosines: vec4<f32>, sines: vec4<f32> }
+
+// Of eight channels.
+struct EightAngles { low: Angles, high: Angles }
+
+// Four scores, or four tokens' weights.
+struct Scores { s0: Queries, s1: Queries, s2: Queries, s3: Queries }
+
+var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
+var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
+
+// Heads of a workgroup: query heads from the first on, which share a key head; `count` are left of it, of which a workgroup
+// takes up to QUERIES.
+struct Heads { first: u32, key: u32, count: u32, is_first: bool }
+
+fn heads_of(group: u32) -> Heads {
+  let shared_by = heads / key_value_heads;
+  let groups = (shared_by + QUERIES - 1u) / QUERIES;
+  let key_head = group / groups;
+  let first_query = (group % groups) * QUERIES;
+  return Heads(key_head * shared_by + first_query, key_head, shared_by - first_query, first_query == 0u);
+}
+
+fn attend_split(group: u32, split: u32, position: u32, thread: u32) {
+  let own = heads_of(group);
+  let lane = thread % row_lanes;
+  let is_lane = lane < head_size / 8u;
+  let channel = select(0u, 8u * lane, is_lane);
+  let oldest = position + 1u - min(window, position + 1u);
+  let chunk = (position + splits - oldest) / splits;
+  let start = min(oldest + split * chunk, position + 1u);
+  let end = min(start + chunk, position + 1u);
+  let has_new = end == position + 1u && start < end;
+  let teams = workgroup_size / row_lanes;
+  let first_entry = cache_head_of(own.key) * capacity * (head_size / 8u) + channel / 8u;
+  // The new token is not in the cache yet; where it would be read, an older one is.
+  let newest = max(position, 1u) - 1u;
+  var next = load_turn(first_entry, start + thread / row_lanes, teams, end, newest);
+  let angles = EightAngles(angles_at(channel, position), angles_at(channel + 4u, position));
+  await_projections(own.first, own.key, has_new, thread);
+  var entry: Entry;
+  if (has_new) {
+    entry = new_entry(own.key, channel, angles, is_lane, thread);
+    if (thread < row_lanes && is_lane && own.is_first) {
+      keys[first_entry + position * (head_size / 8u)] = entry.key;
+      values[first_entry + position * (head_size / 8u)] = entry.value;
+    }
+  }
+  let queries = load_queries(own.first, channel, angles, is_lane, thread);
+  var state = Attended(Queries(LOWEST), Queries(0.0), Eight());
+  for (var first = start; first < end; first += 4u * teams) {
+    let token = first + thread / row_lanes;
+    let now = Turn(
+      choose_entry(next.e0, entry, token >= position),
+      choose_entry(next.e1, entry, token + teams >= position),
+      choose_entry(next.e2, entry, token + 2u * teams >= position),
+      choose_entry(next.e3, entry, token + 3u * teams >= position),
+    );
+    next = load_turn(first_entry, token + 4u * teams, teams, end, newest);
+    let exists = vec4(token) + vec4(0u, 1u, 2u, 3u) * teams < vec4(end);
+    let scores = Scores(
+      select(Queries(LOWEST), score(queries, now.e0.key, thread), exists.x),
+      select(Queries(LOWEST), score(queries, now.e1.key, thread), exists.y),
+      select(Queries(LOWEST), score(queries, now.e2.key, thread), exists.z),
+      select(Queries(LOWEST), score(queries, now.e3.key, thread), exists.w),
+    );
+    state = attend(state, scores, exists, now);
+  }
+  state = merge_lanes_of(state, thread);
+  write_merged(state, own.first, own.count, split, thread);
+}
+
+// The tokens of a turn, or nothing past the end; behind a branch, so that the loads stay together.
+fn load_turn(first_entry: u32, token: u32, teams: u32, end: u32, newest: u32) -> Turn {
+  var turn: Turn;
+  if (token < end) {
+    let row = head_size / 8u;
+    let at0 = first_entry + min(token, newest) * row;
+    let at1 = first_entry + min(min(token + teams, end - 1u), newest) * row;
+    let at2 = first_entry + min(min(token + 2u * teams, end - 1u), newest) * row;
+    let at3 = first_entry + min(min(token + 3u * teams, end - 1u), newest) * row;
+    turn = Turn(
+      Entry(keys[at0], values[at0]),
+      Entry(keys[at1], values[at1]),
+      Entry(keys[at2], values[at2]),
+      Entry(keys[at3], values[at3]),
+    );
+  }
+  return turn;
+}
+
+// The new token for itself and, with no weight, for those past the end: what has no weight is then a token that exists,
+// or zeros, and 0 times it is no NaN of its own.
+fn choose_entry(loaded: Entry, own: Entry, is_own: bool) -> Entry {
+  return Entry(select(loaded.key, own.key, is_own), select(loaded.value, own.value, is_own));
+}
+
+// The queries' channels of this lane, scaled so that scores are powers of two; zeros for lanes past the head.
+fn load_queries(first_head: u32, channel: u32, angles: EightAngles, is_lane: bool, thread: u32) -> Eight {
+  var scale = Queries(select(0.0, LOG2_E / sqrt(f32(head_size)), is_lane));
+  if (has_norm == 1u) {
+    let squares = squares_at(first_head, channel) + squares_at(first_head, channel + 4u);
+    let sum = sum_lanes(select(Queries(0.0), squares, is_lane), thread);
+    scale *= inverseSqrt(sum / f32(head_size) + norm_epsilon);
+  }
+  let low = queries_at(first_head, channel, angles.low);
+  let high = queries_at(first_head, channel + 4u, angles.high);
+  return Eight(
+    low.c0 * scale,
+    low.c1 * scale,
+    low.c2 * scale,
+    low.c3 * scale,
+    high.c0 * scale,
+    high.c1 * scale,
+    high.c2 * scale,
+    high.c3 * scale,
+  );
+}
+
+// Key and value of the new token, as they go into the cache.
+fn new_entry(key_head: u32, channel: u32, angles: EightAngles, is_lane: bool, thread: u32) -> Entry {
+  let head = heads + key_head;
+  var factor = 1.0;
+  if (has_norm == 1u) {
+    let low = projected(head, channel);
+    let high = projected(head, channel + 4u);
+    let squares = select(0.0, dot(low, low) + dot(high, high), is_lane);
+    let sum = query_of(sum_lanes(Queries(squares), thread), 0u);
+    factor = inverseSqrt(sum / f32(head_size) + norm_epsilon);
+  }
+  let key_low = factor * rotated(head, channel, angles.low, 1u);
+  let key_high = factor * rotated(head, channel + 4u, angles.high, 1u);
+  return Entry(
+    pack_halves(key_low, key_high),
+    pack_halves(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
+  );
+}
+
+fn pack_halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
+}
+
+fn angles_at(channel: u32, position: u32) -> Angles {
+  let half = head_size / 2u;
+  let at = (position * half + channel % half) / 2u;
+  let first = rotations[at];
+  let second = rotations[at + 1u];
+  return Angles(vec4(first.xz, second.xz), vec4(first.yw, second.yw));
+}
+
+// Four channels of a head of queries (norm 0) or keys (norm 1), rotated by the angles of its position: channel i forms a pair
+// with channel i + head_size / 2. The norm's weight is applied, its factor is not.
+fn rotated(head: u32, channel: u32, angles: Angles, norm: u32) -> vec4<f32> {
+  let half = head_size / 2u;
+  let is_lower = channel < half;
+  let partner = select(channel - half, channel + half, is_lower);
+  var own_values = projected(head, channel);
+  var partner_values = projected(head, partner);
+  if (has_norm == 1u) {
+    own_values *= norms[norms_start() + (norm * head_size + channel) / 4u];
+    partner_values *= norms[norms_start() + (norm * head_size + partner) / 4u];
+  }
+  return own_values * angles.cosines + partner_values * select(angles.sines, -angles.sines, is_lower);
+}
+
+fn low_half(words: vec4<u32>) -> vec4<f32> {
+  return vec4(unpack2x16float(words.x), unpack2x16float(words.y));
+}
+
+fn high_half(words: vec4<u32>) -> vec4<f32> {
+  return vec4(unpack2x16float(words.z), unpack2x16float(words.w));
+}
+
+fn score(q: Eight, key: vec4<u32>, thread: u32) -> Queries {
+  let low = low_half(key);
+  let high = high_half(key);
+  let sum = q.c0 * low.x + q.c1 * low.y + q.c2 * low.z + q.c3 * low.w +
+    q.c4 * high.x + q.c5 * high.y + q.c6 * high.z + q.c7 * high.w;
+  return sum_lanes(sum, thread);
+}
+
+fn sum_lanes(value: Queries, thread: u32) -> Queries {
+  var sum = value;
+  if (row_lanes > 1u) { sum += exchange_queries(sum, thread, 1u); }
+  if (row_lanes > 2u) { sum += exchange_queries(sum, thread, 2u); }
+  if (row_lanes > 4u) { sum += exchange_queries(sum, thread, 4u); }
+  if (row_lanes > 8u) { sum += exchange_queries(sum, thread, 8u); }
+  if (row_lanes > 16u) { sum += exchange_queries(sum, thread, 16u); }
+  return sum;
+}
+
+// Takes four tokens in. One that doesn't exist has the lowest score and no weight. The score can't tell the weight: where
+// no token exists, the lowest is the largest, and comparing would drop a score that is not a number.
+fn attend(state: Attended, scores: Scores, exists: vec4<bool>, turn: Turn) -> Attended {
+  let largest = max(state.largest, max(max(scores.s0, scores.s1), max(scores.s2, scores.s3)));
+  let kept = exp2(state.largest - largest);
+  let p = Scores(
+    weight_of(scores.s0, largest, exists.x),
+    weight_of(scores.s1, largest, exists.y),
+    weight_of(scores.s2, largest, exists.z),
+    weight_of(scores.s3, largest, exists.w),
+  );
+  let low0 = low_half(turn.e0.value);
+  let low1 = low_half(turn.e1.value);
+  let low2 = low_half(turn.e2.value);
+  let low3 = low_half(turn.e3.value);
+  let high0 = high_half(turn.e0.value);
+  let high1 = high_half(turn.e1.value);
+  let high2 = high_half(turn.e2.value);
+  let high3 = high_half(turn.e3.value);
+  let sums = state.sums;
+  return Attended(
+    largest,
+    state.total * kept + (p.s0 + p.s1) + (p.s2 + p.s3),
+    Eight(
+      sums.c0 * kept + p.s0 * low0.x + p.s1 * low1.x + p.s2 * low2.x + p.s3 * low3.x,
+      sums.c1 * kept + p.s0 * low0.y + p.s1 * low1.y + p.s2 * low2.y + p.s3 * low3.y,
+      sums.c2 * kept + p.s0 * low0.z + p.s1 * low1.z + p.s2 * low2.z + p.s3 * low3.z,
+      sums.c3 * kept + p.s0 * low0.w + p.s1 * low1.w + p.s2 * low2.w + p.s3 * low3.w,
+      sums.c4 * kept + p.s0 * high0.x + p.s1 * high1.x + p.s2 * high2.x + p.s3 * high3.x,
+      sums.c5 * kept + p.s0 * high0.y + p.s1 * high1.y + p.s2 * high2.y + p.s3 * high3.y,
+      sums.c6 * kept + p.s0 * high0.z + p.s1 * high1.z + p.s2 * high2.z + p.s3 * high3.z,
+      sums.c7 * kept + p.s0 * high0.w + p.s1 * high1.w + p.s2 * high2.w + p.s3 * high3.w,
+    ),
+  );
+}
+
+fn weight_of(score: Queries, largest: Queries, exists: bool) -> Queries {
+  return select(Queries(0.0), exp2(score - largest), exists);
+}
+
+// Merges the teams whose lanes exchange directly.
+fn merge_lanes_of(state: Attended, thread: u32) -> Attended {
+  var merged = state;
+  if (merge_lanes > row_lanes) { merged = merge_with(merged, thread, row_lanes); }
+  if (merge_lanes > 2u * row_lanes) { merged = merge_with(merged, thread, 2u * row_lanes); }
+  if (merge_lanes > 4u * row_lanes) { merged = merge_with(merged, thread, 4u * row_lanes); }
+  return merged;
+}
+
+fn merge_with(state: Attended, thread: u32, distance: u32) -> Attended {
+  let largest = max(state.largest, exchange_queries(state.largest, thread, distance));
+  let kept = exp2(state.largest - largest);
+  let sums = state.sums;
+  return Attended(
+    largest,
+    sum_pair(state.total * kept, thread, distance),
+    Eight(
+      sum_pair(sums.c0 * kept, thread, distance),
+      sum_pair(sums.c1 * kept, thread, distance),
+      sum_pair(sums.c2 * kept, thread, distance),
+      sum_pair(sums.c3 * kept, thread, distance),
+      sum_pair(sums.c4 * kept, thread, distance),
+      sum_pair(sums.c5 * kept, thread, distance),
+      sum_pair(sums.c6 * kept, thread, distance),
+      sum_pair(sums.c7 * kept, thread, distance),
+    ),
+  );
+}
+
+fn sum_pair(value: Queries, thread: u32, distance: u32) -> Queries {
+  return value + exchange_queries(value, thread, distance);
+}
+
+// Merges what is left through workgroup memory and writes the split's partial result.
+fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thread: u32) {
+  let teams = workgroup_size / merge_lanes;
+  let team = thread / merge_lanes;
+  if (thread % merge_lanes == 0u) { merged_largest[team] = state.largest; }
+  workgroupBarrier();
+  var largest = Queries(LOWEST);
+  for (var i = 0u; i < teams; i++) { largest = max(largest, merged_largest[i]); }
+  let kept = exp2(state.largest - largest);
+  let width = row_lanes * 8u;
+  if (thread % merge_lanes == 0u) { merged_total[team] = state.total * kept; }
+  if (thread % merge_lanes < row_lanes) {
+    // Channel by channel, so that neighbouring lanes write neighbouring words.
+    let at = team * width + thread % merge_lanes;
+    put_merged_sum(at, state.sums.c0 * kept);
+    put_merged_sum(at + row_lanes, state.sums.c1 * kept);
+    put_merged_sum(at + 2u * row_lanes, state.sums.c2 * kept);
+    put_merged_sum(at + 3u * row_lanes, state.sums.c3 * kept);
+    put_merged_sum(at + 4u * row_lanes, state.sums.c4 * kept);
+    put_merged_sum(at + 5u * row_lanes, state.sums.c5 * kept);
+    put_merged_sum(at + 6u * row_lanes, state.sums.c6 * kept);
+    put_merged_sum(at + 7u * row_lanes, state.sums.c7 * kept);
+  }
+  workgroupBarrier();
+  var total = Queries(0.0);
+  for (var i = 0u; i < teams; i++) { total += merged_total[i]; }
+  for (var channel = thread; channel < head_size; channel += workgroup_size) {
+    let at = channel % 8u * row_lanes + channel / 8u;
+    var sum = Queries(0.0);
+    for (var i = 0u; i < teams; i++) { sum += merged_sum(i * width + at); }
+    for (var i = 0u; i < min(queries, QUERIES); i++) {
+      write_sum(split, (first_head + i) * head_size + channel, query_of(sum, i), query_of(total, i));
+    }
+  }
+  if (thread < min(queries, QUERIES)) {
+    write_pair(split, first_head + thread, LN_2 * query_of(largest, thread), query_of(total, thread));
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * Launcher of the attention kernel for many tokens.
+ *
+ * @module
+ */
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import type { PrefillRange } from "../tokens/prefill_range.ts";
+import kernelCode from "./prefill_attention.wgsl" with { type: "text" };
+import loadsCode from "./parts/attention_loads.wgsl" with { type: "text" };
+import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
+
+/** The whole shader. */
+export const PREFILL_ATTENTION_CODE: string = [kernelCode, loadsCode, rangeCode].join("\n");
+
+/** Queries of a workgroup. */
+const TILE_QUERIES = 64;
+
+/**
+ * Dispatch of causal attention: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a range over all keys that
+ * the cache holds up to each.
+ *
+ * @param qkv f32 [tokens, (heads + 2 keyValueHeads) * headSize], q rotated, as `ropeCache` leaves it
+ * @param cache keys and values of the range's positions and of all before
+ * @param out f32 [tokens, heads * headSize]
+ */
+export async function prefillAttention(
+  gpu: Gpu,
+  shape: AttentionShape,
+  range: PrefillRange,
+  qkv: GPUBuffer | GPUBufferBinding,
+  cache: KeyValueCache,
+  out: GPUBuffer | GPUBufferBinding,
+): Promise<Dispatch> {
+  checkAttentionShape(shape);
+  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
+  const kernel = await gpu.createKernel("prefill_attention", PREFILL_ATTENTION_CODE, {
+    heads,
+    key_value_heads: keyValueHeads,
+    head_size: headSize,
+    capacity: cache.capacity,
+    ...(slidingWindow !== undefined && { window: slidingWindow }),
+  });
+  const bindings = gpu.bind(kernel, [range.buffer, qkv, cache.keys, cache.values, out]);
+  return { kernel, bindings, workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1] };
+}

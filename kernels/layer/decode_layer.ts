@@ -1,0 +1,256 @@
+/**
+ * Launcher of whole transformer layers of a decode step, several in one dispatch.
+ *
+ * @module
+ */
+import { allOrNone, type BufferScope } from "../gpu/buffer_scope.ts";
+import {
+  attentionRowLanes,
+  type DecodeAttentionBuffers,
+  MIDDLE_TOKENS,
+  queriesOf,
+  SHORT_TOKENS,
+} from "../attention/decode_attention.ts";
+import { PACKED_ROWS_CODE, STEP_LOOP_CODE } from "../product/fused_gemv.ts";
+import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
+import { planShare, relayLayout, splitTiers, USUAL_WORKGROUPS } from "./layer_plan.ts";
+import {
+  type DecodeLayer,
+  type LayerRun,
+  type LayerShape,
+  outlierStarts,
+  planeStrides,
+  shareRuns,
+  slabsOf,
+  suits,
+} from "./layer_run.ts";
+import { type PackedSlab, planesOf } from "../matrix/packed_matrix.ts";
+import type { Plane } from "../gpu/plane.ts";
+import { COUNTED_WORKGROUPS, residentsOf } from "./residents.ts";
+import { chooseTeam, type Team } from "../gpu/team.ts";
+import kernelCode from "./decode_layer.wgsl" with { type: "text" };
+import attendCode from "../attention/parts/attend.wgsl" with { type: "text" };
+import combineSplitsCode from "../product/parts/combine_splits.wgsl" with { type: "text" };
+import fillValuesCode from "../product/parts/fill_values.wgsl" with { type: "text" };
+import mergeOneCode from "./parts/merge_cells_1.wgsl" with { type: "text" };
+import mergeFourCode from "./parts/merge_cells_4.wgsl" with { type: "text" };
+import oneQueryCode from "../attention/parts/queries_1.wgsl" with { type: "text" };
+import fourQueriesCode from "../attention/parts/queries_4.wgsl" with { type: "text" };
+import quantizeCode from "../product/parts/quantize.wgsl" with { type: "text" };
+import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
+import relayCode from "./parts/relay.wgsl" with { type: "text" };
+import relayInputCode from "./parts/relay_input.wgsl" with { type: "text" };
+
+/** What the layers of a decode step have in common. */
+export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" | "sequence"> {
+  /** f32 [hidden]: input of the first layer. */
+  readonly input: GPUBuffer;
+  /** f32 [hidden]: output of the last layer; another buffer than the input. */
+  readonly output: GPUBuffer;
+}
+
+/** What makes the dispatches of a decode step's layers. */
+export interface LayerDispatches {
+  /** All layers in order, some to a dispatch; they serve every position. */
+  readonly dispatches: readonly Dispatch[];
+  /** u32: what workgroups hand over. Where its first word is not 0, one of them waited for another in vain. */
+  readonly relay: GPUBuffer;
+  /** Frees the buffers made for them. */
+  destroy(): void;
+}
+
+/** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
+const SOFTWARE_WORKGROUPS = 1;
+
+/** The whole shader. */
+export function decodeLayerCode(team: Team, queries: 1 | 4): string {
+  const queryCode = queries === 1 ? [oneQueryCode, mergeOneCode] : [fourQueriesCode, mergeFourCode];
+  const inputCode = [relayCode, relayInputCode, fillValuesCode, combineSplitsCode, quantizeCode];
+  const rowCode = [STEP_LOOP_CODE, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
+  return [kernelCode, ...inputCode, attendCode, ...queryCode, ...rowCode].join("\n");
+}
+
+/**
+ * Dispatches that take a token through all layers of a model. Consecutive layers that share the buffers of their planes
+ * and of their caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this
+ * device, which is found out by running some. They are for Deno: browsers offer fewer storage buffers, and don't take the
+ * kernel's sizes, which are variables, for uniform.
+ *
+ * @param layers all of the same shape
+ * @throws {OutOfMemoryError} when the device has no room for what is handed over
+ * @returns nothing where the device or the layers don't suit the kernel; the kernels for single operations then do
+ */
+export async function decodeLayers(
+  gpu: Gpu,
+  shape: LayerShape,
+  layers: readonly DecodeLayer[],
+  buffers: LayerBuffers,
+): Promise<LayerDispatches | undefined> {
+  const runs = shareRuns(layers);
+  if (!suits(gpu, shape, layers, runs)) return undefined;
+  return await allOrNone(gpu, async (scope) => {
+    const words = relayLayout(gpu, shape);
+    const relay = await scope.storage("relay", 4 * words.end);
+    const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
+    let first = 0;
+    for (const run of runs) {
+      binders.push(await prepareRun(gpu, scope, run, first, relay, buffers));
+      first += run.length;
+    }
+    const destroy = () => scope[Symbol.dispose]();
+    const resident = await residentKernel(
+      gpu,
+      relay,
+      binders[0],
+      (count) => layerKernel(gpu, shape, runs, words, count),
+    );
+    if (!resident) {
+      destroy();
+      return undefined;
+    }
+    const { kernel, workgroups } = resident;
+    const dispatches: Dispatch[] = [];
+    for (const bind of binders) dispatches.push({ kernel, bindings: bind(kernel), workgroups: [workgroups, 1, 1] });
+    return { dispatches, relay, destroy };
+  });
+}
+
+/** A kernel with as many workgroups as run side by side: those that it was planned for, or more. */
+async function residentKernel(
+  gpu: Gpu,
+  relay: GPUBuffer,
+  bind: (kernel: Kernel) => GPUBindGroup,
+  plan: (workgroups: number) => Promise<Kernel | undefined>,
+): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
+  while (workgroups > 0) {
+    const kernel = await plan(workgroups);
+    if (!kernel) return undefined;
+    if (gpu.isSoftware) return { kernel, workgroups };
+    const residents = await residentsOf(gpu, kernel, relay, bind(kernel));
+    if (residents >= workgroups) return { kernel, workgroups: residents };
+    // With fewer each has more to do and needs more memory, so that fewer still may fit.
+    workgroups = residents;
+  }
+  return undefined;
+}
+
+/** Joins the vectors of some layers, and binds all that they need to a kernel. */
+async function prepareRun(
+  gpu: Gpu,
+  scope: BufferScope,
+  run: LayerRun,
+  first: number,
+  relay: GPUBuffer,
+  { input, output, rotations, sequence }: LayerBuffers,
+): Promise<(kernel: Kernel) => GPUBindGroup> {
+  const joined = async (label: string, vectors: readonly GPUBuffer[]) => {
+    const sizeBytes = vectors.reduce((sum, { size }) => sum + size, 0);
+    const buffer = await scope.storage(label, sizeBytes);
+    let at = 0;
+    for (const vector of vectors) {
+      gpu.copy(vector, 0, buffer, at, vector.size);
+      at += vector.size;
+    }
+    return buffer;
+  };
+  const [{ cache, bias, headNorm }] = run;
+  const norms = await joined("layer norms", run.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
+  const headNorms = headNorm && await joined("head norms", run.map((layer) => layer.headNorm!.weights));
+  const biases = bias && await joined("biases", run.map((layer) => layer.bias!));
+  const [slab] = slabsOf(run[0]);
+  const starts = run.flatMap((layer) => outlierStarts(layer, slab.outliers));
+  const info = await scope.upload("layer info", Uint32Array.of(first, run.length, ...starts));
+  return (kernel) =>
+    gpu.bind(kernel, [
+      ...planesOf(slab).map(fromOffset),
+      relay,
+      input,
+      output,
+      norms,
+      rotations,
+      fromOffset(cache.keys),
+      fromOffset(cache.values),
+      sequence,
+      headNorms ?? norms,
+      biases ?? norms,
+      info,
+    ]);
+}
+
+/** The range from a plane's start to the end of its buffer. */
+function fromOffset({ buffer, offset }: Plane): Plane {
+  return { buffer, offset, size: buffer.size - offset };
+}
+
+/** The kernel for so many workgroups, or nothing where workgroup memory has no room for its share. */
+async function layerKernel(
+  gpu: Gpu,
+  shape: LayerShape,
+  runs: readonly LayerRun[],
+  words: ReturnType<typeof relayLayout>,
+  workgroups: number,
+): Promise<Kernel | undefined> {
+  const layers = runs.flat();
+  const [{ cache, bias, headNorm }] = layers;
+  const [baseStride, refineStride, metaStride, scaleStride] = planeStrides(runs);
+  const { hidden, intermediate, attention } = shape;
+  const { heads, keyValueHeads, headSize, slidingWindow } = attention;
+  const rowLanes = attentionRowLanes(attention);
+  const team = chooseTeam(gpu, rowLanes);
+  const queries = queriesOf(attention);
+  const share = planShare(gpu, shape, layers, team, workgroups);
+  if (!share) return undefined;
+  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
+  const slabs = slabsOf(layers[0]);
+  const starting = (name: string, plane: (slab: PackedSlab) => Plane, elementBytes: number) => ({
+    [`${name}_o`]: (plane(slabs[1]).offset - plane(slabs[0]).offset) / elementBytes,
+    [`${name}_gate_up`]: (plane(slabs[2]).offset - plane(slabs[0]).offset) / elementBytes,
+    [`${name}_down`]: (plane(slabs[3]).offset - plane(slabs[0]).offset) / elementBytes,
+  });
+  return await gpu.createKernel("decode_layer", decodeLayerCode(team, queries), {
+    team: team.lanes,
+    workgroup_size: share.threads,
+    cell_count: share.cells,
+    partial_count: share.partials,
+    start_count: share.starts,
+    counted_workgroups: COUNTED_WORKGROUPS,
+    hidden,
+    intermediate,
+    epsilon: shape.normEpsilon,
+    has_layer_outliers: share.outlierLanes > 0 ? 1 : 0,
+    outlier_lanes: Math.max(1, share.outlierLanes),
+    all_layers: layers.length,
+    base_stride: baseStride / 16,
+    refine_stride: refineStride / 8,
+    meta_stride: metaStride / 16,
+    scale_stride: scaleStride / 16,
+    ...starting("base", ({ base }) => base, 16),
+    ...starting("refine", ({ refine }) => refine, 8),
+    ...starting("meta", ({ meta }) => meta, 16),
+    ...starting("scale", ({ tileScale }) => tileScale, 16),
+    qkv_at: words.qkv,
+    sums_at: words.sums,
+    sums_stride: words.sumsStride,
+    pairs_at: words.pairs,
+    mixed_at: words.mixed,
+    middle_at: words.middle,
+    inner_at: words.inner,
+    hidden_at: words.stream,
+    short_tokens: SHORT_TOKENS,
+    middle_tokens: MIDDLE_TOKENS,
+    short_splits: shortSplits,
+    middle_splits: middleSplits,
+    long_splits: longSplits,
+    heads,
+    key_value_heads: keyValueHeads,
+    head_size: headSize,
+    capacity: cache.capacity,
+    ...(slidingWindow !== undefined && { window: slidingWindow }),
+    row_lanes: rowLanes,
+    merge_lanes: Math.min(team.lanes, 4 * rowLanes),
+    has_bias: bias ? 1 : 0,
+    has_norm: headNorm ? 1 : 0,
+    norm_epsilon: headNorm?.epsilon ?? 0,
+  });
+}

@@ -1,0 +1,119 @@
+/**
+ * Sizes of decode_layer.wgsl: what workgroups hand over, and what each of them takes of every product.
+ *
+ * @module
+ */
+import { attentionGroups, attentionRowLanes, queriesOf } from "../attention/decode_attention.ts";
+import { LANE_GROUPS } from "../product/fused_gemv.ts";
+import type { Gpu } from "../gpu/gpu.ts";
+import { type LayerRun, type LayerShape, matricesOf, slabsOf } from "./layer_run.ts";
+import { STEP_ROWS } from "../matrix/packed_matrix.ts";
+import { CONTROL_WORDS } from "./residents.ts";
+import type { Team } from "../gpu/team.ts";
+
+/** Workgroups of a large GPU, for which memory is planned first. */
+export const USUAL_WORKGROUPS = 132;
+/** Vectors of the relay are padded to so many words. */
+const VECTOR_WORDS = 128;
+/** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
+const FIXED_BYTES = 1024;
+
+/**
+ * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
+ * part. With one, nothing need be combined.
+ */
+export function splitTiers(gpu: Gpu, { attention }: LayerShape): [number, number, number] {
+  const splits = (workgroups: number) =>
+    gpu.isSoftware ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(attention))));
+  return [1, splits(64), splits(USUAL_WORKGROUPS)];
+}
+
+/** First words of what is handed over. */
+export function relayLayout(gpu: Gpu, shape: LayerShape) {
+  const { hidden, intermediate, attention: { heads, keyValueHeads, headSize } } = shape;
+  const vector = (words: number) => Math.ceil(words / VECTOR_WORDS) * VECTOR_WORDS;
+  const splits = Math.max(...splitTiers(gpu, shape));
+  const qkv = CONTROL_WORDS;
+  const sums = qkv + vector((heads + 2 * keyValueHeads) * headSize);
+  const sumsStride = vector(heads * headSize);
+  const pairs = sums + splits * sumsStride;
+  const mixed = pairs + vector(2 * splits * heads);
+  const middle = mixed + vector(heads * headSize);
+  const inner = middle + vector(hidden);
+  const stream = inner + vector(intermediate);
+  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, stream, end: stream + vector(hidden) };
+}
+
+/** The product of a stage. */
+interface Product {
+  readonly rows: number;
+  readonly halfBlocks: number;
+  readonly rowsPerOutput: number;
+}
+
+/** Steps of 4 rows that a workgroup takes of a product. */
+function workgroupSteps({ rows, rowsPerOutput }: Product, workgroups: number): number {
+  return rowsPerOutput * Math.ceil(Math.ceil(rows / rowsPerOutput / STEP_ROWS) / workgroups);
+}
+
+/** Teams of a workgroup: so many that the rounds of all products together take the fewest turns of a team. */
+function chooseTeams(products: readonly Product[], team: Team, workgroups: number): number {
+  const cost = (teams: number) =>
+    products.reduce((sum, product) => {
+      const rowTeams = Math.floor(teams / Math.ceil(product.halfBlocks / team.lanes));
+      return sum + teams * Math.ceil(workgroupSteps(product, workgroups) / rowTeams);
+    }, 0);
+  return [12, 13, 14, 15, 16].reduce((best, teams) => cost(teams) < cost(best) ? teams : best);
+}
+
+/** What a workgroup takes, and the workgroup memory that it needs for that. */
+export interface WorkgroupShare {
+  /** Threads: a whole number of teams. */
+  readonly threads: number;
+  /** Groups of activations that there is room for. */
+  readonly cells: number;
+  /** Partial sums of rows. */
+  readonly partials: number;
+  /** Starts of rows' outliers. */
+  readonly starts: number;
+  /** Lanes that share the outliers of a row; 0 where there are none. */
+  readonly outlierLanes: number;
+}
+
+/** Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. */
+export function planShare(
+  gpu: Gpu,
+  { attention }: LayerShape,
+  layers: LayerRun,
+  team: Team,
+  workgroups: number,
+): WorkgroupShare | undefined {
+  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+  const [{ matrices }] = layers;
+  const queries = queriesOf(attention);
+  const rowLanes = attentionRowLanes(attention);
+  const products = matricesOf(matrices).map((matrix) => ({
+    rows: matrix.rows,
+    halfBlocks: matrix.halfBlocks,
+    rowsPerOutput: matrix === matrices.gateUp ? 2 : 1,
+  }));
+  const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / team.lanes));
+  const steps = products.map((product) => workgroupSteps(product, workgroups));
+  const teams = chooseTeams(products, team, workgroups);
+  const threads = teams * team.lanes;
+  const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
+  // Attention merges its sums in the cells: those of one query fill high bytes, those of four low bytes too.
+  const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
+  const cells = Math.max(Math.max(...columns) * team.lanes * LANE_GROUPS, mergedVectors / (queries === 1 ? 1 : 2));
+  const mostOutliers = Math.max(...layers.flatMap(slabsOf).map(({ outlierCount, rows }) => outlierCount / rows));
+  const hasOutliers = mostOutliers > 0 ? 1 : 0;
+  const partials = Math.max(...steps.map((count, i) => (columns[i] + hasOutliers) * count * STEP_ROWS));
+  const starts = hasOutliers * Math.max(...steps) * STEP_ROWS + 2;
+  const bytes = cells * 40 + 4 * partials + 4 * starts + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
+  if (
+    bytes > maxComputeWorkgroupStorageSize || threads > maxComputeInvocationsPerWorkgroup ||
+    Math.max(...columns) > teams
+  ) return undefined;
+  const lanes = Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, mostOutliers))));
+  return { threads, cells, partials, starts, outlierLanes: hasOutliers * lanes };
+}

@@ -1,0 +1,78 @@
+/**
+ * Launcher and CPU twin of the f16 matrix-matrix kernel.
+ *
+ * @module
+ */
+import type { F16Matrix } from "../matrix/f16_matrix.ts";
+import type { BoundedProduct } from "../matrix/bounded_product.ts";
+import { checkGemmChannels, chooseTile, type GemmOptions, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import type { PrefillRange } from "../tokens/prefill_range.ts";
+import kernelCode from "./f16_gemm.wgsl" with { type: "text" };
+
+/** The whole shader for a shape of tile. */
+export function f16GemmCode(tile: GemmTile): string {
+  return [kernelCode, tile.code].join("\n");
+}
+
+/**
+ * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
+ *
+ * @param x f32 [tokens, channels]
+ * @param y f32 [tokens, rows]
+ * @throws {RangeError} when channels are not a multiple of 4
+ */
+export async function f16Gemm(
+  gpu: Gpu,
+  matrix: F16Matrix,
+  range: PrefillRange,
+  x: GPUBuffer | GPUBufferBinding,
+  y: GPUBuffer | GPUBufferBinding,
+  options: GemmOptions = {},
+): Promise<Dispatch[]> {
+  checkGemmChannels(matrix.channels);
+  const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
+  return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
+    const kernel = await gpu.createKernel(`f16_gemm ${tile.name}`, f16GemmCode(tile), {
+      rows,
+      token_rows: matrix.rows,
+      first_row: firstRow,
+      channels: matrix.channels,
+      chunks: matrix.chunks,
+      add_to_y: options.addToY ? 1 : 0,
+    });
+    return {
+      kernel,
+      bindings: gpu.bind(kernel, [range.buffer, weights, x, y]),
+      workgroups: tileWorkgroups(tile, rows, range.maxTokens),
+    };
+  }));
+}
+
+/**
+ * CPU twin of the matrix-matrix kernels: the product in f64. Each channel adds one rounding of 2^-24 of the sum so far,
+ * an outlier's sum with its weight and the joining of partial sums a few more.
+ *
+ * @param weights [rows, channels], as decoded
+ */
+export function gemmOnCpu(
+  weights: Float32Array | Float16Array,
+  rows: number,
+  channels: number,
+  tokens: number,
+  x: Float32Array,
+): BoundedProduct {
+  const y = new Float64Array(tokens * rows);
+  const bound = new Float64Array(tokens * rows);
+  for (let at = 0; at < y.length; at++) {
+    const row = at % rows;
+    const token = Math.floor(at / rows);
+    for (let c = 0; c < channels; c++) {
+      const term = weights[row * channels + c] * x[token * channels + c];
+      y[at] += term;
+      bound[at] += Math.abs(term);
+    }
+    bound[at] *= (channels + 8) * 2 ** -24;
+  }
+  return { y, bound };
+}

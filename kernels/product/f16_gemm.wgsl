@@ -1,0 +1,46 @@
+// Matrix-matrix product with f16 weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
+//
+// Bindings (C = chunks of 8 channels in a row, T = range.tokens):
+//   0 range    uniform, see tokens/parts/prefill_range.wgsl
+//   1 weights  vec4<u32> [rows, C]           8 f16, channel 0 in the low half of the first word
+//   2 x        vec4<f32> [T, channels / 4]
+//   3 y        f32 [T, token_rows], of which `rows` from `first_row` on are written
+//
+// The product itself is in product/parts/wide_tile.wgsl, or product/parts/narrow_tile.wgsl for few tokens; this file brings the weights.
+override rows: u32 = 1;
+override token_rows: u32 = 1;
+override first_row: u32 = 0;
+override channels: u32 = 4; // a multiple of 4
+override chunks: u32 = 1;
+override add_to_y: u32 = 0; // 1: y += W x
+
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+// Eight weights of a row on their way into workgroup memory.
+struct Weights {
+  words: vec4<u32>,
+}
+
+fn start_weights(row: u32, always_zero: u32) -> Weights {
+  return Weights(vec4(always_zero));
+}
+
+fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
+  (*staged).words = weights[row * chunks + min(turn, chunks - 1u)];
+}
+
+fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
+  let words = (*staged).words;
+  put_pair(tile_channel, tile_row, words.x);
+  put_pair(tile_channel + 2u, tile_row, words.y);
+  put_pair(tile_channel + 4u, tile_row, words.z);
+  put_pair(tile_channel + 6u, tile_row, words.w);
+}
+
+fn put_pair(channel: u32, tile_row: u32, word: u32) {
+  let pair = unpack2x16float(word);
+  put_weight(channel, tile_row, pair.x);
+  put_weight(channel + 1u, tile_row, pair.y);
+}

@@ -1,0 +1,126 @@
+/**
+ * Launcher and CPU twin of the f16 matrix-vector kernel.
+ *
+ * @module
+ */
+import type { BoundedProduct } from "../matrix/bounded_product.ts";
+import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
+import {
+  type AttentionInput,
+  checkOutput,
+  type GemvOutput,
+  outputConstant,
+  rowsPerOutput,
+  type ValuesInput,
+} from "./gemv_modes.ts";
+import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
+import { chooseTeam, type Team } from "../gpu/team.ts";
+import kernelCode from "./f16_gemv.wgsl" with { type: "text" };
+import floatCode from "./parts/float_chunks.wgsl" with { type: "text" };
+import halfCode from "./parts/half_chunks.wgsl" with { type: "text" };
+import outputsCode from "./parts/outputs.wgsl" with { type: "text" };
+import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
+
+/**
+ * Pairs of rows of a workgroup: two where x is normed on the way, whose loads then serve four rows, and where there are
+ * enough rows to keep a large GPU busy with half as many workgroups. A silu_product was slower with two.
+ */
+function choosePairs(input: F16GemvInput, output: GemvOutput, rows: number): 1 | 2 {
+  return input.kind === "rms_norm" && output.kind !== "silu_product" && rows >= 8192 ? 2 : 1;
+}
+
+/** Input of an f16 product; f32 needs channels in eights. */
+export type F16GemvInput =
+  /** x f16 [tokens, chunks * 8], padded with zeros; such as {@linkcode combineAttention} makes. */
+  | { readonly kind: "half"; readonly x: GPUBuffer }
+  | Exclude<ValuesInput, AttentionInput>;
+
+/** The whole shader for a kind of team and of input. */
+export function f16GemvCode(team: Team, input: F16GemvInput["kind"]): string {
+  const inputCode = input === "half" ? halfCode : floatCode;
+  return [inputCode, kernelCode, outputsCode, reduceCode, team.exchangeCode].join("\n");
+}
+
+/**
+ * Dispatches that compute y from W x with f16 weights.
+ *
+ * @param input x, or what it is made of
+ * @param output where the product goes, and how
+ * @throws {TypeError} for a silu_product whose gate and up rows don't pair or lie in different slabs
+ * @throws {RangeError} when x is shorter: devices differ in what is read past its end
+ */
+export async function f16Gemv(
+  gpu: Gpu,
+  matrix: F16Matrix,
+  input: F16GemvInput,
+  output: GemvOutput,
+  { tokens = 1 }: { readonly tokens?: number } = {},
+): Promise<Dispatch[]> {
+  checkOutput(output, matrix.rows, matrix.slabs.length);
+  checkInput(input, matrix, tokens);
+  const team = chooseTeam(gpu);
+  const perOutput = rowsPerOutput(output);
+  const tokenRows = matrix.rows / perOutput;
+  return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
+    const pairs = choosePairs(input, output, rows);
+    const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team, input.kind), {
+      rows,
+      token_rows: tokenRows,
+      y_row: firstRow,
+      chunks: matrix.chunks,
+      team: team.lanes,
+      workgroup_size: team.lanes,
+      pairs,
+      output_kind: outputConstant(output),
+      ...(input.kind === "rms_norm" && { is_norm: 1, epsilon: input.epsilon }),
+    });
+    const y = {
+      buffer: output.y.buffer,
+      offset: output.y.offset ?? 0,
+      size: tokens * tokenRows * 4,
+    };
+    const [columns, lines] = spreadWorkgroups(Math.ceil(rows / 2 / pairs));
+    const normWeight = input.kind === "half" ? [] : [input.kind === "rms_norm" ? input.weight : input.x];
+    const bindings = gpu.bind(kernel, [weights, input.x, y, ...normWeight]);
+    return { kernel, bindings, workgroups: [columns, lines, tokens] as const };
+  }));
+}
+
+/** Refuses an input that doesn't fit the matrix. */
+function checkInput({ kind, x }: F16GemvInput, { channels, chunks }: F16Matrix, tokens: number): void {
+  if (kind !== "half" && channels % CHUNK_CHANNELS !== 0) {
+    throw new TypeError(`matrix has ${channels} channels, must have a multiple of ${CHUNK_CHANNELS} for f32 input`);
+  }
+  const wanted = tokens * chunks * CHUNK_CHANNELS * (kind === "half" ? 2 : 4);
+  if (x.size < wanted) throw new RangeError(`x has ${x.size} bytes, must have ${wanted} or more`);
+}
+
+/** Roundings in f32 that a product can pass on its way into the sum, for rows of `channels`. */
+const roundings = (channels: number) => 12 + channels / 64;
+
+/**
+ * CPU twin of {@linkcode f16Gemv}: y = W x in f64.
+ *
+ * @param x the input with the error that it may have
+ */
+export function f16GemvOnCpu(weights: Float16Array, rows: number, x: BoundedProduct): BoundedProduct {
+  const channels = x.y.length;
+  const y = new Float64Array(rows);
+  const bound = new Float64Array(rows);
+  for (let row = 0; row < rows; row++) {
+    let carried = 0;
+    for (let c = 0; c < channels; c++) {
+      const weight = weights[row * channels + c];
+      y[row] += weight * x.y[c];
+      bound[row] += Math.abs(weight * x.y[c]);
+      carried += Math.abs(weight) * x.bound[c];
+    }
+    bound[row] = bound[row] * roundings(channels) * 2 ** -24 + carried;
+  }
+  return { y, bound };
+}
+
+/** Values without an error, as an input of {@linkcode f16GemvOnCpu}. */
+export function exactly(values: ArrayLike<number>): BoundedProduct {
+  return { y: Float64Array.from(values), bound: new Float64Array(values.length) };
+}

@@ -1,0 +1,239 @@
+/**
+ * Launcher of the fused matrix-vector kernels, asynchronous and synchronous.
+ *
+ * @module
+ */
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import {
+  checkOutput,
+  type GemvInput,
+  type GemvOutput,
+  inputBuffers,
+  inputConstants,
+  outputConstant,
+  rowsPerOutput,
+} from "./gemv_modes.ts";
+import { chooseTeam, type Team } from "../gpu/team.ts";
+import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "../matrix/packed_matrix.ts";
+import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
+import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
+import attentionValuesCode from "./parts/attention_values.wgsl" with { type: "text" };
+import cellsCode from "./parts/cells.wgsl" with { type: "text" };
+import combineSplitsCode from "./parts/combine_splits.wgsl" with { type: "text" };
+import decodeCode from "./parts/decode.wgsl" with { type: "text" };
+import fillPackedCode from "./parts/fill_packed.wgsl" with { type: "text" };
+import fillValuesCode from "./parts/fill_values.wgsl" with { type: "text" };
+import inputValuesCode from "./parts/input_values.wgsl" with { type: "text" };
+import oneInputCode from "./parts/one_input.wgsl" with { type: "text" };
+import oneMatrixCode from "./parts/one_matrix.wgsl" with { type: "text" };
+import outliersCode from "./parts/outliers.wgsl" with { type: "text" };
+import outputsCode from "./parts/outputs.wgsl" with { type: "text" };
+import quantizeCode from "./parts/quantize.wgsl" with { type: "text" };
+import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
+import refineCode from "./parts/refine.wgsl" with { type: "text" };
+import rowsCode from "./parts/rows.wgsl" with { type: "text" };
+import stepsCode from "./parts/steps.wgsl" with { type: "text" };
+
+/** What {@linkcode fusedGemv} accepts beside its buffers. */
+export interface FusedGemvOptions {
+  /** Tokens of a small batch, for which the same weights are multiplied. Default: 1. */
+  readonly tokens?: number;
+  /** Load, decode and multiply one after the other, with barriers between. Default: false. */
+  readonly synchronous?: boolean;
+  /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 264. */
+  readonly workgroups?: number;
+  /**
+   * Most teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 16 where these
+   * take all steps of a workgroup at once, else 12; synchronous: 20.
+   */
+  readonly teams?: number;
+  /** Parts of the work to leave out when measuring their cost: the override `without` of product/parts/decode.wgsl. Default: 0. */
+  readonly without?: number;
+}
+
+/** How the rows and columns of a slab are spread over workgroups and teams. */
+export interface GemvPlan {
+  /** Columns of a dispatch; one entry a dispatch. */
+  readonly columns: readonly number[];
+  /** Teams of a workgroup that work on different rows of the same column. */
+  readonly rowTeams: number;
+  /** Steps of 4 rows that a workgroup walks. */
+  readonly workgroupSteps: number;
+  /** Workgroups of each dispatch. */
+  readonly workgroups: number;
+}
+
+/** Groups of activations that a lane multiplies. */
+export const LANE_GROUPS = 4;
+/** Workgroup memory of a column for each lane. */
+const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
+/** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
+const STAGED_BYTES = 4 * (16 + 4 + 16);
+/** Workgroup memory of a workgroup whatever its size: the last outlier starts, a norm's factor. */
+const FIXED_BYTES = 32;
+/** Steps of a workgroup that the choice of columns leaves room for. */
+const LEAST_STEPS = 64;
+
+/**
+ * Dispatches that compute y from W x: one where the matrix is one slab and a row fits in workgroup memory.
+ *
+ * @param input x, or what it is made of, for `matrix.channels` channels
+ * @param output where the product goes, and how
+ * @throws {TypeError} for a silu_product whose gate and up rows don't pair or lie in different slabs
+ * @throws {RangeError} for a silu_product whose rows don't fit in workgroup memory
+ */
+export async function fusedGemv(
+  gpu: Gpu,
+  matrix: PackedMatrix,
+  input: GemvInput,
+  output: GemvOutput,
+  options: FusedGemvOptions = {},
+): Promise<Dispatch[]> {
+  checkOutput(output, matrix.rows, matrix.slabs.length);
+  const team = chooseTeam(gpu);
+  const dispatches: Dispatch[] = [];
+  for (const slab of matrix.slabs) {
+    const plan = planGemv(gpu, team, slab.rows, matrix.halfBlocks, {
+      ...options,
+      rowsPerOutput: rowsPerOutput(output),
+    });
+    if (output.kind === "silu_product" && plan.columns.length > 1) {
+      throw new RangeError(`rows of ${matrix.channels} channels take ${plan.columns.length} dispatches, must take one`);
+    }
+    let firstColumn = 0;
+    for (const columns of plan.columns) {
+      const own = firstColumn > 0 ? { ...output, kind: "add" as const } : output;
+      const constants = {
+        ...fusedConstants(matrix, slab, team, plan, columns, firstColumn),
+        ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
+        output_kind: outputConstant(own),
+        token_rows: matrix.rows / rowsPerOutput(output),
+        y_row: slab.firstRow,
+        without: options.without ?? 0,
+      };
+      dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
+      firstColumn += columns;
+    }
+  }
+  return dispatches;
+}
+
+async function bindFused(
+  gpu: Gpu,
+  slab: PackedSlab,
+  team: Team,
+  input: GemvInput,
+  output: GemvOutput,
+  constants: Readonly<Record<string, number>>,
+  workgroups: number,
+  { synchronous, tokens = 1 }: FusedGemvOptions,
+): Promise<Dispatch> {
+  const label = synchronous ? "fused_sync_gemv" : "fused_gemv";
+  const kernel = await gpu.createKernel(label, fusedGemvCode(team, input.kind, synchronous), constants);
+  const y = {
+    buffer: output.y.buffer,
+    offset: output.y.offset ?? 0,
+    size: tokens * constants.token_rows * 4,
+  };
+  const x = input.kind === "packed" ? [input.activations] : inputBuffers(input);
+  const buffers = [...planesOf(slab), y, ...x];
+  return { kernel, bindings: gpu.bind(kernel, buffers), workgroups: [workgroups, tokens, 1] };
+}
+
+/** Shader code that multiplies rows of packed weights, whatever the matrix, its input and its output. */
+export const PACKED_ROWS_CODE = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
+
+/** Shader code that walks those rows a step ahead. */
+export const STEP_LOOP_CODE = stepsCode;
+
+/** The whole shader for a kind of team and of input. */
+export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous = false): string {
+  const kernelCode = synchronous ? [syncCode] : [asyncCode, STEP_LOOP_CODE];
+  const inputCode = input === "packed"
+    ? [fillPackedCode]
+    : [fillValuesCode, oneInputCode, inputValuesCode, attentionValuesCode, combineSplitsCode, quantizeCode];
+  const rowCode = [oneMatrixCode, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
+  return [...kernelCode, ...inputCode, ...rowCode].join("\n");
+}
+
+function fusedConstants(
+  matrix: PackedMatrix,
+  slab: PackedSlab,
+  team: Team,
+  plan: GemvPlan,
+  columns: number,
+  firstColumn: number,
+): Record<string, number> {
+  return {
+    rows: slab.rows,
+    half_blocks: matrix.halfBlocks,
+    refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
+    team: team.lanes,
+    columns,
+    first_column: firstColumn,
+    row_teams: plan.rowTeams,
+    workgroup_steps: plan.workgroupSteps,
+    workgroup_size: team.lanes * columns * plan.rowTeams,
+    cell_count: team.lanes * columns * LANE_GROUPS,
+    partial_count: (columns + 1) * plan.workgroupSteps * STEP_ROWS,
+    start_count: plan.workgroupSteps * STEP_ROWS + 2,
+    outlier_residuals: slab.outlierResiduals,
+    outlier_lanes: outlierLanes(slab, team),
+  };
+}
+
+/** Lanes for the outliers of a row: about as many as it has outliers. */
+function outlierLanes({ rows, outlierCount }: PackedSlab, team: Team): number {
+  return Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, outlierCount / rows))));
+}
+
+/**
+ * Spreads a matrix over workgroups within the device's limits. That workgroup memory suffices is checked here and not
+ * by Deno: an array whose size is an override constant and exceeds the limit hangs NVIDIA's driver.
+ *
+ * @throws {RangeError} when workgroup memory doesn't hold even one column
+ */
+export function planGemv(
+  gpu: Gpu,
+  team: Team,
+  rows: number,
+  halfBlocks: number,
+  options: FusedGemvOptions & { readonly rowsPerOutput?: 1 | 2 } = {},
+): GemvPlan {
+  const { maxComputeWorkgroupStorageSize: limit, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+  // For each lane exchange and staging, for each team the squares of a norm.
+  const teamBytes = 4 + team.lanes * (team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0));
+  const columnBytes = team.lanes * CELL_BYTES;
+  // Of partial sums for each column and for outliers, and of outlier starts.
+  const stepBytes = (columns: number) => (columns + 2) * STEP_ROWS * 4;
+  const fits = (columns: number, rowTeams: number, steps: number) =>
+    columns * (columnBytes + rowTeams * teamBytes) + steps * stepBytes(columns) + FIXED_BYTES <= limit;
+  // A workgroup takes as many steps of gate rows as of up rows.
+  const runs = options.rowsPerOutput ?? 1;
+  const runSteps = Math.ceil(rows / runs / STEP_ROWS);
+  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
+  const allColumns = Math.ceil(halfBlocks / team.lanes);
+  const isOneRound = runs * Math.ceil(runSteps / workgroups) * allColumns <= 16;
+  // Columns that don't divide 12 teams leave too few to hide latency.
+  const isUneven = Math.floor(12 / allColumns) * allColumns < 10;
+  const teams = options.teams ?? (options.synchronous ? 20 : isOneRound || isUneven ? 16 : 12);
+  const maxTeams = Math.min(teams, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
+  let dispatches = Math.ceil(allColumns / maxTeams);
+  while (dispatches < allColumns && !fits(Math.ceil(allColumns / dispatches), 1, LEAST_STEPS)) dispatches++;
+  const columns = Math.ceil(allColumns / dispatches);
+  let maxRowTeams = Math.max(1, Math.floor(maxTeams / columns));
+  while (maxRowTeams > 0 && !fits(columns, maxRowTeams, LEAST_STEPS)) maxRowTeams--;
+  if (maxRowTeams === 0) {
+    throw new RangeError(`workgroup memory is ${limit} bytes, must hold ${columnBytes + teamBytes} for a column`);
+  }
+  const room = limit - FIXED_BYTES - columns * (columnBytes + maxRowTeams * teamBytes);
+  const workgroupRun = Math.min(Math.floor(room / stepBytes(columns) / runs), Math.ceil(runSteps / workgroups));
+  const workgroupSteps = runs * workgroupRun;
+  const rounds = Math.ceil(workgroupSteps / maxRowTeams);
+  return {
+    columns: Array.from({ length: dispatches }, (_, i) => Math.min(columns, allColumns - i * columns)),
+    rowTeams: Math.ceil(workgroupSteps / rounds),
+    workgroupSteps,
+    workgroups: Math.ceil(runSteps / workgroupRun),
+  };
+}

@@ -1,0 +1,79 @@
+// Fused, asynchronous matrix-vector product with packed weights:
+//
+//   y[r] = sum over groups g of scale[r, g] * (sum over c in g of code[r, c] x[c]  -  zero[r, g] * sum over c in g of x[c])
+//          + sum over outliers o of row r of residual[o] x[channel[o]]
+//
+// with scale = scaleCode * d (second order: 4-bit code times the f16 scale of 16 rows x 1 group) and code = base +
+// refine / 4 in the one refined group of every refine_every groups.
+//
+// Bindings (H = half_blocks, half blocks of 64 channels in a row; B = H / 2 blocks):
+//   0 base           vec4<u32> [rows, H]    2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
+//   1 refine         vec2<u32> [steps, words, 2]  2 bits x 16 channels of a refined group, same order, of 2 rows
+//   2 meta_words     vec4<u32> [steps, H]   |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest, of the 4 rows of a step
+//   3 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
+//   4 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
+//   5 y              f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
+//   6 x, packed or f32, and 7 the weight of a norm: see product/parts/fill_packed.wgsl, product/parts/fill_values.wgsl
+//
+// Mapping: workgroup.y is the token; tokens of a small batch run side by side and share the weights in the cache.
+// A team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
+// side cover a row. A workgroup is row_teams such rows of teams and stays for workgroup_steps steps of 4 rows, so few
+// and large workgroups cover the matrix, about one for each multiprocessor. For a silu_product the first half of the
+// steps are gate rows, the second half the up rows that belong to them.
+//
+// Where the asynchrony is (WGSL has no asynchronous copy):
+//   - A lane asks for all words of its next step, codes, scales and second-order scales alike, 7 loads and 104 bytes,
+//     before it decodes and multiplies the step at hand; the words of its first step are on their way while the input is
+//     computed and packed. The loads stand behind a branch because the compiler would otherwise sink each to its first
+//     use. For the same reason no address depends on a loaded word: scales come for all groups of a block, though a
+//     refine word needs one.
+//   - 12 teams share a multiprocessor, three to each of its four schedulers. While some wait, others decode and
+//     multiply, and no barrier ever makes them meet; the synchronous kernel (fused_sync_gemv.wgsl) is this one with
+//     barriers. Measured on an H200: 22016 x 4096 takes 12.6 us without arithmetic, 12.2 us from cache, 13.5 us with
+//     both; asking for the words of a step at its start made it 17.4.
+//   - Activations stay in registers for all rows, but refine words take theirs from workgroup memory.
+override rows: u32 = 1;
+override token_rows: u32 = 1; // rows of y from one token to the next
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
+override half_blocks: u32 = 2;
+override refine_every: u32 = 8; // 0 for none
+override team: u32 = 32;
+override columns: u32 = 2;
+override first_column: u32 = 0; // of this dispatch; rows too long for workgroup memory take several
+override row_teams: u32 = 1;
+override workgroup_steps: u32 = 4;
+override workgroup_size: u32 = 64; // team * columns * row_teams
+override cell_count: u32 = 256; // columns * team * 4
+override partial_count: u32 = 32; // (columns + 1) * workgroup_steps * 4
+override start_count: u32 = 18; // workgroup_steps * 4 + 2
+override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
+override outlier_lanes: u32 = 4; // that share the outliers of a row, a power of two up to team
+override output_kind: u32 = 0; // see product/parts/outputs.wgsl
+override input_kind: u32 = 0; // this and the next four: see product/parts/input_values.wgsl
+override channels: u32 = 1;
+override splits: u32 = 1;
+override head_size: u32 = 16;
+override epsilon: f32 = 0.0;
+override without: u32 = 0; // see product/parts/decode.wgsl
+
+@group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(workgroup_size)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let lane = locate(thread, workgroup);
+  let first_row = workgroup.x * workgroup_outputs();
+  let input = begin_fill(lane.token, thread);
+  let first = first_step(first_row, lane);
+  if (has_outliers()) { load_outlier_starts(first_row, thread); }
+  fill_cells(input, lane.token, thread);
+  workgroupBarrier();
+  multiply_rows(first, first_row, lane);
+  finish_input(thread);
+  workgroupBarrier();
+  write_rows(first_row, thread, lane.token);
+}

@@ -1,0 +1,90 @@
+/**
+ * CPU twin of the fused matrix-vector kernels: the same product in f64, with a bound for the kernels' error.
+ *
+ * @module
+ */
+import {
+  BASE_ZEROS,
+  BLOCK_GROUPS,
+  blocksPerRow,
+  GROUP_CHANNELS,
+  REFINED_ZEROS,
+  TILE_ROWS,
+} from "../../quant/format.ts";
+import { dequantize } from "../../quant/dequantize.ts";
+import { unpack } from "../../quant/pack.ts";
+import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import type { BoundedProduct } from "../matrix/bounded_product.ts";
+import { activationsOf, packActivations } from "./pack_activations.ts";
+
+/** Roundings in f32 that a term of the sum can pass: scale, difference, sums over groups, lanes and columns. */
+const ROUNDINGS = 40;
+
+/**
+ * Of 2^-24 times d: what the scale of a group can be off where fma rounds its product, as WGSL allows. The kernels take
+ * scaleCode * d as (1 + scaleCode / 512) 512 d - 512 d, for a refined group twice.
+ */
+const SCALE_ROUNDINGS = 1024;
+
+/**
+ * y = W x from packed weights and packed activations.
+ *
+ * The bound follows the kernels' arithmetic: codes times activations are summed exactly; the zero's share of a group is
+ * rounded to at most two steps of its activations, scales by {@linkcode SCALE_ROUNDINGS}; everything after is ordinary
+ * f32, so each term carries at most {@linkcode ROUNDINGS} relative errors of 2^-24. Codes and zeros count by themselves,
+ * not by their difference.
+ *
+ * @param activations as from {@linkcode packActivations}
+ */
+export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<ArrayBuffer>): BoundedProduct {
+  const { rows, channels } = tensor;
+  const { values, steps } = activationsOf(activations, channels);
+  const { codes, scaleCodes, zeroCodes, refined, tileScale, outliers } = unpack(tensor);
+  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const y = new Float64Array(rows);
+  const bound = new Float64Array(rows);
+  for (let row = 0; row < rows; row++) {
+    let magnitude = 0;
+    let rounded = 0;
+    for (let group = 0; group < groups; group++) {
+      const index = row * groups + group;
+      const d = tileScale[Math.floor(row / TILE_ROWS) * groups + group];
+      const scale = scaleCodes[index] * d;
+      const zero = (refined[index] === 1 ? REFINED_ZEROS : BASE_ZEROS)[zeroCodes[index]];
+      for (let c = group * GROUP_CHANNELS; c < Math.min(channels, (group + 1) * GROUP_CHANNELS); c++) {
+        const code = codes[row * groups * GROUP_CHANNELS + c] / (refined[index] === 1 ? 4 : 1);
+        y[row] += (code - zero) * scale * values[c];
+        magnitude += (code + zero) * Math.abs(scale * values[c]);
+        rounded += SCALE_ROUNDINGS * 2 ** -24 * (code + zero) * Math.abs(d * values[c]);
+      }
+      rounded += 2 * Math.abs(scale) * steps[group];
+    }
+    for (let i = outliers.start[row]; i < outliers.start[row + 1]; i++) {
+      const term = outliers.residual[i] * values[outliers.channel[i]];
+      y[row] += term;
+      magnitude += Math.abs(term);
+    }
+    bound[row] = rounded + ROUNDINGS * 2 ** -24 * magnitude;
+  }
+  return { y, bound };
+}
+
+/**
+ * y = W x for a kernel that packs x itself. It may round each activation otherwise than {@linkcode packActivations}
+ * does: both are within half a unit, of one step for even and four for odd channels, of what they round, and that is
+ * within `bound` of x.
+ *
+ * @param x as from {@linkcode inputOnCpu}
+ */
+export function fusedGemvOfValuesOnCpu(tensor: PackedTensor, x: BoundedProduct): BoundedProduct {
+  const { rows, channels } = tensor;
+  const packed = packActivations(Float32Array.from(x.y));
+  const { steps } = activationsOf(packed, channels);
+  const product = fusedGemvOnCpu(tensor, packed);
+  const weights = dequantize(tensor);
+  const slack = Float64Array.from(x.bound, (bound, c) => 1.02 * (c % 2 === 0 ? 1 : 4) * steps[c >> 4] + 2 * bound);
+  for (let row = 0; row < rows; row++) {
+    for (let c = 0; c < channels; c++) product.bound[row] += Math.abs(weights[row * channels + c]) * slack[c];
+  }
+  return product;
+}

@@ -1,0 +1,85 @@
+// Where a lane stands in a matrix, and the sums of a workgroup's rows. Needs the bindings and constants of
+// fused_gemv.wgsl (in decode_layer.wgsl variables), product/parts/outputs.wgsl, and from the kernel write_row(token, row, sum).
+
+// Rows of a step.
+const STEP_ROWS = 4u;
+// Rows that share second-order scales.
+const TILE_ROWS = 16u;
+
+struct Lane {
+  thread: u32,
+  token: u32,
+  // Within the team.
+  lane: u32,
+  // Of the workgroup.
+  column: u32,
+  half_block: u32,
+  // First block of the column.
+  first_block: u32,
+  masks: CodeMasks,
+}
+
+// Sums of each row by column, and of its outliers.
+var<workgroup> partial: array<f32, partial_count>;
+
+fn locate(thread: u32, workgroup: vec3<u32>) -> Lane {
+  let column = (thread / team) % columns;
+  let first_half_block = (first_column + column) * team;
+  let half_block = first_half_block + thread % team;
+  let masks = code_masks(workgroup.z);
+  return Lane(thread, workgroup.y, thread % team, column, half_block, first_half_block / 2u, masks);
+}
+
+// Rows of y that a workgroup makes, of one row of the matrix each, or of a gate and an up row.
+fn workgroup_outputs() -> u32 {
+  return workgroup_steps * STEP_ROWS / rows_per_output();
+}
+
+// Row of the matrix that is row i of a workgroup: up rows follow gate rows. `rows` where there is none.
+fn matrix_row(first_row: u32, i: u32) -> u32 {
+  let outputs = workgroup_outputs();
+  let half = rows / rows_per_output();
+  let is_up = i >= outputs;
+  let row = first_row + select(i, i - outputs, is_up);
+  return select(rows, select(row, half + row, is_up), i < workgroup_steps * STEP_ROWS && row < half);
+}
+
+// Sums four rows over a team: each of the first two exchanges hands half of the sums over, so that all four cost six
+// exchanges and not twenty. `refined` holds more of the rows 0 and 1 in even lanes and of 2 and 3 in odd ones. Lane i
+// returns row summed_row(i).
+fn sum_step(v: vec4<f32>, refined: vec2<f32>, lane: Lane) -> f32 {
+  let is_odd = (lane.lane & 1u) == 1u;
+  let handed = select(v.zw, v.xy, is_odd);
+  let kept = select(v.xy, v.zw, is_odd) + refined;
+  let a = kept.x + exchange(handed.x, lane.thread, 1u);
+  let b = kept.y + exchange(handed.y, lane.thread, 1u);
+  let is_high = (lane.lane & 2u) == 2u;
+  let sum = select(a, b, is_high) + exchange(select(b, a, is_high), lane.thread, 2u);
+  return sum_strided(sum, lane.thread, 4u, team);
+}
+
+fn summed_row(lane: u32) -> u32 {
+  return (lane & 1u) * 2u + ((lane >> 1u) & 1u);
+}
+
+fn write_rows(first_row: u32, thread: u32, token: u32) {
+  let outputs = workgroup_outputs();
+  for (var i = thread; i < outputs; i += workgroup_size) {
+    let row = first_row + i;
+    var sum = row_sum(i);
+    if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, row_sum(i + outputs)); }
+    if (row < rows / rows_per_output()) { write_row(token, row, sum); }
+  }
+}
+
+fn row_sum(i: u32) -> f32 {
+  let parts = select(columns, columns + 1u, has_outliers());
+  var sum = 0.0;
+  for (var part = 0u; part < parts; part++) { sum += partial[part * workgroup_steps * STEP_ROWS + i]; }
+  return sum * input_factor();
+}
+
+// Second-order scales of the eight groups of a lane's block: two f16 in each word.
+fn block_scales(row: u32, lane: Lane) -> vec4<u32> {
+  return tile_scale[scale_start + (row / TILE_ROWS) * (half_blocks / 2u) + lane.half_block / 2u];
+}

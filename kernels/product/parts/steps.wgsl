@@ -1,0 +1,124 @@
+// Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the mapping
+// and for where the asynchrony is. Needs the planes of fused_gemv.wgsl, their starts and has_outliers() (one_matrix.wgsl, or
+// the kernel), product/parts/rows.wgsl, product/parts/cells.wgsl, product/parts/outliers.wgsl and the override `refine_every`.
+
+// Past every step, but not so far that its rows overflow.
+const NO_STEP = 0x100000u;
+
+// What a lane loads for one step: half a block of four rows, with the second-order scales of the block and the refine
+// words of two of the rows.
+struct Step {
+  base0: vec4<u32>,
+  base1: vec4<u32>,
+  base2: vec4<u32>,
+  base3: vec4<u32>,
+  meta_words: vec4<u32>,
+  scales: vec4<u32>,
+  refine: vec2<u32>,
+}
+
+// The first step of a row of teams.
+fn first_step(first_row: u32, lane: Lane) -> Step {
+  var step: Step;
+  let row = matrix_row(first_row, row_team_of(lane.thread) * STEP_ROWS);
+  if (row < rows) { step = load_step(row, lane); }
+  return step;
+}
+
+// Teams beyond the last whole row of teams walk along, so that loops are the same for all, past the last step.
+fn row_team_of(thread: u32) -> u32 {
+  let row_team = thread / (team * columns);
+  return select(row_team, NO_STEP, row_team >= row_teams);
+}
+
+// Multiplies all rows of a workgroup, given the first step, once the cells are filled; the sums are then in `partial`.
+fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
+  let row_team = row_team_of(lane.thread);
+  var now = first;
+  let x = take_activations(lane);
+  var outliers: Outliers;
+  if (has_outliers()) { outliers = first_outliers(lane.thread); }
+  var sums = Sums(vec4(0.0), vec2(0.0));
+  for (var start = 0u; start < workgroup_steps; start += row_teams) {
+    let step = start + row_team;
+    let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
+    var next: Step;
+    if (next_row < rows) { next = load_step(next_row, lane); }
+    // The sums of the step before: their exchanges wait for each other, so this step's arithmetic goes between.
+    store_sums(sums, start > 0u, step - row_teams, lane);
+    sums.rows = multiply_step(now, x, lane);
+    sums.refined = refine_step(now, matrix_row(first_row, step * STEP_ROWS), lane);
+    now = next;
+  }
+  store_sums(sums, true, last_step(row_team), lane);
+  if (has_outliers()) { sum_outliers(outliers, lane.thread); }
+}
+
+// The step that a row of teams walks last.
+fn last_step(row_team: u32) -> u32 {
+  return (workgroup_steps - 1u) / row_teams * row_teams + row_team;
+}
+
+// Sums of a step's rows by lane, without and with what refine_step returns.
+struct Sums {
+  rows: vec4<f32>,
+  refined: vec2<f32>,
+}
+
+fn store_sums(sums: Sums, is_done: bool, step: u32, lane: Lane) {
+  let sum = sum_step(sums.rows, sums.refined, lane);
+  if (is_done && lane.lane < STEP_ROWS && step < workgroup_steps) {
+    partial[(lane.column * workgroup_steps + step) * STEP_ROWS + summed_row(lane.lane)] = sum;
+  }
+}
+
+fn load_step(row: u32, lane: Lane) -> Step {
+  let at = base_start + row * half_blocks + lane.half_block;
+  let step_at = row / STEP_ROWS * half_blocks + lane.half_block;
+  var step: Step;
+  step.base0 = base[at];
+  step.base1 = base[at + half_blocks];
+  step.base2 = base[at + 2u * half_blocks];
+  step.base3 = base[at + 3u * half_blocks];
+  step.meta_words = meta_words[meta_start + step_at];
+  step.scales = block_scales(row, lane);
+  if (refine_every == 8u) { step.refine = refine[refine_start + step_at]; }
+  return step;
+}
+
+fn multiply_step(now: Step, x: Activations, lane: Lane) -> vec4<f32> {
+  let scales = select(now.scales.xy, now.scales.zw, lane.half_block % 2u == 1u);
+  let scale512 = x.step512 * vec4(unpack2x16float(scales.x), unpack2x16float(scales.y));
+  return vec4(
+    multiply_row(now.base0, now.meta_words.x, x, scale512, lane.masks),
+    multiply_row(now.base1, now.meta_words.y, x, scale512, lane.masks),
+    multiply_row(now.base2, now.meta_words.z, x, scale512, lane.masks),
+    multiply_row(now.base3, now.meta_words.w, x, scale512, lane.masks),
+  );
+}
+
+fn multiply_row(words: vec4<u32>, m: u32, x: Activations, scale512: vec4<f32>, masks: CodeMasks) -> f32 {
+  var sum = multiply_group(words.x, m << 14u, masks, x.hi0, x.lo0, scale512.x, x.sum.x, x.bias.x, 0.0);
+  sum = multiply_group(words.y, m << 7u, masks, x.hi1, x.lo1, scale512.y, x.sum.y, x.bias.y, sum);
+  sum = multiply_group(words.z, m, masks, x.hi2, x.lo2, scale512.z, x.sum.z, x.bias.z, sum);
+  return multiply_group(words.w, m >> 7u, masks, x.hi3, x.lo3, scale512.w, x.sum.w, x.bias.w, sum);
+}
+
+// What the refine words add to two rows of the step, the rows 0 and 1 in even lanes, 2 and 3 in odd ones. One word in a
+// block (the default) comes preloaded, other shares load theirs. The two lanes of a block share its words: which group is
+// refined stands in the meta words of both halves of a block, its codes perhaps in those of the other lane.
+fn refine_step(now: Step, row: u32, lane: Lane) -> vec2<f32> {
+  if (refine_every == 0u) { return vec2(0.0); }
+  if (refine_every != 8u) { return refine_words(row, lane); }
+  let is_odd = (lane.lane & 1u) == 1u;
+  let own = select(now.meta_words.xy, now.meta_words.zw, is_odd);
+  let handed = select(now.meta_words.zw, now.meta_words.xy, is_odd);
+  let other = vec2(exchange_bits(handed.x, lane.thread, 1u), exchange_bits(handed.y, lane.thread, 1u));
+  let pick = own >> vec2(28u);
+  let codes = select(own, other, (pick >= vec2(LANE_GROUPS)) != vec2(is_odd));
+  let block = lane.lane / 2u;
+  return vec2(
+    refine_term(now.refine.x, codes.x, now.scales, pick.x, block, lane),
+    refine_term(now.refine.y, codes.y, now.scales, pick.y, block, lane),
+  );
+}

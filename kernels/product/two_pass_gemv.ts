@@ -1,0 +1,88 @@
+/**
+ * The two-pass product: packed weights are decoded to f16 in memory, then multiplied as f16. What GPTQ- and
+ * Greenbit-style code does, and what the fused kernels are compared with.
+ *
+ * @module
+ */
+import { createF16Matrix, type F16Matrix } from "../matrix/f16_matrix.ts";
+import { f16Gemv } from "./f16_gemv.ts";
+import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
+import type { PackedMatrix } from "../matrix/packed_matrix.ts";
+import dequantizeCode from "./dequantize_weights.wgsl" with { type: "text" };
+import addOutliersCode from "./add_outliers.wgsl" with { type: "text" };
+import decodeCode from "./parts/decode.wgsl" with { type: "text" };
+import groupCode from "./parts/group.wgsl" with { type: "text" };
+
+/** Threads of a workgroup, each for half a group. */
+const DECODE_THREADS = 256;
+const ROW_THREADS = 64;
+
+/** An f16 matrix that {@linkcode dequantizeOnGpu} can fill from `matrix`: same rows, channels padded to whole blocks. */
+export function createDequantized(gpu: Gpu, matrix: PackedMatrix): Promise<F16Matrix> {
+  return createF16Matrix(gpu, matrix.rows, matrix.halfBlocks * 64);
+}
+
+/**
+ * Dispatches that decode a packed matrix to f16.
+ *
+ * @param target as from {@linkcode createDequantized}
+ * @param without parts to leave out when measuring their cost: the override `without` of product/parts/decode.wgsl
+ * @throws {RangeError} when the matrix and its target are not one slab each
+ */
+export async function dequantizeOnGpu(
+  gpu: Gpu,
+  matrix: PackedMatrix,
+  target: F16Matrix,
+  without = 0,
+): Promise<Dispatch[]> {
+  if (matrix.slabs.length !== 1 || target.slabs.length !== 1) {
+    throw new RangeError(`${matrix.slabs.length} and ${target.slabs.length} slabs, must be one each`);
+  }
+  const slab = matrix.slabs[0];
+  const { weights } = target.slabs[0];
+  const dequantize = await gpu.createKernel("dequantize_weights", dequantizeCode + groupCode + decodeCode, {
+    rows: slab.rows,
+    half_blocks: matrix.halfBlocks,
+    refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
+    workgroup_size: DECODE_THREADS,
+    without,
+  });
+  const dispatches: Dispatch[] = [{
+    kernel: dequantize,
+    bindings: gpu.bind(dequantize, [slab.base, slab.refine, slab.meta, slab.tileScale, weights]),
+    workgroups: spreadWorkgroups(Math.ceil((slab.rows * matrix.halfBlocks * 8) / DECODE_THREADS)),
+  }];
+  if (slab.outlierResiduals > 0) {
+    const addOutliers = await gpu.createKernel("add_outliers", addOutliersCode, {
+      rows: slab.rows,
+      row_words: matrix.halfBlocks * 32,
+      outlier_residuals: slab.outlierResiduals,
+      workgroup_size: ROW_THREADS,
+    });
+    dispatches.push({
+      kernel: addOutliers,
+      bindings: gpu.bind(addOutliers, [slab.outliers, weights]),
+      workgroups: [Math.ceil(slab.rows / ROW_THREADS), 1, 1],
+    });
+  }
+  return dispatches;
+}
+
+/**
+ * Dispatches that compute y = W x by way of f16 weights in `scratch`.
+ *
+ * @param x f16 [half blocks * 64], padded with zeros
+ * @param y f32 [rows], at an offset that is a multiple of 256 bytes
+ */
+export async function twoPassGemv(
+  gpu: Gpu,
+  matrix: PackedMatrix,
+  scratch: F16Matrix,
+  x: GPUBuffer,
+  y: GPUBufferBinding,
+): Promise<Dispatch[]> {
+  return [
+    ...await dequantizeOnGpu(gpu, matrix, scratch),
+    ...await f16Gemv(gpu, scratch, { kind: "half", x }, { kind: "store", y }),
+  ];
+}

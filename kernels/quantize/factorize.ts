@@ -1,0 +1,256 @@
+/**
+ * Factoring Hessians on the device: H = V Vᵀ with V upper triangular, in blocks of 64 channels from the last upwards
+ * (quant/cholesky.ts is the CPU twin): factor a diagonal block, solve for the rest of its rows, update what lies above.
+ *
+ * All in one matrix: the Hessian in its upper triangle, what is factored in its lower one, so that more damping can be
+ * tried; in the end V takes the Hessian's place.
+ *
+ * @module
+ */
+import { GROUP_CHANNELS } from "../../quant/format.ts";
+import { type FeedbackSettings, MAX_TRIES, nextDamping, orderChannels } from "../../quant/error_feedback.ts";
+import { blockRanges } from "../gpu/block_ranges.ts";
+import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
+import { PANEL_ROWS, placeOfRow, slabsBefore, type SquareMatrix } from "../matrix/square_matrix.ts";
+import { uploadUniforms } from "../gpu/uniforms.ts";
+import diagonalCode from "./diagonal.wgsl" with { type: "text" };
+import factorCode from "./factor_block.wgsl" with { type: "text" };
+import mirrorCode from "./mirror_factor.wgsl" with { type: "text" };
+import orderCode from "./order_hessian.wgsl" with { type: "text" };
+import solveCode from "./solve_block.wgsl" with { type: "text" };
+
+/** The whole shader of each kernel. */
+export const FACTORIZE_CODE = {
+  diagonal: diagonalCode,
+  order_hessian: orderCode,
+  factor_block: factorCode,
+  solve_block: solveCode,
+  mirror_factor: mirrorCode,
+} as const;
+
+/** Channels of a block; solve_block.wgsl and factor_block.wgsl are written for it. */
+export const FACTOR_BLOCK = 64;
+
+/** Threads of a workgroup of all these kernels. */
+const THREADS = 64;
+
+/** What error feedback on the device needs of a Hessian: quant's `Feedback` in device memory. */
+export interface DeviceFactor {
+  /** Input channels. */
+  readonly channels: number;
+  /** [channels / 16]: the group at each position of the order of quantization. */
+  readonly order: Uint32Array<ArrayBuffer>;
+  /** u32 [channels / 16]: the same. */
+  readonly groupOrder: GPUBuffer;
+  /** f32 [channels, channels]: V in the upper triangle, Vᵀ in the lower, in quantization order. */
+  readonly matrix: SquareMatrix;
+  /** f32 [blocks, 64, 64]: the diagonal blocks of Vᵀ. */
+  readonly blocks: GPUBuffer;
+  /** What was added to the Hessian's diagonal. */
+  readonly added: number;
+}
+
+/**
+ * Factors a Hessian in its place; tries more damping where it isn't positive definite in f32.
+ *
+ * @param scope takes over the factor's other buffers
+ * @param hessian of which the upper triangle is read; becomes the factor's matrix
+ * @throws {RangeError} when it holds NaN or infinity, cannot be factored, or its order would split groups
+ */
+export async function factorize(
+  gpu: Gpu,
+  scope: BufferScope,
+  hessian: SquareMatrix,
+  settings: FeedbackSettings,
+): Promise<DeviceFactor> {
+  if (settings.order === "channels") throw new RangeError("order is channels, must be groups or natural on the device");
+  const channels = hessian.size;
+  const diagonal = await readDiagonal(gpu, hessian);
+  const bad = diagonal.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw new RangeError(`Hessian holds ${diagonal[bad]} on its diagonal at ${bad}, must be finite`);
+  const channelOrder = orderChannels(diagonal, settings.order);
+  const order = Uint32Array.from(
+    channelOrder.filter((_, i) => i % GROUP_CHANNELS === 0),
+    (first) => first / GROUP_CHANNELS,
+  );
+  const groupOrder = await scope.upload("group order", order);
+  const blocks = await scope.storage("diagonal blocks", 4 * Math.ceil(channels / FACTOR_BLOCK) * FACTOR_BLOCK ** 2);
+  const meanDiagonal = diagonal.reduce((sum, value) => sum + value, 0) / channels;
+  let damping = settings.damping;
+  for (let attempt = 0; attempt < MAX_TRIES; attempt++, damping = nextDamping(damping)) {
+    const added = damping * meanDiagonal;
+    const damped = Float32Array.from(channelOrder, (channel) => damp(diagonal[channel], added));
+    if (await tryToFactor(gpu, { matrix: hessian, groupOrder, blocks, damped })) {
+      return { channels, order, groupOrder, matrix: hessian, blocks, added };
+    }
+  }
+  throw new RangeError(
+    `Hessian of ${channels} channels is not positive definite in f32 with damping from ${settings.damping} up to ${
+      damping / 3
+    } of its mean diagonal`,
+  );
+}
+
+/** A zero on the diagonal is the mark of a channel that is never active. */
+function damp(value: number, added: number): number {
+  return value === 0 ? 1 : value + Math.fround(added);
+}
+
+async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float64Array> {
+  using scope = createBufferScope(gpu);
+  const diagonal = await scope.storage("diagonal", 4 * size);
+  const kernel = await gpu.createKernel("diagonal", diagonalCode, { size });
+  const words = await uploadUniforms(gpu, slabs.map(({ firstRow, rows }) => [firstRow, rows]));
+  scope.own(words.buffer);
+  gpu.submit(slabs.map(({ rows, buffer }, i) => ({
+    kernel,
+    bindings: gpu.bind(kernel, [words.bindings[i], buffer, diagonal]),
+    workgroups: [Math.ceil(rows / THREADS), 1, 1],
+  })));
+  return Float64Array.from(await gpu.readF32(diagonal));
+}
+
+interface Attempt extends Pick<DeviceFactor, "matrix" | "groupOrder" | "blocks"> {
+  /** The damped diagonal in quantization order. */
+  readonly damped: Float32Array<ArrayBuffer>;
+}
+
+/** Puts the damped Hessian below the diagonal and factors it there; returns whether every pivot was positive. */
+async function tryToFactor(gpu: Gpu, { matrix, groupOrder, blocks, damped }: Attempt): Promise<boolean> {
+  using scope = createBufferScope(gpu);
+  const diagonal = await scope.upload("diagonal", damped);
+  const failed = await scope.storage("failed pivots", 4);
+  const panel = await scope.storage("panel", 4 * PANEL_ROWS * matrix.size);
+  await orderHessian(gpu, scope, matrix, groupOrder, diagonal, panel);
+  gpu.submit(await factorBlocks(gpu, scope, { matrix, blocks, diagonal, failed, panel }));
+  if (new Uint32Array(await gpu.read(failed))[0] !== 0) return false;
+  await mirrorFactor(gpu, scope, matrix, panel);
+  return true;
+}
+
+/** Panels of rows, and for each the uniforms of its dispatches, one a slab. */
+async function panelRanges(gpu: Gpu, scope: BufferScope, { size, slabs }: SquareMatrix) {
+  const panels = blockRanges(size, PANEL_ROWS);
+  const words = await uploadUniforms(
+    gpu,
+    panels.flatMap(({ first, size }) => slabs.map(({ firstRow, rows }) => [first, size, firstRow, rows])),
+  );
+  scope.own(words.buffer);
+  return panels.map(({ first, size: rows }, i) => ({
+    first,
+    rows,
+    words: words.bindings.slice(i * slabs.length, (i + 1) * slabs.length),
+  }));
+}
+
+async function orderHessian(
+  gpu: Gpu,
+  scope: BufferScope,
+  matrix: SquareMatrix,
+  groupOrder: GPUBuffer,
+  diagonal: GPUBuffer,
+  panel: GPUBuffer,
+): Promise<void> {
+  const { size, slabs } = matrix;
+  const kernel = await gpu.createKernel("order_hessian", orderCode, { size });
+  for (const { first, rows, words } of await panelRanges(gpu, scope, matrix)) {
+    const { slab, first: at } = placeOfRow(matrix, first);
+    // With what lies beyond the diagonal, the Hessian itself, there and back.
+    gpu.copy(slab.buffer, 4 * at, panel, 0, 4 * rows * size);
+    gpu.submit(slabs.map(({ buffer }, i) => ({
+      kernel,
+      bindings: gpu.bind(kernel, [words[i], buffer, groupOrder, diagonal, panel]),
+      workgroups: [Math.ceil((first + rows) / THREADS), rows, 1],
+    })));
+    gpu.copy(panel, 0, slab.buffer, 4 * at, 4 * rows * size);
+  }
+}
+
+async function mirrorFactor(gpu: Gpu, scope: BufferScope, matrix: SquareMatrix, panel: GPUBuffer): Promise<void> {
+  const { size, slabs } = matrix;
+  const kernel = await gpu.createKernel("mirror_factor", mirrorCode, { size });
+  for (const { first, rows, words } of await panelRanges(gpu, scope, matrix)) {
+    const { slab, first: at } = placeOfRow(matrix, first);
+    gpu.copy(slab.buffer, 4 * at, panel, 0, 4 * rows * size);
+    gpu.submit(
+      slabsBefore(matrix, first + rows).map(({ slab: { buffer }, rows: above }) => ({
+        kernel,
+        bindings: gpu.bind(kernel, [words[slabs.findIndex((slab) => slab.buffer === buffer)], panel, buffer]),
+        workgroups: [Math.ceil(rows / THREADS), above, 1],
+      })),
+    );
+  }
+}
+
+interface FactorBuffers {
+  readonly matrix: SquareMatrix;
+  readonly blocks: GPUBuffer;
+  readonly diagonal: GPUBuffer;
+  readonly failed: GPUBuffer;
+  /** f32 [64 or more, channels]: solved rows of a block. */
+  readonly panel: GPUBuffer;
+}
+
+async function factorBlocks(
+  gpu: Gpu,
+  scope: BufferScope,
+  { matrix, blocks, diagonal, failed, panel }: FactorBuffers,
+): Promise<Dispatch[]> {
+  const stride = matrix.size;
+  const factor = await gpu.createKernel("factor_block", factorCode, { size: stride });
+  const steps = blockRanges(stride, FACTOR_BLOCK).reverse().map(({ first, size }) => ({
+    first,
+    size,
+    updates: slabsBefore(matrix, first).map(({ slab, rows }) => ({
+      slab,
+      range: { m: rows, n: first, k: size, aFirst: slab.firstRow, cRow: slab.firstRow } satisfies UpdateRange,
+    })),
+  }));
+  const words = await uploadUniforms(
+    gpu,
+    steps.flatMap(({ first, size, updates }) => [
+      [first, size, first, placeOfRow(matrix, first).first / stride],
+      ...updates.map(({ range }) => updateWords(range)),
+    ]),
+  );
+  scope.own(words.buffer);
+  const uniforms = words.bindings.values();
+  const dispatches: Dispatch[] = [];
+  const rows = { buffer: panel, stride };
+  for (const { first, updates } of steps) {
+    const range = uniforms.next().value!;
+    const { buffer } = placeOfRow(matrix, first).slab;
+    const buffers = [range, buffer, diagonal, blocks, failed];
+    dispatches.push({ kernel: factor, bindings: gpu.bind(factor, buffers), workgroups: [1, 1, 1] });
+    if (first > 0) dispatches.push(await solveBlock(gpu, range, first, blocks, { buffer, stride }, panel, true));
+    for (const { slab, range } of updates) {
+      const target = { buffer: slab.buffer, stride };
+      dispatches.push(await outerUpdate(gpu, range, uniforms.next().value!, rows, rows, target, -1, "lower"));
+    }
+  }
+  return dispatches;
+}
+
+/**
+ * Dispatch that solves V z = b, or Vᵀ z = b, for the rows of one diagonal block: see solve_block.wgsl.
+ *
+ * @param range uniform: first row, rows, columns, the first row's place in `x`
+ * @param x f32 rows of `stride`: b, replaced by z
+ * @param panel f32 [64, stride]: receives z
+ */
+export async function solveBlock(
+  gpu: Gpu,
+  range: GPUBufferBinding,
+  columns: number,
+  blocks: GPUBuffer,
+  x: { readonly buffer: GPUBuffer; readonly stride: number },
+  panel: GPUBuffer,
+  backwards: boolean,
+): Promise<Dispatch> {
+  const constants = { stride: x.stride, backwards: backwards ? 1 : 0 };
+  const kernel = await gpu.createKernel("solve_block", solveCode, constants);
+  const bindings = gpu.bind(kernel, [range, blocks, x.buffer, panel]);
+  return { kernel, bindings, workgroups: [Math.ceil(columns / THREADS), 1, 1] };
+}

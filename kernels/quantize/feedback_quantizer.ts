@@ -1,0 +1,104 @@
+/**
+ * Launcher of error feedback on the device: blocks of 128 channels in the order of quantization, each quantized group by
+ * group and its errors then passed on to the later channels of its stretch by one product. A stretch of 1024 channels
+ * begins with the errors of all channels before it, by one product too. So no more than a stretch of carried errors is in
+ * memory, and products stay large. Its CPU twin is `quantizeTwobit` with feedback.
+ *
+ * Rounding decisions are made on sums in f32 here and in f64 there; where they differ, later weights make up for another
+ * error, so codes drift apart while the objective stays the same.
+ *
+ * @module
+ */
+import { blockRanges } from "../gpu/block_ranges.ts";
+import type { BufferScope } from "../gpu/buffer_scope.ts";
+import type { DeviceFactor } from "./factorize.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { GROUP_CODE, groupConstants, type QuantizingMatrix } from "./group_quantizer.ts";
+import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
+import { placeOfRow, slabsBefore, type SquareSlab } from "../matrix/square_matrix.ts";
+import { uploadUniforms } from "../gpu/uniforms.ts";
+import blockCode from "./feedback_block.wgsl" with { type: "text" };
+import searchCode from "./parts/pulled_search.wgsl" with { type: "text" };
+
+/** The whole shader. */
+export const FEEDBACK_BLOCK_CODE: string = [blockCode, searchCode, GROUP_CODE].join("\n");
+
+/** Channels of a block. */
+const BLOCK_CHANNELS = 128;
+
+/** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once. */
+const STRETCH_CHANNELS = 1024;
+
+/** Rows of a workgroup. */
+const WORKGROUP_ROWS = 32;
+
+/** A block to quantize, or errors to carry: a = rows of a slab of the factor, b = errors, c = carried. */
+type Step =
+  | { readonly kind: "quantize"; readonly slab: SquareSlab; readonly words: readonly number[] }
+  | { readonly kind: "carry"; readonly slab: SquareSlab; readonly range: UpdateRange };
+
+/**
+ * Dispatches that quantize a matrix with error feedback, once its groups are picked.
+ *
+ * @param scope takes over what they need
+ */
+export async function quantizeWithFactor(
+  gpu: Gpu,
+  scope: BufferScope,
+  matrix: QuantizingMatrix,
+  factor: DeviceFactor,
+): Promise<Dispatch[]> {
+  const { rows, channels, turned, groupOrder, picks, groupCodes, planes } = matrix;
+  if (factor.channels !== channels) {
+    throw new TypeError(`factor is for ${factor.channels} channels, must be for ${channels}`);
+  }
+  const carried = await scope.storage("carried errors", 4 * rows * Math.min(channels, STRETCH_CHANNELS));
+  const steps = blockRanges(channels, STRETCH_CHANNELS).flatMap((stretch) => stepsOf(factor, rows, stretch));
+  const uniforms = await uploadUniforms(
+    gpu,
+    steps.map((step) => step.kind === "quantize" ? step.words : updateWords(step.range)),
+  );
+  scope.own(uniforms.buffer);
+  const kernel = await gpu.createKernel("feedback_block", FEEDBACK_BLOCK_CODE, { ...groupConstants(matrix), channels });
+  const dispatches: Dispatch[] = [];
+  for (const [i, step] of steps.entries()) {
+    const words = uniforms.bindings[i];
+    const { buffer } = step.slab;
+    if (step.kind === "carry") {
+      const [b, c] = [{ buffer: turned, stride: rows }, { buffer: carried, stride: rows }];
+      dispatches.push(await outerUpdate(gpu, step.range, words, { buffer, stride: channels }, b, c));
+      continue;
+    }
+    const inputs = [turned, groupOrder, picks, planes.tileScale, buffer, carried];
+    const bindings = gpu.bind(kernel, [words, ...inputs, planes.base, planes.refine, groupCodes]);
+    dispatches.push({ kernel, bindings, workgroups: [Math.ceil(rows / WORKGROUP_ROWS), 1, 1] });
+  }
+  return dispatches;
+}
+
+/** Steps of a stretch of channels. */
+function stepsOf({ matrix }: DeviceFactor, rows: number, stretch: { first: number; size: number }): Step[] {
+  const end = stretch.first + stretch.size;
+  const steps: Step[] = slabsBefore(matrix, stretch.first).map(({ slab, rows: before }) => ({
+    kind: "carry",
+    slab,
+    range: { m: stretch.size, n: rows, k: before, aFirst: stretch.first, bFirst: slab.firstRow * rows },
+  }));
+  for (const { first, size } of blockRanges(stretch.size, BLOCK_CHANNELS)) {
+    const begin = stretch.first + first;
+    const { slab, first: at } = placeOfRow(matrix, begin);
+    steps.push({ kind: "quantize", slab, words: [begin, size, stretch.first, at] });
+    const next = begin + size;
+    if (next === end) continue;
+    const range = {
+      m: end - next,
+      n: rows,
+      k: size,
+      aFirst: at + next,
+      bFirst: begin * rows,
+      cFirst: (next - stretch.first) * rows,
+    };
+    steps.push({ kind: "carry", slab, range });
+  }
+  return steps;
+}

@@ -1,0 +1,58 @@
+/**
+ * Launcher of the kernel that puts channels into the order of quantization.
+ *
+ * @module
+ */
+import type { BufferScope } from "../gpu/buffer_scope.ts";
+import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
+import kernelCode from "./order_groups.wgsl" with { type: "text" };
+
+/** The whole shader. */
+export const ORDER_GROUPS_CODE: string = kernelCode;
+
+/** Threads of a workgroup. */
+const THREADS = 64;
+
+/** A matrix by its channels: `rows` has a channel in each row, `columns` in each column. */
+export type ChannelsLie = "rows" | "columns";
+
+/**
+ * Dispatch that puts the groups of a matrix into another order, in place.
+ *
+ * @param scope takes over what it needs
+ * @param order [channels / 16]: the group that comes to each position
+ * @param x f32 [channels, lines] or, with channels in columns, f32 [lines, channels]
+ */
+export async function orderGroups(
+  gpu: Gpu,
+  scope: BufferScope,
+  order: Uint32Array,
+  x: GPUBuffer,
+  lines: number,
+  channelsLie: ChannelsLie,
+): Promise<Dispatch> {
+  const strides = channelsLie === "rows"
+    ? { channel_stride: lines, line_stride: 1 }
+    : { channel_stride: 1, line_stride: 16 * order.length };
+  const kernel = await gpu.createKernel("order_groups", kernelCode, { lines, ...strides });
+  const words = cyclesOf(order);
+  const cycles = await scope.upload("cycles", words);
+  const bindings = gpu.bind(kernel, [{ buffer: cycles, size: words.byteLength }, x]);
+  return { kernel, bindings, workgroups: spreadWorkgroups(Math.ceil(16 * lines / THREADS)) };
+}
+
+/** See order_groups.wgsl. */
+function cyclesOf(order: Uint32Array): Uint32Array<ArrayBuffer> {
+  const cycles: number[] = [];
+  const seen = new Uint8Array(order.length);
+  for (let start = 0; start < order.length; start++) {
+    if (seen[start]) continue;
+    cycles.push((start | 0x80000000) >>> 0);
+    seen[start] = 1;
+    for (let at = order[start]; at !== start; at = order[at]) {
+      cycles.push(at);
+      seen[at] = 1;
+    }
+  }
+  return Uint32Array.from(cycles);
+}

@@ -1,0 +1,102 @@
+/**
+ * Launcher and CPU twin of the product that quantization is made of.
+ *
+ * @module
+ */
+import type { BoundedProduct } from "../matrix/bounded_product.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import kernelCode from "./outer_update.wgsl" with { type: "text" };
+
+/** The whole shader. */
+export const OUTER_UPDATE_CODE: string = kernelCode;
+
+/** Rows and columns of a workgroup. */
+const TILE_M = 64;
+const TILE_N = 128;
+
+/** Rows of f32 in a buffer. */
+export interface Rows {
+  /** Where they lie. */
+  readonly buffer: GPUBuffer;
+  /** Elements from one row to the next, a multiple of 4. */
+  readonly stride: number;
+}
+
+/** Which part of c is computed: all, or its upper or lower triangle with the diagonal; the rest stays as it is. */
+export type Triangle = "all" | "upper" | "lower";
+
+/** What one update reads and writes: counts and first elements, all multiples of 4 but k. */
+export interface UpdateRange {
+  /** Rows of c. */
+  readonly m: number;
+  /** Columns of c. */
+  readonly n: number;
+  /** Outer products that are summed. */
+  readonly k: number;
+  /** First element of a; default: 0. */
+  readonly aFirst?: number;
+  /** First element of b; default: 0. */
+  readonly bFirst?: number;
+  /** First element of c; default: 0. */
+  readonly cFirst?: number;
+  /** Row of the square matrix of which c is a part, where a triangle is wanted; default: 0. */
+  readonly cRow?: number;
+}
+
+/** Words of a range as the kernel reads them. */
+export function updateWords(
+  { m, n, k, aFirst = 0, bFirst = 0, cFirst = 0, cRow = 0 }: UpdateRange,
+): readonly number[] {
+  if (m % 4 !== 0 || n % 4 !== 0) throw new RangeError(`update is ${m} x ${n}, must be multiples of 4`);
+  return [m, n, k, aFirst, bFirst, cFirst, cRow];
+}
+
+/**
+ * Dispatch that computes c[m, n] += factor * sum over k of a[k, m] b[k, n].
+ *
+ * @param range what it reads and writes
+ * @param words uniform with {@linkcode updateWords} of that range
+ * @param c neither a nor b
+ */
+export async function outerUpdate(
+  gpu: Gpu,
+  { m, n }: UpdateRange,
+  words: GPUBufferBinding,
+  a: Rows,
+  b: Rows,
+  c: Rows,
+  factor = 1,
+  triangle: Triangle = "all",
+): Promise<Dispatch> {
+  const kernel = await gpu.createKernel("outer_update", OUTER_UPDATE_CODE, {
+    a_stride: a.stride,
+    b_stride: b.stride,
+    c_stride: c.stride,
+    factor,
+    triangle: ["all", "upper", "lower"].indexOf(triangle),
+  });
+  const bindings = gpu.bind(kernel, [words, a.buffer, b.buffer, c.buffer]);
+  return { kernel, bindings, workgroups: [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1] };
+}
+
+/**
+ * CPU twin, in f64, for c that was zero: each of the k terms and the scaling add one rounding of the sum so far.
+ *
+ * @param a f32 [k, m]
+ * @param b f32 [k, n]
+ * @returns c f64 [m, n] with its bound
+ */
+export function outerOnCpu(a: Float32Array, b: Float32Array, k: number, factor = 1): BoundedProduct {
+  const [m, n] = [a.length / k, b.length / k];
+  const y = new Float64Array(m * n);
+  const bound = new Float64Array(m * n);
+  for (let at = 0; at < y.length; at++) {
+    for (let i = 0; i < k; i++) {
+      const term = factor * a[i * m + Math.floor(at / n)] * b[i * n + at % n];
+      y[at] += term;
+      bound[at] += Math.abs(term);
+    }
+    bound[at] *= (k + 4) * 2 ** -24;
+  }
+  return { y, bound };
+}

@@ -1,0 +1,59 @@
+// The search for a group's codes where each rounded weight pulls at those after it (roundGroup in quant/group_search.ts).
+// The kernel fills `pulls` and `pivots`. Needs quantize/parts/group_grid.wgsl and quantize/parts/write_group.wgsl.
+
+// [j][four of k]; 0 for k <= j.
+var<workgroup> pulls: array<Values, 16>;
+var<workgroup> pivots: Values;
+
+fn search(start: Values, place: GroupPlace) -> Choice {
+  var best = Choice(settled_error(start, make_grid(0.0, 0u, place.is_refined)), 0u, 0u);
+  if (place.d == 0.0) { return best; }
+  for (var scale_code = 1u; scale_code < SCALE_CODES; scale_code++) {
+    let scale = f32(scale_code) * place.d;
+    for (var zero_code = 0u; zero_code < ZERO_CODES; zero_code++) {
+      let error = settled_error(start, make_grid(scale, zero_code, place.is_refined));
+      if (error < best.error) { best = Choice(error, scale_code, zero_code); }
+    }
+  }
+  return best;
+}
+
+fn settled_error(start: Values, grid: Grid) -> f32 {
+  var wanted = start;
+  settle(&wanted, grid);
+  let sums = squares(wanted[0], pivots[0], grid) + squares(wanted[1], pivots[1], grid) +
+    squares(wanted[2], pivots[2], grid) + squares(wanted[3], pivots[3], grid);
+  return (sums.x + sums.y) + (sums.z + sums.w);
+}
+
+fn squares(wanted: vec4<f32>, pivot: vec4<f32>, grid: Grid) -> vec4<f32> {
+  let error = (wanted - nearest_values(wanted, grid)) * pivot;
+  return error * error;
+}
+
+// Takes from each weight what the rounded ones before it pull; what remains is what it is rounded from.
+fn settle(wanted: ptr<function, Values>, grid: Grid) {
+  settle_four(0u, wanted, grid);
+  settle_four(1u, wanted, grid);
+  settle_four(2u, wanted, grid);
+  settle_four(3u, wanted, grid);
+}
+
+fn settle_four(four: u32, wanted: ptr<function, Values>, grid: Grid) {
+  pull_from(four, pulls[4u * four], nearest_value((*wanted)[four].x, grid), wanted);
+  pull_from(four, pulls[4u * four + 1u], nearest_value((*wanted)[four].y, grid), wanted);
+  pull_from(four, pulls[4u * four + 2u], nearest_value((*wanted)[four].z, grid), wanted);
+  pull_from(four, pulls[4u * four + 3u], nearest_value((*wanted)[four].w, grid), wanted);
+}
+
+fn nearest_value(wanted: f32, grid: Grid) -> f32 {
+  return (clamp(floor(wanted * grid.per_step + (grid.zero + 0.5)), 0.0, grid.last_code) - grid.zero) * grid.step;
+}
+
+// Only fours from `four` on: the pulls before are zero.
+fn pull_from(four: u32, pull: Values, value: f32, wanted: ptr<function, Values>) {
+  if (four == 0u) { (*wanted)[0] -= value * pull[0]; }
+  if (four <= 1u) { (*wanted)[1] -= value * pull[1]; }
+  if (four <= 2u) { (*wanted)[2] -= value * pull[2]; }
+  (*wanted)[3] -= value * pull[3];
+}

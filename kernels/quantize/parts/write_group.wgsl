@@ -1,0 +1,37 @@
+// Where a group lies in the planes, and writing its codes there. Needs `rows`, `groups`, `refine_every`, `picks`,
+// `tile_scale`, `base`, `refine`, `group_codes` and quantize/parts/group_grid.wgsl.
+
+// A group of one row.
+struct GroupPlace {
+  row: u32,
+  group: u32,
+  is_refined: bool,
+  d: f32,
+}
+
+fn place_group(group: u32, row: u32) -> GroupPlace {
+  var is_refined = false;
+  if (refine_every != 0u) {
+    let run = group / max(refine_every, 1u);
+    is_refined = run * refine_every + picks[run * rows + row] == group;
+  }
+  let scales = unpack2x16float(tile_scale[(row / 16u * groups + group) / 2u]);
+  return GroupPlace(row, group, is_refined, select(scales.x, scales.y, group % 2u == 1u));
+}
+
+fn write_group(place: GroupPlace, choice: Choice, codes: array<vec4<u32>, 4>) {
+  let shift = select(0u, 2u, place.is_refined);
+  base[place.row * groups + place.group] = join_group(codes, shift);
+  if (place.is_refined) {
+    let runs = (groups + refine_every - 1u) / max(refine_every, 1u);
+    let word = place.row / 4u * runs + place.group / max(refine_every, 1u);
+    refine[word * 4u + place.row % 4u] = join_group(codes, 0u);
+  }
+  group_codes[place.group * rows + place.row] = choice.scale_code | (choice.zero_code << 4u);
+}
+
+// Bits `shift` and `shift` + 1 of 16 codes.
+fn join_group(codes: array<vec4<u32>, 4>, shift: u32) -> u32 {
+  return join_bits((codes[0] >> vec4(shift)) & vec4(3u)) | (join_bits((codes[1] >> vec4(shift)) & vec4(3u)) << 8u) |
+    (join_bits((codes[2] >> vec4(shift)) & vec4(3u)) << 16u) | (join_bits((codes[3] >> vec4(shift)) & vec4(3u)) << 24u);
+}

@@ -1,0 +1,41 @@
+/**
+ * Launcher of the embedding kernel.
+ *
+ * @module
+ */
+import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import type { PrefillRange } from "./prefill_range.ts";
+import kernelCode from "./embed_tokens.wgsl" with { type: "text" };
+import rangeCode from "./parts/prefill_range.wgsl" with { type: "text" };
+
+/** The whole shader. */
+export const EMBED_TOKENS_CODE: string = [kernelCode, rangeCode].join("\n");
+
+/**
+ * Dispatches, one a slab of the embedding, that look up tokens. A token outside the vocabulary leaves its part of y as it
+ * was.
+ *
+ * @param embedding f16 [vocabulary, hidden], as it serves for a tied lm_head too
+ * @param tokens u32 [tokens]
+ * @param y f32 [tokens, hidden]
+ */
+export async function embedTokens(
+  gpu: Gpu,
+  embedding: F16Matrix,
+  range: PrefillRange,
+  tokens: GPUBuffer | GPUBufferBinding,
+  y: GPUBuffer | GPUBufferBinding,
+): Promise<Dispatch[]> {
+  const { channels: hidden, chunks } = embedding;
+  return await Promise.all(embedding.slabs.map(async ({ firstRow, rows, weights }) => {
+    const kernel = await gpu.createKernel("embed_tokens", EMBED_TOKENS_CODE, {
+      rows,
+      first_row: firstRow,
+      row_words: (chunks * CHUNK_CHANNELS) / 2,
+      hidden,
+    });
+    const bindings = gpu.bind(kernel, [range.buffer, tokens, weights, y]);
+    return { kernel, bindings, workgroups: [Math.ceil(hidden / 512), range.maxTokens, 1] };
+  }));
+}

@@ -1,0 +1,194 @@
+/**
+ * Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves one
+ * sequence or several in one dispatch, their index in workgroup.z.
+ *
+ * @module
+ */
+import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import advanceCode from "./advance.wgsl" with { type: "text" };
+import argmaxCode from "./argmax.wgsl" with { type: "text" };
+import pickBestCode from "./parts/pick_best.wgsl" with { type: "text" };
+import sampleCode from "./sample.wgsl" with { type: "text" };
+
+/** The shaders, whole. */
+export const PICK_TOKEN_CODE: Readonly<Record<"argmax" | "sample" | "advance", string>> = {
+  argmax: [argmaxCode, pickBestCode].join("\n"),
+  sample: [sampleCode, pickBestCode].join("\n"),
+  advance: [advanceCode, pickBestCode].join("\n"),
+};
+
+/** Token stored where a logit was not a number or +Infinity, or none was finite. */
+export const NOT_A_NUMBER_TOKEN = 0xffffffff;
+
+/** Candidates that {@linkcode argmax} leaves, two words each. */
+export const CANDIDATES = 64;
+
+/**
+ * How a token is drawn. Tokens whose logits are equal are kept or dropped together, so that their order doesn't matter:
+ * of ties with the last token that topK or topP keeps, all are kept, and there may be more tokens than topK.
+ */
+export interface Sampling {
+  /** Divides the logits; above 0, in f32 a normal number: 2^-126 to 3.4e38. */
+  readonly temperature: number;
+  /**
+   * The fewest most likely tokens are kept, of those that topK keeps, that together have at least this share of the
+   * probability, ties with the last one included; 0 to 1, and 1 keeps all.
+   */
+  readonly topP: number;
+  /** How many of the most likely tokens are kept, ties with the last one on top; an integer below 2^32, 0 keeps all. */
+  readonly topK: number;
+  /** The same seed draws the same tokens; an integer from 0 to 2^32 - 1. */
+  readonly seed: number;
+}
+
+/** Bytes of the settings that {@linkcode sample} reads. */
+export const SAMPLING_BYTES = 16;
+
+const SMALLEST_NORMAL = 2 ** -126;
+
+function checkSampling({ temperature, topP, topK, seed }: Sampling): void {
+  const rounded = Math.fround(temperature);
+  if (!(rounded >= SMALLEST_NORMAL && rounded < Infinity)) {
+    throw new RangeError(`temperature is ${temperature}, must be a positive number, normal in f32`);
+  }
+  if (!(topP >= 0 && topP <= 1)) throw new RangeError(`topP is ${topP}, must be 0 to 1`);
+  for (const [name, value] of Object.entries({ topK, seed })) {
+    if (value !== value >>> 0) throw new RangeError(`${name} is ${value}, must be an integer from 0 to 2^32 - 1`);
+  }
+}
+
+/**
+ * Settings as {@linkcode sample} reads them.
+ *
+ * @throws {RangeError} when one is out of its range
+ */
+export function packSampling(sampling: Sampling): Uint32Array<ArrayBuffer> {
+  checkSampling(sampling);
+  const { temperature, topP, topK, seed } = sampling;
+  const words = new Uint32Array(SAMPLING_BYTES / 4);
+  new Float32Array(words.buffer).set([temperature, topP]);
+  words.set([topK, seed], 2);
+  return words;
+}
+
+const WORKGROUP_SIZE = 256;
+
+/**
+ * Dispatch that leaves the most likely tokens of {@linkcode CANDIDATES} parts of the vocabulary.
+ *
+ * @param logits f32 [sequences, length]
+ * @param candidates u32 [sequences, CANDIDATES, 2]
+ */
+export async function argmax(
+  gpu: Gpu,
+  length: number,
+  logits: GPUBuffer,
+  candidates: GPUBuffer,
+  sequences = 1,
+): Promise<Dispatch> {
+  const constants = { length, workgroup_size: WORKGROUP_SIZE };
+  const kernel = await gpu.createKernel("argmax", PICK_TOKEN_CODE.argmax, constants);
+  return { kernel, bindings: gpu.bind(kernel, [logits, candidates]), workgroups: [CANDIDATES, 1, sequences] };
+}
+
+/** Buffers of {@linkcode sample}. */
+export interface SampleBuffers {
+  /** f32 [sequences, length]. */
+  readonly logits: GPUBuffer;
+  /** {@linkcode packSampling} of each sequence. */
+  readonly settings: GPUBuffer;
+  /** u32 [sequences, 2]: position of the token before the one that is drawn, and a word not read. */
+  readonly sequence: GPUBuffer;
+  /** u32 [sequences, 2]. */
+  readonly candidates: GPUBuffer;
+}
+
+/** Dispatch that draws a token and leaves it as the only candidate. */
+export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, sequences = 1): Promise<Dispatch> {
+  const size = Math.min(1024, gpu.device.limits.maxComputeInvocationsPerWorkgroup);
+  const kernel = await gpu.createKernel("sample", PICK_TOKEN_CODE.sample, { length, workgroup_size: size });
+  const { logits, settings, sequence, candidates } = buffers;
+  return {
+    kernel,
+    bindings: gpu.bind(kernel, [logits, settings, sequence, candidates]),
+    workgroups: [1, 1, sequences],
+  };
+}
+
+/** Buffers of {@linkcode advance}. */
+export interface AdvanceBuffers {
+  /** u32 [sequences, candidates, 2]: bits of the logit, token. */
+  readonly candidates: GPUBuffer;
+  /** f16 [vocabulary, hidden]. */
+  readonly embedding: F16Matrix;
+  /** u32 [sequences, 2]: position, which is moved on by one, and index of the sequence's tokens. */
+  readonly sequence: GPUBuffer;
+  /** u32 [sequences, stride]: token of each position. */
+  readonly tokens: GPUBuffer;
+  /** Elements of `tokens` from one sequence to the next; needed where there are several. */
+  readonly stride?: number;
+  /** f32 [sequences, hidden]: input of the next step. */
+  readonly hidden: GPUBuffer;
+}
+
+/**
+ * Dispatches, one a slab of the embedding, that take the best candidate as the next token.
+ *
+ * @param candidates 1 after {@linkcode sample}, {@linkcode CANDIDATES} after {@linkcode argmax}
+ * @throws {RangeError} when the residual stream's width is not a multiple of 8
+ */
+export async function advance(
+  gpu: Gpu,
+  candidates: number,
+  buffers: AdvanceBuffers,
+  sequences = 1,
+): Promise<Dispatch[]> {
+  const { embedding, sequence, tokens, stride = 0, hidden } = buffers;
+  const { channels, chunks, slabs } = embedding;
+  if (channels !== chunks * CHUNK_CHANNELS) {
+    throw new RangeError(`embedding has ${channels} channels, must be a multiple of ${CHUNK_CHANNELS}`);
+  }
+  return await Promise.all(slabs.map(async ({ firstRow, rows, weights }, i) => {
+    const kernel = await gpu.createKernel("advance", PICK_TOKEN_CODE.advance, {
+      candidate_count: candidates,
+      first_row: firstRow,
+      rows,
+      hidden_size: channels,
+      stride,
+      moves_on: i === slabs.length - 1 ? 1 : 0,
+      workgroup_size: WORKGROUP_SIZE,
+    });
+    const bindings = gpu.bind(kernel, [buffers.candidates, weights, sequence, tokens, hidden]);
+    return { kernel, bindings, workgroups: [1, 1, sequences] as const };
+  }));
+}
+
+/**
+ * Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU twin, in f64. The largest logit
+ * must be finite.
+ */
+export function samplingProbabilities(logits: Float32Array, { temperature, topP, topK }: Sampling): Float64Array {
+  const largest = logits.reduce((most, value) => Math.max(most, value), -Infinity);
+  const weights = Float64Array.from(logits, (value) => Math.exp((value - largest) / temperature));
+  const order = Array.from(weights.keys()).sort((a, b) =>
+    Number(logits[b] > logits[a]) - Number(logits[b] < logits[a])
+  );
+  const lowestOfTop = topK > 0 && topK < order.length ? logits[order[topK - 1]] : -Infinity;
+  const inTopK = order.filter((token) => logits[token] >= lowestOfTop);
+  const total = inTopK.reduce((sum, token) => sum + weights[token], 0);
+  let reached = 0;
+  let lowest = lowestOfTop;
+  for (const token of inTopK) {
+    reached += weights[token];
+    if (topP < 1 && reached >= topP * total) {
+      lowest = logits[token];
+      break;
+    }
+  }
+  const kept = inTopK.filter((token) => logits[token] >= lowest);
+  const mass = kept.reduce((sum, token) => sum + weights[token], 0);
+  const probabilities = new Float64Array(logits.length);
+  for (const token of kept) probabilities[token] = weights[token] / mass;
+  return probabilities;
+}

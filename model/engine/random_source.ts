@@ -1,0 +1,73 @@
+/**
+ * Random weights of a published model's shape, for measuring speed and memory without a download.
+ *
+ * @module
+ */
+import { createRandom } from "../../quant/random.ts";
+import { randomPacked } from "../../quant/random_packed.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { type LinearKind, linearShape } from "../llama/llama.ts";
+import { SETTINGS } from "../../quant/recipe.ts";
+import type { ModelShape } from "../llama/shapes.ts";
+import type { HalfMatrix, HostMatrix, WeightSource } from "./weight_source.ts";
+
+/** Formats of random weights. */
+export const FORMATS = ["f16", "twobit"] as const;
+
+/** Format of random weights. */
+export type Format = typeof FORMATS[number];
+
+/** Whether a text names a format. */
+export function isFormat(text: string): text is Format {
+  return FORMATS.some((format) => format === text);
+}
+
+/** Rows drawn at random; larger matrices repeat them. */
+const RANDOM_ROWS = 64;
+
+/** Configuration of a model of this shape. What speed doesn't depend on is as in Llama 2. */
+export function configOfShape(shape: ModelShape, context: number): ModelConfig {
+  return {
+    ...shape,
+    architecture: "LlamaForCausalLM",
+    context,
+    normEpsilon: 1e-5,
+    rope: { theta: 10000 },
+    attentionBias: false,
+    outputBias: false,
+    queryKeyNorm: false,
+    bosToken: 1,
+  };
+}
+
+/** Random weights; all layers are the same. */
+export function randomSource(config: ModelConfig, format: Format, seed = 1): WeightSource {
+  const random = createRandom(seed);
+  const half = (rows: number, channels: number): HalfMatrix => {
+    // Outputs about as large as inputs, so that 80 layers neither vanish nor overflow.
+    const scale = 1 / Math.sqrt(channels);
+    const drawn = Float16Array.from({ length: RANDOM_ROWS * channels }, () => random.normal() * scale);
+    const weights = new Float16Array(rows * channels);
+    for (let at = 0; at < weights.length; at += drawn.length) {
+      weights.set(drawn.subarray(0, Math.min(drawn.length, weights.length - at)), at);
+    }
+    return { rows, channels, weights };
+  };
+  const linears = new Map<LinearKind, HostMatrix>();
+  const linear = (kind: LinearKind): HostMatrix => {
+    const [rows, channels] = linearShape(config, kind);
+    if (format === "f16") return half(rows, channels);
+    return randomPacked(rows, channels, 0, seed, SETTINGS.refineEvery);
+  };
+  return {
+    config,
+    sameLayers: true,
+    linear(_layer, kind) {
+      let matrix = linears.get(kind);
+      if (!matrix) linears.set(kind, matrix = linear(kind));
+      return Promise.resolve(matrix);
+    },
+    half: (_name, rows, channels) => Promise.resolve(half(rows, channels)),
+    vector: (name, length) => Promise.resolve(/norm/.test(name) ? new Float32Array(length).fill(1) : undefined),
+  };
+}

@@ -1,0 +1,71 @@
+/**
+ * Room for the keys and values of sequences.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
+import type { BufferOwner } from "./buffer_owner.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { RUN_LAYERS } from "./layer_runs.ts";
+
+/** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
+const CAPACITY_STEP = 256;
+
+/** Tokens that a sequence has room for in the cache, where `tokens` are asked for. */
+export function roundCapacity(tokens: number): number {
+  return Math.ceil(tokens / CAPACITY_STEP) * CAPACITY_STEP;
+}
+
+/** Bytes of a sequence's key-value cache: keys and values in f16. */
+export function cacheBytes({ layers, keyValueHeads, headSize }: ModelConfig, capacity: number): number {
+  return 2 * 2 * layers * keyValueHeads * headSize * roundCapacity(capacity);
+}
+
+/**
+ * Checks that sequences can have a capacity.
+ *
+ * @throws {RangeError} when the model's context is shorter, or the device can't bind so long a cache
+ */
+export function checkCapacity(gpu: Gpu, config: ModelConfig, capacity: number, sequences = 1): void {
+  if (!(capacity >= 1 && capacity <= config.context)) {
+    throw new RangeError(`capacity is ${capacity} tokens, must be 1 to the model's context of ${config.context}`);
+  }
+  const planeBytes = sequences * cacheBytes(config, capacity) / config.layers / 2;
+  const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
+  if (planeBytes > limit) {
+    const of = sequences === 1 ? `${capacity} tokens` : `${sequences} sequences of ${capacity} tokens`;
+    throw new RangeError(`a layer's keys of ${of} have ${planeBytes} bytes, the device binds ${limit}`);
+  }
+}
+
+/**
+ * Makes the caches of all layers; those of a run share their buffers. A plane holds one sequence after the other, each with the same capacity: kernels find a
+ * sequence by its index, so that the same bindings serve all of them and one dispatch any of them.
+ *
+ * @param capacity as {@linkcode roundCapacity} gives it
+ * @throws {OutOfMemoryError} when the device has no room
+ */
+export async function createCaches(
+  gpu: Gpu,
+  owner: BufferOwner,
+  { layers, keyValueHeads, headSize }: ModelConfig,
+  capacity: number,
+  sequences = 1,
+): Promise<KeyValueCache[]> {
+  const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
+  const layerBytes = sequences * keyValueHeads * headSize * capacity * 2;
+  const runLayers = Math.min(RUN_LAYERS, Math.max(1, Math.floor(limit / layerBytes)));
+  const caches: KeyValueCache[] = [];
+  for (let first = 0; first < layers; first += runLayers) {
+    const count = Math.min(runLayers, layers - first);
+    const last = first + count - 1;
+    const keys = await owner.make(`keys of layers ${first} to ${last}`, count * layerBytes / 4);
+    const values = await owner.make(`values of layers ${first} to ${last}`, count * layerBytes / 4);
+    for (let i = 0; i < count; i++) {
+      const range = { offset: i * layerBytes, size: layerBytes };
+      caches.push({ capacity, keys: { buffer: keys, ...range }, values: { buffer: values, ...range } });
+    }
+  }
+  return caches;
+}

@@ -1,0 +1,149 @@
+/**
+ * How fast a model runs: prompts and generation by the host's clock, operations by the device's.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import { timeDispatches } from "../../kernels/gpu/timer.ts";
+import { createBatchSession } from "./batch_session.ts";
+import type { OperationKind } from "./decode_step.ts";
+import type { EngineWeights } from "./engine_weights.ts";
+import { createSession, type Session } from "./session.ts";
+import { median } from "../host/statistics.ts";
+
+/** What {@linkcode measureSpeed} measures. */
+export interface SpeedPlan {
+  /** Tokens of a prompt; 0 leaves prompts out. */
+  readonly promptTokens: number;
+  /** Tokens generated; 0 leaves generation out. */
+  readonly generateTokens: number;
+  /** Tokens in the cache before. */
+  readonly depth: number;
+  /** Samples of each. */
+  readonly repetitions: number;
+}
+
+/** Speeds in tokens a second, one of each repetition, by the host's clock: encoding and reading back included. */
+export interface Speed {
+  /** Of the prompt. */
+  readonly prompt: readonly number[];
+  /** Of generation. */
+  readonly generation: readonly number[];
+}
+
+/** Clocks of an idle GPU are low; so long it works before anything is measured. */
+const WARM_UP_MS = 300;
+
+/** Measures the speed of a model with a sequence of its own. */
+export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: SpeedPlan): Promise<Speed> {
+  const { promptTokens, generateTokens, depth, repetitions } = plan;
+  const capacity = Math.max(1, depth) + Math.max(promptTokens, generateTokens);
+  using session = await createSession(gpu, weights, capacity);
+  if (depth > 0) await session.prefill(sampleText(weights, depth));
+  const prompt = promptTokens === 0 ? [] : await measurePrompt(session, weights, promptTokens, repetitions);
+  if (session.length === 0) await session.prefill(sampleText(weights, 1));
+  const generation = generateTokens === 0 ? [] : await measureGeneration(session, generateTokens, repetitions);
+  return { prompt, generation };
+}
+
+/**
+ * Measures the speed of a model with several sequences that go on together.
+ *
+ * @param sequences 1 to 16
+ * @param plan of each sequence; its prompt's speed is left out, as prompts are taken in one after the other
+ * @returns tokens a second of all sequences together, one of each repetition
+ * @throws {RangeError} for another number of sequences, or when the device can't bind so large a cache
+ * @throws {OutOfMemoryError} with what the caches need, when the device has no room
+ */
+export async function measureBatchSpeed(
+  gpu: Gpu,
+  weights: EngineWeights,
+  sequences: number,
+  { generateTokens, depth, repetitions }: SpeedPlan,
+): Promise<number[]> {
+  const length = Math.max(1, depth);
+  using session = await createBatchSession(gpu, weights, sequences, length + generateTokens);
+  const all = Array.from({ length: sequences }, (_, i) => i);
+  await session.prefill(all.map(() => sampleText(weights, length)));
+  return await measureRates(sequences * generateTokens, repetitions, async () => {
+    await session.decode(all, generateTokens);
+    for (const sequence of all) session.truncate(sequence, length);
+  });
+}
+
+/** Any tokens: speed doesn't depend on them. */
+export function sampleText({ config }: EngineWeights, length: number): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from({ length }, (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) % config.vocabulary);
+}
+
+/** Speeds of taking in a prompt after what the session holds, which it holds again in the end. */
+export async function measurePrompt(
+  session: Session,
+  weights: EngineWeights,
+  tokens: number,
+  repetitions: number,
+): Promise<number[]> {
+  const { length } = session;
+  const prompt = sampleText(weights, tokens);
+  return await measureRates(tokens, repetitions, async () => {
+    await session.prefill(prompt);
+    session.truncate(length);
+  });
+}
+
+/** Speeds of generating tokens after what the session holds, which it holds again in the end. */
+export async function measureGeneration(session: Session, tokens: number, repetitions: number): Promise<number[]> {
+  const { length } = session;
+  return await measureRates(tokens, repetitions, async () => {
+    await session.decode(tokens);
+    session.truncate(length);
+  });
+}
+
+/** Tokens a second of each repetition, after warming up. */
+async function measureRates(tokens: number, repetitions: number, run: () => Promise<void>): Promise<number[]> {
+  const warmUpStartMs = performance.now();
+  do await run(); while (performance.now() - warmUpStartMs < WARM_UP_MS);
+  const rates: number[] = [];
+  for (let i = 0; i < repetitions; i++) {
+    const startMs = performance.now();
+    await run();
+    rates.push(tokens / ((performance.now() - startMs) / 1000));
+  }
+  return rates;
+}
+
+/** Microseconds of a decode step by purpose, by the device's clock. */
+export type OperationTimes = ReadonlyMap<OperationKind, number>;
+
+/**
+ * Times the operations of a decode step at the position that the session's last step had: those of each purpose in all
+ * layers one after the other, and whole layers where they run so. Moving on to the next token is left out.
+ */
+export async function timeOperations(gpu: Gpu, session: Session, tickNs: number): Promise<OperationTimes> {
+  const { step, length } = session;
+  const choose = { ...step.pickBest, dispatches: step.pickBest.dispatches.slice(0, 1) };
+  const whole = step.layers(length - 1).filter(({ kind }) => kind === "layers");
+  const operations = [...whole, ...await step.operations(length - 1), step.head, choose];
+  const options = { samples: 10, repeats: 4, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
+  const times = new Map<OperationKind, number>();
+  for (const kind of new Set(operations.map((operation) => operation.kind))) {
+    const dispatches = operations.filter((operation) => operation.kind === kind).flatMap((each) => each.dispatches);
+    times.set(kind, (await timeDispatches(gpu, [dispatches], options)).medianUs);
+  }
+  return times;
+}
+
+/** Microseconds that the host takes to encode and submit a decode step, by its clock; the median of some steps. */
+export async function timeEncoding(gpu: Gpu, session: Session): Promise<number> {
+  const { layers, head } = session.step;
+  const dispatches = [...layers(session.length - 1), head].flatMap((operation) => operation.dispatches);
+  const samplesUs: number[] = [];
+  for (let i = 0; i < 9; i++) {
+    const startMs = performance.now();
+    gpu.submit(dispatches);
+    samplesUs.push((performance.now() - startMs) * 1000);
+    await gpu.wait();
+  }
+  return median(samplesUs);
+}

@@ -1,0 +1,144 @@
+/**
+ * Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
+ *
+ * @module
+ */
+import { forward, logitsOf, type Segment } from "../llama/forward.ts";
+import type { Model } from "../llama/llama.ts";
+import type { MatMul } from "../llama/matmul.ts";
+import { clusteredMean, type Estimate } from "../host/statistics.ts";
+
+/** Predictions of one window of n + 1 tokens, one element for each of its n predicted tokens. */
+export interface WindowScore {
+  /** f32 [n]: -log p(token), in nats. */
+  readonly negativeLogLikelihood: Float32Array;
+  /** u8 [n]: 1 where the token was the most likely one. */
+  readonly top1: Uint8Array;
+  /** f32 [n]: KL(reference || model), in nats; where reference log-probabilities were given. */
+  readonly divergence?: Float32Array;
+}
+
+/** Rows of logits that are in memory at once. */
+const LOGIT_ROWS = 512;
+
+/**
+ * Scores the prediction of every token of a window but its first.
+ *
+ * @param reference f32 [n, vocabulary]: log-probabilities to compare with
+ * @param keep f32 [n, vocabulary]: receives this model's log-probabilities
+ */
+export function scoreWindow(
+  model: Model,
+  tokens: Uint32Array,
+  matmul: MatMul,
+  { reference, keep }: { reference?: Float32Array; keep?: Float32Array } = {},
+): WindowScore {
+  const { hidden: width, vocabulary } = model.config;
+  const predicted = tokens.length - 1;
+  const { hidden } = forward(model, [{ tokens: tokens.subarray(0, predicted) }], matmul);
+  const negativeLogLikelihood = new Float32Array(predicted);
+  const top1 = new Uint8Array(predicted);
+  const divergence = reference && new Float32Array(predicted);
+  for (let first = 0; first < predicted; first += LOGIT_ROWS) {
+    const count = Math.min(LOGIT_ROWS, predicted - first);
+    const logits = logitsOf(model, hidden.subarray(first * width, (first + count) * width), matmul);
+    for (let t = 0; t < count; t++) {
+      const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
+      const target = tokens[first + t + 1];
+      top1[first + t] = argmax(row) === target ? 1 : 0;
+      toLogProbabilities(row);
+      negativeLogLikelihood[first + t] = -row[target];
+      const at = (first + t) * vocabulary;
+      keep?.set(row, at);
+      if (divergence) divergence[first + t] = divergenceFrom(reference.subarray(at, at + vocabulary), row);
+    }
+  }
+  return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
+}
+
+/** How well a model predicts windows of text. */
+export interface WindowsEvaluation {
+  /** exp of the mean loss. */
+  readonly perplexity: Estimate;
+  /** Share of tokens that were predicted as the most likely one. */
+  readonly top1: Estimate;
+}
+
+/** Perplexity and top-1 accuracy from the scores of windows. */
+export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluation {
+  const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
+  const perplexity = Math.exp(loss.value);
+  return {
+    perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
+    top1: clusteredMean(scores.map((score) => score.top1)),
+  };
+}
+
+/** A context and the continuations to choose from. */
+export interface ChoiceItem {
+  /** Tokens before, BOS first. */
+  readonly context: Uint32Array;
+  /** Tokens of each continuation. */
+  readonly continuations: readonly Uint32Array[];
+}
+
+/** Log-likelihood of every continuation of every item, in nats: [item][continuation]. */
+export function scoreChoices(model: Model, items: readonly ChoiceItem[], matmul: MatMul): number[][] {
+  const width = model.config.hidden;
+  const contexts = forward(model, items.map(({ context }) => ({ tokens: context })), matmul);
+  // The last token of a context predicts the first token of each continuation; the rest predict each other.
+  const segments: Segment[] = items.flatMap(({ continuations }, item) =>
+    continuations.map((tokens) => ({ tokens, prefix: contexts.cache[item] }))
+  );
+  const { hidden } = forward(model, segments, matmul);
+  const scores: number[][] = [];
+  let contextEnd = 0;
+  let at = 0;
+  for (const { context, continuations } of items) {
+    contextEnd += context.length;
+    const last = contexts.hidden.subarray((contextEnd - 1) * width, contextEnd * width);
+    scores.push(continuations.map((tokens) => {
+      const rows = new Float32Array(tokens.length * width);
+      rows.set(last);
+      rows.set(hidden.subarray(at * width, (at + tokens.length - 1) * width), width);
+      at += tokens.length;
+      return logLikelihood(model, rows, tokens, matmul);
+    }));
+  }
+  return scores;
+}
+
+function logLikelihood(model: Model, hidden: Float32Array, tokens: Uint32Array, matmul: MatMul): number {
+  const { vocabulary } = model.config;
+  const logits = logitsOf(model, hidden, matmul);
+  let sum = 0;
+  for (const [t, token] of tokens.entries()) {
+    const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
+    toLogProbabilities(row);
+    sum += row[token];
+  }
+  return sum;
+}
+
+function argmax(row: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < row.length; i++) if (row[i] > row[best]) best = i;
+  return best;
+}
+
+/** Replaces logits by log-probabilities and returns them. */
+export function toLogProbabilities(row: Float32Array): Float32Array {
+  const max = row[argmax(row)];
+  let sum = 0;
+  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - max);
+  const shift = max + Math.log(sum);
+  for (let i = 0; i < row.length; i++) row[i] -= shift;
+  return row;
+}
+
+/** KL(reference || other) of log-probabilities, in nats. */
+export function divergenceFrom(reference: Float32Array, other: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < reference.length; i++) sum += Math.exp(reference[i]) * (reference[i] - other[i]);
+  return sum;
+}

@@ -1,0 +1,147 @@
+/**
+ * What a checkpoint is, and reading its tensors one by one.
+ *
+ * @module
+ */
+import { findNotFinite } from "../../quant/check.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import {
+  type Layer,
+  type Linear,
+  LINEAR_KINDS,
+  type LinearKind,
+  linearName,
+  linearShape,
+  type Model,
+} from "../llama/llama.ts";
+import { decodeWeightsInto } from "./numbers.ts";
+import { release } from "../host/release.ts";
+import { DTYPE_BYTES, readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
+import type { TensorToWrite } from "./safetensors_writer.ts";
+
+/** A checkpoint whose headers have been read; dispose it to close its files. */
+export interface Checkpoint extends Disposable {
+  /** What error messages call it: the directory or file that it was opened from, and can be opened from again. */
+  readonly name: string;
+  /** Configuration of the model. */
+  readonly config: ModelConfig;
+  /** Whether the checkpoint holds this tensor. */
+  has(name: string): boolean;
+  /**
+   * Reads a tensor as f32; a packed one is decoded.
+   *
+   * @throws {SyntaxError} when it is missing, has another shape, or holds NaN or infinity
+   */
+  read(name: string, shape: readonly number[]): Promise<Float32Array>;
+  /** Reads a text file that belongs to the checkpoint (tokenizer.json, ...); undefined where there is none. */
+  readText(file: string): Promise<string | undefined>;
+  /** Paths of the weight files. */
+  readonly files: readonly string[];
+  /** Every tensor, as it goes into a safetensors file. */
+  readonly tensors: readonly TensorToWrite[];
+}
+
+/** A tensor of a file, to be copied into another. */
+export function tensorToWrite(file: SafetensorsFile, info: TensorInfo): TensorToWrite {
+  return { ...info, bytes: () => readTensorBytes(file, info) };
+}
+
+/** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
+export const MAX_TEXT_BYTES = 2 ** 27;
+
+/**
+ * Reads a weight tensor of a file as f32.
+ *
+ * @throws {SyntaxError} when it has another shape, or holds NaN or infinity
+ */
+export async function readWeights(
+  file: SafetensorsFile,
+  name: string,
+  shape: readonly number[],
+): Promise<Float32Array> {
+  const info = tensorInfo(file, name);
+  if (info.shape.join() !== shape.join()) {
+    throw new SyntaxError(
+      `${file.source.name}: tensor ${name} has shape [${info.shape.join(", ")}], must be [${shape.join(", ")}]`,
+    );
+  }
+  const values = await decodeTensor(file, info);
+  const bad = findNotFinite(values);
+  if (bad >= 0) throw new SyntaxError(`${file.source.name}: tensor ${name} holds ${values[bad]} at element ${bad}`);
+  return values;
+}
+
+/** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */
+const PART_BYTES = 8 * 2 ** 20;
+
+async function decodeTensor(file: SafetensorsFile, { dtype, offset, sizeBytes }: TensorInfo): Promise<Float32Array> {
+  const values = new Float32Array(sizeBytes / DTYPE_BYTES[dtype]);
+  for (let start = 0; start < sizeBytes; start += PART_BYTES) {
+    const bytes = await file.source.read(offset + start, Math.min(PART_BYTES, sizeBytes - start));
+    decodeWeightsInto(bytes, dtype, values.subarray(start / DTYPE_BYTES[dtype]));
+    release(bytes);
+  }
+  return values;
+}
+
+/** Whether a linear layer has a bias. */
+function hasBias({ attentionBias, outputBias }: ModelConfig, kind: LinearKind): boolean {
+  return kind === "o_proj"
+    ? outputBias
+    : attentionBias && (kind === "q_proj" || kind === "k_proj" || kind === "v_proj");
+}
+
+/** Reads one linear layer. @throws {SyntaxError} also for a bias that the configuration doesn't speak of */
+export async function readLinear(checkpoint: Checkpoint, layer: number, kind: LinearKind): Promise<Linear> {
+  const name = linearName(layer, kind);
+  const [rows, channels] = linearShape(checkpoint.config, kind);
+  const weights = await checkpoint.read(`${name}.weight`, [rows, channels]);
+  if (hasBias(checkpoint.config, kind)) {
+    return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
+  }
+  if (checkpoint.has(`${name}.bias`)) {
+    const { architecture } = checkpoint.config;
+    throw new SyntaxError(`${checkpoint.name} has ${name}.bias, must not by its config.json (${architecture})`);
+  }
+  return { rows, channels, weights };
+}
+
+/** The norms of a layer. */
+export type LayerNorms = Omit<Layer, "linears">;
+
+/** Reads the norms of a layer. */
+export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<LayerNorms> {
+  const { hidden, headSize, queryKeyNorm } = checkpoint.config;
+  const norm = (name: string, width: number) => checkpoint.read(`model.layers.${layer}.${name}.weight`, [width]);
+  return {
+    attentionNorm: await norm("input_layernorm", hidden),
+    mlpNorm: await norm("post_attention_layernorm", hidden),
+    ...(queryKeyNorm && {
+      queryNorm: await norm("self_attn.q_norm", headSize),
+      keyNorm: await norm("self_attn.k_norm", headSize),
+    }),
+  };
+}
+
+/** Reads one transformer layer. */
+export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
+  const linears: Partial<Record<LinearKind, Linear>> = {};
+  for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
+  return { linears: linears as Record<LinearKind, Linear>, ...await readNorms(checkpoint, layer) };
+}
+
+/** Reads a whole model into memory. */
+export async function readModel(checkpoint: Checkpoint): Promise<Model> {
+  const { config } = checkpoint;
+  const { vocabulary, hidden, tiedHead } = config;
+  const embedding = await checkpoint.read("model.embed_tokens.weight", [vocabulary, hidden]);
+  const layers: Layer[] = [];
+  for (let layer = 0; layer < config.layers; layer++) layers.push(await readLayer(checkpoint, layer));
+  return {
+    config,
+    embedding,
+    layers,
+    finalNorm: await checkpoint.read("model.norm.weight", [hidden]),
+    head: tiedHead ? embedding : await checkpoint.read("lm_head.weight", [vocabulary, hidden]),
+  };
+}

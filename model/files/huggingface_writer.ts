@@ -1,0 +1,72 @@
+/**
+ * Writing a quantized model back as a Hugging Face directory in f16, so that any other tool can judge the weights.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { unfinished } from "../host/atomic_file.ts";
+import { bytesOf, decodeWeights } from "./numbers.ts";
+import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";
+import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
+
+/**
+ * Writes `directory` beside its place and renames it when it is whole. Decoded weights are rounded to f16, and so are
+ * tensors that weren't quantized.
+ *
+ * @throws {RangeError} when a weight lies beyond the range of f16
+ */
+export async function writeHuggingFaceDirectory(
+  checkpoint: PackedCheckpoint,
+  directory: string,
+  onProgress: (share: number, step: string) => void = () => {},
+): Promise<void> {
+  const beside = `${directory}.partial-${Deno.pid}`;
+  await Deno.mkdir(beside, { recursive: true });
+  unfinished.add(beside);
+  try {
+    for (const file of CARRIED_FILES) {
+      const text = await checkpoint.readText(file);
+      if (text === undefined) continue;
+      await Deno.writeTextFile(join(beside, file), file === "config.json" ? declareF16(text) : text);
+    }
+    let done = 0;
+    const decoded = Array.from(checkpoint.packed, ([name, { rows, channels }]) => ({
+      name: `${name}.weight`,
+      dtype: "F16" as const,
+      shape: [rows, channels],
+      async bytes() {
+        onProgress(done++ / checkpoint.packed.size, name);
+        return toF16Bytes(name, await checkpoint.read(`${name}.weight`, [rows, channels]));
+      },
+    }));
+    const carried = carriedTensors(checkpoint, checkpoint.packed).map(asF16);
+    await writeSafetensors(join(beside, "model.safetensors"), [...carried, ...decoded], { format: "pt" });
+    await Deno.rename(beside, directory);
+  } catch (error) {
+    await Deno.remove(beside, { recursive: true }).catch(() => {});
+    throw error;
+  } finally {
+    unfinished.delete(beside);
+  }
+}
+
+/** A carried weight tensor in f16, whatever it was: a directory has one dtype. */
+function asF16(tensor: TensorToWrite): TensorToWrite {
+  if (tensor.dtype === "F16") return tensor;
+  const bytes = async () => toF16Bytes(tensor.name, decodeWeights(new Uint8Array(await tensor.bytes()), tensor.dtype));
+  return { ...tensor, dtype: "F16", bytes };
+}
+
+/** config.json with the dtype that the directory's weights now have. */
+function declareF16(text: string): string {
+  const config = JSON.parse(text) as Record<string, unknown>;
+  delete config.torch_dtype;
+  return JSON.stringify({ ...config, dtype: "float16" }, null, 2) + "\n";
+}
+
+function toF16Bytes(name: string, weights: Float32Array): Uint8Array {
+  const halves = Float16Array.from(weights);
+  const bad = halves.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw new RangeError(`${name}: weight ${bad} is ${weights[bad]}, must be within the range of f16`);
+  return bytesOf(halves);
+}

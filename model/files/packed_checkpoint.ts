@@ -1,0 +1,122 @@
+/**
+ * A quantized model in one file: packed linear layers, the 16-bit rest as it was, configuration and tokenizer.
+ *
+ * @module
+ */
+import { dequantize } from "../../quant/dequantize.ts";
+import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import type { ByteSource } from "./byte_source.ts";
+import { type Checkpoint, MAX_TEXT_BYTES, readWeights, tensorToWrite } from "./checkpoint.ts";
+import { type ModelConfig, parseConfig } from "../llama/config.ts";
+import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
+import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
+import type { TensorToWrite } from "./safetensors_writer.ts";
+
+/** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
+export const CARRIED_FILES = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+] as const;
+const FILE_PREFIX = "file:";
+
+/** A packed file, opened; it reads like any checkpoint and also gives its tensors as they are packed. */
+export interface PackedCheckpoint extends Checkpoint {
+  /** The file. */
+  readonly file: SafetensorsFile;
+  /** Shapes of the packed tensors, by name without `.weight`. */
+  readonly packed: ReadonlyMap<string, PackedShape>;
+  /** Reads a packed tensor as it is. @throws {SyntaxError} */
+  readPacked(name: string): Promise<PackedTensor>;
+}
+
+/**
+ * Reads a packed file from any source, which the checkpoint then owns.
+ *
+ * @throws {SyntaxError} when it isn't one, or breaks a rule of the format
+ */
+export async function readPackedCheckpoint(name: string, source: ByteSource): Promise<PackedCheckpoint> {
+  try {
+    const file = await readSafetensorsHeader(source);
+    if (!isPackedFile(file)) {
+      throw new SyntaxError(`${name}: format is ${file.metadata.format ?? "missing"}, must be twobit`);
+    }
+    const packed = readPackedShapes(file);
+    const configText = await readCarriedFile(file, "config.json");
+    if (configText === undefined) throw new SyntaxError(`${name} has no ${FILE_PREFIX}config.json`);
+    return describeCheckpoint(name, file, packed, parseConfig(`${name}, config.json`, configText));
+  } catch (error) {
+    source[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function describeCheckpoint(
+  checkpoint: string,
+  file: SafetensorsFile,
+  packed: ReadonlyMap<string, PackedShape>,
+  config: ModelConfig,
+): PackedCheckpoint {
+  const readPacked = (name: string) => {
+    const shape = packed.get(name);
+    if (!shape) return Promise.reject(new SyntaxError(`${checkpoint}: no packed tensor ${name}`));
+    return readPackedTensor(file, name, shape);
+  };
+  return {
+    name: checkpoint,
+    config,
+    file,
+    files: [file.source.name],
+    tensors: Array.from(file.tensors.values(), (info) => tensorToWrite(file, info)),
+    packed,
+    readPacked,
+    readText: (name) => readCarriedFile(file, name),
+    has: (name) => file.tensors.has(name) || packed.has(withoutWeight(name)),
+    async read(name, shape) {
+      if (!packed.has(withoutWeight(name))) return await readWeights(file, name, shape);
+      const tensor = await readPacked(withoutWeight(name));
+      if (tensor.rows !== shape[0] || tensor.channels !== shape[1]) {
+        throw new SyntaxError(
+          `${checkpoint}: ${name} is packed as [${tensor.rows}, ${tensor.channels}], must be [${shape.join(", ")}]`,
+        );
+      }
+      return dequantize(tensor);
+    },
+    [Symbol.dispose]: () => file.source[Symbol.dispose](),
+  };
+}
+
+function withoutWeight(name: string): string {
+  return name.replace(/\.weight$/, "");
+}
+
+async function readCarriedFile(file: SafetensorsFile, name: string): Promise<string | undefined> {
+  const info = file.tensors.get(FILE_PREFIX + name);
+  if (info && info.sizeBytes > MAX_TEXT_BYTES) {
+    throw new SyntaxError(
+      `${file.source.name}: ${info.name} has ${info.sizeBytes} bytes, must have at most ${MAX_TEXT_BYTES}`,
+    );
+  }
+  return info && new TextDecoder().decode(await readTensorBytes(file, info));
+}
+
+/** A checkpoint's text files as tensors. */
+export async function carriedFiles(checkpoint: Checkpoint): Promise<TensorToWrite[]> {
+  const tensors: TensorToWrite[] = [];
+  for (const name of CARRIED_FILES) {
+    const text = await checkpoint.readText(name);
+    if (text === undefined) continue;
+    const bytes = new TextEncoder().encode(text);
+    tensors.push({ name: FILE_PREFIX + name, dtype: "U8", shape: [bytes.length], bytes: () => bytes });
+  }
+  return tensors;
+}
+
+/** The tensors of a checkpoint that stay as they are when some of its matrices are packed. */
+export function carriedTensors(checkpoint: Checkpoint, packed: ReadonlyMap<string, PackedShape>): TensorToWrite[] {
+  return checkpoint.tensors.filter(({ name }) =>
+    !name.startsWith(FILE_PREFIX) && !packed.has(withoutWeight(name)) && !isPlane(name, packed)
+  );
+}

@@ -1,0 +1,186 @@
+/**
+ * Packed tensors in a safetensors file: the names, shapes and metadata of the packed format, version 1.
+ *
+ * @module
+ */
+import {
+  BASE_ZEROS,
+  BLOCK_GROUPS,
+  blocksPerRow,
+  FORMAT_VERSION,
+  GROUP_CHANNELS,
+  REFINE_EVERY,
+  REFINED_ZEROS,
+  type RefineEvery,
+  TILE_ROWS,
+  tilesPerColumn,
+} from "../../quant/format.ts";
+import { type PackedTensor, planeLengths, type PlaneName, validatePackedTensor } from "../../quant/packed_tensor.ts";
+import { parseJsonObject } from "../host/json.ts";
+import { bytesOf } from "./numbers.ts";
+import { type Dtype, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
+import type { TensorToWrite } from "./safetensors_writer.ts";
+
+/** Suffix and element type of each plane on disk. */
+const PLANES: Readonly<Record<PlaneName, { readonly suffix: string; readonly dtype: Dtype }>> = {
+  base: { suffix: "base", dtype: "U32" },
+  refine: { suffix: "refine", dtype: "U32" },
+  meta: { suffix: "meta", dtype: "U32" },
+  tileScale: { suffix: "tile_scale", dtype: "F16" },
+  outlierStart: { suffix: "outlier_start", dtype: "U32" },
+  outlierChannel: { suffix: "outlier_index", dtype: "U16" },
+  outlierResidual: { suffix: "outlier_residual", dtype: "F16" },
+};
+
+const PLANE_NAMES = Object.keys(PLANES) as PlaneName[];
+
+/** Whether a tensor of a file is a plane of one of these packed tensors. */
+export function isPlane(name: string, packed: ReadonlyMap<string, PackedShape>): boolean {
+  const dot = name.lastIndexOf(".");
+  const suffix = name.slice(dot + 1);
+  return packed.has(name.slice(0, dot)) && PLANE_NAMES.some((plane) => PLANES[plane].suffix === suffix);
+}
+
+/** Constants of the format as a file states them; a reader refuses other values. */
+const FORMAT_METADATA: Readonly<Record<string, string>> = {
+  format: "twobit",
+  version: String(FORMAT_VERSION),
+  group_channels: String(GROUP_CHANNELS),
+  block_groups: String(BLOCK_GROUPS),
+  tile_rows: String(TILE_ROWS),
+  base_zeros: JSON.stringify(BASE_ZEROS),
+  refined_zeros: JSON.stringify(REFINED_ZEROS),
+};
+
+/** Shape and density of a packed tensor, as the file's metadata states it. */
+export interface PackedShape {
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels, without padding. */
+  readonly channels: number;
+  /** One refined group in every so many. */
+  readonly refineEvery: RefineEvery;
+}
+
+/** What a packed file says of itself besides its constants. */
+export interface PackedMetadata {
+  /** sha256 of the source checkpoint's weight files. */
+  readonly sourceSha256: string;
+  /** The quantizer's settings, as JSON. */
+  readonly settings: string;
+}
+
+/** Metadata of a file with these tensors. */
+export function packedMetadata(
+  tensors: ReadonlyMap<string, PackedShape>,
+  { sourceSha256, settings }: PackedMetadata,
+): Record<string, string> {
+  const shapes = Object.fromEntries(
+    Array.from(tensors, ([name, { rows, channels, refineEvery }]) => [name, { rows, channels, refineEvery }]),
+  );
+  return { ...FORMAT_METADATA, tensors: JSON.stringify(shapes), source_sha256: sourceSha256, settings };
+}
+
+/** Whether a safetensors file says that it is a packed one. */
+export function isPackedFile({ metadata }: SafetensorsFile): boolean {
+  return metadata.format === FORMAT_METADATA.format;
+}
+
+/**
+ * Checks a packed file's metadata and returns its tensors' shapes.
+ *
+ * @throws {SyntaxError} naming what was found and what is wanted
+ */
+export function readPackedShapes({ source, metadata }: SafetensorsFile): Map<string, PackedShape> {
+  for (const [key, wanted] of Object.entries(FORMAT_METADATA)) {
+    if (metadata[key] !== wanted) {
+      throw new SyntaxError(`${source.name}: ${key} is ${metadata[key] ?? "missing"}, must be ${wanted}`);
+    }
+  }
+  const { fields } = parseJsonObject(`${source.name}: tensors`, metadata.tensors ?? "");
+  return new Map(Object.entries(fields).map(([name, value]) => [name, checkShape(source.name, name, value)]));
+}
+
+function checkShape(file: string, name: string, value: unknown): PackedShape {
+  const { rows, channels, refineEvery } = (value ?? {}) as Record<string, unknown>;
+  const known = REFINE_EVERY.find((every) => every === refineEvery);
+  const isSize = (size: unknown): size is number => Number.isSafeInteger(size) && Number(size) > 0;
+  if (!isSize(rows) || !isSize(channels) || known === undefined) {
+    throw new SyntaxError(
+      `${file}: tensor ${name} is ${JSON.stringify(value)}, must have positive rows and channels and refineEvery of ${
+        REFINE_EVERY.join(", ")
+      }`,
+    );
+  }
+  return { rows, channels, refineEvery: known };
+}
+
+/** The planes of a packed tensor, ready for a safetensors file. */
+export function planesToWrite(name: string, tensor: PackedTensor): TensorToWrite[] {
+  return PLANE_NAMES.map((plane) => ({
+    name: `${name}.${PLANES[plane].suffix}`,
+    dtype: PLANES[plane].dtype,
+    shape: planeShape(plane, tensor, tensor[plane].length),
+    bytes: () => bytesOf(tensor[plane]),
+  }));
+}
+
+function planeShape(plane: PlaneName, { rows, channels }: PackedShape, length: number): number[] {
+  const blocks = blocksPerRow(channels);
+  switch (plane) {
+    case "base":
+      return [rows, blocks, BLOCK_GROUPS];
+    case "meta":
+      return [rows, blocks, 2];
+    case "refine":
+      return [rows, length / rows];
+    case "tileScale":
+      return [tilesPerColumn(rows), blocks * BLOCK_GROUPS];
+    default:
+      return [length];
+  }
+}
+
+/**
+ * Reads and checks a packed tensor.
+ *
+ * @throws {SyntaxError} when a plane is missing, misshapen, or breaks a rule of the format
+ */
+export async function readPackedTensor(file: SafetensorsFile, name: string, shape: PackedShape): Promise<PackedTensor> {
+  const { rows, channels, refineEvery } = shape;
+  const outliers = tensorInfo(file, `${name}.${PLANES.outlierChannel.suffix}`).shape[0] ?? 0;
+  const lengths = planeLengths(rows, channels, refineEvery, outliers);
+  const bytes = new Map<PlaneName, Uint8Array<ArrayBuffer>>();
+  for (const plane of PLANE_NAMES) {
+    const { suffix, dtype } = PLANES[plane];
+    const info = tensorInfo(file, `${name}.${suffix}`);
+    const wanted = planeShape(plane, shape, lengths[plane]);
+    if (info.dtype !== dtype || info.shape.join() !== wanted.join()) {
+      throw new SyntaxError(
+        `${file.source.name}: ${info.name} is ${info.dtype} [${info.shape.join(", ")}], must be ${dtype} [${
+          wanted.join(", ")
+        }]`,
+      );
+    }
+    bytes.set(plane, await readTensorBytes(file, info));
+  }
+  const buffer = (plane: PlaneName) => bytes.get(plane)!.buffer;
+  const tensor: PackedTensor = {
+    rows,
+    channels,
+    refineEvery,
+    base: new Uint32Array(buffer("base")),
+    refine: new Uint32Array(buffer("refine")),
+    meta: new Uint32Array(buffer("meta")),
+    tileScale: new Float16Array(buffer("tileScale")),
+    outlierStart: new Uint32Array(buffer("outlierStart")),
+    outlierChannel: new Uint16Array(buffer("outlierChannel")),
+    outlierResidual: new Float16Array(buffer("outlierResidual")),
+  };
+  try {
+    validatePackedTensor(tensor);
+  } catch (cause) {
+    throw new SyntaxError(`${file.source.name}: tensor ${name}: ${(cause as Error).message}`, { cause });
+  }
+  return tensor;
+}

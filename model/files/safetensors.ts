@@ -1,0 +1,149 @@
+/**
+ * Reader of the safetensors format: an 8-byte header length, a JSON header, then the tensors' bytes without gaps.
+ * Format: https://github.com/huggingface/safetensors. Only the header is read up front; tensors are read one by one.
+ *
+ * @module
+ */
+import type { ByteSource } from "./byte_source.ts";
+import { findDuplicateKey, parseBoundedJson } from "../host/json.ts";
+
+/** Bytes of one element of each supported dtype. */
+export const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2, U32: 4, U16: 2, I32: 4, U8: 1 } as const;
+
+/** Element type of a tensor in a safetensors file. */
+export type Dtype = keyof typeof DTYPE_BYTES;
+
+/** Where one tensor lies in its file. */
+export interface TensorInfo {
+  /** Name of the tensor. */
+  readonly name: string;
+  /** Element type. */
+  readonly dtype: Dtype;
+  /** Dimensions, slowest first. */
+  readonly shape: readonly number[];
+  /** Offset of the first byte in the file. */
+  readonly offset: number;
+  /** Bytes of the tensor. */
+  readonly sizeBytes: number;
+}
+
+/** A safetensors file whose header has been read and checked. */
+export interface SafetensorsFile {
+  /** Where its bytes are read. */
+  readonly source: ByteSource;
+  /** In the order in which they lie in the file. */
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Text entries of the header. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Longest header that is read, as in the reference implementation. */
+const MAX_HEADER_BYTES = 100_000_000;
+
+/**
+ * Reads and checks the header of a safetensors file.
+ *
+ * @throws {SyntaxError} naming the file and the offset when the file is truncated or malformed
+ */
+export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsFile> {
+  const fail = (offset: number, message: string): never => {
+    throw new SyntaxError(`${source.name}, byte ${offset}: ${message}`);
+  };
+  if (source.sizeBytes < 8) fail(0, `file has ${source.sizeBytes} bytes, must have at least 8`);
+  const prefix = await source.read(0, 8);
+  const headerBytes = Number(new DataView(prefix.buffer).getBigUint64(0, true));
+  if (headerBytes > MAX_HEADER_BYTES) fail(0, `header length is ${headerBytes}, must be at most ${MAX_HEADER_BYTES}`);
+  const dataStart = 8 + headerBytes;
+  if (dataStart > source.sizeBytes) {
+    fail(0, `header length is ${headerBytes}, but only ${source.sizeBytes - 8} bytes follow`);
+  }
+  const text = decodeUtf8(await source.read(8, headerBytes), fail);
+  const header = parseHeader(text, fail);
+  const { __metadata__: metadata = {}, ...entries } = header;
+  const infos = Object.entries(entries)
+    .map(([name, entry]) => parseEntry(name, entry, dataStart, fail))
+    .sort((a, b) => a.offset - b.offset || a.sizeBytes - b.sizeBytes);
+  let end = dataStart;
+  for (const info of infos) {
+    if (info.offset !== end) {
+      const problem = info.offset < end ? "overlaps the tensor before it" : "leaves a gap before it";
+      fail(info.offset, `tensor ${info.name} starts here and ${problem}, must start at ${end}`);
+    }
+    end += info.sizeBytes;
+  }
+  if (end !== source.sizeBytes) {
+    fail(end, `tensors end here, but the file ends at ${source.sizeBytes} (truncated or trailing bytes)`);
+  }
+  return {
+    source,
+    tensors: new Map(infos.map((info) => [info.name, info])),
+    metadata: checkMetadata(metadata, fail),
+  };
+}
+
+type Fail = (offset: number, message: string) => never;
+
+function decodeUtf8(bytes: Uint8Array, fail: Fail): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return fail(8, "header is not valid UTF-8");
+  }
+}
+
+function parseHeader(text: string, fail: Fail): Record<string, unknown> {
+  let header: unknown;
+  try {
+    header = parseBoundedJson(text);
+  } catch (error) {
+    fail(8, `header is not valid JSON: ${(error as Error).message}`);
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header)) {
+    fail(8, "header is not a JSON object");
+  }
+  const duplicate = findDuplicateKey(text);
+  if (duplicate) fail(8 + duplicate.offset, `tensor ${duplicate.key} is listed twice`);
+  return header as Record<string, unknown>;
+}
+
+function parseEntry(name: string, entry: unknown, dataStart: number, fail: Fail): TensorInfo {
+  const { dtype, shape, data_offsets: range } = (entry ?? {}) as Record<string, unknown>;
+  if (!isNaturals(shape) || !isNaturals(range) || range.length !== 2 || range[0] > range[1]) {
+    return fail(8, `tensor ${name} has shape ${JSON.stringify(shape)} and data_offsets ${JSON.stringify(range)}`);
+  }
+  const offset = dataStart + range[0];
+  if (typeof dtype !== "string" || !Object.hasOwn(DTYPE_BYTES, dtype)) {
+    return fail(
+      offset,
+      `tensor ${name} has dtype ${JSON.stringify(dtype)}, must be one of ${Object.keys(DTYPE_BYTES).join(", ")}`,
+    );
+  }
+  const sizeBytes = range[1] - range[0];
+  const wanted = shape.reduce((product, length) => product * length, DTYPE_BYTES[dtype as Dtype]);
+  if (sizeBytes !== wanted) {
+    fail(offset, `tensor ${name} has ${sizeBytes} bytes, must have ${wanted} for ${dtype} [${shape.join(", ")}]`);
+  }
+  return { name, dtype: dtype as Dtype, shape, offset, sizeBytes };
+}
+
+function isNaturals(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+}
+
+function checkMetadata(metadata: unknown, fail: Fail): Record<string, string> {
+  const isStrings = typeof metadata === "object" && metadata !== null && !Array.isArray(metadata) &&
+    Object.values(metadata).every((value) => typeof value === "string");
+  return isStrings ? (metadata as Record<string, string>) : fail(8, "__metadata__ is not an object of strings");
+}
+
+/** Finds a tensor of a file. @throws {SyntaxError} when the file doesn't hold it */
+export function tensorInfo(file: SafetensorsFile, name: string): TensorInfo {
+  const info = file.tensors.get(name);
+  if (!info) throw new SyntaxError(`${file.source.name}: no tensor ${name}`);
+  return info;
+}
+
+/** Reads the bytes of a tensor. */
+export function readTensorBytes(file: SafetensorsFile, info: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
+  return file.source.read(info.offset, info.sizeBytes);
+}

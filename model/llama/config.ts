@@ -1,0 +1,213 @@
+/**
+ * The configuration of a Llama-family model, read from a Hugging Face `config.json`.
+ *
+ * @module
+ */
+import { asJsonObject, booleanField, type JsonObject, numberField, parseJsonObject } from "../host/json.ts";
+
+/** What sets an architecture apart from the others. */
+interface Architecture {
+  /** Matrices with a bias: q, k and v; q, k, v and o where `attention_bias` says so; or none. */
+  readonly bias: "qkv" | "configured" | "none";
+  /** Whether each head of q and k goes through an RMSNorm before its rotation. */
+  readonly queryKeyNorm: boolean;
+  /** Whether every layer sees only the last `sliding_window` tokens; otherwise a window is refused. */
+  readonly slidingWindow: boolean;
+  /** The configuration class's own values, for old files that leave them out. */
+  readonly defaults: { readonly headSize?: number; readonly slidingWindow?: number; readonly bosToken?: number };
+}
+
+/** Architectures that the forward pass implements, as `config.json` names them. */
+export type ArchitectureName =
+  | "LlamaForCausalLM"
+  | "MistralForCausalLM"
+  | "Qwen2ForCausalLM"
+  | "Qwen3ForCausalLM";
+
+const ARCHITECTURE_TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
+  LlamaForCausalLM: { bias: "configured", queryKeyNorm: false, slidingWindow: false, defaults: { bosToken: 1 } },
+  MistralForCausalLM: {
+    bias: "none",
+    queryKeyNorm: false,
+    slidingWindow: true,
+    defaults: { slidingWindow: 4096, bosToken: 1 },
+  },
+  Qwen2ForCausalLM: { bias: "qkv", queryKeyNorm: false, slidingWindow: false, defaults: {} },
+  Qwen3ForCausalLM: { bias: "configured", queryKeyNorm: true, slidingWindow: false, defaults: { headSize: 128 } },
+};
+
+/** Names of the architectures. */
+export const ARCHITECTURES: readonly ArchitectureName[] = Object.keys(ARCHITECTURE_TABLE) as ArchitectureName[];
+
+/** Rotary position embedding: base and, for Llama 3.1 and later, the scaling of low frequencies. */
+export interface Rope {
+  /** Base of the frequencies. */
+  readonly theta: number;
+  /** Scaling of Llama 3.1 and later. */
+  readonly llama3?: {
+    readonly factor: number;
+    readonly lowFrequencyFactor: number;
+    readonly highFrequencyFactor: number;
+    readonly originalContext: number;
+  };
+}
+
+/** Sizes and constants of a model. */
+export interface ModelConfig {
+  /** Name in `config.json`. */
+  readonly architecture: ArchitectureName;
+  /** Tokens of the vocabulary. */
+  readonly vocabulary: number;
+  /** Width of the residual stream. */
+  readonly hidden: number;
+  /** Width of the MLP. */
+  readonly intermediate: number;
+  /** Transformer layers. */
+  readonly layers: number;
+  /** Query heads. */
+  readonly heads: number;
+  /** Key and value heads; each serves heads / keyValueHeads query heads. */
+  readonly keyValueHeads: number;
+  /** Elements of a head. */
+  readonly headSize: number;
+  /** Longest sequence, in tokens. */
+  readonly context: number;
+  /** Added under RMSNorm's root. */
+  readonly normEpsilon: number;
+  /** Rotary position embedding. */
+  readonly rope: Rope;
+  /** Whether lm_head is the embedding. */
+  readonly tiedHead: boolean;
+  /** Whether q, k and v have a bias. */
+  readonly attentionBias: boolean;
+  /** Whether o has a bias. */
+  readonly outputBias: boolean;
+  /** Whether each head of q and k goes through an RMSNorm before its rotation. */
+  readonly queryKeyNorm: boolean;
+  /** A token sees itself and the `slidingWindow - 1` tokens before it; all tokens before it where this is absent. */
+  readonly slidingWindow?: number;
+  /** Token that starts a document. */
+  readonly bosToken: number;
+}
+
+/**
+ * Parses `config.json`.
+ *
+ * @param name what error messages call the file
+ * @throws {SyntaxError} for an unsupported architecture or a field that is missing or out of range
+ */
+export function parseConfig(name: string, text: string): ModelConfig {
+  const json = parseJsonObject(name, text);
+  const architecture = readArchitecture(json);
+  const row = ARCHITECTURE_TABLE[architecture];
+  refuseUnknown(json, "hidden_act", ["silu"]);
+  refuseUnknown(json, "mlp_bias", [false]);
+  const size = (key: string, fallback?: number) =>
+    numberField(json, key, { min: 1, max: 1 << 24, integer: true, ...(fallback !== undefined && { fallback }) });
+  const hidden = size("hidden_size");
+  const heads = size("num_attention_heads");
+  const keyValueHeads = size("num_key_value_heads", heads);
+  const headSize = size("head_dim", row.defaults.headSize ?? hidden / heads);
+  if (heads % keyValueHeads !== 0) {
+    throw new SyntaxError(`${name}: num_attention_heads is ${heads}, must be a multiple of ${keyValueHeads}`);
+  }
+  if (headSize % 2 !== 0) throw new SyntaxError(`${name}: head_dim is ${headSize}, must be even`);
+  const vocabulary = size("vocab_size");
+  const attentionBias = row.bias === "configured" ? booleanField(json, "attention_bias", false) : row.bias === "qkv";
+  const slidingWindow = readSlidingWindow(json, row);
+  return {
+    architecture,
+    vocabulary,
+    hidden,
+    intermediate: size("intermediate_size"),
+    layers: numberField(json, "num_hidden_layers", { min: 1, max: 4096, integer: true }),
+    heads,
+    keyValueHeads,
+    headSize,
+    context: size("max_position_embeddings", 2048),
+    normEpsilon: numberField(json, "rms_norm_eps", { min: 0, max: 1, fallback: 1e-6 }),
+    rope: readRope(json),
+    tiedHead: booleanField(json, "tie_word_embeddings", false),
+    attentionBias,
+    outputBias: attentionBias && row.bias === "configured",
+    queryKeyNorm: row.queryKeyNorm,
+    ...(slidingWindow !== undefined && { slidingWindow }),
+    bosToken: readBosToken(json, vocabulary, row.defaults.bosToken),
+  };
+}
+
+/** The window of all layers; windows of some layers only (`use_sliding_window` of Qwen) are refused. */
+function readSlidingWindow(json: JsonObject, { slidingWindow, defaults }: Architecture): number | undefined {
+  const { fields, name } = json;
+  if (!slidingWindow) {
+    refuseUnknown(json, "use_sliding_window", [false]);
+    const other = Array.isArray(fields.layer_types) && fields.layer_types.find((type) => type !== "full_attention");
+    if (other) throw new SyntaxError(`${name}: layer_types has ${JSON.stringify(other)}, must be full_attention`);
+    return undefined;
+  }
+  if (fields.sliding_window === null) return undefined;
+  const fallback = defaults.slidingWindow;
+  return numberField(json, "sliding_window", { min: 1, integer: true, ...(fallback !== undefined && { fallback }) });
+}
+
+/** The token before a document; as in lm-evaluation-harness it is EOS in models that have no BOS. */
+function readBosToken(json: JsonObject, vocabulary: number, fallback: number | undefined): number {
+  const rule = { min: 0, max: vocabulary - 1, integer: true };
+  if (json.fields.bos_token_id !== undefined && json.fields.bos_token_id !== null) {
+    return numberField(json, "bos_token_id", rule);
+  }
+  if (fallback !== undefined) return fallback;
+  const { eos_token_id: eos } = json.fields;
+  return numberField(
+    { name: json.name, fields: { eos_token_id: Array.isArray(eos) ? eos[0] : eos } },
+    "eos_token_id",
+    rule,
+  );
+}
+
+function readArchitecture({ name, fields }: JsonObject): ArchitectureName {
+  const architecture = Array.isArray(fields.architectures) ? fields.architectures[0] : undefined;
+  const known = ARCHITECTURES.find((candidate) => candidate === architecture);
+  if (!known) {
+    throw new SyntaxError(
+      `${name}: architecture ${JSON.stringify(architecture)} is not supported, must be one of ${
+        ARCHITECTURES.join(", ")
+      }`,
+    );
+  }
+  return known;
+}
+
+/** Fails for a setting that would change the arithmetic in a way that the forward pass doesn't know. */
+function refuseUnknown({ name, fields }: JsonObject, key: string, known: readonly unknown[]): void {
+  const value = fields[key] ?? known[0];
+  if (!known.includes(value)) {
+    throw new SyntaxError(`${name}: ${key} is ${JSON.stringify(value)}, must be ${known.join(" or ")}`);
+  }
+}
+
+/** Reads RoPE settings from both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` of transformers 5. */
+function readRope(json: JsonObject): Rope {
+  const parameters = json.fields.rope_parameters ?? json.fields.rope_scaling ?? {};
+  const scaling = asJsonObject(`${json.name}: rope scaling`, parameters);
+  const theta = numberField(
+    { name: json.name, fields: { rope_theta: scaling.fields.rope_theta ?? json.fields.rope_theta } },
+    "rope_theta",
+    { min: 1, fallback: 10000 },
+  );
+  const type = scaling.fields.rope_type ?? scaling.fields.type ?? "default";
+  if (type === "default") return { theta };
+  if (type !== "llama3") {
+    throw new SyntaxError(`${scaling.name}: rope_type is ${JSON.stringify(type)}, must be default or llama3`);
+  }
+  const positive = (key: string) => numberField(scaling, key, { min: 1e-6 });
+  return {
+    theta,
+    llama3: {
+      factor: positive("factor"),
+      lowFrequencyFactor: positive("low_freq_factor"),
+      highFrequencyFactor: positive("high_freq_factor"),
+      originalContext: positive("original_max_position_embeddings"),
+    },
+  };
+}

@@ -1,0 +1,152 @@
+/**
+ * Calibration: the inputs of a layer's matrices on calibration text, and what quantization needs to know of them.
+ *
+ * The residual stream of all calibration windows lies in shared memory and goes through the model one layer at a time;
+ * a layer's matrices are quantized in four stages, each seeing inputs made by what was quantized before it. Where targets
+ * are corrected, a second stream goes through the unquantized model alongside.
+ *
+ * @module
+ */
+import type { ModelConfig } from "../llama/config.ts";
+import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../llama/forward.ts";
+import type { Layer, LinearKind } from "../llama/llama.ts";
+import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
+
+/** The stages of a layer: matrices that have the same input, in the order in which they are quantized. */
+export const STAGES: readonly (readonly LinearKind[])[] = [
+  ["q_proj", "k_proj", "v_proj"],
+  ["o_proj"],
+  ["gate_proj", "up_proj"],
+  ["down_proj"],
+];
+
+/** Calibration windows on their way through one model; arrays in shared memory, updated in place. */
+export interface Stream {
+  /** The layer that they are in. */
+  readonly layer: Layer;
+  /** f32 [tokens, hidden]: the residual stream. */
+  readonly hidden: Float32Array;
+  /** f32 [tokens, widest input]: the input of the stage's matrices, for the next stage to go on from. */
+  readonly input: Float32Array;
+}
+
+/** Some windows of the calibration text in one stage. */
+export interface CalibrationPart {
+  /** Configuration of the model. */
+  readonly config: ModelConfig;
+  /** Index of {@linkcode STAGES}. */
+  readonly stage: number;
+  /** Tokens of each window. */
+  readonly lengths: readonly number[];
+  /** Through the model whose earlier matrices are quantized. */
+  readonly quantized: Stream;
+  /** Through the unquantized model. */
+  readonly original?: Stream;
+}
+
+/** Sums over the tokens of a stage's inputs x' (quantized) and x (original). */
+export interface StageSums {
+  /** f32 [channels, channels]: sum of x' x'ᵀ. */
+  readonly gram: Float32Array;
+  /** f32 [channels, channels]: sum of (x - x') x'ᵀ. */
+  readonly drift?: Float32Array;
+  /** f32 [hidden, channels]: sum of r x'ᵀ, r what the residual stream lacks; where the stage writes to it. */
+  readonly lack?: Float32Array;
+}
+
+/** Computes the input of a stage's matrices in both streams, and its sums. */
+export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums {
+  const { config, stage, lengths, quantized, original } = part;
+  const tokens = quantized.hidden.length / config.hidden;
+  const x = stageInput(config, stage, lengths, quantized, matmul);
+  const gram = gramMatrix(x, tokens, matmul);
+  if (!original) return { gram };
+  const drift = subtract(stageInput(config, stage, lengths, original, matmul), x);
+  const sums = { gram, drift: correlate(drift, x, tokens, matmul) };
+  const writes = STAGES[stage].some((kind) => kind === "o_proj" || kind === "down_proj");
+  if (!writes) return sums;
+  return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
+}
+
+/** Computes the input of a stage's matrices in both streams and no sums, where the stage is quantized already. */
+export function advanceStage({ config, stage, lengths, quantized, original }: CalibrationPart, matmul: MatMul): void {
+  for (const stream of original ? [quantized, original] : [quantized]) {
+    stageInput(config, stage, lengths, stream, matmul);
+  }
+}
+
+/** Ends a layer: adds the output of its last matrix to the residual streams. */
+export function finishLayer({ config, quantized, original }: CalibrationPart, matmul: MatMul): void {
+  for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {
+    const { down_proj } = layer.linears;
+    addLinear(hidden, down_proj, input.subarray(0, (hidden.length / config.hidden) * down_proj.channels), matmul);
+  }
+}
+
+/** The input of a stage's matrices, f32 [tokens, channels], also kept for the next stage. */
+function stageInput(
+  config: ModelConfig,
+  stage: number,
+  lengths: readonly number[],
+  { layer, hidden, input }: Stream,
+  matmul: MatMul,
+): Float32Array {
+  const tokens = hidden.length / config.hidden;
+  const previous = (channels: number) => input.subarray(0, tokens * channels);
+  let values: Float32Array;
+  switch (stage) {
+    case 0:
+      values = attentionInput(config, layer, hidden);
+      break;
+    case 1:
+      values = attentionMix(config, layer, previous(config.hidden), lengths, matmul).mixed;
+      break;
+    case 2:
+      addLinear(hidden, layer.linears.o_proj, previous(layer.linears.o_proj.channels), matmul);
+      values = mlpInput(config, layer, hidden);
+      break;
+    default:
+      values = mlpMix(layer, previous(config.hidden), matmul);
+  }
+  input.set(values);
+  return values;
+}
+
+/** Rows of a Gram matrix that are computed together. */
+const GRAM_ROWS = 128;
+
+/** Sum over tokens of x xᵀ: f32 [width, width]. Only the upper triangle is computed; the lower one mirrors it. */
+function gramMatrix(x: Float32Array, tokens: number, matmul: MatMul): Float32Array {
+  const width = x.length / tokens;
+  const gram = new Float32Array(width * width);
+  const view = (first: number, end: number) => ({
+    ...transpose(rowMajor(x, tokens, width)),
+    offset: first,
+    rows: end - first,
+  });
+  for (let first = 0; first < width; first += GRAM_ROWS) {
+    const end = Math.min(width, first + GRAM_ROWS);
+    const target = { ...rowMajor(gram, end - first, width - first), offset: first * width + first, rowStride: width };
+    matmul(view(first, end), view(first, width), target);
+  }
+  for (let i = 0; i < width; i++) {
+    for (let j = 0; j < i; j++) gram[i * width + j] = gram[j * width + i];
+  }
+  return gram;
+}
+
+/** Sum over tokens of a bᵀ: f32 [width of a, width of b]. */
+function correlate(a: Float32Array, b: Float32Array, tokens: number, matmul: MatMul): Float32Array {
+  const [rows, columns] = [a.length / tokens, b.length / tokens];
+  const sum = new Float32Array(rows * columns);
+  matmul(
+    transpose(rowMajor(a, tokens, rows)),
+    transpose(rowMajor(b, tokens, columns)),
+    rowMajor(sum, rows, columns),
+  );
+  return sum;
+}
+
+function subtract(a: Float32Array, b: Float32Array): Float32Array {
+  return a.map((value, i) => value - b[i]);
+}

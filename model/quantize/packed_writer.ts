@@ -1,0 +1,224 @@
+/**
+ * Quantizing a checkpoint into a packed file, layer by layer, so that an interrupted run can go on.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { Gpu } from "../../kernels/gpu/gpu.ts";
+import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
+import { writeTextBeside } from "../host/atomic_file.ts";
+import { createCalibrator } from "./calibrator.ts";
+import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
+import { parseJsonObject } from "../host/json.ts";
+import { createLayerReader } from "./layer_reader.ts";
+import { type Layer, type Linear, LINEAR_KINDS, type LinearKind, linearName } from "../llama/llama.ts";
+import { openSafetensors } from "../files/open_directory.ts";
+import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
+import {
+  type PackedMetadata,
+  packedMetadata,
+  type PackedShape,
+  planesToWrite,
+  readPackedShapes,
+  readPackedTensor,
+} from "../files/packed_file.ts";
+import { pathExists } from "../host/path_exists.ts";
+import { type DevicePlan, quantizeLayersOnDevice } from "./quantize_on_device.ts";
+import { release } from "../host/release.ts";
+import { readTensorBytes } from "../files/safetensors.ts";
+import { moveToShared } from "../host/shared.ts";
+import { type TensorToWrite, writeSafetensors } from "../files/safetensors_writer.ts";
+import type { QuantizePool } from "./quantize_tasks.ts";
+
+/** What a packed file is written from. */
+export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress"> {
+  /** File to write. */
+  readonly path: string;
+  /** Calibration windows; none for quantizers without error feedback. */
+  readonly calibration: readonly Uint32Array[];
+  /** Whether targets are corrected, which takes the text through the unquantized model too. */
+  readonly correctTarget: boolean;
+  /** What the file says of how it was made. */
+  readonly metadata: PackedMetadata;
+  /** Whether to go on with the layers that an interrupted run left in `path`.layers. */
+  readonly resume: boolean;
+  /** Told of each finished layer. */
+  readonly onLayer?: (stored: StoredLayer, pair: { readonly index: number; readonly original: Layer }) => void;
+}
+
+/** Directory in which finished layers wait for the others. */
+export function layersDirectory(path: string): string {
+  return `${path}.layers`;
+}
+
+/**
+ * Quantizes a checkpoint into a packed file. Finished layers lie in `path`.layers until the file is whole; the file
+ * appears under its name only then.
+ *
+ * @param device workers of the CPU, or a GPU for what {@linkcode whyNotOnDevice} has nothing against
+ * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
+ * @throws {TypeError} when a quantizer doesn't write the packed format
+ */
+export async function writePackedFile(
+  device: QuantizePool | Gpu,
+  checkpoint: Checkpoint,
+  plan: PackedFilePlan,
+): Promise<void> {
+  const directory = layersDirectory(plan.path);
+  const { config } = checkpoint;
+  await prepareDirectory(directory, plan, config.layers);
+  const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
+  await quantizeCheckpoint(device, checkpoint, plan, {
+    quantizerOf: plan.quantizerOf,
+    ...(plan.onProgress && { onProgress: plan.onProgress }),
+    finishedLayer: (index) => readStoredLayer(layerPath(index), index),
+    async onLayer(stored, pair) {
+      const path = layerPath(pair.index);
+      if (!await pathExists(path)) await writeStoredLayer(path, pair.index, stored, plan.metadata);
+      plan.onLayer?.(stored, pair);
+    },
+  });
+  await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan);
+  await Deno.remove(directory, { recursive: true });
+}
+
+/** Quantizes the layers on the CPU or the GPU, with the calibration text where there is one. */
+async function quantizeCheckpoint(
+  device: QuantizePool | Gpu,
+  checkpoint: Checkpoint,
+  { calibration: windows, correctTarget }: PackedFilePlan,
+  plan: Omit<DevicePlan, "calibration">,
+): Promise<void> {
+  const { config } = checkpoint;
+  const embedding = windows.length === 0
+    ? undefined
+    : await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
+  if (device instanceof Gpu) {
+    const calibration = embedding && { embedding, windows, correctTarget };
+    using reader = await createLayerReader(checkpoint);
+    const readLayer = (index: number) => {
+      // When the first layer is asked for, the text lies on the device.
+      if (embedding) release(embedding);
+      return reader.readLayer(index);
+    };
+    return await quantizeLayersOnDevice(device, { config, readLayer }, {
+      ...plan,
+      ...(calibration && { calibration }),
+    });
+  }
+  const calibrator = embedding && createCalibrator(device, config, embedding, windows, correctTarget);
+  if (embedding) release(embedding); // the calibrator took what the text needs
+  const source = { config, readLayer: (index: number) => readSharedLayer(checkpoint, index) };
+  await quantizeLayers(device, source, { ...plan, ...(calibrator && { calibrator }) });
+}
+
+/** Reads a layer into memory that workers share, matrix by matrix, so that one of them at a time is there twice. */
+async function readSharedLayer(checkpoint: Checkpoint, index: number): Promise<Layer> {
+  const linears: Partial<Record<LinearKind, Linear>> = {};
+  for (const kind of LINEAR_KINDS) {
+    const linear = await readLinear(checkpoint, index, kind);
+    linears[kind] = { ...linear, weights: moveToShared(linear.weights) };
+  }
+  return { linears: linears as Layer["linears"], ...await readNorms(checkpoint, index) };
+}
+
+/** Makes the directory of finished layers, or checks that it belongs to this run. */
+async function prepareDirectory(directory: string, plan: PackedFilePlan, layers: number): Promise<void> {
+  const statePath = join(directory, "run.json");
+  const state = stateOf(plan, layers);
+  if (!plan.resume) {
+    await removeIfThere(directory);
+    await Deno.mkdir(directory, { recursive: true });
+    await writeTextBeside(statePath, state);
+    return;
+  }
+  const found = await Deno.readTextFile(statePath).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new RangeError(`${directory} holds no interrupted run, must be started without resuming`);
+  });
+  if (found !== state) {
+    throw new RangeError(
+      `${directory} was made with other settings or another checkpoint: ${describeDifference(statePath, found, state)}`,
+    );
+  }
+}
+
+/** Names the settings that differ; the hash of calibration text and quantizers only where they don't say it. */
+function describeDifference(path: string, found: string, wanted: string): string {
+  const settingsOf = (text: string) => {
+    const { settings, inputs, ...rest } = parseJsonObject(path, text).fields;
+    return { ...rest, ...parseJsonObject(`${path}: settings`, String(settings)).fields, inputs };
+  };
+  const [a, b]: Record<string, unknown>[] = [settingsOf(found), settingsOf(wanted)];
+  const [before, now] = [a, b].map((settings) => (key: string) => JSON.stringify(settings[key]) ?? "missing");
+  const keys = Object.keys({ ...a, ...b }).filter((key) => key !== "inputs" && before(key) !== now(key));
+  if (keys.length === 0) return "calibration text or quantizers differ";
+  return keys.map((key) => `${key} was ${before(key)}, is ${now(key)}`).join("; ");
+}
+
+/**
+ * What layers that are resumed from must have been made with: metadata, and a hash of calibration tokens and every
+ * quantizer.
+ */
+function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers: number): string {
+  const hash = createHash("sha256");
+  for (const window of calibration) hash.update(window);
+  for (let layer = 0; layer < layers; layer++) {
+    hash.update(JSON.stringify(LINEAR_KINDS.map((kind) => quantizerOf(layer, kind) ?? null)));
+  }
+  return JSON.stringify({ ...metadata, inputs: hash.digest("hex") });
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  await Deno.remove(path, { recursive: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
+}
+
+async function writeStoredLayer(
+  path: string,
+  index: number,
+  stored: StoredLayer,
+  metadata: PackedMetadata,
+): Promise<void> {
+  const tensors: TensorToWrite[] = [];
+  const shapes = new Map<string, PackedShape>();
+  for (const [kind, tensor] of stored) {
+    const name = linearName(index, kind);
+    if (tensor.kind !== "packed") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
+    tensors.push(...planesToWrite(name, tensor.tensor));
+    shapes.set(name, tensor.tensor);
+  }
+  await writeSafetensors(path, tensors, packedMetadata(shapes, metadata));
+}
+
+async function readStoredLayer(path: string, index: number): Promise<StoredLayer | undefined> {
+  if (!await pathExists(path)) return undefined;
+  const file = await openSafetensors(path);
+  using _source = file.source;
+  const shapes = readPackedShapes(file);
+  const stored = new Map<LinearKind, { kind: "packed"; tensor: Awaited<ReturnType<typeof readPackedTensor>> }>();
+  for (const kind of LINEAR_KINDS) {
+    const shape = shapes.get(linearName(index, kind));
+    if (shape) {
+      stored.set(kind, { kind: "packed", tensor: await readPackedTensor(file, linearName(index, kind), shape) });
+    }
+  }
+  return stored;
+}
+
+/** Joins the finished layers and the 16-bit rest into the packed file. */
+async function assemble(checkpoint: Checkpoint, layerPaths: readonly string[], plan: PackedFilePlan): Promise<void> {
+  const shapes = new Map<string, PackedShape>();
+  const planes: TensorToWrite[] = [];
+  using files = new DisposableStack();
+  for (const path of layerPaths) {
+    const file = await openSafetensors(path);
+    files.use(file.source);
+    for (const [name, shape] of readPackedShapes(file)) shapes.set(name, shape);
+    for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
+  }
+  const carried = [...await carriedFiles(checkpoint), ...carriedTensors(checkpoint, shapes)];
+  await writeSafetensors(plan.path, [...carried, ...planes], packedMetadata(shapes, plan.metadata));
+}

@@ -1,0 +1,83 @@
+/**
+ * How fast a model's layers are quantized on the device, and the memory that it takes.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import type { Quantizer } from "../../quant/quantize.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { type Layer, LINEAR_KINDS, type LinearKind } from "../llama/llama.ts";
+import { quantizeLayersOnDevice } from "./quantize_on_device.ts";
+import { randomSource } from "../engine/random_source.ts";
+import type { HostMatrix } from "../engine/weight_source.ts";
+
+/** What {@linkcode measureQuantizing} found. */
+export interface QuantizeSpeed {
+  /** Time of the first layer, in ms: kernels are compiled and the calibration text is put on its way. */
+  readonly firstLayerMs: number;
+  /** Time of the second layer, in ms, its planes read back; all layers but the first take as long. */
+  readonly layerMs: number;
+  /** The most device memory held, in bytes. */
+  readonly deviceBytes: number;
+  /** Of that, the calibration text's activations between two stages and the products of one window. */
+  readonly activationBytes: number;
+  /** Memory of the process afterwards, in bytes; it holds one layer in f32. */
+  readonly hostBytes: number;
+}
+
+/**
+ * Quantizes two layers of random weights; without reading them from files and without writing the planes to one.
+ *
+ * @param config of the model; its number of layers doesn't matter
+ * @param windows calibration windows, for quantizers with error feedback
+ */
+export async function measureQuantizing(
+  gpu: Gpu,
+  config: ModelConfig,
+  quantizer: Quantizer,
+  { windows, windowTokens }: { readonly windows: number; readonly windowTokens: number },
+): Promise<QuantizeSpeed> {
+  const source = randomSource(config, "f16");
+  const linears: Partial<Record<LinearKind, Layer["linears"]["q_proj"]>> = {};
+  for (const kind of LINEAR_KINDS) linears[kind] = toFloats(await source.linear(0, kind));
+  const ones = new Float32Array(config.hidden).fill(1);
+  const layer = { linears: linears as Layer["linears"], attentionNorm: ones, mlpNorm: ones };
+  const embedding = await source.half("embedding", config.vocabulary, config.hidden);
+  const token = (i: number) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) % config.vocabulary;
+  const calibration = quantizer.feedback && {
+    embedding: toFloats(embedding).weights,
+    windows: Array.from(
+      { length: windows },
+      (_, window) => Uint32Array.from({ length: windowTokens }, (_, i) => token(window * windowTokens + i)),
+    ),
+    correctTarget: quantizer.correctTarget === true,
+  };
+  const before = gpu.heldBytes;
+  const ends = [performance.now()];
+  let activationBytes: number | undefined;
+  const readLayer = () => {
+    // Nothing but the text is on the device when the first layer is asked for.
+    activationBytes ??= gpu.heldBytes - before;
+    return Promise.resolve(layer);
+  };
+  await quantizeLayersOnDevice(gpu, { config: { ...config, layers: 2 }, readLayer }, {
+    quantizerOf: () => quantizer,
+    ...(calibration && { calibration }),
+    async onLayer() {
+      await gpu.wait();
+      ends.push(performance.now());
+    },
+  });
+  return {
+    firstLayerMs: ends[1] - ends[0],
+    layerMs: ends[2] - ends[1],
+    deviceBytes: gpu.peakBytes,
+    activationBytes: activationBytes!,
+    hostBytes: Deno.memoryUsage().rss,
+  };
+}
+
+function toFloats(matrix: HostMatrix) {
+  if (!("weights" in matrix)) throw new TypeError("random weights are packed, must be f16");
+  return { ...matrix, weights: Float32Array.from(matrix.weights) };
+}

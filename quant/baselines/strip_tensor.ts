@@ -1,0 +1,127 @@
+/**
+ * A matrix stored in a strip layout: bit-packed planes, their bytes, and decoding.
+ *
+ * @module
+ */
+import { packBits, unpackBits, type WidthOf } from "../bit_stream.ts";
+import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
+import { createGrid, decodeGrid, type Grid } from "../grid.ts";
+import { scaleCodeBits, type StripGroups, stripGroups, type StripLayout } from "./strip_layout.ts";
+
+/** Scales and zeros of a matrix in a strip layout, one array element a code. */
+export interface StripScales {
+  /** [strips]: 1 for a 4-bit strip. */
+  readonly fourBit: Uint8Array<ArrayBuffer>;
+  /** [rows, ordinary groups]: scale codes; empty for f16 scales. */
+  readonly scaleCodes: Uint8Array<ArrayBuffer>;
+  /** [rows, groups]: integer zeros. */
+  readonly zeros: Uint8Array<ArrayBuffer>;
+  /** f16 scales: [rows, groups], or [rows, 4-bit groups] where the others are second-order. */
+  readonly scales: Float16Array<ArrayBuffer>;
+  /** [tiles, ordinary groups]: second-order scales; empty for f16 scales. */
+  readonly tileScale: Float16Array<ArrayBuffer>;
+  /** [tiles, ordinary groups]: 4-bit offsets; empty where the layout has none. */
+  readonly tileOffset: Uint8Array<ArrayBuffer>;
+}
+
+/** A matrix as it is stored: the planes of {@linkcode StripScales} and the codes, all u8 planes bit-packed. */
+export interface StripTensor extends StripScales {
+  /** The layout. */
+  readonly layout: StripLayout;
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels. */
+  readonly channels: number;
+  /** Codes [rows, channels], 2 or 4 bits each. */
+  readonly codes: Uint8Array<ArrayBuffer>;
+}
+
+/** Widths of the elements of each bit-packed plane. */
+function planeWidths(layout: StripLayout, channels: number, fourBit: Uint8Array, { ordinary, groups }: StripGroups) {
+  const codes: WidthOf = (i) => fourBit[Math.floor((i % channels) / GROUP_CHANNELS)] === 1 ? 4 : layout.bits;
+  const zeros: WidthOf = (i) => i % groups < ordinary ? layout.bits : 4;
+  const scaleCodes: WidthOf = (i) => scaleCodeBits(layout, i % ordinary);
+  return { codes, zeros, scaleCodes };
+}
+
+/** Stores codes [rows, channels] and their scales. @throws {RangeError} when a code doesn't fit its bits */
+export function packStrips(
+  layout: StripLayout,
+  rows: number,
+  channels: number,
+  codes: Uint8Array,
+  scales: StripScales,
+): StripTensor {
+  const widths = planeWidths(layout, channels, scales.fourBit, stripGroups(layout, channels, scales.fourBit));
+  const mixed = layout.fourBitShare > 0;
+  return {
+    layout,
+    rows,
+    channels,
+    fourBit: mixed ? packBits(scales.fourBit, () => 1) : new Uint8Array(0),
+    codes: packBits(codes, widths.codes),
+    scaleCodes: packBits(scales.scaleCodes, widths.scaleCodes),
+    zeros: packBits(scales.zeros, widths.zeros),
+    scales: scales.scales,
+    tileScale: scales.tileScale,
+    tileOffset: packBits(scales.tileOffset, () => 4),
+  };
+}
+
+/** Bytes of all planes. */
+export function stripBytes(tensor: StripTensor): number {
+  const { fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset } = tensor;
+  return [fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset]
+    .reduce((sum, plane) => sum + plane.byteLength, 0);
+}
+
+/** Decodes a stored matrix: f32 [rows, channels]. */
+export function dequantizeStrips(tensor: StripTensor): Float32Array<ArrayBuffer> {
+  const { layout, rows, channels } = tensor;
+  const strips = Math.ceil(channels / GROUP_CHANNELS);
+  const fourBit = layout.fourBitShare > 0 ? unpackBits(tensor.fourBit, strips, () => 1) : new Uint8Array(strips);
+  const grouping = stripGroups(layout, channels, fourBit);
+  const { ordinary, groups } = grouping;
+  const widths = planeWidths(layout, channels, fourBit, grouping);
+  const tiles = tensor.tileScale.length;
+  const hasOffsets = layout.scale !== "f16" && layout.scale.offsetBits > 0;
+  const grid = stripGrid(layout, rows, grouping, {
+    fourBit,
+    scaleCodes: unpackBits(tensor.scaleCodes, layout.scale === "f16" ? 0 : rows * ordinary, widths.scaleCodes),
+    zeros: unpackBits(tensor.zeros, rows * groups, widths.zeros),
+    scales: tensor.scales,
+    tileScale: tensor.tileScale,
+    tileOffset: unpackBits(tensor.tileOffset, hasOffsets ? tiles : 0, () => 4),
+  });
+  return decodeGrid(unpackBits(tensor.codes, rows * channels, widths.codes), grid);
+}
+
+/** The grid that stored scales and zeros describe. */
+export function stripGrid(layout: StripLayout, rows: number, grouping: StripGroups, scales: StripScales): Grid {
+  const { groupOf, ordinary, groups } = grouping;
+  const grid = createGrid(rows, groupOf);
+  for (let row = 0; row < rows; row++) {
+    for (let group = 0; group < groups; group++) {
+      const index = row * groups + group;
+      const scale = scaleOf(layout, row, group, ordinary, groups, scales);
+      grid.step[index] = scale;
+      grid.lowest[index] = -scales.zeros[index] * scale;
+      grid.maxCode[index] = (group < ordinary ? 1 << layout.bits : 16) - 1;
+    }
+  }
+  return grid;
+}
+
+function scaleOf(
+  { scale }: StripLayout,
+  row: number,
+  group: number,
+  ordinary: number,
+  groups: number,
+  { scaleCodes, scales, tileScale, tileOffset }: StripScales,
+): number {
+  if (scale === "f16") return scales[row * groups + group];
+  if (group >= ordinary) return scales[row * (groups - ordinary) + group - ordinary];
+  const tile = Math.floor(row / TILE_ROWS) * ordinary + group;
+  return (scaleCodes[row * ordinary + group] + (tileOffset[tile] ?? 0)) * tileScale[tile];
+}

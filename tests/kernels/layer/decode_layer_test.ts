@@ -1,0 +1,206 @@
+import type { LayerDispatches } from "../../../kernels/layer/decode_layer.ts";
+import type { Gpu } from "../../../kernels/gpu/gpu.ts";
+import type { KeyValues } from "../../../model/llama/attention.ts";
+import { type MatMul, matmulPlain } from "../../../model/llama/matmul.ts";
+import { createRandom } from "../../../quant/random.ts";
+import { assert, assertEquals } from "../../assert.ts";
+import { testGpu } from "../helpers.ts";
+import {
+  CAPACITY,
+  createTestLayers,
+  firstTokens,
+  type LayersCase,
+  layersOnCpu,
+  randomPrefixes,
+  type TestLayers,
+  toCache,
+} from "../layer_helpers.ts";
+
+/** Around where sequences get more splits. */
+const POSITIONS = [0, 1, 255, 256, 1023, 1024];
+
+const FEW_OUTLIERS = (layer: number, kind: string) => kind === "qkv" || kind === "down" && layer % 2 === 1 ? 0.02 : 0;
+
+const CASES: Readonly<Record<string, LayersCase>> = {
+  "one query, an even number of layers": {
+    hidden: 64,
+    intermediate: 96,
+    heads: 2,
+    keyValueHeads: 2,
+    headSize: 32,
+    runs: [4],
+  },
+  "four queries, outliers in some matrices and rows wider than a column, an odd number of layers in three runs": {
+    hidden: 80,
+    intermediate: 784,
+    heads: 4,
+    keyValueHeads: 1,
+    headSize: 16,
+    runs: [4, 4, 1],
+    outlierShare: FEW_OUTLIERS,
+  },
+  "14 heads on 2, biases, two layers in runs of their own": {
+    hidden: 64,
+    intermediate: 80,
+    heads: 14,
+    keyValueHeads: 2,
+    headSize: 16,
+    runs: [1, 1],
+    withBias: true,
+    outlierShare: () => 0.01,
+  },
+  "norms of heads whose lanes are not a power of two, a run of two and of one": {
+    hidden: 64,
+    intermediate: 528,
+    heads: 4,
+    keyValueHeads: 2,
+    headSize: 48,
+    runs: [2, 1],
+    withHeadNorm: true,
+  },
+  "a sliding window, one query, wide heads": {
+    hidden: 64,
+    intermediate: 64,
+    heads: 2,
+    keyValueHeads: 2,
+    headSize: 64,
+    runs: [3],
+    slidingWindow: 100,
+    withBias: true,
+  },
+  "a sliding window, four queries": {
+    hidden: 128,
+    intermediate: 128,
+    heads: 8,
+    keyValueHeads: 2,
+    headSize: 32,
+    runs: [2, 2],
+    slidingWindow: 300,
+  },
+};
+
+/**
+ * The plain product of inputs that are jittered by as much as the coarsest rounding of the kernel, that of keys and
+ * values to f16, makes of the largest channel of a group.
+ */
+function jitter(seed: number): MatMul {
+  const random = createRandom(seed);
+  return (x, w, y) => {
+    const data = new Float32Array(x.rows * x.columns);
+    const at = (t: number, k: number) => x.data[x.offset + t * x.rowStride + k * x.columnStride];
+    for (let t = 0; t < x.rows; t++) {
+      for (let first = 0; first < x.columns; first += 16) {
+        const end = Math.min(first + 16, x.columns);
+        let largest = 0;
+        for (let k = first; k < end; k++) largest = Math.max(largest, Math.abs(at(t, k)));
+        for (let k = first; k < end; k++) {
+          data[t * x.columns + k] = at(t, k) + (2 * random.uniform() - 1) * 2 ** -12 * largest;
+        }
+      }
+    }
+    matmulPlain({ ...x, data, offset: 0, rowStride: x.columns, columnStride: 1 }, w, y);
+  };
+}
+
+function furthest(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let most = 0;
+  for (let i = 0; i < b.length; i++) {
+    const distance = Math.abs(a[i] - b[i]);
+    if (!(distance <= most)) most = distance; // NaN stays
+    if (Number.isNaN(most)) return NaN;
+  }
+  return most;
+}
+
+/** Asserts that a result is as near to the reference as jittered references are; these move by about as much each. */
+function assertAsNear(actual: ArrayLike<number>, exact: Float32Array, jittered: readonly Float32Array[], what: string) {
+  const tolerance = 4 * Math.max(...jittered.map((other) => furthest(other, exact)));
+  const distance = furthest(actual, exact);
+  assert(distance <= tolerance, `${what} is ${distance} from the reference, must be within ${tolerance}`);
+}
+
+function firstDifference(a: Float16Array, b: Float16Array): number {
+  for (let i = 0; i < a.length; i++) if (!Object.is(a[i], b[i])) return i;
+  return -1;
+}
+
+/** One token after `position` others: its output, what it leaves in the caches, and that the rest of them stays. */
+async function checkToken(tested: TestLayers, made: LayerDispatches, prefixes: readonly KeyValues[]) {
+  const { config, shape: { hidden, attention: { keyValueHeads, headSize } } } = tested;
+  const position = prefixes[0].length;
+  const random = createRandom(position + 7);
+  const input = Float32Array.from({ length: hidden }, () => random.normal());
+  const { output, caches } = await tested.run(made, input, prefixes);
+  const exact = layersOnCpu(tested, input, prefixes, matmulPlain);
+  const jittered = [1, 2].map((seed) => layersOnCpu(tested, input, prefixes, jitter(seed)));
+  assertAsNear(output, exact.output, jittered.map((other) => other.output), `output at position ${position}`);
+  const width = keyValueHeads * headSize;
+  for (const [layer, [keys, values]] of caches.entries()) {
+    for (const [name, cache] of Object.entries({ keys, values })) {
+      const own = (entries: readonly KeyValues[]) =>
+        entries[layer][name as "keys" | "values"].subarray(position * width);
+      const taken = Float32Array.from({ length: width }, (_, i) => {
+        const at = (Math.floor(i / headSize) * CAPACITY + position) * headSize + i % headSize;
+        const value = cache[at];
+        cache[at] = NaN; // as it was
+        return value;
+      });
+      const what = `${name} of layer ${layer} at position ${position}`;
+      assertAsNear(taken, own(exact.entries), jittered.map(({ entries }) => own(entries)), what);
+      const before = toCache(prefixes[layer][name as "keys" | "values"], config);
+      const changed = firstDifference(cache, before);
+      assertEquals(changed, -1, `first element beside ${what} that was written`);
+    }
+  }
+}
+
+async function check(gpu: Gpu, testCase: LayersCase) {
+  const tested = await createTestLayers(gpu, testCase);
+  const made = await tested.decode();
+  assert(made, "the layers suit the kernel");
+  assertEquals(made.dispatches.length, testCase.runs.length, "dispatches");
+  const prefixes = randomPrefixes(tested.config, Math.max(...POSITIONS), 3);
+  // Up and down again: what is handed over stays where it is from step to step.
+  for (const position of [...POSITIONS, 5]) await checkToken(tested, made, firstTokens(prefixes, position));
+  made.destroy();
+  tested.destroy();
+}
+
+/** Room for the partial results of so many splits behind all else that is handed over. */
+function forceSplits(gpu: Gpu, splits: readonly [number, number, number], { heads, headSize }: LayersCase): () => void {
+  const { createBuffer, createKernel } = gpu;
+  const most = Math.max(...splits);
+  const padded = (words: number) => Math.ceil(words / 128) * 128;
+  let end = 0;
+  gpu.createBuffer = (label, sizeBytes, usage) => {
+    if (label !== "relay") return createBuffer.call(gpu, label, sizeBytes, usage);
+    end = sizeBytes / 4;
+    const more = most * padded(heads * headSize) + padded(2 * most * heads);
+    return createBuffer.call(gpu, label, sizeBytes + 4 * more, usage);
+  };
+  gpu.createKernel = (label, code, constants) =>
+    createKernel.call(gpu, label, code, {
+      ...constants,
+      sums_at: end,
+      sums_stride: padded(heads * headSize),
+      pairs_at: end + most * padded(heads * headSize),
+      short_splits: splits[0],
+      middle_splits: splits[1],
+      long_splits: splits[2],
+    });
+  return () => Object.assign(gpu, { createBuffer, createKernel });
+}
+
+for (const [i, [name, testCase]] of Object.entries(CASES).entries()) {
+  Deno.test(`decode_layer equals the CPU reference: ${name}`, async () => await check(await testGpu(), testCase));
+
+  Deno.test(`decode_layer in several splits equals the CPU reference: ${name}`, async () => {
+    const gpu = await testGpu();
+    const lift = forceSplits(gpu, i % 2 === 0 ? [2, 4, 5] : [3, 7, 16], testCase);
+    try {
+      await check(gpu, testCase);
+    } finally {
+      lift();
+    }
+  });
+}

@@ -1,0 +1,125 @@
+import type { Gpu } from "../../../kernels/gpu/gpu.ts";
+import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix } from "../../../kernels/product/linear.ts";
+import {
+  destroyPackedMatrix,
+  type PackedMatrix,
+  planesOf,
+  readPackedMatrix,
+  uploadPackedMatrix,
+} from "../../../kernels/matrix/packed_matrix.ts";
+import { sharePlanes } from "../../../kernels/matrix/share_planes.ts";
+import type { PackedTensor } from "../../../quant/packed_tensor.ts";
+import { assert, assertEquals, assertRejects } from "../../assert.ts";
+import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
+import { assertSameTensor } from "../../quant/helpers.ts";
+import { limitBindings, limitBuffers, randomTensor, testGpu } from "../helpers.ts";
+
+/** Of several sizes, none of whose planes fills 256 bytes to the last; with outliers in some, no refined group in one. */
+const TENSORS: readonly PackedTensor[] = [
+  randomTensor({ rows: 20, channels: 80, refineEvery: 8, outlierShare: 0 }, 1),
+  randomTensor({ rows: 36, channels: 300, refineEvery: 8, outlierShare: 0.02 }, 2),
+  randomTensor({ rows: 4, channels: 128, refineEvery: "none", outlierShare: 0 }, 3),
+  randomTensor({ rows: 100, channels: 144, refineEvery: 2, outlierShare: 0.01 }, 4),
+];
+
+async function uploadAll(gpu: Gpu): Promise<PackedMatrix[]> {
+  const matrices: PackedMatrix[] = [];
+  for (const tensor of TENSORS) matrices.push(await uploadPackedMatrix(gpu, tensor));
+  return matrices;
+}
+
+/** Bytes of each plane of each matrix. */
+async function contents(gpu: Gpu, matrices: readonly PackedMatrix[]): Promise<Uint8Array[]> {
+  const read: Uint8Array[] = [];
+  for (const { buffer, offset, size } of matrices.flatMap(({ slabs }) => slabs.flatMap(planesOf))) {
+    read.push(new Uint8Array(await gpu.read(buffer, size, offset)));
+  }
+  return read;
+}
+
+const padded = (bytes: number) => Math.ceil(bytes / 256) * 256;
+
+Deno.test("sharePlanes: one buffer a plane, in which each matrix keeps its own content, and as much memory as they take", async () => {
+  const gpu = await testGpu();
+  const own = await uploadAll(gpu);
+  const before = await contents(gpu, own);
+  const held = gpu.heldBytes;
+  const shared = await sharePlanes(gpu, own);
+  const planes = shared.map(({ slabs }) => planesOf(slabs[0]));
+  for (const [name, plane] of planes[0].entries()) {
+    const ranges = planes.map((of) => of[name]);
+    assert(ranges.every(({ buffer }) => buffer === plane.buffer), "one buffer");
+    for (const [i, { offset }] of ranges.entries()) {
+      assertEquals(offset % 256, 0, "bindings start at multiples of 256");
+      const end = i + 1 < ranges.length ? ranges[i + 1].offset : plane.buffer.size;
+      assertEquals(end - offset, padded(ranges[i].size), "one after the other");
+    }
+  }
+  assertEquals(new Set(planes[0].map(({ buffer }) => buffer)).size, 5);
+  const ownBytes = before.reduce((sum, { length }) => sum + length, 0);
+  const sharedBytes = before.reduce((sum, { length }) => sum + padded(length), 0);
+  assertEquals(gpu.heldBytes - held, sharedBytes - ownBytes);
+  assertEquals(await contents(gpu, shared), before);
+  for (const [i, tensor] of TENSORS.entries()) {
+    if (tensor.outlierStart.length === 0) assertSameTensor(await readPackedMatrix(gpu, shared[i]), tensor);
+  }
+  for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+  assertEquals(gpu.heldBytes, held - ownBytes);
+});
+
+Deno.test("sharePlanes: matrices stay as they are where a plane of all can't be bound, or one lies in slabs", async () => {
+  const gpu = await testGpu();
+  const own = await uploadAll(gpu);
+  const held = gpu.heldBytes;
+  const baseBytes = own.reduce((sum, { slabs: [{ base }] }) => sum + padded(base.size), 0);
+  for (const [limit, isShared] of [[baseBytes - 256, false], [baseBytes, true]] as const) {
+    const lift = limitBindings(gpu, limit);
+    const shared = await sharePlanes(gpu, own).finally(lift);
+    assertEquals(shared === own, !isShared, `with bindings of ${limit} bytes`);
+    if (!isShared) assertEquals(gpu.heldBytes, held);
+    else for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+  }
+  const slabs = await uploadPackedMatrix(gpu, TENSORS[3], 64 * 64);
+  assert(slabs.slabs.length > 1);
+  const more = [await uploadPackedMatrix(gpu, TENSORS[0]), slabs];
+  assertEquals(await sharePlanes(gpu, more), more);
+  for (const matrix of more) destroyPackedMatrix(gpu, matrix);
+  assertEquals(await sharePlanes(gpu, []), []);
+});
+
+Deno.test("sharePlanes: where memory runs out on the way the matrices still have their own planes", async () => {
+  const gpu = await testGpu();
+  const own = await uploadAll(gpu);
+  const before = await contents(gpu, own);
+  const held = gpu.heldBytes;
+  for (let room = 0; room < 5; room++) {
+    const lift = limitBuffers(gpu, room);
+    await assertRejects(() => sharePlanes(gpu, own).finally(lift), OutOfMemoryError);
+    assertEquals(gpu.heldBytes, held, `bytes held after there was room for ${room} buffers`);
+  }
+  assertEquals(await contents(gpu, own), before);
+  for (const matrix of own) destroyPackedMatrix(gpu, matrix);
+});
+
+Deno.test("copyWeightMatrix: the copy of a matrix with shared planes has its own, no larger, that outlive the others", async () => {
+  const gpu = await testGpu();
+  const own = await uploadAll(gpu);
+  const before = await contents(gpu, own);
+  const start = gpu.heldBytes - before.reduce((sum, { length }) => sum + length, 0);
+  const shared = await sharePlanes(gpu, own);
+  const held = gpu.heldBytes;
+  const copies: PackedMatrix[] = [];
+  for (const matrix of shared) {
+    const copy = await copyWeightMatrix(gpu, matrix);
+    assert(isPackedMatrix(copy));
+    copies.push(copy);
+  }
+  assertEquals(gpu.heldBytes - held, before.reduce((sum, { length }) => sum + length, 0));
+  for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+  for (const { offset, buffer, size } of copies.flatMap(({ slabs }) => planesOf(slabs[0]))) {
+    assertEquals([offset, buffer.size], [0, size]);
+  }
+  assertEquals(await contents(gpu, copies), before);
+  for (const copy of copies) destroyWeightMatrix(gpu, copy);
+  assertEquals(gpu.heldBytes, start);
+});

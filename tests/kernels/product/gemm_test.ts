@@ -1,0 +1,126 @@
+import { dequantize } from "../../../quant/dequantize.ts";
+import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
+import { createRandom } from "../../../quant/random.ts";
+import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
+import { destroyF16Matrix, uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
+import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
+import { chooseTile, type GemmTile, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
+import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
+import { destroyPackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
+import { assertEquals, assertRejects } from "../../assert.ts";
+import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
+import { test } from "../../test.ts";
+
+const TILES = [WIDE_TILE, NARROW_TILE];
+/** Rows, channels, tokens. */
+const CASES = [[70, 300, 3], [1, 4, 1], [33, 1028, 17], [130, 132, 130]];
+
+type Launch = (range: PrefillRange, x: GPUBuffer, y: GPUBufferBinding) => Promise<Dispatch[]>;
+
+/** Runs a product on a poisoned output whose dispatches cover some tokens more than there are. */
+async function run(gpu: Gpu, rows: number, tokens: number, x: Float32Array<ArrayBuffer>, launch: Launch) {
+  const range = await createPrefillRange(gpu, tokens + 20);
+  setPrefillRange(gpu, range, tokens, 0);
+  const input = await gpu.uploadStorage("x", x);
+  const y = await poisonedOutput(gpu, rows * tokens);
+  gpu.submit(await launch(range, input, y));
+  const actual = await readOutput(gpu, y);
+  gpu.destroyBuffer(input);
+  gpu.destroyBuffer(range.buffer);
+  return actual;
+}
+
+interface PackedCase {
+  readonly refineEvery: RefineEvery;
+  readonly outlierShare: number;
+  readonly tile: GemmTile;
+  readonly bindingBytes?: number;
+}
+
+async function checkPacked([rows, channels, tokens]: readonly number[], kind: PackedCase) {
+  const gpu = await testGpu();
+  const tensor = randomTensor({ rows, channels, ...kind }, rows + tokens);
+  const x = randomActivations(channels * tokens, 9);
+  const matrix = await uploadPackedMatrix(gpu, tensor, kind.bindingBytes);
+  const launch: Launch = (range, input, y) => fusedGemm(gpu, matrix, range, input, y, { tile: kind.tile });
+  const actual = await run(gpu, rows, tokens, x, launch);
+  assertWithin(actual, gemmOnCpu(dequantize(tensor), rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
+  destroyPackedMatrix(gpu, matrix);
+}
+
+function randomF16(rows: number, channels: number) {
+  const random = createRandom(rows + channels);
+  return Float16Array.from({ length: rows * channels }, () => random.normal() * 0.1);
+}
+
+async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmTile, bindingBytes?: number) {
+  const gpu = await testGpu();
+  const weights = randomF16(rows, channels);
+  const x = randomActivations(channels * tokens, 7);
+  const matrix = await uploadF16Matrix(gpu, weights, rows, channels, bindingBytes);
+  const actual = await run(gpu, rows, tokens, x, (range, input, y) => f16Gemm(gpu, matrix, range, input, y, { tile }));
+  assertWithin(actual, gemmOnCpu(weights, rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
+  destroyF16Matrix(gpu, matrix);
+}
+
+for (const tile of TILES) {
+  for (const refineEvery of REFINE_EVERY) {
+    test(`fused_gemm ${tile.name}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
+      for (const shape of CASES) {
+        await checkPacked(shape, { refineEvery, outlierShare: shape[2] === 17 ? 0 : 0.02, tile });
+      }
+    });
+  }
+
+  test(`fused_gemm ${tile.name} splits rows over slabs`, async () => {
+    const kind = { refineEvery: 8, outlierShare: 0.01, tile, bindingBytes: 64 * 1024 } as const;
+    await checkPacked([150, 2000, 5], kind);
+  });
+
+  test(`f16_gemm ${tile.name}: layers, odd shapes, slabs`, async () => {
+    for (const shape of CASES) await checkF16(shape, tile);
+    await checkF16([150, 500, 5], tile, 100 * 1024);
+  });
+
+  test(`f16_gemm ${tile.name} adds to y`, async () => {
+    const gpu = await testGpu();
+    const [rows, channels, tokens] = [37, 96, 21];
+    const weights = randomF16(rows, channels);
+    const x = randomActivations(channels * tokens, 3);
+    const residual = randomActivations(rows * tokens, 4);
+    const matrix = await uploadF16Matrix(gpu, weights, rows, channels);
+    const product = gemmOnCpu(weights, rows, channels, tokens, x);
+    const actual = await run(gpu, rows, tokens, x, async (range, input, y) => {
+      gpu.write(y.buffer, residual, y.offset);
+      return await f16Gemm(gpu, matrix, range, input, y, { tile, addToY: true });
+    });
+    assertWithin(actual, withResidual(product, residual), "residual");
+    destroyF16Matrix(gpu, matrix);
+  });
+}
+
+function withResidual({ y, bound }: BoundedProduct, residual: Float32Array): BoundedProduct {
+  return {
+    y: y.map((value, i) => value + residual[i]),
+    bound: bound.map((value, i) => value + 2 ** -24 * (Math.abs(y[i]) + Math.abs(residual[i]))),
+  };
+}
+
+test("matrix-matrix kernels refuse channels that cannot be read in fours, and empty ranges", async () => {
+  const gpu = await testGpu();
+  const matrix = await uploadF16Matrix(gpu, randomF16(4, 6), 4, 6);
+  const range = await createPrefillRange(gpu, 4);
+  const unused = await gpu.createStorage("unused", 256);
+  const message = "matrix has 6 channels, must be a multiple of 4";
+  await assertRejects(() => f16Gemm(gpu, matrix, range, unused, unused), RangeError, message);
+  const set = async () => await setPrefillRange(gpu, range, 5, 0);
+  await assertRejects(set, RangeError, "range has 5 tokens, must have 1 to 4");
+});
+
+test("chooseTile takes the tile that was faster on an H200", () => {
+  const faster = [[4096, 1, "narrow"], [4096, 128, "narrow"], [4096, 512, "wide"], [22016, 32, "narrow"]] as const;
+  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(rows, tokens).name, name);
+  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(22016, tokens).name, "wide");
+});

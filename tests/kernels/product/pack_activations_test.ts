@@ -1,0 +1,88 @@
+import {
+  activationsOf,
+  packActivations,
+  packActivationsOnGpu,
+  packedActivationWords,
+} from "../../../kernels/product/pack_activations.ts";
+import { assert, assertEquals } from "../../assert.ts";
+import { randomActivations, testGpu } from "../helpers.ts";
+import { test } from "../../test.ts";
+
+/** Checks the promised error: half a unit of a group's step, two for odd channels, and a step of max |x| / 32512. */
+function checkPacked(words: Uint32Array<ArrayBuffer>, x: Float32Array) {
+  const { values, steps } = activationsOf(words, x.length);
+  for (let c = 0; c < x.length; c++) {
+    const step = steps[Math.floor(c / 16)];
+    const slack = (c % 2 === 0 ? 0.5 : 2) * step * 1.02;
+    assert(Math.abs(values[c] - x[c]) <= slack, `activation ${c} is ${values[c]}, must be ${x[c]} within ${slack}`);
+    assert(Math.abs(x[c]) <= step * 32512 * (1 + 2 ** -20), `step ${step} is too small for ${x[c]}`);
+  }
+}
+
+/** Sums as stored against sums of the stored integers. */
+function checkSums(words: Uint32Array<ArrayBuffer>, channels: number) {
+  const { values, steps } = activationsOf(words, channels);
+  const sums = new Float32Array(words.buffer).subarray((words.length / 40) * 36);
+  for (let group = 0; group < steps.length; group++) {
+    let sum = 0;
+    for (const value of values.subarray(group * 16, (group + 1) * 16)) {
+      sum += steps[group] > 0 ? value / steps[group] : 0;
+    }
+    assertEquals(sums[group], Math.round(sum), `sum of group ${group}`);
+  }
+}
+
+test("pack_activations on CPU and GPU: error and sums", async () => {
+  const gpu = await testGpu();
+  for (const channels of [4096, 1, 16, 300, 1000]) {
+    const x = randomActivations(channels, channels);
+    const input = await gpu.uploadStorage("x", x);
+    const packed = await gpu.createStorage("packed", packedActivationWords(channels) * 4);
+    gpu.submit([await packActivationsOnGpu(gpu, channels, input, packed)]);
+    for (const words of [packActivations(x), new Uint32Array(await gpu.read(packed))]) {
+      checkPacked(words, x);
+      checkSums(words, channels);
+    }
+  }
+});
+
+test("pack_activations by hand: one group", () => {
+  const x = new Float32Array(16);
+  x[0] = 32512;
+  x[1] = -400;
+  x[5] = 6;
+  const words = packActivations(x);
+  const { values, steps } = activationsOf(words, 16);
+  assertEquals(steps[0], 1);
+  assertEquals([values[0], values[1], values[5]], [32512, -400, 8]); // 6 / 4 = 1.5, to even 2, times 4
+  assertEquals(words[0] & 0xff, 127); // high byte of channel 0
+  assertEquals(words[64 * 2 / 4] & 0xff, 127); // its low byte: 127 * 255 + 127
+});
+
+test("pack_activations keeps a not-a-number visible", async () => {
+  const gpu = await testGpu();
+  for (const bad of [NaN, Infinity, -Infinity]) {
+    const x = new Float32Array(128).fill(1);
+    x[20] = bad;
+    const input = await gpu.uploadStorage("x", x);
+    const packed = await gpu.createStorage("packed", packedActivationWords(128) * 4);
+    gpu.submit([await packActivationsOnGpu(gpu, 128, input, packed)]);
+    for (const words of [packActivations(x), new Uint32Array(await gpu.read(packed))]) {
+      const { steps } = activationsOf(words, 128);
+      assertEquals(steps.map((step) => Number.isNaN(step) ? 1 : 0), Float64Array.of(0, 1, 0, 0, 0, 0, 0, 0));
+    }
+  }
+});
+
+test("pack_activations stores next to nothing as zeros", async () => {
+  const gpu = await testGpu();
+  const x = new Float32Array(128).fill(1e-31, 0, 16).fill(2e-30, 16, 32);
+  const input = await gpu.uploadStorage("x", x);
+  const packed = await gpu.createStorage("packed", packedActivationWords(128) * 4);
+  gpu.submit([await packActivationsOnGpu(gpu, 128, input, packed)]);
+  for (const words of [packActivations(x), new Uint32Array(await gpu.read(packed))]) {
+    const { values } = activationsOf(words, 128);
+    assert(values.subarray(0, 16).every((value) => value === 0));
+    checkPacked(words, x.fill(0, 0, 16));
+  }
+});

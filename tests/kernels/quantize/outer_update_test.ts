@@ -1,0 +1,79 @@
+import {
+  outerOnCpu,
+  outerUpdate,
+  type Triangle,
+  type UpdateRange,
+  updateWords,
+} from "../../../kernels/quantize/outer_update.ts";
+import { uploadUniforms } from "../../../kernels/gpu/uniforms.ts";
+import { createRandom } from "../../../quant/random.ts";
+import { assertEquals, assertThrows } from "../../assert.ts";
+import { test } from "../../test.ts";
+import { assertWithin, testGpu } from "../helpers.ts";
+
+/** Elements around each matrix that must stay as they are. */
+const RING = 8;
+const SENTINEL = 1234.5;
+
+interface Case extends UpdateRange {
+  readonly factor?: number;
+  readonly triangle?: Triangle;
+}
+
+/** m, n, k: one workgroup, several with ragged edges, a single outer product. */
+const CASES: readonly Case[] = [
+  { m: 64, n: 128, k: 16 },
+  { m: 132, n: 140, k: 37, factor: -1 },
+  { m: 4, n: 4, k: 1 },
+  { m: 200, n: 12, k: 5, factor: 0.5 },
+  { m: 260, n: 260, k: 20, triangle: "upper" },
+  { m: 260, n: 260, k: 20, triangle: "lower" },
+  { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128 },
+  { m: 132, n: 392, k: 3, triangle: "lower", cRow: 128 },
+];
+
+for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
+  test(`outer_update ${m} x ${n}, ${k} products, ${triangle} from row ${cRow}: equals the CPU, adds to c and leaves the rest`, async () => {
+    const gpu = await testGpu();
+    const random = createRandom(m + n + k);
+    const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
+    const [a, b] = [draw(k * m), draw(k * n)];
+    const stride = n + RING;
+    const before = new Float32Array((m + 2) * stride).fill(SENTINEL);
+    for (let i = 0; i < m; i++) before.fill(1, (i + 1) * stride, (i + 1) * stride + n);
+    const padded = (values: Float32Array) => Float32Array.from([...new Float32Array(RING).fill(NaN), ...values]);
+    const buffers = [await gpu.uploadStorage("a", padded(a)), await gpu.uploadStorage("b", padded(b))];
+    const c = await gpu.uploadStorage("c", before);
+    const range = { m, n, k, aFirst: RING, bFirst: RING, cFirst: stride, cRow };
+    const words = await uploadUniforms(gpu, [[], updateWords(range)]);
+    const [rowsA, rowsB] = [{ buffer: buffers[0], stride: m }, { buffer: buffers[1], stride: n }];
+    gpu.submit([
+      await outerUpdate(gpu, range, words.bindings[1], rowsA, rowsB, { buffer: c, stride }, factor, triangle),
+    ]);
+    const after = await gpu.readF32(c);
+    const wanted = outerOnCpu(a, b, k, factor);
+    const sums = new Float64Array(m * n);
+    for (let at = 0; at < before.length; at++) {
+      const [row, column] = [Math.floor(at / stride) - 1, at % stride];
+      if (before[at] === SENTINEL) {
+        assertEquals(after[at], SENTINEL);
+        continue;
+      }
+      const i = row * n + column;
+      const across = column - row - cRow;
+      if (triangle === "upper" && across < 0 || triangle === "lower" && across > 0) {
+        assertEquals(after[at], 1);
+        sums[i] = wanted.y[i];
+        continue;
+      }
+      sums[i] = after[at] - 1;
+      wanted.bound[i] += 2 ** -23 * (1 + Math.abs(wanted.y[i]));
+    }
+    assertWithin(sums, wanted, "c");
+    [...buffers, c, words.buffer].forEach((buffer) => gpu.destroyBuffer(buffer));
+  });
+}
+
+test("outer_update: counts that are no multiples of 4 are refused", () => {
+  assertThrows(() => updateWords({ m: 6, n: 8, k: 1 }), RangeError, "6 x 8");
+});

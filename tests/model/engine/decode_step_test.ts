@@ -1,0 +1,240 @@
+import type { Quantizer } from "../../../quant/quantize.ts";
+import type { Gpu } from "../../../kernels/gpu/gpu.ts";
+import { readModel } from "../../../model/files/checkpoint.ts";
+import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_weights.ts";
+import { forward, logitsOf } from "../../../model/llama/forward.ts";
+import type { LinearKind, Model } from "../../../model/llama/llama.ts";
+import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { openDirectory } from "../../../model/files/open_directory.ts";
+import { openPacked } from "../../../model/files/open_packed.ts";
+import { twobitQuantizer } from "../../../quant/recipe.ts";
+import type { PackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { createSession, type Session } from "../../../model/engine/session.ts";
+import { checkpointSource, type WeightSource } from "../../../model/engine/weight_source.ts";
+import { assert, assertEquals, assertRejects } from "../../assert.ts";
+import { assertFreedWhenFull, limitBindings, testGpu } from "../../kernels/helpers.ts";
+import { inDirectory } from "../../temporary.ts";
+import { fixture, LOGIT_TOLERANCE, quantizeFixture } from "../engine_helpers.ts";
+
+/** Operations of layers that don't run whole. */
+const SINGLE = ["qkv", "attention", "o", "gate+up", "down"];
+
+const TOKENS = Uint32Array.from({ length: 60 }, (_, i) => (i * 29 + 5) % 96);
+
+/** The fixtures' most likely tokens are all the same. */
+const DRAWN = { temperature: 1.5, topP: 1, topK: 0, seed: 3 };
+
+/** Where a decode step is compared; its token is the last of a text that is otherwise prefilled. */
+const POSITIONS = [0, 1, 23, 24, 40, 59];
+
+/** Logits of the CPU reference at each position. */
+function logitsOnCpu(model: Model): (position: number) => Float32Array {
+  const { vocabulary } = model.config;
+  const { hidden } = forward(model, [{ tokens: TOKENS }], matmulPlain);
+  const logits = logitsOf(model, hidden, matmulPlain);
+  return (position) => logits.subarray(position * vocabulary, (position + 1) * vocabulary);
+}
+
+/** Has a decode step, not the prompt's pass, take in the token at a position. */
+async function decodeAt(session: Session, position: number): Promise<Float32Array> {
+  session.truncate(0);
+  await session.prefill(TOKENS.slice(0, position + 1));
+  session.truncate(position);
+  await session.decode(1);
+  return await session.logits();
+}
+
+function furthest(a: Float32Array, b: Float32Array): number {
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
+}
+
+async function assertDecodes(gpu: Gpu, weights: EngineWeights, model: Model, kinds: readonly string[]) {
+  using session = await createSession(gpu, weights, 100);
+  const expected = logitsOnCpu(model);
+  assertEquals([...new Set(session.step.layers(0).map(({ kind }) => kind))], kinds);
+  for (const position of POSITIONS) {
+    const difference = furthest(await decodeAt(session, position), expected(position));
+    assert(difference < LOGIT_TOLERANCE, `position ${position} differs by ${difference}`);
+  }
+}
+
+const uniform = () => twobitQuantizer({ outliers: { share: 0.01, groups: "both", rule: "error" } });
+
+/** A fixture, how it is packed, what is then changed, and the operations that its layers become. */
+interface Case {
+  readonly name: string;
+  readonly what: string;
+  readonly kinds: readonly string[];
+  readonly quantizerOf?: (kind: LinearKind) => Quantizer;
+  readonly layers?: number;
+}
+
+const CASES: readonly Case[] = [
+  { name: "qwen3_wide_heads", what: "norms of heads", kinds: ["layers"] },
+  { name: "qwen2_tied", what: "biases of q, k and v", kinds: ["layers"] },
+  { name: "mistral_window", what: "a sliding window", kinds: ["layers"] },
+  { name: "qwen3_wide_heads", what: "nine layers", kinds: ["layers"], layers: 9 },
+  { name: "qwen2_tied", what: "one layer", kinds: SINGLE, layers: 1 },
+  { name: "llama3_scaled_bias", what: "a bias of o", kinds: SINGLE },
+  { name: "llama_tied_gqa", what: "heads of 8", kinds: SINGLE },
+  {
+    name: "mistral_window",
+    what: "another density in q and up",
+    kinds: SINGLE,
+    quantizerOf: (kind) => twobitQuantizer({ refineEvery: kind === "q_proj" ? "none" : kind === "up_proj" ? 2 : 8 }),
+  },
+  {
+    name: "qwen2_tied",
+    what: "another density in all",
+    kinds: SINGLE,
+    quantizerOf: () => twobitQuantizer({ refineEvery: 4 }),
+  },
+];
+
+/** So many layers, those of the source over and over. */
+function withLayers(source: WeightSource, model: Model, layers: number): { source: WeightSource; model: Model } {
+  const config = { ...source.config, layers };
+  const own = (layer: number) => layer % source.config.layers;
+  return {
+    source: {
+      ...source,
+      config,
+      linear: (layer, kind) => source.linear(own(layer), kind),
+      vector: (name, length) =>
+        source.vector(name.replace(/layers\.(\d+)/, (_all, layer) => `layers.${own(Number(layer))}`), length),
+    },
+    model: { ...model, config, layers: Array.from({ length: layers }, (_, i) => model.layers[own(i)]) },
+  };
+}
+
+for (const { name, what, kinds, quantizerOf = uniform, layers } of CASES) {
+  const how = kinds === SINGLE ? "operation by operation" : "in whole layers";
+  Deno.test(`${name}, packed, with ${what}: decodes ${how} to the CPU reference's logits`, () =>
+    inDirectory(async (directory) => {
+      await quantizeFixture(name, `${directory}/q.safetensors`, quantizerOf);
+      using packed = await openPacked(`${directory}/q.safetensors`);
+      const gpu = await testGpu();
+      const whole = { source: checkpointSource(packed), model: await readModel(packed) };
+      const { source, model } = layers ? withLayers(whole.source, whole.model, layers) : whole;
+      const weights = await uploadWeights(gpu, source);
+      await assertDecodes(gpu, weights, model, kinds);
+      weights.destroy();
+    }));
+}
+
+Deno.test("qwen2_tied in f16: decodes operation by operation to the CPU reference's logits", async () => {
+  using checkpoint = await openDirectory(fixture("qwen2_tied").pathname);
+  const gpu = await testGpu();
+  const weights = await uploadWeights(gpu, checkpointSource(checkpoint));
+  await assertDecodes(gpu, weights, await readModel(checkpoint), SINGLE);
+  weights.destroy();
+});
+
+/** The weights of a packed fixture of nine layers. */
+function withNineLayers(use: (gpu: Gpu, source: WeightSource, model: Model) => Promise<void>): Promise<void> {
+  return inDirectory(async (directory) => {
+    await quantizeFixture("qwen3_wide_heads", `${directory}/q.safetensors`, uniform);
+    using packed = await openPacked(`${directory}/q.safetensors`);
+    const { source, model } = withLayers(checkpointSource(packed), await readModel(packed), 9);
+    await use(await testGpu(), source, model);
+  });
+}
+
+Deno.test("whole layers: what is timed one by one are the operations of each layer", () =>
+  withNineLayers(async (gpu, source) => {
+    const weights = await uploadWeights(gpu, source);
+    {
+      using session = await createSession(gpu, weights, 100);
+      const operations = await session.step.operations(30);
+      assertEquals(operations.map(({ kind }) => kind), Array(9).fill(SINGLE).flat());
+    }
+    weights.destroy();
+  }));
+
+Deno.test("whole layers whose caches don't share buffers as their planes do run in shorter runs, to the same logits", () =>
+  withNineLayers(async (gpu, source, model) => {
+    const weights = await uploadWeights(gpu, source);
+    const { keyValueHeads, headSize } = source.config;
+    const cacheBytes = keyValueHeads * 256 * headSize * 2;
+    const dispatches: number[] = [];
+    // Planes are shared by 4 + 4 + 1 layers; caches by 4, 3, 2 or 1.
+    for (const together of [4, 3, 2, 1]) {
+      const lift = limitBindings(gpu, together * cacheBytes);
+      try {
+        await assertDecodes(gpu, weights, model, ["layers"]);
+        using session = await createSession(gpu, weights, 100);
+        dispatches.push(session.step.layers(0)[0].dispatches.length);
+      } finally {
+        lift();
+      }
+    }
+    assertEquals(dispatches, [3, 5, 5, 9]);
+    weights.destroy();
+  }));
+
+Deno.test("whole layers whose planes can't be bound by fours share them by twos or each its own, to the same logits", () =>
+  withNineLayers(async (gpu, source, model) => {
+    const whole = await uploadWeights(gpu, source);
+    const { size: fourLayers } = (whole.layers[0].qkv[0] as PackedMatrix).slabs[0].base.buffer;
+    whole.destroy();
+    const dispatches: number[] = [];
+    for (const together of [4, 2, 1]) {
+      const lift = limitBindings(gpu, together * fourLayers / 4);
+      const weights = await uploadWeights(gpu, source).finally(lift);
+      await assertDecodes(gpu, weights, model, ["layers"]);
+      using session = await createSession(gpu, weights, 100);
+      dispatches.push(session.step.layers(0)[0].dispatches.length);
+      weights.destroy();
+    }
+    assertEquals(dispatches, [3, 5, 9]);
+  }));
+
+Deno.test("whole layers: a session that finds no memory on the way frees what it has made", () =>
+  withNineLayers(async (gpu, source) => {
+    const weights = await uploadWeights(gpu, source);
+    await assertFreedWhenFull(
+      gpu,
+      () => createSession(gpu, weights, 100),
+      (session) => {
+        assertEquals(session.step.layers(0)[0].kind, "layers");
+        session[Symbol.dispose]();
+      },
+    );
+    weights.destroy();
+  }));
+
+Deno.test("whole layers: after a workgroup waited in vain the session says so, and then decodes what it would have", () =>
+  withNineLayers(async (gpu, source) => {
+    const weights = await uploadWeights(gpu, source);
+    {
+      using session = await createSession(gpu, weights, 100);
+      await session.prefill(TOKENS);
+      const expected = await session.decode(12, DRAWN);
+      assert(new Set(expected.slice(4, 9)).size === 5, "different tokens, one of which can't pass for another");
+      session.truncate(TOKENS.length);
+      const { relay } = session.step;
+      assert(relay);
+      const [{ dispatches: [firstLayers] }] = session.step.layers(0);
+      const { submit } = gpu;
+      // Before the first token of a call, and after some.
+      for (const at of [0, 1, 3]) {
+        session.truncate(TOKENS.length);
+        assertEquals(await session.decode(4, DRAWN), expected.slice(0, 4));
+        const { length } = session;
+        let steps = 0;
+        gpu.submit = (dispatches) => {
+          for (const dispatch of dispatches) {
+            // As a workgroup leaves it that gave up, at the start of a step.
+            if (dispatch === firstLayers && steps++ === at) gpu.write(relay, Uint32Array.of(1));
+            submit.call(gpu, [dispatch]);
+          }
+        };
+        await assertRejects(() => session.decode(5, DRAWN).finally(() => gpu.submit = submit), Error, "waited in vain");
+        for (const good of [0, at]) {
+          session.truncate(length + good);
+          assertEquals(await session.decode(8 - good, DRAWN), expected.slice(4 + good), `${good} of ${at} steps later`);
+        }
+      }
+    }
+    weights.destroy();
+  }));

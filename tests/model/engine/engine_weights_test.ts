@@ -1,0 +1,41 @@
+import { uploadWeights } from "../../../model/engine/engine_weights.ts";
+import { openDirectory } from "../../../model/files/open_directory.ts";
+import { openPacked } from "../../../model/files/open_packed.ts";
+import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
+import { checkpointSource } from "../../../model/engine/weight_source.ts";
+import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
+import { assertFreedWhenFull, testGpu } from "../../kernels/helpers.ts";
+import { inDirectory } from "../../temporary.ts";
+import { packPlan } from "../pack_plan.ts";
+
+const fixture = (name: string) => new URL(`../../fixtures/${name}`, import.meta.url).pathname;
+
+for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
+  Deno.test(`uploadWeights: ${name} leaves nothing on the device where memory runs out on the way`, async () => {
+    const gpu = await testGpu();
+    using checkpoint = await openDirectory(fixture(name));
+    await assertFreedWhenFull(
+      gpu,
+      () => uploadWeights(gpu, checkpointSource(checkpoint)),
+      (weights) => weights.destroy(),
+    );
+  });
+}
+
+Deno.test("uploadWeights: packed layers, also where they are copied, leave nothing on the device either", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/q.safetensors`;
+    using original = await openDirectory(fixture("llama_tied_gqa"));
+    using pool = createCpuPool(1);
+    await writePackedFile(pool, original, packPlan(path));
+    using packed = await openPacked(path);
+    const gpu = await testGpu();
+    const source = checkpointSource(packed);
+    for (const sameLayers of [false, true]) {
+      await assertFreedWhenFull(
+        gpu,
+        () => uploadWeights(gpu, { ...source, sameLayers }),
+        (weights) => weights.destroy(),
+      );
+    }
+  }));

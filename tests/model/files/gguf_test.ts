@@ -1,0 +1,104 @@
+import { readModel } from "../../../model/files/checkpoint.ts";
+import { forward, logitsOf } from "../../../model/llama/forward.ts";
+import { openGgufFile, readGgufTensor } from "../../../model/files/gguf_file.ts";
+import { loadModel, openModel } from "../../../model/load.ts";
+import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { openPacked } from "../../../model/files/open_packed.ts";
+import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
+import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
+import { readTokenizer } from "../../../model/text/tokenizer.ts";
+import { assertClose, assertEquals } from "../../assert.ts";
+import { readF32, readJson } from "../../fixture.ts";
+import { inDirectory } from "../../temporary.ts";
+import { packPlan } from "../pack_plan.ts";
+
+const FOLDER = new URL("../../fixtures/gguf/", import.meta.url).pathname;
+
+/** Made by gguf, transformers, sentencepiece and tokenizers (tests/fixtures/make_gguf.py). */
+interface Expected {
+  readonly tokens: number[];
+  readonly positions: number[];
+  readonly logits: number[][];
+  /** Lines with their tokens; null where sentencepiece takes no special token from a text. */
+  readonly lines: (readonly [line: string, ids: number[] | null])[];
+}
+
+const EXPECTED = await readJson<Record<string, Expected>>("gguf/expected.json");
+
+Deno.test("readGgufTensor: every type decodes as the gguf package decodes it", async () => {
+  const expected = await readF32("gguf/types.f32");
+  const file = await openGgufFile(`${FOLDER}types.gguf`);
+  using _source = file.source;
+  const names = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q2_K"];
+  assertEquals([...file.tensors.keys()], names);
+  for (const [i, name] of names.entries()) {
+    const tensor = file.tensors.get(name)!;
+    assertEquals([tensor.type.name, tensor.shape], [name, [2, 256]]);
+    const wanted = expected.subarray(512 * i, 512 * (i + 1));
+    const largest = wanted.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
+    // Both compute in few f32 operations, in another order.
+    assertClose(await readGgufTensor(file, tensor), wanted, 4 * 2 ** -24 * largest);
+  }
+});
+
+for (const [name, { tokens, positions, logits, lines }] of Object.entries(EXPECTED)) {
+  Deno.test(`loadModel: ${name}.gguf has the logits of Hugging Face transformers`, async () => {
+    const { model } = await loadModel(`${FOLDER}${name}.gguf`);
+    const width = model.config.hidden;
+    const { hidden } = forward(model, [{ tokens: Uint32Array.from(tokens) }], matmulPlain);
+    for (const [i, position] of positions.entries()) {
+      const row = hidden.subarray(position * width, (position + 1) * width);
+      assertClose(logitsOf(model, row, matmulPlain), logits[i], 2e-4);
+    }
+  });
+
+  Deno.test(`readTokenizer: ${name}.gguf has the tokens of the tokenizer that it was made from`, async () => {
+    using checkpoint = await openModel(`${FOLDER}${name}.gguf`);
+    const tokenizer = await readTokenizer(checkpoint);
+    for (const [line, ids] of lines) {
+      if (ids) assertEquals(Array.from(tokenizer.encode(line)), ids, JSON.stringify(line));
+      const decoded = tokenizer.decode(tokenizer.encode(line));
+      const expected = name.startsWith("qwen") ? line.normalize("NFC") : line;
+      if (!line.includes("<")) {
+        assertEquals(decoded, expected.replaceAll("\u2581", name === "llama_spm" ? " " : "\u2581"));
+      }
+    }
+    const startsWithBos = name.startsWith("llama");
+    assertEquals(Array.from(tokenizer.prefix), startsWithBos ? [checkpoint.config.bosToken] : []);
+    assertEquals(JSON.parse((await checkpoint.readText("tokenizer_config.json"))!), {
+      bos_token: "<s>",
+      eos_token: name === "llama_spm" ? "</s>" : "<|im_end|>",
+      add_bos_token: startsWithBos,
+    });
+  });
+}
+
+Deno.test("openModel: GGUF's Llama 3 scaling, ties and biases are found", async () => {
+  using bpe = await openModel(`${FOLDER}llama_bpe.gguf`);
+  assertEquals(bpe.config.rope.llama3, {
+    factor: 8,
+    lowFrequencyFactor: 1,
+    highFrequencyFactor: 4,
+    originalContext: 8192,
+  });
+  assertEquals(bpe.config.tiedHead, true);
+  using spm = await openModel(`${FOLDER}llama_spm.gguf`);
+  assertEquals([spm.config.tiedHead, spm.config.attentionBias, spm.config.rope.llama3], [false, false, undefined]);
+  using qwen = await openModel(`${FOLDER}qwen3.gguf`);
+  assertEquals([qwen.config.queryKeyNorm, qwen.config.headSize], [true, 8]);
+});
+
+Deno.test("quantize: a GGUF file becomes a packed file with its tokenizer and the 16-bit rest", () =>
+  inDirectory(async (directory) => {
+    using checkpoint = await openModel(`${FOLDER}llama_spm.gguf`);
+    using pool = createCpuPool(1);
+    const path = `${directory}/q.safetensors`;
+    await writePackedFile(pool, checkpoint, packPlan(path));
+    using packed = await openPacked(path);
+    assertEquals([packed.packed.size, packed.config], [14, checkpoint.config]);
+    const [before, after] = [await readModel(checkpoint), await readModel(packed)];
+    assertEquals(after.finalNorm, before.finalNorm);
+    assertClose(after.embedding, before.embedding.map(Math.f16round), 0);
+    const [own, carried] = [await readTokenizer(checkpoint), await readTokenizer(packed)];
+    assertEquals(carried.encode("Call me Ishmael."), own.encode("Call me Ishmael."));
+  }));
