@@ -90,6 +90,7 @@ export * from "./model/hub/hub_model.ts";
 export * from "./model/hub/hub_repo.ts";
 export * from "./model/hub/hub_settings.ts";
 export * from "./model/files/huggingface_writer.ts";
+export * from "./model/llama/layer.ts";
 export * from "./model/llama/llama.ts";
 export * from "./model/load.ts";
 export * from "./model/load_engine.ts";

@@ -5,7 +5,7 @@
  */
 import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
-import { LINEAR_KINDS, linearShape } from "../model/llama/llama.ts";
+import { LINEAR_KINDS, linearShape } from "../model/llama/layer.ts";
 import { FEEDBACK } from "../quant/recipe.ts";
 import {
   accuracyGain,

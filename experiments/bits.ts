@@ -6,7 +6,7 @@
 import { addBits, bitsPerWeight, type BitTerms, NO_BITS, packedBits, totalBits } from "../quant/bits.ts";
 import { storedBytes } from "../quant/quantize.ts";
 import { PAPER_LAYOUT, stripBits } from "../quant/baselines/strip_layout.ts";
-import { LINEAR_KINDS, type LinearKind, linearShape } from "../model/llama/llama.ts";
+import { LINEAR_KINDS, type LinearKind, linearShape } from "../model/llama/layer.ts";
 import { quantizeModel } from "../model/quantize/quantize_model.ts";
 import { BUDGET_BITS, SETTINGS } from "../quant/recipe.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";

@@ -15,7 +15,7 @@
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { packedBits, totalBits } from "../quant/bits.ts";
 import { uploadWeights } from "../model/engine/engine_weights.ts";
-import { LINEAR_KINDS, linearShape } from "../model/llama/llama.ts";
+import { LINEAR_KINDS, linearShape } from "../model/llama/layer.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
 import { cacheBytes } from "../model/engine/sequence_cache.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";

@@ -7,7 +7,7 @@ import type { FeedbackSettings } from "../quant/error_feedback.ts";
 import type { Quantizer } from "../quant/quantize.ts";
 import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/baselines/strip_layout.ts";
 import type { ScaleSearch } from "../quant/baselines/strip_scales.ts";
-import type { LinearKind } from "../model/llama/llama.ts";
+import type { LinearKind } from "../model/llama/layer.ts";
 import { FEEDBACK, SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
 
 /** How a method quantizes a matrix, by kind. */

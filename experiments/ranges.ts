@@ -4,7 +4,8 @@
  * @module
  */
 import { GROUP_CHANNELS } from "../quant/format.ts";
-import { type Layer, LINEAR_KINDS, type LinearKind } from "../model/llama/llama.ts";
+import { LINEAR_KINDS, type LinearKind } from "../model/llama/layer.ts";
+import type { Layer } from "../model/llama/llama.ts";
 import type { Experiment } from "./experiment.ts";
 import type { Row } from "./results/result.ts";
 

@@ -19,7 +19,7 @@ import { concatenateRows } from "../../quant/concatenate.ts";
 import { TILE_ROWS } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import type { LinearKind } from "../llama/llama.ts";
+import type { LinearKind } from "../llama/layer.ts";
 import { RUN_LAYERS } from "./layer_runs.ts";
 import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } from "./weight_source.ts";
 

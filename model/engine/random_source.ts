@@ -6,7 +6,7 @@
 import { createRandom } from "../../quant/random.ts";
 import { randomPacked } from "../../quant/random_packed.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { type LinearKind, linearShape } from "../llama/llama.ts";
+import { type LinearKind, linearShape } from "../llama/layer.ts";
 import { SETTINGS } from "../../quant/recipe.ts";
 import type { ModelShape } from "../llama/shapes.ts";
 import type { HalfMatrix, HostMatrix, WeightSource } from "./weight_source.ts";

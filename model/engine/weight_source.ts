@@ -6,7 +6,8 @@
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { LINEAR_KINDS, type LinearKind, linearName, linearShape, type Model } from "../llama/llama.ts";
+import { LINEAR_KINDS, type LinearKind, linearName, linearShape } from "../llama/layer.ts";
+import type { Model } from "../llama/llama.ts";
 import type { PackedCheckpoint } from "../files/packed_checkpoint.ts";
 import { isPlane } from "../files/packed_file.ts";
 

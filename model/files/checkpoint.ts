@@ -6,14 +6,17 @@
 import { findNotFinite } from "../../quant/check.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
-  type Layer,
-  type Linear,
+  hasBias,
   LINEAR_KINDS,
   type LinearKind,
   linearName,
   linearShape,
-  type Model,
-} from "../llama/llama.ts";
+  NORM_KINDS,
+  type NormKind,
+  normName,
+  normWidth,
+} from "../llama/layer.ts";
+import type { Layer, Linear, Model } from "../llama/llama.ts";
 import { decodeWeightsInto } from "./numbers.ts";
 import { release } from "../host/release.ts";
 import { DTYPE_BYTES, readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
@@ -84,13 +87,6 @@ async function decodeTensor(file: SafetensorsFile, { dtype, offset, sizeBytes }:
   return values;
 }
 
-/** Whether a linear layer has a bias. */
-function hasBias({ attentionBias, outputBias }: ModelConfig, kind: LinearKind): boolean {
-  return kind === "o_proj"
-    ? outputBias
-    : attentionBias && (kind === "q_proj" || kind === "k_proj" || kind === "v_proj");
-}
-
 /** Reads one linear layer. @throws {SyntaxError} also for a bias that the configuration doesn't speak of */
 export async function readLinear(checkpoint: Checkpoint, layer: number, kind: LinearKind): Promise<Linear> {
   const name = linearName(layer, kind);
@@ -111,16 +107,12 @@ export type LayerNorms = Omit<Layer, "linears">;
 
 /** Reads the norms of a layer. */
 export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<LayerNorms> {
-  const { hidden, headSize, queryKeyNorm } = checkpoint.config;
-  const norm = (name: string, width: number) => checkpoint.read(`model.layers.${layer}.${name}.weight`, [width]);
-  return {
-    attentionNorm: await norm("input_layernorm", hidden),
-    mlpNorm: await norm("post_attention_layernorm", hidden),
-    ...(queryKeyNorm && {
-      queryNorm: await norm("self_attn.q_norm", headSize),
-      keyNorm: await norm("self_attn.k_norm", headSize),
-    }),
-  };
+  const norms: Partial<Record<NormKind, Float32Array>> = {};
+  for (const kind of NORM_KINDS) {
+    const width = normWidth(checkpoint.config, kind);
+    if (width !== undefined) norms[kind] = await checkpoint.read(normName(layer, kind), [width]);
+  }
+  return norms as LayerNorms;
 }
 
 /** Reads one transformer layer. */

@@ -9,16 +9,9 @@
  */
 import type { ModelConfig } from "../llama/config.ts";
 import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../llama/forward.ts";
-import type { Layer, LinearKind } from "../llama/llama.ts";
+import { STAGES } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
 import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
-
-/** The stages of a layer: matrices that have the same input, in the order in which they are quantized. */
-export const STAGES: readonly (readonly LinearKind[])[] = [
-  ["q_proj", "k_proj", "v_proj"],
-  ["o_proj"],
-  ["gate_proj", "up_proj"],
-  ["down_proj"],
-];
 
 /** Calibration windows on their way through one model; arrays in shared memory, updated in place. */
 export interface Stream {
@@ -63,8 +56,7 @@ export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums
   if (!original) return { gram };
   const drift = subtract(stageInput(config, stage, lengths, original, matmul), x);
   const sums = { gram, drift: correlate(drift, x, tokens, matmul) };
-  const writes = STAGES[stage].some((kind) => kind === "o_proj" || kind === "down_proj");
-  if (!writes) return sums;
+  if (!STAGES[stage].joinsResidual) return sums;
   return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
 }
 

@@ -4,8 +4,8 @@
  * @module
  */
 import type { CalibrationPart, StageSums } from "./calibration.ts";
-import { STAGES } from "./calibration.ts";
 import type { ModelConfig } from "../llama/config.ts";
+import { STAGES } from "../llama/layer.ts";
 import { embedTokens } from "../llama/forward.ts";
 import type { Layer } from "../llama/llama.ts";
 import { moveToShared } from "../host/shared.ts";

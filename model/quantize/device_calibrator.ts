@@ -12,7 +12,6 @@ import { gemm } from "../../kernels/product/linear.ts";
 import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { uploadUniforms } from "../../kernels/gpu/uniforms.ts";
-import { STAGES } from "./calibration.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
   advanceDispatches,
@@ -25,7 +24,7 @@ import {
   type StreamScratch,
   type StreamWindow,
 } from "./device_stream.ts";
-import { linearShape } from "../llama/llama.ts";
+import { linearShape, STAGES } from "../llama/layer.ts";
 
 /** Sums over all calibration text of a stage's inputs x' (quantized) and x (original), in device memory. */
 export interface DeviceSums {
@@ -141,9 +140,8 @@ async function createSums(
   pair: DeviceLayerPair,
 ): Promise<{ sums: DeviceSums; add: (window: number) => Promise<void> }> {
   const { hidden } = config;
-  const [kind] = STAGES[stage];
+  const { linears: [kind], joinsResidual } = STAGES[stage];
   const [, channels] = linearShape(config, kind);
-  const writes = kind === "o_proj" || kind === "down_proj";
   const gram = await createSquareMatrix(gpu, scope, "hessian", channels);
   const correct = original && await createCorrection();
   return {
@@ -158,18 +156,21 @@ async function createSums(
 
   /** Drift, or the whole correlation where there are as few rows as the residual stream is wide. */
   async function createCorrection() {
-    const sum = await scope.storage(writes ? "correlation" : "drift", 4 * channels * (writes ? hidden : channels));
+    const sum = await scope.storage(
+      joinsResidual ? "correlation" : "drift",
+      4 * channels * (joinsResidual ? hidden : channels),
+    );
     const add = async (window: StreamWindow, other: StreamWindow, x: GPUBuffer) => {
       const { range } = window;
       const tokens = range.maxTokens;
       await subtract(gpu, stageInputOf(original!, other, stage), x, drifted, tokens * channels);
-      if (!writes) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], sum);
+      if (!joinsResidual) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], sum);
       await subtract(gpu, other.hidden, window.hidden, lacking, tokens * hidden);
       const weights = pair.original!.matrices.get(kind)!;
       gpu.submit(await gemm(gpu, weights, range, drifted, lacking, { addToY: true }));
       await addProducts(gpu, tokens, [x, channels], [lacking, hidden], sum);
     };
-    return { sums: writes ? { correlation: sum } : { drift: sum }, add };
+    return { sums: joinsResidual ? { correlation: sum } : { drift: sum }, add };
   }
 }
 

@@ -14,12 +14,12 @@ import { whole } from "../../kernels/gpu/plane.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
-import { STAGES } from "./calibration.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { attentionExtras, attentionShape } from "../engine/decode_step.ts";
 import { type LayerVectors, placeRows } from "../engine/engine_weights.ts";
 import { embedTokens } from "../llama/forward.ts";
-import type { Layer, LinearKind } from "../llama/llama.ts";
+import { type LinearKind, STAGES } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
 import { release } from "../host/release.ts";
 import { rotationTable } from "../llama/rope.ts";
 
@@ -126,7 +126,7 @@ export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<L
 
 /** Where the input of a stage's matrices lies once {@linkcode inputDispatches} has run. */
 export function stageInputOf(stream: DeviceStream, window: StreamWindow, stage: number): GPUBuffer {
-  return stage % 2 === 0 ? stream.normed : window.kept;
+  return STAGES[stage].joinsResidual ? window.kept : stream.normed;
 }
 
 /**
@@ -152,24 +152,24 @@ export async function advanceDispatches(
       const rope = { qkv, rotations, cache, ...attentionExtras(config, vectors) };
       return [
         ...await toInput(),
-        ...await products(gpu, layer, STAGES[0], range, stream.normed, qkv),
+        ...await products(gpu, layer, STAGES[0].linears, range, stream.normed, qkv),
         await ropeCache(gpu, shape, range, rope),
         await prefillAttention(gpu, shape, range, qkv, cache, kept),
       ];
     }
     case 2:
       return [
-        ...await products(gpu, layer, STAGES[1], range, kept, hidden, true),
+        ...await products(gpu, layer, STAGES[1].linears, range, kept, hidden, true),
         ...(vectors.outputBias ? [await addBias(gpu, range, config.hidden, vectors.outputBias, hidden)] : []),
       ];
     case 3:
       return [
         ...await toInput(),
-        ...await products(gpu, layer, STAGES[2], range, stream.normed, scratch.gateUp),
+        ...await products(gpu, layer, STAGES[2].linears, range, stream.normed, scratch.gateUp),
         await siluProduct(gpu, range, config.intermediate, scratch.gateUp, kept),
       ];
     default:
-      return await products(gpu, layer, STAGES[3], range, kept, hidden, true);
+      return await products(gpu, layer, STAGES[3].linears, range, kept, hidden, true);
   }
 }
 
@@ -182,7 +182,7 @@ export async function inputDispatches(
   { range, hidden }: StreamWindow,
   stage: number,
 ): Promise<Dispatch[]> {
-  if (stage % 2 !== 0) return [];
+  if (STAGES[stage].joinsResidual) return [];
   const weight = stage === 0 ? vectors.attentionNorm : vectors.mlpNorm;
   return [
     await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight, y: normed }),

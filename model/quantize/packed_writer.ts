@@ -12,7 +12,8 @@ import { createCalibrator } from "./calibrator.ts";
 import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { createLayerReader } from "./layer_reader.ts";
-import { type Layer, type Linear, LINEAR_KINDS, type LinearKind, linearName } from "../llama/llama.ts";
+import { LINEAR_KINDS, type LinearKind, linearName } from "../llama/layer.ts";
+import type { Layer, Linear } from "../llama/llama.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
 import {

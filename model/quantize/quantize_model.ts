@@ -11,11 +11,11 @@ import {
   type Quantizer,
   type StoredTensor,
 } from "../../quant/quantize.ts";
-import { STAGES } from "./calibration.ts";
 import type { Calibrator, LayerPair, TotalSums } from "./calibrator.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { QuantizePool, QuantizeTask } from "./quantize_tasks.ts";
-import { type Layer, type LinearKind, linearName, type Model } from "../llama/llama.ts";
+import { type LinearKind, linearName, STAGES } from "../llama/layer.ts";
+import type { Layer, Model } from "../llama/llama.ts";
 import { moveToShared, shareDeep } from "../host/shared.ts";
 
 /** Tiles of a matrix that one task quantizes: 128 rows. */
@@ -67,7 +67,7 @@ export async function quantizeLayers(pool: QuantizePool, source: LayerSource, pl
     }
     const stored = new Map<LinearKind, StoredTensor>();
     let quantized = original;
-    for (const [stage, kinds] of STAGES.entries()) {
+    for (const [stage, { linears: kinds }] of STAGES.entries()) {
       onProgress((index + stage / STAGES.length) / config.layers, linearName(index, kinds[0]));
       const sums = await calibrator?.sumStage({ index, original, quantized }, stage);
       const done = await quantizeStage(pool, original, kinds, (kind) => plan.quantizerOf(index, kind), sums);

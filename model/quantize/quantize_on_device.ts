@@ -20,7 +20,6 @@ import { BLOCK_GROUPS, blocksPerRow, type RefineEvery } from "../../quant/format
 import { MAX_F16 } from "../../quant/float16.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
-import { STAGES } from "./calibration.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
   createDeviceCalibrator,
@@ -29,7 +28,8 @@ import {
   type DeviceSums,
 } from "./device_calibrator.ts";
 import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
-import { type Layer, type LinearKind, linearName, linearShape } from "../llama/llama.ts";
+import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
 import type { LayerSource, StoredLayer } from "./quantize_model.ts";
 
 /** The calibration text of a run on the device. */
@@ -107,7 +107,7 @@ async function quantizeLayer(gpu: Gpu, task: LayerTask): Promise<StoredLayer> {
   const newLayer = (): DeviceLayer => ({ vectors, matrices: new Map() });
   const pair = { quantized: newLayer(), ...(plan.calibration?.correctTarget && { original: newLayer() }) };
   const stored = new Map(finished);
-  for (const [stage, kinds] of STAGES.entries()) {
+  for (const [stage, { linears: kinds }] of STAGES.entries()) {
     const step = linearName(index, kinds[0]);
     onProgress(shareAt(stage, 0), step);
     using stageScope = createBufferScope(gpu);
@@ -125,19 +125,14 @@ async function quantizeLayer(gpu: Gpu, task: LayerTask): Promise<StoredLayer> {
   return stored;
 }
 
-/** Whether a stage's output joins the residual stream, so that what it lacks is counted with the original matrix. */
-function writesResidual(stage: number): boolean {
-  return stage % 2 === 1;
-}
-
 /** Takes the text through the matrices of the stage before, which are on the device only for that. */
 async function advanceText(gpu: Gpu, scope: BufferScope, task: LayerTask, pair: LayerModels, stage: number) {
-  const isAhead = !task.finished && writesResidual(stage - 1);
+  const isAhead = !task.finished && STAGES[stage - 1]?.joinsResidual;
   await passMatrices(gpu, scope, task, isAhead ? { quantized: pair.quantized } : pair, stage);
 }
 
 async function passMatrices(gpu: Gpu, scope: BufferScope, task: LayerTask, pair: DeviceLayerPair, stage: number) {
-  const kinds = STAGES[stage - 1];
+  const kinds = STAGES[stage - 1]?.linears;
   if (!task.calibrator || !kinds) return;
   for (const kind of kinds) await uploadHalf(gpu, scope, task, kind, pair);
   await task.calibrator.advance(pair, stage);
@@ -156,9 +151,9 @@ async function sumInputs(
 ): Promise<DeviceSums | undefined> {
   const { calibrator, finished } = task;
   if (!calibrator || finished) return undefined;
-  if (!pair.original || !writesResidual(stage)) return await calibrator.sumStage(pair, stage, sumsScope, onShare);
+  if (!pair.original || !STAGES[stage].joinsResidual) return await calibrator.sumStage(pair, stage, sumsScope, onShare);
   const original = { original: pair.original };
-  for (const kind of STAGES[stage]) await uploadHalf(gpu, scope, task, kind, original);
+  for (const kind of STAGES[stage].linears) await uploadHalf(gpu, scope, task, kind, original);
   const sums = await calibrator.sumStage(pair, stage, sumsScope, onShare);
   await passMatrices(gpu, scope, task, original, stage + 1);
   return sums;

@@ -6,7 +6,8 @@
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { type Layer, LINEAR_KINDS, type LinearKind } from "../llama/llama.ts";
+import { LINEAR_KINDS, type LinearKind } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
 import { quantizeLayersOnDevice } from "./quantize_on_device.ts";
 import { randomSource } from "../engine/random_source.ts";
 import type { HostMatrix } from "../engine/weight_source.ts";

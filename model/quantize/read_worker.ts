@@ -5,7 +5,8 @@
  */
 import { type Checkpoint, type LayerNorms, readLinear, readNorms } from "../files/checkpoint.ts";
 import { serveTasks } from "../host/worker_pool.ts";
-import type { Linear, LinearKind } from "../llama/llama.ts";
+import type { LinearKind } from "../llama/layer.ts";
+import type { Linear } from "../llama/llama.ts";
 import { openModel } from "../load.ts";
 
 /** What workers do for reading. */

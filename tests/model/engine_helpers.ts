@@ -4,7 +4,8 @@
  * @module
  */
 import { forward, logitsOf } from "../../model/llama/forward.ts";
-import type { LinearKind, Model } from "../../model/llama/llama.ts";
+import type { LinearKind } from "../../model/llama/layer.ts";
+import type { Model } from "../../model/llama/llama.ts";
 import { matmulPlain } from "../../model/llama/matmul.ts";
 import { openDirectory } from "../../model/files/open_directory.ts";
 import { writePackedFile } from "../../model/quantize/packed_writer.ts";

@@ -2,7 +2,7 @@ import { bytesSource } from "../../../model/files/byte_source.ts";
 import { readTensorBytes } from "../../../model/files/safetensors.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { writeHuggingFaceDirectory } from "../../../model/files/huggingface_writer.ts";
-import { LINEAR_KINDS, linearName } from "../../../model/llama/llama.ts";
+import { LINEAR_KINDS, linearName } from "../../../model/llama/layer.ts";
 import { openModel } from "../../../model/load.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { readPackedCheckpoint } from "../../../model/files/packed_checkpoint.ts";

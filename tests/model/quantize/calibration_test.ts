@@ -1,4 +1,4 @@
-import { STAGES } from "../../../model/quantize/calibration.ts";
+import { STAGES } from "../../../model/llama/layer.ts";
 import { createCalibrator, createFixedCalibrator } from "../../../model/quantize/calibrator.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import {

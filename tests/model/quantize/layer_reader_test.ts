@@ -1,7 +1,8 @@
 import { readLayer, readWeights } from "../../../model/files/checkpoint.ts";
 import { openFileSource } from "../../../model/files/file_source.ts";
 import { createLayerReader } from "../../../model/quantize/layer_reader.ts";
-import { type Layer, LINEAR_KINDS, linearName, linearShape } from "../../../model/llama/llama.ts";
+import { LINEAR_KINDS, linearName, linearShape } from "../../../model/llama/layer.ts";
+import type { Layer } from "../../../model/llama/llama.ts";
 import { openModel } from "../../../model/load.ts";
 import { bytesOf } from "../../../model/files/numbers.ts";
 import { openSafetensors } from "../../../model/files/open_directory.ts";

@@ -2,12 +2,12 @@ import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { halveWeights } from "../../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import type { WeightMatrix } from "../../../kernels/product/linear.ts";
-import { STAGES } from "../../../model/quantize/calibration.ts";
 import { createCalibrator } from "../../../model/quantize/calibrator.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { createDeviceCalibrator } from "../../../model/quantize/device_calibrator.ts";
 import { type DeviceLayer, uploadVectors } from "../../../model/quantize/device_stream.ts";
-import { type Layer, LINEAR_KINDS, type LinearKind, linearShape, type Model } from "../../../model/llama/llama.ts";
+import { LINEAR_KINDS, type LinearKind, linearShape, STAGES } from "../../../model/llama/layer.ts";
+import type { Layer, Model } from "../../../model/llama/llama.ts";
 import { openModel } from "../../../model/load.ts";
 import { createMatmulSimd } from "../../../model/llama/matmul_simd.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
@@ -92,7 +92,7 @@ for (const name of ["llama_tied_gqa", "qwen2_tied", "qwen3_wide_heads", "llama3_
         if (stage > 0) await onDevice.advance(devicePair, stage);
         const sums = await onDevice.sumStage(devicePair, stage, scope, () => {});
         const what = `layer ${index}, stage ${stage}`;
-        const { rows, channels, weights } = pair.original.linears[STAGES[stage][0]];
+        const { rows, channels, weights } = pair.original.linears[STAGES[stage].linears[0]];
         const upper = (values: ArrayLike<number>) =>
           Float32Array.from(values, (value, i) => i % channels < Math.floor(i / channels) ? 0 : value);
         assertSums(upper(await readSquare(gpu, sums.gram)), upper(gram), norm(gram), `${what}, gram`);
