@@ -3,10 +3,10 @@
  *
  * @module
  */
+import { parseArgs } from "@std/cli/parse-args";
 import { CHOICE_TASKS } from "../model/evaluate/questions.ts";
 import type { TaskFile } from "../model/evaluate/tasks.ts";
 import { EVALUATION_TEXTS, isEvaluationText } from "../model/text/text.ts";
-import { parseArgs, type ParseArgsConfig } from "node:util";
 
 /** An option of a command. */
 export interface Option {
@@ -45,20 +45,47 @@ export class UsageError extends Error {
 
 /** Parses arguments. @throws {UsageError} for unknown options and a wrong number of positionals */
 export function parseArguments(command: Command, args: readonly string[]) {
-  const options: ParseArgsConfig["options"] = { help: { type: "boolean", short: "h" } };
-  for (const [name, { type }] of Object.entries(command.options)) options[name] = { type };
-  let parsed;
-  try {
-    parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
-  } catch (error) {
-    throw new UsageError((error as Error).message.split(/\.\s/)[0]);
-  }
-  const { values, positionals } = parsed;
+  const types = new Map(Object.entries(command.options).map(([name, { type }]) => [name, type]));
+  types.set("help", "boolean");
+  const ofType = (wanted: Option["type"]) => Array.from(types).flatMap(([name, type]) => type === wanted ? [name] : []);
+  const { _: positionals, ...parsed } = parseArgs([...joinOptions(types, args)], {
+    boolean: ofType("boolean"),
+    string: ["_", ...ofType("string")],
+  });
+  const given = Object.entries(parsed).filter(([, value]) => value !== false);
+  const values = Object.fromEntries(given) as OptionValues;
   if (values.help !== true && positionals.length !== command.positionals.length) {
     const wanted = command.positionals.length === 0 ? "none" : command.positionals.join(" ");
     throw new UsageError(`${positionals.length} arguments given, must be ${wanted}`);
   }
-  return { values: values as OptionValues, positionals };
+  return { values, positionals };
+}
+
+/** The arguments with each option as one, `--name=value`, so that the parser, which is lenient, has nothing to guess. */
+function* joinOptions(types: ReadonlyMap<string, Option["type"]>, args: readonly string[]): Generator<string> {
+  const rest = [...args];
+  for (let arg = rest.shift(); arg !== undefined; arg = rest.shift()) {
+    if (arg === "--") return yield* [arg, ...rest];
+    const [, letters, name, value] = /^-(?:([^-].*)|-(.[^=]*)(?:=(.*))?)$/s.exec(arg) ?? [];
+    if (letters !== undefined) {
+      const other = Array.from(letters).find((letter) => letter !== "h");
+      if (other !== undefined) throw new UsageError(`Unknown option '-${other}'`);
+      yield "--help=true";
+    } else yield name === undefined ? arg : `--${name}=${optionValue(types.get(name), name, value, rest)}`;
+  }
+}
+
+/** The value of an option: its own, or the argument after it, which is then taken from `rest`. */
+function optionValue(type: Option["type"] | undefined, name: string, own: string | undefined, rest: string[]): string {
+  if (type === undefined) throw new UsageError(`Unknown option '--${name}'`);
+  if (type === "boolean") {
+    if (own === undefined) return "true";
+    throw new UsageError(`Option '${name === "help" ? "-h, " : ""}--${name}' does not take an argument`);
+  }
+  const value = own ?? rest.shift();
+  if (value === undefined) throw new UsageError(`Option '--${name} <value>' argument missing`);
+  if (own === undefined && /^-./s.test(value)) throw new UsageError(`Option '--${name}' argument is ambiguous`);
+  return value;
 }
 
 /** Help text of a command. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { isDeepStrictEqual } from "node:util";
+import { equal } from "@std/assert";
 import { type ModelConfig, parseConfig } from "../model/llama/config.ts";
 import { fetchFile } from "../model/hub/hub_download.ts";
 import { hubFile, openSnapshot, parseHubName } from "../model/hub/hub_repo.ts";
@@ -49,6 +49,6 @@ async function readModelConfig(name: string): Promise<ModelConfig> {
 /** The first field in which two configurations differ. */
 function describeDifference(packed: ModelConfig, model: ModelConfig): string | undefined {
   const fields = new Set([...Object.keys(packed), ...Object.keys(model)]) as Set<keyof ModelConfig>;
-  const other = [...fields].find((field) => !isDeepStrictEqual(packed[field], model[field]));
+  const other = [...fields].find((field) => !equal(packed[field], model[field]));
   return other && `its ${other} is ${JSON.stringify(packed[other])}, the model's is ${JSON.stringify(model[other])}`;
 }

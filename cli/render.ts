@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { dirname, join, relative } from "node:path";
+import { dirname, join, relative } from "@std/path";
 import { fillFragments } from "../experiments/fill_fragments.ts";
 import { readAllResults, renderAll, writePages } from "../experiments/render.ts";
 import { RESULTS_ROOT } from "../experiments/run.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join } from "@std/path";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
 import { readAllResults } from "../experiments/render.ts";
 import { renderReport } from "../experiments/report/report_page.ts";

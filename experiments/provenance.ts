@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { fileURLToPath } from "node:url";
+import { fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
 import type { Provenance } from "./results/result.ts";
 
@@ -45,7 +45,7 @@ export async function describeEnvironment(
 
 async function git(...args: string[]): Promise<string | undefined> {
   try {
-    const cwd = fileURLToPath(new URL("..", import.meta.url));
+    const cwd = fromFileUrl(new URL("..", import.meta.url));
     const { success, stdout } = await new Deno.Command("git", { args, cwd, stderr: "null" }).output();
     return success ? new TextDecoder().decode(stdout).trim() : undefined;
   } catch {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join } from "@std/path";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
 import { hasPlot, plotOf } from "./plots/plots.ts";

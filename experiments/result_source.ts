@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { readAllResults } from "./render.ts";
 import { parseResult, readResults, type Result } from "./results/result.ts";

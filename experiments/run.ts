@@ -3,8 +3,7 @@
  *
  * @module
  */
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
@@ -13,7 +12,7 @@ import { renderDirectory, writePages } from "./render.ts";
 import { type Findings, type Result, writeResult } from "./results/result.ts";
 
 /** Directory of results that come with the repository. */
-export const RESULTS_ROOT: string = fileURLToPath(new URL("../results", import.meta.url));
+export const RESULTS_ROOT: string = fromFileUrl(new URL("../results", import.meta.url));
 
 /** What a run is told besides its settings. */
 export interface RunOptions {

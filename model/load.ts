@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { fileURLToPath as fromFileUrl } from "node:url";
+import { fromFileUrl } from "@std/path";
 import { type Checkpoint, readModel } from "./files/checkpoint.ts";
 import { openGguf } from "./files/gguf_checkpoint.ts";
 import { type DownloadProgress, fetchModel } from "./hub/hub_model.ts";

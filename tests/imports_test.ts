@@ -195,3 +195,15 @@ Deno.test("only cli/ reads the command line", async () => {
     }
   }
 });
+
+Deno.test("modules of Node are imported only where Deno's standard library has nothing", async () => {
+  const allowed = ["node:crypto", "node:fs/promises", "node:os"]; // sums of streams, free space, the home directory
+  for (const folder of FOLDERS) {
+    for await (const { path, code } of sourcesBelow(`${folder}/`)) {
+      const other = specifiersOf(code).find((specifier) =>
+        specifier.startsWith("node:") && !allowed.includes(specifier)
+      );
+      assert(other === undefined, `${path} imports ${other}, must be one of ${allowed.join(", ")} or @std/`);
+    }
+  }
+});

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { fileURLToPath as fromFileUrl } from "node:url";
+import { fromFileUrl } from "@std/path";
 
 /** Bundles page.ts and all that it imports, by `deno bundle`. @throws {Error} with what that says */
 export async function bundlePage(): Promise<Uint8Array<ArrayBuffer>> {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { basename, join } from "node:path";
+import { basename, join } from "@std/path";
 import { CARRIED_FILES } from "../model/files/packed_checkpoint.ts";
 import { modelPath, openModel } from "../model/load.ts";
 import type { DownloadProgress } from "../model/hub/hub_model.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join } from "@std/path";
 import { writeTextBeside } from "../../model/host/atomic_file.ts";
 
 /** A column of a result table. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join } from "@std/path";
 import { unfinished } from "../host/atomic_file.ts";
 import { bytesOf, decodeWeights } from "./numbers.ts";
 import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join } from "@std/path";
 import type { ByteSource } from "./byte_source.ts";
 import { type Checkpoint, MAX_TEXT_BYTES } from "./checkpoint.ts";
 import { readCheckpointFolder, readSource } from "./checkpoint_folder.ts";

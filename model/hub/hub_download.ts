@@ -5,7 +5,7 @@
  * @module
  */
 import { createHash, type Hash } from "node:crypto";
-import { dirname, join, relative } from "node:path";
+import { dirname, join, relative } from "@std/path";
 import { downloadFile, fileDownloadInfo } from "@huggingface/hub";
 import { asking, describeRepo, type HubFile, type HubSnapshot, HubUnreachable } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { statfs } from "node:fs/promises";
-import { join } from "node:path";
+import { join } from "@std/path";
 import { parseShardNames } from "../files/checkpoint_folder.ts";
 import { parseConfig } from "../llama/config.ts";
 import { fetchFile } from "./hub_download.ts";

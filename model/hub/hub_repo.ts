@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join } from "@std/path";
 import { datasetInfo, getRepoFolderName, HubApiError, listFiles, modelInfo } from "@huggingface/hub";
 import { writeTextBeside } from "../host/atomic_file.ts";
 import type { HubSettings } from "./hub_settings.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { join } from "@std/path";
 
 /** How the hub is reached. */
 export interface HubSettings {

@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { join } from "@std/path";
 import { Gpu } from "../../kernels/gpu/gpu.ts";
 import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
 import { writeTextBeside } from "../host/atomic_file.ts";

@@ -7,7 +7,7 @@ import { parquetReadObjects } from "hyparquet";
 import { fetchFile } from "../hub/hub_download.ts";
 import { hubFile, type HubRepo, openSnapshot } from "../hub/hub_repo.ts";
 import { type HubSettings, readHubSettings } from "../hub/hub_settings.ts";
-import { join } from "node:path";
+import { join } from "@std/path";
 import { strip } from "../host/python_text.ts";
 
 /** Where the hub has it; it has this data set as Parquet alone. */
