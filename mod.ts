@@ -1,19 +1,13 @@
 /**
- * twobit: mixed 2/4/16-bit weight quantization of Llama-family models, packed and memory-aligned.
+ * Language models of the Llama family in about 2.8 bits a weight, on the GPU by WebGPU: load one, generate text, look into its
+ * files. `./quant` has the method, `./files` the file formats, `./kernels` the GPU's products.
+ *
+ * An engine has a model on the GPU and takes one text or up to 16 together. `tiny` is embedded in the repository; a
+ * directory, a packed file, a GGUF file or `hf:ORG/NAME` go the same way:
  *
  * ```ts
- * import { dequantize, quantizeTwobit, SETTINGS } from "./mod.ts";
- *
- * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
- * const packed = quantizeTwobit(weights, 16, 128, SETTINGS);
- * const decoded = dequantize(packed);
- * console.assert(decoded.length === weights.length);
- * ```
- *
- * An engine runs a model on the GPU, a text at a time or up to 16 together:
- *
- * ```ts
- * import { loadEngine } from "./mod.ts";
+ * import { loadEngine } from "@twobit/twobit";
+ * import { assert } from "@std/assert";
  *
  * using engine = await loadEngine("tiny");
  * const prompts = ["Fellow citizens", "The Congress"];
@@ -21,107 +15,61 @@
  * for await (const { index, text } of engine.generateBatch(prompts, { maxTokens: 8 })) texts[index] += text;
  * let alone = "";
  * for await (const piece of engine.generate(prompts[0], { maxTokens: 8 })) alone += piece;
- * console.assert(texts[0] === alone);
+ * assert(texts[0] === alone);
+ * ```
+ *
+ * A session is a sequence of tokens, step by step:
+ *
+ * ```ts
+ * import { type BatchSession, Engine, loadEngine, Session } from "@twobit/twobit";
+ * import { assert } from "@std/assert";
+ *
+ * using engine = await loadEngine("tiny");
+ * using session = await engine.createSession(64);
+ * assert(engine instanceof Engine && session instanceof Session);
+ * const first = await session.prefill(engine.tokenizer.encode("Fellow citizens"));
+ * const others = await session.decode(4);
+ * assert(engine.tokenizer.decode([first, ...others]).length > 0);
+ * session.truncate(2);
+ * assert((await session.decode(1))[0] !== undefined);
+ * using pair: BatchSession = await engine.createBatchSession(2, 64);
+ * assert(pair.capacity === 64);
+ * ```
+ *
+ * Engines can share a device. What it can't do, it says by errors of its own:
+ *
+ * ```ts
+ * import { DeviceLostError, Gpu, loadEngine, openGpu, OutOfMemoryError } from "@twobit/twobit";
+ * import { assert } from "@std/assert";
+ *
+ * using gpu = await openGpu();
+ * assert(gpu instanceof Gpu && gpu.adapterName !== "");
+ * try {
+ *   using engine = await loadEngine("tiny", { gpu });
+ *   assert(gpu.heldBytes > 0 && engine.gpu === gpu);
+ * } catch (error) {
+ *   if (error instanceof OutOfMemoryError) console.log(`needs ${error.neededBytes} bytes`);
+ *   else if (error instanceof DeviceLostError) console.log("the driver reset the device");
+ *   else throw error;
+ * }
  * ```
  *
  * @module
  */
-export * from "./quant/baselines/baseline.ts";
-export * from "./quant/bits.ts";
-export * from "./quant/concatenate.ts";
-export * from "./quant/dequantize.ts";
-export * from "./quant/error_feedback.ts";
-export * from "./quant/format.ts";
-export * from "./quant/grid.ts";
-export * from "./quant/input_knowledge.ts";
-export * from "./quant/outliers.ts";
-export * from "./quant/pack.ts";
-export * from "./quant/baselines/q2k.ts";
-export * from "./quant/packed_tensor.ts";
-export * from "./quant/probe.ts";
-export * from "./quant/quantize.ts";
-export * from "./quant/baselines/quantize_q2k.ts";
-export * from "./quant/random.ts";
-export * from "./quant/refine_pick.ts";
-export * from "./quant/report.ts";
-export * from "./quant/baselines/strip_layout.ts";
-export * from "./quant/baselines/strip_scales.ts";
-export * from "./quant/baselines/strip_tensor.ts";
-export * from "./quant/twobit.ts";
-export * from "./quant/unpacked_tensor.ts";
-
-export * from "./kernels/gpu/adapter.ts";
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
-export { withEnableLines } from "./kernels/gpu/dialect.ts";
-export * from "./kernels/matrix/f16_matrix.ts";
-export * from "./kernels/gpu/gpu.ts";
-export * from "./kernels/attention/key_value_cache.ts";
-export type { WeightMatrix } from "./kernels/product/linear.ts";
-export * from "./kernels/matrix/packed_matrix.ts";
-export * from "./kernels/gpu/plane.ts";
-export * from "./kernels/tokens/pick_token.ts";
-export * from "./kernels/tokens/prefill_range.ts";
-
-export * from "./model/llama/attention.ts";
-export * from "./model/engine/batch_session.ts";
-export { MAX_SEQUENCES } from "./model/engine/batch_step.ts";
-export * from "./model/files/byte_source.ts";
-export * from "./model/quantize/calibration.ts";
-export * from "./model/quantize/calibrator.ts";
-export * from "./model/text/chat.ts";
-export * from "./model/files/checkpoint.ts";
-export * from "./model/files/checkpoint_folder.ts";
-export * from "./model/evaluate/choices.ts";
-export * from "./model/llama/config.ts";
-export type { DecodeStep, Operation, OperationKind } from "./model/engine/decode_step.ts";
-export * from "./model/quantize/device_limits.ts";
-export * from "./model/engine/engine.ts";
-export * from "./model/evaluate/engine_scorer.ts";
-export * from "./model/engine/engine_weights.ts";
-export * from "./model/evaluate/evaluation.ts";
-export * from "./model/files/file_source.ts";
-export * from "./model/llama/forward.ts";
-export * from "./model/engine/generate.ts";
-export * from "./model/engine/generate_batch.ts";
-export * from "./model/files/gguf_checkpoint.ts";
-export * from "./model/files/gguf_file.ts";
-export * from "./model/files/gguf_types.ts";
-export * from "./model/hub/hub_model.ts";
-export * from "./model/hub/hub_repo.ts";
-export * from "./model/hub/hub_settings.ts";
-export * from "./model/files/huggingface_writer.ts";
-export * from "./model/llama/layer.ts";
-export * from "./model/llama/llama.ts";
-export * from "./model/load.ts";
-export * from "./model/load_engine.ts";
-export * from "./model/llama/matmul.ts";
-export * from "./model/llama/matmul_simd.ts";
-export * from "./model/files/open_directory.ts";
-export * from "./model/files/open_packed.ts";
-export * from "./model/files/packed_checkpoint.ts";
-export * from "./model/files/packed_file.ts";
-export * from "./model/quantize/packed_writer.ts";
-export * from "./model/quantize/quantize_model.ts";
-export * from "./model/quantize/quantize_on_device.ts";
-export * from "./model/evaluate/questions.ts";
-export * from "./model/engine/random_source.ts";
-export * from "./quant/recipe.ts";
-export * from "./model/files/safetensors.ts";
-export * from "./model/files/safetensors_writer.ts";
-export * from "./model/evaluate/score.ts";
-export * from "./model/evaluate/scorer.ts";
-export { cacheBytes } from "./model/engine/sequence_cache.ts";
-export * from "./model/engine/session.ts";
-export * from "./model/llama/shapes.ts";
-export * from "./model/engine/speed.ts";
-export * from "./model/host/statistics.ts";
-export * from "./model/evaluate/tasks.ts";
-export * from "./model/text/text.ts";
+export { Gpu, type GpuOptions, openGpu } from "./kernels/gpu/gpu.ts";
+export type { Sampling } from "./kernels/tokens/pick_token.ts";
+export type { BatchSession } from "./model/engine/batch_session.ts";
+export { Engine, type EngineGenerateOptions, type EngineOptions } from "./model/engine/engine.ts";
+export type { GenerateOptions, GenerateSummary } from "./model/engine/generate.ts";
+export type { BatchText } from "./model/engine/generate_batch.ts";
+export { Session } from "./model/engine/session.ts";
 export type { OnLogits, TokenScores } from "./model/engine/token_scores.ts";
-export * from "./model/text/tokenizer.ts";
-export * from "./model/engine/weight_source.ts";
-export * from "./model/text/windows.ts";
-export * from "./model/host/worker_pool.ts";
-export * from "./model/quantize/quantize_tasks.ts";
-export * from "./model/workers/cpu_pool.ts";
-export type { CpuTasks } from "./model/workers/cpu_worker.ts";
+export { cpuLogits } from "./model/evaluate/cpu_logits.ts";
+export type { Checkpoint } from "./model/files/checkpoint.ts";
+export type { DownloadProgress } from "./model/hub/hub_model.ts";
+export type { ArchitectureName, ModelConfig, Rope } from "./model/llama/config.ts";
+export { type OpenModel, openModel } from "./model/load.ts";
+export { loadEngine } from "./model/load_engine.ts";
+export type { ChatMessage, PromptFormat } from "./model/text/chat.ts";
+export type { Tokenizer } from "./model/text/tokenizer.ts";

@@ -13,7 +13,7 @@ import { readHubSettings } from "./hub/hub_settings.ts";
 import { openDirectory } from "./files/open_directory.ts";
 import { openPacked } from "./files/open_packed.ts";
 import type { Model } from "./llama/llama.ts";
-import { readFittingTokenizer, type Tokenizer } from "./text/tokenizer.ts";
+import { fitTokenizer, parseTokenizer, readTokenizerTexts, type Tokenizer } from "./text/tokenizer.ts";
 
 /** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {
@@ -32,18 +32,60 @@ export const MODEL_NAMES = "tiny, a directory, a packed file, a GGUF file or hf:
 
 /** Path of a model by name; a model of the hub is loaded into its cache first. */
 export async function modelPath(name: string, onDownload?: DownloadProgress): Promise<string> {
-  if (name === "tiny") return fromFileUrl(new URL("./tiny", import.meta.url));
+  if (name === "tiny") return tinyPath();
   if (name.startsWith("hf:")) return await fetchModel(parseHubName(name), await readHubSettings(), onDownload);
   return name;
 }
 
+/** A model that is open: its configuration, its tensors, which are read when asked for, and its tokenizer. */
+export interface OpenModel extends Checkpoint {
+  /**
+   * The tokenizer, made when it is first asked for.
+   *
+   * @throws {SyntaxError} when the model has none, or one that is malformed or has tokens that the model lacks
+   */
+  readonly tokenizer: Tokenizer;
+}
+
+/** Where the embedded model lies: in the repository, of whose package it is no part. @throws {SyntaxError} elsewhere */
+function tinyPath(): string {
+  const { protocol, href } = new URL("./tiny", import.meta.url);
+  if (protocol === "file:") return fromFileUrl(href);
+  throw new SyntaxError("model tiny is no part of the package, must be loaded from a clone of the repository");
+}
+
 /**
- * Opens a model: a checkpoint directory, a packed file or a GGUF file.
+ * Opens a model, without a GPU: `tiny` (embedded in the repository), a checkpoint directory, a packed file, a GGUF file or
+ * `hf:ORG/NAME[@REVISION]` of the Hugging Face hub. Only headers are read; dispose it to close its files.
  *
- * @throws {SyntaxError} when it is none of these
+ * ```ts
+ * import { openModel } from "@twobit/twobit";
+ * import { assert } from "@std/assert";
+ *
+ * using model = await openModel("tiny");
+ * const name = "model.layers.0.self_attn.q_proj.weight";
+ * const [rows, channels] = model.shapes.get(name)!;
+ * const lastRows = await model.readRows(name, rows - 2, 2);
+ * assert(channels === model.config.hidden && lastRows.length === 2 * channels);
+ * assert(model.tokenizer.decode(model.tokenizer.encode("Fellow citizens")) === "Fellow citizens");
+ * ```
+ *
+ * @param onDownload told how far a model of the hub is loaded into its cache
+ * @throws {SyntaxError} when it is none of these, or malformed
  */
-export async function openModel(name: string, onDownload?: DownloadProgress): Promise<Checkpoint> {
-  const path = await modelPath(name, onDownload);
+export async function openModel(name: string, onDownload?: DownloadProgress): Promise<OpenModel> {
+  const checkpoint = await openPath(await modelPath(name, onDownload));
+  const texts = await readTokenizerTexts(checkpoint.readText);
+  let tokenizer: Tokenizer | undefined;
+  return {
+    ...checkpoint,
+    get tokenizer() {
+      return tokenizer ??= fitTokenizer(checkpoint, parseTokenizer(checkpoint.name, texts));
+    },
+  };
+}
+
+async function openPath(path: string): Promise<Checkpoint> {
   const info = await Deno.stat(path).catch(() => undefined);
   if (!info) throw new SyntaxError(`model ${path} does not exist, must be ${MODEL_NAMES}`);
   if (info.isDirectory) return await openDirectory(path);
@@ -53,7 +95,7 @@ export async function openModel(name: string, onDownload?: DownloadProgress): Pr
 /** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */
 export async function loadModel(name: string, onDownload?: DownloadProgress): Promise<LoadedModel> {
   using checkpoint = await openModel(name, onDownload);
-  const tokenizer = await readFittingTokenizer(checkpoint);
+  const { tokenizer } = checkpoint;
   return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
 }
 

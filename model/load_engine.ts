@@ -13,12 +13,13 @@ import { weightBytes } from "./engine/weight_source.ts";
  * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.
  *
  * ```ts
- * import { loadEngine } from "./mod.ts";
+ * import { loadEngine } from "@twobit/twobit";
+ * import { assert } from "@std/assert";
  *
  * using engine = await loadEngine("tiny");
  * let text = "";
  * for await (const piece of engine.generate("Fellow citizens", { maxTokens: 8 })) text += piece;
- * console.assert(text.length > 0);
+ * assert(text.length > 0);
  * ```
  *
  * @throws {SyntaxError} when the model can't be read

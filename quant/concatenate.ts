@@ -1,5 +1,5 @@
 /**
- * Joining packed tensors that are row ranges of one matrix.
+ * Joining packed tensors that are row ranges of one matrix, and taking such ranges.
  *
  * @module
  */
@@ -61,4 +61,30 @@ function joinStarts(parts: readonly PackedTensor[]): Uint32Array<ArrayBuffer> {
     for (let row = 1; row <= rows; row++) starts.push(before + (outlierStart[row] ?? 0));
   }
   return Uint32Array.from(starts);
+}
+
+/** Tiles `first` .. `end` - 1 of a matrix, as a matrix; {@linkcode concatenateRows} joins such again. */
+export function sliceTiles(tensor: PackedTensor, first: number, end: number): PackedTensor {
+  const { channels, refineEvery, outlierStart, outlierChannel, outlierResidual } = tensor;
+  const [firstRow, endRow] = [first, end].map((tile) => Math.min(tensor.rows, tile * TILE_ROWS));
+  const rowsOf = (plane: Uint32Array<ArrayBuffer>) => {
+    const words = plane.length / tensor.rows;
+    return plane.subarray(firstRow * words, endRow * words);
+  };
+  const groups = tensor.base.length / tensor.rows;
+  const starts = outlierStart.subarray(firstRow, endRow + 1);
+  const [firstOutlier = 0, endOutlier = 0] = [starts[0], starts[starts.length - 1]];
+  const some = endOutlier > firstOutlier;
+  return {
+    rows: endRow - firstRow,
+    channels,
+    refineEvery,
+    base: rowsOf(tensor.base),
+    refine: rowsOf(tensor.refine),
+    meta: rowsOf(tensor.meta),
+    tileScale: tensor.tileScale.subarray(first * groups, end * groups),
+    outlierStart: some ? starts.map((start) => start - firstOutlier) : new Uint32Array(0),
+    outlierChannel: outlierChannel.subarray(firstOutlier, endOutlier),
+    outlierResidual: outlierResidual.subarray(firstOutlier, endOutlier),
+  };
 }

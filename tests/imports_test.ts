@@ -174,11 +174,15 @@ Deno.test("what the page imports has no platform but the browser's", async () =>
   assert(known.has(new URL("kernels/product/fused_gemv.wgsl", ROOT).href), "the page imports the kernels");
 });
 
-Deno.test("mod.ts re-exports from quant, kernels and model alone", async () => {
-  const code = withoutComments(await Deno.readTextFile(new URL("mod.ts", ROOT)));
-  const folders = specifiersOf(code).map((specifier) => specifier.split("/").slice(0, 2).join("/"));
-  assert(folders.length > 0);
-  for (const folder of folders) assert(["./quant", "./kernels", "./model"].includes(folder), folder);
+Deno.test("the package's entries re-export from quant, kernels and model alone, name by name", async () => {
+  const { exports } = JSON.parse(await Deno.readTextFile(new URL("deno.json", ROOT)));
+  for (const entry of Object.values<string>(exports)) {
+    const code = withoutComments(await Deno.readTextFile(new URL(entry, ROOT)));
+    const folders = specifiersOf(code).map((specifier) => specifier.split("/").slice(0, 2).join("/"));
+    assert(folders.length > 0);
+    for (const folder of folders) assert(["./quant", "./kernels", "./model"].includes(folder), `${entry}: ${folder}`);
+    assert(!code.includes("*"), `${entry} exports *, must say what`);
+  }
 });
 
 Deno.test("quant/ has no platform, no clock and no randomness of its own", async () => {

@@ -50,7 +50,11 @@ export function tileWorkgroups(tile: GemmTile, rows: number, tokens: number): [x
 export interface GemmOptions {
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
-  /** Default: by rows and tokens. */
+  /**
+   * Default: by rows and tokens.
+   *
+   * @ignore
+   */
   readonly tile?: GemmTile;
 }
 

@@ -46,7 +46,11 @@ export class Engine implements Disposable {
   readonly prompts: PromptFormat;
   /** The device. */
   readonly gpu: Gpu;
-  /** The weights in device memory. */
+  /**
+   * The weights in device memory.
+   *
+   * @ignore
+   */
   readonly weights: EngineWeights;
   readonly #ownsGpu: boolean;
 

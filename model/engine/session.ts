@@ -33,7 +33,11 @@ const SUBMIT_STEPS = 4;
 export class Session implements Disposable {
   /** Tokens that the cache has room for. */
   readonly capacity: number;
-  /** A step's dispatches, to be timed. */
+  /**
+   * A step's dispatches, to be timed.
+   *
+   * @ignore
+   */
   readonly step: DecodeStep;
   readonly #gpu: Gpu;
   readonly #weights: EngineWeights;

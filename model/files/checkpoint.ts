@@ -36,6 +36,15 @@ export interface Checkpoint extends Disposable {
    * @throws {SyntaxError} when it is missing, has another shape, or holds NaN or infinity
    */
   read(name: string, shape: readonly number[]): Promise<Float32Array>;
+  /** Shapes of the tensors that can be read, by name; of a packed matrix [rows, channels] of what it decodes to. */
+  readonly shapes: ReadonlyMap<string, readonly number[]>;
+  /**
+   * Reads rows of a tensor (elements of its first dimension) as f32, without the others where they lie apart.
+   *
+   * @throws {SyntaxError} when the tensor is missing, or holds NaN or infinity
+   * @throws {RangeError} when it hasn't these rows
+   */
+  readRows(name: string, first: number, count: number): Promise<Float32Array>;
   /** Reads a text file that belongs to the checkpoint (tokenizer.json, ...); undefined where there is none. */
   readText(file: string): Promise<string | undefined>;
   /** Paths of the weight files. */
@@ -68,10 +77,15 @@ export async function readWeights(
       `${file.source.name}: tensor ${name} has shape [${info.shape.join(", ")}], must be [${shape.join(", ")}]`,
     );
   }
+  return await readFinite(file, info);
+}
+
+/** Reads a tensor as f32. @throws {SyntaxError} when it holds NaN or infinity */
+export async function readFinite(file: SafetensorsFile, info: TensorInfo): Promise<Float32Array> {
   const values = await decodeTensor(file, info);
   const bad = findNotFinite(values);
-  if (bad >= 0) throw new SyntaxError(`${file.source.name}: tensor ${name} holds ${values[bad]} at element ${bad}`);
-  return values;
+  if (bad < 0) return values;
+  throw new SyntaxError(`${file.source.name}: tensor ${info.name} holds ${values[bad]} at element ${bad}`);
 }
 
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */

@@ -4,10 +4,10 @@
  * @module
  */
 import type { ByteSource } from "./byte_source.ts";
-import { type Checkpoint, readWeights, tensorToWrite } from "./checkpoint.ts";
+import { type Checkpoint, readFinite, readWeights, tensorToWrite } from "./checkpoint.ts";
 import { parseConfig } from "../llama/config.ts";
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
-import { readSafetensorsHeader, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
+import { readSafetensorsHeader, type SafetensorsFile, type TensorInfo, tensorInfo, tensorRows } from "./safetensors.ts";
 
 /** Files by name, wherever they lie. */
 export interface CheckpointFolder {
@@ -31,36 +31,61 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
     throw new SyntaxError(`${directory} has no config.json, so it is not a model directory`);
   }
   const config = parseConfig(`${directory}/config.json`, configText);
+  const { tensors, files, [Symbol.dispose]: close } = await readShards(folder);
+  return {
+    name: directory,
+    config,
+    files: files.map(({ source }) => source.name),
+    tensors: Array.from(tensors.values(), ({ file, info }) => tensorToWrite(file, info)),
+    shapes: new Map(Array.from(tensors, ([name, { info }]) => [name, info.shape])),
+    has: (name) => tensors.has(name),
+    async read(name, shape) {
+      const { file } = findTensor(directory, tensors, name);
+      return await readWeights(file, name, shape);
+    },
+    async readRows(name, first, count) {
+      const { file, info } = findTensor(directory, tensors, name);
+      return await readFinite(file, tensorRows(info, first, count));
+    },
+    readText,
+    [Symbol.dispose]: close,
+  };
+}
+
+/** Safetensors files that belong together: one, or the shards that an index names. Dispose it to close them. */
+export interface Shards extends Disposable {
+  /** The files. */
+  readonly files: readonly SafetensorsFile[];
+  /** Tensors by name, each with the file that holds it. */
+  readonly tensors: ReadonlyMap<string, ShardTensor>;
+}
+
+/** A tensor and the file that holds it. */
+export interface ShardTensor {
+  /** The file. */
+  readonly file: SafetensorsFile;
+  /** Where it lies there. */
+  readonly info: TensorInfo;
+}
+
+/** Reads the headers of model.safetensors, or of all shards of model.safetensors.index.json. @throws {SyntaxError} */
+export async function readShards(folder: CheckpointFolder): Promise<Shards> {
+  using opened = new DisposableStack();
   const files: SafetensorsFile[] = [];
-  const close = () => files.forEach(({ source }) => source[Symbol.dispose]());
-  try {
-    const byName = new Map<string, SafetensorsFile>();
-    for await (const { source, wanted } of openShards(folder)) {
-      const file = await readSource(source);
-      files.push(file);
-      for (const name of wanted ?? file.tensors.keys()) {
-        tensorInfo(file, name);
-        byName.set(name, file);
-      }
-    }
-    return {
-      name: directory,
-      config,
-      files: files.map(({ source }) => source.name),
-      tensors: Array.from(byName, ([name, file]) => tensorToWrite(file, tensorInfo(file, name))),
-      has: (name) => byName.has(name),
-      read(name, shape) {
-        const file = byName.get(name);
-        if (!file) return Promise.reject(new SyntaxError(`${directory}: no tensor ${name}`));
-        return readWeights(file, name, shape);
-      },
-      readText,
-      [Symbol.dispose]: close,
-    };
-  } catch (error) {
-    close();
-    throw error;
+  const tensors = new Map<string, ShardTensor>();
+  for await (const { source, wanted } of openSources(folder)) {
+    const file = await readSafetensorsHeader(opened.use(source));
+    files.push(file);
+    for (const name of wanted ?? file.tensors.keys()) tensors.set(name, { file, info: tensorInfo(file, name) });
   }
+  const owned = opened.move();
+  return { files, tensors, [Symbol.dispose]: () => owned.dispose() };
+}
+
+function findTensor(folder: string, tensors: ReadonlyMap<string, ShardTensor>, name: string): ShardTensor {
+  const tensor = tensors.get(name);
+  if (!tensor) throw new SyntaxError(`${folder}: no tensor ${name}`);
+  return tensor;
 }
 
 /** Reads a safetensors file's header; the file then owns the source. @throws {SyntaxError} */
@@ -79,7 +104,7 @@ interface Shard {
   readonly wanted?: readonly string[];
 }
 
-async function* openShards({ name, readText, open }: CheckpointFolder): AsyncGenerator<Shard> {
+async function* openSources({ name, readText, open }: CheckpointFolder): AsyncGenerator<Shard> {
   const single = await open("model.safetensors");
   if (single) return yield { source: single };
   const index = await readText(INDEX);

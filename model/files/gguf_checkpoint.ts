@@ -10,6 +10,7 @@ import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./
 import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
 import { bytesOf } from "./numbers.ts";
 import { release } from "../host/release.ts";
+import { tensorRows } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Names of the parts of a layer. */
@@ -66,9 +67,13 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     const name = huggingFaceName(tensor.name);
     if (name !== undefined) byName.set(name, tensor);
   }
-  const read = async (name: string, shape: readonly number[]) => {
+  const find = (name: string) => {
     const tensor = byName.get(name);
     if (!tensor) throw new SyntaxError(`${path}: no tensor ${name}`);
+    return tensor;
+  };
+  const read = async (name: string, shape: readonly number[]) => {
+    const tensor = find(name);
     if (tensor.shape.join() !== shape.join()) {
       throw new SyntaxError(
         `${path}: tensor ${tensor.name} has shape [${tensor.shape.join(", ")}], must be [${shape.join(", ")}]`,
@@ -76,13 +81,23 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     }
     return restoreRows(config, name, await readGgufTensor(tensor));
   };
+  const readRows = async (name: string, first: number, count: number) => {
+    const tensor = find(name);
+    const rows = tensorRows(tensor, first, count);
+    if (!isReordered(config, name)) return await readGgufTensor(rows);
+    const values = await read(name, tensor.shape);
+    const width = values.length / tensor.shape[0];
+    return values.slice(first * width, (first + count) * width);
+  };
   return {
     name: path,
     config,
     files: file.paths,
     tensors: Array.from(byName, ([name, { type, shape }]) => asTensor(name, type.name, shape, read)),
+    shapes: new Map(Array.from(byName, ([name, { shape }]) => [name, shape])),
     has: (name) => byName.has(name),
     read,
+    readRows,
     readText: (name) => Promise.resolve(Object.hasOwn(texts, name) ? texts[name] : undefined),
     [Symbol.dispose]: () => file[Symbol.dispose](),
   };
@@ -106,15 +121,19 @@ function asTensor(name: string, type: string, shape: readonly number[], read: Ch
   return { name, dtype: "F16", shape, bytes: toF16 };
 }
 
+/** Whether the rows of each head of a tensor lie in another order than Hugging Face's. */
+function isReordered({ architecture }: ModelConfig, name: string): boolean {
+  return architecture === "LlamaForCausalLM" && /self_attn\.[qk]_proj\.(?:weight|bias)$/.test(name);
+}
+
 /**
  * llama.cpp rotates neighbours where Hugging Face rotates halves, so its converter reorders the rows of each head of q and
  * k in Llama: row 2 i + j there is row j half + i here.
  */
 function restoreRows(config: ModelConfig, name: string, values: Float32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
-  const [, kind] = /self_attn\.([qk])_proj\.(?:weight|bias)$/.exec(name) ?? [];
-  if (config.architecture !== "LlamaForCausalLM" || !kind) return values;
+  if (!isReordered(config, name)) return values;
   const { heads, keyValueHeads, headSize } = config;
-  const rows = (kind === "q" ? heads : keyValueHeads) * headSize;
+  const rows = (name.includes("q_proj") ? heads : keyValueHeads) * headSize;
   const width = values.length / rows;
   const half = headSize / 2;
   const restored = new Float32Array(values.length);

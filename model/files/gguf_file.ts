@@ -9,21 +9,14 @@ import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
 import { release } from "../host/release.ts";
+import type { StoredRows } from "./safetensors.ts";
 
 /** Where one tensor lies. */
-export interface GgufTensor {
-  /** Name of the tensor, as llama.cpp calls it. */
-  readonly name: string;
+export interface GgufTensor extends StoredRows {
   /** Element type. */
   readonly type: GgufType;
-  /** Dimensions, slowest first. */
-  readonly shape: readonly number[];
   /** The file that holds it. */
   readonly source: ByteSource;
-  /** Offset of the first byte in that file. */
-  readonly offset: number;
-  /** Bytes of the tensor. */
-  readonly sizeBytes: number;
 }
 
 /** A GGUF file, or all parts of one that was split, whose headers have been read and checked. Dispose it to close them. */
@@ -42,6 +35,15 @@ type Header = GGUFParseOutput<{ strict: false }>;
 
 /**
  * Opens a GGUF file; of one that was split (`NAME-00001-of-00003.gguf`), any part opens all of them.
+ *
+ * ```ts
+ * import { openGgufFile } from "@twobit/twobit/files";
+ * import { assert } from "@std/assert";
+ *
+ * using file = await openGgufFile("tests/fixtures/gguf/qwen2.gguf");
+ * assert(file.metadata["general.architecture"] === "qwen2");
+ * for (const { name, type, shape } of file.tensors.values()) assert(name !== "" && type.name !== "" && shape[0] > 0);
+ * ```
  *
  * @throws {SyntaxError} naming the file when it is malformed, a part is missing, or a tensor has a type that isn't read
  */
@@ -167,7 +169,21 @@ function describeTensor(
   };
 }
 
-/** Reads a tensor as f32. @throws {SyntaxError} when it holds NaN or infinity */
+/**
+ * Reads a tensor, or rows of one ({@linkcode tensorRows}), as f32.
+ *
+ * ```ts
+ * import { openGgufFile, readGgufTensor, tensorRows } from "@twobit/twobit/files";
+ * import { assert } from "@std/assert";
+ *
+ * using file = await openGgufFile("tests/fixtures/gguf/qwen2.gguf");
+ * const embedding = file.tensors.get("token_embd.weight")!;
+ * const secondRow = await readGgufTensor(tensorRows(embedding, 1, 1));
+ * assert(secondRow.length === embedding.shape[1]);
+ * ```
+ *
+ * @throws {SyntaxError} when it holds NaN or infinity
+ */
 export async function readGgufTensor(tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
   const { source } = tensor;
   const bytes = await source.read(tensor.offset, tensor.sizeBytes);

@@ -18,7 +18,11 @@ export interface GgufType {
   readonly channels: number;
   /** Bytes of a block. */
   readonly bytes: number;
-  /** Decoding of a block; absent for the plain types. */
+  /**
+   * Decoding of a block; absent for the plain types.
+   *
+   * @ignore
+   */
   readonly decode?: DecodeBlock;
 }
 

@@ -3,13 +3,15 @@
  *
  * @module
  */
+import { sliceTiles } from "../../quant/concatenate.ts";
 import { dequantize } from "../../quant/dequantize.ts";
+import { TILE_ROWS } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ByteSource } from "./byte_source.ts";
-import { type Checkpoint, MAX_TEXT_BYTES, readWeights, tensorToWrite } from "./checkpoint.ts";
+import { type Checkpoint, MAX_TEXT_BYTES, readFinite, readWeights, tensorToWrite } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
-import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
+import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo, tensorRows } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
@@ -64,6 +66,11 @@ function describeCheckpoint(
     if (!shape) return Promise.reject(new SyntaxError(`${checkpoint}: no packed tensor ${name}`));
     return readPackedTensor(file, name, shape);
   };
+  const carried = Array.from(file.tensors.values()).filter(({ name }) => isCarried(name, packed));
+  const shapes = new Map([
+    ...carried.map(({ name, shape }) => [name, shape] as const),
+    ...Array.from(packed, ([name, { rows, channels }]) => [`${name}.weight`, [rows, channels]] as const),
+  ]);
   return {
     name: checkpoint,
     config,
@@ -73,7 +80,8 @@ function describeCheckpoint(
     packed,
     readPacked,
     readText: (name) => readCarriedFile(file, name),
-    has: (name) => file.tensors.has(name) || packed.has(withoutWeight(name)),
+    shapes,
+    has: (name) => shapes.has(name),
     async read(name, shape) {
       if (!packed.has(withoutWeight(name))) return await readWeights(file, name, shape);
       const tensor = await readPacked(withoutWeight(name));
@@ -84,8 +92,24 @@ function describeCheckpoint(
       }
       return dequantize(tensor);
     },
+    async readRows(name, first, count) {
+      if (!packed.has(withoutWeight(name))) {
+        return await readFinite(file, tensorRows(tensorInfo(file, name), first, count));
+      }
+      return dequantizeRows(name, await readPacked(withoutWeight(name)), first, count);
+    },
     [Symbol.dispose]: () => file.source[Symbol.dispose](),
   };
+}
+
+/** Decodes rows of a packed matrix, and of the others only those of the same tiles. @throws {RangeError} */
+function dequantizeRows(name: string, tensor: PackedTensor, first: number, count: number): Float32Array {
+  const { rows, channels } = tensor;
+  tensorRows({ name, shape: [rows, channels], offset: 0, sizeBytes: 0 }, first, count);
+  const firstTile = Math.floor(first / TILE_ROWS);
+  const values = dequantize(sliceTiles(tensor, firstTile, Math.ceil((first + count) / TILE_ROWS)));
+  const start = (first - firstTile * TILE_ROWS) * channels;
+  return values.slice(start, start + count * channels);
 }
 
 function withoutWeight(name: string): string {
@@ -116,7 +140,9 @@ export async function carriedFiles(checkpoint: Checkpoint): Promise<TensorToWrit
 
 /** The tensors of a checkpoint that stay as they are when some of its matrices are packed. */
 export function carriedTensors(checkpoint: Checkpoint, packed: ReadonlyMap<string, PackedShape>): TensorToWrite[] {
-  return checkpoint.tensors.filter(({ name }) =>
-    !name.startsWith(FILE_PREFIX) && !packed.has(withoutWeight(name)) && !isPlane(name, packed)
-  );
+  return checkpoint.tensors.filter(({ name }) => isCarried(name, packed));
+}
+
+function isCarried(name: string, packed: ReadonlyMap<string, PackedShape>): boolean {
+  return !name.startsWith(FILE_PREFIX) && !packed.has(withoutWeight(name)) && !isPlane(name, packed);
 }

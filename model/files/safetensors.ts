@@ -7,18 +7,43 @@
 import type { ByteSource } from "./byte_source.ts";
 import { findDuplicateKey, parseBoundedJson } from "../host/json.ts";
 
-/** Bytes of one element of each supported dtype. */
-export const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2, U32: 4, U16: 2, I32: 4, U8: 1 } as const;
-
 /** Element type of a tensor in a safetensors file. */
-export type Dtype = keyof typeof DTYPE_BYTES;
+export type Dtype =
+  | "F64"
+  | "F32"
+  | "F16"
+  | "BF16"
+  | "I64"
+  | "I32"
+  | "I16"
+  | "I8"
+  | "U64"
+  | "U32"
+  | "U16"
+  | "U8"
+  | "BOOL";
 
-/** Where one tensor lies in its file. */
-export interface TensorInfo {
+/** Bytes of one element of each supported dtype. */
+export const DTYPE_BYTES: Readonly<Record<Dtype, number>> = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
+};
+
+/** A tensor whose rows lie one after the other: of a safetensors file, or of a GGUF file. */
+export interface StoredRows {
   /** Name of the tensor. */
   readonly name: string;
-  /** Element type. */
-  readonly dtype: Dtype;
   /** Dimensions, slowest first. */
   readonly shape: readonly number[];
   /** Offset of the first byte in the file. */
@@ -27,8 +52,14 @@ export interface TensorInfo {
   readonly sizeBytes: number;
 }
 
-/** A safetensors file whose header has been read and checked. */
-export interface SafetensorsFile {
+/** Where one tensor lies in its file. */
+export interface TensorInfo extends StoredRows {
+  /** Element type. */
+  readonly dtype: Dtype;
+}
+
+/** A safetensors file whose header has been read and checked. Dispose it to close it. */
+export interface SafetensorsFile extends Disposable {
   /** Where its bytes are read. */
   readonly source: ByteSource;
   /** In the order in which they lie in the file. */
@@ -41,7 +72,18 @@ export interface SafetensorsFile {
 const MAX_HEADER_BYTES = 100_000_000;
 
 /**
- * Reads and checks the header of a safetensors file.
+ * Reads and checks the header of a safetensors file, wherever its bytes lie: {@linkcode openSafetensors} does it for a
+ * file on a disk.
+ *
+ * ```ts
+ * import { bytesSource, readSafetensorsHeader } from "@twobit/twobit/files";
+ * import { assert } from "@std/assert";
+ *
+ * const header = '{"x":{"dtype":"U8","shape":[3,2],"data_offsets":[0,6]}}';
+ * const bytes = [header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header), 1, 2, 3, 4, 5, 6];
+ * const { tensors } = await readSafetensorsHeader(bytesSource("example", Uint8Array.from(bytes)));
+ * assert(tensors.get("x")?.dtype === "U8" && tensors.get("x")?.shape.join() === "3,2");
+ * ```
  *
  * @throws {SyntaxError} naming the file and the offset when the file is truncated or malformed
  */
@@ -78,6 +120,7 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
     source,
     tensors: new Map(infos.map((info) => [info.name, info])),
     metadata: checkMetadata(metadata, fail),
+    [Symbol.dispose]: () => source[Symbol.dispose](),
   };
 }
 
@@ -143,7 +186,47 @@ export function tensorInfo(file: SafetensorsFile, name: string): TensorInfo {
   return info;
 }
 
-/** Reads the bytes of a tensor. */
-export function readTensorBytes(file: SafetensorsFile, info: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
-  return file.source.read(info.offset, info.sizeBytes);
+/**
+ * Some rows of a tensor (elements of its first dimension), which lie one after the other: a tensor of the same file.
+ *
+ * ```ts
+ * import { bytesSource, readSafetensorsHeader, readTensor, tensorRows } from "@twobit/twobit/files";
+ * import { assert } from "@std/assert";
+ *
+ * const header = '{"x":{"dtype":"U8","shape":[3,2],"data_offsets":[0,6]}}';
+ * const bytes = [header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header), 1, 2, 3, 4, 5, 6];
+ * const file = await readSafetensorsHeader(bytesSource("example", Uint8Array.from(bytes)));
+ * const rows = await readTensor(file, tensorRows(file.tensors.get("x")!, 1, 2));
+ * assert(rows.join() === "3,4,5,6");
+ * ```
+ *
+ * @throws {RangeError} when the tensor hasn't these rows
+ */
+export function tensorRows<T extends StoredRows>(tensor: T, first: number, count: number): T {
+  const [rows = 0, ...rest] = tensor.shape;
+  if (!(Number.isInteger(first) && Number.isInteger(count) && first >= 0 && count >= 0 && first + count <= rows)) {
+    throw new RangeError(
+      `rows ${first}..${first + count} of tensor ${tensor.name} asked for, must lie within 0..${rows}`,
+    );
+  }
+  const rowBytes = rows === 0 ? 0 : tensor.sizeBytes / rows;
+  return { ...tensor, shape: [count, ...rest], offset: tensor.offset + first * rowBytes, sizeBytes: count * rowBytes };
+}
+
+/**
+ * Reads the bytes of a tensor as they lie in the file, little end first.
+ *
+ * ```ts
+ * import { bytesSource, readSafetensorsHeader, readTensorBytes } from "@twobit/twobit/files";
+ * import { assert } from "@std/assert";
+ *
+ * const header = '{"x":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}}';
+ * const bytes = [header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header), 0x80, 0x3f];
+ * const file = await readSafetensorsHeader(bytesSource("example", Uint8Array.from(bytes)));
+ * const one = await readTensorBytes(file, file.tensors.get("x")!);
+ * assert(one[0] === 0x80 && one[1] === 0x3f);
+ * ```
+ */
+export function readTensorBytes(file: SafetensorsFile, tensor: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
+  return file.source.read(tensor.offset, tensor.sizeBytes);
 }

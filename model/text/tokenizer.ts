@@ -31,14 +31,29 @@ export interface Tokenizer {
  * @throws {SyntaxError} when tokenizer.json is missing or malformed
  */
 export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" | "readText">): Promise<Tokenizer> {
-  const read = async (file: string) => {
-    const text = await readText(file);
-    return text === undefined ? undefined : parseJsonObject(`${name}/${file}`, text).fields;
-  };
-  const definition = await read("tokenizer.json");
-  if (!definition) throw new SyntaxError(`${name} has no tokenizer.json`);
-  const settings = await read("tokenizer_config.json") ?? {};
-  const tokenizer = createTokenizer(`${name}/tokenizer.json`, definition, settings);
+  return parseTokenizer(name, await readTokenizerTexts(readText));
+}
+
+/** The texts that a tokenizer is made from; undefined where there is none. */
+export interface TokenizerTexts {
+  readonly definition: string | undefined;
+  readonly settings: string | undefined;
+}
+
+/** Reads them. */
+export async function readTokenizerTexts(readText: Checkpoint["readText"]): Promise<TokenizerTexts> {
+  return { definition: await readText("tokenizer.json"), settings: await readText("tokenizer_config.json") };
+}
+
+/** Makes a tokenizer. @throws {SyntaxError} when its definition is missing or malformed */
+export function parseTokenizer(checkpoint: string, { definition, settings = "{}" }: TokenizerTexts): Tokenizer {
+  if (definition === undefined) throw new SyntaxError(`${checkpoint} has no tokenizer.json`);
+  const fieldsOf = (file: string, text: string) => parseJsonObject(`${checkpoint}/${file}`, text).fields;
+  const tokenizer = createTokenizer(
+    `${checkpoint}/tokenizer.json`,
+    fieldsOf("tokenizer.json", definition),
+    fieldsOf("tokenizer_config.json", settings),
+  );
   let vocabulary = 0;
   for (const id of tokenizer.get_vocab().values()) vocabulary = Math.max(vocabulary, id + 1);
   return {
@@ -52,14 +67,15 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
 
 /** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
 export async function readFittingTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
-  const tokenizer = await readTokenizer(checkpoint);
-  const { vocabulary } = checkpoint.config;
-  if (tokenizer.vocabulary > vocabulary) {
-    throw new SyntaxError(
-      `${checkpoint.name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
-    );
-  }
-  return tokenizer;
+  return fitTokenizer(checkpoint, await readTokenizer(checkpoint));
+}
+
+/** The tokenizer itself. @throws {SyntaxError} when it has tokens that the model lacks */
+export function fitTokenizer({ name, config: { vocabulary } }: Checkpoint, tokenizer: Tokenizer): Tokenizer {
+  if (tokenizer.vocabulary <= vocabulary) return tokenizer;
+  throw new SyntaxError(
+    `${name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
+  );
 }
 
 function prefixOf(tokenizer: HuggingFaceTokenizer): number[] {

@@ -1,24 +1,26 @@
 import { writeBeside } from "../../../model/host/atomic_file.ts";
 import { bytesSource } from "../../../model/files/byte_source.ts";
-import { openFileSource } from "../../../model/files/file_source.ts";
+import { openSafetensors } from "../../../model/files/open_directory.ts";
+import { readTensor } from "../../../model/files/read_tensor.ts";
 import { loadModel } from "../../../model/load.ts";
-import { bytesOf, decodeWeights } from "../../../model/files/numbers.ts";
+import { bytesOf } from "../../../model/files/numbers.ts";
 import {
   type Dtype,
   DTYPE_BYTES,
   readSafetensorsHeader,
   readTensorBytes,
   tensorInfo,
+  tensorRows,
 } from "../../../model/files/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../../../model/files/safetensors_writer.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "../../assert.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../../assert.ts";
 import { filesIn, inDirectory } from "../../temporary.ts";
 
 const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
 const PYTHON_FILE = `${FIXTURES}dtypes.safetensors`;
 
-/** What dtypes.safetensors holds; both made by Python's safetensors 0.8 (tests/fixtures/make_safetensors.py). */
+/** What a file of Python's safetensors 0.8 holds. */
 interface Expected {
   readonly metadata: Record<string, string>;
   /** Names in the order in which the tensors lie in the file. */
@@ -26,28 +28,22 @@ interface Expected {
   readonly tensors: Record<string, { dtype: Dtype; shape: number[]; values: number[] }>;
 }
 
-const expected: Expected = JSON.parse(await Deno.readTextFile(`${FIXTURES}dtypes.json`));
-
-/** Decodes a tensor's bytes as its dtype says. */
-function valuesOf(bytes: Uint8Array<ArrayBuffer>, dtype: Dtype): number[] {
-  const { buffer, byteOffset, byteLength } = bytes;
-  switch (dtype) {
-    case "U32":
-      return [...new Uint32Array(buffer, byteOffset, byteLength / 4)];
-    case "I32":
-      return [...new Int32Array(buffer, byteOffset, byteLength / 4)];
-    case "U16":
-      return [...new Uint16Array(buffer, byteOffset, byteLength / 2)];
-    case "U8":
-      return [...bytes];
-    default:
-      return [...decodeWeights(bytes, dtype)];
-  }
+async function readExpected(name: string): Promise<Expected> {
+  return JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}.json`));
 }
+
+/** dtypes.safetensors: tests/fixtures/make_safetensors.py */
+const expected = await readExpected("dtypes");
 
 /** Encodes values as a dtype, without help of the code under test. */
 function encode(values: readonly number[], dtype: Dtype): Uint8Array<ArrayBuffer> {
-  const arrays = {
+  const arrays: Readonly<Record<Dtype, () => ArrayBufferView<ArrayBuffer>>> = {
+    F64: () => Float64Array.from(values),
+    I64: () => BigInt64Array.from(values, BigInt),
+    U64: () => BigUint64Array.from(values, BigInt),
+    I16: () => Int16Array.from(values),
+    I8: () => Int8Array.from(values),
+    BOOL: () => Uint8Array.from(values),
     F32: () => Float32Array.from(values),
     F16: () => Float16Array.from(values),
     BF16: () => Uint16Array.from(values, (value) => new Uint32Array(Float32Array.of(value).buffer)[0] >>> 16),
@@ -59,25 +55,39 @@ function encode(values: readonly number[], dtype: Dtype): Uint8Array<ArrayBuffer
   return bytesOf(arrays[dtype]());
 }
 
-Deno.test("readSafetensorsHeader: a file of Python's safetensors with every dtype reads as written", async () => {
-  using source = await openFileSource(PYTHON_FILE);
-  const file = await readSafetensorsHeader(source);
-  assertEquals([...file.tensors.keys()], expected.order);
-  assertEquals({ ...file.metadata }, expected.metadata);
+Deno.test("readTensor: files of Python's safetensors with every dtype read as written, whole and row by row", async () => {
   const dtypes = new Set<string>();
-  for (const [name, { dtype, shape, values }] of Object.entries(expected.tensors)) {
-    const info = tensorInfo(file, name);
-    assertEquals([info.dtype, [...info.shape]], [dtype, shape]);
-    const bytes = await readTensorBytes(file, info);
-    const found = valuesOf(bytes, info.dtype);
-    assertEquals(found.length, values.length);
-    for (const [i, value] of found.entries()) {
-      assert(value === values[i], `${name}[${i}] is ${value}, not ${values[i]}`);
+  // wide_dtypes.safetensors: tests/fixtures/make_wide_dtypes.py
+  for (const fixture of ["dtypes", "wide_dtypes"]) {
+    const { order, metadata, tensors } = await readExpected(fixture);
+    using file = await openSafetensors(`${FIXTURES}${fixture}.safetensors`);
+    assertEquals([...file.tensors.keys()], order);
+    assertEquals({ ...file.metadata }, metadata);
+    for (const [name, { dtype, shape, values }] of Object.entries(tensors)) {
+      const info = tensorInfo(file, name);
+      assertEquals([info.dtype, [...info.shape]], [dtype, shape]);
+      const rows = Array.from({ length: shape[0] ?? 0 }, (_, row) => readTensor(file, tensorRows(info, row, 1)));
+      const [whole, ...parts] = await Promise.all([readTensor(file, name), ...rows]);
+      for (const found of [[...whole], ...(rows.length > 0 ? [parts.flatMap((part) => [...part])] : [])]) {
+        assertEquals(found.length, values.length);
+        for (const [i, value] of found.entries()) {
+          assert(Number(value) === values[i], `${name}[${i}] is ${value}, not ${values[i]}`);
+        }
+      }
+      dtypes.add(dtype);
     }
-    dtypes.add(dtype);
   }
   assertEquals([...dtypes].sort(), Object.keys(DTYPE_BYTES).sort());
-  await assertRejects(() => Promise.try(() => tensorInfo(file, "no")), SyntaxError, `${PYTHON_FILE}: no tensor no`);
+});
+
+Deno.test("readTensor, tensorRows: a tensor or rows that aren't there are refused", async () => {
+  using file = await openSafetensors(PYTHON_FILE);
+  await assertRejects(() => readTensor(file, "no"), SyntaxError, `${PYTHON_FILE}: no tensor no`);
+  for (const [first, count] of [[-1, 1], [1, 2], [0.5, 1], [2, 1], [0, NaN]]) {
+    assertThrows(() => tensorRows(tensorInfo(file, "cube"), first, count), RangeError, "must lie within 0..2");
+  }
+  assertThrows(() => tensorRows(tensorInfo(file, "scalar"), 0, 1), RangeError, "of tensor scalar asked for");
+  assertEquals((await readTensor(file, tensorRows(tensorInfo(file, "cube"), 2, 0))).length, 0);
 });
 
 Deno.test("writeSafetensors: what Python wrote comes out byte for byte", async () => {

@@ -1,0 +1,60 @@
+/**
+ * Products of packed matrices on the GPU. Launchers compile what they need and return dispatches, which run when they are
+ * submitted, as often as they are.
+ *
+ * ```ts
+ * import { createPrefillRange, fusedGemm, fusedGemv, openGpu, uploadPackedMatrix } from "@twobit/twobit/kernels";
+ * import { quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
+ * import { assert } from "@std/assert";
+ *
+ * const [rows, channels, tokens] = [32, 256, 3];
+ * const weights = Float32Array.from({ length: rows * channels }, (_, i) => Math.sin(i));
+ * using gpu = await openGpu();
+ * const matrix = await uploadPackedMatrix(gpu, quantizeTwobit(weights, rows, channels, SETTINGS));
+ *
+ * // y = W x
+ * const x = await gpu.uploadStorage("x", new Float32Array(channels).fill(1));
+ * const y = await gpu.createStorage("y", rows * 4);
+ * gpu.submit(await fusedGemv(gpu, matrix, { kind: "vector", x }, { kind: "store", y: { buffer: y } }));
+ * const product = await gpu.readF32(y);
+ *
+ * // The same of several tokens
+ * const range = await createPrefillRange(gpu, tokens);
+ * const xs = await gpu.uploadStorage("xs", new Float32Array(tokens * channels).fill(1));
+ * const ys = await gpu.createStorage("ys", tokens * rows * 4);
+ * gpu.submit(await fusedGemm(gpu, matrix, range, xs, ys));
+ * const products = await gpu.readF32(ys);
+ * const close = (a: number, b: number) => Math.abs(a - b) <= 0.02 * Math.abs(b) + 0.02;
+ * assert(products.every((value, i) => close(value, product[i % rows])));
+ * ```
+ *
+ * Decoding to f16, as code does that multiplies in two passes:
+ *
+ * ```ts
+ * import { createDequantized, dequantizeOnGpu, Gpu, openGpu, uploadPackedMatrix } from "@twobit/twobit/kernels";
+ * import { dequantize, quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
+ * import { assert } from "@std/assert";
+ *
+ * const weights = Float32Array.from({ length: 32 * 256 }, (_, i) => Math.sin(i));
+ * const packed = quantizeTwobit(weights, 32, 256, SETTINGS);
+ * using gpu: Gpu = await openGpu();
+ * const matrix = await uploadPackedMatrix(gpu, packed);
+ * const target = await createDequantized(gpu, matrix);
+ * gpu.submit(await dequantizeOnGpu(gpu, matrix, target));
+ * const { buffer } = target.slabs[0].weights;
+ * const decoded = new Float16Array(await gpu.read(buffer));
+ * assert(dequantize(packed).every((value, i) => decoded[i] === Math.f16round(value)));
+ * ```
+ *
+ * @module
+ */
+export { type Dispatch, Gpu, type GpuOptions, type Kernel, openGpu } from "./kernels/gpu/gpu.ts";
+export type { Plane } from "./kernels/gpu/plane.ts";
+export type { F16Matrix, F16Slab } from "./kernels/matrix/f16_matrix.ts";
+export { type PackedMatrix, type PackedSlab, uploadPackedMatrix } from "./kernels/matrix/packed_matrix.ts";
+export { fusedGemm } from "./kernels/product/fused_gemm.ts";
+export { fusedGemv, type FusedGemvOptions } from "./kernels/product/fused_gemv.ts";
+export type { GemmOptions } from "./kernels/product/gemm_tile.ts";
+export type { AttentionInput, GemvInput, GemvOutput, ValuesInput } from "./kernels/product/gemv_modes.ts";
+export { createDequantized, dequantizeOnGpu } from "./kernels/product/two_pass_gemv.ts";
+export { createPrefillRange, type PrefillRange } from "./kernels/tokens/prefill_range.ts";
