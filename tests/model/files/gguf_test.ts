@@ -40,6 +40,25 @@ Deno.test("readGgufTensor: every type decodes as the gguf package decodes it", a
   }
 });
 
+Deno.test("readGgufTensor: the first weight that is no number is named", () =>
+  inDirectory(async (directory) => {
+    const bytes = await Deno.readFile(`${FOLDER}types.gguf`);
+    const plain = await openGgufFile(`${FOLDER}types.gguf`);
+    const { offset } = plain.tensors.get("F32")!;
+    plain[Symbol.dispose]();
+    const view = new DataView(bytes.buffer);
+    for (const [first, value, last] of [[0, NaN, 1], [300, Infinity, NaN], [511, -Infinity, -Infinity]] as const) {
+      view.setFloat32(offset + 4 * 511, last, true);
+      view.setFloat32(offset + 4 * first, value, true);
+      const path = `${directory}/${first}.gguf`;
+      await Deno.writeFile(path, bytes);
+      view.setFloat32(offset + 4 * first, 1, true);
+      using file = await openGgufFile(path);
+      const message = `tensor F32 holds ${value} at element ${first}`;
+      await assertRejects(() => readGgufTensor(file.tensors.get("F32")!), SyntaxError, message);
+    }
+  }));
+
 Deno.test("openGgufFile: any part of a split file opens all of them", async () => {
   const expected = await readF32("gguf/types.f32");
   for (const part of [1, 3]) {
