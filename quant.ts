@@ -3,15 +3,40 @@
  * arrays, for any JavaScript platform.
  *
  * ```ts
- * import { dequantize, packedBits, quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
+ * import { dequantize, pack, packedBits, quantizeTwobit, SETTINGS, unpack, validatePackedTensor } from "@twobit/twobit/quant";
+ * import { assert, assertEquals } from "@std/assert";
  *
  * const [rows, channels] = [32, 256];
  * const weights = Float32Array.from({ length: rows * channels }, (_, i) => Math.sin(i));
  * const packed = quantizeTwobit(weights, rows, channels, { ...SETTINGS, refineEvery: 4 });
- * const decoded = dequantize(packed);
+ * const squares = (values: Float32Array) => values.reduce((sum, value) => sum + value * value, 0);
+ * assert(squares(dequantize(packed).map((value, i) => value - weights[i])) < 0.1 * squares(weights));
+ *
  * const bits = Object.values(packedBits(rows, channels, 4, 0)).reduce((sum, part) => sum + part, 0);
- * assert(decoded.length === weights.length && bits / weights.length === 3.0625);
+ * assertEquals(bits / weights.length, 3.0625);
+ *
+ * // One array element a code, to look at or to change; and the planes again.
+ * const codes = unpack(packed);
+ * assert(codes.codes.every((code, i) => code < (codes.refined[i >> 4] ? 16 : 4)));
+ * assertEquals(pack(codes), packed);
+ * validatePackedTensor(packed); // throws where a rule of the format is broken
+ * ```
+ *
+ * With the Hessian of a layer's inputs, later channels make up for the errors of earlier ones:
+ *
+ * ```ts
+ * import { FEEDBACK, prepareFeedback, quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const [rows, channels] = [16, 128];
+ * const weights = Float32Array.from({ length: rows * channels }, (_, i) => Math.cos(i));
+ * const hessian = new Float64Array(channels * channels);
+ * for (let t = 0; t < 256; t++) {
+ *   const x = Float64Array.from({ length: channels }, (_, c) => Math.sin(t * c + t));
+ *   hessian.forEach((sum, i) => hessian[i] = sum + x[Math.floor(i / channels)] * x[i % channels]);
+ * }
+ * const feedback = prepareFeedback(hessian, FEEDBACK);
+ * assertEquals(quantizeTwobit(weights, rows, channels, SETTINGS, { feedback }).rows, rows);
  * ```
  *
  * @module

@@ -63,17 +63,7 @@ function mapTerms(value: (key: keyof BitTerms) => number): BitTerms {
 /** No bits at all. */
 export const NO_BITS: BitTerms = mapTerms(() => 0);
 
-/**
- * Bits of a matrix in the packed format, version 1.
- *
- * ```ts
- * import { packedBits } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const bits = Object.values(packedBits(4096, 11008, 8, 0)).reduce((sum, part) => sum + part, 0);
- * assert(bits / (4096 * 11008) === 2.8125);
- * ```
- */
+/** Bits of a matrix in the packed format, version 1. */
 export function packedBits(rows: number, channels: number, refineEvery: RefineEvery, outliers: number): BitTerms {
   const blocks = blocksPerRow(channels);
   const groups = rows * blocks * BLOCK_GROUPS;

@@ -11,16 +11,6 @@ import type { UnpackedTensor } from "./unpacked_tensor.ts";
 /**
  * Decodes a packed matrix.
  *
- * ```ts
- * import { dequantize, quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
- * const decoded = dequantize(quantizeTwobit(weights, 16, 128, SETTINGS));
- * const squares = (values: Float32Array) => values.reduce((sum, value) => sum + value * value, 0);
- * assert(squares(decoded.map((value, i) => value - weights[i])) < 0.1 * squares(weights));
- * ```
- *
  * @returns f32 [rows, channels], padding removed, outlier residuals added. The decoded grid value is exact in f32;
  * adding an outlier's residual rounds once.
  */

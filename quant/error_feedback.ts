@@ -55,22 +55,6 @@ export function nextDamping(damping: number): number {
  * Prepares error feedback from a Hessian. Channels that are never active (zero on the diagonal) get a unit diagonal
  * and so neither receive nor give feedback.
  *
- * ```ts
- * import { FEEDBACK, prepareFeedback, quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const channels = 128;
- * const inputs = Array.from({ length: 256 }, (_, t) => Float64Array.from({ length: channels }, (_, c) => Math.sin(t * c)));
- * const hessian = new Float64Array(channels * channels);
- * for (const x of inputs) {
- *   for (let i = 0; i < channels; i++) for (let j = 0; j < channels; j++) hessian[i * channels + j] += x[i] * x[j];
- * }
- * const feedback = prepareFeedback(hessian, FEEDBACK);
- * const weights = Float32Array.from({ length: 16 * channels }, (_, i) => Math.cos(i));
- * const tensor = quantizeTwobit(weights, 16, channels, SETTINGS, { feedback });
- * assert(feedback.channels === channels && tensor.rows === 16);
- * ```
- *
  * @param hessian f64 [channels, channels], symmetric, row-major
  * @throws {RangeError} when the Hessian holds NaN or infinity or cannot be factored with any damping that is tried
  */

@@ -11,16 +11,6 @@ import type { UnpackedTensor } from "./unpacked_tensor.ts";
 /**
  * Packs codes into planes; {@linkcode unpack} is its inverse.
  *
- * ```ts
- * import { pack, quantizeTwobit, SETTINGS, unpack } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
- * const codes = unpack(quantizeTwobit(weights, 16, 128, SETTINGS));
- * const halved = pack({ ...codes, tileScale: codes.tileScale.map((scale) => scale / 2) });
- * assert(halved.base.length === 16 * 8 && halved.tileScale[0] === codes.tileScale[0] / 2);
- * ```
- *
  * @throws {RangeError} when a code is out of its range or a run of groups doesn't hold exactly one refined group
  */
 export function pack(tensor: UnpackedTensor): PackedTensor {
@@ -94,19 +84,7 @@ function validateCodes({ codes, scaleCodes, zeroCodes, refined }: UnpackedTensor
   }
 }
 
-/**
- * Unpacks planes into one array element a code. The tensor must be valid ({@linkcode validatePackedTensor}).
- *
- * ```ts
- * import { quantizeTwobit, SETTINGS, unpack } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
- * const { codes, refined } = unpack(quantizeTwobit(weights, 16, 128, SETTINGS));
- * assert(codes.length === 16 * 128 && codes.every((code) => code < 16));
- * assert(refined.reduce((sum, flag) => sum + flag, 0) === 16); // one group of each row's block
- * ```
- */
+/** Unpacks planes into one array element a code. The tensor must be valid ({@linkcode validatePackedTensor}). */
 export function unpack(tensor: PackedTensor): UnpackedTensor {
   const { rows, channels, refineEvery, base, refine, meta } = tensor;
   const groups = base.length / rows;

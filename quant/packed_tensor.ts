@@ -84,23 +84,6 @@ export function planeLengths(
  * Checks every rule of the format that arithmetic relies on: plane lengths, finite scales and residuals,
  * refined group indices inside the row, spare bits zero, outlier starts ascending, channels in range and ascending.
  *
- * ```ts
- * import { quantizeTwobit, SETTINGS, validatePackedTensor } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
- * const tensor = quantizeTwobit(weights, 16, 128, SETTINGS);
- * validatePackedTensor(tensor);
- * tensor.tileScale[3] = NaN;
- * let message = "";
- * try {
- *   validatePackedTensor(tensor);
- * } catch (error) {
- *   message = (error as RangeError).message;
- * }
- * assert(message === "plane tileScale holds NaN at 3, must be finite");
- * ```
- *
  * @throws {RangeError} with the value found and the one wanted
  */
 export function validatePackedTensor(tensor: PackedTensor): void {

@@ -66,17 +66,6 @@ export interface TwobitSettings {
 /**
  * Quantizes tiles `firstTile` .. `lastTile` - 1 of a matrix (all of them by default).
  *
- * ```ts
- * import { quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const weights = Float32Array.from({ length: 32 * 256 }, (_, i) => Math.sin(i));
- * const tensor = quantizeTwobit(weights, 32, 256, SETTINGS);
- * assert(tensor.base.length === (32 * 256 * 2) / 32);
- * const secondTile = quantizeTwobit(weights, 32, 256, SETTINGS, undefined, [1, 2]);
- * assert(secondTile.rows === 16 && secondTile.base[0] === tensor.base[16 * 16]);
- * ```
- *
  * @param weights f32 [rows, channels], the whole matrix
  * @throws {TypeError | RangeError} for a matrix that is empty, misshapen, not finite or too large for f16 scales
  */

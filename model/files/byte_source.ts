@@ -18,17 +18,7 @@ export interface ByteSource extends Disposable {
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 
-/**
- * Wraps bytes in memory as a {@linkcode ByteSource}.
- *
- * ```ts
- * import { bytesSource } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const source = bytesSource("example", Uint8Array.of(1, 2, 3, 4));
- * assert((await source.read(1, 2)).join() === "2,3");
- * ```
- */
+/** Wraps bytes in memory as a {@linkcode ByteSource}. */
 export function bytesSource(name: string, bytes: Uint8Array): ByteSource {
   return {
     name,
@@ -43,14 +33,6 @@ export function bytesSource(name: string, bytes: Uint8Array): ByteSource {
 
 /**
  * Wraps a file that a person chose, or any other blob, as a {@linkcode ByteSource}; its bytes are read when asked for.
- *
- * ```ts
- * import { blobSource } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const source = blobSource("example", new Blob([Uint8Array.of(1, 2, 3, 4)]));
- * assert((await source.read(1, 2)).join() === "2,3");
- * ```
  */
 export function blobSource(name: string, blob: Blob): ByteSource {
   return {

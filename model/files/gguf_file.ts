@@ -36,15 +36,6 @@ type Header = GGUFParseOutput<{ strict: false }>;
 /**
  * Opens a GGUF file; of one that was split (`NAME-00001-of-00003.gguf`), any part opens all of them.
  *
- * ```ts
- * import { openGgufFile } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * using file = await openGgufFile("tests/fixtures/gguf/qwen2.gguf");
- * assert(file.metadata["general.architecture"] === "qwen2");
- * for (const { name, type, shape } of file.tensors.values()) assert(name !== "" && type.name !== "" && shape[0] > 0);
- * ```
- *
  * @throws {SyntaxError} naming the file when it is malformed, a part is missing, or a tensor has a type that isn't read
  */
 export async function openGgufFile(path: string): Promise<GgufFile> {
@@ -171,16 +162,6 @@ function describeTensor(
 
 /**
  * Reads a tensor, or rows of one ({@linkcode tensorRows}), as f32.
- *
- * ```ts
- * import { openGgufFile, readGgufTensor, tensorRows } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * using file = await openGgufFile("tests/fixtures/gguf/qwen2.gguf");
- * const embedding = file.tensors.get("token_embd.weight")!;
- * const secondRow = await readGgufTensor(tensorRows(embedding, 1, 1));
- * assert(secondRow.length === embedding.shape[1]);
- * ```
  *
  * @throws {SyntaxError} when it holds NaN or infinity
  */

@@ -25,21 +25,6 @@ export async function openDirectory(directory: string): Promise<Checkpoint> {
  * Opens all safetensors files of a directory in Hugging Face's layout, of whatever model: `model.safetensors`, or the shards
  * that `model.safetensors.index.json` names.
  *
- * ```ts
- * import { openShards, readTensor, writeSafetensors } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const directory = await Deno.makeTempDir();
- * await writeSafetensors(`${directory}/a.safetensors`, [
- *   { name: "x", dtype: "I32", shape: [2], bytes: () => new Uint8Array(Int32Array.of(7, -7).buffer) },
- * ]);
- * await Deno.writeTextFile(`${directory}/model.safetensors.index.json`, '{"weight_map":{"x":"a.safetensors"}}');
- * using shards = await openShards(directory);
- * const { file, info } = shards.tensors.get("x")!;
- * assert((await readTensor(file, info)).join() === "7,-7");
- * await Deno.remove(directory, { recursive: true });
- * ```
- *
  * @throws {SyntaxError} when a file is missing or malformed
  */
 export async function openShards(directory: string): Promise<Shards> {
@@ -56,17 +41,6 @@ function folderAt(directory: string): CheckpointFolder {
 
 /**
  * Opens a safetensors file and reads its header; dispose it to close it.
- *
- * ```ts
- * import { openSafetensors, writeSafetensors } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const path = await Deno.makeTempFile();
- * await writeSafetensors(path, [{ name: "x", dtype: "U8", shape: [3], bytes: () => Uint8Array.of(1, 2, 3) }]);
- * using file = await openSafetensors(path);
- * for (const { name, dtype, shape } of file.tensors.values()) assert(`${name} ${dtype} ${shape}` === "x U8 3");
- * await Deno.remove(path);
- * ```
  *
  * @throws {SyntaxError} when it is missing or malformed
  */

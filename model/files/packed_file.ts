@@ -70,18 +70,7 @@ export interface PackedMetadata {
   readonly settings: string;
 }
 
-/**
- * Metadata of a file with these tensors.
- *
- * ```ts
- * import { packedMetadata } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const shapes = new Map([["layer", { rows: 16, channels: 128, refineEvery: 8 } as const]]);
- * const metadata = packedMetadata(shapes, { sourceSha256: "", settings: "{}" });
- * assert(metadata.format === "twobit" && metadata.version === "1");
- * ```
- */
+/** Metadata of a file with these tensors. */
 export function packedMetadata(
   tensors: ReadonlyMap<string, PackedShape>,
   { sourceSha256, settings }: PackedMetadata,
@@ -99,18 +88,6 @@ export function isPackedFile({ metadata }: SafetensorsFile): boolean {
 
 /**
  * Checks a packed file's metadata and returns its tensors' shapes. A whole model is opened by {@linkcode openModel}.
- *
- * ```ts
- * import { openSafetensors, packedMetadata, readPackedShapes, writeSafetensors } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const shapes = new Map([["layer", { rows: 16, channels: 128, refineEvery: 8 } as const]]);
- * const path = await Deno.makeTempFile();
- * await writeSafetensors(path, [], packedMetadata(shapes, { sourceSha256: "", settings: "{}" }));
- * using file = await openSafetensors(path);
- * assert(readPackedShapes(file).get("layer")?.channels === 128);
- * await Deno.remove(path);
- * ```
  *
  * @throws {SyntaxError} naming what was found and what is wanted
  */
@@ -138,19 +115,7 @@ function checkShape(file: string, name: string, value: unknown): PackedShape {
   return { rows, channels, refineEvery: known };
 }
 
-/**
- * The planes of a packed tensor, ready for a safetensors file.
- *
- * ```ts
- * import { planesToWrite } from "@twobit/twobit/files";
- * import { quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
- * const planes = planesToWrite("layer", quantizeTwobit(weights, 16, 128, SETTINGS));
- * assert(planes[0].name === "layer.base" && planes[0].shape.join() === "16,1,8");
- * ```
- */
+/** The planes of a packed tensor, ready for a safetensors file. */
 export function planesToWrite(name: string, tensor: PackedTensor): TensorToWrite[] {
   return PLANE_NAMES.map((plane) => ({
     name: `${name}.${PLANES[plane].suffix}`,
@@ -178,29 +143,6 @@ function planeShape(plane: PlaneName, { rows, channels }: PackedShape, length: n
 
 /**
  * Reads and checks a packed tensor.
- *
- * ```ts
- * import {
- *   openSafetensors,
- *   packedMetadata,
- *   planesToWrite,
- *   readPackedShapes,
- *   readPackedTensor,
- *   writeSafetensors,
- * } from "@twobit/twobit/files";
- * import { quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
- * import { assert } from "@std/assert";
- *
- * const weights = Float32Array.from({ length: 16 * 128 }, (_, i) => Math.sin(i));
- * const tensor = quantizeTwobit(weights, 16, 128, SETTINGS);
- * const path = await Deno.makeTempFile();
- * const metadata = packedMetadata(new Map([["layer", tensor]]), { sourceSha256: "", settings: "{}" });
- * await writeSafetensors(path, planesToWrite("layer", tensor), metadata);
- * using file = await openSafetensors(path);
- * const read = await readPackedTensor(file, "layer", readPackedShapes(file).get("layer")!);
- * assert(read.base.join() === tensor.base.join());
- * await Deno.remove(path);
- * ```
  *
  * @throws {SyntaxError} when a plane is missing, misshapen, or breaks a rule of the format
  */

@@ -38,21 +38,6 @@ const ARRAYS: Readonly<Record<Exclude<Dtype, "F16" | "BF16">, ArrayClass>> = {
 /**
  * Reads a tensor, or rows of one ({@linkcode tensorRows}).
  *
- * ```ts
- * import { openSafetensors, readTensor, writeSafetensors } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const path = await Deno.makeTempFile({ suffix: ".safetensors" });
- * const halves = Float16Array.of(1.5, -2);
- * await writeSafetensors(path, [
- *   { name: "x", dtype: "F16", shape: [2], bytes: () => new Uint8Array(halves.buffer) },
- * ]);
- * using file = await openSafetensors(path);
- * const values = await readTensor(file, "x");
- * assert(values instanceof Float32Array && values.join() === "1.5,-2");
- * await Deno.remove(path);
- * ```
- *
  * @throws {SyntaxError} when the file has no tensor of this name
  */
 export async function readTensor(file: SafetensorsFile, tensor: string | TensorInfo): Promise<TensorValues> {

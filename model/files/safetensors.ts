@@ -25,19 +25,8 @@ export type Dtype =
 
 /** Bytes of one element of each supported dtype. */
 export const DTYPE_BYTES: Readonly<Record<Dtype, number>> = {
-  F64: 8,
-  F32: 4,
-  F16: 2,
-  BF16: 2,
-  I64: 8,
-  I32: 4,
-  I16: 2,
-  I8: 1,
-  U64: 8,
-  U32: 4,
-  U16: 2,
-  U8: 1,
-  BOOL: 1,
+  ...{ F64: 8, I64: 8, U64: 8, F32: 4, I32: 4, U32: 4 },
+  ...{ F16: 2, BF16: 2, I16: 2, U16: 2, I8: 1, U8: 1, BOOL: 1 },
 };
 
 /** A tensor whose rows lie one after the other: of a safetensors file, or of a GGUF file. */
@@ -74,16 +63,6 @@ const MAX_HEADER_BYTES = 100_000_000;
 /**
  * Reads and checks the header of a safetensors file, wherever its bytes lie: {@linkcode openSafetensors} does it for a
  * file on a disk.
- *
- * ```ts
- * import { bytesSource, readSafetensorsHeader } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const header = '{"x":{"dtype":"U8","shape":[3,2],"data_offsets":[0,6]}}';
- * const bytes = [header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header), 1, 2, 3, 4, 5, 6];
- * const { tensors } = await readSafetensorsHeader(bytesSource("example", Uint8Array.from(bytes)));
- * assert(tensors.get("x")?.dtype === "U8" && tensors.get("x")?.shape.join() === "3,2");
- * ```
  *
  * @throws {SyntaxError} naming the file and the offset when the file is truncated or malformed
  */
@@ -189,17 +168,6 @@ export function tensorInfo(file: SafetensorsFile, name: string): TensorInfo {
 /**
  * Some rows of a tensor (elements of its first dimension), which lie one after the other: a tensor of the same file.
  *
- * ```ts
- * import { bytesSource, readSafetensorsHeader, readTensor, tensorRows } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const header = '{"x":{"dtype":"U8","shape":[3,2],"data_offsets":[0,6]}}';
- * const bytes = [header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header), 1, 2, 3, 4, 5, 6];
- * const file = await readSafetensorsHeader(bytesSource("example", Uint8Array.from(bytes)));
- * const rows = await readTensor(file, tensorRows(file.tensors.get("x")!, 1, 2));
- * assert(rows.join() === "3,4,5,6");
- * ```
- *
  * @throws {RangeError} when the tensor hasn't these rows
  */
 export function tensorRows<T extends StoredRows>(tensor: T, first: number, count: number): T {
@@ -213,20 +181,7 @@ export function tensorRows<T extends StoredRows>(tensor: T, first: number, count
   return { ...tensor, shape: [count, ...rest], offset: tensor.offset + first * rowBytes, sizeBytes: count * rowBytes };
 }
 
-/**
- * Reads the bytes of a tensor as they lie in the file, little end first.
- *
- * ```ts
- * import { bytesSource, readSafetensorsHeader, readTensorBytes } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const header = '{"x":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}}';
- * const bytes = [header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header), 0x80, 0x3f];
- * const file = await readSafetensorsHeader(bytesSource("example", Uint8Array.from(bytes)));
- * const one = await readTensorBytes(file, file.tensors.get("x")!);
- * assert(one[0] === 0x80 && one[1] === 0x3f);
- * ```
- */
+/** Reads the bytes of a tensor as they lie in the file, little end first. */
 export function readTensorBytes(file: SafetensorsFile, tensor: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
   return file.source.read(tensor.offset, tensor.sizeBytes);
 }

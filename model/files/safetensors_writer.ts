@@ -21,22 +21,6 @@ export interface TensorToWrite {
 /**
  * Writes a safetensors file beside its place and renames it when it is whole. Of the tensors one is in memory at a time.
  *
- * ```ts
- * import { openSafetensors, writeSafetensors } from "@twobit/twobit/files";
- * import { assert } from "@std/assert";
- *
- * const path = await Deno.makeTempFile();
- * const rows = [Float32Array.of(1, 2), Float32Array.of(3, 4)];
- * await writeSafetensors(
- *   path,
- *   rows.map((row, i) => ({ name: `row.${i}`, dtype: "F32", shape: [2], bytes: () => new Uint8Array(row.buffer) })),
- *   { format: "pt" },
- * );
- * using file = await openSafetensors(path);
- * assert(file.tensors.size === 2 && file.metadata.format === "pt");
- * await Deno.remove(path);
- * ```
- *
  * @param metadata text entries of the header
  * @throws {TypeError} when a tensor's bytes don't fit its dtype and shape, or a name occurs twice
  */
