@@ -6,7 +6,15 @@
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { LINEAR_KINDS, type LinearKind, linearName, linearShape } from "../llama/layer.ts";
+import {
+  allLayerTensors,
+  LINEAR_KINDS,
+  type LinearKind,
+  linearName,
+  linearShape,
+  NORM_KINDS,
+  normName,
+} from "../llama/layer.ts";
 import type { Model } from "../llama/llama.ts";
 import type { PackedCheckpoint } from "../files/packed_checkpoint.ts";
 import { isPlane } from "../files/packed_file.ts";
@@ -91,16 +99,13 @@ function planeBytes({ file, packed }: PackedCheckpoint, name: string): number {
 
 /** Bytes of device memory that a checkpoint's weights take, without reading them. */
 export function weightBytes(checkpoint: Checkpoint): number {
-  const { config } = checkpoint;
-  const { layers, vocabulary, hidden, tiedHead } = config;
+  const { vocabulary, hidden, tiedHead } = checkpoint.config;
   const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
-  let bytes = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + 4 * hidden * (2 * layers + 1);
-  for (let layer = 0; layer < layers; layer++) {
-    for (const kind of LINEAR_KINDS) {
-      const name = linearName(layer, kind);
-      const [rows, channels] = linearShape(config, kind);
-      bytes += packed?.packed.has(name) ? planeBytes(packed, name) : 2 * rows * channels;
-    }
+  let bytes = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + 4 * hidden;
+  for (const { name, shape: [rows, channels] } of allLayerTensors(checkpoint.config).values()) {
+    const linear = name.replace(/\.weight$/, "");
+    if (channels === undefined) bytes += 4 * rows;
+    else bytes += packed?.packed.has(linear) ? planeBytes(packed, linear) : 2 * rows * channels;
   }
   return bytes;
 }
@@ -112,14 +117,13 @@ export function modelSource({ config, layers, embedding, head, finalNorm }: Mode
     "lm_head.weight": head,
   };
   const vectors = new Map<string, Float32Array>([["model.norm.weight", finalNorm]]);
-  for (const [i, { linears, attentionNorm, mlpNorm, queryNorm, keyNorm }] of layers.entries()) {
-    const prefix = `model.layers.${i}`;
-    vectors.set(`${prefix}.input_layernorm.weight`, attentionNorm);
-    vectors.set(`${prefix}.post_attention_layernorm.weight`, mlpNorm);
-    if (queryNorm) vectors.set(`${prefix}.self_attn.q_norm.weight`, queryNorm);
-    if (keyNorm) vectors.set(`${prefix}.self_attn.k_norm.weight`, keyNorm);
+  for (const [i, layer] of layers.entries()) {
+    for (const kind of NORM_KINDS) {
+      const norm = layer[kind];
+      if (norm) vectors.set(normName(i, kind), norm);
+    }
     for (const kind of LINEAR_KINDS) {
-      const { bias } = linears[kind];
+      const { bias } = layer.linears[kind];
       if (bias) vectors.set(`${linearName(i, kind)}.bias`, bias);
     }
   }

@@ -8,6 +8,7 @@ import { unfinished } from "../host/atomic_file.ts";
 import { bytesOf, decodeWeights } from "./numbers.ts";
 import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
+import { toOwnLayout } from "./tensor_layout.ts";
 
 /**
  * Writes `directory` beside its place and renames it when it is whole. Decoded weights are rounded to f16, and so are
@@ -40,7 +41,8 @@ export async function writeHuggingFaceDirectory(
       },
     }));
     const carried = carriedTensors(checkpoint, checkpoint.packed).map(asF16);
-    await writeSafetensors(join(beside, "model.safetensors"), [...carried, ...decoded], { format: "pt" });
+    const tensors = toOwnLayout(checkpoint.config, [...carried, ...decoded]);
+    await writeSafetensors(join(beside, "model.safetensors"), tensors, { format: "pt" });
     await Deno.rename(beside, directory);
   } catch (error) {
     await Deno.remove(beside, { recursive: true }).catch(() => {});
