@@ -18,11 +18,11 @@ import {
   normWidth,
 } from "../llama/layer.ts";
 import type { Layer, Linear, Model } from "../llama/llama.ts";
-import { bytesOf, decodeWeightsInto } from "./numbers.ts";
+import { decodeWeights, decodeWeightsInto } from "./numbers.ts";
 import { release } from "../host/release.ts";
 import { DTYPE_BYTES } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
-import { checkShape, readStoredBytes, reorderHeads, type StoredTensor } from "./tensor_layout.ts";
+import { checkShape, readStoredBytes, type StoredTensor } from "./tensor_layout.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
 export interface Checkpoint extends Disposable {
@@ -76,7 +76,7 @@ export const MAX_TEXT_BYTES = 2 ** 27;
  */
 export async function readWeights(stored: StoredTensor, shape: readonly number[]): Promise<Float32Array> {
   const { file, info } = stored;
-  checkShape(file, info, shape);
+  checkShape(file.source.name, info, shape);
   const values = await decodeTensor(stored);
   const bad = findNotFinite(values);
   if (bad >= 0) {
@@ -88,26 +88,16 @@ export async function readWeights(stored: StoredTensor, shape: readonly number[]
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */
 const PART_BYTES = 8 * 2 ** 20;
 
-async function decodeTensor({ file, info, order }: StoredTensor): Promise<Float32Array> {
-  const { dtype, offset, sizeBytes, shape } = info;
+async function decodeTensor(stored: StoredTensor): Promise<Float32Array> {
+  const { file, info: { dtype, offset, sizeBytes }, order } = stored;
+  if (order) return decodeWeights(await readStoredBytes(stored), dtype);
   const values = new Float32Array(sizeBytes / DTYPE_BYTES[dtype]);
   for (let start = 0; start < sizeBytes; start += PART_BYTES) {
     const bytes = await file.source.read(offset + start, Math.min(PART_BYTES, sizeBytes - start));
     decodeWeightsInto(bytes, dtype, values.subarray(start / DTYPE_BYTES[dtype]));
     release(bytes);
   }
-  return order ? reorderValues(values, shape[0], order) : values;
-}
-
-/** {@linkcode reorderHeads} of f32 values, which are freed. */
-export function reorderValues(
-  values: Float32Array<ArrayBuffer>,
-  rows: number,
-  order: readonly number[],
-): Float32Array<ArrayBuffer> {
-  const { buffer } = reorderHeads(bytesOf(values), rows, order);
-  release(values);
-  return new Float32Array(buffer);
+  return values;
 }
 
 /** Reads one linear layer. @throws {SyntaxError} */

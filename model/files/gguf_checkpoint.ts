@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Checkpoint, refuseUnusedTensors, reorderValues } from "./checkpoint.ts";
+import { type Checkpoint, refuseUnusedTensors } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import {
   allLayerTensors,
@@ -18,8 +18,10 @@ import { halfSplitOrder } from "../llama/rope.ts";
 import { describeConfig } from "./gguf_config.ts";
 import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./gguf_file.ts";
 import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
-import { bytesOf } from "./numbers.ts";
+import { bytesOf, toF16 } from "./numbers.ts";
+import { release } from "../host/release.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
+import { checkShape, reorderHeads } from "./tensor_layout.ts";
 
 /** What GGUF calls the parts of a layer. */
 const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
@@ -65,7 +67,7 @@ export async function openGguf(path: string): Promise<Checkpoint> {
       "tokenizer_config.json": describeTokenizerSettings(file),
     });
   } catch (error) {
-    file.source[Symbol.dispose]();
+    file[Symbol.dispose]();
     throw error;
   }
 }
@@ -80,46 +82,33 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
   refuseUnusedTensors(path, config, byName.keys());
   const tensors = allLayerTensors(config);
   // llama.cpp rotates neighbours where Hugging Face rotates halves, so its converter reorders the rows of q and k in Llama.
-  const order = config.architecture !== "LlamaForCausalLM"
-    ? undefined
-    : halfSplitOrder(config.rope, config.headSize, true);
+  const order = halfSplitOrder(config.rope, config.headSize, config.architecture === "LlamaForCausalLM");
   const read = async (name: string, shape: readonly number[]) => {
     const tensor = byName.get(name);
     if (!tensor) throw new SyntaxError(`${path}: no tensor ${name}`);
-    if (tensor.shape.join() !== shape.join()) {
-      throw new SyntaxError(
-        `${path}: tensor ${tensor.name} has shape [${tensor.shape.join(", ")}], must be [${shape.join(", ")}]`,
-      );
-    }
-    const values = await readGgufTensor(file, tensor);
-    return order && tensors.get(name)?.rotates ? reorderValues(values, shape[0], order) : values;
+    checkShape(path, tensor, shape);
+    const values = await readGgufTensor(tensor);
+    if (!order || !tensors.get(name)?.rotates) return values;
+    const { buffer } = reorderHeads(bytesOf(values), shape[0], order);
+    release(values);
+    return new Float32Array(buffer);
   };
   return {
     name: path,
     config,
-    files: [path],
+    files: file.paths,
     tensors: Array.from(byName, ([name, { type, shape }]) => asTensor(name, type.name, shape, read)),
     has: (name) => byName.has(name),
     read,
     readText: (name) => Promise.resolve(Object.hasOwn(texts, name) ? texts[name] : undefined),
-    [Symbol.dispose]: () => file.source[Symbol.dispose](),
+    [Symbol.dispose]: () => file[Symbol.dispose](),
   };
 }
 
 /** A tensor to be carried into a safetensors file: f32 stays, everything else becomes f16. */
 function asTensor(name: string, type: string, shape: readonly number[], read: Checkpoint["read"]): TensorToWrite {
   if (type === "F32") {
-    return {
-      name,
-      dtype: "F32",
-      shape,
-      bytes: async () => bytesOf(new Float32Array(await read(name, shape))),
-    };
+    return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }
-  const toF16 = async () => {
-    const halves = Float16Array.from(await read(name, shape));
-    if (!halves.every(Number.isFinite)) throw new RangeError(`${name} has weights beyond the range of f16`);
-    return bytesOf(halves);
-  };
-  return { name, dtype: "F16", shape, bytes: toF16 };
+  return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(name, await read(name, shape))) };
 }

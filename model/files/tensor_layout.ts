@@ -8,7 +8,7 @@
  */
 import { architectureOf } from "../llama/architectures.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { allLayerTensors, linearName, linearShape } from "../llama/layer.ts";
+import { allLayerTensors, type LayerTensor, layerTensors, linearName } from "../llama/layer.ts";
 import { halfSplitOrder } from "../llama/rope.ts";
 import { DTYPE_BYTES, readTensorBytes, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
@@ -45,11 +45,13 @@ export function reorderHeads(
 }
 
 /** Fails where a tensor has another shape than the model needs. @throws {SyntaxError} */
-export function checkShape({ source }: SafetensorsFile, { name, shape }: TensorInfo, wanted: readonly number[]): void {
+export function checkShape(
+  file: string,
+  { name, shape }: Pick<TensorInfo, "name" | "shape">,
+  wanted: readonly number[],
+): void {
   if (shape.join() === wanted.join()) return;
-  throw new SyntaxError(
-    `${source.name}: tensor ${name} has shape [${shape.join(", ")}], must be [${wanted.join(", ")}]`,
-  );
+  throw new SyntaxError(`${file}: tensor ${name} has shape [${shape.join(", ")}], must be [${wanted.join(", ")}]`);
 }
 
 /**
@@ -74,7 +76,7 @@ export function toStandardLayout(
   for (const { name, shape, rotates } of allLayerTensors(config).values()) {
     const tensor = standard.get(name);
     if (!order || !rotates || !tensor) continue;
-    checkShape(tensor.file, tensor.info, shape);
+    checkShape(tensor.file.source.name, tensor.info, shape);
     standard.set(name, { ...tensor, order });
   }
   return standard;
@@ -98,30 +100,26 @@ function headOrder({ architecture, rope, headSize }: ModelConfig): readonly numb
   return halfSplitOrder(rope, headSize, architectureOf(architecture).rotatesNeighbours ?? false);
 }
 
-/** A part of a fused tensor. */
-interface Part {
-  readonly name: string;
-  readonly shape: readonly [rows: number, channels: number];
-}
-
 /** A fused tensor, and the parts whose rows lie in it one after the other. */
 interface FusedTensor {
   readonly name: string;
-  readonly parts: readonly Part[];
+  readonly parts: readonly LayerTensor[];
 }
 
 function fusedTensors(config: ModelConfig): FusedTensor[] {
   const fused = Object.entries(architectureOf(config.architecture).fused ?? {});
-  return Array.from({ length: config.layers }, (_, layer) =>
-    fused.map(([module, kinds]) => ({
+  return Array.from({ length: config.layers }, (_, layer) => {
+    const tensors = layerTensors(config, layer);
+    return fused.map(([module, kinds]) => ({
       name: `model.layers.${layer}.${module}.weight`,
-      parts: kinds.map((kind) => ({ name: `${linearName(layer, kind)}.weight`, shape: linearShape(config, kind) })),
-    }))).flat();
+      parts: kinds.map((kind) => tensors.find(({ name }) => name === `${linearName(layer, kind)}.weight`)!),
+    }));
+  }).flat();
 }
 
-function splitRows({ file, info }: StoredTensor, parts: readonly Part[]): StoredTensor[] {
+function splitRows({ file, info }: StoredTensor, parts: readonly LayerTensor[]): StoredTensor[] {
   const rows = parts.reduce((sum, { shape }) => sum + shape[0], 0);
-  checkShape(file, info, [rows, parts[0].shape[1]]);
+  checkShape(file.source.name, info, [rows, parts[0].shape[1]]);
   let { offset } = info;
   return parts.map(({ name, shape }) => {
     const sizeBytes = (info.sizeBytes / rows) * shape[0];
