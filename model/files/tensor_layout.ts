@@ -13,17 +13,18 @@ import { halfSplitOrder } from "../llama/rope.ts";
 import { DTYPE_BYTES, readTensorBytes, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
-/** Where a tensor lies. */
-export interface StoredTensor {
+/** A tensor and the file that holds it. */
+export interface ShardTensor {
+  /** The file. */
   readonly file: SafetensorsFile;
-  /** Its name, and which bytes of the file it has. */
+  /** Where it lies there. */
   readonly info: TensorInfo;
   /** The order in which rows of each head are taken; as they are where this is absent. */
   readonly order?: readonly number[];
 }
 
 /** Reads the bytes of a tensor, rows in their order. */
-export async function readStoredBytes({ file, info, order }: StoredTensor): Promise<Uint8Array<ArrayBuffer>> {
+export async function readStoredBytes({ file, info, order }: ShardTensor): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = await readTensorBytes(file, info);
   return order ? reorderHeads(bytes, info.shape[0], order) : bytes;
 }
@@ -63,8 +64,8 @@ export function checkShape(
 export function toStandardLayout(
   checkpoint: string,
   config: ModelConfig,
-  stored: ReadonlyMap<string, StoredTensor>,
-): Map<string, StoredTensor> {
+  stored: ReadonlyMap<string, ShardTensor>,
+): Map<string, ShardTensor> {
   const order = headOrder(config);
   const standard = new Map(stored);
   for (const { name, parts } of fusedTensors(config)) {
@@ -117,7 +118,7 @@ function fusedTensors(config: ModelConfig): FusedTensor[] {
   }).flat();
 }
 
-function splitRows({ file, info }: StoredTensor, parts: readonly LayerTensor[]): StoredTensor[] {
+function splitRows({ file, info }: ShardTensor, parts: readonly LayerTensor[]): ShardTensor[] {
   const rows = parts.reduce((sum, { shape }) => sum + shape[0], 0);
   checkShape(file.source.name, info, [rows, parts[0].shape[1]]);
   let { offset } = info;

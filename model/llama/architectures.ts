@@ -26,17 +26,31 @@ export interface Architecture {
    * another `partial_rotary_factor` is refused.
    */
   readonly defaults: {
+    /** Whether there are biases. */
     readonly attentionBias?: boolean;
+    /** Elements of a head. */
     readonly headSize?: number;
+    /** Key and value heads. */
     readonly keyValueHeads?: number;
+    /** Share of a head that rotates. */
     readonly partialRotary?: number;
+    /** Tokens that a token sees. */
     readonly slidingWindow?: number;
+    /** Token that starts a document. */
     readonly bosToken?: number;
   };
 }
 
-/** The rows. */
-const TABLE = {
+/** Architectures, as `config.json` names them. */
+export type ArchitectureName =
+  | "LlamaForCausalLM"
+  | "MistralForCausalLM"
+  | "Qwen2ForCausalLM"
+  | "Qwen3ForCausalLM"
+  | "GlmForCausalLM"
+  | "Phi3ForCausalLM";
+
+const TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
   LlamaForCausalLM: { bias: "qkvo", defaults: { attentionBias: false, bosToken: 1 } },
   MistralForCausalLM: { bias: "none", slidingWindow: true, defaults: { slidingWindow: 4096, bosToken: 1 } },
   Qwen2ForCausalLM: { bias: "qkv", defaults: {} },
@@ -53,10 +67,7 @@ const TABLE = {
     fused: { "self_attn.qkv_proj": ["q_proj", "k_proj", "v_proj"], "mlp.gate_up_proj": ["gate_proj", "up_proj"] },
     defaults: { partialRotary: 1, bosToken: 1 },
   },
-} as const satisfies Readonly<Record<string, Architecture>>;
-
-/** Architectures, as `config.json` names them. */
-export type ArchitectureName = keyof typeof TABLE;
+};
 
 /** Names of the architectures. */
 export const ARCHITECTURES: readonly ArchitectureName[] = Object.keys(TABLE) as ArchitectureName[];
