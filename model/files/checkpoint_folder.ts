@@ -4,10 +4,11 @@
  * @module
  */
 import type { ByteSource } from "./byte_source.ts";
-import { type Checkpoint, readFinite, readWeights, tensorToWrite } from "./checkpoint.ts";
+import { type Checkpoint, readFinite, readWeights, refuseUnusedTensors, tensorToWrite } from "./checkpoint.ts";
 import { parseConfig } from "../llama/config.ts";
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
-import { readSafetensorsHeader, type SafetensorsFile, type TensorInfo, tensorInfo, tensorRows } from "./safetensors.ts";
+import { readSafetensorsHeader, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
+import { readRowsInUnits, type ShardTensor, toStandardLayout } from "./tensor_layout.ts";
 
 /** Files by name, wherever they lie. */
 export interface CheckpointFolder {
@@ -31,24 +32,31 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
     throw new SyntaxError(`${directory} has no config.json, so it is not a model directory`);
   }
   const config = parseConfig(`${directory}/config.json`, configText);
-  const { tensors, files, [Symbol.dispose]: close } = await readShards(folder);
+  using opened = new DisposableStack();
+  const { tensors: stored, files } = opened.use(await readShards(folder));
+  const tensors = toStandardLayout(directory, config, stored);
+  refuseUnusedTensors(directory, config, tensors.keys());
+  const find = (name: string) => {
+    const tensor = tensors.get(name);
+    if (!tensor) throw new SyntaxError(`${directory}: no tensor ${name}`);
+    return tensor;
+  };
+  const owned = opened.move();
   return {
     name: directory,
     config,
     files: files.map(({ source }) => source.name),
-    tensors: Array.from(tensors.values(), ({ file, info }) => tensorToWrite(file, info)),
+    tensors: Array.from(tensors.values(), tensorToWrite),
     shapes: new Map(Array.from(tensors, ([name, { info }]) => [name, info.shape])),
     has: (name) => tensors.has(name),
-    async read(name, shape) {
-      const { file } = findTensor(directory, tensors, name);
-      return await readWeights(file, name, shape);
-    },
+    read: async (name, shape) => await readWeights(find(name), shape),
     async readRows(name, first, count) {
-      const { file, info } = findTensor(directory, tensors, name);
-      return await readFinite(file, tensorRows(info, first, count));
+      const { file, info, order } = find(name);
+      const read = (part: TensorInfo) => readFinite({ file, info: part, ...(order && { order }) });
+      return await readRowsInUnits(info, order?.length ?? 1, first, count, read);
     },
     readText,
-    [Symbol.dispose]: close,
+    [Symbol.dispose]: () => owned.dispose(),
   };
 }
 
@@ -58,14 +66,6 @@ export interface Shards extends Disposable {
   readonly files: readonly SafetensorsFile[];
   /** Tensors by name, each with the file that holds it. */
   readonly tensors: ReadonlyMap<string, ShardTensor>;
-}
-
-/** A tensor and the file that holds it. */
-export interface ShardTensor {
-  /** The file. */
-  readonly file: SafetensorsFile;
-  /** Where it lies there. */
-  readonly info: TensorInfo;
 }
 
 /** Reads the headers of model.safetensors, or of all shards of model.safetensors.index.json. @throws {SyntaxError} */
@@ -80,12 +80,6 @@ export async function readShards(folder: CheckpointFolder): Promise<Shards> {
   }
   const owned = opened.move();
   return { files, tensors, [Symbol.dispose]: () => owned.dispose() };
-}
-
-function findTensor(folder: string, tensors: ReadonlyMap<string, ShardTensor>, name: string): ShardTensor {
-  const tensor = tensors.get(name);
-  if (!tensor) throw new SyntaxError(`${folder}: no tensor ${name}`);
-  return tensor;
 }
 
 /** Reads a safetensors file's header; the file then owns the source. @throws {SyntaxError} */

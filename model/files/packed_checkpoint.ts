@@ -8,10 +8,18 @@ import { dequantize } from "../../quant/dequantize.ts";
 import { TILE_ROWS } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ByteSource } from "./byte_source.ts";
-import { type Checkpoint, MAX_TEXT_BYTES, readFinite, readWeights, tensorToWrite } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  MAX_TEXT_BYTES,
+  readFinite,
+  readWeights,
+  refuseUnusedTensors,
+  tensorToWrite,
+} from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo, tensorRows } from "./safetensors.ts";
+import { readRowsInUnits } from "./tensor_layout.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
@@ -48,7 +56,11 @@ export async function readPackedCheckpoint(name: string, source: ByteSource): Pr
     const packed = readPackedShapes(file);
     const configText = await readCarriedFile(file, "config.json");
     if (configText === undefined) throw new SyntaxError(`${name} has no ${FILE_PREFIX}config.json`);
-    return describeCheckpoint(name, file, packed, parseConfig(`${name}, config.json`, configText));
+    const checkpoint = describeCheckpoint(name, file, packed, parseConfig(`${name}, config.json`, configText));
+    const weights = Array.from(packed.keys(), (tensor) => `${tensor}.weight`);
+    const names = [...weights, ...carriedTensors(checkpoint, packed).map(({ name }) => name)];
+    refuseUnusedTensors(name, checkpoint.config, names);
+    return checkpoint;
   } catch (error) {
     source[Symbol.dispose]();
     throw error;
@@ -76,14 +88,14 @@ function describeCheckpoint(
     config,
     file,
     files: [file.source.name],
-    tensors: Array.from(file.tensors.values(), (info) => tensorToWrite(file, info)),
+    tensors: Array.from(file.tensors.values(), (info) => tensorToWrite({ file, info })),
     packed,
     readPacked,
     readText: (name) => readCarriedFile(file, name),
     shapes,
     has: (name) => shapes.has(name),
     async read(name, shape) {
-      if (!packed.has(withoutWeight(name))) return await readWeights(file, name, shape);
+      if (!packed.has(withoutWeight(name))) return await readWeights({ file, info: tensorInfo(file, name) }, shape);
       const tensor = await readPacked(withoutWeight(name));
       if (tensor.rows !== shape[0] || tensor.channels !== shape[1]) {
         throw new SyntaxError(
@@ -94,22 +106,17 @@ function describeCheckpoint(
     },
     async readRows(name, first, count) {
       if (!packed.has(withoutWeight(name))) {
-        return await readFinite(file, tensorRows(tensorInfo(file, name), first, count));
+        return await readFinite({ file, info: tensorRows(tensorInfo(file, name), first, count) });
       }
-      return dequantizeRows(name, await readPacked(withoutWeight(name)), first, count);
+      const packedTensor = await readPacked(withoutWeight(name));
+      const { rows, channels } = packedTensor;
+      const decode = (_: unknown, start: number, end: number) =>
+        dequantize(sliceTiles(packedTensor, start / TILE_ROWS, Math.ceil(end / TILE_ROWS)));
+      const whole = { name, shape: [rows, channels], offset: 0, sizeBytes: 0 };
+      return await readRowsInUnits(whole, TILE_ROWS, first, count, decode);
     },
     [Symbol.dispose]: () => file.source[Symbol.dispose](),
   };
-}
-
-/** Decodes rows of a packed matrix, and of the others only those of the same tiles. @throws {RangeError} */
-function dequantizeRows(name: string, tensor: PackedTensor, first: number, count: number): Float32Array {
-  const { rows, channels } = tensor;
-  tensorRows({ name, shape: [rows, channels], offset: 0, sizeBytes: 0 }, first, count);
-  const firstTile = Math.floor(first / TILE_ROWS);
-  const values = dequantize(sliceTiles(tensor, firstTile, Math.ceil((first + count) / TILE_ROWS)));
-  const start = (first - firstTile * TILE_ROWS) * channels;
-  return values.slice(start, start + count * channels);
 }
 
 function withoutWeight(name: string): string {

@@ -1,5 +1,6 @@
 import type { Checkpoint } from "../../model/files/checkpoint.ts";
 import { openModel } from "../../model/load.ts";
+import { ARCHITECTURE_FIXTURES } from "./engine_helpers.ts";
 import { packPlan } from "./pack_plan.ts";
 import { writePackedFile } from "../../model/quantize/packed_writer.ts";
 import { createCpuPool } from "../../model/workers/cpu_pool.ts";
@@ -25,7 +26,7 @@ async function checkRows(model: Checkpoint): Promise<void> {
   await assertRejects(() => model.readRows("no", 0, 1), SyntaxError, "no tensor no");
 }
 
-for (const name of ["llama3_scaled_bias", "qwen2_tied", "gguf/llama_spm.gguf", "gguf/qwen3.gguf"]) {
+for (const name of [...ARCHITECTURE_FIXTURES, "gguf/llama_spm.gguf", "gguf/qwen3.gguf"]) {
   Deno.test(`openModel: rows of ${name} are those of its whole tensors`, async () => {
     using model = await openModel(FIXTURES + name);
     await checkRows(model);

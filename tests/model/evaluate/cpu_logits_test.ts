@@ -2,6 +2,7 @@ import { cpuLogits } from "../../../model/evaluate/cpu_logits.ts";
 import { openModel } from "../../../model/load.ts";
 import { assertClose, assertEquals, assertRejects } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";
+import { ARCHITECTURE_FIXTURES } from "../engine_helpers.ts";
 
 const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
 
@@ -12,7 +13,7 @@ interface Expected {
   readonly logits: number[][];
 }
 
-for (const name of ["mistral_window", "qwen2_tied", "qwen3_wide_heads"]) {
+for (const name of ARCHITECTURE_FIXTURES) {
   Deno.test(`cpuLogits: ${name} agrees with Hugging Face transformers`, async () => {
     using model = await openModel(FIXTURES + name);
     const { tokens, positions, logits } = await readJson<Expected>(`${name}/expected.json`);
