@@ -13,7 +13,7 @@ import { readHubSettings } from "./hub/hub_settings.ts";
 import { openDirectory } from "./files/open_directory.ts";
 import { openPacked } from "./files/open_packed.ts";
 import type { Model } from "./llama/llama.ts";
-import { fitTokenizer, type Tokenizer, tokenizerMaker } from "./text/tokenizer.ts";
+import { fitTokenizer, parseTokenizer, readTokenizerTexts, type Tokenizer } from "./text/tokenizer.ts";
 
 /** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {
@@ -75,12 +75,12 @@ function tinyPath(): string {
  */
 export async function openModel(name: string, onDownload?: DownloadProgress): Promise<OpenModel> {
   const checkpoint = await openPath(await modelPath(name, onDownload));
-  const makeTokenizer = await tokenizerMaker(checkpoint);
+  const texts = await readTokenizerTexts(checkpoint.readText);
   let tokenizer: Tokenizer | undefined;
   return {
     ...checkpoint,
     get tokenizer() {
-      return tokenizer ??= fitTokenizer(checkpoint, makeTokenizer());
+      return tokenizer ??= fitTokenizer(checkpoint, parseTokenizer(checkpoint.name, texts));
     },
   };
 }

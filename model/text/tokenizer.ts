@@ -30,31 +30,38 @@ export interface Tokenizer {
  *
  * @throws {SyntaxError} when tokenizer.json is missing or malformed
  */
-export async function readTokenizer(checkpoint: TokenizerSource): Promise<Tokenizer> {
-  return (await tokenizerMaker(checkpoint))();
+export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" | "readText">): Promise<Tokenizer> {
+  return parseTokenizer(name, await readTokenizerTexts(readText));
 }
 
-/** What a tokenizer is read from. */
-export type TokenizerSource = Pick<Checkpoint, "name" | "readText">;
+/** The texts that a tokenizer is made from; undefined where there is none. */
+export interface TokenizerTexts {
+  readonly definition: string | undefined;
+  readonly settings: string | undefined;
+}
 
-/** Reads what {@linkcode readTokenizer} makes a tokenizer from; what is returned makes it, and throws as that does. */
-export async function tokenizerMaker({ name, readText }: TokenizerSource): Promise<() => Tokenizer> {
-  const definition = await readText("tokenizer.json");
-  const settings = await readText("tokenizer_config.json") ?? "{}";
-  return () => {
-    if (definition === undefined) throw new SyntaxError(`${name} has no tokenizer.json`);
-    const parse = (file: string, text: string) => parseJsonObject(`${name}/${file}`, text).fields;
-    const fields = [parse("tokenizer.json", definition), parse("tokenizer_config.json", settings)] as const;
-    const tokenizer = createTokenizer(`${name}/tokenizer.json`, ...fields);
-    let vocabulary = 0;
-    for (const id of tokenizer.get_vocab().values()) vocabulary = Math.max(vocabulary, id + 1);
-    return {
-      encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
-      // The library refuses to decode nothing.
-      decode: (tokens) => tokens.length === 0 ? "" : tokenizer.decode(Array.from(tokens), DECODING),
-      vocabulary,
-      prefix: Uint32Array.from(prefixOf(tokenizer)),
-    };
+/** Reads them. */
+export async function readTokenizerTexts(readText: Checkpoint["readText"]): Promise<TokenizerTexts> {
+  return { definition: await readText("tokenizer.json"), settings: await readText("tokenizer_config.json") };
+}
+
+/** Makes a tokenizer. @throws {SyntaxError} when its definition is missing or malformed */
+export function parseTokenizer(checkpoint: string, { definition, settings = "{}" }: TokenizerTexts): Tokenizer {
+  if (definition === undefined) throw new SyntaxError(`${checkpoint} has no tokenizer.json`);
+  const fieldsOf = (file: string, text: string) => parseJsonObject(`${checkpoint}/${file}`, text).fields;
+  const tokenizer = createTokenizer(
+    `${checkpoint}/tokenizer.json`,
+    fieldsOf("tokenizer.json", definition),
+    fieldsOf("tokenizer_config.json", settings),
+  );
+  let vocabulary = 0;
+  for (const id of tokenizer.get_vocab().values()) vocabulary = Math.max(vocabulary, id + 1);
+  return {
+    encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
+    // The library refuses to decode nothing.
+    decode: (tokens) => tokens.length === 0 ? "" : tokenizer.decode(Array.from(tokens), DECODING),
+    vocabulary,
+    prefix: Uint32Array.from(prefixOf(tokenizer)),
   };
 }
 
