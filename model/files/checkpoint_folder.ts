@@ -5,7 +5,7 @@
  */
 import type { ByteSource } from "./byte_source.ts";
 import { type Checkpoint, readFinite, readWeights, refuseUnusedTensors, tensorToWrite } from "./checkpoint.ts";
-import { parseConfig } from "../llama/config.ts";
+import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
 import { readSafetensorsHeader, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
 import { readRowsInUnits, type ShardTensor, toStandardLayout } from "./tensor_layout.ts";
@@ -32,20 +32,31 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
     throw new SyntaxError(`${directory} has no config.json, so it is not a model directory`);
   }
   const config = parseConfig(`${directory}/config.json`, configText);
-  using opened = new DisposableStack();
-  const { tensors: stored, files } = opened.use(await readShards(folder));
-  const tensors = toStandardLayout(directory, config, stored);
+  const shards = await readShards(folder);
+  try {
+    return describeCheckpoint(folder, config, shards);
+  } catch (error) {
+    shards[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function describeCheckpoint(
+  { name: directory, readText }: CheckpointFolder,
+  config: ModelConfig,
+  shards: Shards,
+): Checkpoint {
+  const tensors = toStandardLayout(directory, config, shards.tensors);
   refuseUnusedTensors(directory, config, tensors.keys());
   const find = (name: string) => {
     const tensor = tensors.get(name);
     if (!tensor) throw new SyntaxError(`${directory}: no tensor ${name}`);
     return tensor;
   };
-  const owned = opened.move();
   return {
     name: directory,
     config,
-    files: files.map(({ source }) => source.name),
+    files: shards.files.map(({ source }) => source.name),
     tensors: Array.from(tensors.values(), tensorToWrite),
     shapes: new Map(Array.from(tensors, ([name, { info }]) => [name, info.shape])),
     has: (name) => tensors.has(name),
@@ -56,7 +67,7 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
       return await readRowsInUnits(info, order?.length ?? 1, first, count, read);
     },
     readText,
-    [Symbol.dispose]: () => owned.dispose(),
+    [Symbol.dispose]: () => shards[Symbol.dispose](),
   };
 }
 
@@ -70,16 +81,20 @@ export interface Shards extends Disposable {
 
 /** Reads the headers of model.safetensors, or of all shards of model.safetensors.index.json. @throws {SyntaxError} */
 export async function readShards(folder: CheckpointFolder): Promise<Shards> {
-  using opened = new DisposableStack();
   const files: SafetensorsFile[] = [];
   const tensors = new Map<string, ShardTensor>();
-  for await (const { source, wanted } of openSources(folder)) {
-    const file = await readSafetensorsHeader(opened.use(source));
-    files.push(file);
-    for (const name of wanted ?? file.tensors.keys()) tensors.set(name, { file, info: tensorInfo(file, name) });
+  const shards = { files, tensors, [Symbol.dispose]: () => files.forEach((file) => file[Symbol.dispose]()) };
+  try {
+    for await (const { source, wanted } of openSources(folder)) {
+      const file = await readSource(source);
+      files.push(file);
+      for (const name of wanted ?? file.tensors.keys()) tensors.set(name, { file, info: tensorInfo(file, name) });
+    }
+    return shards;
+  } catch (error) {
+    shards[Symbol.dispose]();
+    throw error;
   }
-  const owned = opened.move();
-  return { files, tensors, [Symbol.dispose]: () => owned.dispose() };
 }
 
 /** Reads a safetensors file's header; the file then owns the source. @throws {SyntaxError} */
