@@ -70,7 +70,6 @@
  */
 export { blobSource, type ByteSource, bytesSource } from "./model/files/byte_source.ts";
 export type { Shards } from "./model/files/checkpoint_folder.ts";
-export type { ShardTensor } from "./model/files/tensor_layout.ts";
 export { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./model/files/gguf_file.ts";
 export type { GgufType } from "./model/files/gguf_types.ts";
 export { openSafetensors, openShards } from "./model/files/open_directory.ts";
@@ -88,6 +87,7 @@ export {
   readSafetensorsHeader,
   readTensorBytes,
   type SafetensorsFile,
+  type ShardTensor,
   type StoredRows,
   type TensorInfo,
   tensorRows,

@@ -7,8 +7,14 @@ import type { ByteSource } from "./byte_source.ts";
 import { type Checkpoint, readFinite, readWeights, refuseUnusedTensors, tensorToWrite } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
-import { readSafetensorsHeader, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
-import { readRowsInUnits, type ShardTensor, toStandardLayout } from "./tensor_layout.ts";
+import {
+  readSafetensorsHeader,
+  type SafetensorsFile,
+  type ShardTensor,
+  type TensorInfo,
+  tensorInfo,
+} from "./safetensors.ts";
+import { readRowsInUnits, toStandardLayout } from "./tensor_layout.ts";
 
 /** Files by name, wherever they lie. */
 export interface CheckpointFolder {

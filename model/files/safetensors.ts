@@ -57,6 +57,14 @@ export interface SafetensorsFile extends Disposable {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+/** A tensor and the file that holds it. */
+export interface ShardTensor {
+  /** The file. */
+  readonly file: SafetensorsFile;
+  /** Where it lies there. */
+  readonly info: TensorInfo;
+}
+
 /** Longest header that is read, as in the reference implementation. */
 const MAX_HEADER_BYTES = 100_000_000;
 

@@ -13,25 +13,21 @@ import { halfSplitOrder } from "../llama/rope.ts";
 import {
   DTYPE_BYTES,
   readTensorBytes,
-  type SafetensorsFile,
+  type ShardTensor,
   type StoredRows,
   type TensorInfo,
   tensorRows,
 } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
-/** A tensor and the file that holds it. */
-export interface ShardTensor {
-  /** The file. */
-  readonly file: SafetensorsFile;
-  /** Where it lies there. */
-  readonly info: TensorInfo;
+/** A tensor, the file that holds it, and the order in which it is read. */
+export interface PlacedTensor extends ShardTensor {
   /** The order in which rows of each head are taken; as they are where this is absent. */
   readonly order?: readonly number[];
 }
 
 /** Reads the bytes of a tensor, rows in their order. */
-export async function readStoredBytes({ file, info, order }: ShardTensor): Promise<Uint8Array<ArrayBuffer>> {
+export async function readStoredBytes({ file, info, order }: PlacedTensor): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = await readTensorBytes(file, info);
   return order ? reorderHeads(bytes, info.shape[0], order) : bytes;
 }
@@ -92,8 +88,8 @@ export function checkShape(
 export function toStandardLayout(
   checkpoint: string,
   config: ModelConfig,
-  stored: ReadonlyMap<string, ShardTensor>,
-): Map<string, ShardTensor> {
+  stored: ReadonlyMap<string, PlacedTensor>,
+): Map<string, PlacedTensor> {
   const order = headOrder(config);
   const standard = new Map(stored);
   for (const { name, parts } of fusedTensors(config)) {
@@ -146,7 +142,7 @@ function fusedTensors(config: ModelConfig): FusedTensor[] {
   }).flat();
 }
 
-function splitRows({ file, info }: ShardTensor, parts: readonly LayerTensor[]): ShardTensor[] {
+function splitRows({ file, info }: PlacedTensor, parts: readonly LayerTensor[]): PlacedTensor[] {
   const rows = parts.reduce((sum, { shape }) => sum + shape[0], 0);
   checkShape(file.source.name, info, [rows, parts[0].shape[1]]);
   let { offset } = info;
