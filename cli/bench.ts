@@ -4,7 +4,7 @@
  * @module
  */
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
-import { MAX_SEQUENCES } from "../model/engine/batch_step.ts";
+import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import { uploadWeights } from "../model/engine/engine_weights.ts";
 import { openModel } from "../model/load.ts";
 import { configOfShape, FORMATS, isFormat, randomSource } from "../model/engine/random_source.ts";
@@ -67,10 +67,11 @@ export const bench: Command = {
     checkContext(depths, plan, source.config.context);
     const gpu = await openGpu();
     try {
-      const rows = await measure(gpu, name, source, depths, batches, plan);
+      const { rows, whyNotWhole } = await measure(gpu, name, source, depths, batches, plan);
+      const reason = whyNotWhole === undefined ? "" : `layers run operation by operation: ${whyNotWhole}\n`;
       if (options.json === true) {
         console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
-      } else {console.log(`${gpu.adapterName}\n\n${
+      } else {console.log(`${gpu.adapterName}\n${reason}\n${
           renderTable(
             COLUMNS,
             rows.map((row) => COLUMNS.map(({ key }) => row[key])),
@@ -114,8 +115,9 @@ async function measure(
   plan: Omit<SpeedPlan, "depth">,
 ) {
   using line = createProgressLine("bench");
-  const weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
+  using weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
   const rows: SpeedRow[] = [];
+  let whyNotWhole: string | undefined;
   const add = (test: string, depth: number, samples: readonly number[], sequences = 1) => {
     const at = depth > 0 ? ` @ d${depth}` : "";
     const model = { model: name, size_bytes: weights.sizeBytes };
@@ -124,6 +126,7 @@ async function measure(
   for (const [i, depth] of depths.entries()) {
     line.update(0.5 + i / depths.length / 2, `depth ${depth}`);
     const speed = await measureSpeed(gpu, weights, { ...plan, depth });
+    whyNotWhole = speed.whyNotWhole;
     add(`pp${plan.promptTokens}`, depth, speed.prompt);
     add(`tg${plan.generateTokens}`, depth, speed.generation);
     for (const sequences of batches) {
@@ -132,7 +135,7 @@ async function measure(
     }
   }
   line.clear();
-  return rows;
+  return { rows, whyNotWhole };
 }
 
 function summarize(samples: readonly number[], sequences: number) {
