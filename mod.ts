@@ -22,6 +22,9 @@
  * let alone = "";
  * for await (const piece of engine.generate(prompts[0], { maxTokens: 8 })) alone += piece;
  * console.assert(texts[0] === alone);
+ * const tokens = engine.tokenizer.encode(alone);
+ * const [logits] = await engine.logits(tokens, [tokens.length - 1]);
+ * console.assert(logits.length === engine.config.vocabulary);
  * ```
  *
  * @module
@@ -58,6 +61,7 @@ export * from "./kernels/gpu/gpu.ts";
 export * from "./kernels/attention/key_value_cache.ts";
 export type { WeightMatrix } from "./kernels/product/linear.ts";
 export * from "./kernels/matrix/packed_matrix.ts";
+export type { LayerArena } from "./kernels/matrix/share_planes.ts";
 export * from "./kernels/gpu/plane.ts";
 export * from "./kernels/tokens/pick_token.ts";
 export * from "./kernels/tokens/prefill_range.ts";

@@ -62,25 +62,19 @@ export const bench: Command = {
     };
     checkTests(options, plan, batches);
     const context = Math.max(...depths) + Math.max(plan.promptTokens, plan.generateTokens) + 1;
-    const { name, source, close } = await openSource(options, context);
-    using _closing = { [Symbol.dispose]: close };
+    using opened = await openSource(options, context);
+    const { name, source } = opened;
     checkContext(depths, plan, source.config.context);
-    const gpu = await openGpu();
-    try {
-      const { rows, whyNotWhole } = await measure(gpu, name, source, depths, batches, plan);
-      const reason = whyNotWhole === undefined ? "" : `layers run operation by operation: ${whyNotWhole}\n`;
-      if (options.json === true) {
-        console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
-      } else {console.log(`${gpu.adapterName}\n${reason}\n${
-          renderTable(
-            COLUMNS,
-            rows.map((row) => COLUMNS.map(({ key }) => row[key])),
-          )
-        }`);}
-      if (gpu.isSoftware) console.error("A software adapter shows that the engine runs, not how fast.");
-    } finally {
-      gpu.close();
+    using gpu = await openGpu();
+    const { rows, whyNotWhole } = await measure(gpu, name, source, depths, batches, plan);
+    const reason = whyNotWhole === undefined ? "" : `layers run operation by operation: ${whyNotWhole}\n`;
+    if (options.json === true) {
+      console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
+    } else {
+      const table = renderTable(COLUMNS, rows.map((row) => COLUMNS.map(({ key }) => row[key])));
+      console.log(`${gpu.adapterName}\n${reason}\n${table}`);
     }
+    if (gpu.isSoftware) console.error("A software adapter shows that the engine runs, not how fast.");
     return 0;
   },
 };
@@ -183,14 +177,14 @@ async function openSource(options: OptionValues, context: number) {
     using line = createProgressLine("loading");
     const checkpoint = await openModel(model, (share, file) => line.update(share, file));
     line.clear();
-    return { name: model, source: checkpointSource(checkpoint), close: () => checkpoint[Symbol.dispose]() };
+    return { name: model, source: checkpointSource(checkpoint), [Symbol.dispose]: () => checkpoint[Symbol.dispose]() };
   }
   const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
   if (!shape) {
     throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
   }
   const source = randomSource(configOfShape(shape, context), format);
-  return { name: `${name} ${format}`, source, close: () => {} };
+  return { name: `${name} ${format}`, source, [Symbol.dispose]() {} };
 }
 
 /** Reads an option as whole numbers with commas between. @throws {UsageError} */

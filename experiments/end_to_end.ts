@@ -51,8 +51,7 @@ export const endToEnd: Experiment = {
   needsModel: false,
   async run(context) {
     const { quick, progress } = context;
-    const gpu = await openGpu();
-    using _closing = { [Symbol.dispose]: () => gpu.close() };
+    using gpu = await openGpu();
     const plan = choosePlan(gpu, quick);
     const { tickNs } = await measureCeiling(gpu);
     const rows: Row[] = [];

@@ -86,7 +86,7 @@ export async function decodeLayers(
   const words = relayLayout(gpu, shape);
   const relay = await scope.storage("relay", 4 * words.end);
   const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
-  for (const run of runs) binders.push(await prepareRun(gpu, scope, run, relay, buffers));
+  for (const run of runs) binders.push(await prepareRun(gpu, scope, shape, run, relay, buffers));
   const plan = (count: number) => layerKernel(gpu, shape, arenas, layers, words, count);
   const resident = await residentKernel(gpu, relay, binders[0], plan);
   if (!resident) return "workgroup memory has no room for what a workgroup takes of a layer";
@@ -120,6 +120,7 @@ async function residentKernel(
 async function prepareRun(
   gpu: Gpu,
   scope: BufferScope,
+  { attention: { keyValueHeads, headSize } }: LayerShape,
   { first, layers, matrices }: LayerRun,
   relay: GPUBuffer,
   { input, output, rotations, sequence }: LayerBuffers,
@@ -143,7 +144,8 @@ async function prepareRun(
     (outliers.offset - slabs[0].outliers.offset) / 4,
     outlierResiduals,
   ]);
-  const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, ...outlierStarts));
+  const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
+  const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...outlierStarts));
   return (kernel) =>
     gpu.bind(kernel, [
       ...planesOf(slabs[0]).map(fromOffset),
@@ -184,7 +186,6 @@ async function layerKernel(
   const share = planShare(gpu, shape, arenas, team, workgroups);
   if (!share) return undefined;
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
-  const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
   return await gpu.createKernel("decode_layer", decodeLayerCode(team, queries), {
     team: team.lanes,
     workgroup_size: share.threads,
@@ -216,7 +217,6 @@ async function layerKernel(
     key_value_heads: keyValueHeads,
     head_size: headSize,
     capacity: cache.capacity,
-    ...(sequences > 1 && { sequences }),
     ...(slidingWindow !== undefined && { window: slidingWindow }),
     row_lanes: rowLanes,
     merge_lanes: Math.min(team.lanes, 4 * rowLanes),

@@ -18,8 +18,8 @@
 //                                                 of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm
 //   14 bias        f32 [layers, (heads + 2 K) D]   where has_bias
-//   15 layer_info  u32 [2 + 8 layers]   first layer, number of layers; for each the first word of the outlier planes and
-//                                       of the residuals of each matrix
+//   15 layer_info  u32 [3 + 8 layers]   first layer, number of layers, sequences in the cache; for each layer the first
+//                                       word of the outlier planes and of the residuals of each matrix
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
@@ -73,7 +73,6 @@ override heads: u32 = 1; // these and the following: see decode_attention.wgsl
 override key_value_heads: u32 = 1;
 override head_size: u32 = 64;
 override capacity: u32 = 1;
-override sequences: u32 = 1; // in the cache
 override window: u32 = 0xffffffff;
 override row_lanes: u32 = 8;
 override merge_lanes: u32 = 8;
@@ -137,7 +136,8 @@ var<private> output_kind: u32;
 // Of the row that a thread writes next.
 var<private> residual: f32;
 
-// Index of the token's sequence in the cache.
+// Number of sequences in the cache, and index of the token's.
+var<private> sequences: u32;
 var<private> own_sequence: u32;
 
 var<private> splits: u32;
@@ -158,6 +158,7 @@ fn main(
   }
   gave_up = atomicLoad(&relay[0][0][STATUS]);
   let position = sequence[0];
+  sequences = layer_info[2];
   own_sequence = sequence[1];
   splits = select(long_splits, select(middle_splits, short_splits, position < short_tokens), position < middle_tokens);
   let layers = layer_info[1];
@@ -212,8 +213,8 @@ fn begin_product(workgroups: u32) {
     }
   }
   if (has_layer_outliers != 0u) {
-    outlier_start = layer_info[2u + 8u * own_layer + 2u * stage];
-    outlier_residuals = layer_info[3u + 8u * own_layer + 2u * stage];
+    outlier_start = layer_info[3u + 8u * own_layer + 2u * stage];
+    outlier_residuals = layer_info[4u + 8u * own_layer + 2u * stage];
   }
 }
 

@@ -7,7 +7,7 @@ import { chooseSplits, decodeAttention, partialsLength } from "../../kernels/att
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { decodeLayers } from "../../kernels/layer/decode_layer.ts";
+import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
 import { joinSplits } from "../../kernels/product/join_splits.ts";
 import { gemv } from "../../kernels/product/linear.ts";
 import { multiplyFew } from "../../kernels/product/multiply_few.ts";
@@ -91,10 +91,12 @@ export async function createStepBuffers(
   };
 }
 
-/** The layers of a step. */
-interface StepLayers {
-  /** f32 [T, hidden]: where they take embeddings from; they leave their result in {@linkcode StepBuffers.hidden}. */
-  readonly input: GPUBuffer;
+/** A decode step, up to the logits and from them. Disposing it frees the buffers made for it. */
+export interface DecodeStep extends Disposable {
+  /** Number of tokens: one of each sequence that takes part. */
+  readonly range: PrefillRange;
+  /** Embeds {@linkcode StepBuffers.tokens}. */
+  readonly embed: readonly Dispatch[];
   /** The layers, one after the other, for tokens at this position or, where there are several, at any. */
   layers(position: number): readonly Operation[];
   /** The same layers as single operations, to be timed. Where layers run whole, nothing else runs these. */
@@ -103,20 +105,18 @@ interface StepLayers {
   readonly relay?: GPUBuffer;
   /** Why layers don't run whole, where they don't. */
   readonly whyNotWhole?: string;
-}
-
-/** A decode step, up to the logits and from them. Disposing it frees the buffers made for it. */
-export interface DecodeStep extends Omit<StepLayers, "input">, Disposable {
-  /** Number of tokens: one of each sequence that takes part. */
-  readonly range: PrefillRange;
-  /** Embeds {@linkcode StepBuffers.tokens}. */
-  readonly embed: readonly Dispatch[];
   /** Final norm and head. */
   readonly head: Operation;
   /** Takes the most likely tokens. */
   readonly pickBest: Operation;
   /** Draws tokens. */
   readonly pickSampled: Operation;
+}
+
+/** What is between the embedding of tokens and the choice of the next. */
+interface StepMiddle extends Pick<DecodeStep, "layers" | "operations" | "relay" | "whyNotWhole" | "head"> {
+  /** f32 [T, hidden]: where layers take embeddings from; they leave their result in {@linkcode StepBuffers.hidden}. */
+  readonly input: GPUBuffer;
 }
 
 /** Makes the dispatches of a step of up to `size` tokens; they serve every position and, by {@linkcode forTokens}, fewer. */
@@ -129,10 +129,8 @@ export function createDecodeStep(
   return allOrNone(gpu, async (scope) => {
     const range = await createPrefillRange(gpu, size);
     scope.own(range.buffer);
-    const { layers, head } = size === 1
-      ? await createTokenLayers(gpu, weights, range, buffers, scope)
-      : await createBatchLayers(gpu, weights, range, buffers, scope);
-    const { input, ...rest } = layers;
+    const createMiddle = size === 1 ? createTokenMiddle : createBatchMiddle;
+    const { input, ...middle } = await createMiddle(gpu, weights, range, buffers, scope);
     const { embedding, config: { vocabulary } } = weights;
     const { logits, candidates, sequences, chosen: tokens } = buffers;
     const stride = sequences > 1 ? buffers.caches[0].capacity + 1 : 0;
@@ -143,10 +141,9 @@ export function createDecodeStep(
     ];
     const sampled = [await sample(gpu, vocabulary, buffers, size), ...await advance(gpu, 1, advanced, size)];
     return {
-      ...rest,
+      ...middle,
       range,
       embed: await embedTokens(gpu, embedding, range, buffers.tokens, input),
-      head: { kind: "head", dispatches: head },
       pickBest: { kind: "pick", dispatches: best },
       pickSampled: { kind: "pick", dispatches: sampled },
       [Symbol.dispose]: () => scope[Symbol.dispose](),
@@ -165,15 +162,8 @@ export function forTokens(dispatches: readonly Dispatch[], tokens: number): Disp
   });
 }
 
-/** What is between the embedding of tokens and the choice of the next. */
-interface StepMiddle {
-  readonly layers: StepLayers;
-  /** Final norm and head. */
-  readonly head: readonly Dispatch[];
-}
-
 /** The middle of a step of several tokens. Its splits serve sequences of all lengths, since those of one step differ. */
-async function createBatchLayers(
+async function createBatchMiddle(
   gpu: Gpu,
   weights: EngineWeights,
   range: PrefillRange,
@@ -199,29 +189,28 @@ async function createBatchLayers(
     ];
     operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiplyFew));
   }
+  const final = [
+    await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
+    ...await multiplyFew(gpu, head, range, normed, buffers.logits),
+  ];
   return {
-    layers: {
-      input: buffers.hidden,
-      layers: () => operations,
-      operations: () => Promise.resolve(operations),
-      whyNotWhole: `a step of ${size} tokens has no kernel for whole layers, must have 1`,
-    },
-    head: [
-      await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
-      ...await multiplyFew(gpu, head, range, normed, buffers.logits),
-    ],
+    input: buffers.hidden,
+    layers: () => operations,
+    operations: () => Promise.resolve(operations),
+    whyNotWhole: `a step of ${size} tokens has no kernel for whole layers, must have 1`,
+    head: { kind: "head", dispatches: final },
   };
 }
 
 /** The middle of a step of one token: whole layers where all are packed alike and the device suits. */
-async function createTokenLayers(
+async function createTokenMiddle(
   gpu: Gpu,
   weights: EngineWeights,
   oneToken: PrefillRange,
   { hidden, logits, ...buffers }: StepBuffers,
   scope: BufferScope,
 ): Promise<StepMiddle> {
-  const { config, finalNorm: weight, head } = weights;
+  const { config, finalNorm: weight } = weights;
   const { heads, headSize, intermediate, normEpsilon: epsilon } = config;
   const shape = attentionShape(config);
   const splits = chooseSplits(gpu, shape, buffers.caches[0].capacity);
@@ -229,17 +218,22 @@ async function createTokenLayers(
   const partials = await scope.storage("partials", 4 * partialsLength(shape, splits));
   const scratch = await scope.storage("scratch", 16 * Math.ceil(widest / 8));
   const embedded = await scope.storage("embedded", 4 * config.hidden);
+  const final = { kind: "rms_norm", x: hidden, weight, epsilon } as const;
+  const dispatches = await gemv(gpu, weights.head, final, { kind: "store", y: { buffer: logits } }, scratch);
+  const head: Operation = { kind: "head", dispatches };
   const single = () => createSingleOperations(gpu, weights, oneToken, { hidden, partials, scratch, ...buffers });
   const whole = await createWholeLayers(gpu, weights, { ...buffers, input: embedded, output: hidden }, scope);
-  const final = { kind: "rms_norm", x: hidden, weight, epsilon } as const;
+  if (typeof whole === "string") {
+    const layers = await single();
+    return { input: hidden, layers, operations: (at) => Promise.resolve(layers(at)), whyNotWhole: whole, head };
+  }
+  const layers: readonly Operation[] = [{ kind: "layers", dispatches: whole.dispatches }];
   return {
-    layers: typeof whole === "string" ? { input: hidden, ...await single(), whyNotWhole: whole } : {
-      input: embedded,
-      layers: () => whole.layers,
-      operations: async (position) => (await single()).layers(position),
-      relay: whole.relay,
-    },
-    head: await gemv(gpu, head, final, { kind: "store", y: { buffer: logits } }, scratch),
+    input: embedded,
+    layers: () => layers,
+    operations: async (at) => (await single())(at),
+    relay: whole.relay,
+    head,
   };
 }
 
@@ -249,7 +243,7 @@ async function createWholeLayers(
   { config, layers, arenas }: EngineWeights,
   buffers: Pick<StepBuffers, "rotations" | "sequence" | "caches"> & { input: GPUBuffer; output: GPUBuffer },
   scope: BufferScope,
-): Promise<{ readonly layers: readonly Operation[]; readonly relay: GPUBuffer } | string> {
+): Promise<LayerDispatches | string> {
   if (typeof arenas === "string") return arenas;
   if (layers.some(({ outputBias }) => outputBias)) return "o has a bias, must have none";
   const { hidden, intermediate, normEpsilon } = config;
@@ -258,9 +252,7 @@ async function createWholeLayers(
     const { attentionNorm, mlpNorm } = layer;
     return { ...attentionExtras(config, layer), cache: buffers.caches[i], attentionNorm, mlpNorm };
   });
-  const made = await decodeLayers(gpu, scope, shape, arenas, decoded, buffers);
-  if (typeof made === "string") return made;
-  return { layers: [{ kind: "layers", dispatches: made.dispatches }], relay: made.relay };
+  return await decodeLayers(gpu, scope, shape, arenas, decoded, buffers);
 }
 
 /** A dispatch for each operation, by the splits that a position takes. */
@@ -269,7 +261,7 @@ async function createSingleOperations(
   { config, layers }: EngineWeights,
   oneToken: PrefillRange,
   buffers: TokenBuffers & Pick<StepBuffers, "caches">,
-): Promise<Pick<StepLayers, "layers" | "operations">> {
+): Promise<StepMiddle["layers"]> {
   const { caches } = buffers;
   const [{ capacity }] = caches;
   const splitsAt = (tokens: number) => chooseSplits(gpu, attentionShape(config), tokens);
@@ -283,6 +275,5 @@ async function createSingleOperations(
     }
     bySplits.set(splits, operations);
   }
-  const at = (position: number) => bySplits.get(splitsAt(position + 1))!;
-  return { layers: at, operations: (position) => Promise.resolve(at(position)) };
+  return (position) => bySplits.get(splitsAt(position + 1))!;
 }

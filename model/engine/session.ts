@@ -6,7 +6,7 @@
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
+import { packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
 import { setPrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import {
   createDecodeStep,
@@ -22,6 +22,7 @@ import { createExclusive, type Exclusive } from "../host/exclusive.ts";
 import type { Operation } from "./layer_operations.ts";
 import { createPrefill, type Prefill } from "./prefill.ts";
 import { cacheBytes, checkCapacity } from "./sequence_cache.ts";
+import { Sequences } from "./sequences.ts";
 import {
   createLikelihoodReader,
   createTokenScorer,
@@ -49,8 +50,6 @@ export function checkSequences(sequences: number): void {
 export class Session implements Disposable {
   /** Number of sequences. */
   readonly sequences: number;
-  /** Tokens that the cache has room for, in each sequence. */
-  readonly capacity: number;
   /** The step of all sequences, to be timed. */
   readonly step: DecodeStep;
   readonly #gpu: Gpu;
@@ -65,9 +64,7 @@ export class Session implements Disposable {
   #likelihoods: LikelihoodReader | undefined;
   /** u32: tokens of several sequences, gathered to be read. */
   #gathered: GPUBuffer | undefined;
-  readonly #lengths: number[];
-  /** Known tokens of each sequence. */
-  readonly #tokens: number[][];
+  readonly #known: Sequences;
   /** Place among all tokens of the one whose embedding is in the buffer that a step of one token starts from. */
   #embedded = -1;
 
@@ -86,16 +83,19 @@ export class Session implements Disposable {
     this.#scope = scope;
     this.#steps.set(step.range.maxTokens, step);
     this.step = step;
-    this.capacity = capacity;
     this.sequences = buffers.sequences;
     this.#exclusive = createExclusive(this.sequences === 1 ? "the session" : "the batch");
-    this.#lengths = new Array(this.sequences).fill(0);
-    this.#tokens = Array.from({ length: this.sequences }, () => []);
+    this.#known = new Sequences(this.sequences, capacity, weights.config.vocabulary);
+  }
+
+  /** Tokens that the cache has room for, in each sequence. */
+  get capacity(): number {
+    return this.#known.capacity;
   }
 
   /** Tokens of each sequence that are in the cache. */
   get lengths(): readonly number[] {
-    return this.#lengths;
+    return this.#known.lengths;
   }
 
   /**
@@ -119,9 +119,9 @@ export class Session implements Disposable {
       if (prompts.length !== this.sequences) {
         throw new TypeError(`${prompts.length} prompts, must be one for each of ${this.sequences} sequences`);
       }
-      for (const [i, prompt] of prompts.entries()) this.#checkPrompt(i, prompt);
+      for (const [i, prompt] of prompts.entries()) this.#known.checkText(i, prompt);
       const all = Array.from(prompts.keys());
-      const step = await this.#startStep(all, prompts.map(({ length }, i) => this.#lengths[i] + length - 1), sampling);
+      const step = await this.#startStep(all, prompts.map(({ length }, i) => this.lengths[i] + length - 1), sampling);
       const rowBytes = this.#weights.config.hidden * 4;
       for (const i of all) {
         if (i > 0) await this.#gpu.wait();
@@ -154,12 +154,12 @@ export class Session implements Disposable {
     sampling?: readonly Sampling[],
   ): Promise<Uint32Array<ArrayBuffer>[]> {
     return this.#exclusive.run(async () => {
-      this.#checkSequences(sequences);
-      for (const sequence of sequences) this.#checkNext(sequence, count);
-      const step = await this.#startStep(sequences, sequences.map((i) => this.#lengths[i]), sampling);
+      this.#known.check(sequences);
+      for (const sequence of sequences) this.#known.checkNext(sequence, count);
+      const step = await this.#startStep(sequences, sequences.map((i) => this.lengths[i]), sampling);
       this.#embedNext(step, sequences);
       this.#submitSteps(step, sequences, count, sampling);
-      for (const sequence of sequences) this.#lengths[sequence] += count;
+      for (const sequence of sequences) this.#known.advance(sequence, count);
       return await this.#readChosen(sequences, count);
     });
   }
@@ -202,11 +202,11 @@ export class Session implements Disposable {
     onLogits?: OnLogits,
   ): Promise<TokenScores> {
     return this.#exclusive.run(async () => {
-      this.#checkPrompt(0, tokens);
+      this.#known.checkText(0, tokens);
       if (targets.length !== tokens.length) {
         throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
       }
-      this.#checkTokens(0, targets);
+      this.#known.checkTokens(0, targets);
       const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
       const logLikelihoods = new Float32Array(tokens.length);
       const best = new Uint32Array(tokens.length);
@@ -217,7 +217,7 @@ export class Session implements Disposable {
         best.set(scores.best, at);
       });
       const failed = logLikelihoods.findIndex(Number.isNaN);
-      if (failed >= 0) throw this.#notNumbers(0, this.#lengths[0] - tokens.length + failed);
+      if (failed >= 0) throw this.#known.notNumbers(0, this.lengths[0] - tokens.length + failed);
       return { logLikelihoods, best };
     });
   }
@@ -235,7 +235,7 @@ export class Session implements Disposable {
     positions: readonly number[],
   ): Promise<Float32Array<ArrayBuffer>[]> {
     return this.#exclusive.run(async () => {
-      this.#checkPrompt(0, tokens);
+      this.#known.checkText(0, tokens);
       const outside = positions.find((position) => !(position in tokens));
       if (outside !== undefined) throw new RangeError(`position is ${outside}, must be 0 to ${tokens.length - 1}`);
       const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
@@ -246,19 +246,14 @@ export class Session implements Disposable {
         for (const [i, position] of own.entries()) found.set(position, logits[i]);
       });
       const failed = positions.find((position) => found.get(position)!.some(Number.isNaN));
-      if (failed !== undefined) throw this.#notNumbers(0, this.#lengths[0] - tokens.length + failed);
+      if (failed !== undefined) throw this.#known.notNumbers(0, this.lengths[0] - tokens.length + failed);
       return positions.map((position) => found.get(position)!);
     });
   }
 
   /** Takes tokens out of a sequence from `length` on; the one at `length` stays known, and {@linkcode decode} goes on from it. */
   truncate(sequence: number, length: number): void {
-    this.#checkSequences([sequence]);
-    if (!(Number.isInteger(length) && length >= 0 && length <= this.#lengths[sequence])) {
-      throw new RangeError(`length is ${length}, must be 0 to ${this.#lengths[sequence]}`);
-    }
-    this.#lengths[sequence] = length;
-    this.#tokens[sequence].splice(length + 1);
+    this.#known.truncate(sequence, length);
   }
 
   /** Frees the cache. */
@@ -266,55 +261,6 @@ export class Session implements Disposable {
     if (this.#exclusive.isClosed) return;
     this.#exclusive.close();
     for (const part of [this.#prefill, this.#scorer, ...this.#steps.values(), this.#scope]) part?.[Symbol.dispose]();
-  }
-
-  /** What an error calls a sequence, after the word before it; nothing where there is one only. */
-  #suffix(before: string, sequence: number): string {
-    return this.sequences === 1 ? "" : ` ${before} sequence ${sequence}`;
-  }
-
-  #checkSequences(sequences: readonly number[]): void {
-    const isOne = (i: number) => Number.isInteger(i) && i >= 0 && i < this.sequences;
-    if (sequences.length === 0 || !sequences.every(isOne) || new Set(sequences).size < sequences.length) {
-      throw new RangeError(
-        `sequences are ${sequences.join(", ") || "none"}, must be some of 0 to ${this.sequences - 1}`,
-      );
-    }
-  }
-
-  #checkPrompt(sequence: number, prompt: Uint32Array): void {
-    this.#checkRoom(sequence, prompt.length);
-    this.#checkTokens(sequence, prompt);
-  }
-
-  #checkTokens(sequence: number, tokens: Uint32Array): void {
-    const { vocabulary } = this.#weights.config;
-    const outside = tokens.findIndex((token) => token >= vocabulary);
-    if (outside < 0) return;
-    const token = `token ${outside}${this.#suffix("of", sequence)} is ${tokens[outside]}`;
-    throw new RangeError(`${token}, must be below ${vocabulary}`);
-  }
-
-  #checkNext(sequence: number, count: number): void {
-    this.#checkRoom(sequence, count);
-    const length = this.#lengths[sequence];
-    if (this.#tokens[sequence].length > length) return;
-    const place = `position ${length}${this.#suffix("of", sequence)}`;
-    throw new RangeError(`no token is known at ${place}, must have a prompt before`);
-  }
-
-  #checkRoom(sequence: number, tokens: number): void {
-    if (!(Number.isInteger(tokens) && tokens >= 1)) {
-      throw new RangeError(`${tokens} tokens${this.#suffix("for", sequence)}, must be 1 or more`);
-    }
-    const length = this.#lengths[sequence] + tokens;
-    if (length <= this.capacity) return;
-    const name = this.sequences === 1 ? "the sequence" : `sequence ${sequence}`;
-    throw new RangeError(`${name} would have ${length} tokens, must have at most its capacity of ${this.capacity}`);
-  }
-
-  #notNumbers(sequence: number, position: number): Error {
-    return new Error(`logits at position ${position}${this.#suffix("of", sequence)} are not numbers`);
   }
 
   /** Says which sequences the next steps take, from which positions on, and how their tokens are drawn. */
@@ -342,9 +288,9 @@ export class Session implements Disposable {
 
   /** Makes the embeddings of the tokens that follow the input of a step, where that isn't so already. */
   #embedNext({ embed }: DecodeStep, sequences: readonly number[]): void {
-    const next = this.#placeOf(sequences[0], this.#lengths[sequences[0]]);
+    const next = this.#placeOf(sequences[0], this.lengths[sequences[0]]);
     if (sequences.length > 1 || this.#embedded !== next) {
-      this.#gpu.write(this.#buffers.tokens, Uint32Array.from(sequences, (i) => this.#tokens[i][this.#lengths[i]]));
+      this.#gpu.write(this.#buffers.tokens, Uint32Array.from(sequences, (i) => this.#known.next(i)));
       this.#gpu.submit(embed);
     }
     // Layers in place leave their result there, and steps the next token: only known once the chosen tokens are read.
@@ -369,7 +315,7 @@ export class Session implements Disposable {
     let dispatches: Dispatch[] = [];
     let steps: Dispatch[] = [];
     for (let i = 0; i < count; i++) {
-      const next = step.layers(this.#lengths[sequences[0]] + i);
+      const next = step.layers(this.lengths[sequences[0]] + i);
       if (next !== layers) {
         layers = next;
         dispatches = forTokens([...layers, ...last].flatMap((operation) => operation.dispatches), sequences.length);
@@ -391,22 +337,21 @@ export class Session implements Disposable {
     onPass: (part: Uint32Array, hidden: GPUBuffer, first: number) => Promise<void> | void,
   ): Promise<void> {
     const prefill = this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
-    const start = this.#lengths[sequence];
+    const start = this.lengths[sequence];
     this.#embedded = -1;
     for await (const part of prefill.takeIn(tokens, start, sequence, signal)) {
-      const length = this.#lengths[sequence];
+      const length = this.lengths[sequence];
       await onPass(part, prefill.hidden, length - start);
-      this.#tokens[sequence].splice(length, Infinity, ...part);
-      this.#lengths[sequence] += part.length;
+      this.#known.append(sequence, part);
     }
   }
 
   /** Reads the last `count` tokens chosen for each of some sequences, of which the last follows the cache. */
   async #readChosen(sequences: readonly number[], count: number): Promise<Uint32Array<ArrayBuffer>[]> {
-    const places = sequences.map((sequence) => this.#placeOf(sequence, this.#lengths[sequence] - count + 1));
+    const places = sequences.map((sequence) => this.#placeOf(sequence, this.lengths[sequence] - count + 1));
     const bytes = await this.#readTokens(places, count);
     const tokens = sequences.map((_, i) => new Uint32Array(bytes, 4 * i * count, count));
-    const errors = sequences.flatMap((sequence, i) => this.#learn(sequence, tokens[i]));
+    const errors = sequences.flatMap((sequence, i) => this.#known.learn(sequence, tokens[i]) ?? []);
     if (errors.length > 0) {
       await this.#checkRelay();
       throw errors[0];
@@ -423,16 +368,6 @@ export class Session implements Disposable {
     const gathered = this.#gathered ??= await this.#scope.storage("gathered tokens", chosen.size);
     for (const [i, place] of places.entries()) this.#gpu.copy(chosen, 4 * place, gathered, i * sizeBytes, sizeBytes);
     return await this.#gpu.read(gathered, places.length * sizeBytes);
-  }
-
-  /** Takes note of tokens chosen for a sequence, which ends before the first that is none. */
-  #learn(sequence: number, tokens: Uint32Array): Error[] {
-    const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
-    const known = this.#tokens[sequence];
-    known.push(...(failed < 0 ? tokens : tokens.subarray(0, failed)));
-    if (failed < 0) return [];
-    this.#lengths[sequence] = known.length;
-    return [this.#notNumbers(sequence, known.length - 1)];
   }
 
   /** @throws {Error} when workgroups of a layer waited for one that didn't run; later steps then start afresh */

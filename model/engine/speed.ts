@@ -65,12 +65,8 @@ export async function measureBatchSpeed(
 ): Promise<number[]> {
   const length = Math.max(1, depth);
   using session = await createSession(gpu, weights, length + generateTokens, sequences);
-  const all = Array.from({ length: sequences }, (_, i) => i);
-  await session.prefill(all.map(() => sampleText(weights, length)));
-  return await measureRates(sequences * generateTokens, repetitions, async () => {
-    await session.decode(all, generateTokens);
-    for (const sequence of all) session.truncate(sequence, length);
-  });
+  await session.prefill(Array.from({ length: sequences }, () => sampleText(weights, length)));
+  return await measureGeneration(session, generateTokens, repetitions);
 }
 
 /** Any tokens: speed doesn't depend on them. */
@@ -93,12 +89,13 @@ export async function measurePrompt(
   });
 }
 
-/** Speeds of generating tokens after what the session holds, which it holds again in the end. */
+/** Speeds of all sequences together, generating tokens after what the session holds, which it holds again in the end. */
 export async function measureGeneration(session: Session, tokens: number, repetitions: number): Promise<number[]> {
-  const [length] = session.lengths;
-  return await measureRates(tokens, repetitions, async () => {
-    await session.decode([0], tokens);
-    session.truncate(0, length);
+  const lengths = [...session.lengths];
+  const all = [...lengths.keys()];
+  return await measureRates(lengths.length * tokens, repetitions, async () => {
+    await session.decode(all, tokens);
+    for (const [sequence, length] of lengths.entries()) session.truncate(sequence, length);
   });
 }
 

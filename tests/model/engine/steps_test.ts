@@ -44,7 +44,7 @@ function watch(gpu: Gpu): { take(): string[] } {
 }
 
 const tokens = (length: number) => Uint32Array.from({ length }, (_, i) => (i * 7) % 90);
-const kernelOf = (line: string) => JSON.parse(line)[0];
+const withoutStride = (line: string) => line.replace(/"stride":\d+/, '"stride":0');
 const SAMPLING = { temperature: 0.8, topK: 20, topP: 0.9, seed: 1 };
 
 async function recordModel(gpu: Gpu, seen: { take(): string[] }, weights: EngineWeights): Promise<Steps> {
@@ -68,12 +68,12 @@ async function recordModel(gpu: Gpu, seen: { take(): string[] }, weights: Engine
     await batch.decode(sequences, 1);
     steps[`batch of ${sequences.length}`] = seen.take();
   }
-  // The last sequence of several goes on by the kernels of one alone, once its token is embedded.
+  // The last sequence of several goes on by the kernels of one alone, once its token is embedded; only its place differs.
   await batch.decode([4], 1);
   seen.take();
   await batch.decode([4], 1);
   steps["batch of 1"] = seen.take();
-  assertEquals(steps["batch of 1"].map(kernelOf), steps["decode"].map(kernelOf));
+  assertEquals(steps["batch of 1"].map(withoutStride), steps["decode"]);
   return steps;
 }
 
