@@ -66,6 +66,7 @@ export * from "./kernels/gpu/plane.ts";
 export * from "./kernels/tokens/pick_token.ts";
 export * from "./kernels/tokens/prefill_range.ts";
 
+export * from "./model/llama/architectures.ts";
 export * from "./model/llama/attention.ts";
 export * from "./model/files/byte_source.ts";
 export * from "./model/quantize/calibration.ts";
@@ -111,6 +112,7 @@ export * from "./model/engine/random_source.ts";
 export * from "./quant/recipe.ts";
 export * from "./model/files/safetensors.ts";
 export * from "./model/files/safetensors_writer.ts";
+export * from "./model/files/tensor_layout.ts";
 export * from "./model/evaluate/score.ts";
 export * from "./model/evaluate/scorer.ts";
 export { cacheBytes } from "./model/engine/sequence_cache.ts";
