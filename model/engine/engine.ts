@@ -118,12 +118,17 @@ export class Engine implements Disposable {
     options: EngineGenerateOptions = {},
   ): AsyncGenerator<string | TextPiece, GenerateSummary> {
     const pieces = this.generateBatch([prompt], options);
-    let next = await pieces.next();
-    for (; !next.done; next = await pieces.next()) {
-      if (options.logProbabilities) yield next.value;
-      else if (next.value.text !== "") yield next.value.text;
+    try {
+      let next = await pieces.next();
+      for (; !next.done; next = await pieces.next()) {
+        if (options.logProbabilities) yield next.value;
+        else if (next.value.text !== "") yield next.value.text;
+      }
+      return next.value[0];
+    } finally {
+      // Frees the session also where nobody reads on.
+      await pieces.return([]);
     }
-    return next.value[0];
   }
 
   /**

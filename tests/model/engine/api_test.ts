@@ -112,6 +112,17 @@ Deno.test("generated pieces carry tokens and their log-probabilities where asked
   assertClose(found, expected, 2 * LOGIT_TOLERANCE);
 });
 
+Deno.test("a generation frees its cache also where nobody reads on", async () => {
+  const read = async () => {
+    for await (const piece of engine.generate("Fellow citizens")) return piece;
+  };
+  await read();
+  const held = engine.gpu.heldBytes;
+  await read();
+  for await (const _piece of engine.generateBatch(["Fellow citizens", "The"])) break;
+  assertEquals(engine.gpu.heldBytes, held);
+});
+
 Deno.test("a batch's pieces carry the tokens of each text, and log-probabilities where asked", async () => {
   const prompts = ["Fellow citizens", "The", "We have met"];
   const tokens: number[][] = prompts.map(() => []);
