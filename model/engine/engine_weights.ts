@@ -221,7 +221,10 @@ async function shareLayers(uploaded: Uploaded, layers: readonly EngineLayer[]): 
   const { gpu, matrices, scope } = uploaded;
   const parts = layers.map(({ linears }) => STAGES.map(({ name }) => linears[name]));
   const packed = parts.map((layer) => layer.map(([first]) => first).filter(isPackedMatrix));
-  if (parts.flat().some(({ length }) => length > 1) || packed.flat().length < parts.flat().length) {
+  if (packed.flat().length < parts.flat().length) {
+    return { layers, arenas: ["not all linear layers are packed, must be"] };
+  }
+  if (parts.flat().some(({ length }) => length > 1)) {
     return { layers, arenas: ["linear layers of one input aren't packed alike, must be"] };
   }
   // Without room for both copies the matrices stay as they are, and layers then run operation by operation.

@@ -126,7 +126,7 @@ export class Session implements Disposable {
       for (const i of all) {
         if (i > 0) await this.#gpu.wait();
         // The residual stream of the prompt's last token becomes that of the step.
-        await this.#takeIn(i, prompts[i], signal, ({ length }, hidden) => {
+        await this.#takeIn(i, prompts[i], signal, (hidden, length) => {
           this.#gpu.copy(hidden, (length - 1) * rowBytes, this.#buffers.hidden, i * rowBytes, rowBytes);
         });
       }
@@ -208,17 +208,10 @@ export class Session implements Disposable {
       }
       this.#known.checkTokens(0, targets);
       const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
-      const logLikelihoods = new Float32Array(tokens.length);
-      const best = new Uint32Array(tokens.length);
-      await this.#takeIn(0, tokens, undefined, async ({ length }, hidden, at) => {
-        const addFirst = onLogits && ((logits: Float32Array, first: number) => onLogits(logits, at + first));
-        const scores = await scorer.score(hidden, targets.slice(at, at + length), addFirst);
-        logLikelihoods.set(scores.logLikelihoods, at);
-        best.set(scores.best, at);
-      });
-      const failed = logLikelihoods.findIndex(Number.isNaN);
+      const scores = await scorer.score((onPass) => this.#takeIn(0, tokens, undefined, onPass), targets, onLogits);
+      const failed = scores.logLikelihoods.findIndex(Number.isNaN);
       if (failed >= 0) throw this.#known.notNumbers(0, this.lengths[0] - tokens.length + failed);
-      return { logLikelihoods, best };
+      return scores;
     });
   }
 
@@ -239,15 +232,10 @@ export class Session implements Disposable {
       const outside = positions.find((position) => !(position in tokens));
       if (outside !== undefined) throw new RangeError(`position is ${outside}, must be 0 to ${tokens.length - 1}`);
       const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
-      const found = new Map<number, Float32Array<ArrayBuffer>>();
-      await this.#takeIn(0, tokens, undefined, async ({ length }, hidden, at) => {
-        const own = positions.filter((position) => position >= at && position < at + length);
-        const logits = await scorer.logits(hidden, own.map((position) => position - at));
-        for (const [i, position] of own.entries()) found.set(position, logits[i]);
-      });
-      const failed = positions.find((position) => found.get(position)!.some(Number.isNaN));
-      if (failed !== undefined) throw this.#known.notNumbers(0, this.lengths[0] - tokens.length + failed);
-      return positions.map((position) => found.get(position)!);
+      const logits = await scorer.logits((onPass) => this.#takeIn(0, tokens, undefined, onPass), positions);
+      const failed = logits.findIndex((row) => row.some(Number.isNaN));
+      if (failed >= 0) throw this.#known.notNumbers(0, this.lengths[0] - tokens.length + positions[failed]);
+      return logits;
     });
   }
 
@@ -334,14 +322,13 @@ export class Session implements Disposable {
     sequence: number,
     tokens: Uint32Array<ArrayBuffer>,
     signal: AbortSignal | undefined,
-    onPass: (part: Uint32Array, hidden: GPUBuffer, first: number) => Promise<void> | void,
+    onPass: (hidden: GPUBuffer, length: number, first: number) => Promise<void> | void,
   ): Promise<void> {
     const prefill = this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
     const start = this.lengths[sequence];
     this.#embedded = -1;
     for await (const part of prefill.takeIn(tokens, start, sequence, signal)) {
-      const length = this.lengths[sequence];
-      await onPass(part, prefill.hidden, length - start);
+      await onPass(prefill.hidden, part.length, this.lengths[sequence] - start);
       this.#known.append(sequence, part);
     }
   }

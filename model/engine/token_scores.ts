@@ -54,18 +54,23 @@ export async function createLikelihoodReader(
   };
 }
 
-/** Scores rows of the residual stream. Dispose it to free its buffers. */
+/** Takes a text in, pass by pass; what it gives is there until the callback is done. */
+export type TakeIn = (
+  /** Gets f32 [length, hidden], the residual stream before the final norm, and the index of the pass's first token. */
+  onPass: (hidden: GPUBuffer, length: number, first: number) => Promise<void>,
+) => Promise<void>;
+
+/** Looks at what a model predicts. Dispose it to free its buffers. */
 export interface TokenScorer extends Disposable {
   /**
-   * Scores the first rows.
+   * Scores a text.
    *
-   * @param hidden f32 [rows, hidden], before the final norm
    * @param targets the token that follows each
    * @param onLogits called with logits f32 [rows, vocabulary] and the index of the first row, part by part
    */
-  score(hidden: GPUBuffer, targets: Uint32Array<ArrayBuffer>, onLogits?: OnLogits): Promise<TokenScores>;
-  /** Logits after some rows, f32 [vocabulary] each. */
-  logits(hidden: GPUBuffer, rows: readonly number[]): Promise<Float32Array<ArrayBuffer>[]>;
+  score(takeIn: TakeIn, targets: Uint32Array<ArrayBuffer>, onLogits?: OnLogits): Promise<TokenScores>;
+  /** Logits f32 [vocabulary] after some tokens of a text. */
+  logits(takeIn: TakeIn, positions: readonly number[]): Promise<Float32Array<ArrayBuffer>[]>;
 }
 
 /** Tokens whose logits are in memory at once. */
@@ -86,37 +91,41 @@ export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<Tok
       ...await gemm(gpu, weights.head, range, normed, logits),
     ];
     const likelihoods = await createLikelihoodReader(gpu, scope, range, vocabulary, logits);
-    const submitHead = (hidden: GPUBuffer, first: number, count: number) => {
-      gpu.copy(hidden, first * width * 4, rows, 0, count * width * 4);
-      setPrefillRange(gpu, range, count, 0);
-      gpu.submit(head);
-    };
+    /** Has logits made of a text's tokens, part by part. */
+    const eachPart = (takeIn: TakeIn, use: (first: number, count: number, make: () => void) => Promise<void>) =>
+      takeIn(async (hidden, length, at) => {
+        for (let row = 0; row < length; row += LOGIT_TOKENS) {
+          const count = Math.min(LOGIT_TOKENS, length - row);
+          await use(at + row, count, () => {
+            gpu.copy(hidden, row * width * 4, rows, 0, count * width * 4);
+            setPrefillRange(gpu, range, count, 0);
+            gpu.submit(head);
+          });
+        }
+      });
     return {
-      async score(hidden, targets, onLogits) {
+      async score(takeIn, targets, onLogits) {
         const scores = { logLikelihoods: new Float32Array(targets.length), best: new Uint32Array(targets.length) };
-        for (let first = 0; first < targets.length; first += LOGIT_TOKENS) {
-          const part = targets.slice(first, first + LOGIT_TOKENS);
-          submitHead(hidden, first, part.length);
-          const { logLikelihoods, best } = await likelihoods(part);
+        await eachPart(takeIn, async (first, count, make) => {
+          make();
+          const { logLikelihoods, best } = await likelihoods(targets.slice(first, first + count));
           scores.logLikelihoods.set(logLikelihoods, first);
           scores.best.set(best, first);
-          onLogits?.(await gpu.readF32(logits, part.length * vocabulary), first);
-        }
+          onLogits?.(await gpu.readF32(logits, count * vocabulary), first);
+        });
         return scores;
       },
-      async logits(hidden, wanted) {
+      async logits(takeIn, positions) {
         const rowBytes = 4 * vocabulary;
-        const mostRows = hidden.size / 4 / width;
-        const found: Float32Array<ArrayBuffer>[] = [];
-        let first = -LOGIT_TOKENS;
-        for (const row of wanted) {
-          if (row < first || row >= first + LOGIT_TOKENS) {
-            first = row;
-            submitHead(hidden, first, Math.min(LOGIT_TOKENS, mostRows - first));
+        const found = new Map<number, Float32Array<ArrayBuffer>>();
+        await eachPart(takeIn, async (first, count, make) => {
+          const own = positions.filter((position) => position >= first && position < first + count);
+          if (own.length > 0) make();
+          for (const position of own) {
+            found.set(position, new Float32Array(await gpu.read(logits, rowBytes, (position - first) * rowBytes)));
           }
-          found.push(new Float32Array(await gpu.read(logits, rowBytes, (row - first) * rowBytes)));
-        }
-        return found;
+        });
+        return positions.map((position) => found.get(position)!);
       },
       [Symbol.dispose]: () => scope[Symbol.dispose](),
     };

@@ -151,7 +151,7 @@ Deno.test("qwen2_tied in f16: decodes operation by operation to the CPU referenc
   using checkpoint = await openDirectory(fixture("qwen2_tied").pathname);
   const gpu = await testGpu();
   const weights = await uploadWeights(gpu, checkpointSource(checkpoint));
-  await assertDecodes(gpu, weights, await readModel(checkpoint), SINGLE, NOT_ALIKE);
+  await assertDecodes(gpu, weights, await readModel(checkpoint), SINGLE, "not all linear layers are packed, must be");
   weights[Symbol.dispose]();
 });
 
