@@ -112,6 +112,7 @@ export async function uploadWeights(
   const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
   const free = () => {
     for (const matrix of uploaded.matrices) destroyWeightMatrix(gpu, matrix);
+    uploaded.matrices.clear();
     uploaded.scope[Symbol.dispose]();
   };
   const half = async (name: string) => {

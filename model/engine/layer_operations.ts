@@ -10,7 +10,8 @@ import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { GemvOutput, ValuesInput } from "../../kernels/product/gemv_modes.ts";
-import { gemm, gemv, type WeightMatrix } from "../../kernels/product/linear.ts";
+import { gemm, gemv } from "../../kernels/product/linear.ts";
+import type { multiplyFew } from "../../kernels/product/multiply_few.ts";
 import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
@@ -111,20 +112,11 @@ async function operationsOf(
   return operations;
 }
 
-/** How weights are multiplied: {@linkcode gemm}, or another for few tokens. */
-export type Multiply = (
-  gpu: Gpu,
-  matrix: WeightMatrix,
-  range: PrefillRange,
-  x: GPUBuffer,
-  y: GPUBuffer,
-  options: { readonly addToY: boolean },
-) => Promise<Dispatch[]>;
-
 /**
  * A layer for the tokens of a range, of one sequence or one of each of several.
  *
  * @param attend dispatches that make `mixed` from `qkv`
+ * @param multiply how weights are multiplied
  */
 export function passOperations(
   gpu: Gpu,
@@ -133,7 +125,7 @@ export function passOperations(
   range: PrefillRange,
   buffers: PassBuffers,
   attend: readonly Dispatch[],
-  multiply: Multiply = gemm,
+  multiply: typeof multiplyFew = gemm,
 ): Promise<Operation[]> {
   const { hidden, normed, qkv, mixed, gateUp, inner } = buffers;
   const inputs = { attentionNorm: normed, attention: mixed, mlpNorm: normed, siluProduct: inner };
