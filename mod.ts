@@ -18,22 +18,18 @@
  * assert(texts[0] === alone);
  * ```
  *
- * A session is a sequence of tokens, step by step:
+ * A session is one or several sequences of tokens, step by step:
  *
  * ```ts
- * import { type BatchSession, Engine, loadEngine, Session } from "@twobit/twobit";
+ * import { Engine, loadEngine, Session } from "@twobit/twobit";
  * import { assert } from "@std/assert";
  *
  * using engine = await loadEngine("tiny");
- * using session = await engine.createSession(64);
+ * using session = await engine.createSession(64, 2);
  * assert(engine instanceof Engine && session instanceof Session);
- * const first = await session.prefill(engine.tokenizer.encode("Fellow citizens"));
- * const others = await session.decode(4);
- * assert(engine.tokenizer.decode([first, ...others]).length > 0);
- * session.truncate(2);
- * assert((await session.decode(1))[0] !== undefined);
- * using pair: BatchSession = await engine.createBatchSession(2, 64);
- * assert(pair.capacity === 64);
+ * const first = await session.prefill(["Fellow citizens", "The Congress"].map(engine.tokenizer.encode));
+ * const [others] = await session.decode([0], 4); // of the first sequence; the other stays as it is
+ * assert(engine.tokenizer.decode([first[0], ...others]).length > 0);
  * ```
  *
  * Engines can share a device. What it can't do, it says by errors of its own:
@@ -59,10 +55,8 @@
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
 export { Gpu, type GpuOptions, openGpu } from "./kernels/gpu/gpu.ts";
 export type { Sampling } from "./kernels/tokens/pick_token.ts";
-export type { BatchSession } from "./model/engine/batch_session.ts";
-export { Engine, type EngineGenerateOptions, type EngineOptions } from "./model/engine/engine.ts";
-export type { GenerateOptions, GenerateSummary } from "./model/engine/generate.ts";
-export type { BatchText } from "./model/engine/generate_batch.ts";
+export { Engine, type EngineGenerateOptions, type EngineOptions, type Prompt } from "./model/engine/engine.ts";
+export type { GenerateOptions, GenerateSummary, TextPiece, TokenPiece } from "./model/engine/generate.ts";
 export { Session } from "./model/engine/session.ts";
 export type { OnLogits, TokenScores } from "./model/engine/token_scores.ts";
 export { cpuLogits } from "./model/evaluate/cpu_logits.ts";
@@ -72,5 +66,5 @@ export type { ArchitectureName } from "./model/llama/architectures.ts";
 export type { ModelConfig, Rope } from "./model/llama/config.ts";
 export { type OpenModel, openModel } from "./model/load.ts";
 export { loadEngine } from "./model/load_engine.ts";
-export type { ChatMessage, PromptFormat } from "./model/text/chat.ts";
+export type { ChatMessage, ChatOptions, PromptFormat } from "./model/text/chat.ts";
 export type { Tokenizer } from "./model/text/tokenizer.ts";
