@@ -6,10 +6,7 @@
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
-import kernelCode from "./decode_attention.wgsl" with { type: "text" };
-import attendCode from "./parts/attend.wgsl" with { type: "text" };
-import oneQueryCode from "./parts/queries_1.wgsl" with { type: "text" };
-import fourQueriesCode from "./parts/queries_4.wgsl" with { type: "text" };
+import { attentionShaders } from "./shaders.ts";
 
 /** Buffers of {@linkcode decodeAttention}, for one new token or `tokens` of them, each of another sequence. */
 export interface DecodeAttentionBuffers {
@@ -90,11 +87,6 @@ function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: nu
   return size;
 }
 
-/** The whole shader for a kind of team. */
-export function decodeAttentionCode(team: Team, queries: 1 | 4): string {
-  return [kernelCode, attendCode, queries === 1 ? oneQueryCode : fourQueriesCode, team.exchangeCode].join("\n");
-}
-
 /**
  * Dispatch that appends each token's key and value to the cache and writes its attention as partial results of `splits`
  * parts of the sequence, which the input `attention` of the linear kernels combines. workgroup.z is the token.
@@ -114,31 +106,33 @@ export async function decodeAttention(
   const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu, rowLanes);
   const queries = queriesOf(shape);
-  const kernel = await gpu.createKernel("decode_attention", decodeAttentionCode(team, queries), {
-    heads,
-    key_value_heads: keyValueHeads,
-    head_size: headSize,
-    capacity: cache.capacity,
-    splits,
-    row_lanes: rowLanes,
-    merge_lanes: Math.min(team.lanes, 4 * rowLanes),
-    workgroup_size: chooseWorkgroupSize(gpu, team, queries, rowLanes),
-    has_bias: bias ? 1 : 0,
-    has_norm: headNorm ? 1 : 0,
-    norm_epsilon: headNorm?.epsilon ?? 0,
-    ...(slidingWindow !== undefined && { window: slidingWindow }),
+  return await gpu.makeDispatch(attentionShaders.shader("decode_attention", `queries_${queries}`, team.exchange), {
+    constants: {
+      heads,
+      key_value_heads: keyValueHeads,
+      head_size: headSize,
+      capacity: cache.capacity,
+      splits,
+      row_lanes: rowLanes,
+      merge_lanes: Math.min(team.lanes, 4 * rowLanes),
+      workgroup_size: chooseWorkgroupSize(gpu, team, queries, rowLanes),
+      has_bias: bias ? 1 : 0,
+      has_norm: headNorm ? 1 : 0,
+      norm_epsilon: headNorm?.epsilon ?? 0,
+      ...(slidingWindow !== undefined && { window: slidingWindow }),
+    },
+    buffers: {
+      qkv,
+      rotations,
+      keys: cache.keys,
+      values: cache.values,
+      sequence,
+      partials,
+      bias: bias ?? qkv,
+      norms: headNorm?.weights ?? qkv,
+    },
+    workgroups: [attentionGroups(shape), splits, tokens],
   });
-  const bindings = gpu.bind(kernel, [
-    qkv,
-    rotations,
-    cache.keys,
-    cache.values,
-    sequence,
-    partials,
-    bias ?? qkv,
-    headNorm?.weights ?? qkv,
-  ]);
-  return { kernel, bindings, workgroups: [attentionGroups(shape), splits, tokens] };
 }
 
 /** Exact results of {@linkcode decodeAttention} for one token: sums over all splits, already divided. */

@@ -1,3 +1,4 @@
+// needs: attend
 // Attention of one new token for each of some sequences, split over the sequence: rotates its queries and its key, appends
 // key and value to the cache, and sums over a part of the cached tokens in each workgroup:
 //

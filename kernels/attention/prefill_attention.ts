@@ -6,12 +6,7 @@
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./prefill_attention.wgsl" with { type: "text" };
-import loadsCode from "./parts/attention_loads.wgsl" with { type: "text" };
-import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const PREFILL_ATTENTION_CODE: string = [kernelCode, loadsCode, rangeCode].join("\n");
+import { attentionShaders } from "./shaders.ts";
 
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;
@@ -34,13 +29,15 @@ export async function prefillAttention(
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
-  const kernel = await gpu.createKernel("prefill_attention", PREFILL_ATTENTION_CODE, {
-    heads,
-    key_value_heads: keyValueHeads,
-    head_size: headSize,
-    capacity: cache.capacity,
-    ...(slidingWindow !== undefined && { window: slidingWindow }),
+  return await gpu.makeDispatch(attentionShaders.shader("prefill_attention"), {
+    constants: {
+      heads,
+      key_value_heads: keyValueHeads,
+      head_size: headSize,
+      capacity: cache.capacity,
+      ...(slidingWindow !== undefined && { window: slidingWindow }),
+    },
+    buffers: { range: range.buffer, qkv, keys: cache.keys, values: cache.values, out },
+    workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1],
   });
-  const bindings = gpu.bind(kernel, [range.buffer, qkv, cache.keys, cache.values, out]);
-  return { kernel, bindings, workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1] };
 }

@@ -6,11 +6,7 @@
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./rope_cache.wgsl" with { type: "text" };
-import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const ROPE_CACHE_CODE: string = [kernelCode, rangeCode].join("\n");
+import { attentionShaders } from "./shaders.ts";
 
 /** Buffers of {@linkcode ropeCache}; width = (heads + 2 keyValueHeads) * headSize. */
 export interface RopeCache {
@@ -44,19 +40,28 @@ export async function ropeCache(
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize } = shape;
   const { qkv, rotations, bias, headNorm, cache } = buffers;
-  const kernel = await gpu.createKernel("rope_cache", ROPE_CACHE_CODE, {
-    heads,
-    key_value_heads: keyValueHeads,
-    head_size: headSize,
-    capacity: cache.capacity,
-    has_bias: bias ? 1 : 0,
-    has_norm: headNorm ? 1 : 0,
-    epsilon: headNorm?.epsilon ?? 0,
-    workgroup_size: headSize / 4,
-  });
   // Bindings that the kernel doesn't read must hold something all the same.
   const unused = rotations;
-  const inputs = [qkv, rotations, bias ?? unused, headNorm?.weights ?? unused];
-  const bindings = gpu.bind(kernel, [range.buffer, ...inputs, cache.keys, cache.values]);
-  return { kernel, bindings, workgroups: [heads + 2 * keyValueHeads, range.maxTokens, 1] };
+  return await gpu.makeDispatch(attentionShaders.shader("rope_cache"), {
+    constants: {
+      heads,
+      key_value_heads: keyValueHeads,
+      head_size: headSize,
+      capacity: cache.capacity,
+      has_bias: bias ? 1 : 0,
+      has_norm: headNorm ? 1 : 0,
+      epsilon: headNorm?.epsilon ?? 0,
+      workgroup_size: headSize / 4,
+    },
+    buffers: {
+      range: range.buffer,
+      qkv,
+      rotations,
+      bias: bias ?? unused,
+      head_norms: headNorm?.weights ?? unused,
+      keys: cache.keys,
+      values: cache.values,
+    },
+    workgroups: [heads + 2 * keyValueHeads, range.maxTokens, 1],
+  });
 }

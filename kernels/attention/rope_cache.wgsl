@@ -1,3 +1,4 @@
+// needs: prefill_range
 // From the qkv product to attention, for the tokens of a range: bias, norm of each head, rotary position, cache.
 //
 //   q = rotate(norm(q + bias)), in place;  keys[position] = f16(rotate(norm(k + bias)));  values[position] = f16(v + bias)

@@ -1,3 +1,4 @@
+// needs: relay relay_input fill_values combine_splits attend merge_cells steps
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand their
 // results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //

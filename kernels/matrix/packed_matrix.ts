@@ -167,9 +167,16 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
   };
 }
 
-/** The planes of a slab, in the order of the kernels' bindings. */
-export function planesOf({ base, refine, meta, tileScale, outliers }: PackedSlab): Plane[] {
-  return [base, refine, meta, tileScale, outliers];
+/** The planes of a slab by the names that shaders give them. */
+export function planeBuffers(
+  { base, refine, meta, tileScale, outliers }: PackedSlab,
+): Record<"base" | "refine" | "meta_words" | "tile_scale" | "outlier_planes", Plane> {
+  return { base, refine, meta_words: meta, tile_scale: tileScale, outlier_planes: outliers };
+}
+
+/** The planes of a slab, in the order in which they lie side by side. */
+export function planesOf(slab: PackedSlab): Plane[] {
+  return Object.values(planeBuffers(slab));
 }
 
 /** Frees the planes of a matrix, and with them those of matrices that share their buffers. */

@@ -5,16 +5,11 @@
  */
 import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import kernelCode from "./combine_attention.wgsl" with { type: "text" };
-import attentionValuesCode from "./parts/attention_values.wgsl" with { type: "text" };
-import combineSplitsCode from "./parts/combine_splits.wgsl" with { type: "text" };
+import { productShaders } from "./shaders.ts";
 
 const THREADS = 256;
 /** Channels of a thread. */
 const QUAD = 4;
-
-/** The whole shader. */
-export const COMBINE_ATTENTION_CODE: string = [kernelCode, attentionValuesCode, combineSplitsCode].join("\n");
 
 /**
  * Dispatch that combines attention and rounds it to f16.
@@ -28,11 +23,9 @@ export async function combineAttention(
   combined: GPUBuffer,
   tokens = 1,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("combine_attention", COMBINE_ATTENTION_CODE, {
-    ...attentionConstants(input, channels),
-    channels,
-    workgroup_size: THREADS,
+  return await gpu.makeDispatch(productShaders.shader("combine_attention"), {
+    constants: { ...attentionConstants(input, channels), channels, workgroup_size: THREADS },
+    buffers: { values: input.partials, combined },
+    workgroups: [Math.ceil(channels / QUAD / THREADS), tokens, 1],
   });
-  const bindings = gpu.bind(kernel, [input.partials, combined]);
-  return { kernel, bindings, workgroups: [Math.ceil(channels / QUAD / THREADS), tokens, 1] };
 }

@@ -1,3 +1,4 @@
+// needs: attention_values
 // Attention over a sequence that was split, combined and rounded to f16: the input of an f16 product, see the kind
 // `attention` of ValuesInput in gemv_modes.ts.
 //

@@ -1,3 +1,4 @@
+// needs: group
 // First pass of the two-pass product: packed weights to f16 in memory, scales before weights.
 //
 //   w[r, c] = (code[r, c] - zero[r, g]) * scaleCode[r, g] * d[r / 16, g]

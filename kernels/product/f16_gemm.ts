@@ -5,15 +5,10 @@
  */
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import { checkGemmChannels, chooseTile, type GemmOptions, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
+import { checkGemmChannels, chooseTile, type GemmOptions, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./f16_gemm.wgsl" with { type: "text" };
-
-/** The whole shader for a shape of tile. */
-export function f16GemmCode(tile: GemmTile): string {
-  return [kernelCode, tile.code].join("\n");
-}
+import { productShaders } from "./shaders.ts";
 
 /**
  * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
@@ -32,21 +27,22 @@ export async function f16Gemm(
 ): Promise<Dispatch[]> {
   checkGemmChannels(matrix.channels);
   const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
-  return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
-    const kernel = await gpu.createKernel(`f16_gemm ${tile.name}`, f16GemmCode(tile), {
-      rows,
-      token_rows: matrix.rows,
-      first_row: firstRow,
-      channels: matrix.channels,
-      chunks: matrix.chunks,
-      add_to_y: options.addToY ? 1 : 0,
-    });
-    return {
-      kernel,
-      bindings: gpu.bind(kernel, [range.buffer, weights, x, y]),
-      workgroups: tileWorkgroups(tile, rows, range.maxTokens),
-    };
-  }));
+  return await Promise.all(
+    matrix.slabs.map(({ firstRow, rows, weights }) =>
+      gpu.makeDispatch(productShaders.shader("f16_gemm", tile.part), {
+        constants: {
+          rows,
+          token_rows: matrix.rows,
+          first_row: firstRow,
+          channels: matrix.channels,
+          chunks: matrix.chunks,
+          add_to_y: options.addToY ? 1 : 0,
+        },
+        buffers: { range: range.buffer, weights, x, y },
+        workgroups: tileWorkgroups(tile, rows, range.maxTokens),
+      })
+    ),
+  );
 }
 
 /**

@@ -1,3 +1,4 @@
+// needs: tile
 // Matrix-matrix product with f16 weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (C = chunks of 8 channels in a row, T = range.tokens):
@@ -6,7 +7,7 @@
 //   2 x        vec4<f32> [T, channels / 4]
 //   3 y        f32 [T, token_rows], of which `rows` from `first_row` on are written
 //
-// The product itself is in product/parts/wide_tile.wgsl, or product/parts/narrow_tile.wgsl for few tokens; this file brings the weights.
+// The product itself is in the tile, wide or, for few tokens, narrow; this file brings the weights.
 override rows: u32 = 1;
 override token_rows: u32 = 1;
 override first_row: u32 = 0;

@@ -14,25 +14,8 @@ import {
   rowsPerOutput,
 } from "./gemv_modes.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
-import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "../matrix/packed_matrix.ts";
-import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
-import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
-import attentionValuesCode from "./parts/attention_values.wgsl" with { type: "text" };
-import cellsCode from "./parts/cells.wgsl" with { type: "text" };
-import combineSplitsCode from "./parts/combine_splits.wgsl" with { type: "text" };
-import decodeCode from "./parts/decode.wgsl" with { type: "text" };
-import fillPackedCode from "./parts/fill_packed.wgsl" with { type: "text" };
-import fillValuesCode from "./parts/fill_values.wgsl" with { type: "text" };
-import inputValuesCode from "./parts/input_values.wgsl" with { type: "text" };
-import oneInputCode from "./parts/one_input.wgsl" with { type: "text" };
-import oneMatrixCode from "./parts/one_matrix.wgsl" with { type: "text" };
-import outliersCode from "./parts/outliers.wgsl" with { type: "text" };
-import outputsCode from "./parts/outputs.wgsl" with { type: "text" };
-import quantizeCode from "./parts/quantize.wgsl" with { type: "text" };
-import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
-import refineCode from "./parts/refine.wgsl" with { type: "text" };
-import rowsCode from "./parts/rows.wgsl" with { type: "text" };
-import stepsCode from "./parts/steps.wgsl" with { type: "text" };
+import { type PackedMatrix, type PackedSlab, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
+import { productShaders } from "./shaders.ts";
 
 /** What {@linkcode fusedGemv} accepts beside its buffers. */
 export interface FusedGemvOptions {
@@ -111,49 +94,41 @@ export async function fusedGemv(
         y_row: slab.firstRow,
         without: options.without ?? 0,
       };
-      dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
+      const { workgroups } = plan;
+      dispatches.push(await bindFused(gpu, slab, team, { ...options, input, y: output.y, constants, workgroups }));
       firstColumn += columns;
     }
   }
   return dispatches;
 }
 
+/** What {@linkcode bindFused} makes a dispatch of. */
+interface FusedParts extends Pick<FusedGemvOptions, "synchronous" | "tokens"> {
+  readonly input: GemvInput;
+  readonly y: GPUBufferBinding;
+  readonly constants: Readonly<Record<string, number>>;
+  readonly workgroups: number;
+}
+
 async function bindFused(
   gpu: Gpu,
   slab: PackedSlab,
   team: Team,
-  input: GemvInput,
-  output: GemvOutput,
-  constants: Readonly<Record<string, number>>,
-  workgroups: number,
-  { synchronous, tokens = 1 }: FusedGemvOptions,
+  { input, y, constants, workgroups, synchronous, tokens = 1 }: FusedParts,
 ): Promise<Dispatch> {
-  const label = synchronous ? "fused_sync_gemv" : "fused_gemv";
-  const kernel = await gpu.createKernel(label, fusedGemvCode(team, input.kind, synchronous), constants);
-  const y = {
-    buffer: output.y.buffer,
-    offset: output.y.offset ?? 0,
-    size: tokens * constants.token_rows * 4,
-  };
-  const x = input.kind === "packed" ? [input.activations] : inputBuffers(input);
-  const buffers = [...planesOf(slab), y, ...x];
-  return { kernel, bindings: gpu.bind(kernel, buffers), workgroups: [workgroups, tokens, 1] };
-}
-
-/** Shader code that multiplies rows of packed weights, whatever the matrix, its input and its output. */
-export const PACKED_ROWS_CODE = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
-
-/** Shader code that walks those rows a step ahead. */
-export const STEP_LOOP_CODE = stepsCode;
-
-/** The whole shader for a kind of team and of input. */
-export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous = false): string {
-  const kernelCode = synchronous ? [syncCode] : [asyncCode, STEP_LOOP_CODE];
-  const inputCode = input === "packed"
-    ? [fillPackedCode]
-    : [fillValuesCode, oneInputCode, inputValuesCode, attentionValuesCode, combineSplitsCode, quantizeCode];
-  const rowCode = [oneMatrixCode, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
-  return [...kernelCode, ...inputCode, ...rowCode].join("\n");
+  const main = synchronous ? "fused_sync_gemv" : "fused_gemv";
+  const shader = input.kind === "packed"
+    ? productShaders.shader(main, "fill_packed", team.exchange)
+    : productShaders.shader(main, "fill_values", "one_input", team.exchange);
+  return await gpu.makeDispatch(shader, {
+    constants,
+    buffers: {
+      ...planeBuffers(slab),
+      y: { buffer: y.buffer, offset: y.offset ?? 0, size: tokens * constants.token_rows * 4 },
+      ...(input.kind === "packed" ? { activations: input.activations } : inputBuffers(input)),
+    },
+    workgroups: [workgroups, tokens, 1],
+  });
 }
 
 function fusedConstants(

@@ -1,3 +1,4 @@
+// needs: steps fill one_matrix
 // Fused, asynchronous matrix-vector product with packed weights:
 //
 //   y[r] = sum over groups g of scale[r, g] * (sum over c in g of code[r, c] x[c]  -  zero[r, g] * sum over c in g of x[c])
@@ -13,7 +14,7 @@
 //   3 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
 //   4 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
 //   5 y              f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
-//   6 x, packed or f32, and 7 the weight of a norm: see product/parts/fill_packed.wgsl, product/parts/fill_values.wgsl
+//   6 x, packed or f32, and 7 the weight of a norm: see fill_packed.wgsl, one_input.wgsl
 //
 // Mapping: workgroup.y is the token; tokens of a small batch run side by side and share the weights in the cache.
 // A team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by

@@ -1,3 +1,4 @@
+// needs: rows refine cells outliers fill one_matrix
 // Fused, synchronous matrix-vector product: what fused_gemv.wgsl computes, in the order of a kernel without overlap.
 //
 //   load the words of a step | barrier | decode second-order scales | barrier | decode codes and multiply | barrier

@@ -3,12 +3,8 @@
  *
  * @module
  */
-import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
-import narrowCode from "./parts/narrow_tile.wgsl" with { type: "text" };
-import wideCode from "./parts/wide_tile.wgsl" with { type: "text" };
-import edgeCode from "./parts/gemm_edges.wgsl" with { type: "text" };
 
-/** Rows and tokens of a workgroup, with the shader code that multiplies them. */
+/** Rows and tokens of a workgroup, with the shader part that multiplies them. */
 export interface GemmTile {
   /** Name in tests and tables. */
   readonly name: "wide" | "narrow";
@@ -16,17 +12,15 @@ export interface GemmTile {
   readonly rows: number;
   /** Tokens of a workgroup. */
   readonly tokens: number;
-  /** WGSL to append to a kernel that brings the weights. */
-  readonly code: string;
+  /** Part of the shaders that bring the weights. */
+  readonly part: "wide_tile" | "narrow_tile";
 }
 
-const SHARED_CODE = edgeCode + rangeCode;
-
 /** 64 rows x 128 tokens: for prompts. */
-export const WIDE_TILE: GemmTile = { name: "wide", rows: 64, tokens: 128, code: wideCode + SHARED_CODE };
+export const WIDE_TILE: GemmTile = { name: "wide", rows: 64, tokens: 128, part: "wide_tile" };
 
 /** 32 rows x 16 tokens: for small batches and the ends of prompts. */
-export const NARROW_TILE: GemmTile = { name: "narrow", rows: 32, tokens: 16, code: narrowCode + SHARED_CODE };
+export const NARROW_TILE: GemmTile = { name: "narrow", rows: 32, tokens: 16, part: "narrow_tile" };
 
 /** Wide workgroups that an H200 works on at once, two on each multiprocessor: fewer take as long. */
 const WIDE_WAVE = 264;

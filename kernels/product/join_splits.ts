@@ -6,13 +6,7 @@
 import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./join_splits.wgsl" with { type: "text" };
-import attentionValuesCode from "./parts/attention_values.wgsl" with { type: "text" };
-import combineSplitsCode from "./parts/combine_splits.wgsl" with { type: "text" };
-import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const JOIN_SPLITS_CODE: string = [kernelCode, attentionValuesCode, combineSplitsCode, rangeCode].join("\n");
+import { productShaders } from "./shaders.ts";
 
 /**
  * Dispatch that combines the partial results of `decodeAttention`, whose CPU twin is `combinePartials`.
@@ -27,10 +21,9 @@ export async function joinSplits(
   input: AttentionInput,
   mixed: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("join_splits", JOIN_SPLITS_CODE, {
-    ...attentionConstants(input, channels),
-    channels,
+  return await gpu.makeDispatch(productShaders.shader("join_splits"), {
+    constants: { ...attentionConstants(input, channels), channels },
+    buffers: { range: range.buffer, values: input.partials, mixed },
+    workgroups: [Math.ceil(channels / 4 / 256), range.maxTokens, 1],
   });
-  const bindings = gpu.bind(kernel, [range.buffer, input.partials, mixed]);
-  return { kernel, bindings, workgroups: [Math.ceil(channels / 4 / 256), range.maxTokens, 1] };
 }

@@ -1,3 +1,4 @@
+// needs: attention_values prefill_range
 // Attention of tokens whose sequences were split, combined: see ValuesInput `attention` in gemv_modes.ts. A matrix-vector
 // product combines its input itself; a matrix-matrix product wants it as it is.
 //

@@ -18,7 +18,14 @@ export async function addGram(gpu: Gpu, tokens: number, x: GPUBuffer, { size, sl
   const words = await uploadUniforms(gpu, ranges.map(updateWords));
   const inputs = { buffer: x, stride: size };
   const updates = slabs.map(({ buffer }, i) =>
-    outerUpdate(gpu, ranges[i], words.bindings[i], inputs, inputs, { buffer, stride: size }, 1, "upper")
+    outerUpdate(gpu, {
+      range: ranges[i],
+      words: words.bindings[i],
+      a: inputs,
+      b: inputs,
+      c: { buffer, stride: size },
+      triangle: "upper",
+    })
   );
   gpu.submit(await Promise.all(updates));
   gpu.destroyBuffer(words.buffer);

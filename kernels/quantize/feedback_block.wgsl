@@ -1,3 +1,4 @@
+// needs: pulled_search turned_values write_group
 // Error feedback through a block of channels (quant/error_feedback.ts, quant/twobit.ts): group after group in the order of
 // quantization, each searched when its turn comes, on weights that carry the errors of the groups before.
 //

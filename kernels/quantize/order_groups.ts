@@ -5,10 +5,7 @@
  */
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
-import kernelCode from "./order_groups.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const ORDER_GROUPS_CODE: string = kernelCode;
+import { quantizeShaders } from "./shaders.ts";
 
 /** Threads of a workgroup. */
 const THREADS = 64;
@@ -34,11 +31,13 @@ export async function orderGroups(
   const strides = channelsLie === "rows"
     ? { channel_stride: lines, line_stride: 1 }
     : { channel_stride: 1, line_stride: 16 * order.length };
-  const kernel = await gpu.createKernel("order_groups", kernelCode, { lines, ...strides });
   const words = cyclesOf(order);
   const cycles = await scope.upload("cycles", words);
-  const bindings = gpu.bind(kernel, [{ buffer: cycles, size: words.byteLength }, x]);
-  return { kernel, bindings, workgroups: spreadWorkgroups(Math.ceil(16 * lines / THREADS)) };
+  return await gpu.makeDispatch(quantizeShaders.shader("order_groups"), {
+    constants: { lines, ...strides },
+    buffers: { cycles: { buffer: cycles, size: words.byteLength }, x },
+    workgroups: spreadWorkgroups(Math.ceil(16 * lines / THREADS)),
+  });
 }
 
 /** See order_groups.wgsl. */

@@ -128,7 +128,7 @@ async function turnTarget(
   const asRows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
   const [a, b, c] = [asRows(drift, channels), asRows(turned, rows), asRows(shift, rows)];
   gpu.submit([
-    await outerUpdate(gpu, range, words.bindings[0], a, b, c),
+    await outerUpdate(gpu, { range, words: words.bindings[0], a, b, c }),
     ...await solveFactor(gpu, inner, factor, shift, rows),
     await blend(gpu, shift, turned, rows * channels, 1),
   ]);

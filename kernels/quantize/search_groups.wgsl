@@ -1,3 +1,4 @@
+// needs: free_search turned_values write_group
 // Quantizes every group by itself: of all scale and zero codes those that leave the least error (quant/group_search.ts).
 //
 // Bindings (P = positions of groups, G = groups with padding):

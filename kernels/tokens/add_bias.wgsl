@@ -1,3 +1,4 @@
+// needs: prefill_range
 // Adds a bias to every token: y[t, i] += bias[i].
 //
 // Bindings (T = range.tokens):

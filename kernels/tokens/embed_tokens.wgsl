@@ -1,3 +1,4 @@
+// needs: prefill_range
 // Embeddings of tokens: y[t, i] = embedding[tokens[t], i], for the tokens whose row is in this slab of the embedding.
 //
 // Bindings (T = range.tokens):

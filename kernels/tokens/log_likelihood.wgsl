@@ -1,3 +1,4 @@
+// needs: prefill_range sum_workgroup
 // What a model gave to the token that came next, and what it would have chosen:
 //
 //   log_likelihoods[t] = logits[t, targets[t]] - max - log(sum over i of exp(logits[t, i] - max))

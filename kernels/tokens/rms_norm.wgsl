@@ -1,3 +1,4 @@
+// needs: prefill_range sum_workgroup
 // RMSNorm of each token: y[t, i] = x[t, i] / sqrt(mean over j of x[t, j]^2 + epsilon) * weight[i].
 //
 // Bindings (T = range.tokens):

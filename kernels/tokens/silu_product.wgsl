@@ -1,3 +1,4 @@
+// needs: prefill_range
 // The MLP's activation: y[t, i] = silu(gate) * up with gate = x[t, i], up = x[t, width + i], silu(g) = g / (1 + exp(-g)).
 //
 // Bindings (T = range.tokens):

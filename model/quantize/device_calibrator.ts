@@ -191,6 +191,8 @@ async function addProducts(
   const range = { m, n, k: tokens };
   const words = await uploadUniforms(gpu, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-  gpu.submit([await outerUpdate(gpu, range, words.bindings[0], rows(a, m), rows(b, n), rows(c, n))]);
+  gpu.submit([
+    await outerUpdate(gpu, { range, words: words.bindings[0], a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
+  ]);
   gpu.destroyBuffer(words.buffer);
 }

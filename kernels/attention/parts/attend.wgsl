@@ -1,5 +1,6 @@
-// Attention of one new token to a part of the sequence: see decode_attention.wgsl. Needs the bindings `keys`, `values`,
-// `rotations`, `norms` and the overrides named there, attention/parts/queries_1.wgsl or attention/parts/queries_4.wgsl, and from the kernel:
+// needs: queries
+// Attention of one new token to a part of the sequence: see decode_attention.wgsl. From the kernel: the bindings
+// `keys`, `values`, `rotations`, `norms`, the overrides named there, and
 //
 //   splits                                      parts of the sequence
 //   cache_head_of(key_head)                     which head of the cache that is

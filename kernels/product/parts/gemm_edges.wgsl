@@ -1,5 +1,6 @@
-// Reading activations and writing sums, for both shapes of tile. Needs `channels`, `rows`, `token_rows`, `first_row`,
-// `add_to_y`, `range`, `x`, `y`; STRIDE_CHANNELS, of which a tile takes a whole number.
+// needs: prefill_range
+// Reading activations and writing sums, for both shapes of tile. From the kernel: `channels`, `rows`, `token_rows`,
+// `first_row`, `add_to_y`, `x`, `y`; from the tile STRIDE_CHANNELS, of which a tile takes a whole number.
 
 // Four channels of a token; the last token in place of those past the end, zeros for channels past the end.
 fn activations_at(token: u32, chunk: u32) -> vec4<f32> {

@@ -1,5 +1,6 @@
+// needs: attention_values
 // The input of a product, computed from f32: see ValuesInput in gemv_modes.ts for what each kind is and where it lies.
-// Needs product/parts/attention_values.wgsl, the bindings `values` and `norm_weight` and the overrides named below.
+// From the kernel: the bindings `values` and `norm_weight` and the overrides named below.
 const RMS_NORM = 1u;
 const ATTENTION = 2u;
 

@@ -1,3 +1,4 @@
+// needs: outputs
 // One matrix: its planes have their bindings for themselves, its sums go to y.
 const base_start = 0u; // first vector of each plane
 const refine_start = 0u;

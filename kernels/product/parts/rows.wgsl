@@ -1,5 +1,6 @@
-// Where a lane stands in a matrix, and the sums of a workgroup's rows. Needs the bindings and constants of
-// fused_gemv.wgsl (in decode_layer.wgsl variables), product/parts/outputs.wgsl, and from the kernel write_row(token, row, sum).
+// needs: outputs decode reduce
+// Where a lane stands in a matrix, and the sums of a workgroup's rows. From the kernel: the bindings and
+// constants of fused_gemv.wgsl (in decode_layer.wgsl variables), and write_row(token, row, sum).
 
 // Rows of a step.
 const STEP_ROWS = 4u;

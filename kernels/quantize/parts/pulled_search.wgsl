@@ -1,5 +1,6 @@
+// needs: group_grid write_group
 // The search for a group's codes where each rounded weight pulls at those after it (roundGroup in quant/group_search.ts).
-// The kernel fills `pulls` and `pivots`. Needs quantize/parts/group_grid.wgsl and quantize/parts/write_group.wgsl.
+// The kernel fills `pulls` and `pivots`.
 
 // [j][four of k]; 0 for k <= j.
 var<workgroup> pulls: array<Values, 16>;

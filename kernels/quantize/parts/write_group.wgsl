@@ -1,5 +1,6 @@
-// Where a group lies in the planes, and writing its codes there. Needs `rows`, `groups`, `refine_every`, `picks`,
-// `tile_scale`, `base`, `refine`, `group_codes` and quantize/parts/group_grid.wgsl.
+// needs: group_grid
+// Where a group lies in the planes, and writing its codes there. From the kernel: `rows`, `groups`, `refine_every`,
+// `picks`, `tile_scale`, `base`, `refine`, `group_codes`.
 
 // A group of one row.
 struct GroupPlace {

@@ -16,7 +16,7 @@ Deno.test("planGemv covers every row and column within the limits of workgroups"
       for (const [rows, halfBlocks] of shapes) {
         // A synchronous team of 64 lanes stages 20 KB.
         for (const synchronous of lanes === 64 && memory === 16384 ? [false] : [false, true]) {
-          const team = { lanes, exchangeCode: "", exchangeBytes: 4 };
+          const team = { lanes, exchange: "exchange_workgroup", exchangeBytes: 4 } as const;
           const plan = planGemv(gpuWith(memory, threads), team, rows, halfBlocks, { synchronous });
           const what = JSON.stringify({ memory, threads, lanes, rows, halfBlocks, synchronous, plan });
           const columns = Math.max(...plan.columns);
@@ -35,14 +35,14 @@ Deno.test("planGemv covers every row and column within the limits of workgroups"
 });
 
 Deno.test("planGemv gives each workgroup as many gate rows as up rows", () => {
-  const team = { lanes: 32, exchangeCode: "", exchangeBytes: 0 };
+  const team = { lanes: 32, exchange: "exchange_subgroup", exchangeBytes: 0 } as const;
   const plan = planGemv(gpuWith(49152, 1024), team, 22016, 64, { rowsPerOutput: 2 });
   // 2752 steps of gate rows over 132 workgroups: 21 each, and 21 of up rows; 6 rows of 2 teams walk them in 7 rounds.
   assertEquals(plan, { columns: [2], rowTeams: 6, workgroupSteps: 42, workgroups: 132 });
 });
 
 Deno.test("planGemv refuses a device that can't hold one column", () => {
-  const team = { lanes: 32, exchangeCode: "", exchangeBytes: 0 };
+  const team = { lanes: 32, exchange: "exchange_subgroup", exchangeBytes: 0 } as const;
   assertThrows(
     () => planGemv(gpuWith(4096, 256), team, 64, 64),
     RangeError,

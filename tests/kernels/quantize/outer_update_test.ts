@@ -48,7 +48,15 @@ for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
     const words = await uploadUniforms(gpu, [[], updateWords(range)]);
     const [rowsA, rowsB] = [{ buffer: buffers[0], stride: m }, { buffer: buffers[1], stride: n }];
     gpu.submit([
-      await outerUpdate(gpu, range, words.bindings[1], rowsA, rowsB, { buffer: c, stride }, factor, triangle),
+      await outerUpdate(gpu, {
+        range,
+        words: words.bindings[1],
+        a: rowsA,
+        b: rowsB,
+        c: { buffer: c, stride },
+        factor,
+        triangle,
+      }),
     ]);
     const after = await gpu.readF32(c);
     const wanted = outerOnCpu(a, b, k, factor);
