@@ -6,7 +6,8 @@
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
-import { attentionShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Buffers of {@linkcode decodeAttention}, for one new token or `tokens` of them, each of another sequence. */
 export interface DecodeAttentionBuffers {
@@ -106,7 +107,7 @@ export async function decodeAttention(
   const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu, rowLanes);
   const queries = queriesOf(shape);
-  return await gpu.makeDispatch(attentionShaders.shader("decode_attention", `queries_${queries}`, team.exchange), {
+  return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", `queries_${queries}`, team.exchange), {
     constants: {
       heads,
       key_value_heads: keyValueHeads,

@@ -6,7 +6,8 @@
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import { attentionShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;
@@ -29,7 +30,7 @@ export async function prefillAttention(
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
-  return await gpu.makeDispatch(attentionShaders.shader("prefill_attention"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "prefill_attention"), {
     constants: {
       heads,
       key_value_heads: keyValueHeads,

@@ -6,7 +6,8 @@
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import { attentionShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Buffers of {@linkcode ropeCache}; width = (heads + 2 keyValueHeads) * headSize. */
 export interface RopeCache {
@@ -42,7 +43,7 @@ export async function ropeCache(
   const { qkv, rotations, bias, headNorm, cache } = buffers;
   // Bindings that the kernel doesn't read must hold something all the same.
   const unused = rotations;
-  return await gpu.makeDispatch(attentionShaders.shader("rope_cache"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "rope_cache"), {
     constants: {
       heads,
       key_value_heads: keyValueHeads,
@@ -62,6 +63,6 @@ export async function ropeCache(
       keys: cache.keys,
       values: cache.values,
     },
-    workgroups: [heads + 2 * keyValueHeads, range.maxTokens, 1],
+    workgroups: [heads + 2 * keyValueHeads, 1, range.maxTokens],
   });
 }

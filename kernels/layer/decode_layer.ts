@@ -26,7 +26,8 @@ import {
 import { type PackedSlab, planeBuffers } from "../matrix/packed_matrix.ts";
 import type { Plane } from "../gpu/plane.ts";
 import { COUNTED_WORKGROUPS, residentsOf } from "./residents.ts";
-import { layerShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 import { chooseTeam } from "../gpu/team.ts";
 
 /** What the layers of a decode step have in common. */
@@ -189,7 +190,7 @@ async function layerKernel(
     [`${name}_gate_up`]: (plane(slabs[2]).offset - plane(slabs[0]).offset) / elementBytes,
     [`${name}_down`]: (plane(slabs[3]).offset - plane(slabs[0]).offset) / elementBytes,
   });
-  const shader = layerShaders.shader("decode_layer", `queries_${queries}`, `merge_cells_${queries}`, team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", `queries_${queries}`, `merge_cells_${queries}`, team.exchange);
   return await gpu.createKernel(shader, {
     team: team.lanes,
     workgroup_size: share.threads,

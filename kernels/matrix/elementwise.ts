@@ -6,7 +6,8 @@
 import { CHUNK_CHANNELS, createF16Matrix, type F16Matrix } from "./f16_matrix.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { submitWeightParts } from "./weight_parts.ts";
-import { matrixShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Elements of a workgroup of blend and halve_weights. */
 const WORKGROUP_ELEMENTS = 1024;
@@ -14,7 +15,7 @@ const WORKGROUP_ELEMENTS = 1024;
 /** Dispatch that computes y = x + factor * y for `length` elements, a multiple of 4. */
 export async function blend(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, length: number, factor: number): Promise<Dispatch> {
   if (length % 4 !== 0) throw new RangeError(`length is ${length}, must be a multiple of 4`);
-  return await gpu.makeDispatch(matrixShaders.shader("blend"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "blend"), {
     constants: { fours: length / 4, factor },
     buffers: { x, y },
     workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)),
@@ -40,7 +41,7 @@ export async function halveWeights(
   const { buffer } = matrix.slabs[0].weights;
   await submitWeightParts(gpu, [rows, channels], weights, (part) => {
     const length = part.rows * channels;
-    return gpu.makeDispatch(matrixShaders.shader("halve_weights"), {
+    return gpu.makeDispatch(joinShader(wgsl, "halve_weights"), {
       constants: { fours: length / 4 },
       buffers: { weights: part.weights, halves: { buffer, offset: 2 * part.firstRow * channels, size: 2 * length } },
       workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)),

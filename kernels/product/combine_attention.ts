@@ -5,7 +5,8 @@
  */
 import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { productShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 const THREADS = 256;
 /** Channels of a thread. */
@@ -23,9 +24,9 @@ export async function combineAttention(
   combined: GPUBuffer,
   tokens = 1,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(productShaders.shader("combine_attention"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "combine_attention"), {
     constants: { ...attentionConstants(input, channels), channels, workgroup_size: THREADS },
     buffers: { values: input.partials, combined },
-    workgroups: [Math.ceil(channels / QUAD / THREADS), tokens, 1],
+    workgroups: [Math.ceil(channels / QUAD / THREADS), 1, tokens],
   });
 }

@@ -6,7 +6,7 @@
 //   0 values       f32 [tokens, splits * (channels + 2 * heads)]
 //   1 combined     vec2<u32> [tokens, quads]  f16, four channels each
 //
-// Mapping: one thread four channels; workgroup.y is the token.
+// Mapping: one thread four channels; workgroup.z is the token.
 override channels: u32 = 16;
 override splits: u32 = 1; // this and the next: see product/parts/attention_values.wgsl
 override head_size: u32 = 16;
@@ -19,6 +19,6 @@ override workgroup_size: u32 = 256;
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let quads = channels / 4u;
   if (id.x >= quads) { return; }
-  let x = attention(id.y, vec4(4u * id.x) + vec4(0u, 1u, 2u, 3u));
-  combined[id.y * quads + id.x] = vec2(pack2x16float(x.xy), pack2x16float(x.zw));
+  let x = attention(id.z, vec4(4u * id.x) + vec4(0u, 1u, 2u, 3u));
+  combined[id.z * quads + id.x] = vec2(pack2x16float(x.xy), pack2x16float(x.zw));
 }

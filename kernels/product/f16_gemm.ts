@@ -8,7 +8,8 @@ import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import { checkGemmChannels, chooseTile, type GemmOptions, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import { productShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
@@ -29,7 +30,7 @@ export async function f16Gemm(
   const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
   return await Promise.all(
     matrix.slabs.map(({ firstRow, rows, weights }) =>
-      gpu.makeDispatch(productShaders.shader("f16_gemm", tile.part), {
+      gpu.makeDispatch(joinShader(wgsl, "f16_gemm", tile.part), {
         constants: {
           rows,
           token_rows: matrix.rows,

@@ -15,7 +15,8 @@ import {
 } from "./gemv_modes.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { chooseTeam } from "../gpu/team.ts";
-import { productShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Pairs of rows of a workgroup: two where x is normed on the way, whose loads then serve four rows, and where there are
@@ -51,11 +52,7 @@ export async function f16Gemv(
   const team = chooseTeam(gpu);
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
-  const shader = productShaders.shader(
-    "f16_gemv",
-    input.kind === "half" ? "half_chunks" : "float_chunks",
-    team.exchange,
-  );
+  const shader = joinShader(wgsl, "f16_gemv", input.kind === "half" ? "half_chunks" : "float_chunks", team.exchange);
   const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * tokenRows * 4 };
   return await Promise.all(matrix.slabs.map(({ firstRow, rows, weights }) => {
     const pairs = choosePairs(input, output, rows);

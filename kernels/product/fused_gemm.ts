@@ -7,7 +7,8 @@ import { checkGemmChannels, chooseTile, type GemmOptions, tileWorkgroups } from 
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import { productShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel]. The CPU twin is `gemmOnCpu` on the
@@ -28,7 +29,7 @@ export async function fusedGemm(
   checkGemmChannels(matrix.channels);
   const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
   return await Promise.all(matrix.slabs.map((slab) =>
-    gpu.makeDispatch(productShaders.shader("fused_gemm", tile.part), {
+    gpu.makeDispatch(joinShader(wgsl, "fused_gemm", tile.part), {
       constants: {
         rows: slab.rows,
         token_rows: matrix.rows,

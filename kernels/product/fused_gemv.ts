@@ -15,7 +15,8 @@ import {
 } from "./gemv_modes.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
 import { type PackedMatrix, type PackedSlab, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
-import { productShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** What {@linkcode fusedGemv} accepts beside its buffers. */
 export interface FusedGemvOptions {
@@ -118,8 +119,8 @@ async function bindFused(
 ): Promise<Dispatch> {
   const main = synchronous ? "fused_sync_gemv" : "fused_gemv";
   const shader = input.kind === "packed"
-    ? productShaders.shader(main, "fill_packed", team.exchange)
-    : productShaders.shader(main, "fill_values", "one_input", team.exchange);
+    ? joinShader(wgsl, main, "fill_packed", team.exchange)
+    : joinShader(wgsl, main, "fill_values", "one_input", team.exchange);
   return await gpu.makeDispatch(shader, {
     constants,
     buffers: {
@@ -127,7 +128,7 @@ async function bindFused(
       y: { buffer: y.buffer, offset: y.offset ?? 0, size: tokens * constants.token_rows * 4 },
       ...(input.kind === "packed" ? { activations: input.activations } : inputBuffers(input)),
     },
-    workgroups: [workgroups, tokens, 1],
+    workgroups: [workgroups, 1, tokens],
   });
 }
 

@@ -16,7 +16,7 @@
 //   5 y              f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //   6 x, packed or f32, and 7 the weight of a norm: see fill_packed.wgsl, one_input.wgsl
 //
-// Mapping: workgroup.y is the token; tokens of a small batch run side by side and share the weights in the cache.
+// Mapping: workgroup.z is the token; tokens of a small batch run side by side and share the weights in the cache.
 // A team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
 // side cover a row. A workgroup is row_teams such rows of teams and stays for workgroup_steps steps of 4 rows, so few
 // and large workgroups cover the matrix, about one for each multiprocessor. For a silu_product the first half of the

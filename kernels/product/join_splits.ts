@@ -6,7 +6,8 @@
 import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import { productShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatch that combines the partial results of `decodeAttention`, whose CPU twin is `combinePartials`.
@@ -21,9 +22,9 @@ export async function joinSplits(
   input: AttentionInput,
   mixed: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(productShaders.shader("join_splits"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "join_splits"), {
     constants: { ...attentionConstants(input, channels), channels },
     buffers: { range: range.buffer, values: input.partials, mixed },
-    workgroups: [Math.ceil(channels / 4 / 256), range.maxTokens, 1],
+    workgroups: [Math.ceil(channels / 4 / 256), 1, range.maxTokens],
   });
 }

@@ -7,7 +7,7 @@
 //   1 values       f32, partial results
 //   2 mixed        vec4<f32> [T, channels / 4]
 //
-// Mapping: a thread four channels; workgroup.y is the token.
+// Mapping: a thread four channels; workgroup.z is the token.
 override channels: u32 = 16;
 override splits: u32 = 1; // this and the next: see product/parts/attention_values.wgsl
 override head_size: u32 = 16;
@@ -17,6 +17,6 @@ override head_size: u32 = 16;
 
 @compute @workgroup_size(256)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (4u * id.x >= channels || id.y >= range.tokens) { return; }
-  mixed[id.y * channels / 4u + id.x] = attention(id.y, vec4(4u * id.x) + vec4(0u, 1u, 2u, 3u));
+  if (4u * id.x >= channels || id.z >= range.tokens) { return; }
+  mixed[id.z * channels / 4u + id.x] = attention(id.z, vec4(4u * id.x) + vec4(0u, 1u, 2u, 3u));
 }

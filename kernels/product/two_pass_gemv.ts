@@ -8,7 +8,8 @@ import { createF16Matrix, type F16Matrix } from "../matrix/f16_matrix.ts";
 import { f16Gemv } from "./f16_gemv.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
-import { productShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Threads of a workgroup, each for half a group. */
 const DECODE_THREADS = 256;
@@ -39,7 +40,7 @@ export async function dequantizeOnGpu(
   const { outlier_planes, ...planes } = planeBuffers(slab);
   const { weights } = target.slabs[0];
   const dispatches = [
-    await gpu.makeDispatch(productShaders.shader("dequantize_weights"), {
+    await gpu.makeDispatch(joinShader(wgsl, "dequantize_weights"), {
       constants: {
         rows: slab.rows,
         half_blocks: matrix.halfBlocks,
@@ -53,7 +54,7 @@ export async function dequantizeOnGpu(
   ];
   if (slab.outlierResiduals > 0) {
     dispatches.push(
-      await gpu.makeDispatch(productShaders.shader("add_outliers"), {
+      await gpu.makeDispatch(joinShader(wgsl, "add_outliers"), {
         constants: {
           rows: slab.rows,
           row_words: matrix.halfBlocks * 32,

@@ -15,7 +15,8 @@ import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { outerUpdate, type Rows, type UpdateRange, updateWords } from "./outer_update.ts";
 import { PANEL_ROWS, placeOfRow, slabsBefore, type SquareMatrix } from "../matrix/square_matrix.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
-import { quantizeShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Channels of a block; solve_block.wgsl and factor_block.wgsl are written for it. */
 export const FACTOR_BLOCK = 64;
@@ -91,7 +92,7 @@ async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Fl
   const words = await uploadUniforms(gpu, slabs.map(({ firstRow, rows }) => [firstRow, rows]));
   scope.own(words.buffer);
   const dispatches = slabs.map(({ rows, buffer }, i) =>
-    gpu.makeDispatch(quantizeShaders.shader("diagonal"), {
+    gpu.makeDispatch(joinShader(wgsl, "diagonal"), {
       constants: { size },
       buffers: { range: words.bindings[i], slab: buffer, diagonal },
       workgroups: [Math.ceil(rows / THREADS), 1, 1],
@@ -148,7 +149,7 @@ async function orderHessian(
     // With what lies beyond the diagonal, the Hessian itself, there and back.
     gpu.copy(slab.buffer, 4 * at, panel, 0, 4 * rows * size);
     const dispatches = slabs.map(({ buffer }, i) =>
-      gpu.makeDispatch(quantizeShaders.shader("order_hessian"), {
+      gpu.makeDispatch(joinShader(wgsl, "order_hessian"), {
         constants: { size },
         buffers: { range: words[i], slab: buffer, group_order: groupOrder, diagonal, panel },
         workgroups: [Math.ceil((first + rows) / THREADS), rows, 1],
@@ -165,7 +166,7 @@ async function mirrorFactor(gpu: Gpu, scope: BufferScope, matrix: SquareMatrix, 
     const { slab, first: at } = placeOfRow(matrix, first);
     gpu.copy(slab.buffer, 4 * at, panel, 0, 4 * rows * size);
     const dispatches = slabsBefore(matrix, first + rows).map(({ slab, rows: above }) =>
-      gpu.makeDispatch(quantizeShaders.shader("mirror_factor"), {
+      gpu.makeDispatch(joinShader(wgsl, "mirror_factor"), {
         constants: { size },
         buffers: { range: words[slabs.indexOf(slab)], panel, slab: slab.buffer },
         workgroups: [Math.ceil(rows / THREADS), above, 1],
@@ -213,7 +214,7 @@ async function factorBlocks(
     const range = uniforms.next().value!;
     const { buffer } = placeOfRow(matrix, first).slab;
     dispatches.push(
-      await gpu.makeDispatch(quantizeShaders.shader("factor_block"), {
+      await gpu.makeDispatch(joinShader(wgsl, "factor_block"), {
         constants: { size: stride },
         buffers: { range, slab: buffer, diagonal, blocks, failed },
         workgroups: [1, 1, 1],
@@ -251,7 +252,7 @@ export function solveBlock(
   gpu: Gpu,
   { range, columns, blocks, x, panel, backwards }: BlockSolution,
 ): Promise<Dispatch> {
-  return gpu.makeDispatch(quantizeShaders.shader("solve_block"), {
+  return gpu.makeDispatch(joinShader(wgsl, "solve_block"), {
     constants: { stride: x.stride, backwards: backwards ? 1 : 0 },
     buffers: { range, blocks, x: x.buffer, panel },
     workgroups: [Math.ceil(columns / THREADS), 1, 1],

@@ -17,7 +17,8 @@ import { groupBuffers, groupConstants, type QuantizingMatrix } from "./group_qua
 import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
 import { placeOfRow, slabsBefore, type SquareSlab } from "../matrix/square_matrix.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
-import { quantizeShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Channels of a block. */
 const BLOCK_CHANNELS = 128;
@@ -55,7 +56,7 @@ export async function quantizeWithFactor(
     steps.map((step) => step.kind === "quantize" ? step.words : updateWords(step.range)),
   );
   scope.own(uniforms.buffer);
-  const shader = quantizeShaders.shader("feedback_block");
+  const shader = joinShader(wgsl, "feedback_block");
   const constants = { ...groupConstants(matrix), channels };
   const dispatches: Dispatch[] = [];
   for (const [i, step] of steps.entries()) {

@@ -13,9 +13,9 @@ import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { type PackedMatrix, type PackedSlab, planeBuffers } from "../matrix/packed_matrix.ts";
 import { whole } from "../gpu/plane.ts";
-import type { Shader } from "../gpu/shader.ts";
+import { joinShader, type Shader } from "../gpu/shader.ts";
 import { submitWeightParts } from "../matrix/weight_parts.ts";
-import { quantizeShaders } from "./shaders.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Rows of a workgroup of all these kernels. */
 const WORKGROUP_ROWS = 64;
@@ -139,7 +139,7 @@ export async function turnWeights(
     [rows, channels],
     weights,
     (part) =>
-      gpu.makeDispatch(quantizeShaders.shader("turn_weights"), {
+      gpu.makeDispatch(joinShader(wgsl, "turn_weights"), {
         constants: { rows, groups },
         buffers: { part: part.range, weights: part.weights, group_order: groupOrder, turned },
         workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), groups, 1],
@@ -150,7 +150,7 @@ export async function turnWeights(
 /** Dispatches that look at every group, pick the refined ones and set second-order scales. */
 export async function pickGroups(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch[]> {
   const { rows, channels, groups } = matrix;
-  const [probe, pick] = [quantizeShaders.shader("probe_groups"), quantizeShaders.shader("pick_refined")];
+  const [probe, pick] = [joinShader(wgsl, "probe_groups"), joinShader(wgsl, "pick_refined")];
   return [
     await launch(gpu, probe, matrix, [rows, channels / GROUP_CHANNELS], { rows, groups }),
     await launch(gpu, pick, matrix, [Math.ceil(rows / TILE_ROWS), Math.ceil(groups / 16)]),
@@ -160,12 +160,12 @@ export async function pickGroups(gpu: Gpu, matrix: QuantizingMatrix): Promise<Di
 /** Dispatch that searches every group's codes by itself. */
 export function searchGroups(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch> {
   const lines = [matrix.rows, matrix.channels / GROUP_CHANNELS] as const;
-  return launch(gpu, quantizeShaders.shader("search_groups"), matrix, lines);
+  return launch(gpu, joinShader(wgsl, "search_groups"), matrix, lines);
 }
 
 /** Dispatch that packs the meta words, once all groups have their codes. */
 export function packMetaWords(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch> {
-  return launch(gpu, quantizeShaders.shader("pack_meta"), matrix, [matrix.rows, matrix.groups / 4]);
+  return launch(gpu, joinShader(wgsl, "pack_meta"), matrix, [matrix.rows, matrix.groups / 4]);
 }
 
 /** The packed matrix whose planes have been written. */

@@ -5,7 +5,8 @@
  */
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
-import { quantizeShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Threads of a workgroup. */
 const THREADS = 64;
@@ -33,7 +34,7 @@ export async function orderGroups(
     : { channel_stride: 1, line_stride: 16 * order.length };
   const words = cyclesOf(order);
   const cycles = await scope.upload("cycles", words);
-  return await gpu.makeDispatch(quantizeShaders.shader("order_groups"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "order_groups"), {
     constants: { lines, ...strides },
     buffers: { cycles: { buffer: cycles, size: words.byteLength }, x },
     workgroups: spreadWorkgroups(Math.ceil(16 * lines / THREADS)),

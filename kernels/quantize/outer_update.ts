@@ -5,7 +5,8 @@
  */
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { quantizeShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Rows and columns of a workgroup. */
 const TILE_M = 64;
@@ -71,7 +72,7 @@ export async function outerUpdate(
   gpu: Gpu,
   { range: { m, n }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(quantizeShaders.shader("outer_update"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "outer_update"), {
     constants: {
       a_stride: a.stride,
       b_stride: b.stride,

@@ -5,7 +5,8 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import { tokenShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatch that computes y += bias.
@@ -21,9 +22,9 @@ export async function addBias(
   bias: GPUBuffer,
   y: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(tokenShaders.shader("add_bias"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "add_bias"), {
     constants: { width },
     buffers: { range: range.buffer, bias, y },
-    workgroups: [Math.ceil(width / 256), range.maxTokens, 1],
+    workgroups: [Math.ceil(width / 256), 1, range.maxTokens],
   });
 }

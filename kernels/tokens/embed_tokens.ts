@@ -6,7 +6,8 @@
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import { tokenShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatches, one a slab of the embedding, that look up tokens. A token outside the vocabulary leaves its part of y as it
@@ -26,10 +27,10 @@ export async function embedTokens(
   const { channels: hidden, chunks } = embedding;
   return await Promise.all(
     embedding.slabs.map(({ firstRow, rows, weights }) =>
-      gpu.makeDispatch(tokenShaders.shader("embed_tokens"), {
+      gpu.makeDispatch(joinShader(wgsl, "embed_tokens"), {
         constants: { rows, first_row: firstRow, row_words: (chunks * CHUNK_CHANNELS) / 2, hidden },
         buffers: { range: range.buffer, tokens, embedding: weights, y },
-        workgroups: [Math.ceil(hidden / 512), range.maxTokens, 1],
+        workgroups: [Math.ceil(hidden / 512), 1, range.maxTokens],
       })
     ),
   );

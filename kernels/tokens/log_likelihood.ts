@@ -5,7 +5,8 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import { tokenShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Buffers of {@linkcode logLikelihood}. */
 export interface LogLikelihood {
@@ -24,9 +25,9 @@ export interface LogLikelihood {
 /** Dispatch that scores the target of each token. */
 export async function logLikelihood(gpu: Gpu, range: PrefillRange, buffers: LogLikelihood): Promise<Dispatch> {
   const { vocabulary, logits, targets, logLikelihoods, best } = buffers;
-  return await gpu.makeDispatch(tokenShaders.shader("log_likelihood"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "log_likelihood"), {
     constants: { vocabulary },
     buffers: { range: range.buffer, logits, targets, log_likelihoods: logLikelihoods, best },
-    workgroups: [range.maxTokens, 1, 1],
+    workgroups: [1, 1, range.maxTokens],
   });
 }

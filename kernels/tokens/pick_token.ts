@@ -6,7 +6,8 @@
  */
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { tokenShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Token stored where a logit was not a number or +Infinity, or none was finite. */
 export const NOT_A_NUMBER_TOKEN = 0xffffffff;
@@ -77,7 +78,7 @@ export async function argmax(
   candidates: GPUBuffer,
   sequences = 1,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(tokenShaders.shader("argmax"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "argmax"), {
     constants: { length, workgroup_size: WORKGROUP_SIZE },
     buffers: { logits, candidates },
     workgroups: [CANDIDATES, 1, sequences],
@@ -100,7 +101,7 @@ export interface SampleBuffers {
 export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, sequences = 1): Promise<Dispatch> {
   const size = Math.min(1024, gpu.device.limits.maxComputeInvocationsPerWorkgroup);
   const { logits, settings, sequence, candidates } = buffers;
-  return await gpu.makeDispatch(tokenShaders.shader("sample"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "sample"), {
     constants: { length, workgroup_size: size },
     buffers: { logits, settings, sequence, candidates },
     workgroups: [1, 1, sequences],
@@ -142,7 +143,7 @@ export async function advance(
   }
   return await Promise.all(
     slabs.map(({ firstRow, rows, weights }, i) =>
-      gpu.makeDispatch(tokenShaders.shader("advance"), {
+      gpu.makeDispatch(joinShader(wgsl, "advance"), {
         constants: {
           candidate_count: candidates,
           first_row: firstRow,

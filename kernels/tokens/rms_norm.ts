@@ -5,7 +5,8 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import { tokenShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Buffers and constants of {@linkcode rmsNorm}. */
 export interface RmsNorm {
@@ -24,9 +25,9 @@ export interface RmsNorm {
 /** Dispatch that normalizes each token: y = x / sqrt(mean(x²) + epsilon) * weight. */
 export async function rmsNorm(gpu: Gpu, range: PrefillRange, norm: RmsNorm): Promise<Dispatch> {
   const { hidden, epsilon, x, weight, y } = norm;
-  return await gpu.makeDispatch(tokenShaders.shader("rms_norm"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "rms_norm"), {
     constants: { hidden, epsilon },
     buffers: { range: range.buffer, x, weight, y },
-    workgroups: [range.maxTokens, 1, 1],
+    workgroups: [1, 1, range.maxTokens],
   });
 }

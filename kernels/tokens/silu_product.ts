@@ -5,7 +5,8 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import { tokenShaders } from "./shaders.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatch that computes y = silu(gate) * up.
@@ -21,9 +22,9 @@ export async function siluProduct(
   x: GPUBuffer,
   y: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(tokenShaders.shader("silu_product"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "silu_product"), {
     constants: { width },
     buffers: { range: range.buffer, x, y },
-    workgroups: [Math.ceil(width / 256), range.maxTokens, 1],
+    workgroups: [Math.ceil(width / 256), 1, range.maxTokens],
   });
 }

@@ -1,13 +1,13 @@
 import { create } from "webgpu";
-import { attentionShaders } from "../../kernels/attention/shaders.ts";
+import * as attention from "../../kernels/attention/wgsl.ts";
+import * as gpu from "../../kernels/gpu/wgsl.ts";
+import * as layer from "../../kernels/layer/wgsl.ts";
+import * as matrix from "../../kernels/matrix/wgsl.ts";
+import * as product from "../../kernels/product/wgsl.ts";
+import * as quantize from "../../kernels/quantize/wgsl.ts";
+import * as tokens from "../../kernels/tokens/wgsl.ts";
 import { withEnableLines } from "../../kernels/gpu/dialect.ts";
-import { bindingEntries, createShaders, type Shaders } from "../../kernels/gpu/shader.ts";
-import { gpuShaders } from "../../kernels/gpu/shaders.ts";
-import { layerShaders } from "../../kernels/layer/shaders.ts";
-import { matrixShaders } from "../../kernels/matrix/shaders.ts";
-import { productShaders } from "../../kernels/product/shaders.ts";
-import { quantizeShaders } from "../../kernels/quantize/shaders.ts";
-import { tokenShaders } from "../../kernels/tokens/shaders.ts";
+import { bindingEntries, joinShader, partsOf, type WgslFiles } from "../../kernels/gpu/shader.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
 
@@ -21,30 +21,24 @@ const adapter = await dawn.requestAdapter();
 const features = ["subgroups"] as GPUFeatureName[];
 const device = await adapter!.requestDevice({ requiredFeatures: features });
 
-/** All rooms that have shaders. */
-const ROOMS = {
-  gpu: gpuShaders,
-  matrix: matrixShaders,
-  tokens: tokenShaders,
-  product: productShaders,
-  attention: attentionShaders,
-  layer: layerShaders,
-  quantize: quantizeShaders,
-};
+/** All rooms that have shaders, with their files. */
+const ROOMS: Readonly<Record<string, WgslFiles>> = { gpu, matrix, tokens, product, attention, layer, quantize };
 
-/** Every variant of a shader: each choice of a part for each interface that it needs. */
-function variantsOf<M extends string, P extends string>(
-  shaders: Shaders<M, P>,
-  main: M,
-  chosen: readonly P[] = [],
-): { name: string; code: string }[] {
-  const open = shaders.openChoice(main, chosen);
-  if (open) return open.among.flatMap((part) => variantsOf(shaders, main, [...chosen, part]));
-  return [{ name: [main, ...chosen].join(" "), code: shaders.shader(main, ...chosen).code }];
+/** Names of the WGSL files in a folder. */
+function filesIn(folder: string): string[] {
+  const entries = Array.from(Deno.readDirSync(new URL(`../../kernels/${folder}`, import.meta.url)));
+  return entries.flatMap(({ name }) => name.endsWith(".wgsl") ? [name.slice(0, -".wgsl".length)] : []);
 }
 
-const variants = Object.values<Shaders<string, string>>(ROOMS).flatMap((shaders) =>
-  Object.keys(shaders.mains).flatMap((main) => variantsOf(shaders, main))
+/** Every variant of a shader: each choice of a part for each interface that it needs. */
+function variantsOf(files: WgslFiles, main: string, chosen: readonly string[] = []): { name: string; code: string }[] {
+  const { choice } = partsOf(files, main, chosen);
+  if (choice) return choice.among.flatMap((part) => variantsOf(files, main, [...chosen, part]));
+  return [{ name: [main, ...chosen].join(" "), code: joinShader(files, main, ...chosen).code }];
+}
+
+const variants = Object.entries(ROOMS).flatMap(([room, files]) =>
+  filesIn(room).flatMap((main) => variantsOf(files, main))
 );
 
 async function compile(code: string): Promise<GPUError | null> {
@@ -88,13 +82,11 @@ Deno.test("decode_layer doesn't compile as in Chrome, and layers that suit it ar
 });
 
 Deno.test("every WGSL file of kernels/ is among the shaders of its room, by its name, and part of one", async () => {
-  const files = Object.entries<Shaders<string, string>>(ROOMS).flatMap(([room, { mains, parts }]) => {
-    const filesIn = (folder: string, known: Readonly<Record<string, string>>) =>
-      Array.from(Deno.readDirSync(new URL(`../../kernels/${folder}`, import.meta.url)), ({ name }) => name)
-        .filter((name) => name.endsWith(".wgsl"))
-        .map((name) => ({ path: `${folder}/${name}`, code: known[name.slice(0, -".wgsl".length)] }));
-    return [...filesIn(room, mains), ...(room === "matrix" ? [] : filesIn(`${room}/parts`, parts))];
-  });
+  const files = Object.entries(ROOMS).flatMap(([room, known]) =>
+    (room === "matrix" ? [room] : [room, `${room}/parts`]).flatMap((folder) =>
+      filesIn(folder).map((name) => ({ path: `${folder}/${name}.wgsl`, code: known[name] }))
+    )
+  );
   for (const { path, code } of files) {
     assertEquals(code, await Deno.readTextFile(new URL(`../../kernels/${path}`, import.meta.url)), path);
     assert(variants.some((variant) => variant.code.includes(code)), `${path} is part of no shader`);
@@ -103,20 +95,22 @@ Deno.test("every WGSL file of kernels/ is among the shaders of its room, by its 
 });
 
 Deno.test("Shaders say which part is missing, is not needed, or is not bound", () => {
-  const shaders = createShaders({ main: "// needs: b a\nM", plain: "// needs: c\nP" }, {
+  const files = {
+    main: "// needs: b a\nM",
+    plain: "// needs: c\nP",
     a: "// needs: c\nA",
     b: "// needs: kind c\nB",
     c: "C",
     d: "// is: kind\n// needs: b\nD",
-  });
-  const { code } = shaders.shader("main", "d");
-  assertEquals(code.split("\n").filter((line) => !line.startsWith("//")), ["M", "B", "D", "C", "A"]);
-  assert(shaders.shader("main", "d") === shaders.shader("main", "d"));
-  assertThrows(() => shaders.shader("main"), TypeError, "main needs kind, must choose d");
-  assertThrows(() => shaders.shader("plain", "d"), TypeError, "plain with d does not need d");
-  assertThrows(() => productShaders.shader("f16_gemm"), TypeError, "must choose narrow_tile or wide_tile");
+  };
+  const shader = joinShader(files, "main", "d");
+  assertEquals(shader.code.split("\n").filter((line) => !line.startsWith("//")), ["M", "B", "D", "C", "A"]);
+  assert(joinShader(files, "main", "d") === shader);
+  assertThrows(() => joinShader(files, "main"), TypeError, "main needs kind, must choose d");
+  assertThrows(() => joinShader(files, "plain", "d"), TypeError, "plain does not need d");
+  assertThrows(() => joinShader(product, "f16_gemm"), TypeError, "must choose narrow_tile or wide_tile");
   const buffer = {} as GPUBuffer;
-  const { label, bindings } = tokenShaders.shader("argmax");
+  const { label, bindings } = joinShader(tokens, "argmax");
   assertEquals(
     bindingEntries({ label, bindings }, { candidates: buffer, logits: buffer }).map(({ binding }) => binding),
     [

@@ -27,8 +27,8 @@ fn locate(thread: u32, workgroup: vec3<u32>) -> Lane {
   let column = (thread / team) % columns;
   let first_half_block = (first_column + column) * team;
   let half_block = first_half_block + thread % team;
-  let masks = code_masks(workgroup.z);
-  return Lane(thread, workgroup.y, thread % team, column, half_block, first_half_block / 2u, masks);
+  let masks = code_masks(workgroup.y);
+  return Lane(thread, workgroup.z, thread % team, column, half_block, first_half_block / 2u, masks);
 }
 
 // Rows of y that a workgroup makes, of one row of the matrix each, or of a gate and an up row.
