@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
@@ -40,24 +41,22 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
 /** Tokens up to which a sequence is short, and middling. */
 export const [SHORT_TOKENS, MIDDLE_TOKENS] = [256, 1024] as const;
 
-/** Lengths of a sequence up to which it is split into more and more parts, and workgroups that those make together. */
-const SPLIT_LENGTHS = [
-  { tokens: SHORT_TOKENS, workgroups: 1 },
-  { tokens: MIDDLE_TOKENS, workgroups: 128 },
-  { tokens: Infinity, workgroups: 256 },
-] as const;
-
 /**
  * Splits of a sequence, at most 16. A short one has one, which nothing need combine; a long one has two workgroups for each
- * multiprocessor of a large GPU, so that more keys are in flight.
+ * multiprocessor, a middling one has one, so that more keys are in flight.
  *
  * @param tokens length of the sequence
  * @param sequences that attend in one dispatch
  */
-export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number, sequences = 1): number {
-  if (gpu.isSoftware) return 1; // its few threads are busy without
-  const { workgroups } = SPLIT_LENGTHS.find((step) => tokens <= step.tokens)!;
-  return Math.max(1, Math.min(16, Math.floor(workgroups / (sequences * attentionGroups(shape)))));
+export function chooseSplits(profile: DeviceProfile, shape: AttentionShape, tokens: number, sequences = 1): number {
+  if (tokens <= SHORT_TOKENS) return 1;
+  const workgroups = evenWorkgroups(profile) * (tokens <= MIDDLE_TOKENS ? 1 : 2);
+  return splitsWithin(profile, shape, workgroups / sequences);
+}
+
+/** Splits of a sequence that together are at most so many workgroups, 1 to 16; a software adapter is busy with one. */
+export function splitsWithin({ software }: DeviceProfile, shape: AttentionShape, workgroups: number): number {
+  return software ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(shape))));
 }
 
 /** Lanes over which the channels of a key are spread, 8 each. */
@@ -79,12 +78,16 @@ export function attentionGroups(shape: AttentionShape): number {
  * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A software
  * adapter has nothing in flight and pays for each thread.
  */
-function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: number): number {
-  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+export function chooseWorkgroupSize(
+  { software, workgroupBytes, workgroupThreads }: DeviceProfile,
+  team: Team,
+  queries: 1 | 4,
+  rowLanes: number,
+): number {
   const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
   const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
-  let size = gpu.isSoftware ? 64 : 256;
-  while (size > maxComputeInvocationsPerWorkgroup || size * threadBytes > maxComputeWorkgroupStorageSize) size /= 2;
+  let size = software ? 64 : 256;
+  while (size > workgroupThreads || size * threadBytes > workgroupBytes) size /= 2;
   return size;
 }
 
@@ -105,7 +108,7 @@ export async function decodeAttention(
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
   const { qkv, rotations, cache, sequence, partials, bias, headNorm } = buffers;
   const rowLanes = attentionRowLanes(shape);
-  const team = chooseTeam(gpu, rowLanes);
+  const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(shape);
   return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", `queries_${queries}`, team.exchange), {
     constants: {
@@ -116,7 +119,7 @@ export async function decodeAttention(
       splits,
       row_lanes: rowLanes,
       merge_lanes: Math.min(team.lanes, 4 * rowLanes),
-      workgroup_size: chooseWorkgroupSize(gpu, team, queries, rowLanes),
+      workgroup_size: chooseWorkgroupSize(gpu.profile, team, queries, rowLanes),
       has_bias: bias ? 1 : 0,
       has_norm: headNorm ? 1 : 0,
       norm_epsilon: headNorm?.epsilon ?? 0,

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { adapterName, isSoftwareAdapter } from "./adapter.ts";
+import { adapterName } from "./adapter.ts";
 import { DeviceErrors, DeviceLostError, OutOfMemoryError } from "./device_errors.ts";
+import { type DeviceProfile, profileOf } from "./device_profile.ts";
 import { IS_DENO, withEnableLines } from "./dialect.ts";
 import { ReadBack } from "./read_back.ts";
 import { requestDevice } from "./request_device.ts";
@@ -66,12 +67,10 @@ export class Gpu implements Disposable {
   readonly device: GPUDevice;
   /** As the driver names it, such as `NVIDIA H200` or `llvmpipe (LLVM 15.0.6, 256 bits)`. */
   readonly adapterName: string;
-  /** True for an adapter that runs on the CPU, whose timings say nothing about GPUs. */
-  readonly isSoftware: boolean;
   /** Features that were granted: shader-f16, timestamp-query, subgroups. */
   readonly features: ReadonlySet<string>;
-  /** Lanes of a subgroup where all subgroups have the same power-of-two size and can be used, else 0. */
-  readonly subgroupSize: number;
+  /** By what work is spread over it. */
+  readonly profile: DeviceProfile;
   readonly #errors: DeviceErrors;
   readonly #readBack: ReadBack;
   /** By shader, then by constants. */
@@ -82,14 +81,18 @@ export class Gpu implements Disposable {
   #peakBytes = 0;
 
   /** Use {@linkcode openGpu}. */
-  constructor({ info }: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>) {
+  constructor(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>) {
     this.device = device;
     this.features = features;
-    this.adapterName = adapterName(info);
-    this.isSoftware = isSoftwareAdapter(info);
-    this.subgroupSize = features.has("subgroups") ? fixedSubgroupSize(info) : 0;
+    this.adapterName = adapterName(adapter.info);
+    this.profile = profileOf(adapter, device, features);
     this.#errors = new DeviceErrors(device);
     this.#readBack = new ReadBack(this, this.#errors);
+  }
+
+  /** True for an adapter that runs on the CPU, whose timings say nothing about GPUs. */
+  get isSoftware(): boolean {
+    return this.profile.software;
   }
 
   /** Bytes held in buffers made by this object. */
@@ -268,11 +271,6 @@ export class Gpu implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo): number {
-  const isPowerOfTwo = (subgroupMinSize & (subgroupMinSize - 1)) === 0;
-  return subgroupMinSize === subgroupMaxSize && isPowerOfTwo && subgroupMinSize >= 4 ? subgroupMinSize : 0;
 }
 
 /** Workgroups of one dimension never exceed this in WebGPU's default limits. */

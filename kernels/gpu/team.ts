@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Gpu } from "./gpu.ts";
+import type { DeviceProfile } from "./device_profile.ts";
 
 /** A kind of team, with the shader part by which its lanes exchange values. */
 export interface Team {
@@ -20,8 +20,7 @@ export interface Team {
  *
  * @param leastLanes lanes that a team must have
  */
-export function chooseTeam(gpu: Gpu, leastLanes = 4): Team {
-  const size = gpu.subgroupSize;
+export function chooseTeam({ subgroupSize: size }: DeviceProfile, leastLanes = 4): Team {
   return size >= leastLanes && size <= 64
     ? { lanes: size, exchange: "exchange_subgroup", exchangeBytes: 0 }
     : { lanes: 32, exchange: "exchange_workgroup", exchangeBytes: 4 };

@@ -12,7 +12,7 @@ import {
   SHORT_TOKENS,
 } from "../attention/decode_attention.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
-import { planShare, relayLayout, splitTiers, USUAL_WORKGROUPS } from "./layer_plan.ts";
+import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
 import {
   type DecodeLayer,
   type LayerRun,
@@ -70,7 +70,7 @@ export async function decodeLayers(
   const runs = shareRuns(layers);
   if (!suits(gpu, shape, layers, runs)) return undefined;
   return await allOrNone(gpu, async (scope) => {
-    const words = relayLayout(gpu, shape);
+    const words = relayLayout(gpu.profile, shape);
     const relay = await scope.storage("relay", 4 * words.end);
     const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
     let first = 0;
@@ -103,7 +103,7 @@ async function residentKernel(
   bind: (kernel: Kernel) => GPUBindGroup,
   plan: (workgroups: number) => Promise<Kernel | undefined>,
 ): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
-  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : gpu.profile.multiprocessors;
   while (workgroups > 0) {
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;
@@ -179,11 +179,11 @@ async function layerKernel(
   const { hidden, intermediate, attention } = shape;
   const { heads, keyValueHeads, headSize, slidingWindow } = attention;
   const rowLanes = attentionRowLanes(attention);
-  const team = chooseTeam(gpu, rowLanes);
+  const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(attention);
-  const share = planShare(gpu, shape, layers, team, workgroups);
+  const share = planShare(gpu.profile, shape, layers, team, workgroups);
   if (!share) return undefined;
-  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
+  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
   const slabs = slabsOf(layers[0]);
   const starting = (name: string, plane: (slab: PackedSlab) => Plane, elementBytes: number) => ({
     [`${name}_o`]: (plane(slabs[1]).offset - plane(slabs[0]).offset) / elementBytes,

@@ -27,7 +27,7 @@ export async function f16Gemm(
   options: GemmOptions = {},
 ): Promise<Dispatch[]> {
   checkGemmChannels(matrix.channels);
-  const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
+  const tile = options.tile ?? chooseTile(gpu.profile, matrix.rows, range.maxTokens);
   return await Promise.all(
     matrix.slabs.map(({ firstRow, rows, weights }) =>
       gpu.makeDispatch(joinShader(wgsl, "f16_gemm", tile.part), {

@@ -13,6 +13,7 @@ import {
   rowsPerOutput,
   type ValuesInput,
 } from "./gemv_modes.ts";
+import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { chooseTeam } from "../gpu/team.ts";
 import { joinShader } from "../gpu/shader.ts";
@@ -20,10 +21,11 @@ import * as wgsl from "./wgsl.ts";
 
 /**
  * Pairs of rows of a workgroup: two where x is normed on the way, whose loads then serve four rows, and where there are
- * enough rows to keep a large GPU busy with half as many workgroups. A silu_product was slower with two.
+ * enough rows to keep the device busy with half as many workgroups. A silu_product was slower with two.
  */
-function choosePairs(input: F16GemvInput, output: GemvOutput, rows: number): 1 | 2 {
-  return input.kind === "rms_norm" && output.kind !== "silu_product" && rows >= 8192 ? 2 : 1;
+function choosePairs(profile: DeviceProfile, input: F16GemvInput, output: GemvOutput, rows: number): 1 | 2 {
+  const isEnough = rows >= 64 * evenWorkgroups(profile);
+  return input.kind === "rms_norm" && output.kind !== "silu_product" && isEnough ? 2 : 1;
 }
 
 /** Input of an f16 product; f32 needs channels in eights. */
@@ -49,13 +51,13 @@ export async function f16Gemv(
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
   checkInput(input, matrix, tokens);
-  const team = chooseTeam(gpu);
+  const team = chooseTeam(gpu.profile);
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
   const shader = joinShader(wgsl, "f16_gemv", input.kind === "half" ? "half_chunks" : "float_chunks", team.exchange);
   const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * tokenRows * 4 };
   return await Promise.all(matrix.slabs.map(({ firstRow, rows, weights }) => {
-    const pairs = choosePairs(input, output, rows);
+    const pairs = choosePairs(gpu.profile, input, output, rows);
     const [columns, lines] = spreadWorkgroups(Math.ceil(rows / 2 / pairs));
     return gpu.makeDispatch(shader, {
       constants: {

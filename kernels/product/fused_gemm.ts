@@ -27,7 +27,7 @@ export async function fusedGemm(
   options: GemmOptions = {},
 ): Promise<Dispatch[]> {
   checkGemmChannels(matrix.channels);
-  const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
+  const tile = options.tile ?? chooseTile(gpu.profile, matrix.rows, range.maxTokens);
   return await Promise.all(matrix.slabs.map((slab) =>
     gpu.makeDispatch(joinShader(wgsl, "fused_gemm", tile.part), {
       constants: {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import {
   checkOutput,
@@ -24,7 +25,7 @@ export interface FusedGemvOptions {
   readonly tokens?: number;
   /** Load, decode and multiply one after the other, with barriers between. Default: false. */
   readonly synchronous?: boolean;
-  /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 264. */
+  /** Workgroups to spread the rows over; best is one for each multiprocessor, the default; synchronous: two. */
   readonly workgroups?: number;
   /**
    * Most teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 16 where these
@@ -74,10 +75,10 @@ export async function fusedGemv(
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
-  const team = chooseTeam(gpu);
+  const team = chooseTeam(gpu.profile);
   const dispatches: Dispatch[] = [];
   for (const slab of matrix.slabs) {
-    const plan = planGemv(gpu, team, slab.rows, matrix.halfBlocks, {
+    const plan = planGemv(gpu.profile, team, slab.rows, matrix.halfBlocks, {
       ...options,
       rowsPerOutput: rowsPerOutput(output),
     });
@@ -170,13 +171,12 @@ function outlierLanes({ rows, outlierCount }: PackedSlab, team: Team): number {
  * @throws {RangeError} when workgroup memory doesn't hold even one column
  */
 export function planGemv(
-  gpu: Gpu,
+  { multiprocessors, workgroupBytes: limit, workgroupThreads }: DeviceProfile,
   team: Team,
   rows: number,
   halfBlocks: number,
   options: FusedGemvOptions & { readonly rowsPerOutput?: 1 | 2 } = {},
 ): GemvPlan {
-  const { maxComputeWorkgroupStorageSize: limit, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
   // For each lane exchange and staging, for each team the squares of a norm.
   const teamBytes = 4 + team.lanes * (team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0));
   const columnBytes = team.lanes * CELL_BYTES;
@@ -187,13 +187,13 @@ export function planGemv(
   // A workgroup takes as many steps of gate rows as of up rows.
   const runs = options.rowsPerOutput ?? 1;
   const runSteps = Math.ceil(rows / runs / STEP_ROWS);
-  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
+  const workgroups = options.workgroups ?? (options.synchronous ? 2 : 1) * multiprocessors;
   const allColumns = Math.ceil(halfBlocks / team.lanes);
   const isOneRound = runs * Math.ceil(runSteps / workgroups) * allColumns <= 16;
   // Columns that don't divide 12 teams leave too few to hide latency.
   const isUneven = Math.floor(12 / allColumns) * allColumns < 10;
   const teams = options.teams ?? (options.synchronous ? 20 : isOneRound || isUneven ? 16 : 12);
-  const maxTeams = Math.min(teams, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
+  const maxTeams = Math.min(teams, Math.floor(workgroupThreads / team.lanes));
   let dispatches = Math.ceil(allColumns / maxTeams);
   while (dispatches < allColumns && !fits(Math.ceil(allColumns / dispatches), 1, LEAST_STEPS)) dispatches++;
   const columns = Math.ceil(allColumns / dispatches);

@@ -99,7 +99,7 @@ export interface SampleBuffers {
 
 /** Dispatch that draws a token and leaves it as the only candidate. */
 export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, sequences = 1): Promise<Dispatch> {
-  const size = Math.min(1024, gpu.device.limits.maxComputeInvocationsPerWorkgroup);
+  const size = Math.min(1024, gpu.profile.workgroupThreads);
   const { logits, settings, sequence, candidates } = buffers;
   return await gpu.makeDispatch(joinShader(wgsl, "sample"), {
     constants: { length, workgroup_size: size },

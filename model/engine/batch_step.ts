@@ -168,5 +168,5 @@ async function createLayers(
 
 /** Splits of each sequence at all its lengths, since sequences of one step differ in theirs. */
 function batchSplits(gpu: Gpu, config: ModelConfig, size: number, capacity: number): number {
-  return chooseSplits(gpu, attentionShape(config), capacity, size);
+  return chooseSplits(gpu.profile, attentionShape(config), capacity, size);
 }

@@ -186,10 +186,10 @@ async function createSplitLayers(
   const shape = attentionShape(weights.config);
   const bySplits = new Map<number, Operation[]>();
   for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
-    const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
+    const splits = chooseSplits(gpu.profile, shape, Math.min(tokens, capacity));
     if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
   }
-  const layers = (position: number) => bySplits.get(chooseSplits(gpu, shape, position + 1))!;
+  const layers = (position: number) => bySplits.get(chooseSplits(gpu.profile, shape, position + 1))!;
   return {
     layers,
     operations: (position) => Promise.resolve(layers(position)),

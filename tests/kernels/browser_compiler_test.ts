@@ -57,7 +57,7 @@ for (const { name, code } of variants.filter(({ name }) => !name.startsWith("dec
 
 /** What decodeLayers makes of layers that suit it, in a worker of its own, inside Deno or as if outside. */
 async function decodeLayersIn(where: "deno" | "browser"): Promise<string> {
-  const name = `${where} ${(await testGpu()).subgroupSize}`;
+  const name = `${where} ${(await testGpu()).profile.subgroupSize}`;
   const worker = new Worker(new URL("platform_worker.ts", import.meta.url), { type: "module", name });
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   worker.onmessage = ({ data }) => resolve(data);

@@ -10,7 +10,15 @@ import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
 import { destroyPackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
 import { assertEquals, assertRejects } from "../../assert.ts";
-import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
+import {
+  assertWithin,
+  H200,
+  poisonedOutput,
+  randomActivations,
+  randomTensor,
+  readOutput,
+  testGpu,
+} from "../helpers.ts";
 import { test } from "../../test.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE];
@@ -121,6 +129,6 @@ test("matrix-matrix kernels refuse channels that cannot be read in fours, and em
 
 test("chooseTile takes the tile that was faster on an H200", () => {
   const faster = [[4096, 1, "narrow"], [4096, 128, "narrow"], [4096, 512, "wide"], [22016, 32, "narrow"]] as const;
-  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(rows, tokens).name, name);
-  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(22016, tokens).name, "wide");
+  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(H200, rows, tokens).name, name);
+  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(H200, 22016, tokens).name, "wide");
 });
