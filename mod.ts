@@ -56,7 +56,7 @@ export { withEnableLines } from "./kernels/gpu/dialect.ts";
 export * from "./kernels/matrix/f16_matrix.ts";
 export * from "./kernels/gpu/gpu.ts";
 export * from "./kernels/attention/key_value_cache.ts";
-export type { WeightMatrix } from "./kernels/product/linear.ts";
+export type { WeightMatrix } from "./kernels/product/weight_format.ts";
 export * from "./kernels/matrix/packed_matrix.ts";
 export * from "./kernels/gpu/plane.ts";
 export * from "./kernels/tokens/pick_token.ts";

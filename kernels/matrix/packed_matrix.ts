@@ -37,6 +37,8 @@ export interface PackedSlab {
 
 /** A packed matrix in device memory; more than one slab where a plane exceeds the binding limit. */
 export interface PackedMatrix {
+  /** Format of its weights. */
+  readonly kind: "packed";
   /** Output rows. */
   readonly rows: number;
   /** Input channels, without padding. */
@@ -73,7 +75,7 @@ export async function uploadPackedMatrix(
     }
     return uploaded;
   });
-  return { rows, channels, refineEvery, halfBlocks: blocksPerRow(channels) * 2, slabs };
+  return { kind: "packed", rows, channels, refineEvery, halfBlocks: blocksPerRow(channels) * 2, slabs };
 }
 
 async function uploadSlab(
@@ -177,9 +179,4 @@ export function planeBuffers(
 /** The planes of a slab, in the order in which they lie side by side. */
 export function planesOf(slab: PackedSlab): Plane[] {
   return Object.values(planeBuffers(slab));
-}
-
-/** Frees the planes of a matrix, and with them those of matrices that share their buffers. */
-export function destroyPackedMatrix(gpu: Gpu, matrix: PackedMatrix): void {
-  for (const plane of matrix.slabs.flatMap(planesOf)) gpu.destroyBuffer(plane.buffer);
 }

@@ -5,29 +5,23 @@
  */
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import { checkGemmChannels, chooseTile, type GemmOptions, tileWorkgroups } from "./gemm_tile.ts";
+import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import type { PrefillRange } from "../tokens/prefill_range.ts";
+import type { RangeProduct } from "./weight_format.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
  *
- * @param x f32 [tokens, channels]
- * @param y f32 [tokens, rows]
  * @throws {RangeError} when channels are not a multiple of 4
  */
 export async function f16Gemm(
   gpu: Gpu,
   matrix: F16Matrix,
-  range: PrefillRange,
-  x: GPUBuffer | GPUBufferBinding,
-  y: GPUBuffer | GPUBufferBinding,
-  options: GemmOptions = {},
+  { range, x, y, addToY, tile = chooseTile(gpu.profile, matrix.rows, range.maxTokens) }: RangeProduct,
 ): Promise<Dispatch[]> {
   checkGemmChannels(matrix.channels);
-  const tile = options.tile ?? chooseTile(gpu.profile, matrix.rows, range.maxTokens);
   return await Promise.all(
     matrix.slabs.map(({ firstRow, rows, weights }) =>
       gpu.makeDispatch(joinShader(wgsl, "f16_gemm", tile.part), {
@@ -37,7 +31,7 @@ export async function f16Gemm(
           first_row: firstRow,
           channels: matrix.channels,
           chunks: matrix.chunks,
-          add_to_y: options.addToY ? 1 : 0,
+          add_to_y: addToY ? 1 : 0,
         },
         buffers: { range: range.buffer, weights, x, y },
         workgroups: tileWorkgroups(tile, rows, range.maxTokens),

@@ -38,7 +38,7 @@ export function tileWorkgroups(tile: GemmTile, rows: number, tokens: number): [x
   return [Math.ceil(tokens / tile.tokens), Math.ceil(rows / tile.rows), 1];
 }
 
-/** What matrix-matrix launchers accept beside their buffers. */
+/** How matrix-matrix products are made. */
 export interface GemmOptions {
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;

@@ -170,5 +170,5 @@ export function packMetaWords(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispa
 
 /** The packed matrix whose planes have been written. */
 export function packedMatrixOf({ rows, channels, groups, refineEvery, planes }: QuantizingMatrix): PackedMatrix {
-  return { rows, channels, refineEvery, halfBlocks: groups / 4, slabs: [planes] };
+  return { kind: "packed", rows, channels, refineEvery, halfBlocks: groups / 4, slabs: [planes] };
 }

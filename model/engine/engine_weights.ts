@@ -7,21 +7,14 @@
 import { type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import {
-  copyWeightMatrix,
-  destroyWeightMatrix,
-  isPackedMatrix,
-  type WeightMatrix,
-} from "../../kernels/product/linear.ts";
-import { uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { canJoin, uploadMatrix } from "../../kernels/product/linear.ts";
+import type { HostMatrix, WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
-import { concatenateRows } from "../../quant/concatenate.ts";
-import { TILE_ROWS } from "../../quant/format.ts";
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { LinearKind } from "../llama/layer.ts";
 import { RUN_LAYERS } from "./layer_runs.ts";
-import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } from "./weight_source.ts";
+import type { WeightSource } from "./weight_source.ts";
+import { copyMatrix, destroyMatrix, placeRows } from "../../kernels/matrix/slabs.ts";
 
 /**
  * Linear layers with one input: one matrix where their formats allow joining, else several. Each part has the rows of
@@ -90,11 +83,12 @@ export async function uploadWeights(
   const matrices: WeightMatrix[] = [];
   const buffers: GPUBuffer[] = [];
   const destroy = () => {
-    for (const matrix of matrices) destroyWeightMatrix(gpu, matrix);
+    for (const matrix of matrices) destroyMatrix(gpu, matrix);
     for (const buffer of buffers) gpu.destroyBuffer(buffer);
   };
   const half = async (name: string) => {
-    const matrix = await uploadHalf(gpu, await source.half(name, vocabulary, hidden));
+    const { weights } = await source.half(name, vocabulary, hidden);
+    const matrix = await uploadF16Matrix(gpu, weights, vocabulary, hidden);
     matrices.push(matrix);
     return matrix;
   };
@@ -181,8 +175,8 @@ async function shareLayerPlanes(
   layers: readonly EngineLayer[],
   matrices: WeightMatrix[],
 ): Promise<EngineLayer[]> {
-  const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter(
-    isPackedMatrix,
+  const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter((matrix) =>
+    matrix.kind === "packed"
   );
   // Without room for both copies the matrices stay as they are, and layers then run operation by operation.
   const shared = await sharePlanes(gpu, packed).catch((error) => {
@@ -216,7 +210,7 @@ async function copyLayer(
   const joined = async (parts: JoinedLinear) => {
     const copied: WeightMatrix[] = [];
     for (const part of parts) {
-      const copy = await copyWeightMatrix(gpu, part);
+      const copy = await copyMatrix(gpu, part);
       matrices.push(copy);
       copied.push(copy);
     }
@@ -258,44 +252,15 @@ async function uploadJoined(
     if (last && canJoin(last[last.length - 1], matrix)) last.push(matrix);
     else groups.push([matrix]);
   }
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
   const parts: WeightMatrix[] = [];
-  let firstRow = 0;
   for (const group of groups) {
-    const matrix = group.every(isPackedTensor)
-      ? await uploadPackedMatrix(gpu, group.length === 1 ? group[0] : concatenateRows(group as PackedTensor[]))
-      : await uploadHalf(gpu, ...group as HalfMatrix[]);
-    uploaded.push(matrix);
-    parts.push(placeRows(matrix, firstRow, rows));
+    parts.push(await uploadMatrix(gpu, group));
+    uploaded.push(parts[parts.length - 1]);
+  }
+  const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
+  let firstRow = 0;
+  return parts.map((matrix) => {
     firstRow += matrix.rows;
-  }
-  return parts;
-}
-
-/** A matrix as consecutive rows of a larger output. */
-export function placeRows(matrix: WeightMatrix, firstRow: number, rows: number): WeightMatrix {
-  const place = <S extends { readonly firstRow: number }>(slabs: readonly S[]) =>
-    slabs.map((slab) => ({ ...slab, firstRow: slab.firstRow + firstRow }));
-  return isPackedMatrix(matrix)
-    ? { ...matrix, rows, slabs: place(matrix.slabs) }
-    : { ...matrix, rows, slabs: place(matrix.slabs) };
-}
-
-function canJoin(a: HostMatrix, b: HostMatrix): boolean {
-  if (!isPackedTensor(a) || !isPackedTensor(b)) return isPackedTensor(a) === isPackedTensor(b);
-  return a.refineEvery === b.refineEvery && a.rows % TILE_ROWS === 0;
-}
-
-/** Uploads the rows of f16 matrices as one. */
-async function uploadHalf(gpu: Gpu, ...matrices: HalfMatrix[]): Promise<F16Matrix> {
-  const [{ channels, weights }] = matrices;
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
-  if (matrices.length === 1) return await uploadF16Matrix(gpu, weights, rows, channels);
-  const joined = new Float16Array(rows * channels);
-  let at = 0;
-  for (const matrix of matrices) {
-    joined.set(matrix.weights, at);
-    at += matrix.weights.length;
-  }
-  return await uploadF16Matrix(gpu, joined, rows, channels);
+    return placeRows(matrix, firstRow - matrix.rows, rows);
+  });
 }

@@ -3,31 +3,14 @@
  *
  * @module
  */
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
+import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { LINEAR_KINDS, type LinearKind, linearName, linearShape } from "../llama/layer.ts";
 import type { Model } from "../llama/llama.ts";
 import type { PackedCheckpoint } from "../files/packed_checkpoint.ts";
 import { isPlane } from "../files/packed_file.ts";
-
-/** A matrix of f16 weights in host memory. */
-export interface HalfMatrix {
-  /** Output rows. */
-  readonly rows: number;
-  /** Input channels. */
-  readonly channels: number;
-  /** f16 [rows, channels]. */
-  readonly weights: Float16Array<ArrayBuffer>;
-}
-
-/** A matrix in host memory, on its way to the device. */
-export type HostMatrix = HalfMatrix | PackedTensor;
-
-/** Whether a matrix in host memory is packed. */
-export function isPackedTensor(matrix: HostMatrix): matrix is PackedTensor {
-  return "refineEvery" in matrix;
-}
 
 /** Weights of a model by name; each is read when it is asked for. */
 export interface WeightSource {
@@ -51,7 +34,7 @@ function toHalf(name: string, values: ArrayLike<number>, rows: number, channels:
     const what = Number.isNaN(weights[bad]) ? "NaN" : "beyond f16";
     throw new RangeError(`${name}[${bad}] is ${what}, must be within 65504`);
   }
-  return { rows, channels, weights };
+  return { kind: "f16", rows, channels, weights };
 }
 
 /** Weights of a checkpoint. A weight that is NaN or beyond f16's range is an error, since the engine holds f16. */
@@ -73,7 +56,7 @@ export function checkpointSource(checkpoint: Checkpoint): WeightSource {
           `${checkpoint.name}: ${name} is packed as [${tensor.rows}, ${tensor.channels}], must be [${rows}, ${channels}]`,
         );
       }
-      return tensor;
+      return { kind: "packed", tensor };
     },
     async vector(name, length) {
       return checkpoint.has(name) ? Float32Array.from(await checkpoint.read(name, [length])) : undefined;

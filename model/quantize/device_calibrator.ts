@@ -167,7 +167,7 @@ async function createSums(
       if (!joinsResidual) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], sum);
       await subtract(gpu, other.hidden, window.hidden, lacking, tokens * hidden);
       const weights = pair.original!.matrices.get(kind)!;
-      gpu.submit(await gemm(gpu, weights, range, drifted, lacking, { addToY: true }));
+      gpu.submit(await gemm(gpu, weights, { range, x: drifted, y: lacking, addToY: true }));
       await addProducts(gpu, tokens, [x, channels], [lacking, hidden], sum);
     };
     return { sums: joinsResidual ? { correlation: sum } : { drift: sum }, add };

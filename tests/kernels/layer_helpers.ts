@@ -8,7 +8,7 @@ import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_l
 import type { DecodeLayer, LayerShape } from "../../kernels/layer/layer_run.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import type { KeyValues } from "../../model/llama/attention.ts";
 import type { ModelConfig } from "../../model/llama/config.ts";
@@ -21,6 +21,7 @@ import { dequantize } from "../../quant/dequantize.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { randomTensor } from "./helpers.ts";
+import { destroyMatrix } from "../../kernels/matrix/slabs.ts";
 
 /** Matrices of a layer. */
 export type MatrixKind = "qkv" | "o" | "gateUp" | "down";
@@ -147,7 +148,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
       return { output, caches };
     },
     destroy() {
-      for (const matrix of matrices) destroyPackedMatrix(gpu, matrix);
+      for (const matrix of matrices) destroyMatrix(gpu, matrix);
       scope[Symbol.dispose]();
     },
   };

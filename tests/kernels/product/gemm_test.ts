@@ -2,12 +2,12 @@ import { dequantize } from "../../../quant/dequantize.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
-import { destroyF16Matrix, uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { chooseTile, type GemmTile, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
-import { destroyPackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
 import { assertEquals, assertRejects } from "../../assert.ts";
 import {
@@ -20,6 +20,7 @@ import {
   testGpu,
 } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrix } from "../../../kernels/matrix/slabs.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE];
 /** Rows, channels, tokens. */
@@ -52,10 +53,10 @@ async function checkPacked([rows, channels, tokens]: readonly number[], kind: Pa
   const tensor = randomTensor({ rows, channels, ...kind }, rows + tokens);
   const x = randomActivations(channels * tokens, 9);
   const matrix = await uploadPackedMatrix(gpu, tensor, kind.bindingBytes);
-  const launch: Launch = (range, input, y) => fusedGemm(gpu, matrix, range, input, y, { tile: kind.tile });
+  const launch: Launch = (range, x, y) => fusedGemm(gpu, matrix, { range, x, y, tile: kind.tile });
   const actual = await run(gpu, rows, tokens, x, launch);
   assertWithin(actual, gemmOnCpu(dequantize(tensor), rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
-  destroyPackedMatrix(gpu, matrix);
+  destroyMatrix(gpu, matrix);
 }
 
 function randomF16(rows: number, channels: number) {
@@ -68,9 +69,9 @@ async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmT
   const weights = randomF16(rows, channels);
   const x = randomActivations(channels * tokens, 7);
   const matrix = await uploadF16Matrix(gpu, weights, rows, channels, bindingBytes);
-  const actual = await run(gpu, rows, tokens, x, (range, input, y) => f16Gemm(gpu, matrix, range, input, y, { tile }));
+  const actual = await run(gpu, rows, tokens, x, (range, x, y) => f16Gemm(gpu, matrix, { range, x, y, tile }));
   assertWithin(actual, gemmOnCpu(weights, rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
-  destroyF16Matrix(gpu, matrix);
+  destroyMatrix(gpu, matrix);
 }
 
 for (const tile of TILES) {
@@ -102,10 +103,10 @@ for (const tile of TILES) {
     const product = gemmOnCpu(weights, rows, channels, tokens, x);
     const actual = await run(gpu, rows, tokens, x, async (range, input, y) => {
       gpu.write(y.buffer, residual, y.offset);
-      return await f16Gemm(gpu, matrix, range, input, y, { tile, addToY: true });
+      return await f16Gemm(gpu, matrix, { range, x: input, y, tile, addToY: true });
     });
     assertWithin(actual, withResidual(product, residual), "residual");
-    destroyF16Matrix(gpu, matrix);
+    destroyMatrix(gpu, matrix);
   });
 }
 
@@ -122,7 +123,7 @@ test("matrix-matrix kernels refuse channels that cannot be read in fours, and em
   const range = await createPrefillRange(gpu, 4);
   const unused = await gpu.createStorage("unused", 256);
   const message = "matrix has 6 channels, must be a multiple of 4";
-  await assertRejects(() => f16Gemm(gpu, matrix, range, unused, unused), RangeError, message);
+  await assertRejects(() => f16Gemm(gpu, matrix, { range, x: unused, y: unused }), RangeError, message);
   const set = async () => await setPrefillRange(gpu, range, 5, 0);
   await assertRejects(set, RangeError, "range has 5 tokens, must have 1 to 4");
 });
