@@ -26,7 +26,7 @@ import {
   withCopies,
 } from "./kernel_bench.ts";
 import type { Column, Row, Verdict } from "./results/result.ts";
-import { destroyMatrix } from "../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../kernels/matrix/slabs.ts";
 
 /** The paper's speed-up over a kernel without asynchronous dequantization. */
 const CLAIMED_SPEEDUP = 3.92;
@@ -102,7 +102,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     // Real weights in all of them: zeros can be faster.
     for (const copy of copies) gpu.submit(await dequantizeOnGpu(gpu, matrices[0], copy));
     await time("f16", f16Bytes, await all(copies, (m) => f16Gemv(gpu, m, { kind: "half", x: x16 }, output)));
-    for (const copy of copies) destroyMatrix(gpu, copy);
+    destroyMatrices(gpu, ...copies);
     const synchronous = { synchronous: true };
     await time("fused_sync", bytes, await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output, synchronous)));
     const fused = await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output));

@@ -8,7 +8,7 @@ import type { Dispatch, Gpu } from "../kernels/gpu/gpu.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
 import { readMemory } from "../kernels/gpu/read_memory.ts";
 import { calibrateTicks, timeDispatches, type Timing } from "../kernels/gpu/timer.ts";
-import { destroyMatrix } from "../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../kernels/matrix/slabs.ts";
 
 /** A linear layer of a model; matrices that share an input are fused. */
 export interface LayerShape {
@@ -61,7 +61,7 @@ export async function withCopies<T>(
   try {
     return await use(matrices);
   } finally {
-    for (const matrix of matrices) destroyMatrix(gpu, matrix);
+    destroyMatrices(gpu, ...matrices);
   }
 }
 

@@ -12,21 +12,25 @@ import * as wgsl from "./wgsl.ts";
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;
 
+/** Buffers of {@linkcode prefillAttention}. */
+export interface PrefillAttentionBuffers {
+  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], q rotated, as `ropeCache` leaves it. */
+  readonly qkv: GPUBuffer | GPUBufferBinding;
+  /** Keys and values of the range's positions and of all before. */
+  readonly cache: KeyValueCache;
+  /** f32 [tokens, heads * headSize]. */
+  readonly out: GPUBuffer | GPUBufferBinding;
+}
+
 /**
  * Dispatch of causal attention: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a range over all keys that
  * the cache holds up to each.
- *
- * @param qkv f32 [tokens, (heads + 2 keyValueHeads) * headSize], q rotated, as `ropeCache` leaves it
- * @param cache keys and values of the range's positions and of all before
- * @param out f32 [tokens, heads * headSize]
  */
 export async function prefillAttention(
   gpu: Gpu,
   shape: AttentionShape,
   range: PrefillRange,
-  qkv: GPUBuffer | GPUBufferBinding,
-  cache: KeyValueCache,
-  out: GPUBuffer | GPUBufferBinding,
+  { qkv, cache, out }: PrefillAttentionBuffers,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;

@@ -170,7 +170,9 @@ export class Gpu implements Disposable {
 
   /** Frees a buffer made by {@linkcode createBuffer}; one that is freed already stays so. */
   destroyBuffer(buffer: GPUBuffer): void {
-    if (!this.#live.delete(buffer)) return;
+    if (!this.#live.delete(buffer)) {
+      throw new Error(`buffer ${buffer.label} is not live, must be freed once by its owner`);
+    }
     this.#heldBytes -= buffer.size;
     buffer.destroy();
   }

@@ -24,9 +24,9 @@ export function buffersOf({ slabs }: SlabMatrix): GPUBuffer[] {
   return slabs.flatMap(bindingsOf).map(([, { buffer }]) => buffer);
 }
 
-/** Frees a matrix, and with it those that share its buffers. */
-export function destroyMatrix(gpu: Gpu, matrix: SlabMatrix): void {
-  for (const buffer of buffersOf(matrix)) gpu.destroyBuffer(buffer);
+/** Frees some matrices, which may share buffers; those that share buffers with them must be among them. */
+export function destroyMatrices(gpu: Gpu, ...matrices: SlabMatrix[]): void {
+  for (const buffer of new Set(matrices.flatMap(buffersOf))) gpu.destroyBuffer(buffer);
 }
 
 /** A matrix with the same weights in buffers of its own. @throws {OutOfMemoryError} when the device has no room */

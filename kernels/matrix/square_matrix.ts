@@ -51,11 +51,6 @@ export async function createSquareMatrix(
   return { size, slabs };
 }
 
-/** Frees a matrix early. */
-export function freeSquareMatrix(scope: BufferScope, { slabs }: SquareMatrix): void {
-  for (const { buffer } of slabs) scope.free(buffer);
-}
-
 /** The slab that holds a row, and the element at which that row begins there. */
 export function placeOfRow({ size, slabs }: SquareMatrix, row: number): { slab: SquareSlab; first: number } {
   const slab = slabs.findLast(({ firstRow }) => firstRow <= row)!;

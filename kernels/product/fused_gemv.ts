@@ -75,79 +75,60 @@ export async function fusedGemv(
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
+  const { synchronous, tokens = 1, without = 0 } = options;
   const team = chooseTeam(gpu.profile);
+  const main = synchronous ? "fused_sync_gemv" : "fused_gemv";
+  const shader = input.kind === "packed"
+    ? joinShader(wgsl, main, "fill_packed", team.exchange)
+    : joinShader(wgsl, main, "fill_values", "one_input", team.exchange);
+  const perOutput = rowsPerOutput(output);
+  const tokenRows = matrix.rows / perOutput;
+  const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * tokenRows * 4 };
   const dispatches: Dispatch[] = [];
   for (const slab of matrix.slabs) {
-    const plan = planGemv(gpu.profile, team, slab.rows, matrix.halfBlocks, {
-      ...options,
-      rowsPerOutput: rowsPerOutput(output),
-    });
+    const plan = planGemv(gpu.profile, team, slab.rows, matrix.halfBlocks, { ...options, rowsPerOutput: perOutput });
     if (output.kind === "silu_product" && plan.columns.length > 1) {
       throw new RangeError(`rows of ${matrix.channels} channels take ${plan.columns.length} dispatches, must take one`);
     }
-    let firstColumn = 0;
-    for (const columns of plan.columns) {
-      const own = firstColumn > 0 ? { ...output, kind: "add" as const } : output;
-      const constants = {
-        ...fusedConstants(matrix, slab, team, plan, columns, firstColumn),
-        ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
-        output_kind: outputConstant(own),
-        token_rows: matrix.rows / rowsPerOutput(output),
-        y_row: slab.firstRow,
-        without: options.without ?? 0,
-      };
-      const { workgroups } = plan;
-      dispatches.push(await bindFused(gpu, slab, team, { ...options, input, y: output.y, constants, workgroups }));
-      firstColumn += columns;
+    for (const part of plan.columns.keys()) {
+      const dispatch = await gpu.makeDispatch(shader, {
+        constants: {
+          ...fusedConstants(matrix, slab, team, plan, part),
+          ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
+          output_kind: outputConstant(part > 0 ? { ...output, kind: "add" } : output),
+          token_rows: tokenRows,
+          y_row: slab.firstRow,
+          without,
+        },
+        buffers: {
+          ...planeBuffers(slab),
+          y,
+          ...(input.kind === "packed" ? { activations: input.activations } : inputBuffers(input)),
+        },
+        workgroups: [plan.workgroups, 1, tokens],
+      });
+      dispatches.push(dispatch);
     }
   }
   return dispatches;
 }
 
-/** What {@linkcode bindFused} makes a dispatch of. */
-interface FusedParts extends Pick<FusedGemvOptions, "synchronous" | "tokens"> {
-  readonly input: GemvInput;
-  readonly y: GPUBufferBinding;
-  readonly constants: Readonly<Record<string, number>>;
-  readonly workgroups: number;
-}
-
-async function bindFused(
-  gpu: Gpu,
-  slab: PackedSlab,
-  team: Team,
-  { input, y, constants, workgroups, synchronous, tokens = 1 }: FusedParts,
-): Promise<Dispatch> {
-  const main = synchronous ? "fused_sync_gemv" : "fused_gemv";
-  const shader = input.kind === "packed"
-    ? joinShader(wgsl, main, "fill_packed", team.exchange)
-    : joinShader(wgsl, main, "fill_values", "one_input", team.exchange);
-  return await gpu.makeDispatch(shader, {
-    constants,
-    buffers: {
-      ...planeBuffers(slab),
-      y: { buffer: y.buffer, offset: y.offset ?? 0, size: tokens * constants.token_rows * 4 },
-      ...(input.kind === "packed" ? { activations: input.activations } : inputBuffers(input)),
-    },
-    workgroups: [workgroups, 1, tokens],
-  });
-}
-
+/** Constants of the dispatch that takes part `part` of the columns. */
 function fusedConstants(
   matrix: PackedMatrix,
   slab: PackedSlab,
   team: Team,
   plan: GemvPlan,
-  columns: number,
-  firstColumn: number,
+  part: number,
 ): Record<string, number> {
+  const columns = plan.columns[part];
   return {
     rows: slab.rows,
     half_blocks: matrix.halfBlocks,
     refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
     team: team.lanes,
     columns,
-    first_column: firstColumn,
+    first_column: part * plan.columns[0],
     row_teams: plan.rowTeams,
     workgroup_steps: plan.workgroupSteps,
     workgroup_size: team.lanes * columns * plan.rowTeams,

@@ -113,7 +113,7 @@ async function tryToFactor(gpu: Gpu, { matrix, groupOrder, blocks, damped }: Att
   const diagonal = await scope.upload("diagonal", damped);
   const failed = await scope.storage("failed pivots", 4);
   const panel = await scope.storage("panel", 4 * PANEL_ROWS * matrix.size);
-  await orderHessian(gpu, scope, matrix, groupOrder, diagonal, panel);
+  await orderHessian(gpu, scope, { matrix, groupOrder, diagonal, panel });
   gpu.submit(await factorBlocks(gpu, scope, { matrix, blocks, diagonal, failed, panel }));
   if (new Uint32Array(await gpu.read(failed))[0] !== 0) return false;
   await mirrorFactor(gpu, scope, matrix, panel);
@@ -135,13 +135,17 @@ async function panelRanges(gpu: Gpu, scope: BufferScope, { size, slabs }: Square
   }));
 }
 
+interface OrderBuffers extends Pick<DeviceFactor, "matrix" | "groupOrder"> {
+  /** f32 [channels]: the damped diagonal in quantization order. */
+  readonly diagonal: GPUBuffer;
+  /** f32 [{@linkcode PANEL_ROWS}, channels]: rows on their way. */
+  readonly panel: GPUBuffer;
+}
+
 async function orderHessian(
   gpu: Gpu,
   scope: BufferScope,
-  matrix: SquareMatrix,
-  groupOrder: GPUBuffer,
-  diagonal: GPUBuffer,
-  panel: GPUBuffer,
+  { matrix, groupOrder, diagonal, panel }: OrderBuffers,
 ): Promise<void> {
   const { size, slabs } = matrix;
   for (const { first, rows, words } of await panelRanges(gpu, scope, matrix)) {
@@ -176,13 +180,9 @@ async function mirrorFactor(gpu: Gpu, scope: BufferScope, matrix: SquareMatrix, 
   }
 }
 
-interface FactorBuffers {
-  readonly matrix: SquareMatrix;
+interface FactorBuffers extends Omit<OrderBuffers, "groupOrder"> {
   readonly blocks: GPUBuffer;
-  readonly diagonal: GPUBuffer;
   readonly failed: GPUBuffer;
-  /** f32 [64 or more, channels]: solved rows of a block. */
-  readonly panel: GPUBuffer;
 }
 
 async function factorBlocks(

@@ -56,15 +56,12 @@ export function checkQuantizable(rows: number, channels: number): void {
  * Makes the buffers of a matrix.
  *
  * @param scope frees them, but for the planes, which belong to the caller
- * @param turned f32 [channels, rows]: the weights, or their target, in the order of `groupOrder`
  */
 export async function createQuantizingMatrix(
   gpu: Gpu,
   scope: BufferScope,
   [rows, channels]: readonly [rows: number, channels: number],
-  refineEvery: RefineEvery,
-  groupOrder: GPUBuffer,
-  turned: GPUBuffer,
+  { refineEvery, groupOrder, turned }: Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "turned">,
 ): Promise<QuantizingMatrix> {
   const blocks = blocksPerRow(channels);
   const groups = blocks * BLOCK_GROUPS;

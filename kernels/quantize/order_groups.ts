@@ -11,23 +11,27 @@ import * as wgsl from "./wgsl.ts";
 /** Threads of a workgroup. */
 const THREADS = 64;
 
-/** A matrix by its channels: `rows` has a channel in each row, `columns` in each column. */
-export type ChannelsLie = "rows" | "columns";
+/** What {@linkcode orderGroups} reorders. */
+export interface OrderedMatrix {
+  /** f32 [channels, lines] or, with channels in columns, f32 [lines, channels]. */
+  readonly x: GPUBuffer;
+  /** Elements of a channel. */
+  readonly lines: number;
+  /** Whether a channel is a row or a column. */
+  readonly channelsLie: "rows" | "columns";
+}
 
 /**
  * Dispatch that puts the groups of a matrix into another order, in place.
  *
  * @param scope takes over what it needs
  * @param order [channels / 16]: the group that comes to each position
- * @param x f32 [channels, lines] or, with channels in columns, f32 [lines, channels]
  */
 export async function orderGroups(
   gpu: Gpu,
   scope: BufferScope,
   order: Uint32Array,
-  x: GPUBuffer,
-  lines: number,
-  channelsLie: ChannelsLie,
+  { x, lines, channelsLie }: OrderedMatrix,
 ): Promise<Dispatch> {
   const strides = channelsLie === "rows"
     ? { channel_stride: lines, line_stride: 1 }

@@ -14,7 +14,7 @@ import type { ModelConfig } from "../llama/config.ts";
 import type { LinearKind } from "../llama/layer.ts";
 import { RUN_LAYERS } from "./layer_runs.ts";
 import type { WeightSource } from "./weight_source.ts";
-import { copyMatrix, destroyMatrix, placeRows } from "../../kernels/matrix/slabs.ts";
+import { buffersOf, copyMatrix, placeRows } from "../../kernels/matrix/slabs.ts";
 
 /**
  * Linear layers with one input: one matrix where their formats allow joining, else several. Each part has the rows of
@@ -80,16 +80,14 @@ export async function uploadWeights(
   const { vocabulary, hidden, tiedHead } = config;
   const before = gpu.heldBytes;
   const layers: EngineLayer[] = [];
-  const matrices: WeightMatrix[] = [];
-  const buffers: GPUBuffer[] = [];
+  const buffers = new Set<GPUBuffer>();
   const destroy = () => {
-    for (const matrix of matrices) destroyMatrix(gpu, matrix);
     for (const buffer of buffers) gpu.destroyBuffer(buffer);
   };
   const half = async (name: string) => {
     const { weights } = await source.half(name, vocabulary, hidden);
     const matrix = await uploadF16Matrix(gpu, weights, vocabulary, hidden);
-    matrices.push(matrix);
+    for (const buffer of buffersOf(matrix)) buffers.add(buffer);
     return matrix;
   };
   // Vectors one after the other in one buffer.
@@ -103,7 +101,7 @@ export async function uploadWeights(
       at += part.length;
     }
     const buffer = await gpu.uploadStorage(names[0], values);
-    buffers.push(buffer);
+    buffers.add(buffer);
     return buffer;
   };
   try {
@@ -111,12 +109,12 @@ export async function uploadWeights(
     for (let i = 0; i < config.layers; i++) {
       layers.push(
         i > 0 && source.sameLayers
-          ? await copyLayer(gpu, layers[0], matrices, buffers)
-          : await uploadLayer(gpu, source, i, vectors, matrices),
+          ? await copyLayer(gpu, layers[0], buffers)
+          : await uploadLayer(gpu, source, i, vectors, buffers),
       );
       if (layers.length % RUN_LAYERS === 0 || i === config.layers - 1) {
         const run = layers.splice(i - i % RUN_LAYERS);
-        layers.push(...await shareLayerPlanes(gpu, run, matrices));
+        layers.push(...await shareLayerPlanes(gpu, run, buffers));
       }
       onProgress((i + 1) / (config.layers + 1));
     }
@@ -138,14 +136,14 @@ async function uploadLayer(
   source: WeightSource,
   index: number,
   vectors: (names: readonly string[], lengths: readonly number[]) => Promise<GPUBuffer>,
-  matrices: WeightMatrix[],
+  buffers: Set<GPUBuffer>,
 ): Promise<EngineLayer> {
   const vector = (name: string, length: number) => vectors([name], [length]);
   const { hidden, headSize, attentionBias, outputBias, queryKeyNorm } = source.config;
   const joined = async (...kinds: LinearKind[]) => {
     const parts: HostMatrix[] = [];
     for (const kind of kinds) parts.push(await source.linear(index, kind));
-    return await uploadJoined(gpu, parts, matrices);
+    return await uploadJoined(gpu, parts, buffers);
   };
   const prefix = `model.layers.${index}`;
   const attentionNorm = await vector(`${prefix}.input_layernorm.weight`, hidden);
@@ -173,7 +171,7 @@ async function uploadLayer(
 async function shareLayerPlanes(
   gpu: Gpu,
   layers: readonly EngineLayer[],
-  matrices: WeightMatrix[],
+  buffers: Set<GPUBuffer>,
 ): Promise<EngineLayer[]> {
   const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter((matrix) =>
     matrix.kind === "packed"
@@ -185,10 +183,11 @@ async function shareLayerPlanes(
   });
   if (packed.length > 0 && shared === packed && layers.length > 1) {
     const middle = Math.ceil(layers.length / 2);
-    const first = await shareLayerPlanes(gpu, layers.slice(0, middle), matrices);
-    return [...first, ...await shareLayerPlanes(gpu, layers.slice(middle), matrices)];
+    const first = await shareLayerPlanes(gpu, layers.slice(0, middle), buffers);
+    return [...first, ...await shareLayerPlanes(gpu, layers.slice(middle), buffers)];
   }
-  matrices.push(...shared);
+  for (const buffer of packed.flatMap(buffersOf)) buffers.delete(buffer);
+  for (const buffer of shared.flatMap(buffersOf)) buffers.add(buffer);
   const byOwn = new Map<WeightMatrix, WeightMatrix>(packed.map((matrix, i) => [matrix, shared[i]]));
   const replace = (parts: JoinedLinear) => parts.map((part) => byOwn.get(part) ?? part);
   return layers.map((layer) => ({
@@ -204,21 +203,20 @@ async function shareLayerPlanes(
 async function copyLayer(
   gpu: Gpu,
   layer: EngineLayer,
-  matrices: WeightMatrix[],
-  buffers: GPUBuffer[],
+  buffers: Set<GPUBuffer>,
 ): Promise<EngineLayer> {
   const joined = async (parts: JoinedLinear) => {
     const copied: WeightMatrix[] = [];
     for (const part of parts) {
       const copy = await copyMatrix(gpu, part);
-      matrices.push(copy);
+      for (const buffer of buffersOf(copy)) buffers.add(buffer);
       copied.push(copy);
     }
     return copied;
   };
   const vector = async (buffer: GPUBuffer) => {
     const copy = await gpu.duplicate(buffer);
-    buffers.push(copy);
+    buffers.add(copy);
     return copy;
   };
   return {
@@ -244,7 +242,7 @@ function qkvRows({ heads, keyValueHeads, headSize }: ModelConfig): number[] {
 async function uploadJoined(
   gpu: Gpu,
   matrices: readonly HostMatrix[],
-  uploaded: WeightMatrix[],
+  uploaded: Set<GPUBuffer>,
 ): Promise<JoinedLinear> {
   const groups: HostMatrix[][] = [];
   for (const matrix of matrices) {
@@ -254,8 +252,9 @@ async function uploadJoined(
   }
   const parts: WeightMatrix[] = [];
   for (const group of groups) {
-    parts.push(await uploadMatrix(gpu, group));
-    uploaded.push(parts[parts.length - 1]);
+    const matrix = await uploadMatrix(gpu, group);
+    for (const buffer of buffersOf(matrix)) uploaded.add(buffer);
+    parts.push(matrix);
   }
   const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
   let firstRow = 0;

@@ -156,7 +156,7 @@ export async function advanceDispatches(
         ...await toInput(),
         ...await products(gpu, layer, STAGES[0].linears, range, stream.normed, qkv),
         await ropeCache(gpu, shape, range, rope),
-        await prefillAttention(gpu, shape, range, qkv, cache, kept),
+        await prefillAttention(gpu, shape, range, { qkv, cache, out: kept }),
       ];
     }
     case 2:

@@ -21,7 +21,7 @@ import { dequantize } from "../../quant/dequantize.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { randomTensor } from "./helpers.ts";
-import { destroyMatrix } from "../../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../../kernels/matrix/slabs.ts";
 
 /** Matrices of a layer. */
 export type MatrixKind = "qkv" | "o" | "gateUp" | "down";
@@ -148,7 +148,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
       return { output, caches };
     },
     destroy() {
-      for (const matrix of matrices) destroyMatrix(gpu, matrix);
+      destroyMatrices(gpu, ...matrices);
       scope[Symbol.dispose]();
     },
   };

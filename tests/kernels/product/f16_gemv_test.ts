@@ -5,7 +5,7 @@ import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { assertRejects } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
-import { destroyMatrix } from "../../../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 async function check(gpu: Gpu, rows: number, channels: number, bindingBytes?: number) {
   const random = createRandom(rows + channels);
@@ -16,7 +16,7 @@ async function check(gpu: Gpu, rows: number, channels: number, bindingBytes?: nu
   const y = await poisonedOutput(gpu, rows);
   gpu.submit(await f16Gemv(gpu, matrix, { kind: "half", x: vector }, { kind: "store", y }));
   const actual = await readOutput(gpu, y);
-  destroyMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   gpu.destroyBuffer(vector);
   assertWithin(actual, f16GemvOnCpu(weights, rows, exactly(Float16Array.from(x))), `${rows} x ${channels}`);
 }

@@ -20,7 +20,7 @@ import {
   testGpu,
 } from "../helpers.ts";
 import { test } from "../../test.ts";
-import { destroyMatrix } from "../../../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE];
 /** Rows, channels, tokens. */
@@ -56,7 +56,7 @@ async function checkPacked([rows, channels, tokens]: readonly number[], kind: Pa
   const launch: Launch = (range, x, y) => fusedGemm(gpu, matrix, { range, x, y, tile: kind.tile });
   const actual = await run(gpu, rows, tokens, x, launch);
   assertWithin(actual, gemmOnCpu(dequantize(tensor), rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
-  destroyMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
 }
 
 function randomF16(rows: number, channels: number) {
@@ -71,7 +71,7 @@ async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmT
   const matrix = await uploadF16Matrix(gpu, weights, rows, channels, bindingBytes);
   const actual = await run(gpu, rows, tokens, x, (range, x, y) => f16Gemm(gpu, matrix, { range, x, y, tile }));
   assertWithin(actual, gemmOnCpu(weights, rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
-  destroyMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
 }
 
 for (const tile of TILES) {
@@ -106,7 +106,7 @@ for (const tile of TILES) {
       return await f16Gemm(gpu, matrix, { range, x: input, y, tile, addToY: true });
     });
     assertWithin(actual, withResidual(product, residual), "residual");
-    destroyMatrix(gpu, matrix);
+    destroyMatrices(gpu, matrix);
   });
 }
 

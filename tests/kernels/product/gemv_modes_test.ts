@@ -12,7 +12,7 @@ import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
-import { destroyMatrix } from "../../../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const INPUTS = ["vector", "rms_norm", "attention"] as const;
 const OUTPUTS = ["store", "add", "silu_product"] as const;
@@ -106,7 +106,7 @@ async function checkFused(gpu: Gpu, test: Case, options: FusedGemvOptions = {}) 
   const found = await runInto(gpu, output, length, async (y) => {
     gpu.submit(await fusedGemv(gpu, matrix, input, y, { tokens, ...options }));
   });
-  destroyMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   const what = JSON.stringify({ ...test, ...options });
   assertTokens(test, found, (token) => fusedGemvOfValuesOnCpu(tensor, inputOnCpu(inputs[token], channels)), what);
 }
@@ -126,7 +126,7 @@ async function checkF16(gpu: Gpu, test: Case) {
     const combine = await combineAttention(gpu, channels, input, combined, tokens);
     gpu.submit([combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: combined }, y, { tokens })]);
   });
-  destroyMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   const all = new Float16Array(await gpu.read(combined));
   const product = (token: number) => {
     const expected = inputOnCpu(inputs[token], channels);

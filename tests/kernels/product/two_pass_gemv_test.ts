@@ -7,7 +7,7 @@ import { createDequantized, twoPassGemv } from "../../../kernels/product/two_pas
 import { assert, assertEquals } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
-import { destroyMatrix } from "../../../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 for (const refineEvery of REFINE_EVERY) {
   test(`two_pass_gemv, refined groups ${refineEvery}: f16 weights to the last bit, then their product`, async () => {
@@ -28,7 +28,7 @@ for (const refineEvery of REFINE_EVERY) {
         compareWeights(weights, dequantize(tensor), outlierShare > 0);
         const actual = await readOutput(gpu, y);
         assertWithin(actual, f16GemvOnCpu(weights, rows, exactly(Float16Array.from(x))), `${rows} x ${channels}`);
-        destroyMatrix(gpu, matrix);
+        destroyMatrices(gpu, matrix);
       }
     }
   });

@@ -14,7 +14,7 @@ import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { correlatedHessian, normals, SETTINGS } from "../../quant/helpers.ts";
 import { test } from "../../test.ts";
 import { testGpu, uploadSquare } from "../helpers.ts";
-import { destroyMatrix } from "../../../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
@@ -60,7 +60,7 @@ async function quantizeOnGpu(
   const knowledge = correlations && await uploadKnowledge(gpu, scope, correlations);
   const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, refineEvery, knowledge);
   const tensor = await readPackedMatrix(gpu, matrix);
-  destroyMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   return tensor;
 }
 

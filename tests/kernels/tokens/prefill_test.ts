@@ -10,7 +10,7 @@ import { siluProduct } from "../../../kernels/tokens/silu_product.ts";
 import { assert, assertEquals } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
-import { destroyMatrix } from "../../../kernels/matrix/slabs.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const EPSILON = 2 ** -24;
 
@@ -90,7 +90,7 @@ test("embed_tokens: rows of every slab, odd widths", async () => {
     );
     const expected = Array.from(tokens, (token) => [...embedding.subarray(token * hidden, (token + 1) * hidden)]);
     assertEquals([...actual], expected.flat());
-    destroyMatrix(gpu, matrix);
+    destroyMatrices(gpu, matrix);
   }
 });
 
