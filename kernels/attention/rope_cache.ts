@@ -4,28 +4,16 @@
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
 import { joinShader } from "../gpu/shader.ts";
+import type { DecodeAttentionBuffers } from "./decode_attention.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** Buffers of {@linkcode ropeCache}; width = (heads + 2 keyValueHeads) * headSize. */
-export interface RopeCache {
+export interface RopeCache extends Pick<DecodeAttentionBuffers, "rotations" | "cache" | "bias" | "headNorm"> {
   /** f32 [tokens, width]: q, then k, then v; q is replaced by what attention needs. */
   readonly qkv: GPUBuffer | GPUBufferBinding;
-  /** f32 [capacity, headSize / 2, 2]: cosine and sine of each position's angles. */
-  readonly rotations: GPUBuffer;
-  /** f32 [width], where q, k and v have a bias. */
-  readonly bias?: GPUBuffer;
-  /** RMSNorm of each head of q and k before rotation, in models that have it. */
-  readonly headNorm?: {
-    /** f32 [2, headSize]: weights for q, then for k. */
-    readonly weights: GPUBuffer;
-    /** Added under the root. */
-    readonly epsilon: number;
-  };
-  /** Receives keys and values at the range's positions. */
-  readonly cache: KeyValueCache;
 }
 
 /**

@@ -53,14 +53,13 @@ function join(files: WgslFiles, main: string, chosen: readonly string[]): Shader
   if (choice) throw new TypeError(`${main} needs ${choice.need}, must choose ${choice.among.join(" or ")}`);
   const unused = chosen.find((part) => !parts.includes(part));
   if (unused) throw new TypeError(`${main} does not need ${unused}, must be without`);
-  return wholeShader(main, [main, ...parts].map((name) => files[name]).join("\n"));
+  const code = [main, ...parts].map((name) => files[name]).join("\n");
+  // First all overrides: naga 29 panics where one follows a constant, or an array's size that is made of another.
+  const overrides = code.match(/^override .*\n/gm) ?? [];
+  return wholeShader(main, overrides.join("") + code.replace(/^override .*\n/gm, ""));
 }
 
-/**
- * Parts of a shader, each before those that it needs itself, in the order in which they are named: overrides must not
- * follow constants (naga 29), so parts with overrides are named first. And the first interface for which none is chosen,
- * with the parts that serve it.
- */
+/** Parts of a shader, and the first interface for which none is chosen, with the parts that serve it. */
 export function partsOf(files: WgslFiles, main: string, chosen: readonly string[]): {
   readonly parts: readonly string[];
   readonly choice?: { readonly need: string; readonly among: readonly string[] };

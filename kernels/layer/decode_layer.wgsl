@@ -79,7 +79,6 @@ override merge_lanes: u32 = 8;
 override has_bias: u32 = 0;
 override has_norm: u32 = 0;
 override norm_epsilon: f32 = 0.00001;
-override without: u32 = 0; // see product/parts/decode.wgsl
 
 // A group of a vector, channel 4i + j at [i][j]; so its index is checked once for four channels.
 alias Group16 = array<array<f32, 4>, 4>;

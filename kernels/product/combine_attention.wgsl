@@ -7,9 +7,6 @@
 //   1 combined     vec2<u32> [tokens, quads]  f16, four channels each
 //
 // Mapping: one thread four channels; workgroup.z is the token.
-override channels: u32 = 16;
-override splits: u32 = 1; // this and the next: see product/parts/attention_values.wgsl
-override head_size: u32 = 16;
 override workgroup_size: u32 = 256;
 
 @group(0) @binding(0) var<storage, read> values: array<f32>;

@@ -15,7 +15,6 @@ override rows: u32 = 1;
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override workgroup_size: u32 = 256;
-override without: u32 = 0; // see product/parts/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<u32>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;

@@ -22,7 +22,6 @@ override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
 override add_to_y: u32 = 0; // 1: y += W x
-override without: u32 = 0; // see product/parts/decode.wgsl
 
 @group(0) @binding(1) var<storage, read> base: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> refine: array<u32>;

@@ -8,9 +8,6 @@
 //   2 mixed        vec4<f32> [T, channels / 4]
 //
 // Mapping: a thread four channels; workgroup.z is the token.
-override channels: u32 = 16;
-override splits: u32 = 1; // this and the next: see product/parts/attention_values.wgsl
-override head_size: u32 = 16;
 
 @group(0) @binding(1) var<storage, read> values: array<f32>;
 @group(0) @binding(2) var<storage, read_write> mixed: array<vec4<f32>>;

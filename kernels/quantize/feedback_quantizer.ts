@@ -23,7 +23,7 @@ import * as wgsl from "./wgsl.ts";
 /** Channels of a block. */
 const BLOCK_CHANNELS = 128;
 
-/** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once. */
+/** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once; for all devices, as sums follow it. */
 const STRETCH_CHANNELS = 1024;
 
 /** Rows of a workgroup. */

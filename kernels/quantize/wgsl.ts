@@ -16,8 +16,8 @@ export { default as probe_groups } from "./probe_groups.wgsl" with { type: "text
 export { default as search_groups } from "./search_groups.wgsl" with { type: "text" };
 export { default as solve_block } from "./solve_block.wgsl" with { type: "text" };
 export { default as turn_weights } from "./turn_weights.wgsl" with { type: "text" };
-export { default as free_search } from "./parts/free_search.wgsl" with { type: "text" };
+export { default as free_rounding } from "./parts/free_rounding.wgsl" with { type: "text" };
 export { default as group_grid } from "./parts/group_grid.wgsl" with { type: "text" };
-export { default as pulled_search } from "./parts/pulled_search.wgsl" with { type: "text" };
+export { default as pulled_rounding } from "./parts/pulled_rounding.wgsl" with { type: "text" };
 export { default as turned_values } from "./parts/turned_values.wgsl" with { type: "text" };
 export { default as write_group } from "./parts/write_group.wgsl" with { type: "text" };
