@@ -166,25 +166,3 @@ export function decodeAttentionOnCpu(
   }
   return mixed;
 }
-
-/** Combines partial results in f64; the CPU twin of the linear kernels' input `attention`. */
-export function combinePartials(
-  { heads, headSize }: AttentionShape,
-  splits: number,
-  partials: Float32Array,
-): Float64Array {
-  const mixed = new Float64Array(heads * headSize);
-  const stats = (split: number, head: number) => splits * heads * headSize + 2 * (split * heads + head);
-  for (let head = 0; head < heads; head++) {
-    const used = Array.from({ length: splits }, (_, split) => split).filter((s) => partials[stats(s, head) + 1] !== 0);
-    const largest = Math.max(...used.map((s) => partials[stats(s, head)]));
-    const factors = used.map((s) => Math.exp(partials[stats(s, head)] - largest));
-    const total = used.reduce((sum, s, i) => sum + factors[i] * partials[stats(s, head) + 1], 0);
-    for (let i = 0; i < headSize; i++) {
-      for (const [j, s] of used.entries()) {
-        mixed[head * headSize + i] += (factors[j] * partials[(s * heads + head) * headSize + i]) / total;
-      }
-    }
-  }
-  return mixed;
-}

@@ -4,27 +4,24 @@
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
 import { joinShader } from "../gpu/shader.ts";
+import type { RopeCache } from "./rope_cache.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;
 
 /** Buffers of {@linkcode prefillAttention}. */
-export interface PrefillAttentionBuffers {
-  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], q rotated, as `ropeCache` leaves it. */
-  readonly qkv: GPUBuffer | GPUBufferBinding;
-  /** Keys and values of the range's positions and of all before. */
-  readonly cache: KeyValueCache;
+export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"> {
   /** f32 [tokens, heads * headSize]. */
   readonly out: GPUBuffer | GPUBufferBinding;
 }
 
 /**
- * Dispatch of causal attention: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a range over all keys that
- * the cache holds up to each.
+ * Dispatch of causal attention over what `ropeCache` leaves: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a
+ * range over all keys that the cache holds up to each.
  */
 export async function prefillAttention(
   gpu: Gpu,

@@ -1,8 +1,4 @@
-/**
- * The WGSL files of this room by name, with those of the rooms below it.
- *
- * @module
- */
+// The WGSL files of this room by name, with those of the rooms below it.
 export * from "../tokens/wgsl.ts";
 export { default as decode_attention } from "./decode_attention.wgsl" with { type: "text" };
 export { default as prefill_attention } from "./prefill_attention.wgsl" with { type: "text" };

@@ -244,11 +244,6 @@ export class Gpu implements Disposable {
     return this.#readBack.wait();
   }
 
-  /** Throws the first error the device has reported outside error scopes, if any. */
-  check(): void {
-    this.#errors.check();
-  }
-
   /**
    * Reads bytes of a buffer after all submitted work.
    *

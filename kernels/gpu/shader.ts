@@ -43,20 +43,18 @@ export function joinShader<Name extends string>(
   const known = joined.get(files) ?? new Map<string, Shader>();
   joined.set(files, known);
   const key = [main, ...chosen].join(" ");
-  const shader = known.get(key) ?? join(files, main, chosen);
-  known.set(key, shader);
-  return shader;
-}
-
-function join(files: WgslFiles, main: string, chosen: readonly string[]): Shader {
+  const before = known.get(key);
+  if (before) return before;
   const { parts, choice } = partsOf(files, main, chosen);
   if (choice) throw new TypeError(`${main} needs ${choice.need}, must choose ${choice.among.join(" or ")}`);
   const unused = chosen.find((part) => !parts.includes(part));
   if (unused) throw new TypeError(`${main} does not need ${unused}, must be without`);
-  const code = [main, ...parts].map((name) => files[name]).join("\n");
+  const code = [main, ...parts].map((name) => (files as WgslFiles)[name]).join("\n");
   // First all overrides: naga 29 panics where one follows a constant, or an array's size that is made of another.
   const overrides = code.match(/^override .*\n/gm) ?? [];
-  return wholeShader(main, overrides.join("") + code.replace(/^override .*\n/gm, ""));
+  const shader = wholeShader(main, overrides.join("") + code.replace(/^override .*\n/gm, ""));
+  known.set(key, shader);
+  return shader;
 }
 
 /** Parts of a shader, and the first interface for which none is chosen, with the parts that serve it. */

@@ -1,8 +1,4 @@
-/**
- * The WGSL files of this room by name, with those of the rooms below it.
- *
- * @module
- */
+// The WGSL files of this room by name, with those of the rooms below it.
 export * from "../product/wgsl.ts";
 export * from "../attention/wgsl.ts";
 export { default as decode_layer } from "./decode_layer.wgsl" with { type: "text" };

@@ -5,7 +5,7 @@
  */
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { slabRowsWithin } from "../gpu/slab_rows.ts";
+import { slabRowsWithin } from "./slabs.ts";
 
 /** Channels of one 16-byte load. */
 export const CHUNK_CHANNELS = 8;

@@ -8,7 +8,7 @@ import { type PackedTensor, planeLengths } from "../../quant/packed_tensor.ts";
 import { allOrNone, type BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type Plane, whole } from "../gpu/plane.ts";
-import { slabRowsWithin } from "../gpu/slab_rows.ts";
+import { slabRowsWithin } from "./slabs.ts";
 
 /**
  * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the words

@@ -6,6 +6,23 @@
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 
+/** Rows of a slab are a multiple of this: whole tiles, and outputs that start at a legal binding offset. */
+const SLAB_ROWS = 64;
+
+/**
+ * Rows of a slab.
+ *
+ * @param multiple that they are of
+ * @throws {RangeError} when so many rows exceed the binding limit
+ */
+export function slabRowsWithin(maxBindingBytes: number, rowBytes: number, multiple: number = SLAB_ROWS): number {
+  const rows = Math.floor(maxBindingBytes / rowBytes / multiple) * multiple;
+  if (rows === 0) {
+    throw new RangeError(`binding limit is ${maxBindingBytes} bytes, must hold ${multiple} rows of ${rowBytes} bytes`);
+  }
+  return rows;
+}
+
 /** A matrix in device memory; more than one slab where it exceeds the binding limit. */
 export interface SlabMatrix {
   /** Output rows. */

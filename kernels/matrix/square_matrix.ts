@@ -5,7 +5,7 @@
  */
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { slabRowsWithin } from "../gpu/slab_rows.ts";
+import { slabRowsWithin } from "./slabs.ts";
 
 /** Rows that are moved at once (see factorize.ts); slabs hold whole panels. */
 export const PANEL_ROWS = 256;

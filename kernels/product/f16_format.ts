@@ -4,7 +4,7 @@
  * @module
  */
 import { CHUNK_CHANNELS, type F16Matrix, type HalfMatrix, uploadF16Matrix } from "../matrix/f16_matrix.ts";
-import { combineAttention } from "./combine_attention.ts";
+import { combineAttention } from "./join_splits.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
 import { asVectors, type WeightFormat } from "./weight_format.ts";

@@ -115,8 +115,3 @@ export function f16GemvOnCpu(weights: Float16Array, rows: number, x: BoundedProd
   }
   return { y, bound };
 }
-
-/** Values without an error, as an input of {@linkcode f16GemvOnCpu}. */
-export function exactly(values: ArrayLike<number>): BoundedProduct {
-  return { y: Float64Array.from(values), bound: new Float64Array(values.length) };
-}

@@ -7,8 +7,6 @@ import type { DeviceProfile } from "../gpu/device_profile.ts";
 
 /** Rows and tokens of a workgroup, with the shader part that multiplies them. */
 export interface GemmTile {
-  /** Name in tests and tables. */
-  readonly name: "wide" | "narrow";
   /** Rows of a workgroup. */
   readonly rows: number;
   /** Tokens of a workgroup. */
@@ -18,10 +16,10 @@ export interface GemmTile {
 }
 
 /** 64 rows x 128 tokens: for prompts. */
-export const WIDE_TILE: GemmTile = { name: "wide", rows: 64, tokens: 128, part: "wide_tile" };
+export const WIDE_TILE: GemmTile = { rows: 64, tokens: 128, part: "wide_tile" };
 
 /** 32 rows x 16 tokens: for small batches and the ends of prompts. */
-export const NARROW_TILE: GemmTile = { name: "narrow", rows: 32, tokens: 16, part: "narrow_tile" };
+export const NARROW_TILE: GemmTile = { rows: 32, tokens: 16, part: "narrow_tile" };
 
 /**
  * The faster tile for a number of rows and tokens. Two wide workgroups of a multiprocessor are worked on at once, fewer
@@ -36,14 +34,6 @@ export function chooseTile({ multiprocessors }: DeviceProfile, rows: number, tok
 /** Workgroups for a number of rows and tokens; tokens first, so that neighbours share weights in the cache. */
 export function tileWorkgroups(tile: GemmTile, rows: number, tokens: number): [x: number, y: number, z: number] {
   return [Math.ceil(tokens / tile.tokens), Math.ceil(rows / tile.rows), 1];
-}
-
-/** How matrix-matrix products are made. */
-export interface GemmOptions {
-  /** y += W x instead of y = W x. Default: false. */
-  readonly addToY?: boolean;
-  /** Default: by rows and tokens. */
-  readonly tile?: GemmTile;
 }
 
 /** @throws {RangeError} when channels cannot be read in fours */

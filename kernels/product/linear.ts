@@ -25,12 +25,7 @@ export function uploadMatrix(gpu: Gpu, parts: readonly HostMatrix[]): Promise<We
   return FORMATS[parts[0].kind].upload(gpu, parts);
 }
 
-/**
- * Dispatches of a product with one token.
- *
- * @param scratch f16 [channels]: where an f16 product's attention is combined
- * @throws {TypeError} when channels of an f16 matrix are not a multiple of 8
- */
+/** Dispatches of a product with one token. @throws {TypeError} when channels of an f16 matrix are not a multiple of 8 */
 export function gemv(
   gpu: Gpu,
   matrix: WeightMatrix,

@@ -17,11 +17,6 @@ const LARGEST = 32512;
 /** Groups whose largest magnitude is below this are packed as zeros, so that 1 / step is finite. */
 const LEAST = 2 ** -100;
 
-/** Number of u32 words of a packed vector of `channels` activations. */
-function packedActivationWords(channels: number): number {
-  return blocksPerRow(channels) * 2 * LANE_WORDS;
-}
-
 /**
  * Packs x for the fused kernels; the CPU twin of fill_values.wgsl and quantize.wgsl.
  *
@@ -43,7 +38,7 @@ function packedActivationWords(channels: number): number {
  */
 export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
   const halfBlocks = blocksPerRow(x.length) * 2;
-  const words = new Uint32Array(packedActivationWords(x.length));
+  const words = new Uint32Array(halfBlocks * LANE_WORDS);
   const bytes = new Int8Array(words.buffer);
   const floats = new Float32Array(words.buffer);
   for (let group = 0; group < halfBlocks * 4; group++) {

@@ -8,7 +8,7 @@ import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { F16Matrix, HalfMatrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import type { GemmOptions } from "./gemm_tile.ts";
+import type { GemmTile } from "./gemm_tile.ts";
 import type { GemvOutput, ValuesInput } from "./gemv_modes.ts";
 
 /** A weight matrix in device memory, told apart by its `kind`. */
@@ -23,13 +23,17 @@ export type HostMatrix = HalfMatrix | {
 };
 
 /** A product with the tokens of a range. */
-export interface RangeProduct extends GemmOptions {
+export interface RangeProduct {
   /** Which tokens. */
   readonly range: PrefillRange;
   /** f32 [tokens, channels]. */
   readonly x: GPUBuffer;
   /** f32 [tokens, rows]. */
   readonly y: GPUBuffer | GPUBufferBinding;
+  /** y += W x instead of y = W x. Default: false. */
+  readonly addToY?: boolean;
+  /** Default: by rows and tokens. */
+  readonly tile?: GemmTile;
 }
 
 /** Weights in one format: from the host to products. What all share, freeing, copying, placing, is in matrix/slabs.ts. */

@@ -1,11 +1,6 @@
-/**
- * The WGSL files of this room by name, with those of the rooms below it.
- *
- * @module
- */
+// The WGSL files of this room by name, with those of the rooms below it.
 export * from "../tokens/wgsl.ts";
 export { default as add_outliers } from "./add_outliers.wgsl" with { type: "text" };
-export { default as combine_attention } from "./combine_attention.wgsl" with { type: "text" };
 export { default as dequantize_weights } from "./dequantize_weights.wgsl" with { type: "text" };
 export { default as f16_gemm } from "./f16_gemm.wgsl" with { type: "text" };
 export { default as f16_gemv } from "./f16_gemv.wgsl" with { type: "text" };
@@ -19,6 +14,8 @@ export { default as combine_splits } from "./parts/combine_splits.wgsl" with { t
 export { default as decode } from "./parts/decode.wgsl" with { type: "text" };
 export { default as fill_packed } from "./parts/fill_packed.wgsl" with { type: "text" };
 export { default as fill_values } from "./parts/fill_values.wgsl" with { type: "text" };
+export { default as float_mixed } from "./parts/float_mixed.wgsl" with { type: "text" };
+export { default as half_mixed } from "./parts/half_mixed.wgsl" with { type: "text" };
 export { default as float_chunks } from "./parts/float_chunks.wgsl" with { type: "text" };
 export { default as gemm_edges } from "./parts/gemm_edges.wgsl" with { type: "text" };
 export { default as group } from "./parts/group.wgsl" with { type: "text" };

@@ -89,12 +89,11 @@ function damp(value: number, added: number): number {
 async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float64Array> {
   using scope = createBufferScope(gpu);
   const diagonal = await scope.storage("diagonal", 4 * size);
-  const words = await uploadUniforms(gpu, slabs.map(({ firstRow, rows }) => [firstRow, rows]));
-  scope.own(words.buffer);
+  const words = await uploadUniforms(gpu, scope, slabs.map(({ firstRow, rows }) => [firstRow, rows]));
   const dispatches = slabs.map(({ rows, buffer }, i) =>
     gpu.makeDispatch(joinShader(wgsl, "diagonal"), {
       constants: { size },
-      buffers: { range: words.bindings[i], slab: buffer, diagonal },
+      buffers: { range: words[i], slab: buffer, diagonal },
       workgroups: [Math.ceil(rows / THREADS), 1, 1],
     })
   );
@@ -125,13 +124,13 @@ async function panelRanges(gpu: Gpu, scope: BufferScope, { size, slabs }: Square
   const panels = blockRanges(size, PANEL_ROWS);
   const words = await uploadUniforms(
     gpu,
+    scope,
     panels.flatMap(({ first, size }) => slabs.map(({ firstRow, rows }) => [first, size, firstRow, rows])),
   );
-  scope.own(words.buffer);
   return panels.map(({ first, size: rows }, i) => ({
     first,
     rows,
-    words: words.bindings.slice(i * slabs.length, (i + 1) * slabs.length),
+    words: words.slice(i * slabs.length, (i + 1) * slabs.length),
   }));
 }
 
@@ -201,13 +200,13 @@ async function factorBlocks(
   }));
   const words = await uploadUniforms(
     gpu,
+    scope,
     steps.flatMap(({ first, size, updates }) => [
       [first, size, first, placeOfRow(matrix, first).first / stride],
       ...updates.map(({ range }) => updateWords(range)),
     ]),
   );
-  scope.own(words.buffer);
-  const uniforms = words.bindings.values();
+  const uniforms = words.values();
   const dispatches: Dispatch[] = [];
   const rows = { buffer: panel, stride };
   for (const { first, updates } of steps) {

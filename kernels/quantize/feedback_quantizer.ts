@@ -53,14 +53,14 @@ export async function quantizeWithFactor(
   const steps = blockRanges(channels, STRETCH_CHANNELS).flatMap((stretch) => stepsOf(factor, rows, stretch));
   const uniforms = await uploadUniforms(
     gpu,
+    scope,
     steps.map((step) => step.kind === "quantize" ? step.words : updateWords(step.range)),
   );
-  scope.own(uniforms.buffer);
   const shader = joinShader(wgsl, "feedback_block");
   const constants = { ...groupConstants(matrix), channels };
   const dispatches: Dispatch[] = [];
   for (const [i, step] of steps.entries()) {
-    const words = uniforms.bindings[i];
+    const words = uniforms[i];
     const { buffer } = step.slab;
     if (step.kind === "carry") {
       const [a, b, c] = [{ buffer, stride: channels }, { buffer: turned, stride: rows }, {

@@ -11,15 +11,8 @@ import * as wgsl from "./wgsl.ts";
 /** Threads of a workgroup. */
 const THREADS = 64;
 
-/** What {@linkcode orderGroups} reorders. */
-export interface OrderedMatrix {
-  /** f32 [channels, lines] or, with channels in columns, f32 [lines, channels]. */
-  readonly x: GPUBuffer;
-  /** Elements of a channel. */
-  readonly lines: number;
-  /** Whether a channel is a row or a column. */
-  readonly channelsLie: "rows" | "columns";
-}
+/** An f32 matrix x: [channels, lines] or, with channels in columns, [lines, channels]. */
+export type OrderedMatrix = { readonly x: GPUBuffer; readonly lines: number; readonly channelsLie: "rows" | "columns" };
 
 /**
  * Dispatch that puts the groups of a matrix into another order, in place.

@@ -124,12 +124,11 @@ async function turnTarget(
   if (!drift) return turned;
   const shift = await inner.storage("shift", 4 * rows * channels);
   const range = { m: channels, n: rows, k: channels };
-  const words = await uploadUniforms(gpu, [updateWords(range)]);
-  inner.own(words.buffer);
+  const words = await uploadUniforms(gpu, inner, [updateWords(range)]);
   const asRows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
   const [a, b, c] = [asRows(drift, channels), asRows(turned, rows), asRows(shift, rows)];
   gpu.submit([
-    await outerUpdate(gpu, { range, words: words.bindings[0], a, b, c }),
+    await outerUpdate(gpu, { range, words: words[0], a, b, c }),
     ...await solveFactor(gpu, inner, factor, shift, rows),
     await blend(gpu, shift, turned, rows * channels, 1),
   ]);

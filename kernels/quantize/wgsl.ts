@@ -1,8 +1,4 @@
-/**
- * The WGSL files of this room by name.
- *
- * @module
- */
+// The WGSL files of this room by name.
 export { default as diagonal } from "./diagonal.wgsl" with { type: "text" };
 export { default as factor_block } from "./factor_block.wgsl" with { type: "text" };
 export { default as feedback_block } from "./feedback_block.wgsl" with { type: "text" };

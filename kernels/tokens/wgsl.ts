@@ -1,8 +1,4 @@
-/**
- * The WGSL files of this room by name, with those of the rooms below it.
- *
- * @module
- */
+// The WGSL files of this room by name, with those of the rooms below it.
 export * from "../gpu/wgsl.ts";
 export { default as add_bias } from "./add_bias.wgsl" with { type: "text" };
 export { default as advance } from "./advance.wgsl" with { type: "text" };

@@ -5,7 +5,7 @@
  * @module
  */
 import { addGram } from "../../kernels/quantize/add_gram.ts";
-import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
@@ -189,10 +189,10 @@ async function addProducts(
   c: GPUBuffer,
 ): Promise<void> {
   const range = { m, n, k: tokens };
-  const words = await uploadUniforms(gpu, [updateWords(range)]);
+  using scope = createBufferScope(gpu);
+  const [words] = await uploadUniforms(gpu, scope, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
   gpu.submit([
-    await outerUpdate(gpu, { range, words: words.bindings[0], a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
+    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
   ]);
-  gpu.destroyBuffer(words.buffer);
 }

@@ -166,3 +166,8 @@ export function limitBindings({ device }: Gpu, maxStorageBufferBindingSize: numb
     delete (device as { limits?: GPUSupportedLimits }).limits;
   };
 }
+
+/** Values without an error, as an input of a CPU twin. */
+export function exactly(values: ArrayLike<number>): BoundedProduct {
+  return { y: Float64Array.from(values), bound: new Float64Array(values.length) };
+}

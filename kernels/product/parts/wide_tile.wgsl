@@ -10,7 +10,6 @@
 // words.
 //
 // From the kernel, where a turn is 8 consecutive channels:
-//   `channels`, `rows`, `token_rows`, `first_row`, `add_to_y`; `x`, `y`;
 //   Weights, start_weights(row, 0), fetch_weights(weights, row, turn), put_weights(weights, tile_row, turn, tile_channel).
 
 const TILE_ROWS = 64u;

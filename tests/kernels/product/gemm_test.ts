@@ -76,24 +76,24 @@ async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmT
 
 for (const tile of TILES) {
   for (const refineEvery of REFINE_EVERY) {
-    test(`fused_gemm ${tile.name}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
+    test(`fused_gemm ${tile.part}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
       for (const shape of CASES) {
         await checkPacked(shape, { refineEvery, outlierShare: shape[2] === 17 ? 0 : 0.02, tile });
       }
     });
   }
 
-  test(`fused_gemm ${tile.name} splits rows over slabs`, async () => {
+  test(`fused_gemm ${tile.part} splits rows over slabs`, async () => {
     const kind = { refineEvery: 8, outlierShare: 0.01, tile, bindingBytes: 64 * 1024 } as const;
     await checkPacked([150, 2000, 5], kind);
   });
 
-  test(`f16_gemm ${tile.name}: layers, odd shapes, slabs`, async () => {
+  test(`f16_gemm ${tile.part}: layers, odd shapes, slabs`, async () => {
     for (const shape of CASES) await checkF16(shape, tile);
     await checkF16([150, 500, 5], tile, 100 * 1024);
   });
 
-  test(`f16_gemm ${tile.name} adds to y`, async () => {
+  test(`f16_gemm ${tile.part} adds to y`, async () => {
     const gpu = await testGpu();
     const [rows, channels, tokens] = [37, 96, 21];
     const weights = randomF16(rows, channels);
@@ -129,7 +129,11 @@ test("matrix-matrix kernels refuse channels that cannot be read in fours, and em
 });
 
 test("chooseTile takes the tile that was faster on an H200", () => {
-  const faster = [[4096, 1, "narrow"], [4096, 128, "narrow"], [4096, 512, "wide"], [22016, 32, "narrow"]] as const;
-  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(H200, rows, tokens).name, name);
-  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(H200, 22016, tokens).name, "wide");
+  const faster = [[4096, 1, "narrow_tile"], [4096, 128, "narrow_tile"], [4096, 512, "wide_tile"], [
+    22016,
+    32,
+    "narrow_tile",
+  ]] as const;
+  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(H200, rows, tokens).part, name);
+  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(H200, 22016, tokens).part, "wide_tile");
 });

@@ -1,6 +1,6 @@
 import { createRandom } from "../../../quant/random.ts";
-import { combineAttention } from "../../../kernels/product/combine_attention.ts";
-import { exactly, f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
+import { combineAttention } from "../../../kernels/product/join_splits.ts";
+import { f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused_gemv.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
@@ -10,7 +10,15 @@ import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "../../../kernels/prod
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
-import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
+import {
+  assertWithin,
+  exactly,
+  poisonedOutput,
+  randomActivations,
+  randomTensor,
+  readOutput,
+  testGpu,
+} from "../helpers.ts";
 import { test } from "../../test.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 

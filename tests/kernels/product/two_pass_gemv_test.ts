@@ -1,11 +1,19 @@
 import { REFINE_EVERY } from "../../../quant/format.ts";
 import { dequantize } from "../../../quant/dequantize.ts";
-import { exactly, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
+import { f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Vector } from "../../../kernels/matrix/f16_matrix.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createDequantized, twoPassGemv } from "../../../kernels/product/two_pass_gemv.ts";
 import { assert, assertEquals } from "../../assert.ts";
-import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
+import {
+  assertWithin,
+  exactly,
+  poisonedOutput,
+  randomActivations,
+  randomTensor,
+  readOutput,
+  testGpu,
+} from "../helpers.ts";
 import { test } from "../../test.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
