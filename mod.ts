@@ -52,13 +52,15 @@ export * from "./quant/unpacked_tensor.ts";
 
 export * from "./kernels/gpu/adapter.ts";
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
+export type { DeviceProfile } from "./kernels/gpu/device_profile.ts";
 export { withEnableLines } from "./kernels/gpu/dialect.ts";
 export * from "./kernels/matrix/f16_matrix.ts";
 export * from "./kernels/gpu/gpu.ts";
 export * from "./kernels/attention/key_value_cache.ts";
-export type { WeightMatrix } from "./kernels/product/weight_format.ts";
+export type { HostMatrix, WeightMatrix } from "./kernels/product/weight_format.ts";
 export * from "./kernels/matrix/packed_matrix.ts";
 export * from "./kernels/gpu/plane.ts";
+export type { Shader } from "./kernels/gpu/shader.ts";
 export * from "./kernels/tokens/pick_token.ts";
 export * from "./kernels/tokens/prefill_range.ts";
 

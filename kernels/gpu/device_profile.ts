@@ -19,10 +19,7 @@ export interface DeviceProfile {
   readonly workgroupThreads: number;
 }
 
-/**
- * Of an H100 and an H200. WebGPU doesn't say how many there are, and others get the same: too many workgroups wait their
- * turn, too few leave a device idle.
- */
+/** Of an H100 and H200, and of GPUs that aren't known, as WebGPU doesn't tell: too few workgroups leave a device idle. */
 const MULTIPROCESSORS = 132;
 
 /** The profile of a device. */

@@ -15,17 +15,17 @@ const VECTOR_TOKENS = 3;
 /** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
 export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
   canJoin: (a, b) => a.channels === b.channels,
-  async upload(gpu, parts) {
-    const [{ channels, weights }] = parts;
+  upload(gpu, parts) {
+    const [{ channels, rows: firstRows, weights }] = parts;
+    if (parts.length === 1) return uploadF16Matrix(gpu, weights, firstRows, channels);
     const rows = parts.reduce((sum, part) => sum + part.rows, 0);
-    if (parts.length === 1) return await uploadF16Matrix(gpu, weights, rows, channels);
     const joined = new Float16Array(rows * channels);
     let at = 0;
-    for (const part of parts) {
-      joined.set(part.weights, at);
-      at += part.weights.length;
+    for (const { weights } of parts) {
+      joined.set(weights, at);
+      at += weights.length;
     }
-    return await uploadF16Matrix(gpu, joined, rows, channels);
+    return uploadF16Matrix(gpu, joined, rows, channels);
   },
   async multiplyOne(gpu, matrix, input, output, scratch) {
     if (input.kind !== "attention") return await f16Gemv(gpu, matrix, input, output);
