@@ -22,10 +22,24 @@
  * const range = await createPrefillRange(gpu, tokens);
  * const xs = await gpu.uploadStorage("xs", new Float32Array(tokens * channels).fill(1));
  * const ys = await gpu.createStorage("ys", tokens * rows * 4);
- * gpu.submit(await fusedGemm(gpu, matrix, range, xs, ys));
+ * gpu.submit(await fusedGemm(gpu, matrix, { range, x: xs, y: ys }));
  * const products = await gpu.readF32(ys);
  * const close = (a: number, b: number) => Math.abs(a - b) <= 0.02 * Math.abs(b) + 0.02;
  * assert(products.every((value, i) => close(value, product[i % rows])));
+ * ```
+ *
+ * A kernel of your own, beside them:
+ *
+ * ```ts
+ * import { openGpu, wholeShader } from "@twobit/twobit/kernels";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const code = "@group(0) @binding(0) var<storage, read_write> y: array<f32>; @compute @workgroup_size(1) " +
+ *   "fn main(@builtin(workgroup_id) id: vec3<u32>) { y[id.x] *= 2; }";
+ * using gpu = await openGpu();
+ * const y = await gpu.uploadStorage("y", Float32Array.of(1, 2, 3, 4));
+ * gpu.submit([await gpu.makeDispatch(wholeShader("double", code), { buffers: { y }, workgroups: [4, 1, 1] })]);
+ * assertEquals(await gpu.readF32(y), Float32Array.of(2, 4, 6, 8));
  * ```
  *
  * Decoding to f16, as code does that multiplies in two passes:
@@ -48,13 +62,24 @@
  *
  * @module
  */
-export { type Dispatch, Gpu, type GpuOptions, type Kernel, openGpu } from "./kernels/gpu/gpu.ts";
+export type { DeviceProfile } from "./kernels/gpu/device_profile.ts";
+export {
+  type Constants,
+  type Dispatch,
+  type DispatchParts,
+  Gpu,
+  type GpuOptions,
+  type Kernel,
+  type NamedBuffers,
+  openGpu,
+} from "./kernels/gpu/gpu.ts";
 export type { Plane } from "./kernels/gpu/plane.ts";
+export { type Shader, wholeShader } from "./kernels/gpu/shader.ts";
 export type { F16Matrix, F16Slab } from "./kernels/matrix/f16_matrix.ts";
 export { type PackedMatrix, type PackedSlab, uploadPackedMatrix } from "./kernels/matrix/packed_matrix.ts";
 export { fusedGemm } from "./kernels/product/fused_gemm.ts";
 export { fusedGemv, type FusedGemvOptions } from "./kernels/product/fused_gemv.ts";
-export type { GemmOptions } from "./kernels/product/gemm_tile.ts";
 export type { AttentionInput, GemvInput, GemvOutput, ValuesInput } from "./kernels/product/gemv_modes.ts";
 export { createDequantized, dequantizeOnGpu } from "./kernels/product/two_pass_gemv.ts";
+export type { RangeProduct } from "./kernels/product/weight_format.ts";
 export { createPrefillRange, type PrefillRange } from "./kernels/tokens/prefill_range.ts";

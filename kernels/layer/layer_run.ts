@@ -74,8 +74,9 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   const density = densities.find((every) => every !== REFINE_EVERY);
   if (!IS_DENO) return "this is a browser, must be Deno";
   if (layers < 2) return `the model has ${layers} layer, must have 2 or more`;
-  if (gpu.subgroupSize < rowLanes || gpu.subgroupSize > 64) {
-    return `the device's subgroups have ${gpu.subgroupSize} lanes, must have ${rowLanes} to 64`;
+  const { subgroupSize } = gpu.profile;
+  if (subgroupSize < rowLanes || subgroupSize > 64) {
+    return `the device's subgroups have ${subgroupSize} lanes, must have ${rowLanes} to 64`;
   }
   if (buffers < STORAGE_BUFFERS) return `a shader has ${buffers} storage buffers, must have ${STORAGE_BUFFERS}`;
   if (uneven !== undefined) return `a vector or head has ${uneven} channels, must have a multiple of 16`;

@@ -9,8 +9,7 @@ import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
 import { joinSplits } from "../../kernels/product/join_splits.ts";
-import { gemv } from "../../kernels/product/linear.ts";
-import { multiplyFew } from "../../kernels/product/multiply_few.ts";
+import { gemv, multiplyFew } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
 import { createPrefillRange, type PrefillRange } from "../../kernels/tokens/prefill_range.ts";
@@ -174,7 +173,7 @@ async function createBatchMiddle(
   const { heads, headSize, hidden, normEpsilon: epsilon } = config;
   const size = range.maxTokens;
   const shape = attentionShape(config);
-  const splits = chooseSplits(gpu, shape, buffers.caches[0].capacity, size);
+  const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity, size);
   const normed = await scope.storage("normed", 4 * size * hidden);
   const mixed = await scope.storage("mixed", 4 * size * heads * headSize);
   const pass = { ...buffers, normed, mixed };
@@ -191,7 +190,7 @@ async function createBatchMiddle(
   }
   const final = [
     await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
-    ...await multiplyFew(gpu, head, range, normed, buffers.logits),
+    ...await multiplyFew(gpu, head, { range, x: normed, y: buffers.logits }),
   ];
   return {
     input: buffers.hidden,
@@ -213,7 +212,7 @@ async function createTokenMiddle(
   const { config, finalNorm: weight } = weights;
   const { heads, headSize, intermediate, normEpsilon: epsilon } = config;
   const shape = attentionShape(config);
-  const splits = chooseSplits(gpu, shape, buffers.caches[0].capacity);
+  const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity);
   const widest = Math.max(config.hidden, heads * headSize, intermediate);
   const partials = await scope.storage("partials", 4 * partialsLength(shape, splits));
   const scratch = await scope.storage("scratch", 16 * Math.ceil(widest / 8));
@@ -264,7 +263,7 @@ async function createSingleOperations(
 ): Promise<StepMiddle["layers"]> {
   const { caches } = buffers;
   const [{ capacity }] = caches;
-  const splitsAt = (tokens: number) => chooseSplits(gpu, attentionShape(config), tokens);
+  const splitsAt = (tokens: number) => chooseSplits(gpu.profile, attentionShape(config), tokens);
   const bySplits = new Map<number, Operation[]>();
   for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
     const splits = splitsAt(Math.min(tokens, capacity));

@@ -4,21 +4,15 @@
  *
  * @module
  */
-import { type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import {
-  copyWeightMatrix,
-  destroyWeightMatrix,
-  isPackedMatrix,
-  type WeightMatrix,
-} from "../../kernels/product/linear.ts";
-import { uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
+import type { PackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
-import { concatenateRows } from "../../quant/concatenate.ts";
-import { TILE_ROWS } from "../../quant/format.ts";
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import { copyMatrix, destroyMatrices, placeRows } from "../../kernels/matrix/slabs.ts";
+import { canJoin, uploadMatrix } from "../../kernels/product/linear.ts";
+import type { HostMatrix, WeightMatrix } from "../../kernels/product/weight_format.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
   hasBias,
@@ -31,7 +25,7 @@ import {
   type Stage,
   STAGES,
 } from "../llama/layer.ts";
-import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } from "./weight_source.ts";
+import type { WeightSource } from "./weight_source.ts";
 
 /**
  * Layers that share the buffers of their weights and caches, so that a dispatch of a decode step can take them all. Each
@@ -111,12 +105,13 @@ export async function uploadWeights(
   const before = gpu.heldBytes;
   const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
   const free = () => {
-    for (const matrix of uploaded.matrices) destroyWeightMatrix(gpu, matrix);
+    destroyMatrices(gpu, ...uploaded.matrices);
     uploaded.matrices.clear();
     uploaded.scope[Symbol.dispose]();
   };
   const half = async (name: string) => {
-    const matrix = await uploadHalf(gpu, await source.half(name, vocabulary, hidden));
+    const { weights, rows, channels } = await source.half(name, vocabulary, hidden);
+    const matrix = await uploadF16Matrix(gpu, weights, rows, channels);
     uploaded.matrices.add(matrix);
     return matrix;
   };
@@ -221,7 +216,9 @@ interface SharedLayers {
 async function shareLayers(uploaded: Uploaded, layers: readonly EngineLayer[]): Promise<SharedLayers> {
   const { gpu, matrices, scope } = uploaded;
   const parts = layers.map(({ linears }) => STAGES.map(({ name }) => linears[name]));
-  const packed = parts.map((layer) => layer.map(([first]) => first).filter(isPackedMatrix));
+  const packed = parts.map((layer) =>
+    layer.map(([first]) => first).filter((matrix): matrix is PackedMatrix => matrix.kind === "packed")
+  );
   if (packed.flat().length < parts.flat().length) {
     return { layers, arenas: ["not all linear layers are packed, must be"] };
   }
@@ -255,7 +252,7 @@ async function copyLayer({ gpu, matrices, scope }: Uploaded, layer: EngineLayer)
   const linears = await byStage(async ({ name }) => {
     const copied: WeightMatrix[] = [];
     for (const part of layer.linears[name]) {
-      const copy = await copyWeightMatrix(gpu, part);
+      const copy = await copyMatrix(gpu, part);
       matrices.add(copy);
       copied.push(copy);
     }
@@ -280,45 +277,19 @@ async function uploadJoined({ gpu, matrices }: Uploaded, parts: readonly HostMat
     if (last && canJoin(last[last.length - 1], part)) last.push(part);
     else groups.push([part]);
   }
-  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
-  const joined: WeightMatrix[] = [];
-  let firstRow = 0;
+  const own: WeightMatrix[] = [];
   for (const group of groups) {
-    const matrix = group.every(isPackedTensor)
-      ? await uploadPackedMatrix(gpu, group.length === 1 ? group[0] : concatenateRows(group as PackedTensor[]))
-      : await uploadHalf(gpu, ...group as HalfMatrix[]);
-    const placed = placeRows(matrix, firstRow, rows);
-    matrices.add(placed);
-    joined.push(placed);
+    const matrix = await uploadMatrix(gpu, group);
+    matrices.add(matrix);
+    own.push(matrix);
+  }
+  const rows = own.reduce((sum, matrix) => sum + matrix.rows, 0);
+  let firstRow = 0;
+  return own.map((matrix) => {
     firstRow += matrix.rows;
-  }
-  return joined;
-}
-
-/** A matrix as consecutive rows of a larger output. */
-export function placeRows(matrix: WeightMatrix, firstRow: number, rows: number): WeightMatrix {
-  const place = <S extends { readonly firstRow: number }>(slabs: readonly S[]) =>
-    slabs.map((slab) => ({ ...slab, firstRow: slab.firstRow + firstRow }));
-  return isPackedMatrix(matrix)
-    ? { ...matrix, rows, slabs: place(matrix.slabs) }
-    : { ...matrix, rows, slabs: place(matrix.slabs) };
-}
-
-function canJoin(a: HostMatrix, b: HostMatrix): boolean {
-  if (!isPackedTensor(a) || !isPackedTensor(b)) return isPackedTensor(a) === isPackedTensor(b);
-  return a.refineEvery === b.refineEvery && a.rows % TILE_ROWS === 0;
-}
-
-/** Uploads the rows of f16 matrices as one. */
-async function uploadHalf(gpu: Gpu, ...matrices: HalfMatrix[]): Promise<F16Matrix> {
-  const [{ channels, weights }] = matrices;
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
-  if (matrices.length === 1) return await uploadF16Matrix(gpu, weights, rows, channels);
-  const joined = new Float16Array(rows * channels);
-  let at = 0;
-  for (const matrix of matrices) {
-    joined.set(matrix.weights, at);
-    at += matrix.weights.length;
-  }
-  return await uploadF16Matrix(gpu, joined, rows, channels);
+    const placed = placeRows(matrix, firstRow - matrix.rows, rows);
+    matrices.delete(matrix);
+    matrices.add(placed);
+    return placed;
+  });
 }

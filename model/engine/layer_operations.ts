@@ -10,8 +10,7 @@ import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { GemvOutput, ValuesInput } from "../../kernels/product/gemv_modes.ts";
-import { gemm, gemv } from "../../kernels/product/linear.ts";
-import type { multiplyFew } from "../../kernels/product/multiply_few.ts";
+import { gemm, gemv, type multiplyFew } from "../../kernels/product/linear.ts";
 import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
@@ -135,7 +134,7 @@ export function passOperations(
     const isNormed = input === "attentionNorm" || input === "mlpNorm";
     const dispatches = isNormed ? [await rmsNorm(gpu, range, { ...norm, weight: layer[input] })] : [];
     for (const matrix of layer.linears[name]) {
-      dispatches.push(...await multiply(gpu, matrix, range, inputs[input], outputs[name], { addToY }));
+      dispatches.push(...await multiply(gpu, matrix, { range, x: inputs[input], y: outputs[name], addToY }));
     }
     if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner));
     return dispatches;

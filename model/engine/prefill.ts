@@ -101,7 +101,7 @@ async function createPass(
     const cache = caches[i];
     const attend = [
       await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
-      await prefillAttention(gpu, shape, range, qkv, cache, mixed),
+      await prefillAttention(gpu, shape, range, { qkv, cache, out: mixed }),
     ];
     const operations = await passOperations(gpu, config, layer, range, buffers, attend);
     dispatches.push(...operations.flatMap((operation) => operation.dispatches));

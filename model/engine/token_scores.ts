@@ -88,7 +88,7 @@ export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<Tok
     scope.own(range.buffer);
     const head = [
       await rmsNorm(gpu, range, { hidden: width, epsilon, x: rows, weight: weights.finalNorm, y: normed }),
-      ...await gemm(gpu, weights.head, range, normed, logits),
+      ...await gemm(gpu, weights.head, { range, x: normed, y: logits }),
     ];
     const likelihoods = await createLikelihoodReader(gpu, scope, range, vocabulary, logits);
     /** Has logits made of a text's tokens, part by part. */

@@ -5,7 +5,7 @@
  * @module
  */
 import { addGram } from "../../kernels/quantize/add_gram.ts";
-import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
@@ -167,7 +167,7 @@ async function createSums(
       if (!joinsResidual) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], sum);
       await subtract(gpu, other.hidden, window.hidden, lacking, tokens * hidden);
       const weights = pair.original!.matrices.get(kind)!;
-      gpu.submit(await gemm(gpu, weights, range, drifted, lacking, { addToY: true }));
+      gpu.submit(await gemm(gpu, weights, { range, x: drifted, y: lacking, addToY: true }));
       await addProducts(gpu, tokens, [x, channels], [lacking, hidden], sum);
     };
     return { sums: joinsResidual ? { correlation: sum } : { drift: sum }, add };
@@ -189,8 +189,10 @@ async function addProducts(
   c: GPUBuffer,
 ): Promise<void> {
   const range = { m, n, k: tokens };
-  const words = await uploadUniforms(gpu, [updateWords(range)]);
+  using scope = createBufferScope(gpu);
+  const [words] = await uploadUniforms(gpu, scope, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-  gpu.submit([await outerUpdate(gpu, range, words.bindings[0], rows(a, m), rows(b, n), rows(c, n))]);
-  gpu.destroyBuffer(words.buffer);
+  gpu.submit([
+    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
+  ]);
 }

@@ -7,7 +7,9 @@ import { addBias } from "../../kernels/tokens/add_bias.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { gemm, type WeightMatrix } from "../../kernels/product/linear.ts";
+import { gemm } from "../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { placeRows } from "../../kernels/matrix/slabs.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { createPrefillRange, type PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
@@ -15,7 +17,7 @@ import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { type LayerVectors, placeRows } from "../engine/engine_weights.ts";
+import type { LayerVectors } from "../engine/engine_weights.ts";
 import { attentionExtras, attentionShape } from "../engine/layer_operations.ts";
 import { embedTokens } from "../llama/forward.ts";
 import { type LinearKind, STAGES } from "../llama/layer.ts";
@@ -154,7 +156,7 @@ export async function advanceDispatches(
         ...await toInput(),
         ...await products(gpu, layer, STAGES[0].linears, range, stream.normed, qkv),
         await ropeCache(gpu, shape, range, rope),
-        await prefillAttention(gpu, shape, range, qkv, cache, kept),
+        await prefillAttention(gpu, shape, range, { qkv, cache, out: kept }),
       ];
     }
     case 2:
@@ -204,7 +206,7 @@ async function products(
   const dispatches: Dispatch[] = [];
   let firstRow = 0;
   for (const matrix of parts) {
-    dispatches.push(...await gemm(gpu, placeRows(matrix, firstRow, rows), range, x, y, { addToY }));
+    dispatches.push(...await gemm(gpu, placeRows(matrix, firstRow, rows), { range, x, y, addToY }));
     firstRow += matrix.rows;
   }
   return dispatches;

@@ -8,13 +8,8 @@ import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_sc
 import { halveWeights } from "../../kernels/matrix/elementwise.ts";
 import { type DeviceFactor, factorize } from "../../kernels/quantize/factorize.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { isPackedMatrix, type WeightMatrix } from "../../kernels/product/linear.ts";
-import {
-  type PackedMatrix,
-  planesOf,
-  readPackedMatrix,
-  uploadPackedMatrix,
-} from "../../kernels/matrix/packed_matrix.ts";
+import { buffersOf } from "../../kernels/matrix/slabs.ts";
+import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize/quantize_matrix.ts";
 import { BLOCK_GROUPS, blocksPerRow, type RefineEvery } from "../../quant/format.ts";
 import { MAX_F16 } from "../../quant/float16.ts";
@@ -206,7 +201,7 @@ async function uploadHalf(
   if (models.length === 0) return;
   const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
   const matrix = await halveWeights(gpu, linearShape(config, kind), weights);
-  own(scope, matrix);
+  buffersOf(matrix).forEach(scope.own);
   for (const model of models) model?.matrices.set(kind, matrix);
 }
 
@@ -221,7 +216,7 @@ async function quantizeKind(
 ): Promise<PackedTensor | undefined> {
   using matrixScope = createBufferScope(gpu);
   const keep = (matrix: PackedMatrix) => {
-    own(calibrator ? scope : matrixScope, matrix);
+    buffersOf(matrix).forEach((calibrator ? scope : matrixScope).own);
     pair.quantized.matrices.set(kind, matrix);
   };
   const before = finished?.get(kind);
@@ -242,21 +237,12 @@ function refineEveryOf(quantizer: Quantizer): RefineEvery {
   return quantizer.settings.refineEvery;
 }
 
-function own(scope: BufferScope, matrix: WeightMatrix): void {
-  buffersOf(matrix).forEach(scope.own);
-}
-
 function freeMatrices(scope: BufferScope, pair: DeviceLayerPair, kind: LinearKind): void {
   for (const layer of [pair.quantized, pair.original]) {
     const matrix = layer?.matrices.get(kind);
     if (matrix) buffersOf(matrix).forEach(scope.free);
     layer?.matrices.delete(kind);
   }
-}
-
-function buffersOf(matrix: WeightMatrix): GPUBuffer[] {
-  if (!isPackedMatrix(matrix)) return matrix.slabs.map(({ weights }) => weights.buffer);
-  return matrix.slabs.flatMap(planesOf).map(({ buffer }) => buffer);
 }
 
 /** @throws {RangeError} where a second-order scale is beyond f16 */

@@ -10,7 +10,7 @@ import { LINEAR_KINDS, type LinearKind } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import { quantizeLayersOnDevice } from "./quantize_on_device.ts";
 import { randomSource } from "../engine/random_source.ts";
-import type { HostMatrix } from "../engine/weight_source.ts";
+import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 
 /** What {@linkcode measureQuantizing} found. */
 export interface QuantizeSpeed {
@@ -79,6 +79,6 @@ export async function measureQuantizing(
 }
 
 function toFloats(matrix: HostMatrix) {
-  if (!("weights" in matrix)) throw new TypeError("random weights are packed, must be f16");
+  if (matrix.kind !== "f16") throw new TypeError("random weights are packed, must be f16");
   return { ...matrix, weights: Float32Array.from(matrix.weights) };
 }

@@ -1,7 +1,5 @@
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
-import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix } from "../../../kernels/product/linear.ts";
 import {
-  destroyPackedMatrix,
   type PackedMatrix,
   planesOf,
   readPackedMatrix,
@@ -13,6 +11,7 @@ import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import { assertSameTensor } from "../../quant/helpers.ts";
 import { limitBindings, limitBuffers, randomTensor, testGpu } from "../helpers.ts";
+import { copyMatrix, destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 /** Of several sizes, none of whose planes fills 256 bytes to the last; with outliers in some, no refined group in one. */
 const TENSORS: readonly PackedTensor[] = [
@@ -128,7 +127,7 @@ Deno.test("sharePlanes: matrices stay as they are where a plane can't be bound, 
   const more = [await uploadPackedMatrix(gpu, TENSORS[0]), slabs];
   assertEquals(await sharePlanes(gpu, [more]), undefined);
   assertEquals(await sharePlanes(gpu, [more.slice(0, 1), more.slice(1)]), undefined);
-  for (const matrix of more) destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, ...more);
 });
 
 Deno.test("sharePlanes: where memory runs out on the way the matrices still have their own planes", async () => {
@@ -142,10 +141,10 @@ Deno.test("sharePlanes: where memory runs out on the way the matrices still have
     assertEquals(gpu.heldBytes, held, `bytes held after there was room for ${room} buffers`);
   }
   assertEquals(await contents(gpu, own), before);
-  for (const matrix of own) destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, ...own);
 });
 
-Deno.test("copyWeightMatrix: the copy of a matrix with shared planes has its own, no larger, that outlive the others", async () => {
+Deno.test("copyMatrix: the copy of a matrix with shared planes has its own, no larger, that outlive the others", async () => {
   const gpu = await testGpu();
   const own = await uploadAll(gpu);
   const before = await contents(gpu, own);
@@ -155,8 +154,8 @@ Deno.test("copyWeightMatrix: the copy of a matrix with shared planes has its own
   const held = gpu.heldBytes;
   const copies: PackedMatrix[] = [];
   for (const matrix of shared) {
-    const copy = await copyWeightMatrix(gpu, matrix);
-    assert(isPackedMatrix(copy));
+    const copy = await copyMatrix(gpu, matrix);
+    assert(copy.kind === "packed");
     copies.push(copy);
   }
   assertEquals(gpu.heldBytes - held, before.reduce((sum, { length }) => sum + length, 0));
@@ -165,6 +164,6 @@ Deno.test("copyWeightMatrix: the copy of a matrix with shared planes has its own
     assertEquals([offset, buffer.size], [0, size]);
   }
   assertEquals(await contents(gpu, copies), before);
-  for (const copy of copies) destroyWeightMatrix(gpu, copy);
+  destroyMatrices(gpu, ...copies);
   assertEquals(gpu.heldBytes, start);
 });

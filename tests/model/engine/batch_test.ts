@@ -1,4 +1,3 @@
-import { isPackedMatrix } from "../../../kernels/product/linear.ts";
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import type { Sampling } from "../../../kernels/tokens/pick_token.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
@@ -129,7 +128,7 @@ for (const [what, quantizerOf] of DENSITIES) {
       using packed = await openPacked(`${directory}/q.safetensors`);
       const model = await readModel(packed);
       const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
-      assert(weights.layers[0].linears.down.every(isPackedMatrix), "weights are packed on the device");
+      assert(weights.layers[0].linears.down.every(({ kind }) => kind === "packed"), "weights are packed on the device");
       // Few sequences, and so many that they are multiplied by another kernel.
       for (const lengths of [[60, 1, 17], [5, 60, 1, 2, 30, 31, 32, 33, 17, 18]]) {
         const prompts = lengths.map((length) => Uint32Array.from({ length }, (_, i) => (i * 29 + length) % 96));

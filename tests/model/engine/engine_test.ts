@@ -1,4 +1,3 @@
-import { isPackedMatrix } from "../../../kernels/product/linear.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import type { Engine } from "../../../model/engine/engine.ts";
 import { createEngineScorer } from "../../../model/evaluate/engine_scorer.ts";
@@ -147,7 +146,10 @@ for (const [what, quantizerOf] of DENSITIES) {
         const model = await readModel(packed);
         const { vocabulary } = model.config;
         const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
-        assert(weights.layers[0].linears.down.every(isPackedMatrix), "weights are packed on the device");
+        assert(
+          weights.layers[0].linears.down.every(({ kind }) => kind === "packed"),
+          "weights are packed on the device",
+        );
         const tokens = Uint32Array.from({ length: 60 }, (_, i) => (i * 29) % 96);
         const { hidden } = forward(model, [{ tokens }], matmulPlain);
         const logits = logitsOf(model, hidden, matmulPlain);

@@ -1,7 +1,7 @@
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { halveWeights } from "../../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
-import type { WeightMatrix } from "../../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../../kernels/product/weight_format.ts";
 import { createCalibrator } from "../../../model/quantize/calibrator.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { createDeviceCalibrator } from "../../../model/quantize/device_calibrator.ts";
