@@ -7,7 +7,8 @@ import { addBits, bitsPerWeight, type BitTerms, NO_BITS, packedBits, totalBits }
 import { storedBytes } from "../quant/quantize.ts";
 import { PAPER_LAYOUT, stripBits } from "../quant/baselines/strip_layout.ts";
 import { LINEAR_KINDS, type LinearKind, linearShape } from "../model/llama/layer.ts";
-import { quantizeModel } from "../model/quantize/quantize_model.ts";
+import { startOnCpu } from "../model/quantize/cpu_device.ts";
+import { quantizeInMemory } from "../model/quantize/quantize_layers.ts";
 import { BUDGET_BITS, SETTINGS } from "../quant/recipe.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
@@ -132,7 +133,8 @@ function otherWeights({ vocabulary, hidden, layers, tiedHead }: ModelShape): num
 
 /** Bytes of the loaded model's matrices, really packed. @throws {RangeError} when they aren't the formula's */
 async function packReally(context: ExperimentContext, method: Method, formulaBytes: number): Promise<number> {
-  const quantized = await quantizeModel(context.pool, await context.sharedModel(), {
+  using run = startOnCpu(context.pool);
+  const quantized = await quantizeInMemory(run, await context.sharedModel(), {
     quantizerOf: (_layer, kind) => method(kind),
   });
   let bytes = 0;

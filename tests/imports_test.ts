@@ -20,6 +20,7 @@ const ORDERS: readonly string[] = [
   "model/engine < model/load_engine.ts",
   "model/workers < experiments < experiments/report < cli",
   "model/host < experiments/results < experiments/plots < experiments",
+  "model/workers < model/quantize_file.ts < cli",
   "model/load_engine.ts < experiments",
   "model/load_engine.ts < web",
   "model/engine < web",

@@ -19,7 +19,7 @@ export interface Stream {
   readonly layer: Layer;
   /** f32 [tokens, hidden]: the residual stream. */
   readonly hidden: Float32Array;
-  /** f32 [tokens, widest input]: the input of the stage's matrices, for the next stage to go on from. */
+  /** f32 [tokens, width of the input]: the input of the stage that they have come to; as wide as the widest. */
   readonly input: Float32Array;
 }
 
@@ -27,7 +27,7 @@ export interface Stream {
 export interface CalibrationPart {
   /** Configuration of the model. */
   readonly config: ModelConfig;
-  /** Index of {@linkcode STAGES}. */
+  /** Index of {@linkcode STAGES}, or how many there are. */
   readonly stage: number;
   /** Tokens of each window. */
   readonly lengths: readonly number[];
@@ -47,61 +47,49 @@ export interface StageSums {
   readonly lack?: Float32Array;
 }
 
-/** Computes the input of a stage's matrices in both streams, and its sums. */
-export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums {
-  const { config, stage, lengths, quantized, original } = part;
+/**
+ * Takes the streams through the matrices of the stage before to the input of `stage`'s, or, with the number of stages,
+ * through a layer's last matrix.
+ */
+export function advanceStage({ config, stage, lengths, quantized, original }: CalibrationPart, matmul: MatMul): void {
+  for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {
+    const tokens = hidden.length / config.hidden;
+    const previous = (channels: number) => input.subarray(0, tokens * channels);
+    const join = (kind: "o_proj" | "down_proj") => {
+      const linear = layer.linears[kind];
+      addLinear(hidden, linear, previous(linear.channels), matmul);
+    };
+    switch (stage) {
+      case 0:
+        input.set(attentionInput(config, layer, hidden));
+        break;
+      case 1:
+        input.set(attentionMix(config, layer, previous(config.hidden), lengths, matmul).mixed);
+        break;
+      case 2:
+        join("o_proj");
+        input.set(mlpInput(config, layer, hidden));
+        break;
+      case 3:
+        input.set(mlpMix(layer, previous(config.hidden), matmul));
+        break;
+      default:
+        join("down_proj");
+    }
+  }
+}
+
+/** Sums a stage's inputs, once the streams have come there. */
+export function sumStage({ config, stage, quantized, original }: CalibrationPart, matmul: MatMul): StageSums {
+  const { linears: [kind], joinsResidual } = STAGES[stage];
   const tokens = quantized.hidden.length / config.hidden;
-  const x = stageInput(config, stage, lengths, quantized, matmul);
+  const inputOf = ({ layer, input }: Stream) => input.subarray(0, tokens * layer.linears[kind].channels);
+  const x = inputOf(quantized);
   const gram = gramMatrix(x, tokens, matmul);
   if (!original) return { gram };
-  const drift = subtract(stageInput(config, stage, lengths, original, matmul), x);
-  const sums = { gram, drift: correlate(drift, x, tokens, matmul) };
-  if (!STAGES[stage].joinsResidual) return sums;
+  const sums = { gram, drift: correlate(subtract(inputOf(original), x), x, tokens, matmul) };
+  if (!joinsResidual) return sums;
   return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
-}
-
-/** Computes the input of a stage's matrices in both streams and no sums, where the stage is quantized already. */
-export function advanceStage({ config, stage, lengths, quantized, original }: CalibrationPart, matmul: MatMul): void {
-  for (const stream of original ? [quantized, original] : [quantized]) {
-    stageInput(config, stage, lengths, stream, matmul);
-  }
-}
-
-/** Ends a layer: adds the output of its last matrix to the residual streams. */
-export function finishLayer({ config, quantized, original }: CalibrationPart, matmul: MatMul): void {
-  for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {
-    const { down_proj } = layer.linears;
-    addLinear(hidden, down_proj, input.subarray(0, (hidden.length / config.hidden) * down_proj.channels), matmul);
-  }
-}
-
-/** The input of a stage's matrices, f32 [tokens, channels], also kept for the next stage. */
-function stageInput(
-  config: ModelConfig,
-  stage: number,
-  lengths: readonly number[],
-  { layer, hidden, input }: Stream,
-  matmul: MatMul,
-): Float32Array {
-  const tokens = hidden.length / config.hidden;
-  const previous = (channels: number) => input.subarray(0, tokens * channels);
-  let values: Float32Array;
-  switch (stage) {
-    case 0:
-      values = attentionInput(config, layer, hidden);
-      break;
-    case 1:
-      values = attentionMix(config, layer, previous(config.hidden), lengths, matmul).mixed;
-      break;
-    case 2:
-      addLinear(hidden, layer.linears.o_proj, previous(layer.linears.o_proj.channels), matmul);
-      values = mlpInput(config, layer, hidden);
-      break;
-    default:
-      values = mlpMix(layer, previous(config.hidden), matmul);
-  }
-  input.set(values);
-  return values;
 }
 
 /** Rows of a Gram matrix that are computed together. */

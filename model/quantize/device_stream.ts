@@ -22,6 +22,7 @@ import { type LinearKind, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import { release } from "../host/release.ts";
 import { rotationTable } from "../llama/rope.ts";
+import type { Calibration } from "./quantizing_device.ts";
 
 /** A layer on the device; matrices come as their stages are done. */
 export interface DeviceLayer {
@@ -49,6 +50,26 @@ export interface DeviceStream {
   readonly normed: GPUBuffer;
 }
 
+/** What all streams have in common. */
+export interface StreamContext {
+  /** The device. */
+  readonly gpu: Gpu;
+  /** The model. */
+  readonly config: ModelConfig;
+  /** Buffers for the window that is being worked on. */
+  readonly scratch: StreamScratch;
+}
+
+/** A window of a stream in a layer. */
+export interface Passage {
+  /** The layer. */
+  readonly layer: DeviceLayer;
+  /** The stream. */
+  readonly stream: DeviceStream;
+  /** One of its windows. */
+  readonly window: StreamWindow;
+}
+
 /** Buffers for one window that streams share. */
 export interface StreamScratch {
   /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or whatever else is [tokens, hidden] meanwhile. */
@@ -66,8 +87,7 @@ export async function createDeviceStream(
   gpu: Gpu,
   scope: BufferScope,
   config: ModelConfig,
-  embedding: Float32Array,
-  windows: readonly Uint32Array[],
+  { embedding, windows }: Calibration,
 ): Promise<DeviceStream> {
   const keptWidth = Math.max(config.heads * config.headSize, config.intermediate);
   const ranges = new Map<number, PrefillRange>();
@@ -125,86 +145,71 @@ export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<L
 }
 
 /** Where the input of a stage's matrices lies once {@linkcode inputDispatches} has run. */
-export function stageInputOf(stream: DeviceStream, window: StreamWindow, stage: number): GPUBuffer {
+export function stageInputOf({ stream, window }: Passage, stage: number): GPUBuffer {
   return STAGES[stage].joinsResidual ? window.kept : stream.normed;
-}
-
-/**
- * Dispatches that take a window through the matrices of the stage before `stage`, or with `stage` 4 through a layer's last
- * ones. The stages of a layer come in order.
- */
-export async function advanceDispatches(
-  gpu: Gpu,
-  config: ModelConfig,
-  layer: DeviceLayer,
-  stream: DeviceStream,
-  window: StreamWindow,
-  scratch: StreamScratch,
-  stage: number,
-): Promise<Dispatch[]> {
-  const { range, hidden, kept } = window;
-  const { vectors } = layer;
-  const toInput = () => inputDispatches(gpu, config, layer, stream, window, stage - 1);
-  switch (stage) {
-    case 1: {
-      const { qkv, rotations, cache } = scratch;
-      const shape = attentionShape(config);
-      const rope = { qkv, rotations, cache, ...attentionExtras(config, vectors) };
-      return [
-        ...await toInput(),
-        ...await products(gpu, layer, STAGES[0].linears, range, stream.normed, qkv),
-        await ropeCache(gpu, shape, range, rope),
-        await prefillAttention(gpu, shape, range, qkv, cache, kept),
-      ];
-    }
-    case 2:
-      return [
-        ...await products(gpu, layer, STAGES[1].linears, range, kept, hidden, true),
-        ...(vectors.outputBias ? [await addBias(gpu, range, config.hidden, vectors.outputBias, hidden)] : []),
-      ];
-    case 3:
-      return [
-        ...await toInput(),
-        ...await products(gpu, layer, STAGES[2].linears, range, stream.normed, scratch.gateUp),
-        await siluProduct(gpu, range, config.intermediate, scratch.gateUp, kept),
-      ];
-    default:
-      return await products(gpu, layer, STAGES[3].linears, range, kept, hidden, true);
-  }
 }
 
 /** Dispatches that make the input of a stage's matrices of a window that has come there; inputs of o and down are kept. */
 export async function inputDispatches(
-  gpu: Gpu,
-  config: ModelConfig,
-  { vectors }: DeviceLayer,
-  { normed }: DeviceStream,
-  { range, hidden }: StreamWindow,
+  { gpu, config }: StreamContext,
+  { layer: { vectors }, stream: { normed }, window: { range, hidden } }: Passage,
   stage: number,
 ): Promise<Dispatch[]> {
-  if (STAGES[stage].joinsResidual) return [];
-  const weight = stage === 0 ? vectors.attentionNorm : vectors.mlpNorm;
-  return [
-    await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight, y: normed }),
-  ];
+  const { input } = STAGES[stage];
+  if (input !== "attentionNorm" && input !== "mlpNorm") return [];
+  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight: vectors[input], y: normed };
+  return [await rmsNorm(gpu, range, norm)];
 }
 
-/** Products of matrices with one input, into one output. */
+/** Dispatches that take a window that has come to a stage through its matrices. The stages of a layer come in order. */
+export async function passDispatches(context: StreamContext, passage: Passage, stage: number): Promise<Dispatch[]> {
+  const { gpu, config, scratch: { qkv, gateUp, rotations, cache } } = context;
+  const { layer: { vectors }, stream: { normed }, window: { range, hidden, kept } } = passage;
+  switch (STAGES[stage].name) {
+    case "qkv": {
+      const shape = attentionShape(config);
+      const rope = { qkv, rotations, cache, ...attentionExtras(config, vectors) };
+      return [
+        ...await inputDispatches(context, passage, stage),
+        ...await products(gpu, passage, stage, normed, qkv),
+        await ropeCache(gpu, shape, range, rope),
+        await prefillAttention(gpu, shape, range, qkv, cache, kept),
+      ];
+    }
+    case "gate+up":
+      return [
+        ...await inputDispatches(context, passage, stage),
+        ...await products(gpu, passage, stage, normed, gateUp),
+        await siluProduct(gpu, range, config.intermediate, gateUp, kept),
+      ];
+    case "o": {
+      const { outputBias } = vectors;
+      return [
+        ...await products(gpu, passage, stage, kept, hidden),
+        ...(outputBias ? [await addBias(gpu, range, config.hidden, outputBias, hidden)] : []),
+      ];
+    }
+    case "down":
+      return await products(gpu, passage, stage, kept, hidden);
+  }
+}
+
+/** Products of a stage's matrices with their input, into one output or added to the residual stream. */
 async function products(
   gpu: Gpu,
-  { matrices }: DeviceLayer,
-  kinds: readonly LinearKind[],
-  range: PrefillRange,
+  { layer: { matrices }, window: { range } }: Passage,
+  stage: number,
   x: GPUBuffer,
   y: GPUBuffer,
-  addToY = false,
 ): Promise<Dispatch[]> {
-  const parts = kinds.map((kind) => matrices.get(kind)!);
+  const { linears, joinsResidual } = STAGES[stage];
+  const parts = linears.map((kind) => matrices.get(kind)!);
   const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
   const dispatches: Dispatch[] = [];
   let firstRow = 0;
   for (const matrix of parts) {
-    dispatches.push(...await gemm(gpu, placeRows(matrix, firstRow, rows), range, x, y, { addToY }));
+    const placed = placeRows(matrix, firstRow, rows);
+    dispatches.push(...await gemm(gpu, placed, range, x, y, { addToY: joinsResidual }));
     firstRow += matrix.rows;
   }
   return dispatches;

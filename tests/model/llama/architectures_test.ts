@@ -6,6 +6,7 @@ import { writeHuggingFaceDirectory } from "../../../model/files/huggingface_writ
 import type { Model } from "../../../model/llama/llama.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
+import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { twobitQuantizer } from "../../../quant/recipe.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
@@ -64,7 +65,7 @@ for (const name of NAMES) {
       using source = await openDirectory(FIXTURES + name);
       using pool = createCpuPool(2);
       await writePackedFile(
-        pool,
+        cpuDevice(pool),
         source,
         packPlan(path, { calibration, correctTarget: true, quantizerOf: () => twobitQuantizer() }),
       );
