@@ -26,13 +26,14 @@
  *
  * @module
  */
-export * from "./quant/baselines/baseline.ts";
+export * from "./quant/baselines/strips.ts";
 export * from "./quant/bits.ts";
 export * from "./quant/concatenate.ts";
 export * from "./quant/dequantize.ts";
 export * from "./quant/error_feedback.ts";
 export * from "./quant/format.ts";
 export * from "./quant/grid.ts";
+export type { GroupProblem } from "./quant/group_search.ts";
 export * from "./quant/input_knowledge.ts";
 export * from "./quant/outliers.ts";
 export * from "./quant/pack.ts";
@@ -40,6 +41,7 @@ export * from "./quant/baselines/q2k.ts";
 export * from "./quant/packed_tensor.ts";
 export * from "./quant/probe.ts";
 export * from "./quant/quantize.ts";
+export * from "./quant/quantizer.ts";
 export * from "./quant/baselines/quantize_q2k.ts";
 export * from "./quant/random.ts";
 export * from "./quant/refine_pick.ts";

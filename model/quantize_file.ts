@@ -259,7 +259,7 @@ function reportLayer(
 ): void {
   for (const [kind, tensor] of stored) {
     const name = linearName(index, kind);
-    if (tensor.kind !== "packed") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
+    if (tensor.kind !== "twobit") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
     const { weights, rows, channels } = linears[kind];
     onMatrix({ name, rows, channels, ...reportQuantization(weights, tensor.tensor) });
   }

@@ -5,8 +5,7 @@
  */
 import type { FeedbackSettings } from "./error_feedback.ts";
 import { WITHOUT_OUTLIERS } from "./outliers.ts";
-import type { Quantizer } from "./quantize.ts";
-import type { TwobitSettings } from "./twobit.ts";
+import type { TwobitQuantizer, TwobitSettings } from "./twobit.ts";
 
 /** Bits a weight that the paper claims and that a model must not exceed, every stored bit of its linear layers counted. */
 export const BUDGET_BITS = 2.85;
@@ -30,7 +29,7 @@ export type QuantizeMethod = typeof QUANTIZE_METHODS[number];
 export function twobitQuantizer(
   changes: Partial<TwobitSettings> = {},
   method: QuantizeMethod = QUANTIZE_METHODS[0],
-): Quantizer {
+): TwobitQuantizer {
   return {
     kind: "twobit",
     settings: { ...SETTINGS, ...changes },

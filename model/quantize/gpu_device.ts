@@ -88,14 +88,14 @@ function startLayer(
         const knowledge = sums && await prepareKnowledge(gpu, stageScope, sums, feedback!);
         const stored = new Map<LinearKind, StoredTensor>();
         for (const [kind, quantizer] of quantizers) {
-          stored.set(kind, { kind: "packed", tensor: await quantizeKind(work, kind, quantizer, knowledge) });
+          stored.set(kind, { kind: "twobit", tensor: await quantizeKind(work, kind, quantizer, knowledge) });
         }
         return stored;
       },
       async restore(stored) {
         if (!text) return;
         for (const [kind, tensor] of stored) {
-          if (tensor.kind === "packed") keep(work, kind, await uploadPackedMatrix(gpu, tensor.tensor));
+          if (tensor.kind === "twobit") keep(work, kind, await uploadPackedMatrix(gpu, tensor.tensor));
         }
       },
       [Symbol.dispose]: () => scope[Symbol.dispose](),

@@ -160,7 +160,7 @@ async function writeStoredLayer(
   const shapes = new Map<string, PackedShape>();
   for (const [kind, tensor] of stored) {
     const name = linearName(index, kind);
-    if (tensor.kind !== "packed") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
+    if (tensor.kind !== "twobit") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
     tensors.push(...planesToWrite(name, tensor.tensor));
     shapes.set(name, tensor.tensor);
   }
@@ -172,11 +172,11 @@ async function readStoredLayer(path: string, index: number): Promise<StoredLayer
   const file = await openSafetensors(path);
   using _source = file.source;
   const shapes = readPackedShapes(file);
-  const stored = new Map<LinearKind, { kind: "packed"; tensor: Awaited<ReturnType<typeof readPackedTensor>> }>();
+  const stored = new Map<LinearKind, { kind: "twobit"; tensor: Awaited<ReturnType<typeof readPackedTensor>> }>();
   for (const kind of LINEAR_KINDS) {
     const shape = shapes.get(linearName(index, kind));
     if (shape) {
-      stored.set(kind, { kind: "packed", tensor: await readPackedTensor(file, linearName(index, kind), shape) });
+      stored.set(kind, { kind: "twobit", tensor: await readPackedTensor(file, linearName(index, kind), shape) });
     }
   }
   return stored;

@@ -60,11 +60,13 @@ const tasks: CpuTasks = {
   },
 
   async quantize(task) {
-    const { linear: { weights, rows, channels }, quantizer, feedback, tiles } = task;
-    if (!feedback) return quantizeMatrix(weights, rows, channels, quantizer, undefined, tiles);
+    const { linear, quantizer, feedback, tiles } = task;
     const correlation = task.drift && correlationOf(task, await matmulReady);
-    const input = { feedback, ...(correlation && { correlation }) };
-    return quantizeMatrix(weights, rows, channels, quantizer, input, tiles);
+    return quantizeMatrix(linear, quantizer, {
+      tiles,
+      ...(feedback && { feedback }),
+      ...(correlation && { correlation }),
+    });
   },
 };
 
