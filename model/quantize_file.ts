@@ -25,14 +25,16 @@ import { readFittingTokenizer } from "./text/tokenizer.ts";
 import { sampleWindows } from "./text/windows.ts";
 import { openQuantizingPlace, QUANTIZING_PLACES, type QuantizingPlace } from "./workers/quantizing_place.ts";
 
-/** Text that calibration samples windows of, by name. */
-export interface CalibrationText {
+/** What is calibrated on. */
+export interface CalibrationOptions {
   /** `calibration` (default: speeches and chapters that come with twobit) or `file:PATH`. */
   readonly text?: string;
   /** Windows, 40 by default, spread evenly over the text. */
   readonly windows?: number;
   /** Tokens of a window, BOS included, 512 by default; at most the model's context. */
   readonly windowTokens?: number;
+  /** The tokens of each window, in place of a text. */
+  readonly tokens?: readonly Uint32Array[];
 }
 
 /** How {@linkcode quantizeModel} quantizes, and whom it tells. */
@@ -48,8 +50,8 @@ export interface QuantizeOptions {
   readonly outliers?: number;
   /** Matrices whose name matches stay in 16 bits. */
   readonly exclude?: RegExp;
-  /** Text to calibrate on, or the tokens of its windows. */
-  readonly calibration?: CalibrationText | readonly Uint32Array[];
+  /** What to calibrate on, where the method does. */
+  readonly calibration?: CalibrationOptions;
   /** Where to quantize; with `auto` (default) on the GPU where there is a real one that does what is asked for. */
   readonly device?: typeof QUANTIZING_PLACES[number];
   /** Seed of everything random, 1 by default. */
@@ -130,7 +132,9 @@ export async function quantizeModel(
   const quantizer = twobitQuantizer(changes, method);
   using checkpoint = await openModel(name, onProgress);
   if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
-  const calibration = method === "search" ? [] : await calibrationWindows(checkpoint, settings, options.calibration);
+  const calibration = method === "search"
+    ? []
+    : await calibrationWindows(checkpoint, settings, options.calibration?.tokens);
   const isExcluded = (layer: number, kind: LinearKind) =>
     exclude !== undefined && linearName(layer, kind).search(exclude) >= 0;
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
@@ -198,31 +202,22 @@ function checkCount(name: string, value: number, least: number): void {
 }
 
 function describeCalibration(
-  calibration: CalibrationText | readonly Uint32Array[],
+  { text = "calibration", windows = DEFAULT_WINDOWS, windowTokens = 512, tokens }: CalibrationOptions,
 ): Pick<QuantizeSettings, "calibration" | "windows" | "windowTokens"> {
-  if (isTokens(calibration)) {
-    const windowTokens = calibration.reduce((longest, { length }) => Math.max(longest, length), 0);
-    return { calibration: "tokens", windows: calibration.length, windowTokens };
-  }
-  const { text = "calibration", windows = DEFAULT_WINDOWS, windowTokens = 512 } = calibration;
-  return { calibration: text, windows, windowTokens };
-}
-
-function isTokens(calibration: CalibrationText | readonly Uint32Array[]): calibration is readonly Uint32Array[] {
-  return Array.isArray(calibration);
+  if (!tokens) return { calibration: text, windows, windowTokens };
+  const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
+  return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
 }
 
 async function calibrationWindows(
   checkpoint: Checkpoint,
   { calibration: name, windows: count, windowTokens }: QuantizeSettings,
-  given: QuantizeOptions["calibration"],
+  given: readonly Uint32Array[] | undefined,
 ): Promise<readonly Uint32Array[]> {
   const { bosToken, context, vocabulary } = checkpoint.config;
-  if (given && isTokens(given)) {
-    for (const [i, window] of given.entries()) {
-      const bad = window.find((token) => token >= vocabulary);
-      if (bad !== undefined) throw new RangeError(`window ${i} has token ${bad}, must be below ${vocabulary}`);
-    }
+  if (given) {
+    const bad = given.flatMap((window) => window.find((token) => token >= vocabulary) ?? []);
+    if (bad.length > 0) throw new RangeError(`calibration has token ${bad[0]}, must be below ${vocabulary}`);
     return given;
   }
   const tokenizer = await readFittingTokenizer(checkpoint);

@@ -8,20 +8,20 @@ import { addGram } from "../../kernels/quantize/add_gram.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { gemm } from "../../kernels/product/linear.ts";
+import { gemm, type WeightMatrix } from "../../kernels/product/linear.ts";
 import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { uploadUniforms } from "../../kernels/gpu/uniforms.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
-  createDeviceStream,
-  createStreamScratch,
+  createStreamContext,
+  createWindows,
   type DeviceLayer,
   inputDispatches,
-  type Passage,
   passDispatches,
   stageInputOf,
   type StreamContext,
+  type StreamWindow,
 } from "./device_stream.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
 import type { Calibration } from "./quantizing_device.ts";
@@ -82,8 +82,8 @@ export async function createDeviceCalibrator(
 ): Promise<DeviceCalibrator> {
   const { windows, correctTarget } = calibration;
   if (windows.length === 0) throw new RangeError("calibration has 0 windows, must have at least 1");
-  const context = { gpu, config, scratch: await createStreamScratch(scope, config, windows) };
-  const start = () => createDeviceStream(gpu, scope, config, calibration);
+  const context = await createStreamContext(gpu, scope, config, Math.max(...windows.map(({ length }) => length)));
+  const start = () => createWindows(gpu, scope, config, calibration);
   const streams = { quantized: await start(), ...(correctTarget && { original: await start() }) };
 
   /** Submits work for every window in every model, then for the window as a whole. */
@@ -91,18 +91,14 @@ export async function createDeviceCalibrator(
     pair: DeviceLayerPair,
     dispatchesOf: typeof passDispatches,
     stage: number,
-    afterWindow?: (passages: Passages, index: number) => Promise<void>,
+    afterWindow?: (index: number) => Promise<void>,
   ) => {
     for (let i = 0; i < windows.length; i++) {
-      const passages: Passages = {};
       for (const kind of ["quantized", "original"] as const) {
-        const [stream, layer] = [streams[kind], pair[kind]];
-        if (!stream || !layer) continue;
-        const passage = { layer, stream, window: stream.windows[i] };
-        passages[kind] = passage;
-        gpu.submit(await dispatchesOf(context, passage, stage));
+        const [layer, window] = [pair[kind], streams[kind]?.[i]];
+        if (layer && window) gpu.submit(await dispatchesOf(context, layer, window, stage));
       }
-      await afterWindow?.(passages, i);
+      await afterWindow?.(i);
       if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
     }
   };
@@ -111,17 +107,18 @@ export async function createDeviceCalibrator(
     pass: (pair, stage) => forWindows(pair, passDispatches, stage),
     async sumStage(pair, stage, sumsScope, onShare) {
       const sums = await createSums(context, sumsScope, stage, correctTarget);
-      await forWindows(pair, inputDispatches, stage, async ({ quantized, original }, i) => {
-        await addWindow(context, sums, stage, quantized!, original);
+      const weights = pair.original?.matrices.get(STAGES[stage].linears[0]);
+      await forWindows(pair, inputDispatches, stage, async (i) => {
+        const [window, original] = [streams.quantized[i], streams.original?.[i]];
+        const x = stageInputOf(window, stage);
+        await addGram(gpu, window.range.maxTokens, x, sums.gram);
+        if (original) await addCorrection(context, sums, { window, original, stage, weights });
         onShare((i + 1) / windows.length);
       });
       return sums;
     },
   };
 }
-
-/** A window in both models. */
-type Passages = Partial<Record<keyof DeviceLayerPair, Passage>>;
 
 async function createSums(
   { gpu, config }: StreamContext,
@@ -138,25 +135,28 @@ async function createSums(
     : { gram, drift: await scope.storage("drift", 4 * channels * channels) };
 }
 
-/** Adds a window to a stage's sums: to the drift, or to the whole correlation where there are few enough rows. */
-async function addWindow(
-  { gpu, config: { hidden }, scratch: { gateUp: drifted, qkv: lacking } }: StreamContext,
-  { gram, drift, correlation }: DeviceSums,
-  stage: number,
-  quantized: Passage,
-  original: Passage | undefined,
+/** A window in both models. */
+interface WindowPair {
+  readonly window: StreamWindow;
+  readonly original: StreamWindow;
+  readonly stage: number;
+  /** The stage's matrix as it was, where it writes to the residual stream. */
+  readonly weights: WeightMatrix | undefined;
+}
+
+/** Adds a window to the drift, or to the whole correlation where there are as few rows as the residual stream is wide. */
+async function addCorrection(
+  { gpu, config: { hidden }, gateUp: drifted, qkv: lacking }: StreamContext,
+  { gram: { size: channels }, drift, correlation }: DeviceSums,
+  { window, original, stage, weights }: WindowPair,
 ): Promise<void> {
-  const { range } = quantized.window;
+  const { range } = window;
   const tokens = range.maxTokens;
-  const { size: channels } = gram;
-  const x = stageInputOf(quantized, stage);
-  await addGram(gpu, tokens, x, gram);
-  if (!original) return;
+  const x = stageInputOf(window, stage);
   await subtract(gpu, stageInputOf(original, stage), x, drifted, tokens * channels);
   if (drift) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], drift);
-  await subtract(gpu, original.window.hidden, quantized.window.hidden, lacking, tokens * hidden);
-  const weights = original.layer.matrices.get(STAGES[stage].linears[0])!;
-  gpu.submit(await gemm(gpu, weights, range, drifted, lacking, { addToY: true }));
+  await subtract(gpu, original.hidden, window.hidden, lacking, tokens * hidden);
+  gpu.submit(await gemm(gpu, weights!, range, drifted, lacking, { addToY: true }));
   await addProducts(gpu, tokens, [x, channels], [lacking, hidden], correlation!);
 }
 

@@ -32,7 +32,7 @@ export interface DeviceLayer {
   readonly matrices: Map<LinearKind, WeightMatrix>;
 }
 
-/** One window of a stream. */
+/** One window of the calibration text in one model. */
 export interface StreamWindow {
   /** Its tokens. */
   readonly range: PrefillRange;
@@ -40,38 +40,16 @@ export interface StreamWindow {
   readonly hidden: GPUBuffer;
   /** f32 [tokens, width]: input of o or down, kept from their stage until they are quantized. */
   readonly kept: GPUBuffer;
-}
-
-/** All windows in one model. */
-export interface DeviceStream {
-  /** The windows. */
-  readonly windows: readonly StreamWindow[];
-  /** f32 [tokens, hidden]: normed input of one window, overwritten by the next. */
+  /** f32 [tokens, hidden]: normed input; one buffer serves all windows of a model, one after the other. */
   readonly normed: GPUBuffer;
 }
 
-/** What all streams have in common. */
+/** What windows of all models go through the layers with. */
 export interface StreamContext {
   /** The device. */
   readonly gpu: Gpu;
   /** The model. */
   readonly config: ModelConfig;
-  /** Buffers for the window that is being worked on. */
-  readonly scratch: StreamScratch;
-}
-
-/** A window of a stream in a layer. */
-export interface Passage {
-  /** The layer. */
-  readonly layer: DeviceLayer;
-  /** The stream. */
-  readonly stream: DeviceStream;
-  /** One of its windows. */
-  readonly window: StreamWindow;
-}
-
-/** Buffers for one window that streams share. */
-export interface StreamScratch {
   /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or whatever else is [tokens, hidden] meanwhile. */
   readonly qkv: GPUBuffer;
   /** f32 [tokens, 2 * intermediate], or whatever else is [tokens, width of an input] meanwhile. */
@@ -82,15 +60,17 @@ export interface StreamScratch {
   readonly cache: KeyValueCache;
 }
 
-/** Puts windows at the start of a stream. */
-export async function createDeviceStream(
+/** Puts windows before the first layer of a model. */
+export async function createWindows(
   gpu: Gpu,
   scope: BufferScope,
   config: ModelConfig,
   { embedding, windows }: Calibration,
-): Promise<DeviceStream> {
+): Promise<StreamWindow[]> {
   const keptWidth = Math.max(config.heads * config.headSize, config.intermediate);
   const ranges = new Map<number, PrefillRange>();
+  const longest = Math.max(...windows.map(({ length }) => length));
+  const normed = await scope.storage("normed", 4 * longest * config.hidden);
   const made: StreamWindow[] = [];
   for (const tokens of windows) {
     const range = ranges.get(tokens.length) ?? await createPrefillRange(gpu, tokens.length);
@@ -101,24 +81,26 @@ export async function createDeviceStream(
       range,
       hidden: await scope.upload("hidden", hidden),
       kept: await scope.storage("kept input", 4 * tokens.length * keptWidth),
+      normed,
     });
     release(hidden);
   }
-  const longest = Math.max(...ranges.keys());
-  return { windows: made, normed: await scope.storage("normed", 4 * longest * config.hidden) };
+  return made;
 }
 
-/** Makes the buffers that streams of these windows share. */
-export async function createStreamScratch(
+/** Makes the buffers that go with windows of at most so many tokens. */
+export async function createStreamContext(
+  gpu: Gpu,
   scope: BufferScope,
   config: ModelConfig,
-  windows: readonly Uint32Array[],
-): Promise<StreamScratch> {
+  longest: number,
+): Promise<StreamContext> {
   const { hidden, heads, keyValueHeads, headSize, intermediate, rope } = config;
-  const longest = Math.max(...windows.map(({ length }) => length));
   const capacity = Math.ceil(longest / 64) * 64;
   const cacheBytes = 2 * keyValueHeads * headSize * capacity;
   return {
+    gpu,
+    config,
     qkv: await scope.storage("qkv", 4 * longest * Math.max(hidden, (heads + 2 * keyValueHeads) * headSize)),
     gateUp: await scope.storage("gate and up", 4 * longest * Math.max(hidden, heads * headSize, 2 * intermediate)),
     rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity)),
@@ -145,71 +127,68 @@ export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<L
 }
 
 /** Where the input of a stage's matrices lies once {@linkcode inputDispatches} has run. */
-export function stageInputOf({ stream, window }: Passage, stage: number): GPUBuffer {
-  return STAGES[stage].joinsResidual ? window.kept : stream.normed;
+export function stageInputOf({ kept, normed }: StreamWindow, stage: number): GPUBuffer {
+  return STAGES[stage].joinsResidual ? kept : normed;
 }
 
 /** Dispatches that make the input of a stage's matrices of a window that has come there; inputs of o and down are kept. */
 export async function inputDispatches(
   { gpu, config }: StreamContext,
-  { layer: { vectors }, stream: { normed }, window: { range, hidden } }: Passage,
+  { vectors }: DeviceLayer,
+  { range, hidden: x, normed: y }: StreamWindow,
   stage: number,
 ): Promise<Dispatch[]> {
   const { input } = STAGES[stage];
   if (input !== "attentionNorm" && input !== "mlpNorm") return [];
-  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight: vectors[input], y: normed };
+  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: vectors[input], y };
   return [await rmsNorm(gpu, range, norm)];
 }
 
 /** Dispatches that take a window that has come to a stage through its matrices. The stages of a layer come in order. */
-export async function passDispatches(context: StreamContext, passage: Passage, stage: number): Promise<Dispatch[]> {
-  const { gpu, config, scratch: { qkv, gateUp, rotations, cache } } = context;
-  const { layer: { vectors }, stream: { normed }, window: { range, hidden, kept } } = passage;
-  switch (STAGES[stage].name) {
-    case "qkv": {
-      const shape = attentionShape(config);
-      const rope = { qkv, rotations, cache, ...attentionExtras(config, vectors) };
-      return [
-        ...await inputDispatches(context, passage, stage),
-        ...await products(gpu, passage, stage, normed, qkv),
-        await ropeCache(gpu, shape, range, rope),
-        await prefillAttention(gpu, shape, range, qkv, cache, kept),
-      ];
-    }
-    case "gate+up":
-      return [
-        ...await inputDispatches(context, passage, stage),
-        ...await products(gpu, passage, stage, normed, gateUp),
-        await siluProduct(gpu, range, config.intermediate, gateUp, kept),
-      ];
-    case "o": {
-      const { outputBias } = vectors;
-      return [
-        ...await products(gpu, passage, stage, kept, hidden),
-        ...(outputBias ? [await addBias(gpu, range, config.hidden, outputBias, hidden)] : []),
-      ];
-    }
-    case "down":
-      return await products(gpu, passage, stage, kept, hidden);
+export async function passDispatches(
+  context: StreamContext,
+  layer: DeviceLayer,
+  window: StreamWindow,
+  stage: number,
+): Promise<Dispatch[]> {
+  const { gpu, config, qkv, gateUp, rotations, cache } = context;
+  const { range, hidden, kept } = window;
+  const { name } = STAGES[stage];
+  const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
+  const dispatches = [
+    ...await inputDispatches(context, layer, window, stage),
+    ...await products(gpu, layer, window, stage, outputs[name]),
+  ];
+  if (name === "qkv") {
+    const shape = attentionShape(config);
+    const rope = { qkv, rotations, cache, ...attentionExtras(config, layer.vectors) };
+    dispatches.push(
+      await ropeCache(gpu, shape, range, rope),
+      await prefillAttention(gpu, shape, range, qkv, cache, kept),
+    );
   }
+  const { outputBias } = layer.vectors;
+  if (name === "o" && outputBias) dispatches.push(await addBias(gpu, range, config.hidden, outputBias, hidden));
+  if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, kept));
+  return dispatches;
 }
 
 /** Products of a stage's matrices with their input, into one output or added to the residual stream. */
 async function products(
   gpu: Gpu,
-  { layer: { matrices }, window: { range } }: Passage,
+  { matrices }: DeviceLayer,
+  window: StreamWindow,
   stage: number,
-  x: GPUBuffer,
   y: GPUBuffer,
 ): Promise<Dispatch[]> {
-  const { linears, joinsResidual } = STAGES[stage];
+  const { linears, joinsResidual: addToY } = STAGES[stage];
   const parts = linears.map((kind) => matrices.get(kind)!);
   const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
   const dispatches: Dispatch[] = [];
   let firstRow = 0;
   for (const matrix of parts) {
     const placed = placeRows(matrix, firstRow, rows);
-    dispatches.push(...await gemm(gpu, placed, range, x, y, { addToY: joinsResidual }));
+    dispatches.push(...await gemm(gpu, placed, window.range, stageInputOf(window, stage), y, { addToY }));
     firstRow += matrix.rows;
   }
   return dispatches;

@@ -11,7 +11,7 @@ const windows = Array.from({ length: 3 }, (_, i) => {
   const random = createRandom(i);
   return Uint32Array.from({ length: 30 + i }, () => random.integer(96));
 });
-const options: QuantizeOptions = { calibration: windows, device: "cpu" };
+const options: QuantizeOptions = { calibration: { tokens: windows }, device: "cpu" };
 
 Deno.test("quantizeModel: given tokens calibrate, excluded matrices stay, and the report counts every byte", () =>
   inDirectory(async (directory) => {
@@ -77,8 +77,8 @@ Deno.test("quantizeModel: options that can't be met are refused before anything 
     await refused({ device: "tpu" }, "device is tpu, must be one of auto, cpu, gpu");
     await refused({ calibration: { windows: 0 } }, "windows is 0, must be a whole number from 1 on");
     await refused({ calibration: { windowTokens: 1 } }, "windowTokens is 1, must be a whole number from 2 on");
-    await refused({ calibration: [] }, "windows is 0, must be a whole number from 1 on");
-    await refused({ calibration: [Uint32Array.of(1, 96)] }, "window 0 has token 96, must be below 96");
+    await refused({ calibration: { tokens: [] } }, "windows is 0, must be a whole number from 1 on");
+    await refused({ calibration: { tokens: [Uint32Array.of(1, 96)] } }, "calibration has token 96, must be below 96");
     const onGpu = quantizeModel(FIXTURE, path, { ...options, device: "gpu", outliers: 0.01 });
     await assertRejects(() => onGpu, Error, "the device doesn't pick outliers, must be quantized with --device cpu");
     const text = quantizeModel(FIXTURE, path, { ...options, calibration: {} });
