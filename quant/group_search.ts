@@ -22,7 +22,7 @@ export interface GroupProblem {
   pull: Float64Array | null;
   /** Bit k is set where weight k is an outlier and is stored exactly. */
   outliers: number;
-  /** f64 [16]: weights as {@linkcode roundGroup} rounded them without limit; an outlier's is its own unrounded value. */
+  /** f64 [16]: weights as {@linkcode roundGroup} rounded them last; an outlier's is its own unrounded value. */
   readonly values: Float64Array;
   /** [16]: their codes: 0..3, or 0..15 where refined. */
   readonly codes: Uint8Array;
@@ -52,12 +52,11 @@ export function createGroupProblem(isPulled = false): GroupProblem {
 }
 
 /**
- * Rounds a group with one scale and zero.
+ * Rounds a group with one scale and zero, into the problem's values and codes.
  *
  * @param scale scaleCode * d; 0 rounds every weight to 0
  * @param zero in units of one base code
- * @param limit gives up (returns Infinity) when the error reaches it; where it is Infinity the problem's values and codes
- * are set
+ * @param limit gives up (returns Infinity) when the error reaches it
  * @returns the sum of pivot² x error²
  */
 export function roundGroup(
@@ -68,7 +67,6 @@ export function roundGroup(
   limit: number,
 ): number {
   const { size, start, pivot, pull, outliers } = problem;
-  const kept = limit === Infinity ? problem : undefined;
   // Where nothing is pulled the weights stay as they are.
   const rest = pull === null ? start : problem.rest;
   const steps = refined ? 4 : 1;
@@ -90,10 +88,8 @@ export function roundGroup(
       const row = k * GROUP_CHANNELS;
       for (let l = k + 1; l < size; l++) rest[l] -= value * pull[row + l];
     }
-    if (kept) {
-      kept.values[k] = value;
-      kept.codes[k] = code;
-    }
+    problem.values[k] = value;
+    problem.codes[k] = code;
   }
   return total;
 }
