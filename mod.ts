@@ -29,13 +29,14 @@
  *
  * @module
  */
-export * from "./quant/baselines/baseline.ts";
+export * from "./quant/baselines/strips.ts";
 export * from "./quant/bits.ts";
 export * from "./quant/concatenate.ts";
 export * from "./quant/dequantize.ts";
 export * from "./quant/error_feedback.ts";
 export * from "./quant/format.ts";
 export * from "./quant/grid.ts";
+export type { GroupProblem } from "./quant/group_search.ts";
 export * from "./quant/input_knowledge.ts";
 export * from "./quant/outliers.ts";
 export * from "./quant/pack.ts";
@@ -43,6 +44,7 @@ export * from "./quant/baselines/q2k.ts";
 export * from "./quant/packed_tensor.ts";
 export * from "./quant/probe.ts";
 export * from "./quant/quantize.ts";
+export * from "./quant/quantizer.ts";
 export * from "./quant/baselines/quantize_q2k.ts";
 export * from "./quant/random.ts";
 export * from "./quant/refine_pick.ts";
@@ -107,8 +109,11 @@ export * from "./model/files/open_packed.ts";
 export * from "./model/files/packed_checkpoint.ts";
 export * from "./model/files/packed_file.ts";
 export * from "./model/quantize/packed_writer.ts";
-export * from "./model/quantize/quantize_model.ts";
-export * from "./model/quantize/quantize_on_device.ts";
+export * from "./model/quantize/cpu_device.ts";
+export * from "./model/quantize/gpu_device.ts";
+export * from "./model/quantize/quantize_layers.ts";
+export * from "./model/quantize/quantizing_device.ts";
+export * from "./model/quantize_file.ts";
 export * from "./model/evaluate/questions.ts";
 export * from "./model/engine/random_source.ts";
 export * from "./quant/recipe.ts";
@@ -131,4 +136,5 @@ export * from "./model/text/windows.ts";
 export * from "./model/host/worker_pool.ts";
 export * from "./model/quantize/quantize_tasks.ts";
 export * from "./model/workers/cpu_pool.ts";
+export * from "./model/workers/quantizing_place.ts";
 export type { CpuTasks } from "./model/workers/cpu_worker.ts";
