@@ -66,5 +66,16 @@ export type { ArchitectureName } from "./model/llama/architectures.ts";
 export type { ModelConfig, Rope } from "./model/llama/config.ts";
 export { type OpenModel, openModel } from "./model/load.ts";
 export { loadEngine } from "./model/load_engine.ts";
+export {
+  type CalibrationOptions,
+  type MatrixReport,
+  NothingToQuantizeError,
+  quantizeModel,
+  type QuantizeOptions,
+  type QuantizeReport,
+} from "./model/quantize_file.ts";
+export type { PlaceName, QuantizingPlace } from "./model/workers/quantizing_place.ts";
+export type { QuantizeMethod } from "./quant/recipe.ts";
+export type { QuantizationReport } from "./quant/report.ts";
 export type { ChatMessage, ChatOptions, PromptFormat } from "./model/text/chat.ts";
 export type { Tokenizer } from "./model/text/tokenizer.ts";

@@ -59,6 +59,7 @@ export type { OutlierSettings } from "./quant/outliers.ts";
 export { pack, unpack } from "./quant/pack.ts";
 export { type PackedTensor, validatePackedTensor } from "./quant/packed_tensor.ts";
 export { FEEDBACK, SETTINGS } from "./quant/recipe.ts";
+export type { Part } from "./quant/quantizer.ts";
 export type { PickRule } from "./quant/refine_pick.ts";
 export { quantizeTwobit, type TwobitSettings } from "./quant/twobit.ts";
 export type { Outliers, UnpackedTensor } from "./quant/unpacked_tensor.ts";

@@ -2,6 +2,7 @@ import type { Checkpoint } from "../../model/files/checkpoint.ts";
 import { openModel } from "../../model/load.ts";
 import { ARCHITECTURE_FIXTURES } from "./engine_helpers.ts";
 import { packPlan } from "./pack_plan.ts";
+import { cpuDevice } from "../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../model/quantize/packed_writer.ts";
 import { createCpuPool } from "../../model/workers/cpu_pool.ts";
 import { SETTINGS } from "../../quant/recipe.ts";
@@ -40,7 +41,7 @@ Deno.test("openModel: rows of a packed file with outliers are those of its whole
     using pool = createCpuPool(1);
     const outliers = { ...SETTINGS.outliers, share: 0.002 };
     const quantizer = { kind: "twobit", settings: { ...SETTINGS, outliers } } as const;
-    await writePackedFile(pool, source, packPlan(path, { quantizerOf: () => quantizer }));
+    await writePackedFile(cpuDevice(pool), source, packPlan(path, { quantizerOf: () => quantizer }));
     using model = await openModel(path);
     assertEquals([...model.shapes].sort(), [...source.shapes].sort());
     await checkRows(model);
