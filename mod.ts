@@ -54,16 +54,19 @@ export * from "./quant/unpacked_tensor.ts";
 
 export * from "./kernels/gpu/adapter.ts";
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
+export type { DeviceProfile } from "./kernels/gpu/device_profile.ts";
 export { withEnableLines } from "./kernels/gpu/dialect.ts";
 export * from "./kernels/matrix/f16_matrix.ts";
 export * from "./kernels/gpu/gpu.ts";
 export * from "./kernels/attention/key_value_cache.ts";
-export type { WeightMatrix } from "./kernels/product/linear.ts";
+export type { HostMatrix, WeightMatrix } from "./kernels/product/weight_format.ts";
 export * from "./kernels/matrix/packed_matrix.ts";
 export * from "./kernels/gpu/plane.ts";
+export type { Shader } from "./kernels/gpu/shader.ts";
 export * from "./kernels/tokens/pick_token.ts";
 export * from "./kernels/tokens/prefill_range.ts";
 
+export * from "./model/llama/architectures.ts";
 export * from "./model/llama/attention.ts";
 export * from "./model/engine/batch_session.ts";
 export { MAX_SEQUENCES } from "./model/engine/batch_step.ts";
@@ -113,6 +116,7 @@ export * from "./model/engine/random_source.ts";
 export * from "./quant/recipe.ts";
 export * from "./model/files/safetensors.ts";
 export * from "./model/files/safetensors_writer.ts";
+export * from "./model/files/tensor_layout.ts";
 export * from "./model/evaluate/score.ts";
 export * from "./model/evaluate/scorer.ts";
 export { cacheBytes } from "./model/engine/sequence_cache.ts";

@@ -11,9 +11,8 @@ import {
   queriesOf,
   SHORT_TOKENS,
 } from "../attention/decode_attention.ts";
-import { PACKED_ROWS_CODE, STEP_LOOP_CODE } from "../product/fused_gemv.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
-import { planShare, relayLayout, splitTiers, USUAL_WORKGROUPS } from "./layer_plan.ts";
+import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
 import {
   type DecodeLayer,
   type LayerRun,
@@ -24,22 +23,12 @@ import {
   slabsOf,
   suits,
 } from "./layer_run.ts";
-import { type PackedSlab, planesOf } from "../matrix/packed_matrix.ts";
+import { type PackedSlab, planeBuffers } from "../matrix/packed_matrix.ts";
 import type { Plane } from "../gpu/plane.ts";
 import { COUNTED_WORKGROUPS, residentsOf } from "./residents.ts";
-import { chooseTeam, type Team } from "../gpu/team.ts";
-import kernelCode from "./decode_layer.wgsl" with { type: "text" };
-import attendCode from "../attention/parts/attend.wgsl" with { type: "text" };
-import combineSplitsCode from "../product/parts/combine_splits.wgsl" with { type: "text" };
-import fillValuesCode from "../product/parts/fill_values.wgsl" with { type: "text" };
-import mergeOneCode from "./parts/merge_cells_1.wgsl" with { type: "text" };
-import mergeFourCode from "./parts/merge_cells_4.wgsl" with { type: "text" };
-import oneQueryCode from "../attention/parts/queries_1.wgsl" with { type: "text" };
-import fourQueriesCode from "../attention/parts/queries_4.wgsl" with { type: "text" };
-import quantizeCode from "../product/parts/quantize.wgsl" with { type: "text" };
-import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
-import relayCode from "./parts/relay.wgsl" with { type: "text" };
-import relayInputCode from "./parts/relay_input.wgsl" with { type: "text" };
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
+import { chooseTeam } from "../gpu/team.ts";
 
 /** What the layers of a decode step have in common. */
 export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" | "sequence"> {
@@ -62,14 +51,6 @@ export interface LayerDispatches {
 /** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
 const SOFTWARE_WORKGROUPS = 1;
 
-/** The whole shader. */
-export function decodeLayerCode(team: Team, queries: 1 | 4): string {
-  const queryCode = queries === 1 ? [oneQueryCode, mergeOneCode] : [fourQueriesCode, mergeFourCode];
-  const inputCode = [relayCode, relayInputCode, fillValuesCode, combineSplitsCode, quantizeCode];
-  const rowCode = [STEP_LOOP_CODE, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
-  return [kernelCode, ...inputCode, attendCode, ...queryCode, ...rowCode].join("\n");
-}
-
 /**
  * Dispatches that take a token through all layers of a model. Consecutive layers that share the buffers of their planes
  * and of their caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this
@@ -89,7 +70,7 @@ export async function decodeLayers(
   const runs = shareRuns(layers);
   if (!suits(gpu, shape, layers, runs)) return undefined;
   return await allOrNone(gpu, async (scope) => {
-    const words = relayLayout(gpu, shape);
+    const words = relayLayout(gpu.profile, shape);
     const relay = await scope.storage("relay", 4 * words.end);
     const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
     let first = 0;
@@ -122,7 +103,7 @@ async function residentKernel(
   bind: (kernel: Kernel) => GPUBindGroup,
   plan: (workgroups: number) => Promise<Kernel | undefined>,
 ): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
-  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : gpu.profile.multiprocessors;
   while (workgroups > 0) {
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;
@@ -161,21 +142,22 @@ async function prepareRun(
   const [slab] = slabsOf(run[0]);
   const starts = run.flatMap((layer) => outlierStarts(layer, slab.outliers));
   const info = await scope.upload("layer info", Uint32Array.of(first, run.length, ...starts));
+  const planes = Object.entries(planeBuffers(slab)).map(([name, plane]) => [name, fromOffset(plane)]);
   return (kernel) =>
-    gpu.bind(kernel, [
-      ...planesOf(slab).map(fromOffset),
+    gpu.bind(kernel, {
+      ...Object.fromEntries(planes),
       relay,
-      input,
-      output,
-      norms,
+      hidden_in: input,
+      hidden_out: output,
+      layer_norms: norms,
       rotations,
-      fromOffset(cache.keys),
-      fromOffset(cache.values),
+      keys: fromOffset(cache.keys),
+      values: fromOffset(cache.values),
       sequence,
-      headNorms ?? norms,
-      biases ?? norms,
-      info,
-    ]);
+      norms: headNorms ?? norms,
+      bias: biases ?? norms,
+      layer_info: info,
+    });
 }
 
 /** The range from a plane's start to the end of its buffer. */
@@ -197,18 +179,19 @@ async function layerKernel(
   const { hidden, intermediate, attention } = shape;
   const { heads, keyValueHeads, headSize, slidingWindow } = attention;
   const rowLanes = attentionRowLanes(attention);
-  const team = chooseTeam(gpu, rowLanes);
+  const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(attention);
-  const share = planShare(gpu, shape, layers, team, workgroups);
+  const share = planShare(gpu.profile, shape, layers, team, workgroups);
   if (!share) return undefined;
-  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
+  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
   const slabs = slabsOf(layers[0]);
   const starting = (name: string, plane: (slab: PackedSlab) => Plane, elementBytes: number) => ({
     [`${name}_o`]: (plane(slabs[1]).offset - plane(slabs[0]).offset) / elementBytes,
     [`${name}_gate_up`]: (plane(slabs[2]).offset - plane(slabs[0]).offset) / elementBytes,
     [`${name}_down`]: (plane(slabs[3]).offset - plane(slabs[0]).offset) / elementBytes,
   });
-  return await gpu.createKernel("decode_layer", decodeLayerCode(team, queries), {
+  const shader = joinShader(wgsl, "decode_layer", `queries_${queries}`, `merge_cells_${queries}`, team.exchange);
+  return await gpu.createKernel(shader, {
     team: team.lanes,
     workgroup_size: share.threads,
     cell_count: share.cells,

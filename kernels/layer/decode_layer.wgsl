@@ -1,3 +1,4 @@
+// needs: relay relay_input fill_values combine_splits attend merge_cells steps
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand their
 // results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
@@ -68,17 +69,6 @@ override long_splits: u32 = 1;
 override counted_workgroups: u32 = 1024; // so many only count how many of them run side by side
 override residence_polls: u32 = 20000;
 override most_polls: u32 = 3000000; // looks at a word before a workgroup gives up: seconds
-override heads: u32 = 1; // these and the following: see decode_attention.wgsl
-override key_value_heads: u32 = 1;
-override head_size: u32 = 64;
-override capacity: u32 = 1;
-override window: u32 = 0xffffffff;
-override row_lanes: u32 = 8;
-override merge_lanes: u32 = 8;
-override has_bias: u32 = 0;
-override has_norm: u32 = 0;
-override norm_epsilon: f32 = 0.00001;
-override without: u32 = 0; // see product/parts/decode.wgsl
 
 // A group of a vector, channel 4i + j at [i][j]; so its index is checked once for four channels.
 alias Group16 = array<array<f32, 4>, 4>;

@@ -88,7 +88,8 @@ export function suits(
   const { heads, headSize } = attention;
   const [{ bias, headNorm }] = layers;
   const stride = planeStrides(runs);
-  return IS_DENO && layers.length > 1 && gpu.subgroupSize >= attentionRowLanes(attention) && gpu.subgroupSize <= 64 &&
+  return IS_DENO && layers.length > 1 && gpu.profile.subgroupSize >= attentionRowLanes(attention) &&
+    gpu.profile.subgroupSize <= 64 &&
     gpu.device.limits.maxStorageBuffersPerShaderStage >= STORAGE_BUFFERS &&
     [hidden, intermediate, heads * headSize, headSize].every((channels) => channels % 16 === 0) &&
     layers.every((layer) =>

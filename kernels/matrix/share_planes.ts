@@ -5,8 +5,9 @@
  */
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { destroyPackedMatrix, type PackedMatrix, type PackedSlab, planesOf } from "./packed_matrix.ts";
+import { type PackedMatrix, type PackedSlab, planesOf } from "./packed_matrix.ts";
 import type { Plane } from "../gpu/plane.ts";
+import { destroyMatrices } from "./slabs.ts";
 
 /** Offsets of bindings are multiples of this in every implementation. */
 const ALIGNMENT_BYTES = 256;
@@ -39,7 +40,7 @@ export async function sharePlanes(gpu: Gpu, matrices: readonly PackedMatrix[]): 
       gpu.copy(plane.buffer, plane.offset, buffers[i], offset, plane.size);
       return [PLANES[i], { buffer: buffers[i], offset, size: plane.size } satisfies Plane] as const;
     });
-    destroyPackedMatrix(gpu, matrix);
+    destroyMatrices(gpu, matrix);
     return { ...matrix, slabs: [{ ...slab, ...Object.fromEntries(shared) }] };
   });
 }

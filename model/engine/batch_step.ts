@@ -7,7 +7,7 @@ import { joinSplits } from "../../kernels/product/join_splits.ts";
 import { chooseSplits, decodeAttention, partialsLength } from "../../kernels/attention/decode_attention.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { multiplyFew } from "../../kernels/product/multiply_few.ts";
+import { multiplyFew } from "../../kernels/product/linear.ts";
 import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
 import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
@@ -120,7 +120,7 @@ export async function createBatchStep(
     range,
     embed: await embedTokens(gpu, embedding, range, buffers.tokens, hidden),
     layers: await createLayers(gpu, weights, range, buffers),
-    head: [await rmsNorm(gpu, range, norm), ...await multiplyFew(gpu, head, range, normed, logits)],
+    head: [await rmsNorm(gpu, range, norm), ...await multiplyFew(gpu, head, { range, x: normed, y: logits })],
     pickBest: [
       await argmax(gpu, vocabulary, logits, candidates, tokens),
       ...await advance(gpu, CANDIDATES, advanced, tokens),
@@ -168,5 +168,5 @@ async function createLayers(
 
 /** Splits of each sequence at all its lengths, since sequences of one step differ in theirs. */
 function batchSplits(gpu: Gpu, config: ModelConfig, size: number, capacity: number): number {
-  return chooseSplits(gpu, attentionShape(config), capacity, size);
+  return chooseSplits(gpu.profile, attentionShape(config), capacity, size);
 }

@@ -15,7 +15,7 @@ import type { GemvOutput, ValuesInput } from "../../kernels/product/gemv_modes.t
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import type { DecodeLayer, LayerMatrices } from "../../kernels/layer/layer_run.ts";
-import { gemv, isPackedMatrix } from "../../kernels/product/linear.ts";
+import { gemv } from "../../kernels/product/linear.ts";
 import { advance, argmax, CANDIDATES, sample } from "../../kernels/tokens/pick_token.ts";
 import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
@@ -172,7 +172,8 @@ async function createWholeLayers(
 
 function packedMatrices({ qkv: [qkv, ...more], o: [o], gateUp: [gateUp, ...evenMore], down: [down] }: EngineLayer) {
   const matrices = { qkv, o, gateUp, down };
-  const arePacked = [qkv, o, gateUp, down].every(isPackedMatrix) && more.length + evenMore.length === 0;
+  const arePacked = [qkv, o, gateUp, down].every(({ kind }) => kind === "packed") &&
+    more.length + evenMore.length === 0;
   return arePacked ? matrices as LayerMatrices : undefined;
 }
 
@@ -186,10 +187,10 @@ async function createSplitLayers(
   const shape = attentionShape(weights.config);
   const bySplits = new Map<number, Operation[]>();
   for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
-    const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
+    const splits = chooseSplits(gpu.profile, shape, Math.min(tokens, capacity));
     if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
   }
-  const layers = (position: number) => bySplits.get(chooseSplits(gpu, shape, position + 1))!;
+  const layers = (position: number) => bySplits.get(chooseSplits(gpu.profile, shape, position + 1))!;
   return {
     layers,
     operations: (position) => Promise.resolve(layers(position)),

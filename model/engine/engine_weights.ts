@@ -7,21 +7,14 @@
 import { type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import {
-  copyWeightMatrix,
-  destroyWeightMatrix,
-  isPackedMatrix,
-  type WeightMatrix,
-} from "../../kernels/product/linear.ts";
-import { uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { canJoin, uploadMatrix } from "../../kernels/product/linear.ts";
+import type { HostMatrix, WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
-import { concatenateRows } from "../../quant/concatenate.ts";
-import { TILE_ROWS } from "../../quant/format.ts";
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { LinearKind } from "../llama/layer.ts";
 import { RUN_LAYERS } from "./layer_runs.ts";
-import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } from "./weight_source.ts";
+import type { WeightSource } from "./weight_source.ts";
+import { buffersOf, copyMatrix, placeRows } from "../../kernels/matrix/slabs.ts";
 
 /**
  * Linear layers with one input: one matrix where their formats allow joining, else several. Each part has the rows of
@@ -87,15 +80,14 @@ export async function uploadWeights(
   const { vocabulary, hidden, tiedHead } = config;
   const before = gpu.heldBytes;
   const layers: EngineLayer[] = [];
-  const matrices: WeightMatrix[] = [];
-  const buffers: GPUBuffer[] = [];
+  const buffers = new Set<GPUBuffer>();
   const destroy = () => {
-    for (const matrix of matrices) destroyWeightMatrix(gpu, matrix);
     for (const buffer of buffers) gpu.destroyBuffer(buffer);
   };
   const half = async (name: string) => {
-    const matrix = await uploadHalf(gpu, await source.half(name, vocabulary, hidden));
-    matrices.push(matrix);
+    const { weights } = await source.half(name, vocabulary, hidden);
+    const matrix = await uploadF16Matrix(gpu, weights, vocabulary, hidden);
+    for (const buffer of buffersOf(matrix)) buffers.add(buffer);
     return matrix;
   };
   // Vectors one after the other in one buffer.
@@ -109,7 +101,7 @@ export async function uploadWeights(
       at += part.length;
     }
     const buffer = await gpu.uploadStorage(names[0], values);
-    buffers.push(buffer);
+    buffers.add(buffer);
     return buffer;
   };
   try {
@@ -117,12 +109,12 @@ export async function uploadWeights(
     for (let i = 0; i < config.layers; i++) {
       layers.push(
         i > 0 && source.sameLayers
-          ? await copyLayer(gpu, layers[0], matrices, buffers)
-          : await uploadLayer(gpu, source, i, vectors, matrices),
+          ? await copyLayer(gpu, layers[0], buffers)
+          : await uploadLayer(gpu, source, i, vectors, buffers),
       );
       if (layers.length % RUN_LAYERS === 0 || i === config.layers - 1) {
         const run = layers.splice(i - i % RUN_LAYERS);
-        layers.push(...await shareLayerPlanes(gpu, run, matrices));
+        layers.push(...await shareLayerPlanes(gpu, run, buffers));
       }
       onProgress((i + 1) / (config.layers + 1));
     }
@@ -144,14 +136,14 @@ async function uploadLayer(
   source: WeightSource,
   index: number,
   vectors: (names: readonly string[], lengths: readonly number[]) => Promise<GPUBuffer>,
-  matrices: WeightMatrix[],
+  buffers: Set<GPUBuffer>,
 ): Promise<EngineLayer> {
   const vector = (name: string, length: number) => vectors([name], [length]);
   const { hidden, headSize, attentionBias, outputBias, queryKeyNorm } = source.config;
   const joined = async (...kinds: LinearKind[]) => {
     const parts: HostMatrix[] = [];
     for (const kind of kinds) parts.push(await source.linear(index, kind));
-    return await uploadJoined(gpu, parts, matrices);
+    return await uploadJoined(gpu, parts, buffers);
   };
   const prefix = `model.layers.${index}`;
   const attentionNorm = await vector(`${prefix}.input_layernorm.weight`, hidden);
@@ -179,10 +171,10 @@ async function uploadLayer(
 async function shareLayerPlanes(
   gpu: Gpu,
   layers: readonly EngineLayer[],
-  matrices: WeightMatrix[],
+  buffers: Set<GPUBuffer>,
 ): Promise<EngineLayer[]> {
-  const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter(
-    isPackedMatrix,
+  const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter((matrix) =>
+    matrix.kind === "packed"
   );
   // Without room for both copies the matrices stay as they are, and layers then run operation by operation.
   const shared = await sharePlanes(gpu, packed).catch((error) => {
@@ -191,10 +183,11 @@ async function shareLayerPlanes(
   });
   if (packed.length > 0 && shared === packed && layers.length > 1) {
     const middle = Math.ceil(layers.length / 2);
-    const first = await shareLayerPlanes(gpu, layers.slice(0, middle), matrices);
-    return [...first, ...await shareLayerPlanes(gpu, layers.slice(middle), matrices)];
+    const first = await shareLayerPlanes(gpu, layers.slice(0, middle), buffers);
+    return [...first, ...await shareLayerPlanes(gpu, layers.slice(middle), buffers)];
   }
-  matrices.push(...shared);
+  for (const buffer of packed.flatMap(buffersOf)) buffers.delete(buffer);
+  for (const buffer of shared.flatMap(buffersOf)) buffers.add(buffer);
   const byOwn = new Map<WeightMatrix, WeightMatrix>(packed.map((matrix, i) => [matrix, shared[i]]));
   const replace = (parts: JoinedLinear) => parts.map((part) => byOwn.get(part) ?? part);
   return layers.map((layer) => ({
@@ -210,21 +203,20 @@ async function shareLayerPlanes(
 async function copyLayer(
   gpu: Gpu,
   layer: EngineLayer,
-  matrices: WeightMatrix[],
-  buffers: GPUBuffer[],
+  buffers: Set<GPUBuffer>,
 ): Promise<EngineLayer> {
   const joined = async (parts: JoinedLinear) => {
     const copied: WeightMatrix[] = [];
     for (const part of parts) {
-      const copy = await copyWeightMatrix(gpu, part);
-      matrices.push(copy);
+      const copy = await copyMatrix(gpu, part);
+      for (const buffer of buffersOf(copy)) buffers.add(buffer);
       copied.push(copy);
     }
     return copied;
   };
   const vector = async (buffer: GPUBuffer) => {
     const copy = await gpu.duplicate(buffer);
-    buffers.push(copy);
+    buffers.add(copy);
     return copy;
   };
   return {
@@ -250,7 +242,7 @@ function qkvRows({ heads, keyValueHeads, headSize }: ModelConfig): number[] {
 async function uploadJoined(
   gpu: Gpu,
   matrices: readonly HostMatrix[],
-  uploaded: WeightMatrix[],
+  uploaded: Set<GPUBuffer>,
 ): Promise<JoinedLinear> {
   const groups: HostMatrix[][] = [];
   for (const matrix of matrices) {
@@ -258,44 +250,16 @@ async function uploadJoined(
     if (last && canJoin(last[last.length - 1], matrix)) last.push(matrix);
     else groups.push([matrix]);
   }
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
   const parts: WeightMatrix[] = [];
-  let firstRow = 0;
   for (const group of groups) {
-    const matrix = group.every(isPackedTensor)
-      ? await uploadPackedMatrix(gpu, group.length === 1 ? group[0] : concatenateRows(group as PackedTensor[]))
-      : await uploadHalf(gpu, ...group as HalfMatrix[]);
-    uploaded.push(matrix);
-    parts.push(placeRows(matrix, firstRow, rows));
+    const matrix = await uploadMatrix(gpu, group);
+    for (const buffer of buffersOf(matrix)) uploaded.add(buffer);
+    parts.push(matrix);
+  }
+  const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
+  let firstRow = 0;
+  return parts.map((matrix) => {
     firstRow += matrix.rows;
-  }
-  return parts;
-}
-
-/** A matrix as consecutive rows of a larger output. */
-export function placeRows(matrix: WeightMatrix, firstRow: number, rows: number): WeightMatrix {
-  const place = <S extends { readonly firstRow: number }>(slabs: readonly S[]) =>
-    slabs.map((slab) => ({ ...slab, firstRow: slab.firstRow + firstRow }));
-  return isPackedMatrix(matrix)
-    ? { ...matrix, rows, slabs: place(matrix.slabs) }
-    : { ...matrix, rows, slabs: place(matrix.slabs) };
-}
-
-function canJoin(a: HostMatrix, b: HostMatrix): boolean {
-  if (!isPackedTensor(a) || !isPackedTensor(b)) return isPackedTensor(a) === isPackedTensor(b);
-  return a.refineEvery === b.refineEvery && a.rows % TILE_ROWS === 0;
-}
-
-/** Uploads the rows of f16 matrices as one. */
-async function uploadHalf(gpu: Gpu, ...matrices: HalfMatrix[]): Promise<F16Matrix> {
-  const [{ channels, weights }] = matrices;
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
-  if (matrices.length === 1) return await uploadF16Matrix(gpu, weights, rows, channels);
-  const joined = new Float16Array(rows * channels);
-  let at = 0;
-  for (const matrix of matrices) {
-    joined.set(matrix.weights, at);
-    at += matrix.weights.length;
-  }
-  return await uploadF16Matrix(gpu, joined, rows, channels);
+    return placeRows(matrix, firstRow - matrix.rows, rows);
+  });
 }

@@ -5,7 +5,7 @@
  */
 import { addBias } from "../../kernels/tokens/add_bias.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { gemm, type WeightMatrix } from "../../kernels/product/linear.ts";
+import { gemm } from "../../kernels/product/linear.ts";
 import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
@@ -50,20 +50,11 @@ export async function createPassBuffers(
   };
 }
 
-/** How weights are multiplied: {@linkcode gemm}, or another for few tokens. */
-export type Multiply = (
-  gpu: Gpu,
-  matrix: WeightMatrix,
-  range: PrefillRange,
-  x: GPUBuffer,
-  y: GPUBuffer,
-  options: { readonly addToY: boolean },
-) => Promise<Dispatch[]>;
-
 /**
  * Dispatches of a layer, which add to the residual stream.
  *
  * @param attend dispatches that make `mixed` from `qkv`
+ * @param multiply {@linkcode gemm}, or `multiplyFew` for few tokens
  */
 export async function layerPass(
   gpu: Gpu,
@@ -72,12 +63,12 @@ export async function layerPass(
   range: PrefillRange,
   buffers: PassBuffers,
   attend: readonly Dispatch[],
-  multiply: Multiply = gemm,
+  multiply: typeof gemm = gemm,
 ): Promise<Dispatch[]> {
   const { hidden, normed, qkv, mixed, gateUp, inner } = buffers;
   const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, y: normed };
   const joined = async (linear: JoinedLinear, x: GPUBuffer, y: GPUBuffer, addToY = false) =>
-    (await Promise.all(linear.map((matrix) => multiply(gpu, matrix, range, x, y, { addToY })))).flat();
+    (await Promise.all(linear.map((matrix) => multiply(gpu, matrix, { range, x, y, addToY })))).flat();
   return [
     await rmsNorm(gpu, range, { ...norm, weight: layer.attentionNorm }),
     ...await joined(layer.qkv, normed, qkv),

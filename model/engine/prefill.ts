@@ -110,7 +110,7 @@ async function createPass(
     dispatches.push(
       ...await layerPass(gpu, config, layer, range, buffers, [
         await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
-        await prefillAttention(gpu, shape, range, qkv, cache, mixed),
+        await prefillAttention(gpu, shape, range, { qkv, cache, out: mixed }),
       ]),
     );
   }

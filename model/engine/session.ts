@@ -296,7 +296,7 @@ async function createBuffers(
   const { hidden, heads, keyValueHeads, headSize, intermediate, vocabulary } = config;
   const words = owner.make;
   const shape = attentionShape(config);
-  const splits = chooseSplits(gpu, shape, capacity);
+  const splits = chooseSplits(gpu.profile, shape, capacity);
   const oneToken = await createPrefillRange(gpu, 1);
   owner.own(oneToken.buffer);
   const widest = Math.max(hidden, heads * headSize, intermediate);

@@ -58,7 +58,7 @@ async function createOwned(gpu: Gpu, weights: EngineWeights, owner: BufferOwner)
   const norm = { hidden: width, epsilon: normEpsilon, x: rows, weight: weights.finalNorm, y: normed };
   const dispatches: Dispatch[] = [
     await rmsNorm(gpu, range, norm),
-    ...await gemm(gpu, weights.head, range, normed, logits),
+    ...await gemm(gpu, weights.head, { range, x: normed, y: logits }),
     await logLikelihood(gpu, range, { vocabulary, logits, targets: expected, logLikelihoods, best }),
   ];
   return {

@@ -5,10 +5,11 @@
  * @module
  */
 import { addGram } from "../../kernels/quantize/add_gram.ts";
-import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { gemm, type WeightMatrix } from "../../kernels/product/linear.ts";
+import { gemm } from "../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { uploadUniforms } from "../../kernels/gpu/uniforms.ts";
@@ -156,7 +157,7 @@ async function addCorrection(
   await subtract(gpu, stageInputOf(original, stage), x, drifted, tokens * channels);
   if (drift) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], drift);
   await subtract(gpu, original.hidden, window.hidden, lacking, tokens * hidden);
-  gpu.submit(await gemm(gpu, weights!, range, drifted, lacking, { addToY: true }));
+  gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true }));
   await addProducts(gpu, tokens, [x, channels], [lacking, hidden], correlation!);
 }
 
@@ -175,8 +176,10 @@ async function addProducts(
   c: GPUBuffer,
 ): Promise<void> {
   const range = { m, n, k: tokens };
-  const words = await uploadUniforms(gpu, [updateWords(range)]);
+  using scope = createBufferScope(gpu);
+  const [words] = await uploadUniforms(gpu, scope, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-  gpu.submit([await outerUpdate(gpu, range, words.bindings[0], rows(a, m), rows(b, n), rows(c, n))]);
-  gpu.destroyBuffer(words.buffer);
+  gpu.submit([
+    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
+  ]);
 }

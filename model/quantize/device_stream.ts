@@ -7,7 +7,9 @@ import { addBias } from "../../kernels/tokens/add_bias.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { gemm, type WeightMatrix } from "../../kernels/product/linear.ts";
+import { gemm } from "../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { placeRows } from "../../kernels/matrix/slabs.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { createPrefillRange, type PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
@@ -16,7 +18,7 @@ import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { attentionExtras, attentionShape } from "../engine/decode_step.ts";
-import { type LayerVectors, placeRows } from "../engine/engine_weights.ts";
+import type { LayerVectors } from "../engine/engine_weights.ts";
 import { embedTokens } from "../llama/forward.ts";
 import { type LinearKind, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
@@ -164,7 +166,7 @@ export async function passDispatches(
     const rope = { qkv, rotations, cache, ...attentionExtras(config, layer.vectors) };
     dispatches.push(
       await ropeCache(gpu, shape, range, rope),
-      await prefillAttention(gpu, shape, range, qkv, cache, kept),
+      await prefillAttention(gpu, shape, range, { qkv, cache, out: kept }),
     );
   }
   const { outputBias } = layer.vectors;
@@ -182,13 +184,14 @@ async function products(
   y: GPUBuffer,
 ): Promise<Dispatch[]> {
   const { linears, joinsResidual: addToY } = STAGES[stage];
+  const x = stageInputOf(window, stage);
   const parts = linears.map((kind) => matrices.get(kind)!);
   const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
   const dispatches: Dispatch[] = [];
   let firstRow = 0;
   for (const matrix of parts) {
     const placed = placeRows(matrix, firstRow, rows);
-    dispatches.push(...await gemm(gpu, placed, window.range, stageInputOf(window, stage), y, { addToY }));
+    dispatches.push(...await gemm(gpu, placed, { range: window.range, x, y, addToY }));
     firstRow += matrix.rows;
   }
   return dispatches;

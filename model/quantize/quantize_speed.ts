@@ -11,7 +11,7 @@ import type { Layer } from "../llama/llama.ts";
 import { gpuDevice } from "./gpu_device.ts";
 import { quantizeLayers } from "./quantize_layers.ts";
 import { randomSource } from "../engine/random_source.ts";
-import type { HostMatrix } from "../engine/weight_source.ts";
+import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 
 /** What {@linkcode measureQuantizing} found. */
 export interface QuantizeSpeed {
@@ -81,6 +81,6 @@ export async function measureQuantizing(
 }
 
 function toFloats(matrix: HostMatrix) {
-  if (!("weights" in matrix)) throw new TypeError("random weights are packed, must be f16");
+  if (matrix.kind !== "f16") throw new TypeError("random weights are packed, must be f16");
   return { ...matrix, weights: Float32Array.from(matrix.weights) };
 }

@@ -8,11 +8,11 @@ import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_l
 import type { DecodeLayer, LayerShape } from "../../kernels/layer/layer_run.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import type { KeyValues } from "../../model/llama/attention.ts";
 import type { ModelConfig } from "../../model/llama/config.ts";
-import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../../model/llama/forward.ts";
+import { runLayer } from "../../model/llama/forward.ts";
 import type { Layer, Linear } from "../../model/llama/llama.ts";
 import type { MatMul } from "../../model/llama/matmul.ts";
 import { configOfShape } from "../../model/engine/random_source.ts";
@@ -21,6 +21,7 @@ import { dequantize } from "../../quant/dequantize.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { randomTensor } from "./helpers.ts";
+import { destroyMatrices } from "../../kernels/matrix/slabs.ts";
 
 /** Matrices of a layer. */
 export type MatrixKind = "qkv" | "o" | "gateUp" | "down";
@@ -147,7 +148,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
       return { output, caches };
     },
     destroy() {
-      for (const matrix of matrices) destroyPackedMatrix(gpu, matrix);
+      destroyMatrices(gpu, ...matrices);
       scope[Symbol.dispose]();
     },
   };
@@ -239,11 +240,8 @@ export function layersOnCpu(
 ): { readonly output: Float32Array; readonly entries: readonly KeyValues[] } {
   const output = Float32Array.from(input);
   const entries = host.map((layer, i) => {
-    const normed = attentionInput(config, layer, output);
-    const { mixed, keyValues } = attentionMix(config, layer, normed, [1], matmul, [prefixes[i]]);
-    addLinear(output, layer.linears.o_proj, mixed, matmul);
-    addLinear(output, layer.linears.down_proj, mlpMix(layer, mlpInput(config, layer, output), matmul), matmul);
-    return keyValues[0];
+    const flow = { config, layer, hidden: output, lengths: [1], prefixes: [prefixes[i]], keyValues: [], matmul };
+    return runLayer(flow)[0];
   });
   return { output, entries };
 }

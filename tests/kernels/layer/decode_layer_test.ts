@@ -178,8 +178,8 @@ function forceSplits(gpu: Gpu, splits: readonly [number, number, number], { head
     const more = most * padded(heads * headSize) + padded(2 * most * heads);
     return createBuffer.call(gpu, label, sizeBytes + 4 * more, usage);
   };
-  gpu.createKernel = (label, code, constants) =>
-    createKernel.call(gpu, label, code, {
+  gpu.createKernel = (shader, constants) =>
+    createKernel.call(gpu, shader, {
       ...constants,
       sums_at: end,
       sums_stride: padded(heads * headSize),

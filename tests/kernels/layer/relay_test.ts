@@ -1,5 +1,6 @@
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { wholeShader } from "../../../kernels/gpu/shader.ts";
 import relayCode from "../../../kernels/layer/parts/relay.wgsl" with { type: "text" };
 import { assert, assertEquals } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";
@@ -9,7 +10,9 @@ import { createTestLayers, layersOnCpu, randomPrefixes } from "../layer_helpers.
 const MOST_POLLS = 1000;
 
 /** Hands each value to itself: put with one tag, awaited with another or the same. */
-const HAND_OVER_CODE = `${relayCode}
+const HAND_OVER = wholeShader(
+  "relay",
+  `${relayCode}
 override most_polls: u32 = ${MOST_POLLS};
 override put_tag: u32 = 1;
 override awaited_tag: u32 = 1;
@@ -24,24 +27,19 @@ fn main(@builtin(local_invocation_index) thread: u32) {
   relay_put_tagged(128u + thread, bitcast<f32>(given[thread]), put_tag);
   taken[thread] = bitcast<u32>(relay_await(128u + thread));
 }
-`;
+`,
+);
 
 /** What values are once they are handed over, and the relay's status. */
 async function handOver(gpu: Gpu, values: Uint32Array<ArrayBuffer>, tags: { put_tag: number; awaited_tag: number }) {
-  const kernel = await gpu.createKernel("relay", HAND_OVER_CODE, tags);
   const given = await gpu.uploadStorage("given", values, 4);
   const taken = await gpu.createStorage("taken", values.byteLength);
   const relay = await gpu.createStorage("relay", 4 * 256);
-  const layout = kernel.pipeline.getBindGroupLayout(0);
-  const entries = [[0, given], [1, taken], [5, relay]] as const;
-  const bindings = gpu.device.createBindGroup({
-    layout,
-    entries: entries.map(([binding, buffer]) => ({ binding, resource: { buffer } })),
-  });
-  gpu.submit([{ kernel, bindings, workgroups: [1, 1, 1] }]);
+  const buffers = { given, taken, relay };
+  gpu.submit([await gpu.makeDispatch(HAND_OVER, { constants: tags, buffers, workgroups: [1, 1, 1] })]);
   const result = new Float32Array(await gpu.read(taken));
   const [status] = new Uint32Array(await gpu.read(relay, 4));
-  for (const [, buffer] of entries) gpu.destroyBuffer(buffer);
+  for (const buffer of Object.values(buffers)) gpu.destroyBuffer(buffer);
   return { result, status };
 }
 
@@ -76,9 +74,9 @@ Deno.test("relay: a word whose tag doesn't come is no number, and the relay says
 function impatient(gpu: Gpu) {
   const { createKernel } = gpu;
   const made: { constants: Readonly<Record<string, number>> } = { constants: {} };
-  gpu.createKernel = (label, code, constants) => {
+  gpu.createKernel = (shader, constants) => {
     made.constants = { ...constants, most_polls: MOST_POLLS };
-    return createKernel.call(gpu, label, code, made.constants);
+    return createKernel.call(gpu, shader, made.constants);
   };
   return { made, lift: () => Object.assign(gpu, { createKernel }) };
 }

@@ -1,7 +1,5 @@
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
-import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix } from "../../../kernels/product/linear.ts";
 import {
-  destroyPackedMatrix,
   type PackedMatrix,
   planesOf,
   readPackedMatrix,
@@ -13,6 +11,7 @@ import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import { assertSameTensor } from "../../quant/helpers.ts";
 import { limitBindings, limitBuffers, randomTensor, testGpu } from "../helpers.ts";
+import { copyMatrix, destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 /** Of several sizes, none of whose planes fills 256 bytes to the last; with outliers in some, no refined group in one. */
 const TENSORS: readonly PackedTensor[] = [
@@ -63,7 +62,7 @@ Deno.test("sharePlanes: one buffer a plane, in which each matrix keeps its own c
   for (const [i, tensor] of TENSORS.entries()) {
     if (tensor.outlierStart.length === 0) assertSameTensor(await readPackedMatrix(gpu, shared[i]), tensor);
   }
-  for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, ...shared);
   assertEquals(gpu.heldBytes, held - ownBytes);
 });
 
@@ -77,13 +76,13 @@ Deno.test("sharePlanes: matrices stay as they are where a plane of all can't be 
     const shared = await sharePlanes(gpu, own).finally(lift);
     assertEquals(shared === own, !isShared, `with bindings of ${limit} bytes`);
     if (!isShared) assertEquals(gpu.heldBytes, held);
-    else for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+    else destroyMatrices(gpu, ...shared);
   }
   const slabs = await uploadPackedMatrix(gpu, TENSORS[3], 64 * 64);
   assert(slabs.slabs.length > 1);
   const more = [await uploadPackedMatrix(gpu, TENSORS[0]), slabs];
   assertEquals(await sharePlanes(gpu, more), more);
-  for (const matrix of more) destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, ...more);
   assertEquals(await sharePlanes(gpu, []), []);
 });
 
@@ -98,10 +97,10 @@ Deno.test("sharePlanes: where memory runs out on the way the matrices still have
     assertEquals(gpu.heldBytes, held, `bytes held after there was room for ${room} buffers`);
   }
   assertEquals(await contents(gpu, own), before);
-  for (const matrix of own) destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, ...own);
 });
 
-Deno.test("copyWeightMatrix: the copy of a matrix with shared planes has its own, no larger, that outlive the others", async () => {
+Deno.test("copyMatrix: the copy of a matrix with shared planes has its own, no larger, that outlive the others", async () => {
   const gpu = await testGpu();
   const own = await uploadAll(gpu);
   const before = await contents(gpu, own);
@@ -110,16 +109,16 @@ Deno.test("copyWeightMatrix: the copy of a matrix with shared planes has its own
   const held = gpu.heldBytes;
   const copies: PackedMatrix[] = [];
   for (const matrix of shared) {
-    const copy = await copyWeightMatrix(gpu, matrix);
-    assert(isPackedMatrix(copy));
+    const copy = await copyMatrix(gpu, matrix);
+    assert(copy.kind === "packed");
     copies.push(copy);
   }
   assertEquals(gpu.heldBytes - held, before.reduce((sum, { length }) => sum + length, 0));
-  for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, ...shared);
   for (const { offset, buffer, size } of copies.flatMap(({ slabs }) => planesOf(slabs[0]))) {
     assertEquals([offset, buffer.size], [0, size]);
   }
   assertEquals(await contents(gpu, copies), before);
-  for (const copy of copies) destroyWeightMatrix(gpu, copy);
+  destroyMatrices(gpu, ...copies);
   assertEquals(gpu.heldBytes, start);
 });

@@ -1,4 +1,3 @@
-import { isPackedMatrix } from "../../../kernels/product/linear.ts";
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import type { Sampling } from "../../../kernels/tokens/pick_token.ts";
 import { type BatchSession, createBatchSession } from "../../../model/engine/batch_session.ts";
@@ -16,6 +15,7 @@ import { readJson } from "../../fixture.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 import { inDirectory } from "../../temporary.ts";
 import {
+  ARCHITECTURE_FIXTURES,
   type Continuation,
   continueOnCpu,
   DENSITIES,
@@ -88,7 +88,7 @@ function largestDifference(logits: Float32Array, row: number, expected: ArrayLik
   return own.reduce((most, logit, i) => Math.max(most, Math.abs(logit - expected[i])), 0);
 }
 
-for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3_wide_heads"]) {
+for (const name of ARCHITECTURE_FIXTURES) {
   Deno.test(`a batch of ${name}: logits of a step and greedy tokens equal those of Hugging Face transformers`, async () => {
     using checkpoint = await openDirectory(fixture(name).pathname);
     const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
@@ -129,7 +129,7 @@ for (const [what, quantizerOf] of DENSITIES) {
       using packed = await openPacked(`${directory}/q.safetensors`);
       const model = await readModel(packed);
       const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
-      assert(weights.layers[0].down.every(isPackedMatrix), "weights are packed on the device");
+      assert(weights.layers[0].down.every(({ kind }) => kind === "packed"), "weights are packed on the device");
       // Few sequences, and so many that they are multiplied by another kernel.
       for (const lengths of [[60, 1, 17], [5, 60, 1, 2, 30, 31, 32, 33, 17, 18]]) {
         const prompts = lengths.map((length) => Uint32Array.from({ length }, (_, i) => (i * 29 + length) % 96));

@@ -1,4 +1,3 @@
-import { isPackedMatrix } from "../../../kernels/product/linear.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import type { Engine } from "../../../model/engine/engine.ts";
 import { createEngineScorer } from "../../../model/evaluate/engine_scorer.ts";
@@ -17,6 +16,7 @@ import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "
 import { readF32, readJson } from "../../fixture.ts";
 import { inDirectory } from "../../temporary.ts";
 import {
+  ARCHITECTURE_FIXTURES,
   type Continuation,
   continueOnCpu,
   DENSITIES,
@@ -97,7 +97,7 @@ Deno.test("logits equal those of Hugging Face transformers", async () => {
   );
 });
 
-for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3_wide_heads"]) {
+for (const name of ARCHITECTURE_FIXTURES) {
   Deno.test(`${name}: logits and greedy tokens equal those of Hugging Face transformers`, async () => {
     using checkpoint = await openDirectory(fixture(name).pathname);
     const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
@@ -138,7 +138,7 @@ Deno.test("choices score as Hugging Face transformers scores them", async () => 
 });
 
 for (const [what, quantizerOf] of DENSITIES) {
-  for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
+  for (const name of ["llama3_scaled_bias", "qwen3_wide_heads", "glm_partial"]) {
     Deno.test(`${name}, packed with ${what}: the engine equals the CPU reference`, () =>
       inDirectory(async (directory) => {
         await quantizeFixture(name, `${directory}/q.safetensors`, quantizerOf);
@@ -146,7 +146,7 @@ for (const [what, quantizerOf] of DENSITIES) {
         const model = await readModel(packed);
         const { vocabulary } = model.config;
         const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
-        assert(weights.layers[0].down.every(isPackedMatrix), "weights are packed on the device");
+        assert(weights.layers[0].down.every(({ kind }) => kind === "packed"), "weights are packed on the device");
         const tokens = Uint32Array.from({ length: 60 }, (_, i) => (i * 29) % 96);
         const { hidden } = forward(model, [{ tokens }], matmulPlain);
         const logits = logitsOf(model, hidden, matmulPlain);

@@ -24,8 +24,8 @@ function watch(gpu: Gpu): { take(): string[] } {
   const constantsOf = new Map<Kernel, Readonly<Record<string, number>>>();
   const { createKernel, submit } = gpu;
   let lines: string[] = [];
-  gpu.createKernel = async (label, code, constants = {}) => {
-    const kernel = await createKernel.call(gpu, label, code, constants);
+  gpu.createKernel = async (shader, constants = {}) => {
+    const kernel = await createKernel.call(gpu, shader, constants);
     constantsOf.set(kernel, constants);
     return kernel;
   };

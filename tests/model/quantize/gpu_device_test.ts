@@ -1,7 +1,7 @@
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { halveWeights } from "../../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
-import type { WeightMatrix } from "../../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../../kernels/product/weight_format.ts";
 import { createCalibrator } from "../../../model/quantize/calibrator.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { createDeviceCalibrator } from "../../../model/quantize/device_calibrator.ts";
@@ -72,7 +72,16 @@ function assertSums(actual: Float32Array, wanted: ArrayLike<number>, size: numbe
   );
 }
 
-for (const name of ["llama_tied_gqa", "qwen2_tied", "qwen3_wide_heads", "llama3_scaled_bias", "mistral_window"]) {
+for (
+  const name of [
+    "llama_tied_gqa",
+    "qwen2_tied",
+    "qwen3_wide_heads",
+    "llama3_scaled_bias",
+    "mistral_window",
+    "glm_partial",
+  ]
+) {
   Deno.test(`device calibrator, ${name}: sums of all stages equal the CPU's`, async () => {
     const gpu = await testGpu();
     using checkpoint = await openModel(fixture(name));
