@@ -22,6 +22,9 @@
  * let alone = "";
  * for await (const piece of engine.generate(prompts[0], { maxTokens: 8 })) alone += piece;
  * console.assert(texts[0] === alone);
+ * const tokens = engine.tokenizer.encode(alone);
+ * const [logits] = await engine.logits(tokens, [tokens.length - 1]);
+ * console.assert(logits.length === engine.config.vocabulary);
  * ```
  *
  * @module
@@ -61,6 +64,7 @@ export * from "./kernels/gpu/gpu.ts";
 export * from "./kernels/attention/key_value_cache.ts";
 export type { HostMatrix, WeightMatrix } from "./kernels/product/weight_format.ts";
 export * from "./kernels/matrix/packed_matrix.ts";
+export type { LayerArena } from "./kernels/matrix/share_planes.ts";
 export * from "./kernels/gpu/plane.ts";
 export type { Shader } from "./kernels/gpu/shader.ts";
 export * from "./kernels/tokens/pick_token.ts";
@@ -68,8 +72,6 @@ export * from "./kernels/tokens/prefill_range.ts";
 
 export * from "./model/llama/architectures.ts";
 export * from "./model/llama/attention.ts";
-export * from "./model/engine/batch_session.ts";
-export { MAX_SEQUENCES } from "./model/engine/batch_step.ts";
 export * from "./model/files/byte_source.ts";
 export * from "./model/quantize/calibration.ts";
 export * from "./model/quantize/calibrator.ts";
@@ -78,7 +80,9 @@ export * from "./model/files/checkpoint.ts";
 export * from "./model/files/checkpoint_folder.ts";
 export * from "./model/evaluate/choices.ts";
 export * from "./model/llama/config.ts";
-export type { DecodeStep, Operation, OperationKind } from "./model/engine/decode_step.ts";
+export type { DecodeStep } from "./model/engine/decode_step.ts";
+export { MAX_SEQUENCES } from "./model/engine/decode_step.ts";
+export type { Operation, OperationKind } from "./model/engine/layer_operations.ts";
 export * from "./model/quantize/device_limits.ts";
 export * from "./model/engine/engine.ts";
 export * from "./model/evaluate/engine_scorer.ts";
@@ -87,7 +91,6 @@ export * from "./model/evaluate/evaluation.ts";
 export * from "./model/files/file_source.ts";
 export * from "./model/llama/forward.ts";
 export * from "./model/engine/generate.ts";
-export * from "./model/engine/generate_batch.ts";
 export * from "./model/files/gguf_checkpoint.ts";
 export * from "./model/files/gguf_file.ts";
 export * from "./model/files/gguf_types.ts";

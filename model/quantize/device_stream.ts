@@ -17,8 +17,8 @@ import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { attentionExtras, attentionShape } from "../engine/decode_step.ts";
 import type { LayerVectors } from "../engine/engine_weights.ts";
+import { attentionExtras, attentionShape } from "../engine/layer_operations.ts";
 import { embedTokens } from "../llama/forward.ts";
 import { type LinearKind, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
@@ -184,14 +184,13 @@ async function products(
   y: GPUBuffer,
 ): Promise<Dispatch[]> {
   const { linears, joinsResidual: addToY } = STAGES[stage];
-  const x = stageInputOf(window, stage);
   const parts = linears.map((kind) => matrices.get(kind)!);
   const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
   const dispatches: Dispatch[] = [];
   let firstRow = 0;
   for (const matrix of parts) {
     const placed = placeRows(matrix, firstRow, rows);
-    dispatches.push(...await gemm(gpu, placed, { range: window.range, x, y, addToY }));
+    dispatches.push(...await gemm(gpu, placed, { range: window.range, x: stageInputOf(window, stage), y, addToY }));
     firstRow += matrix.rows;
   }
   return dispatches;

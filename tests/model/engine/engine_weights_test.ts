@@ -18,7 +18,7 @@ for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
     await assertFreedWhenFull(
       gpu,
       () => uploadWeights(gpu, checkpointSource(checkpoint)),
-      (weights) => weights.destroy(),
+      (weights) => weights[Symbol.dispose](),
     );
   });
 }
@@ -36,7 +36,7 @@ Deno.test("uploadWeights: packed layers, also where they are copied, leave nothi
       await assertFreedWhenFull(
         gpu,
         () => uploadWeights(gpu, { ...source, sameLayers }),
-        (weights) => weights.destroy(),
+        (weights) => weights[Symbol.dispose](),
       );
     }
   }));
