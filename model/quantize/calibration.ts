@@ -51,27 +51,32 @@ export interface StageSums {
  * Takes the streams through the matrices of the stage before to the input of `stage`'s, or, with the number of stages,
  * through a layer's last matrix.
  */
-export function advanceStage({ config, stage, lengths, quantized, original }: CalibrationPart, matmul: MatMul): void {
-  const [before, next] = [STAGES.at(stage - 1)!, STAGES.at(stage)];
-  for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {
+export function advanceStage(part: CalibrationPart, matmul: MatMul): void {
+  const { config, stage, lengths, quantized, original } = part;
+  for (const stream of original ? [quantized, original] : [quantized]) {
+    const { layer, hidden, input } = stream;
     const flow = { config, layer, hidden, lengths, keyValues: [], matmul };
-    const width = (hidden.length / config.hidden) * layer.linears[before.linears[0]].channels;
-    const products = stage === 0 ? [] : stageProducts(flow, before, input.subarray(0, width));
-    if (next) input.set(stageInput(flow, next, products));
+    const products = stage === 0 ? [] : stageProducts(flow, STAGES[stage - 1], inputOf(part, stream, stage - 1));
+    if (stage < STAGES.length) input.set(stageInput(flow, STAGES[stage], products));
   }
 }
 
 /** Sums a stage's inputs, once the streams have come there. */
-export function sumStage({ config, stage, quantized, original }: CalibrationPart, matmul: MatMul): StageSums {
-  const { linears: [kind], joinsResidual } = STAGES[stage];
+export function sumStage(part: CalibrationPart, matmul: MatMul): StageSums {
+  const { config, stage, quantized, original } = part;
   const tokens = quantized.hidden.length / config.hidden;
-  const inputOf = ({ layer, input }: Stream) => input.subarray(0, tokens * layer.linears[kind].channels);
-  const x = inputOf(quantized);
+  const x = inputOf(part, quantized, stage);
   const gram = gramMatrix(x, tokens, matmul);
   if (!original) return { gram };
-  const sums = { gram, drift: correlate(subtract(inputOf(original), x), x, tokens, matmul) };
-  if (!joinsResidual) return sums;
+  const sums = { gram, drift: correlate(subtract(inputOf(part, original, stage), x), x, tokens, matmul) };
+  if (!STAGES[stage].joinsResidual) return sums;
   return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
+}
+
+/** The input of the stage that a stream has come to, f32 [tokens, channels]. */
+function inputOf({ config }: CalibrationPart, { layer, hidden, input }: Stream, stage: number): Float32Array {
+  const { channels } = layer.linears[STAGES[stage].linears[0]];
+  return input.subarray(0, (hidden.length / config.hidden) * channels);
 }
 
 /** Rows of a Gram matrix that are computed together. */

@@ -9,7 +9,6 @@ import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { halveWeights } from "../../kernels/matrix/elementwise.ts";
 import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
-import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { factorize } from "../../kernels/quantize/factorize.ts";
 import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize/quantize_matrix.ts";
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
@@ -49,8 +48,8 @@ export function gpuDevice(gpu: Gpu): QuantizingDevice {
 /** A layer that is being quantized. */
 interface LayerWork {
   readonly gpu: Gpu;
-  /** Holds the layer's vectors, and its matrices while the text goes through them. */
-  readonly scope: BufferScope;
+  /** Owns the matrices that the text goes through next. */
+  readonly matrices: BufferScope;
   readonly config: ModelConfig;
   readonly index: number;
   readonly original: Layer;
@@ -69,7 +68,8 @@ function startLayer(
     const vectors = text && await uploadVectors(scope, original);
     const newLayer = (): DeviceLayer | undefined => vectors && { vectors, matrices: new Map() };
     const pair = { quantized: newLayer(), original: text?.correctTarget ? newLayer() : undefined };
-    const work: LayerWork = { gpu, scope, config, index, original, text, pair };
+    const matrices = createBufferScope(gpu);
+    const work: LayerWork = { gpu, matrices, config, index, original, text, pair };
     let isOriginalAhead = false;
     return {
       async advance(stage) {
@@ -94,7 +94,10 @@ function startLayer(
           if (tensor.kind === "twobit") keep(work, kind, await uploadPackedMatrix(gpu, tensor.tensor));
         }
       },
-      [Symbol.dispose]: () => scope[Symbol.dispose](),
+      [Symbol.dispose]() {
+        matrices[Symbol.dispose]();
+        scope[Symbol.dispose]();
+      },
     };
   });
 }
@@ -105,12 +108,13 @@ async function passMatrices(work: LayerWork, pair: DeviceLayerPair, stage: numbe
   const { linears } = STAGES[stage];
   for (const kind of linears) await uploadMissing(work, pair, kind);
   await work.text.pass(pair, stage);
-  for (const kind of linears) freeMatrices(work.scope, pair, kind);
+  work.matrices[Symbol.dispose]();
+  for (const layer of [pair.quantized, pair.original]) layer?.matrices.clear();
 }
 
 /** Puts a matrix as it was, in f16, into the models of a pair that don't have it. */
 async function uploadMissing(
-  { gpu, scope, config, original }: LayerWork,
+  { gpu, matrices, config, original }: LayerWork,
   pair: DeviceLayerPair,
   kind: LinearKind,
 ): Promise<void> {
@@ -118,7 +122,7 @@ async function uploadMissing(
   if (models.length === 0) return;
   const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
   const matrix = await halveWeights(gpu, linearShape(config, kind), weights);
-  own(scope, matrix);
+  buffersOf(matrix).forEach(matrices.own);
   for (const model of models) model?.matrices.set(kind, matrix);
 }
 
@@ -168,28 +172,16 @@ async function quantizeKind(
   const matrix = await quantizeMatrixOnDevice(gpu, linearShape(config, kind), weights, refineEvery, known);
   using alone = createBufferScope(gpu);
   if (work.text) keep(work, kind, matrix);
-  else own(alone, matrix);
+  else buffersOf(matrix).forEach(alone.own);
   const tensor = await readPackedMatrix(gpu, matrix);
   checkScales(linearName(index, kind), tensor);
   return tensor;
 }
 
 /** Puts a matrix into the text's way. */
-function keep({ scope, pair }: LayerWork, kind: LinearKind, matrix: PackedMatrix): void {
-  own(scope, matrix);
+function keep({ matrices, pair }: LayerWork, kind: LinearKind, matrix: PackedMatrix): void {
+  buffersOf(matrix).forEach(matrices.own);
   pair.quantized?.matrices.set(kind, matrix);
-}
-
-function own(scope: BufferScope, matrix: WeightMatrix): void {
-  buffersOf(matrix).forEach(scope.own);
-}
-
-function freeMatrices(scope: BufferScope, pair: DeviceLayerPair, kind: LinearKind): void {
-  for (const layer of [pair.quantized, pair.original]) {
-    const matrix = layer?.matrices.get(kind);
-    if (matrix) buffersOf(matrix).forEach(scope.free);
-    layer?.matrices.delete(kind);
-  }
 }
 
 /** @throws {RangeError} where a second-order scale is beyond f16 */
