@@ -238,11 +238,11 @@ function refineEveryOf(quantizer: Quantizer): RefineEvery {
 }
 
 function freeMatrices(scope: BufferScope, pair: DeviceLayerPair, kind: LinearKind): void {
-  for (const layer of [pair.quantized, pair.original]) {
-    const matrix = layer?.matrices.get(kind);
-    if (matrix) buffersOf(matrix).forEach(scope.free);
-    layer?.matrices.delete(kind);
-  }
+  const layers = [pair.quantized, pair.original].filter((layer) => layer !== undefined);
+  // A matrix that isn't quantized is the same in both.
+  const matrices = new Set(layers.flatMap((layer) => layer.matrices.get(kind) ?? []));
+  for (const matrix of matrices) buffersOf(matrix).forEach(scope.free);
+  for (const layer of layers) layer.matrices.delete(kind);
 }
 
 /** @throws {RangeError} where a second-order scale is beyond f16 */
