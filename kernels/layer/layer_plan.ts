@@ -6,8 +6,9 @@
 import { attentionRowLanes, queriesOf, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
-import { type LayerRun, type LayerShape, matricesOf, slabsOf } from "./layer_run.ts";
+import type { LayerShape } from "./layer_run.ts";
 import { STEP_ROWS } from "../matrix/packed_matrix.ts";
+import type { LayerArena } from "../matrix/share_planes.ts";
 import { CONTROL_WORDS } from "./residents.ts";
 import type { Team } from "../gpu/team.ts";
 
@@ -15,6 +16,8 @@ import type { Team } from "../gpu/team.ts";
 const VECTOR_WORDS = 128;
 /** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
 const FIXED_BYTES = 1024;
+/** The stage whose rows are multiplied in pairs, gate and up. */
+const GATE_UP = 2;
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
@@ -81,17 +84,16 @@ export interface WorkgroupShare {
 export function planShare(
   { workgroupBytes, workgroupThreads }: DeviceProfile,
   { attention }: LayerShape,
-  layers: LayerRun,
+  arenas: readonly LayerArena[],
   team: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
-  const [{ matrices }] = layers;
   const queries = queriesOf(attention);
   const rowLanes = attentionRowLanes(attention);
-  const products = matricesOf(matrices).map((matrix) => ({
-    rows: matrix.rows,
-    halfBlocks: matrix.halfBlocks,
-    rowsPerOutput: matrix === matrices.gateUp ? 2 : 1,
+  const products = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
+    rows,
+    halfBlocks,
+    rowsPerOutput: stage === GATE_UP ? 2 : 1,
   }));
   const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / team.lanes));
   const steps = products.map((product) => workgroupSteps(product, workgroups));
@@ -101,7 +103,8 @@ export function planShare(
   // Attention merges its sums in the cells: those of one query fill high bytes, those of four low bytes too.
   const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
   const cells = Math.max(Math.max(...columns) * team.lanes * LANE_GROUPS, mergedVectors / (queries === 1 ? 1 : 2));
-  const mostOutliers = Math.max(...layers.flatMap(slabsOf).map(({ outlierCount, rows }) => outlierCount / rows));
+  const slabs = arenas.flatMap(({ layers }) => layers.flat()).map(({ slabs: [slab] }) => slab);
+  const mostOutliers = Math.max(...slabs.map(({ outlierCount, rows }) => outlierCount / rows));
   const hasOutliers = mostOutliers > 0 ? 1 : 0;
   const partials = Math.max(...steps.map((count, i) => (columns[i] + hasOutliers) * count * STEP_ROWS));
   const starts = hasOutliers * Math.max(...steps) * STEP_ROWS + 2;

@@ -16,6 +16,12 @@ export interface ChatMessage {
   readonly content: string;
 }
 
+/** What {@linkcode PromptFormat.renderChat} accepts. */
+export interface ChatOptions {
+  /** Whether the model's answer is started. Default: true. */
+  readonly addGenerationPrompt?: boolean;
+}
+
 /** How a model's prompts are made. */
 export interface PromptFormat {
   /** Whether the tokenizer has a chat template. */
@@ -25,11 +31,13 @@ export interface PromptFormat {
   /** Tokens of a plain text, the token that starts a document in front where the model wants one. */
   encodeText(text: string): Uint32Array<ArrayBuffer>;
   /**
-   * Tokens of a conversation, up to where the model's answer starts.
+   * Text of a conversation, up to where the model's answer starts.
    *
    * @throws {TypeError} where there is no chat template
    * @throws {SyntaxError} where the template fails, with its message, or none of several is the default
    */
+  renderChat(messages: readonly ChatMessage[], options?: ChatOptions): string;
+  /** Tokens of {@linkcode PromptFormat.renderChat}. @throws as it does */
   encodeChat(messages: readonly ChatMessage[]): Uint32Array<ArrayBuffer>;
 }
 
@@ -46,16 +54,17 @@ export async function readPromptFormat(checkpoint: Checkpoint, tokenizer: Tokeni
     : await checkpoint.readText("chat_template.jinja");
   const { bosToken } = checkpoint.config;
   const startsWithBos = settings.add_bos_token !== false;
+  const render = (messages: readonly ChatMessage[], options: ChatOptions = {}) => {
+    if (template === undefined) throw new TypeError(`${checkpoint.name} has no chat template, must have one to chat`);
+    const { name } = checkpoint;
+    return renderChat(name, defaultTemplate(name, template), messages, settings, options);
+  };
   return {
     hasTemplate: template !== undefined,
     stopTokens: stopTokensOf(await read("config.json"), await read("generation_config.json")),
     encodeText: (text) => Uint32Array.from([...(startsWithBos ? [bosToken] : []), ...tokenizer.encode(text)]),
-    encodeChat(messages) {
-      if (template === undefined) throw new TypeError(`${checkpoint.name} has no chat template, must have one to chat`);
-      return tokenizer.encode(
-        renderChat(checkpoint.name, defaultTemplate(checkpoint.name, template), messages, settings),
-      );
-    },
+    renderChat: render,
+    encodeChat: (messages) => tokenizer.encode(render(messages)),
   };
 }
 
@@ -74,11 +83,12 @@ function renderChat(
   template: string,
   messages: readonly ChatMessage[],
   settings: Readonly<Record<string, unknown>>,
+  { addGenerationPrompt = true }: ChatOptions,
 ): string {
   try {
     return new Template(template).render({
       messages: messages.map(({ role, content }) => ({ role, content })),
-      add_generation_prompt: true,
+      add_generation_prompt: addGenerationPrompt,
       bos_token: tokenText(settings.bos_token),
       eos_token: tokenText(settings.eos_token),
     });

@@ -17,4 +17,4 @@ using gpu = await openGpu();
 Object.assign(gpu, { profile: { ...gpu.profile, subgroupSize: Number(subgroupSize) } });
 const sizes = { hidden: 64, intermediate: 64, heads: 4, keyValueHeads: 2, headSize: 16 };
 const made = await (await createTestLayers(gpu, { ...sizes, runs: [2] })).decode();
-self.postMessage(made ? "dispatches" : "refused");
+self.postMessage(typeof made === "object" ? "dispatches" : "refused");

@@ -17,3 +17,15 @@ Deno.test("readPromptFormat: a template in chat_template.jinja counts where toke
   );
   assertEquals((await readPromptFormat(checkpoint, tokenizer)).hasTemplate, false);
 });
+
+Deno.test("renderChat: the model's answer is started, but where it isn't wanted", async () => {
+  using checkpoint = await openModel("tiny");
+  const template =
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<me>{% endif %}";
+  const readText = (file: string) =>
+    file === "chat_template.jinja" ? Promise.resolve(template) : checkpoint.readText(file);
+  const { renderChat } = await readPromptFormat({ ...checkpoint, readText }, await readTokenizer(checkpoint));
+  const messages = [{ role: "user", content: "Call me Ishmael." }];
+  assertEquals(renderChat(messages), "<user>Call me Ishmael.<me>");
+  assertEquals(renderChat(messages, { addGenerationPrompt: false }), "<user>Call me Ishmael.");
+});
