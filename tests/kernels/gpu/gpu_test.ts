@@ -2,7 +2,7 @@ import { DeviceLostError, OutOfMemoryError } from "../../../kernels/gpu/device_e
 import { openGpu, spreadWorkgroups } from "../../../kernels/gpu/gpu.ts";
 import { wholeShader } from "../../../kernels/gpu/shader.ts";
 import { timeDispatches } from "../../../kernels/gpu/timer.ts";
-import { assert, assertEquals, assertRejects } from "../../assert.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";
 
 const DOUBLE = wholeShader(
@@ -34,6 +34,7 @@ Deno.test("Gpu.write splits large uploads and pads odd sizes", async () => {
   assert(bytes.every((byte, i) => byte === read[i]));
   assertEquals(read[bytes.length], 0);
   gpu.destroyBuffer(buffer);
+  assertThrows(() => gpu.destroyBuffer(buffer), Error, "buffer bytes is not live, must be freed once by its owner");
 });
 
 Deno.test("Gpu.wait and read take no 10 ms: Deno still blocks in an unawaited mapAsync", async () => {
