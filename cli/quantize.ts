@@ -86,11 +86,11 @@ export const quantize: Command = {
     if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
     const tokenizer = await readFittingTokenizer(checkpoint);
     const text = await loadText(settings.calibration);
-    const { bosToken, context } = checkpoint.config;
+    const { context } = checkpoint.config;
     const length = Math.min(settings.windowTokens, context);
     const calibration = settings.method === "search"
       ? []
-      : sampleWindows(text, tokenizer, bosToken, { length, count: settings.windows }).windows;
+      : sampleWindows(text, tokenizer, { length, count: settings.windows }).windows;
     const excluded = settings.layers === "" ? undefined : new RegExp(settings.layers);
     if (excluded && allMatch(excluded, checkpoint.config.layers)) {
       throw new UsageError(`--layers is ${settings.layers}, must leave a matrix to quantize`);

@@ -14,7 +14,7 @@ interface Architecture {
   /** Whether every layer sees only the last `sliding_window` tokens; otherwise a window is refused. */
   readonly slidingWindow: boolean;
   /** The configuration class's own values, for old files that leave them out. */
-  readonly defaults: { readonly headSize?: number; readonly slidingWindow?: number; readonly bosToken?: number };
+  readonly defaults: { readonly headSize?: number; readonly slidingWindow?: number };
 }
 
 /** Architectures that the forward pass implements, as `config.json` names them. */
@@ -25,12 +25,12 @@ export type ArchitectureName =
   | "Qwen3ForCausalLM";
 
 const ARCHITECTURE_TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
-  LlamaForCausalLM: { bias: "configured", queryKeyNorm: false, slidingWindow: false, defaults: { bosToken: 1 } },
+  LlamaForCausalLM: { bias: "configured", queryKeyNorm: false, slidingWindow: false, defaults: {} },
   MistralForCausalLM: {
     bias: "none",
     queryKeyNorm: false,
     slidingWindow: true,
-    defaults: { slidingWindow: 4096, bosToken: 1 },
+    defaults: { slidingWindow: 4096 },
   },
   Qwen2ForCausalLM: { bias: "qkv", queryKeyNorm: false, slidingWindow: false, defaults: {} },
   Qwen3ForCausalLM: { bias: "configured", queryKeyNorm: true, slidingWindow: false, defaults: { headSize: 128 } },
@@ -86,8 +86,6 @@ export interface ModelConfig {
   readonly queryKeyNorm: boolean;
   /** A token sees itself and the `slidingWindow - 1` tokens before it; all tokens before it where this is absent. */
   readonly slidingWindow?: number;
-  /** Token that starts a document. */
-  readonly bosToken: number;
 }
 
 /**
@@ -112,12 +110,11 @@ export function parseConfig(name: string, text: string): ModelConfig {
     throw new SyntaxError(`${name}: num_attention_heads is ${heads}, must be a multiple of ${keyValueHeads}`);
   }
   if (headSize % 2 !== 0) throw new SyntaxError(`${name}: head_dim is ${headSize}, must be even`);
-  const vocabulary = size("vocab_size");
   const attentionBias = row.bias === "configured" ? booleanField(json, "attention_bias", false) : row.bias === "qkv";
   const slidingWindow = readSlidingWindow(json, row);
   return {
     architecture,
-    vocabulary,
+    vocabulary: size("vocab_size"),
     hidden,
     intermediate: size("intermediate_size"),
     layers: numberField(json, "num_hidden_layers", { min: 1, max: 4096, integer: true }),
@@ -132,7 +129,6 @@ export function parseConfig(name: string, text: string): ModelConfig {
     outputBias: attentionBias && row.bias === "configured",
     queryKeyNorm: row.queryKeyNorm,
     ...(slidingWindow !== undefined && { slidingWindow }),
-    bosToken: readBosToken(json, vocabulary, row.defaults.bosToken),
   };
 }
 
@@ -148,21 +144,6 @@ function readSlidingWindow(json: JsonObject, { slidingWindow, defaults }: Archit
   if (fields.sliding_window === null) return undefined;
   const fallback = defaults.slidingWindow;
   return numberField(json, "sliding_window", { min: 1, integer: true, ...(fallback !== undefined && { fallback }) });
-}
-
-/** The token before a document; as in lm-evaluation-harness it is EOS in models that have no BOS. */
-function readBosToken(json: JsonObject, vocabulary: number, fallback: number | undefined): number {
-  const rule = { min: 0, max: vocabulary - 1, integer: true };
-  if (json.fields.bos_token_id !== undefined && json.fields.bos_token_id !== null) {
-    return numberField(json, "bos_token_id", rule);
-  }
-  if (fallback !== undefined) return fallback;
-  const { eos_token_id: eos } = json.fields;
-  return numberField(
-    { name: json.name, fields: { eos_token_id: Array.isArray(eos) ? eos[0] : eos } },
-    "eos_token_id",
-    rule,
-  );
 }
 
 function readArchitecture({ name, fields }: JsonObject): ArchitectureName {

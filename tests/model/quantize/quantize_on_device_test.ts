@@ -225,7 +225,7 @@ Deno.test("quantizeLayersOnDevice: the embedded model's first layer loses as muc
   const completed = (layers: readonly Layer[]) => ({ ...whole, layers: [...layers, ...whole.layers.slice(1)] });
   const tokenizer = await readFittingTokenizer(checkpoint);
   const text = await loadText("calibration");
-  const sampled = sampleWindows(text, tokenizer, config.bosToken, { length: 128, count: 12 }).windows;
+  const sampled = sampleWindows(text, tokenizer, { length: 128, count: 12 }).windows;
   const [calibration, scored] = [sampled.slice(0, 4), sampled.slice(4)];
   const layers: Layer[] = [];
   await quantizeLayersOnDevice(await testGpu(), { config, readLayer: (i) => Promise.resolve(model.layers[i]) }, {
