@@ -46,10 +46,10 @@ async function renderDocuments(): Promise<Map<string, string>> {
   for await (const { name } of Deno.readDir(join(root, "docs"))) {
     if (name.endsWith(".md")) paths.push(join(root, "docs", name));
   }
-  const byDevice = await readAllResults(RESULTS_ROOT);
+  const byPlace = await readAllResults(RESULTS_ROOT);
   const pages = new Map<string, string>();
   for (const path of paths.sort()) {
-    pages.set(path, fillFragments(relative(root, path), await Deno.readTextFile(path), byDevice));
+    pages.set(path, fillFragments(relative(root, path), await Deno.readTextFile(path), byPlace));
   }
   return pages;
 }

@@ -23,7 +23,12 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   text: { type: "string", value: "NAME", help: TEXT_HELP },
   tasks: TASKS_OPTION,
   seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
-  out: { type: "string", value: "DIR", help: "Directory of the result files (default results/<device>)." },
+  out: {
+    type: "string",
+    value: "DIR",
+    help:
+      "Directory of the result files (default results/<device>, and a directory below it for a model that is not the embedded one).",
+  },
   json: { type: "boolean", help: "Print the results as JSON instead of Markdown." },
 };
 

@@ -34,6 +34,7 @@ export const accuracy: Experiment = {
   title: "Accuracy of 2-bit methods",
   claim: "Plain 2-bit quantization loses more than 3 % accuracy; mixed 2/4/16 bits at 2.85 bits lose little.",
   needsGpu: false,
+  needsModel: true,
   async run(context) {
     const baseline = await context.baseline();
     const { config } = (await context.model()).model;

@@ -37,6 +37,7 @@ export const async: Experiment = {
   title: "Asynchronous dequantization",
   claim: "Asynchronous dequantization speeds the product of a 2-bit layer up by up to 3.92x.",
   needsGpu: true,
+  needsModel: false,
   async run({ quick, seed, progress }) {
     using gpu = await openGpu();
     const shapes = gpu.isSoftware ? SOFTWARE_SHAPES : quick ? LAYER_SHAPES.slice(0, 4) : LAYER_SHAPES;

@@ -51,6 +51,7 @@ export const bits: Experiment = {
   title: "Bits a weight",
   claim: "2.85 bits a weight, all scales and zeros counted, across model families and sizes.",
   needsGpu: false,
+  needsModel: true,
   async run(context) {
     const loaded = await loadedShape(context);
     const rows: Row[] = MODEL_SHAPES.flatMap((shape) => LAYOUTS.map((layout) => describe(shape, layout)));

@@ -47,6 +47,7 @@ export const cost: Experiment = {
   title: "Cost",
   claim: "Runtime cost and hardware cost fall by up to 2.70x and 2.81x.",
   needsGpu: true,
+  needsModel: false,
   async run(context) {
     const rows: Row[] = [];
     const samples: Record<string, readonly number[]> = {};

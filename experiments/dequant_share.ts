@@ -40,6 +40,7 @@ export const dequantShare: Experiment = {
   title: "Share of dequantization",
   claim: "Dequantization takes more than 50 % of the time of mainstream kernels, because scales are quantized too.",
   needsGpu: true,
+  needsModel: false,
   async run({ quick, seed, progress }) {
     using gpu = await openGpu();
     const shapes = gpu.isSoftware ? SOFTWARE_SHAPES : LAYER_SHAPES.slice(0, quick ? 1 : 12).filter(isLarge);

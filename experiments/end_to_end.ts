@@ -48,6 +48,7 @@ export const endToEnd: Experiment = {
   title: "End to end",
   claim: "Llama2-7b runs 1.74x faster than the original.",
   needsGpu: true,
+  needsModel: false,
   async run(context) {
     const { quick, progress } = context;
     const gpu = await openGpu();

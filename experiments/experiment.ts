@@ -20,6 +20,8 @@ export interface Experiment {
   readonly claim: string;
   /** Whether its numbers are timings, which mean nothing on a software adapter. */
   readonly needsGpu: boolean;
+  /** Whether it measures the run's model; otherwise random weights in the shapes of published ones. */
+  readonly needsModel: boolean;
   run(context: ExperimentContext): Promise<Findings>;
 }
 

@@ -12,8 +12,8 @@ import { formatCell, renderTable } from "./render.ts";
 import type { Cell, Result } from "./results/result.ts";
 import { nameRows } from "./results/row_names.ts";
 
-/** Results by device, then by experiment. */
-type ResultsByDevice = ReadonlyMap<string, ReadonlyMap<string, Result>>;
+/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
+type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
 
 /** The parts between markers, with what the markers say. */
 export const FRAGMENT = /(<!-- results:\s+([^>]+?)\s+-->)([\s\S]*?)(<!-- \/results -->)/g;
@@ -24,18 +24,18 @@ export const FRAGMENT = /(<!-- results:\s+([^>]+?)\s+-->)([\s\S]*?)(<!-- \/resul
  * @param name of the page, for errors
  * @throws {RangeError} for a fragment that names no result, row or column
  */
-export function fillFragments(name: string, page: string, byDevice: ResultsByDevice): string {
+export function fillFragments(name: string, page: string, byPlace: ResultsByPlace): string {
   return page.replace(FRAGMENT, (_, open: string, key: string, _old: string, close: string) => {
-    if (key === "headline") return `${open}\n\n${renderHeadline(byDevice)}\n\n${close}`;
-    return `${open}${findValue(`${name}: fragment "${key}"`, key.split(/\s*\|\s*/), byDevice)}${close}`;
+    if (key === "headline") return `${open}\n\n${renderHeadline(byPlace)}\n\n${close}`;
+    return `${open}${findValue(`${name}: fragment "${key}"`, key.split(/\s*\|\s*/), byPlace)}${close}`;
   });
 }
 
 /** A cell to three digits, or a part of a verdict. */
-function findValue(what: string, [source, row, column]: readonly string[], byDevice: ResultsByDevice): string {
-  const [device, id] = source.split("/");
-  const result = byDevice.get(device)?.get(id);
-  if (!result) throw new RangeError(`${what}: no result ${source}, must be <device>/<id>`);
+function findValue(what: string, [source, row, column]: readonly string[], byPlace: ResultsByPlace): string {
+  const [, place, id] = /^(.*)\/(.*)$/.exec(source) ?? [];
+  const result = byPlace.get(place)?.get(id);
+  if (!result) throw new RangeError(`${what}: no result ${source}, must be <device>/<id> or <device>/<model>/<id>`);
   if (row === "verdict") return result.verdict.status;
   if (row === "measured") return formatCell(shorten(result.verdict.measured));
   const cells = nameRows(result).get(row);
@@ -49,23 +49,36 @@ function shorten(value: Cell): Cell {
   return typeof value === "number" ? Number(value.toPrecision(3)) : value;
 }
 
-/** One row a claim: the paper's value and the best that was measured, with links. */
-function renderHeadline(byDevice: ResultsByDevice): string {
+/**
+ * One row a claim: the paper's value and the best that was measured, with links. What was measured on a model that isn't
+ * the embedded one stands first.
+ */
+function renderHeadline(byPlace: ResultsByPlace): string {
   const rows = EXPERIMENTS.map(({ id, claim }) => {
-    const all = Array.from(byDevice, ([device, results]) => ({ device, result: results.get(id) }));
-    const found = all.filter(({ result }) => result);
-    const measured = found.find(({ result }) => result?.verdict.status !== "not measured") ?? found[0];
+    const all = Array.from(byPlace, ([place, results]) => ({ place, result: results.get(id) }));
+    const best = [true, false].flatMap((ofModel) =>
+      findMeasured(all.filter(({ place }) => place.includes("/") === ofModel))
+    );
     const text = claim.replace(/\.$/, "");
-    if (!measured?.result) return [text, null, null, null, "not measured yet"];
-    const { device, result: { verdict } } = measured;
-    return [
-      text,
-      formatCell(verdict.paper),
-      verdict.measured === null ? null : `${formatCell(shorten(verdict.measured))} (${device})`,
-      verdict.unit,
-      `[${verdict.status}](results/${device}/${id}.md)`,
-    ];
+    if (best.length === 0) return [text, null, null, null, "not measured yet"];
+    const { paper, unit } = best[0].result.verdict;
+    const measured = best.flatMap(({ place, result: { verdict } }) =>
+      verdict.measured === null ? [] : [`${formatCell(shorten(verdict.measured))} (${place})`]
+    );
+    const verdicts = best.map(({ place, result: { verdict } }) => `[${verdict.status}](results/${place}/${id}.md)`);
+    return [text, formatCell(paper), measured.length > 0 ? measured.join("; ") : null, unit, verdicts.join("; ")];
   });
   const labels = ["claim", "paper", "measured (device)", "unit", "verdict"];
   return renderTable(labels.map((label) => ({ key: label, label, unit: "" })), rows);
+}
+
+interface PlacedResult {
+  readonly place: string;
+  readonly result: Result;
+}
+
+/** The first result that has a measured value, else the first; none where there are no results. */
+function findMeasured(all: readonly { readonly place: string; readonly result: Result | undefined }[]): PlacedResult[] {
+  const found = all.flatMap(({ place, result }) => result ? [{ place, result }] : []);
+  return [found.find(({ result }) => result.verdict.status !== "not measured") ?? found[0]].filter((best) => best);
 }

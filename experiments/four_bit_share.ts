@@ -42,6 +42,7 @@ export const fourBitShare: Experiment = {
   title: "Share of 4-bit groups, and how they are picked",
   claim: "Spending 10 % more average bits on 4-bit weights gains less than 0.5 % accuracy.",
   needsGpu: false,
+  needsModel: true,
   async run(context) {
     const baseline = await context.baseline();
     const calibrator = await context.fixedCalibrator();

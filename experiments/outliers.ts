@@ -45,6 +45,7 @@ export const outliers: Experiment = {
   title: "Sparse 16-bit outliers",
   claim: "A small fraction of weights kept in 16 bits gains more than 0.5 % accuracy for less than 3 % more bits.",
   needsGpu: false,
+  needsModel: true,
   async run(context) {
     const baseline = await context.baseline();
     const calibrator = await context.fixedCalibrator();

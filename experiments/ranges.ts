@@ -24,6 +24,7 @@ export const ranges: Experiment = {
   title: "Ranges of weight groups",
   claim: "The range of weights differs much from group to group; only a small fraction of groups has a large range.",
   needsGpu: false,
+  needsModel: true,
   async run({ model, progress }) {
     const { model: { layers } } = await model();
     const perKind = LINEAR_KINDS.map((kind, i) => {

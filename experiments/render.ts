@@ -1,5 +1,5 @@
 /**
- * Markdown from result files: a page with its plot for each result and the index of all devices.
+ * Markdown from result files: a page with its plot for each result and the index of all of them.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { hasPlot, plotOf } from "./plots/plots.ts";
 import { EXPERIMENTS } from "./registry.ts";
 import { type Cell, type Column, readResults, type Result } from "./results/result.ts";
 
-/** Renders `<id>.md` and `<id>.svg` beside each result file of a device's directory. Returns path and text of each. */
+/** Renders `<id>.md` and `<id>.svg` beside each result file of a directory. Returns path and text of each. */
 export async function renderDirectory(directory: string): Promise<Map<string, string>> {
   const pages = new Map<string, string>();
   for (const [id, result] of await readResults(directory)) {
@@ -20,24 +20,35 @@ export async function renderDirectory(directory: string): Promise<Map<string, st
   return pages;
 }
 
-/** Results of every device below `root`, by the device's name, in alphabetical order. */
+/**
+ * Results below `root` by place, in alphabetical order: `<device>` for those of the embedded model and those that need no
+ * model, `<device>/<model>` for those of another, and an empty text for those that lie in `root` itself.
+ */
 export async function readAllResults(root: string): Promise<Map<string, Map<string, Result>>> {
   if (!await pathExists(root)) throw new Error(`${root} is missing, run an experiment first`);
-  const devices: string[] = [];
-  for await (const { name, isDirectory } of Deno.readDir(root)) if (isDirectory && name !== "quick") devices.push(name);
-  const byDevice = new Map<string, Map<string, Result>>();
-  for (const device of devices.sort()) byDevice.set(device, await readResults(join(root, device)));
-  return byDevice;
+  const byPlace = new Map<string, Map<string, Result>>();
+  const visit = async (place: string, levels: number) => {
+    const results = await readResults(join(root, place));
+    if (results.size > 0) byPlace.set(place, results);
+    if (levels === 0) return;
+    const folders: string[] = [];
+    for await (const { name, isDirectory } of Deno.readDir(join(root, place))) if (isDirectory) folders.push(name);
+    for (const name of folders.sort()) {
+      if (place !== "" || name !== "quick") await visit(place === "" ? name : `${place}/${name}`, levels - 1);
+    }
+  };
+  await visit("", 2);
+  return byPlace;
 }
 
-/** Renders the pages of every device below `root` and the index `root/README.md`. */
+/** Renders the pages of every place below `root` and the index `root/README.md`. */
 export async function renderAll(root: string): Promise<Map<string, string>> {
-  const byDevice = await readAllResults(root);
+  const byPlace = await readAllResults(root);
   const pages = new Map<string, string>();
-  for (const device of byDevice.keys()) {
-    for (const [path, page] of await renderDirectory(join(root, device))) pages.set(path, page);
+  for (const place of byPlace.keys()) {
+    for (const [path, page] of await renderDirectory(join(root, place))) pages.set(path, page);
   }
-  return pages.set(join(root, "README.md"), renderIndex(byDevice));
+  return pages.set(join(root, "README.md"), renderIndex(byPlace));
 }
 
 /** Writes rendered pages. */
@@ -69,31 +80,32 @@ export function renderResult(result: Result): string {
   ].join("\n\n") + "\n";
 }
 
-/** Index of all results: one row a claim, one verdict a device. */
-export function renderIndex(byDevice: ReadonlyMap<string, ReadonlyMap<string, Result>>): string {
-  const devices = [...byDevice.keys()];
-  const columns = ["claim", "paper", ...devices].map((label) => ({ key: label, label, unit: "" }));
+/** Index of all results: one row a claim, one verdict a place. */
+export function renderIndex(byPlace: ReadonlyMap<string, ReadonlyMap<string, Result>>): string {
+  const places = [...byPlace.keys()];
+  const columns = ["claim", "paper", ...places].map((label) => ({ key: label, label, unit: "" }));
   const rows = EXPERIMENTS.map(({ id, claim }) => {
-    const results = devices.map((device) => byDevice.get(device)?.get(id));
+    const results = places.map((place) => byPlace.get(place)?.get(id));
     const verdict = results.find((result) => result)?.verdict;
     return [
       `**${id}**: ${claim}`,
       verdict ? withUnit(verdict.paper, verdict.unit) : null,
-      ...results.map((result, i) => result ? indexCell(result, devices[i]) : null),
+      ...results.map((result, i) => result ? indexCell(result, places[i]) : null),
     ];
   });
   return [
     "# Results",
     "Rendered from the result files by `deno task render`; each cell links to its table and its plot, each table to its " +
-    "raw data. `software` is a machine without a GPU: deterministic columns hold, timings are not measured there. " +
+    "raw data. `software` is a machine without a GPU: deterministic columns hold, timings are not measured there. A " +
+    "second part names the model where it isn't the embedded one. " +
     "`deno task report` makes one page of all of it, with sortable tables and raw samples.",
     renderTable(columns, rows),
   ].join("\n\n") + "\n";
 }
 
-function indexCell(result: Result, device: string): string {
+function indexCell(result: Result, place: string): string {
   const { id, verdict: { measured, unit, status } } = result;
-  const page = `${device}/${id}`;
+  const page = `${place}/${id}`;
   return `**${status}**${measured === null ? "" : `: ${withUnit(measured, unit)}`} ([table](${page}.md)` +
     `${hasPlot(result) ? `, [plot](${page}.svg)` : ""})`;
 }

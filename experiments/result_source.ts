@@ -6,10 +6,10 @@
 import { basename, dirname, join } from "node:path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { readAllResults } from "./render.ts";
-import { parseResult, readResults, type Result } from "./results/result.ts";
+import { parseResult, type Result } from "./results/result.ts";
 import { RESULTS_ROOT } from "./run.ts";
 
-/** Results by name: `<id>` where the source is one device's, `<device>/<id>` where it holds several devices. */
+/** Results by name: `<id>`, after the device, the model or both where the source holds several of these. */
 export type ResultSet = ReadonlyMap<string, Result>;
 
 /**
@@ -23,17 +23,15 @@ export async function readResultSource(source: string, root: string = RESULTS_RO
   if (source.startsWith("git:")) return await readRevision(source.slice("git:".length), root);
   if (await pathExists(source)) return await readDirectory(source);
   const device = join(root, source);
-  if (basename(source) === source && await pathExists(device)) return await readResults(device);
+  if (basename(source) === source && await pathExists(device)) return await readDirectory(device);
   const devices = [...(await readAllResults(root)).keys()].join(", ");
   throw new Error(`${source} is nothing to compare, must be a directory, a device (${devices}) or git:REVISION`);
 }
 
 async function readDirectory(directory: string): Promise<ResultSet> {
-  const own = await readResults(directory);
-  if (own.size > 0) return own;
   const set = new Map<string, Result>();
-  for (const [device, results] of await readAllResults(directory)) {
-    for (const [id, result] of results) set.set(`${device}/${id}`, result);
+  for (const [place, results] of await readAllResults(directory)) {
+    for (const [id, result] of results) set.set(place === "" ? id : `${place}/${id}`, result);
   }
   return set;
 }

@@ -18,7 +18,7 @@ export const RESULTS_ROOT: string = fileURLToPath(new URL("../results", import.m
 /** What a run is told besides its settings. */
 export interface RunOptions {
   readonly settings: RunSettings;
-  /** Directory of the result files; by default that of the device, or results/quick for a quick run. */
+  /** Directory of the result files; by default {@linkcode resultPlace} below results/. */
   readonly out?: string;
   /** The command line, for the result files. */
   readonly command: string;
@@ -34,8 +34,11 @@ export interface RunOptions {
  */
 export async function runExperiments(experiments: readonly Experiment[], options: RunOptions): Promise<Result[]> {
   const device = await describeDevice();
-  const directory = options.out ?? join(RESULTS_ROOT, options.settings.quick ? "quick" : device.name);
-  await checkWritable(directory);
+  const { quick, modelName } = options.settings;
+  const directoryOf = (experiment: Experiment) =>
+    options.out ?? join(RESULTS_ROOT, resultPlace(quick ? "quick" : device.name, modelName, experiment));
+  const directories = new Set(experiments.map(directoryOf));
+  for (const directory of directories) await checkWritable(directory);
   let running = "";
   using context = createContext(options.settings, (share, step) => options.onProgress?.(running, share, step));
   const { name, sha256 } = await context.model();
@@ -47,13 +50,29 @@ export async function runExperiments(experiments: readonly Experiment[], options
     const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
     const findings = withoutSoftwareTimings(experiment, await experiment.run(context), device.software);
     const result: Result = { schema: 1, id, title, claim, device, environment, ...findings };
+    const directory = directoryOf(experiment);
     await Deno.mkdir(directory, { recursive: true });
     const path = await writeResult(directory, result);
     options.onResult?.(result, path, performance.now() - startMs);
     results.push(result);
   }
-  await writePages(await renderDirectory(directory));
+  for (const directory of directories) await writePages(await renderDirectory(directory));
   return results;
+}
+
+/**
+ * Where below results/ a result belongs: the device's directory for the embedded model and for what measures no model, one
+ * for each other model below it.
+ */
+export function resultPlace(device: string, modelName: string, { needsModel }: Experiment): string {
+  return needsModel && modelName !== "tiny" ? `${device}/${modelSlug(modelName)}` : device;
+}
+
+/** A model's name as a directory: the last part of its name, without revision, ending and type of its numbers. */
+function modelSlug(name: string): string {
+  const last = name.replace(/@[^/]*$/, "").replace(/\/+$/, "").split(/[/\\:]/).at(-1)!;
+  const stem = last.replace(/\.(gguf|safetensors)$/, "").replace(/[.-](b?f\d+|i?q\d\w*)$/i, "");
+  return stem.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "model";
 }
 
 /** A timing made on a software adapter is not evidence of GPU speed. */

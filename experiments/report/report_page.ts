@@ -12,17 +12,17 @@ import { anchorOf, badge, resultSection } from "./result_section.ts";
 import sortTables from "./sort_tables.js" with { type: "text" };
 import style from "./style.css" with { type: "text" };
 
-/** Results by device, then by experiment. */
-export type ResultsByDevice = ReadonlyMap<string, ReadonlyMap<string, Result>>;
+/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
+export type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
 
 /** Renders the page. */
-export async function renderReport(byDevice: ResultsByDevice): Promise<string> {
+export async function renderReport(byPlace: ResultsByPlace): Promise<string> {
   const sections: string[] = [];
   for (const { id, title, claim } of EXPERIMENTS) {
     const parts: string[] = [];
-    for (const [device, results] of byDevice) {
+    for (const [place, results] of byPlace) {
       const result = results.get(id);
-      if (result) parts.push(resultSection(device, result, hasPlot(result) ? await plotOf(result) : undefined));
+      if (result) parts.push(resultSection(place, result, hasPlot(result) ? await plotOf(result) : undefined));
     }
     sections.push(`<section id="${id}">
 <h2>${escapeText(title)}</h2>
@@ -30,29 +30,29 @@ export async function renderReport(byDevice: ResultsByDevice): Promise<string> {
 ${parts.join("\n") || "<p>Not measured on any device.</p>"}
 </section>`);
   }
-  return page(summary(byDevice), sections.join("\n"));
+  return page(summary(byPlace), sections.join("\n"));
 }
 
-/** One row a claim, one column a device. */
-function summary(byDevice: ResultsByDevice): string {
-  const devices = [...byDevice.keys()];
+/** One row a claim, one column a place. */
+function summary(byPlace: ResultsByPlace): string {
+  const places = [...byPlace.keys()];
   const rows = EXPERIMENTS.map(({ id, claim }) => {
-    const results = devices.map((device) => byDevice.get(device)?.get(id));
+    const results = places.map((place) => byPlace.get(place)?.get(id));
     const verdict = results.find((result) => result)?.verdict;
     const cells = results.map((result, i) =>
-      `<td data-label="${devices[i]}">${result ? summaryCell(result, devices[i]) : "-"}</td>`
+      `<td data-label="${places[i]}">${result ? summaryCell(result, places[i]) : "-"}</td>`
     );
     return `<tr><td><a href="#${id}"><b>${id}</b></a>: ${escapeText(claim)}</td>` +
       `<td data-label="paper">${verdict ? valueCell(verdict.paper, verdict.unit) : "-"}</td>${cells.join("")}</tr>`;
   });
-  const headers = ["claim", "paper", ...devices].map((name) => `<th>${escapeText(name)}</th>`);
+  const headers = ["claim", "paper", ...places].map((name) => `<th>${escapeText(name)}</th>`);
   return `<div class="wide"><table class="summary"><thead><tr>${headers.join("")}</tr></thead>
 <tbody>${rows.join("\n")}</tbody></table></div>`;
 }
 
-function summaryCell({ id, verdict: { measured, unit, status } }: Result, device: string): string {
+function summaryCell({ id, verdict: { measured, unit, status } }: Result, place: string): string {
   const value = measured === null ? "" : `<br>${valueCell(measured, unit)}`;
-  return `<a href="#${anchorOf(id, device)}">${badge(status)}</a>${value}`;
+  return `<a href="#${anchorOf(id, place)}">${badge(status)}</a>${value}`;
 }
 
 function valueCell(value: Cell, unit: string): string {

@@ -10,7 +10,7 @@ import { resultTable } from "./result_table.ts";
 
 /** Where the parts of a result stand in the page. */
 export function anchorOf(id: string, device: string): string {
-  return `${id}-${device}`;
+  return `${id}-${device.replaceAll("/", "-")}`;
 }
 
 /** Verdict, plot, table, settings and environment; closed where nothing was measured. */

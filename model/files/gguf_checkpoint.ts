@@ -54,7 +54,7 @@ export async function openGguf(path: string): Promise<Checkpoint> {
       "tokenizer_config.json": describeTokenizerSettings(file),
     });
   } catch (error) {
-    file.source[Symbol.dispose]();
+    file[Symbol.dispose]();
     throw error;
   }
 }
@@ -74,17 +74,17 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
         `${path}: tensor ${tensor.name} has shape [${tensor.shape.join(", ")}], must be [${shape.join(", ")}]`,
       );
     }
-    return restoreRows(config, name, await readGgufTensor(file, tensor));
+    return restoreRows(config, name, await readGgufTensor(tensor));
   };
   return {
     name: path,
     config,
-    files: [path],
+    files: file.paths,
     tensors: Array.from(byName, ([name, { type, shape }]) => asTensor(name, type.name, shape, read)),
     has: (name) => byName.has(name),
     read,
     readText: (name) => Promise.resolve(Object.hasOwn(texts, name) ? texts[name] : undefined),
-    [Symbol.dispose]: () => file.source[Symbol.dispose](),
+    [Symbol.dispose]: () => file[Symbol.dispose](),
   };
 }
 

@@ -68,7 +68,7 @@ function refuse(file: string, key: string, value: unknown, known: readonly unkno
 async function findScaling(file: GgufFile, theta: number, headSize: number): Promise<object | undefined> {
   const tensor = file.tensors.get("rope_freqs.weight");
   if (!tensor) return undefined;
-  const divisors = await readGgufTensor(file, tensor);
+  const divisors = await readGgufTensor(tensor);
   const factor = divisors.reduce((max, divisor) => Math.max(max, divisor), 0);
   const llama3: Rope["llama3"] = { ...LLAMA3, factor };
   const [plain, scaled] = [ropeFrequencies({ theta }, headSize), ropeFrequencies({ theta, llama3 }, headSize)];

@@ -4,13 +4,13 @@
  * @module
  */
 import { findNotFinite } from "../../quant/check.ts";
-import { gguf, type GGUFParseOutput } from "@huggingface/gguf";
+import { GGMLQuantizationType, gguf, type GGUFParseOutput } from "@huggingface/gguf";
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
 import { release } from "../host/release.ts";
 
-/** Where one tensor lies in its file. */
+/** Where one tensor lies. */
 export interface GgufTensor {
   /** Name of the tensor, as llama.cpp calls it. */
   readonly name: string;
@@ -18,41 +18,85 @@ export interface GgufTensor {
   readonly type: GgufType;
   /** Dimensions, slowest first. */
   readonly shape: readonly number[];
-  /** Offset of the first byte in the file. */
+  /** The file that holds it. */
+  readonly source: ByteSource;
+  /** Offset of the first byte in that file. */
   readonly offset: number;
   /** Bytes of the tensor. */
   readonly sizeBytes: number;
 }
 
-/** A GGUF file whose header has been read and checked. */
-export interface GgufFile {
-  /** Where its bytes are read. */
+/** A GGUF file, or all parts of one that was split, whose headers have been read and checked. Dispose it to close them. */
+export interface GgufFile extends Disposable {
+  /** The file, or the first of its parts. */
   readonly source: ByteSource;
+  /** Paths of all parts. */
+  readonly paths: readonly string[];
   /** Values of the header by key; whole numbers of 64 bits are BigInt. */
   readonly metadata: Readonly<Record<string, unknown>>;
-  /** Tensors by name. */
+  /** Tensors of all parts by name. */
   readonly tensors: ReadonlyMap<string, GgufTensor>;
 }
 
+type Header = GGUFParseOutput<{ strict: false }>;
+
 /**
- * Opens a GGUF file.
+ * Opens a GGUF file; of one that was split (`NAME-00001-of-00003.gguf`), any part opens all of them.
  *
- * @throws {SyntaxError} naming the file when it is malformed, one of several shards, or has a type that isn't read
+ * @throws {SyntaxError} naming the file when it is malformed, a part is missing, or a tensor has a type that isn't read
  */
 export async function openGgufFile(path: string): Promise<GgufFile> {
-  const source = await openFileSource(path);
-  try {
-    return describeFile(source, await readHeader(source));
-  } catch (error) {
-    source[Symbol.dispose]();
-    throw error;
+  using opened = new DisposableStack();
+  const open = async (partPath: string) => {
+    const source = opened.use(await openFileSource(partPath));
+    return { source, header: await readHeader(source) };
+  };
+  const named = await open(path);
+  const paths = partPaths(path, named.header);
+  const parts = [];
+  for (const partPath of paths) parts.push(partPath === path ? named : await openPart(open, partPath, path));
+  parts.forEach(({ source, header }, i) => checkPart(source, header, i, parts.length));
+  const [{ source, header: { metadata } }] = parts;
+  const tensors = describeTensors(parts);
+  const count = Number(metadata["split.tensors.count"] ?? tensors.size);
+  if (count !== tensors.size) {
+    throw new SyntaxError(`${source.name}: its parts hold ${tensors.size} tensors, must hold ${count}`);
+  }
+  const owned = opened.move();
+  return { source, paths, metadata, tensors, [Symbol.dispose]: () => owned.dispose() };
+}
+
+/** Paths of all parts of a file: its own where it is whole. */
+function partPaths(path: string, { metadata }: Header): string[] {
+  const count = Number(metadata["split.count"] ?? 1);
+  if (count <= 1) return [path];
+  const [, stem, of] = /^(.*)-\d{5}-of-(\d{5})\.gguf$/.exec(path) ?? [];
+  if (stem === undefined || Number(of) !== count) {
+    const name = (number: string) => `NAME-${number}-of-${String(count).padStart(5, "0")}.gguf`;
+    throw new SyntaxError(`${path} is one of ${count} parts, must be called as they are: ${name("00001")} and so on`);
+  }
+  return Array.from({ length: count }, (_, i) => `${stem}-${String(i + 1).padStart(5, "0")}-of-${of}.gguf`);
+}
+
+async function openPart<T>(open: (path: string) => Promise<T>, path: string, wanted: string): Promise<T> {
+  return await open(path).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new SyntaxError(`${path} is missing, must lie beside ${wanted}`);
+  });
+}
+
+function checkPart({ name }: ByteSource, { metadata }: Header, index: number, count: number): void {
+  if (count === 1) return;
+  const [number, of] = [metadata["split.no"], metadata["split.count"]].map(Number);
+  if (number !== index || of !== count) {
+    throw new SyntaxError(`${name} says that it is part ${number + 1} of ${of}, must be ${index + 1} of ${count}`);
   }
 }
 
-async function readHeader(source: ByteSource): Promise<GGUFParseOutput<{ strict: false }>> {
+async function readHeader(source: ByteSource): Promise<Header> {
   try {
     // The package opens no file in a worker, but fetches from anywhere what this hands it.
-    return await gguf("https://gguf.invalid", { fetch: rangeFetch(source) }) as GGUFParseOutput<{ strict: false }>;
+    return await gguf("https://gguf.invalid", { fetch: rangeFetch(source) }) as Header;
   } catch (cause) {
     throw new SyntaxError(`${source.name} is not a GGUF file that can be read: ${(cause as Error).message}`, { cause });
   }
@@ -70,29 +114,31 @@ function rangeFetch(source: ByteSource): typeof fetch {
   };
 }
 
-function describeFile(source: ByteSource, header: GGUFParseOutput<{ strict: false }>): GgufFile {
-  const { metadata, littleEndian } = header;
-  if (!littleEndian) throw new SyntaxError(`${source.name} is big-endian, must be little-endian`);
-  if (Number(metadata["split.count"] ?? 1) > 1) {
-    throw new SyntaxError(`${source.name} is one of ${metadata["split.count"]} shards, must be merged into one file`);
-  }
+function describeTensors(
+  parts: readonly { readonly source: ByteSource; readonly header: Header }[],
+): Map<string, GgufTensor> {
   const tensors = new Map<string, GgufTensor>();
-  for (const info of header.tensorInfos) {
-    if (tensors.has(info.name)) throw new SyntaxError(`${source.name}: tensor ${info.name} is listed twice`);
-    tensors.set(info.name, describeTensor(source, info, header.tensorDataOffset));
+  for (const { source, header: { littleEndian, tensorInfos, tensorDataOffset } } of parts) {
+    if (!littleEndian) throw new SyntaxError(`${source.name} is big-endian, must be little-endian`);
+    for (const info of tensorInfos) {
+      if (tensors.has(info.name)) throw new SyntaxError(`${source.name}: tensor ${info.name} is listed twice`);
+      tensors.set(info.name, describeTensor(source, info, tensorDataOffset));
+    }
   }
-  return { source, metadata, tensors };
+  return tensors;
 }
 
 function describeTensor(
-  { name: file, sizeBytes: fileBytes }: ByteSource,
+  source: ByteSource,
   { name, dtype, shape, offset }: GGUFParseOutput["tensorInfos"][number],
   dataOffset: bigint,
 ): GgufTensor {
+  const { name: file, sizeBytes: fileBytes } = source;
   const type = GGUF_TYPES.get(dtype);
   if (!type) {
     const known = Array.from(GGUF_TYPES.values(), ({ name }) => name).join(", ");
-    throw new SyntaxError(`${file}: tensor ${name} has type ${dtype}, must be one of ${known}`);
+    const found = GGMLQuantizationType[dtype] ?? dtype;
+    throw new SyntaxError(`${file}: tensor ${name} has type ${found}, must be one of ${known}`);
   }
   if (shape.length === 0 || shape[0] % BigInt(type.channels) !== 0n) {
     throw new SyntaxError(
@@ -111,11 +157,19 @@ function describeTensor(
       }, the file at ${fileBytes}`,
     );
   }
-  return { name, type, shape: shape.map(Number).reverse(), offset: Number(start), sizeBytes: Number(sizeBytes) };
+  return {
+    name,
+    type,
+    shape: shape.map(Number).reverse(),
+    source,
+    offset: Number(start),
+    sizeBytes: Number(sizeBytes),
+  };
 }
 
 /** Reads a tensor as f32. @throws {SyntaxError} when it holds NaN or infinity */
-export async function readGgufTensor({ source }: GgufFile, tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
+export async function readGgufTensor(tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
+  const { source } = tensor;
   const bytes = await source.read(tensor.offset, tensor.sizeBytes);
   const values = decodeGguf(tensor.type, bytes);
   if (values.buffer !== bytes.buffer) release(bytes);

@@ -76,18 +76,28 @@ function anchorsOf(page: string): string[] {
 
 Deno.test("docs/method.md: names every file with a Choice of ours, and every experiment", async () => {
   const page = await read("docs/method.md");
-  for (const folder of ["quant", "kernels", "model", "experiments"]) {
-    for (const { name } of Deno.readDirSync(new URL(folder, ROOT))) {
-      if (!/\.(ts|wgsl)$/.test(name) || !(await read(`${folder}/${name}`)).includes("Choice:")) continue;
-      assertStringIncludes(page, `\`${folder}/${name}\``);
-    }
+  let choices = 0;
+  for (const path of ["quant", "kernels", "model", "experiments"].flatMap(sourcesBelow)) {
+    if (!(await read(path)).includes("Choice:")) continue;
+    choices++;
+    assertStringIncludes(page, `\`${path}\``);
   }
+  assert(choices > 0);
   for (const { id } of EXPERIMENTS) assertStringIncludes(page, `**${id}**`);
 });
+
+/** Paths of the sources in a folder and in those below it. */
+function sourcesBelow(folder: string): string[] {
+  return Array.from(Deno.readDirSync(new URL(folder, ROOT)), ({ name, isDirectory }) => {
+    const path = `${folder}/${name}`;
+    return isDirectory ? sourcesBelow(path) : /\.(ts|wgsl)$/.test(name) ? [path] : [];
+  }).flat();
+}
 
 const RESULTS = new Map([
   ["gpu", new Map([["made_up", makeResult()]])],
   ["software", new Map([["bits", makeResult({ id: "bits" })]])],
+  ["gpu/model", new Map([["bits", makeResult({ id: "bits" })]])],
 ]);
 
 Deno.test("fillFragments: cells to three digits and parts of verdicts; the rest of the page stays", () => {
@@ -99,6 +109,7 @@ Deno.test("fillFragments: cells to three digits and parts of verdicts; the rest 
       ["gpu/made_up | fp16 | time", "12.5"],
       ["gpu/made_up | measured", "3.13"],
       ["software/bits | verdict", "not reproduced"],
+      ["gpu/model/bits | verdict", "not reproduced"],
     ]
   ) {
     assertEquals(fill(key), filled(key, value));
@@ -109,7 +120,7 @@ Deno.test("fillFragments: cells to three digits and parts of verdicts; the rest 
 
 Deno.test("fillFragments: names the page, the fragment and what is wanted", () => {
   const cases = [
-    ["phone/made_up | rtn2 | bits", "no result phone/made_up, must be <device>/<id>"],
+    ["phone/made_up | rtn2 | bits", "no result phone/made_up, must be <device>/<id> or <device>/<model>/<id>"],
     ["gpu/made_up | rtn3 | bits", "row is rtn3, must be one of fp16, rtn2"],
     ["gpu/made_up | rtn2 | time", "column is time, must be one with a value in rtn2"],
     ["gpu/made_up | rtn2", "column is undefined"],
@@ -137,4 +148,16 @@ Deno.test("fillFragments: the headline has a row a claim, measured devices first
     "bits",
     "[not reproduced](results/b/bits.md)",
   ]);
+});
+
+Deno.test("fillFragments: the headline names a real model first and the embedded one beside it", () => {
+  const { verdict } = makeResult();
+  const real = makeResult({ id: "bits", verdict: { ...verdict, measured: 2.5, status: "reproduced" } });
+  const byPlace = new Map([
+    ["a", new Map([["bits", makeResult({ id: "bits" })]])],
+    ["a/big", new Map([["bits", real]])],
+  ]);
+  const page = fillFragments("p.md", "<!-- results: headline -->\n<!-- /results -->", byPlace);
+  assertStringIncludes(page, "2.5 (a/big); 3.13 (a)");
+  assertStringIncludes(page, "[reproduced](results/a/big/bits.md); [not reproduced](results/a/bits.md)");
 });

@@ -1,15 +1,17 @@
+import { EXPERIMENTS } from "../../experiments/registry.ts";
 import { readResultSource } from "../../experiments/result_source.ts";
 import { writeResult } from "../../experiments/results/result.ts";
+import { resultPlace } from "../../experiments/run.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";
 
-/** Makes `<root>/<device>/<id>.json` for each name. */
+/** Makes `<root>/<name>.json` for each name. */
 async function writeResults(root: string, names: readonly string[], title: string): Promise<void> {
   for (const name of names) {
-    const [device, id] = name.split("/");
-    await Deno.mkdir(`${root}/${device}`, { recursive: true });
-    await writeResult(`${root}/${device}`, makeResult({ id, title }));
+    const [, place, id] = /^(.*)\/(.*)$/.exec(name)!;
+    await Deno.mkdir(`${root}/${place}`, { recursive: true });
+    await writeResult(`${root}/${place}`, makeResult({ id, title }));
   }
 }
 
@@ -26,6 +28,29 @@ Deno.test("readResultSource: a device's directory, a directory of devices, a dev
       "phone is nothing to compare, must be a directory, a device (gpu, software) or git:REVISION",
     );
   }));
+
+Deno.test("readResultSource: results of models lie below their device's", () =>
+  inDirectory(async (root) => {
+    await writeResults(root, ["gpu/a", "gpu/big/a", "gpu/big/b", "quick/big/a"], "");
+    const namesOf = async (source: string) => [...(await readResultSource(source, root)).keys()];
+    assertEquals(await namesOf(root), ["gpu/a", "gpu/big/a", "gpu/big/b"]);
+    assertEquals(await namesOf("gpu"), ["a", "big/a", "big/b"]);
+    assertEquals(await namesOf(`${root}/gpu/big`), ["a", "b"]);
+  }));
+
+Deno.test("resultPlace: a directory for each model but the embedded one; by hand", () => {
+  const [measuring, modelFree] = [true, false].map((needsModel) => ({ ...EXPERIMENTS[0], needsModel }));
+  const cases = [
+    ["tiny", "gpu"],
+    ["hf:HuggingFaceTB/SmolLM2-135M-Instruct@main", "gpu/smollm2-135m-instruct"],
+    ["models/SmolLM2-135M-Instruct.Q4_1.gguf", "gpu/smollm2-135m-instruct"],
+    ["models/llama-7b-F16.gguf", "gpu/llama-7b"],
+    ["./models/My Model/", "gpu/my-model"],
+    ["q.safetensors", "gpu/q"],
+  ];
+  for (const [name, place] of cases) assertEquals(resultPlace("gpu", name, measuring), place);
+  assertEquals(resultPlace("gpu", "hf:a/b", modelFree), "gpu");
+});
 
 Deno.test("readResultSource: a revision has what was committed then; without git that is said", () =>
   inDirectory(async (repository) => {

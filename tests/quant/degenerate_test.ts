@@ -284,13 +284,15 @@ Deno.test("degenerate: a dead channel doesn't touch the others", () => {
 
 Deno.test("degenerate: NaN, infinite, negative definite and misshapen Hessians are refused", () => {
   for (const bad of [NaN, Infinity, -Infinity]) {
-    const hessian = correlatedHessian(1, CHANNELS);
-    hessian[83] = bad;
-    assertThrows(
-      () => prepareFeedback(hessian, DAMPED),
-      RangeError,
-      `Hessian holds ${bad} at element 83, must be finite`,
-    );
+    for (const at of [0, 83, CHANNELS * CHANNELS - 1]) {
+      const hessian = correlatedHessian(1, CHANNELS);
+      hessian[at] = bad;
+      assertThrows(
+        () => prepareFeedback(hessian, DAMPED),
+        RangeError,
+        `Hessian holds ${bad} at element ${at}, must be finite`,
+      );
+    }
   }
   assertThrows(
     () => prepareFeedback(hessianOf((i, j) => i === j ? -1 : 0), DAMPED),

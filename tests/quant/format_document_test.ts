@@ -1,10 +1,11 @@
 /**
  * docs/format.md, followed to the letter: the reader below is written from that page alone and shares no code with
- * quant/, so it fails when the page and the format part.
+ * quant/ (but the number of the version, which the page must state), so it fails when the page and the format part.
  *
  * @module
  */
 import { dequantize } from "../../quant/dequantize.ts";
+import { FORMAT_VERSION } from "../../quant/format.ts";
 import { type PackedTensor, validatePackedTensor } from "../../quant/packed_tensor.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { readF32 } from "../fixture.ts";
@@ -125,6 +126,11 @@ Deno.test("docs/format.md: a reader by its words finds in a file what numpy foun
   const expected = await readF32("packed.f32");
   assertEquals(new Set(Object.values(shapes).map(({ refineEvery }) => refineEvery)).size, 6);
   assertEquals(unsigned(found), unsigned(expected));
+});
+
+Deno.test("docs/format.md: is about the version that is written", () => {
+  assert(PAGE.startsWith(`# The packed format, version ${FORMAT_VERSION}\n`));
+  assertEquals(/^\| `version` +\| `(\d+)`/m.exec(PAGE)?.[1], String(FORMAT_VERSION));
 });
 
 Deno.test("docs/format.md: names every plane and metadata key that files have", async () => {

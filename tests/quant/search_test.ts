@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
-import { createGroupProblem, type GroupProblem, roundGroup, searchGroup } from "../../quant/group_search.ts";
+import {
+  createGroupProblem,
+  type GroupProblem,
+  roundGroup,
+  searchAllCodes,
+  searchGroup,
+} from "../../quant/group_search.ts";
 import { type OutlierSettings, pickOutliers } from "../../quant/outliers.ts";
 import { groupOfRow, type GroupProbe, probeGroup, probeWithoutExtreme } from "../../quant/probe.ts";
 import { createRandom } from "../../quant/random.ts";
@@ -76,6 +82,32 @@ Deno.test("searchGroup: only the window's scales are tried, and 0 always", () =>
   assertEquals(searchGroup(problem, 0.01, false, window).scaleCode, 6); // would like 15
   assertEquals(searchGroup(problem, 1000, false, window).scaleCode, 0);
   assertEquals(searchGroup(problem, 0, true, window), { scaleCode: 0, zeroCode: 0, error: plainError(problem, [0]) });
+});
+
+Deno.test("searchAllCodes: finds the brute-force optimum also far from the likely codes", () => {
+  // Weights that count little stretch the range, so that the best codes cover the others only.
+  const won = { lowestScale: 0, outermostZero: 0 };
+  for (let seed = 0; seed < 400; seed++) {
+    const random = createRandom(1000 + seed);
+    const [d, refined] = [0.05 + random.uniform(), seed % 2 === 1];
+    const problem = randomProblem(seed, 16, false, 0);
+    for (let k = 0; k < 16; k++) {
+      const counts = k < 12;
+      problem.pivot[k] = counts ? 1 : 1e-3;
+      problem.start[k] = counts ? d * (1 + 0.3 * random.normal()) : 12 * d * random.normal();
+    }
+    let best = Infinity;
+    for (let scaleCode = 0; scaleCode < 16; scaleCode++) {
+      for (let zeroCode = 0; zeroCode < 8; zeroCode++) {
+        best = Math.min(best, plainError(problem, gridValues(scaleCode * d, zeroCode, refined)));
+      }
+    }
+    const found = searchAllCodes(problem, d, refined);
+    assertAlmostEquals(found.error, best, 1e-9 * (1 + best));
+    if (found.scaleCode === 1) won.lowestScale++;
+    if (found.scaleCode > 0 && (found.zeroCode === 0 || found.zeroCode === 7)) won.outermostZero++;
+  }
+  assert(won.lowestScale > 0 && won.outermostZero > 0, JSON.stringify(won));
 });
 
 Deno.test("roundGroup: by hand, with pull and an outlier", () => {

@@ -58,6 +58,25 @@ Deno.test("readTask: ARC's first layout gives the same questions", () =>
     assertEquals(questions, (await readTask({ name: "arc_easy", path: `${TASKS}arc_easy.jsonl` })).questions);
   }));
 
+Deno.test("prepareTask: choices with one context are one item, choices with different contexts one each", () => {
+  const units: Tokenizer = {
+    encode: (text) => Uint32Array.from(text, (char) => char.charCodeAt(0)),
+    decode: (tokens) => String.fromCharCode(...Array.from(tokens)),
+    vocabulary: 1 << 16,
+    prefix: Uint32Array.of(7),
+  };
+  const question = (...pairs: [context: string, continuation: string][]) => ({
+    requests: pairs.map(([context, continuation]) => ({ context, continuation })),
+    lengths: pairs.map(([, { length }]) => length),
+    answer: 0,
+  });
+  const questions = [question(["ab", " c"], ["ab", " de"]), question(["ab", " c"], ["ax", " c"])];
+  const items = prepareTask({ name: "piqa", questions }, units, 16).items.map((own) =>
+    own.map(({ context, continuations }) => [context, ...continuations].map((tokens) => units.decode(tokens)))
+  );
+  assertEquals(items, [[["\x07ab", " c", " de"]], [["\x07ab", " c"], ["\x07ax", " c"]]]);
+});
+
 Deno.test("evaluateTask: what is too long loses its start, a choice beyond the context is refused", async () => {
   const { model, tokenizer } = await loadModel("tiny");
   using pool = createCpuPool(1);

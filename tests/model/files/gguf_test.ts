@@ -7,7 +7,7 @@ import { openPacked } from "../../../model/files/open_packed.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import { readTokenizer } from "../../../model/text/tokenizer.ts";
-import { assertClose, assertEquals } from "../../assert.ts";
+import { assertClose, assertEquals, assertRejects } from "../../assert.ts";
 import { readF32, readJson } from "../../fixture.ts";
 import { inDirectory } from "../../temporary.ts";
 import { packPlan } from "../pack_plan.ts";
@@ -27,9 +27,8 @@ const EXPECTED = await readJson<Record<string, Expected>>("gguf/expected.json");
 
 Deno.test("readGgufTensor: every type decodes as the gguf package decodes it", async () => {
   const expected = await readF32("gguf/types.f32");
-  const file = await openGgufFile(`${FOLDER}types.gguf`);
-  using _source = file.source;
-  const names = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q2_K"];
+  using file = await openGgufFile(`${FOLDER}types.gguf`);
+  const names = "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q4_K Q6_K Q2_K Q5_0 Q5_1 Q5_K Q3_K Q8_K IQ4_NL IQ4_XS".split(" ");
   assertEquals([...file.tensors.keys()], names);
   for (const [i, name] of names.entries()) {
     const tensor = file.tensors.get(name)!;
@@ -37,9 +36,64 @@ Deno.test("readGgufTensor: every type decodes as the gguf package decodes it", a
     const wanted = expected.subarray(512 * i, 512 * (i + 1));
     const largest = wanted.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
     // Both compute in few f32 operations, in another order.
-    assertClose(await readGgufTensor(file, tensor), wanted, 4 * 2 ** -24 * largest);
+    assertClose(await readGgufTensor(tensor), wanted, 4 * 2 ** -24 * largest);
   }
 });
+
+Deno.test("readGgufTensor: the first weight that is no number is named", () =>
+  inDirectory(async (directory) => {
+    const bytes = await Deno.readFile(`${FOLDER}types.gguf`);
+    const plain = await openGgufFile(`${FOLDER}types.gguf`);
+    const { offset } = plain.tensors.get("F32")!;
+    plain[Symbol.dispose]();
+    const view = new DataView(bytes.buffer);
+    for (const [first, value, last] of [[0, NaN, 1], [300, Infinity, NaN], [511, -Infinity, -Infinity]] as const) {
+      view.setFloat32(offset + 4 * 511, last, true);
+      view.setFloat32(offset + 4 * first, value, true);
+      const path = `${directory}/${first}.gguf`;
+      await Deno.writeFile(path, bytes);
+      view.setFloat32(offset + 4 * first, 1, true);
+      using file = await openGgufFile(path);
+      const message = `tensor F32 holds ${value} at element ${first}`;
+      await assertRejects(() => readGgufTensor(file.tensors.get("F32")!), SyntaxError, message);
+    }
+  }));
+
+Deno.test("openGgufFile: any part of a split file opens all of them", async () => {
+  const expected = await readF32("gguf/types.f32");
+  for (const part of [1, 3]) {
+    using file = await openGgufFile(`${FOLDER}split-0000${part}-of-00003.gguf`);
+    assertEquals(file.paths.map((path) => path.slice(FOLDER.length)), [
+      "split-00001-of-00003.gguf",
+      "split-00002-of-00003.gguf",
+      "split-00003-of-00003.gguf",
+    ]);
+    assertEquals(file.metadata["general.architecture"], "llama");
+    const names = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"];
+    assertEquals([...file.tensors.keys()], names);
+    for (const [i, name] of names.entries()) {
+      assertEquals(await readGgufTensor(file.tensors.get(name)!), expected.slice(512 * i, 512 * (i + 1)), name);
+    }
+  }
+});
+
+Deno.test("openGgufFile: parts that are missing, called otherwise or mixed up are refused", () =>
+  inDirectory(async (directory) => {
+    const name = (part: number) => `split-0000${part}-of-00003.gguf`;
+    const copy = (part: number, as: string) => Deno.copyFile(`${FOLDER}${name(part)}`, `${directory}/${as}`);
+    const opened = (file: string) => () => openGgufFile(`${directory}/${file}`);
+    await copy(1, "renamed.gguf");
+    await assertRejects(
+      opened("renamed.gguf"),
+      SyntaxError,
+      "renamed.gguf is one of 3 parts, must be called as they are",
+    );
+    await copy(1, name(1));
+    await copy(2, name(3));
+    await assertRejects(opened(name(1)), SyntaxError, `${name(2)} is missing, must lie beside ${directory}/${name(1)}`);
+    await copy(2, name(2));
+    await assertRejects(opened(name(1)), SyntaxError, `${name(3)} says that it is part 2 of 3, must be 3 of 3`);
+  }));
 
 for (const [name, { tokens, positions, logits, lines }] of Object.entries(EXPECTED)) {
   Deno.test(`loadModel: ${name}.gguf has the logits of Hugging Face transformers`, async () => {

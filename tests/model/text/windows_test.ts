@@ -73,6 +73,16 @@ Deno.test("sampleWindows: starts at the middle of equal parts of the text, at th
   assertEquals(windows.map((window) => window[1] - 200), [12, 37, 62, 76]);
 });
 
+Deno.test("sampleWindows: a window that would start where a document ends lies in the next one", () => {
+  // The middle of 100 characters is the border; the last character before it lies in the first document.
+  const border = { name: "t", documents: ["a".repeat(50), "b".repeat(50)] };
+  const [window] = sampleWindows(border, UNITS, 7, { length: 3, count: 1 }).windows;
+  assertEquals(UNITS.decode(window.subarray(1)), "bb");
+  const before = { name: "t", documents: ["a".repeat(52), "b".repeat(50)] };
+  const [other] = sampleWindows(before, UNITS, 7, { length: 3, count: 1 }).windows;
+  assertEquals(UNITS.decode(other.subarray(1)), "aa");
+});
+
 Deno.test("sampleWindows: texts that are too short or have too few tokens are refused", () => {
   assertThrows(
     () => sampleWindows({ name: "t", documents: ["a".repeat(23)] }, UNITS, { length: 3, count: 1 }),

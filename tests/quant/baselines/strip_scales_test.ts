@@ -30,6 +30,18 @@ Deno.test("fitStripScales: takes the strips with the largest sum of range² x im
   assertEquals(taken(importance), [0, 0, 0, 0, 0, 1, 1, 0]);
 });
 
+Deno.test("fitStripScales: sums of ranges and of importance have nothing added to them", () => {
+  // 4 strips, one in 4 bits. By hand: range² x importance is 0.1 x 16 = 1.6 in strip 0, 1 x 2 = 2 in strip 3.
+  const weights = new Float32Array(64);
+  [weights[5], weights[48 + 5]] = [Math.sqrt(0.1), 1];
+  const importance = ones(64).fill(2 / 16, 48);
+  assertEquals([...fitStripScales(PAPER_LAYOUT, weights, 1, importance, "minmax").scales.fourBit], [0, 0, 0, 1]);
+  // 10 x 0.16 = 1.6 in strip 0, 1 x 3.2 = 3.2 in strip 3.
+  [weights[5], weights[48 + 5]] = [Math.sqrt(10), 1];
+  importance.fill(0.01, 0, 16).fill(0.2, 48);
+  assertEquals([...fitStripScales(PAPER_LAYOUT, weights, 1, importance, "minmax").scales.fourBit], [0, 0, 0, 1]);
+});
+
 Deno.test("fitStripScales: second-order scales by hand", () => {
   // Greenbit-like: scales 15, 5 and 0.4 of 3 rows on d = 1; 0.4 rounds to the code 0.
   const weights = Float32Array.from({ length: 48 }, (_, i) => i % 16 === 0 ? 0 : [45, 15, 1.2][Math.floor(i / 16)]);
