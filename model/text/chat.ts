@@ -18,6 +18,12 @@ export interface ChatMessage {
   readonly content: string;
 }
 
+/** What {@linkcode PromptFormat.renderChat} accepts. */
+export interface ChatOptions {
+  /** Whether the model's answer is started. Default: true. */
+  readonly addGenerationPrompt?: boolean;
+}
+
 /** How a model's prompts are made. */
 export interface PromptFormat {
   /** Whether the tokenizer has a chat template. */
@@ -27,11 +33,13 @@ export interface PromptFormat {
   /** Tokens of a plain text, those in front that the tokenizer puts there. */
   encodeText(text: string): Uint32Array<ArrayBuffer>;
   /**
-   * Tokens of a conversation, up to where the model's answer starts.
+   * Text of a conversation, up to where the model's answer starts.
    *
    * @throws {TypeError} where there is no chat template
    * @throws {SyntaxError} where the template fails, with its message, or none of several is the default
    */
+  renderChat(messages: readonly ChatMessage[], options?: ChatOptions): string;
+  /** Tokens of {@linkcode PromptFormat.renderChat}. @throws as it does */
   encodeChat(messages: readonly ChatMessage[]): Uint32Array<ArrayBuffer>;
 }
 
@@ -50,20 +58,22 @@ export async function readPromptFormat(
   const { chat_template: inline } = settings;
   const template = await readText("chat_template.jinja") ??
     (typeof inline === "string" || Array.isArray(inline) ? inline : undefined);
+  const renderChat = (messages: readonly ChatMessage[], { addGenerationPrompt = true }: ChatOptions = {}) => {
+    if (template === undefined) throw new TypeError(`${name} has no chat template, must have one to chat`);
+    return renderTemplate(name, defaultTemplate(name, template), {
+      ...specialTokens(settings),
+      messages: messages.map(({ role, content }) => ({ role, content })),
+      tools: null,
+      documents: null,
+      add_generation_prompt: addGenerationPrompt,
+    });
+  };
   return {
     hasTemplate: template !== undefined,
     stopTokens: stopTokensOf(tokenizer, settings, await read("config.json"), await read("generation_config.json")),
     encodeText: (text) => Uint32Array.from([...tokenizer.prefix, ...tokenizer.encode(text)]),
-    encodeChat(messages) {
-      if (template === undefined) throw new TypeError(`${name} has no chat template, must have one to chat`);
-      return tokenizer.encode(renderTemplate(name, defaultTemplate(name, template), {
-        ...specialTokens(settings),
-        messages: messages.map(({ role, content }) => ({ role, content })),
-        tools: null,
-        documents: null,
-        add_generation_prompt: true,
-      }));
-    },
+    renderChat,
+    encodeChat: (messages) => tokenizer.encode(renderChat(messages)),
   };
 }
 
@@ -103,10 +113,11 @@ const END_NAMES = [
 ];
 
 function stopTokensOf(tokenizer: Tokenizer, settings: Fields, ...configs: readonly Fields[]): number[] {
-  const names = [...["eos_token", "eot_token", "eom_token"].map((key) => tokenText(settings[key])), ...END_NAMES];
+  const names = [...["eos_token", "eot_token", "eom_token"].map((key) => tokenText(settings[key]) ?? ""), ...END_NAMES];
   const ids = [
     ...configs.flatMap(({ eos_token_id: id }) => Array.isArray(id) ? id : [id]),
-    ...names.map((name) => name === undefined ? undefined : tokenizer.idOf(name)),
+    // A text that is a token is found as a whole.
+    ...names.map((name) => tokenizer.encode(name)).filter(({ length }) => length === 1).map(([id]) => id),
   ];
   return [...new Set(ids.filter((id): id is number => Number.isInteger(id)))];
 }

@@ -24,8 +24,6 @@ export interface Tokenizer {
   readonly vocabulary: number;
   /** Special tokens that the tokenizer by its own settings puts before a text: BOS in Llama, none in Qwen. */
   readonly prefix: Uint32Array<ArrayBuffer>;
-  /** Id of a token by its text; undefined where there is none. */
-  idOf(token: string): number | undefined;
 }
 
 /**
@@ -34,20 +32,32 @@ export interface Tokenizer {
  * @throws {SyntaxError} when tokenizer.json is missing or malformed, or has a part that isn't known
  */
 export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" | "readText">): Promise<Tokenizer> {
-  const read = async (file: string) => {
-    const text = await readText(file);
-    return text === undefined ? undefined : parseJsonObject(`${name}/${file}`, text);
-  };
-  const definition = await read("tokenizer.json");
-  if (!definition) throw new SyntaxError(`${name} has no tokenizer.json`);
+  return parseTokenizer(name, await readTokenizerTexts(readText));
+}
+
+/** The texts that a tokenizer is made from; undefined where there is none. */
+export interface TokenizerTexts {
+  readonly definition: string | undefined;
+  readonly settings: string | undefined;
+}
+
+/** Reads them. */
+export async function readTokenizerTexts(readText: Checkpoint["readText"]): Promise<TokenizerTexts> {
+  return { definition: await readText("tokenizer.json"), settings: await readText("tokenizer_config.json") };
+}
+
+/** Makes a tokenizer. @throws {SyntaxError} when its definition is missing or malformed, or has a part that isn't known */
+export function parseTokenizer(checkpoint: string, texts: TokenizerTexts): Tokenizer {
+  if (texts.definition === undefined) throw new SyntaxError(`${checkpoint} has no tokenizer.json`);
+  const definition = parseJsonObject(`${checkpoint}/tokenizer.json`, texts.definition);
+  const settings = parseJsonObject(`${checkpoint}/tokenizer_config.json`, texts.settings ?? "{}").fields;
   const { name: file, fields } = definition;
   const vocabulary = readVocabulary(definition);
-  const { ids, tokens, added } = vocabulary;
+  const { tokens, added } = vocabulary;
   const encodePieces = readBytePairs(definition, vocabulary.merged);
   const normalize = readNormalizer(`${file}: normalizer`, fields.normalizer);
   const preTokenize = readPreTokenizer(`${file}: pre_tokenizer`, fields.pre_tokenizer);
   const decodeTokens = readDecoder(`${file}: decoder`, fields.decoder);
-  const settings = (await read("tokenizer_config.json"))?.fields ?? {};
   const find = createFinder(added.filter((token) => !token.normalized), ({ content }) => content);
   const findNormalized = createFinder(added.filter((token) => token.normalized), ({ content }) => normalize(content));
   const isSpecial = new Set(added.filter(({ special }) => special).map(({ id }) => id));
@@ -66,18 +76,18 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
     },
     vocabulary: tokens.keys().reduce((size, id) => Math.max(size, id + 1), 0),
     prefix: Uint32Array.from(readPrefix(definition, settings, vocabulary)),
-    idOf: (token) => ids.get(token),
   };
 }
 
 /** A checkpoint's tokenizer. @throws {SyntaxError} when it has tokens that the model lacks */
 export async function readFittingTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
-  const tokenizer = await readTokenizer(checkpoint);
-  const { vocabulary } = checkpoint.config;
-  if (tokenizer.vocabulary > vocabulary) {
-    throw new SyntaxError(
-      `${checkpoint.name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
-    );
-  }
-  return tokenizer;
+  return fitTokenizer(checkpoint, await readTokenizer(checkpoint));
+}
+
+/** The tokenizer itself. @throws {SyntaxError} when it has tokens that the model lacks */
+export function fitTokenizer({ name, config: { vocabulary } }: Checkpoint, tokenizer: Tokenizer): Tokenizer {
+  if (tokenizer.vocabulary <= vocabulary) return tokenizer;
+  throw new SyntaxError(
+    `${name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
+  );
 }

@@ -14,7 +14,6 @@ const TOKENIZER: Tokenizer = {
   decode: (tokens) => Array.from(tokens, (token) => token === 3 ? "" : "\u00e9").join(""),
   vocabulary: 5000,
   prefix: Uint32Array.of(BOS),
-  idOf: () => undefined,
 };
 
 const PLAN = { items: 400, contextTokens: 12, continuationTokens: 5 };

@@ -10,7 +10,6 @@ const UNITS: Tokenizer = {
   decode: (tokens) => String.fromCharCode(...Array.from(tokens)),
   vocabulary: 1 << 16,
   prefix: Uint32Array.of(7),
-  idOf: () => undefined,
 };
 
 const TEXT = { name: "t", documents: [] };
@@ -76,10 +75,10 @@ Deno.test("sampleWindows: starts at the middle of equal parts of the text, at th
 Deno.test("sampleWindows: a window that would start where a document ends lies in the next one", () => {
   // The middle of 100 characters is the border; the last character before it lies in the first document.
   const border = { name: "t", documents: ["a".repeat(50), "b".repeat(50)] };
-  const [window] = sampleWindows(border, UNITS, 7, { length: 3, count: 1 }).windows;
+  const [window] = sampleWindows(border, UNITS, { length: 3, count: 1 }).windows;
   assertEquals(UNITS.decode(window.subarray(1)), "bb");
   const before = { name: "t", documents: ["a".repeat(52), "b".repeat(50)] };
-  const [other] = sampleWindows(before, UNITS, 7, { length: 3, count: 1 }).windows;
+  const [other] = sampleWindows(before, UNITS, { length: 3, count: 1 }).windows;
   assertEquals(UNITS.decode(other.subarray(1)), "aa");
 });
 
