@@ -135,7 +135,7 @@ export function booleanField({ name, fields }: JsonObject, key: string, fallback
 /** Reads a text from a field; absent or null means `fallback`. @throws {SyntaxError} */
 export function textField({ name, fields }: JsonObject, key: string, fallback?: string): string {
   const value = fields[key] ?? fallback;
-  if (typeof value !== "string") throw new SyntaxError(`${name}: ${key} is ${quoteText(value)}, must be a text`);
+  if (typeof value !== "string") throw new SyntaxError(`${name}: ${key} is ${quoteText(fields[key])}, must be a text`);
   return value;
 }
 

@@ -1,16 +1,82 @@
 /**
- * Chat templates.
+ * Chat templates: parsed by @huggingface/jinja and rendered here as jinja2 does in transformers. What jinja2 refuses or
+ * what isn't known here is refused, so that no other text comes in silence.
  *
  * @module
  */
-import { Template } from "@huggingface/jinja";
+import { parse, tokenize } from "@huggingface/jinja";
 import { clipText } from "../host/quote_text.ts";
+import { createBudget } from "./jinja/budget.ts";
+import type { Node } from "./jinja/node.ts";
+import { parameters } from "./jinja/parameters.ts";
+import type { Scope } from "./jinja/scope.ts";
+import { createNamespace, renderBlock } from "./jinja/statement.ts";
+import { formatDate } from "./jinja/strftime.ts";
+import { toText } from "./jinja/text.ts";
+import { type Callable, Float, type Value, View, whole } from "./jinja/value.ts";
 
-/** Renders a template. @throws {SyntaxError} where it fails, with its message */
+/** Renders a template with values as JSON has them. @throws {SyntaxError} where it fails, with its message */
 export function renderTemplate(name: string, template: string, context: Readonly<Record<string, unknown>>): string {
   try {
-    return new Template(template).render(context);
+    const { body } = parse(tokenize(prepare(template))) as Node;
+    const scope: Scope = { names: new Map<string, Value>(GLOBALS), budget: createBudget() };
+    scope.names.set("range", createRange(scope));
+    for (const [key, value] of Object.entries(context)) scope.names.set(key, asValue(value));
+    return renderBlock(body!, scope);
   } catch (cause) {
     throw new SyntaxError(`${name}: the chat template fails: ${clipText((cause as Error).message)}`, { cause });
   }
+}
+
+/** Line breaks and the space around blocks, as jinja2 takes them with trim_blocks and lstrip_blocks. */
+function prepare(template: string): string {
+  const sign = /\{%\+|\+%\}|\{\{\+|\{#\+|\+#\}/.exec(template)?.[0];
+  if (sign) throw new SyntaxError(`${sign} is not known here`);
+  // The parser takes a last line break away.
+  return template
+    .replace(/\r\n?/g, "\n")
+    .replace(/(?<=^|\n)[ \t]+(?=\{[#%])/g, "")
+    .replace(/([#%]\})\n/g, "$1")
+    // Marks what the model answers, for training.
+    .replace(/(\s*)\{%(-?)\s*(?:end)?generation\s*(-?)%\}(\s*)/g, (_, before, left, right, behind) => {
+      return (left ? "" : before) + (right ? "" : behind);
+    });
+}
+
+/** A value of JSON. */
+function asValue(value: unknown): Value {
+  if (typeof value === "number") return Number.isInteger(value) ? whole(value) : new Float(value);
+  if (Array.isArray(value)) return value.map(asValue);
+  if (typeof value !== "object" || value === null) return value as Value;
+  return new Map(Object.entries(value).map(([key, item]) => [key, asValue(item)]));
+}
+
+const raise: Callable = ({ positional: [message] }) => {
+  throw new Error(toText(message));
+};
+
+const GLOBALS: ReadonlyMap<string, Value> = new Map<string, Value>([
+  ...["true", "True"].map((name) => [name, true] as const),
+  ...["false", "False"].map((name) => [name, false] as const),
+  ...["none", "None"].map((name) => [name, null] as const),
+  ["dict", ({ positional, named }) => {
+    if (positional.length > 0) throw new TypeError("dict takes named arguments alone here");
+    return new Map(named);
+  }],
+  ["namespace", createNamespace],
+  ["raise_exception", raise],
+  ["strftime_now", (given) => formatDate(new Date(), toText(parameters(given, ["format"])[0]))],
+]);
+
+function createRange({ budget }: Pick<Scope, "budget">): Callable {
+  return ({ positional }) => {
+    const [start, stop, step] = positional.length === 1 ? [0, positional[0], 1] : [...positional, 1];
+    if (![start, stop, step].every((bound) => typeof bound === "number") || step === 0) {
+      throw new TypeError("range takes one to three ints");
+    }
+    const [first, end, by] = [start, stop, step] as number[];
+    const length = Math.max(0, Math.ceil((end - first) / by));
+    budget.spend(length);
+    return new View(Array.from({ length }, (_, i) => first + i * by));
+  };
 }
