@@ -4,6 +4,11 @@
  * @module
  */
 
+/** A name beside `path` that nobody else uses, in this process or another. */
+export function partialName(path: string): string {
+  return `${path}.partial-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
+}
+
 /** Writes bytes to the file being made. */
 export type Write = (bytes: Uint8Array) => Promise<void>;
 
@@ -11,14 +16,14 @@ export type Write = (bytes: Uint8Array) => Promise<void>;
 export const unfinished: Set<string> = new Set();
 
 /**
- * Writes a file beside its place (`path.partial-PID`) and renames it when `fill` has returned.
+ * Writes a file beside its place (`path.partial-PID-ID`) and renames it when `fill` has returned.
  * When `fill` throws or the process is interrupted the partial file is removed and `path` stays as it was.
  *
  * @throws {Error} that names the path where the disk is full or fails
  */
 export async function writeBeside(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
-  const partial = `${path}.partial-${Deno.pid}`;
-  const file = await Deno.open(partial, { write: true, create: true, truncate: true });
+  const partial = partialName(path);
+  const file = await Deno.open(partial, { write: true, createNew: true });
   unfinished.add(partial);
   try {
     const named = (error: Error) => {
