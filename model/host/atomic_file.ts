@@ -4,27 +4,32 @@
  * @module
  */
 
-/** A name beside `path` that nobody else uses, in this process or another. */
-export function partialName(path: string): string {
-  return `${path}.partial-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
-}
-
 /** Writes bytes to the file being made. */
 export type Write = (bytes: Uint8Array) => Promise<void>;
 
 /** Partial files and directories of this process, removed when it is interrupted. */
 export const unfinished: Set<string> = new Set();
 
+/** A name beside `path` that no other call uses, in this process or another; it is in {@linkcode unfinished} from now on. */
+function claimPartial(path: string): string {
+  let partial = `${path}.partial-${Deno.pid}`;
+  for (let i = 1; unfinished.has(partial); i++) partial = `${path}.partial-${Deno.pid}-${i}`;
+  unfinished.add(partial);
+  return partial;
+}
+
 /**
- * Writes a file beside its place (`path.partial-PID-ID`) and renames it when `fill` has returned.
+ * Writes a file beside its place (`path.partial-PID`) and renames it when `fill` has returned.
  * When `fill` throws or the process is interrupted the partial file is removed and `path` stays as it was.
  *
  * @throws {Error} that names the path where the disk is full or fails
  */
 export async function writeBeside(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
-  const partial = partialName(path);
-  const file = await Deno.open(partial, { write: true, createNew: true });
-  unfinished.add(partial);
+  const partial = claimPartial(path);
+  const file = await Deno.open(partial, { write: true, create: true, truncate: true }).catch((error) => {
+    unfinished.delete(partial);
+    throw error;
+  });
   try {
     const named = (error: Error) => {
       throw new Error(`${path} cannot be written: ${error.message}`, { cause: error });

@@ -9,7 +9,7 @@ import { dirname, join, relative } from "node:path";
 import { downloadFile, fileDownloadInfo } from "@huggingface/hub";
 import { asking, describeRepo, type HubFile, type HubSnapshot, HubUnreachable } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";
-import { partialName } from "../host/atomic_file.ts";
+import { unfinished } from "../host/atomic_file.ts";
 import { pathExists } from "../host/path_exists.ts";
 
 /** Tries of a download whose connection breaks. */
@@ -54,9 +54,15 @@ async function checkPlace(pointer: string, { storage }: HubSnapshot): Promise<st
 
 /** Links a snapshot's file to its blob, as Python's huggingface_hub does: at once, so that nobody meets half of it. */
 async function link(blob: string, pointer: string): Promise<void> {
-  const partial = partialName(pointer);
-  await Deno.symlink(relative(dirname(pointer), blob), partial);
-  await Deno.rename(partial, pointer);
+  // Left over by a process that was killed, a name of its own is in nobody's way.
+  const partial = `${pointer}.partial-${crypto.randomUUID()}`;
+  unfinished.add(partial);
+  try {
+    await Deno.symlink(relative(dirname(pointer), blob), partial);
+    await Deno.rename(partial, pointer);
+  } finally {
+    unfinished.delete(partial);
+  }
 }
 
 /** Opens a partial file for this caller alone; undefined where another finished the blob meanwhile. */
