@@ -58,8 +58,10 @@ function describeBytePairs(file: GgufFile): object {
   const pre = metadata["tokenizer.ggml.pre"];
   if (typeof pre !== "string" || !Object.hasOwn(GGUF_SPLITS, pre)) {
     throw new SyntaxError(
-      `${name}: tokenizer.ggml.pre is ${quoteText(pre)}, must be one of ${Object.keys(GGUF_SPLITS).join(", ")}; ` +
-        "take the Hugging Face directory",
+      `${name}: tokenizer.ggml.pre is ${
+        quoteText(pre)
+      }, must be one that is known (llama-bpe, qwen2, smollm, gpt-2, tekken, ` +
+        "...): take the model's Hugging Face directory",
     );
   }
   const { patterns, nfc = false, ignoreMerges = false } = GGUF_SPLITS[pre];
