@@ -7,10 +7,8 @@ import type { ByteSource } from "../model/files/byte_source.ts";
 import { openFileSource } from "../model/files/file_source.ts";
 import { clipText } from "../model/host/quote_text.ts";
 import { bundlePage } from "./bundle_page.ts";
+import type { Handler } from "./listen.ts";
 import type { ModelFiles } from "./model_files.ts";
-
-/** Answers a request. */
-export type Handler = (request: Request) => Promise<Response>;
 
 /** The page may load nothing but what this server gives, and no other site may show or read any of it. */
 const HEADERS = {
@@ -39,10 +37,7 @@ export async function createHandler(model: ModelFiles): Promise<Handler> {
   // Requests are looked up whole, so that no path leads to any other file.
   const weights = new Map(Array.from(model.paths, ([file, path]) => [`/model/${encodeURIComponent(file)}`, path]));
   return async (request) => {
-    // A header that names no host makes an address that is none.
-    const url = URL.parse(request.url);
-    if (!url) return refuse(400, "the Host header must name a host");
-    const { hostname, pathname } = url;
+    const { hostname, pathname } = new URL(request.url);
     if (!HOSTS.includes(hostname)) return refuse(403, `host is ${clipText(hostname)}, must be ${HOSTS.join(" or ")}`);
     const isHead = request.method === "HEAD";
     if (request.method !== "GET" && !isHead) {
@@ -92,35 +87,22 @@ function parseRange(range: string, sizeBytes: number): readonly [start: number, 
 /** Bytes that are read at a time. */
 const PART_BYTES = 2 ** 18;
 
-/** A reader that takes nothing for so long is gone. */
-const PATIENCE_MS = 60_000;
-
 /** The bytes of a source from `start` to `end`, read as they are taken; the source is closed afterwards. */
 function streamRange(source: ByteSource, start: number, end: number): ReadableStream<Uint8Array<ArrayBuffer>> {
   let at = start;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const close = () => {
-    clearTimeout(timer);
-    source[Symbol.dispose]();
-  };
+  const close = () => source[Symbol.dispose]();
   return new ReadableStream<Uint8Array<ArrayBuffer>>({
     async pull(controller) {
-      clearTimeout(timer);
       try {
         if (at < end) controller.enqueue(await source.read(at, Math.min(PART_BYTES, end - at)));
-        at += PART_BYTES;
       } catch (error) {
         close();
         throw error;
       }
-      if (at >= end) {
-        close();
-        return controller.close();
-      }
-      timer = setTimeout(() => {
-        close();
-        controller.error(new Error("the reader is gone"));
-      }, PATIENCE_MS);
+      at += PART_BYTES;
+      if (at < end) return;
+      close();
+      controller.close();
     },
     cancel: close,
   });

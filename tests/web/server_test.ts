@@ -1,7 +1,8 @@
 import { openDirectory } from "../../model/files/open_directory.ts";
 import { findModelFiles } from "../../web/model_files.ts";
 import { openServedModel } from "../../web/served_model.ts";
-import { createHandler, type Handler } from "../../web/server.ts";
+import { type Handler, listen } from "../../web/listen.ts";
+import { createHandler } from "../../web/server.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
 
@@ -15,12 +16,18 @@ function get(path: string, headers: Record<string, string> = {}, method = "GET")
 }
 
 /** Runs with a server of this handler on a free port. */
-async function withServer(handler: Handler, use: (address: string) => Promise<void>): Promise<void> {
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, handler);
+async function withServer(
+  handler: Handler,
+  use: (address: string) => Promise<void>,
+  patienceMs?: number,
+): Promise<void> {
+  const end = new AbortController();
+  const server = await listen(handler, 0, end.signal, patienceMs);
   try {
-    await use(`http://127.0.0.1:${server.addr.port}/`);
+    await use(`http://127.0.0.1:${server.port}/`);
   } finally {
-    await server.shutdown();
+    end.abort();
+    await server.finished;
   }
 }
 
@@ -135,6 +142,21 @@ Deno.test("server: a malformed Host is refused with 400 and one line", () =>
       assert(answer.endsWith("\r\n\r\nthe Host header must name a host"), answer);
     }
   }));
+
+Deno.test("listen: connections end that bring no whole request, or stand still within an answer", async () => {
+  const ended = Promise.withResolvers<void>();
+  const endless = new ReadableStream({
+    pull: (to) => to.enqueue(new Uint8Array(2 ** 16)),
+    cancel: () => ended.resolve(),
+  });
+  await withServer(() => Promise.resolve(new Response(endless)), async (address) => {
+    const { hostname, port } = new URL(address);
+    for (const start of ["", "GET / HTTP/1.1\r\nHost: localh"]) assertEquals(await sendRaw(address, start), "");
+    using reader = await Deno.connect({ hostname, port: Number(port) });
+    await reader.write(new TextEncoder().encode("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    await ended.promise;
+  }, 300);
+});
 
 Deno.test("openServedModel reads what openDirectory reads, shard by shard", () =>
   withServer(handler, async (address) => {
