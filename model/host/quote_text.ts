@@ -17,9 +17,10 @@ export function quoteText(value: unknown, limit = 60): string {
 
 /** Takes a text as it is, but for what isn't seen, cut to `limit` characters: messages of other programs. */
 export function clipText(text: string, limit = 120): string {
-  const clean = text.slice(0, limit + 1).replace(
-    UNSEEN,
-    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
-  );
-  return text.length > limit || clean.length > 2 * limit ? `${clean.slice(0, limit)}...` : clean;
+  const isLong = text.length > limit;
+  // No half of a pair stays behind.
+  const start = isLong ? text.slice(0, limit).replace(/[\ud800-\udbff]$/, "") : text;
+  const clean = start.replace(UNSEEN, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+  if (clean.length > 2 * limit) return `${clean.slice(0, limit)}...`;
+  return isLong ? `${clean}...` : clean;
 }
