@@ -62,6 +62,7 @@ export * from "./kernels/gpu/plane.ts";
 export * from "./kernels/tokens/pick_token.ts";
 export * from "./kernels/tokens/prefill_range.ts";
 
+export * from "./model/llama/architectures.ts";
 export * from "./model/llama/attention.ts";
 export * from "./model/engine/batch_session.ts";
 export { MAX_SEQUENCES } from "./model/engine/batch_step.ts";
@@ -108,6 +109,7 @@ export * from "./model/engine/random_source.ts";
 export * from "./quant/recipe.ts";
 export * from "./model/files/safetensors.ts";
 export * from "./model/files/safetensors_writer.ts";
+export * from "./model/files/tensor_layout.ts";
 export * from "./model/evaluate/score.ts";
 export * from "./model/evaluate/scorer.ts";
 export { cacheBytes } from "./model/engine/sequence_cache.ts";

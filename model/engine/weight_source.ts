@@ -6,9 +6,18 @@
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { LINEAR_KINDS, type LinearKind, linearName, linearShape } from "../llama/layer.ts";
+import {
+  allLayerTensors,
+  LINEAR_KINDS,
+  type LinearKind,
+  linearName,
+  linearShape,
+  NORM_KINDS,
+  normName,
+} from "../llama/layer.ts";
 import type { Model } from "../llama/llama.ts";
 import type { PackedCheckpoint } from "../files/packed_checkpoint.ts";
+import { toF16 } from "../files/numbers.ts";
 import { isPlane } from "../files/packed_file.ts";
 
 /** A matrix of f16 weights in host memory. */
@@ -43,21 +52,13 @@ export interface WeightSource {
   vector(name: string, length: number): Promise<Float32Array<ArrayBuffer> | undefined>;
 }
 
-/** Rounds weights to f16, which the engine holds. @throws {RangeError} for one that is NaN or beyond f16 */
-function toHalf(name: string, values: ArrayLike<number>, rows: number, channels: number): HalfMatrix {
-  const weights = Float16Array.from(values);
-  const bad = weights.findIndex((value) => !Number.isFinite(value));
-  if (bad >= 0) {
-    const what = Number.isNaN(weights[bad]) ? "NaN" : "beyond f16";
-    throw new RangeError(`${name}[${bad}] is ${what}, must be within 65504`);
-  }
-  return { rows, channels, weights };
-}
-
 /** Weights of a checkpoint. A weight that is NaN or beyond f16's range is an error, since the engine holds f16. */
-export function checkpointSource(checkpoint: Checkpoint): WeightSource {
-  const half = async (name: string, rows: number, channels: number) =>
-    toHalf(`${checkpoint.name}: ${name}`, await checkpoint.read(name, [rows, channels]), rows, channels);
+export function checkpointSource(checkpoint: Pick<Checkpoint, "name" | "config" | "has" | "read">): WeightSource {
+  const half = async (name: string, rows: number, channels: number) => ({
+    rows,
+    channels,
+    weights: toF16(`${checkpoint.name}: ${name}`, await checkpoint.read(name, [rows, channels])),
+  });
   const { config } = checkpoint;
   const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
   return {
@@ -81,61 +82,39 @@ export function checkpointSource(checkpoint: Checkpoint): WeightSource {
   };
 }
 
-function planeBytes({ file, packed }: PackedCheckpoint, name: string): number {
-  let bytes = 0;
-  for (const info of file.tensors.values()) {
-    if (info.name.startsWith(`${name}.`) && isPlane(info.name, packed)) bytes += info.sizeBytes;
-  }
-  return bytes;
-}
-
 /** Bytes of device memory that a checkpoint's weights take, without reading them. */
 export function weightBytes(checkpoint: Checkpoint): number {
-  const { config } = checkpoint;
-  const { layers, vocabulary, hidden, tiedHead } = config;
+  const { vocabulary, hidden, tiedHead } = checkpoint.config;
   const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
-  let bytes = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + 4 * hidden * (2 * layers + 1);
-  for (let layer = 0; layer < layers; layer++) {
-    for (const kind of LINEAR_KINDS) {
-      const name = linearName(layer, kind);
-      const [rows, channels] = linearShape(config, kind);
-      bytes += packed?.packed.has(name) ? planeBytes(packed, name) : 2 * rows * channels;
-    }
+  let bytes = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + 4 * hidden;
+  for (const { name, shape: [rows, channels] } of allLayerTensors(checkpoint.config).values()) {
+    if (channels === undefined) bytes += 4 * rows;
+    else if (!packed?.packed.has(name.replace(/\.weight$/, ""))) bytes += 2 * rows * channels;
+  }
+  for (const { name, sizeBytes } of packed?.file.tensors.values() ?? []) {
+    if (isPlane(name, packed!.packed)) bytes += sizeBytes;
   }
   return bytes;
 }
 
 /** Weights of a model in host memory, rounded to f16; one that is NaN or beyond f16's range is an error. */
 export function modelSource({ config, layers, embedding, head, finalNorm }: Model): WeightSource {
-  const matrices: Readonly<Record<string, Float32Array>> = {
-    "model.embed_tokens.weight": embedding,
-    "lm_head.weight": head,
-  };
-  const vectors = new Map<string, Float32Array>([["model.norm.weight", finalNorm]]);
-  for (const [i, { linears, attentionNorm, mlpNorm, queryNorm, keyNorm }] of layers.entries()) {
-    const prefix = `model.layers.${i}`;
-    vectors.set(`${prefix}.input_layernorm.weight`, attentionNorm);
-    vectors.set(`${prefix}.post_attention_layernorm.weight`, mlpNorm);
-    if (queryNorm) vectors.set(`${prefix}.self_attn.q_norm.weight`, queryNorm);
-    if (keyNorm) vectors.set(`${prefix}.self_attn.k_norm.weight`, keyNorm);
+  const tensors = new Map([
+    ["model.embed_tokens.weight", embedding],
+    ["lm_head.weight", head],
+    ["model.norm.weight", finalNorm],
+  ]);
+  for (const [i, layer] of layers.entries()) {
+    for (const kind of NORM_KINDS) {
+      const norm = layer[kind];
+      if (norm) tensors.set(normName(i, kind), norm);
+    }
     for (const kind of LINEAR_KINDS) {
-      const { bias } = linears[kind];
-      if (bias) vectors.set(`${linearName(i, kind)}.bias`, bias);
+      const { weights, bias } = layer.linears[kind];
+      tensors.set(`${linearName(i, kind)}.weight`, weights);
+      if (bias) tensors.set(`${linearName(i, kind)}.bias`, bias);
     }
   }
-  // A promise also of an error, as from a checkpoint.
-  const half = (name: string, weights: Float32Array, rows: number, channels: number) =>
-    Promise.try(() => toHalf(name, weights, rows, channels));
-  return {
-    config,
-    linear(layer, kind) {
-      const { weights, rows, channels } = layers[layer].linears[kind];
-      return half(`${linearName(layer, kind)}.weight`, weights, rows, channels);
-    },
-    half: (name, rows, channels) => half(name, matrices[name], rows, channels),
-    vector(name) {
-      const values = vectors.get(name);
-      return Promise.resolve(values && Float32Array.from(values));
-    },
-  };
+  const read = (name: string) => Promise.resolve(tensors.get(name)!);
+  return checkpointSource({ name: "model in memory", config, has: (name) => tensors.has(name), read });
 }

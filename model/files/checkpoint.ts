@@ -6,6 +6,7 @@
 import { findNotFinite } from "../../quant/check.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
+  allLayerTensors,
   hasBias,
   LINEAR_KINDS,
   type LinearKind,
@@ -17,10 +18,11 @@ import {
   normWidth,
 } from "../llama/layer.ts";
 import type { Layer, Linear, Model } from "../llama/llama.ts";
-import { decodeWeightsInto } from "./numbers.ts";
+import { decodeWeights, decodeWeightsInto } from "./numbers.ts";
 import { release } from "../host/release.ts";
-import { DTYPE_BYTES, readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
+import { DTYPE_BYTES } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
+import { checkShape, readStoredBytes, type ShardTensor } from "./tensor_layout.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
 export interface Checkpoint extends Disposable {
@@ -28,7 +30,7 @@ export interface Checkpoint extends Disposable {
   readonly name: string;
   /** Configuration of the model. */
   readonly config: ModelConfig;
-  /** Whether the checkpoint holds this tensor. */
+  /** Whether the checkpoint holds this tensor; names and values are those of {@linkcode layerTensors}. */
   has(name: string): boolean;
   /**
    * Reads a tensor as f32; a packed one is decoded.
@@ -45,8 +47,23 @@ export interface Checkpoint extends Disposable {
 }
 
 /** A tensor of a file, to be copied into another. */
-export function tensorToWrite(file: SafetensorsFile, info: TensorInfo): TensorToWrite {
-  return { ...info, bytes: () => readTensorBytes(file, info) };
+export function tensorToWrite(stored: ShardTensor): TensorToWrite {
+  return { ...stored.info, bytes: () => readStoredBytes(stored) };
+}
+
+/**
+ * Fails for a weight or a bias of a layer that the model has no use for by its configuration: it would compute other numbers.
+ *
+ * @param checkpoint what the error message calls it
+ * @throws {SyntaxError}
+ */
+export function refuseUnusedTensors(checkpoint: string, config: ModelConfig, names: Iterable<string>): void {
+  const used = allLayerTensors(config);
+  for (const name of names) {
+    const [, layer = Infinity] = /^model\.layers\.(\d+)\..*\.(?:weight|bias)$/.exec(name) ?? [];
+    if (Number(layer) >= config.layers || used.has(name)) continue;
+    throw new SyntaxError(`${checkpoint} has ${name}, must not by its config.json (${config.architecture})`);
+  }
 }
 
 /** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
@@ -57,27 +74,23 @@ export const MAX_TEXT_BYTES = 2 ** 27;
  *
  * @throws {SyntaxError} when it has another shape, or holds NaN or infinity
  */
-export async function readWeights(
-  file: SafetensorsFile,
-  name: string,
-  shape: readonly number[],
-): Promise<Float32Array> {
-  const info = tensorInfo(file, name);
-  if (info.shape.join() !== shape.join()) {
-    throw new SyntaxError(
-      `${file.source.name}: tensor ${name} has shape [${info.shape.join(", ")}], must be [${shape.join(", ")}]`,
-    );
-  }
-  const values = await decodeTensor(file, info);
+export async function readWeights(stored: ShardTensor, shape: readonly number[]): Promise<Float32Array> {
+  const { file, info } = stored;
+  checkShape(file.source.name, info, shape);
+  const values = await decodeTensor(stored);
   const bad = findNotFinite(values);
-  if (bad >= 0) throw new SyntaxError(`${file.source.name}: tensor ${name} holds ${values[bad]} at element ${bad}`);
+  if (bad >= 0) {
+    throw new SyntaxError(`${file.source.name}: tensor ${info.name} holds ${values[bad]} at element ${bad}`);
+  }
   return values;
 }
 
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */
 const PART_BYTES = 8 * 2 ** 20;
 
-async function decodeTensor(file: SafetensorsFile, { dtype, offset, sizeBytes }: TensorInfo): Promise<Float32Array> {
+async function decodeTensor(stored: ShardTensor): Promise<Float32Array> {
+  const { file, info: { dtype, offset, sizeBytes }, order } = stored;
+  if (order) return decodeWeights(await readStoredBytes(stored), dtype);
   const values = new Float32Array(sizeBytes / DTYPE_BYTES[dtype]);
   for (let start = 0; start < sizeBytes; start += PART_BYTES) {
     const bytes = await file.source.read(offset + start, Math.min(PART_BYTES, sizeBytes - start));
@@ -87,19 +100,13 @@ async function decodeTensor(file: SafetensorsFile, { dtype, offset, sizeBytes }:
   return values;
 }
 
-/** Reads one linear layer. @throws {SyntaxError} also for a bias that the configuration doesn't speak of */
+/** Reads one linear layer. @throws {SyntaxError} */
 export async function readLinear(checkpoint: Checkpoint, layer: number, kind: LinearKind): Promise<Linear> {
   const name = linearName(layer, kind);
   const [rows, channels] = linearShape(checkpoint.config, kind);
   const weights = await checkpoint.read(`${name}.weight`, [rows, channels]);
-  if (hasBias(checkpoint.config, kind)) {
-    return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
-  }
-  if (checkpoint.has(`${name}.bias`)) {
-    const { architecture } = checkpoint.config;
-    throw new SyntaxError(`${checkpoint.name} has ${name}.bias, must not by its config.json (${architecture})`);
-  }
-  return { rows, channels, weights };
+  if (!hasBias(checkpoint.config, kind)) return { rows, channels, weights };
+  return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
 }
 
 /** The norms of a layer. */

@@ -4,10 +4,11 @@
  * @module
  */
 import type { ByteSource } from "./byte_source.ts";
-import { type Checkpoint, readWeights, tensorToWrite } from "./checkpoint.ts";
+import { type Checkpoint, readWeights, refuseUnusedTensors, tensorToWrite } from "./checkpoint.ts";
 import { parseConfig } from "../llama/config.ts";
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
 import { readSafetensorsHeader, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
+import { type ShardTensor, toStandardLayout } from "./tensor_layout.ts";
 
 /** Files by name, wherever they lie. */
 export interface CheckpointFolder {
@@ -34,25 +35,24 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
   const files: SafetensorsFile[] = [];
   const close = () => files.forEach(({ source }) => source[Symbol.dispose]());
   try {
-    const byName = new Map<string, SafetensorsFile>();
+    const stored = new Map<string, ShardTensor>();
     for await (const { source, wanted } of openShards(folder)) {
       const file = await readSource(source);
       files.push(file);
-      for (const name of wanted ?? file.tensors.keys()) {
-        tensorInfo(file, name);
-        byName.set(name, file);
-      }
+      for (const name of wanted ?? file.tensors.keys()) stored.set(name, { file, info: tensorInfo(file, name) });
     }
+    const tensors = toStandardLayout(directory, config, stored);
+    refuseUnusedTensors(directory, config, tensors.keys());
     return {
       name: directory,
       config,
       files: files.map(({ source }) => source.name),
-      tensors: Array.from(byName, ([name, file]) => tensorToWrite(file, tensorInfo(file, name))),
-      has: (name) => byName.has(name),
+      tensors: Array.from(tensors.values(), tensorToWrite),
+      has: (name) => tensors.has(name),
       read(name, shape) {
-        const file = byName.get(name);
-        if (!file) return Promise.reject(new SyntaxError(`${directory}: no tensor ${name}`));
-        return readWeights(file, name, shape);
+        const tensor = tensors.get(name);
+        if (!tensor) return Promise.reject(new SyntaxError(`${directory}: no tensor ${name}`));
+        return readWeights(tensor, shape);
       },
       readText,
       [Symbol.dispose]: close,

@@ -3,43 +3,56 @@
  *
  * @module
  */
-import type { Checkpoint } from "./checkpoint.ts";
+import { type Checkpoint, refuseUnusedTensors } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
+import {
+  allLayerTensors,
+  LINEAR_KINDS,
+  type LinearKind,
+  linearName,
+  NORM_KINDS,
+  type NormKind,
+  normName,
+} from "../llama/layer.ts";
+import { halfSplitOrder } from "../llama/rope.ts";
 import { describeConfig } from "./gguf_config.ts";
 import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./gguf_file.ts";
 import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
-import { bytesOf } from "./numbers.ts";
+import { bytesOf, toF16 } from "./numbers.ts";
 import { release } from "../host/release.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
+import { checkShape, reorderHeads } from "./tensor_layout.ts";
 
-/** Names of the parts of a layer. */
-const LAYER_PARTS: Readonly<Record<string, string>> = {
-  attn_norm: "input_layernorm",
-  ffn_norm: "post_attention_layernorm",
-  attn_q: "self_attn.q_proj",
-  attn_k: "self_attn.k_proj",
-  attn_v: "self_attn.v_proj",
-  attn_output: "self_attn.o_proj",
-  attn_q_norm: "self_attn.q_norm",
-  attn_k_norm: "self_attn.k_norm",
-  ffn_gate: "mlp.gate_proj",
-  ffn_up: "mlp.up_proj",
-  ffn_down: "mlp.down_proj",
+/** What GGUF calls the parts of a layer. */
+const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
+  attentionNorm: "attn_norm",
+  mlpNorm: "ffn_norm",
+  q_proj: "attn_q",
+  k_proj: "attn_k",
+  v_proj: "attn_v",
+  o_proj: "attn_output",
+  queryNorm: "attn_q_norm",
+  keyNorm: "attn_k_norm",
+  gate_proj: "ffn_gate",
+  up_proj: "ffn_up",
+  down_proj: "ffn_down",
 };
 
-/** Names of the parts outside layers. */
-const OTHER_PARTS: Readonly<Record<string, string>> = {
-  token_embd: "model.embed_tokens",
-  output_norm: "model.norm",
-  output: "lm_head",
+/** What it calls the tensors outside layers. */
+const OTHER_TENSORS: Readonly<Record<string, string>> = {
+  "token_embd.weight": "model.embed_tokens.weight",
+  "output_norm.weight": "model.norm.weight",
+  "output.weight": "lm_head.weight",
 };
 
 /** Hugging Face's name of a tensor; undefined for one that a model doesn't hold (rope_freqs). */
 function huggingFaceName(name: string): string | undefined {
-  const [, layer, part, suffix] = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(name) ?? [];
-  const parts = layer === undefined ? OTHER_PARTS : LAYER_PARTS;
-  if (part === undefined || !Object.hasOwn(parts, part)) return undefined;
-  return `${layer === undefined ? "" : `model.layers.${layer}.`}${parts[part]}.${suffix}`;
+  const [, layer, part, suffix] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
+  const linear = LINEAR_KINDS.find((kind) => LAYER_PARTS[kind] === part);
+  if (linear) return `${linearName(Number(layer), linear)}.${suffix}`;
+  const norm = NORM_KINDS.find((kind) => LAYER_PARTS[kind] === part);
+  if (norm && suffix === "weight") return normName(Number(layer), norm);
+  return Object.hasOwn(OTHER_TENSORS, name) ? OTHER_TENSORS[name] : undefined;
 }
 
 /** Opens a GGUF file as a checkpoint. @throws {SyntaxError} for a file that is malformed or of an unknown kind */
@@ -66,15 +79,19 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     const name = huggingFaceName(tensor.name);
     if (name !== undefined) byName.set(name, tensor);
   }
+  refuseUnusedTensors(path, config, byName.keys());
+  const tensors = allLayerTensors(config);
+  // llama.cpp rotates neighbours where Hugging Face rotates halves, so its converter reorders the rows of q and k in Llama.
+  const order = halfSplitOrder(config.rope, config.headSize, config.architecture === "LlamaForCausalLM");
   const read = async (name: string, shape: readonly number[]) => {
     const tensor = byName.get(name);
     if (!tensor) throw new SyntaxError(`${path}: no tensor ${name}`);
-    if (tensor.shape.join() !== shape.join()) {
-      throw new SyntaxError(
-        `${path}: tensor ${tensor.name} has shape [${tensor.shape.join(", ")}], must be [${shape.join(", ")}]`,
-      );
-    }
-    return restoreRows(config, name, await readGgufTensor(tensor));
+    checkShape(path, tensor, shape);
+    const values = await readGgufTensor(tensor);
+    if (!order || !tensors.get(name)?.rotates) return values;
+    const { buffer } = reorderHeads(bytesOf(values), shape[0], order);
+    release(values);
+    return new Float32Array(buffer);
   };
   return {
     name: path,
@@ -91,38 +108,7 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
 /** A tensor to be carried into a safetensors file: f32 stays, everything else becomes f16. */
 function asTensor(name: string, type: string, shape: readonly number[], read: Checkpoint["read"]): TensorToWrite {
   if (type === "F32") {
-    return {
-      name,
-      dtype: "F32",
-      shape,
-      bytes: async () => bytesOf(new Float32Array(await read(name, shape))),
-    };
+    return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }
-  const toF16 = async () => {
-    const halves = Float16Array.from(await read(name, shape));
-    if (!halves.every(Number.isFinite)) throw new RangeError(`${name} has weights beyond the range of f16`);
-    return bytesOf(halves);
-  };
-  return { name, dtype: "F16", shape, bytes: toF16 };
-}
-
-/**
- * llama.cpp rotates neighbours where Hugging Face rotates halves, so its converter reorders the rows of each head of q and
- * k in Llama: row 2 i + j there is row j half + i here.
- */
-function restoreRows(config: ModelConfig, name: string, values: Float32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
-  const [, kind] = /self_attn\.([qk])_proj\.(?:weight|bias)$/.exec(name) ?? [];
-  if (config.architecture !== "LlamaForCausalLM" || !kind) return values;
-  const { heads, keyValueHeads, headSize } = config;
-  const rows = (kind === "q" ? heads : keyValueHeads) * headSize;
-  const width = values.length / rows;
-  const half = headSize / 2;
-  const restored = new Float32Array(values.length);
-  for (let row = 0; row < rows; row++) {
-    const inHead = row % headSize;
-    const target = row - inHead + (inHead % 2) * half + (inHead >> 1);
-    restored.set(values.subarray(row * width, (row + 1) * width), target * width);
-  }
-  release(values);
-  return restored;
+  return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(name, await read(name, shape))) };
 }

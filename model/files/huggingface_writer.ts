@@ -5,9 +5,10 @@
  */
 import { join } from "node:path";
 import { unfinished } from "../host/atomic_file.ts";
-import { bytesOf, decodeWeights } from "./numbers.ts";
+import { bytesOf, decodeWeights, toF16 } from "./numbers.ts";
 import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
+import { toOwnLayout } from "./tensor_layout.ts";
 
 /**
  * Writes `directory` beside its place and renames it when it is whole. Decoded weights are rounded to f16, and so are
@@ -36,11 +37,12 @@ export async function writeHuggingFaceDirectory(
       shape: [rows, channels],
       async bytes() {
         onProgress(done++ / checkpoint.packed.size, name);
-        return toF16Bytes(name, await checkpoint.read(`${name}.weight`, [rows, channels]));
+        return bytesOf(toF16(`${name}.weight`, await checkpoint.read(`${name}.weight`, [rows, channels])));
       },
     }));
     const carried = carriedTensors(checkpoint, checkpoint.packed).map(asF16);
-    await writeSafetensors(join(beside, "model.safetensors"), [...carried, ...decoded], { format: "pt" });
+    const tensors = toOwnLayout(checkpoint.config, [...carried, ...decoded]);
+    await writeSafetensors(join(beside, "model.safetensors"), tensors, { format: "pt" });
     await Deno.rename(beside, directory);
   } catch (error) {
     await Deno.remove(beside, { recursive: true }).catch(() => {});
@@ -53,7 +55,10 @@ export async function writeHuggingFaceDirectory(
 /** A carried weight tensor in f16, whatever it was: a directory has one dtype. */
 function asF16(tensor: TensorToWrite): TensorToWrite {
   if (tensor.dtype === "F16") return tensor;
-  const bytes = async () => toF16Bytes(tensor.name, decodeWeights(new Uint8Array(await tensor.bytes()), tensor.dtype));
+  const bytes = async () => {
+    const values = decodeWeights(new Uint8Array(await tensor.bytes()), tensor.dtype);
+    return bytesOf(toF16(tensor.name, values));
+  };
   return { ...tensor, dtype: "F16", bytes };
 }
 
@@ -62,11 +67,4 @@ function declareF16(text: string): string {
   const config = JSON.parse(text) as Record<string, unknown>;
   delete config.torch_dtype;
   return JSON.stringify({ ...config, dtype: "float16" }, null, 2) + "\n";
-}
-
-function toF16Bytes(name: string, weights: Float32Array): Uint8Array {
-  const halves = Float16Array.from(weights);
-  const bad = halves.findIndex((value) => !Number.isFinite(value));
-  if (bad >= 0) throw new RangeError(`${name}: weight ${bad} is ${weights[bad]}, must be within the range of f16`);
-  return bytesOf(halves);
 }

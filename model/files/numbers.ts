@@ -47,6 +47,14 @@ export function decodeWeightsInto(
   }
 }
 
+/** Rounds weights to f16. @throws {RangeError} for one that is NaN or beyond f16 */
+export function toF16(name: string, values: ArrayLike<number>): Float16Array<ArrayBuffer> {
+  const halves = Float16Array.from(values);
+  const bad = halves.findIndex((value) => !Number.isFinite(value));
+  if (bad < 0) return halves;
+  throw new RangeError(`${name}[${bad}] is ${Number.isNaN(halves[bad]) ? "NaN" : "beyond f16"}, must be within 65504`);
+}
+
 /** The bytes of a typed array, without a copy. */
 export function bytesOf(array: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);

@@ -6,10 +6,10 @@
 import { dequantize } from "../../quant/dequantize.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ByteSource } from "./byte_source.ts";
-import { type Checkpoint, MAX_TEXT_BYTES, readWeights, tensorToWrite } from "./checkpoint.ts";
+import { type Checkpoint, MAX_TEXT_BYTES, readWeights, refuseUnusedTensors, tensorToWrite } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
-import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile } from "./safetensors.ts";
+import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
@@ -46,7 +46,11 @@ export async function readPackedCheckpoint(name: string, source: ByteSource): Pr
     const packed = readPackedShapes(file);
     const configText = await readCarriedFile(file, "config.json");
     if (configText === undefined) throw new SyntaxError(`${name} has no ${FILE_PREFIX}config.json`);
-    return describeCheckpoint(name, file, packed, parseConfig(`${name}, config.json`, configText));
+    const checkpoint = describeCheckpoint(name, file, packed, parseConfig(`${name}, config.json`, configText));
+    const weights = Array.from(packed.keys(), (tensor) => `${tensor}.weight`);
+    const names = [...weights, ...carriedTensors(checkpoint, packed).map(({ name }) => name)];
+    refuseUnusedTensors(name, checkpoint.config, names);
+    return checkpoint;
   } catch (error) {
     source[Symbol.dispose]();
     throw error;
@@ -69,13 +73,13 @@ function describeCheckpoint(
     config,
     file,
     files: [file.source.name],
-    tensors: Array.from(file.tensors.values(), (info) => tensorToWrite(file, info)),
+    tensors: Array.from(file.tensors.values(), (info) => tensorToWrite({ file, info })),
     packed,
     readPacked,
     readText: (name) => readCarriedFile(file, name),
     has: (name) => file.tensors.has(name) || packed.has(withoutWeight(name)),
     async read(name, shape) {
-      if (!packed.has(withoutWeight(name))) return await readWeights(file, name, shape);
+      if (!packed.has(withoutWeight(name))) return await readWeights({ file, info: tensorInfo(file, name) }, shape);
       const tensor = await readPacked(withoutWeight(name));
       if (tensor.rows !== shape[0] || tensor.channels !== shape[1]) {
         throw new SyntaxError(

@@ -3,46 +3,15 @@
  *
  * @module
  */
+import { type Architecture, type ArchitectureName, architectureOf, ARCHITECTURES } from "./architectures.ts";
 import { asJsonObject, booleanField, type JsonObject, numberField, parseJsonObject } from "../host/json.ts";
-
-/** What sets an architecture apart from the others. */
-interface Architecture {
-  /** Matrices with a bias: q, k and v; q, k, v and o where `attention_bias` says so; or none. */
-  readonly bias: "qkv" | "configured" | "none";
-  /** Whether each head of q and k goes through an RMSNorm before its rotation. */
-  readonly queryKeyNorm: boolean;
-  /** Whether every layer sees only the last `sliding_window` tokens; otherwise a window is refused. */
-  readonly slidingWindow: boolean;
-  /** The configuration class's own values, for old files that leave them out. */
-  readonly defaults: { readonly headSize?: number; readonly slidingWindow?: number };
-}
-
-/** Architectures that the forward pass implements, as `config.json` names them. */
-export type ArchitectureName =
-  | "LlamaForCausalLM"
-  | "MistralForCausalLM"
-  | "Qwen2ForCausalLM"
-  | "Qwen3ForCausalLM";
-
-const ARCHITECTURE_TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
-  LlamaForCausalLM: { bias: "configured", queryKeyNorm: false, slidingWindow: false, defaults: {} },
-  MistralForCausalLM: {
-    bias: "none",
-    queryKeyNorm: false,
-    slidingWindow: true,
-    defaults: { slidingWindow: 4096 },
-  },
-  Qwen2ForCausalLM: { bias: "qkv", queryKeyNorm: false, slidingWindow: false, defaults: {} },
-  Qwen3ForCausalLM: { bias: "configured", queryKeyNorm: true, slidingWindow: false, defaults: { headSize: 128 } },
-};
-
-/** Names of the architectures. */
-export const ARCHITECTURES: readonly ArchitectureName[] = Object.keys(ARCHITECTURE_TABLE) as ArchitectureName[];
 
 /** Rotary position embedding: base and, for Llama 3.1 and later, the scaling of low frequencies. */
 export interface Rope {
   /** Base of the frequencies. */
   readonly theta: number;
+  /** Elements of a head that rotate, an even number; all of them where this is absent. */
+  readonly rotatedSize?: number;
   /** Scaling of Llama 3.1 and later. */
   readonly llama3?: {
     readonly factor: number;
@@ -97,20 +66,23 @@ export interface ModelConfig {
 export function parseConfig(name: string, text: string): ModelConfig {
   const json = parseJsonObject(name, text);
   const architecture = readArchitecture(json);
-  const row = ARCHITECTURE_TABLE[architecture];
+  const row = architectureOf(architecture);
   refuseUnknown(json, "hidden_act", ["silu"]);
   refuseUnknown(json, "mlp_bias", [false]);
   const size = (key: string, fallback?: number) =>
     numberField(json, key, { min: 1, max: 1 << 24, integer: true, ...(fallback !== undefined && { fallback }) });
   const hidden = size("hidden_size");
   const heads = size("num_attention_heads");
-  const keyValueHeads = size("num_key_value_heads", heads);
+  const keyValueHeads = size("num_key_value_heads", row.defaults.keyValueHeads ?? heads);
   const headSize = size("head_dim", row.defaults.headSize ?? hidden / heads);
   if (heads % keyValueHeads !== 0) {
     throw new SyntaxError(`${name}: num_attention_heads is ${heads}, must be a multiple of ${keyValueHeads}`);
   }
   if (headSize % 2 !== 0) throw new SyntaxError(`${name}: head_dim is ${headSize}, must be even`);
-  const attentionBias = row.bias === "configured" ? booleanField(json, "attention_bias", false) : row.bias === "qkv";
+  const { attentionBias: biasByDefault } = row.defaults;
+  const attentionBias = biasByDefault === undefined
+    ? row.bias !== "none"
+    : booleanField(json, "attention_bias", biasByDefault);
   const slidingWindow = readSlidingWindow(json, row);
   return {
     architecture,
@@ -123,11 +95,11 @@ export function parseConfig(name: string, text: string): ModelConfig {
     headSize,
     context: size("max_position_embeddings", 2048),
     normEpsilon: numberField(json, "rms_norm_eps", { min: 0, max: 1, fallback: 1e-6 }),
-    rope: readRope(json),
+    rope: readRope(json, headSize, row.defaults.partialRotary),
     tiedHead: booleanField(json, "tie_word_embeddings", false),
     attentionBias,
-    outputBias: attentionBias && row.bias === "configured",
-    queryKeyNorm: row.queryKeyNorm,
+    outputBias: attentionBias && row.bias === "qkvo",
+    queryKeyNorm: row.queryKeyNorm ?? false,
     ...(slidingWindow !== undefined && { slidingWindow }),
   };
 }
@@ -141,9 +113,10 @@ function readSlidingWindow(json: JsonObject, { slidingWindow, defaults }: Archit
     if (other) throw new SyntaxError(`${name}: layer_types has ${JSON.stringify(other)}, must be full_attention`);
     return undefined;
   }
-  if (fields.sliding_window === null) return undefined;
-  const fallback = defaults.slidingWindow;
-  return numberField(json, "sliding_window", { min: 1, integer: true, ...(fallback !== undefined && { fallback }) });
+  const { sliding_window: window = defaults.slidingWindow ?? null } = fields;
+  return window === null
+    ? undefined
+    : numberField({ name, fields: { sliding_window: window } }, "sliding_window", { min: 1, integer: true });
 }
 
 function readArchitecture({ name, fields }: JsonObject): ArchitectureName {
@@ -168,22 +141,23 @@ function refuseUnknown({ name, fields }: JsonObject, key: string, known: readonl
 }
 
 /** Reads RoPE settings from both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` of transformers 5. */
-function readRope(json: JsonObject): Rope {
+function readRope(json: JsonObject, headSize: number, partialRotary: number | undefined): Rope {
   const parameters = json.fields.rope_parameters ?? json.fields.rope_scaling ?? {};
   const scaling = asJsonObject(`${json.name}: rope scaling`, parameters);
-  const theta = numberField(
-    { name: json.name, fields: { rope_theta: scaling.fields.rope_theta ?? json.fields.rope_theta } },
-    "rope_theta",
-    { min: 1, fallback: 10000 },
-  );
+  const found = ["rope_theta", "partial_rotary_factor"].map((key) => [key, scaling.fields[key] ?? json.fields[key]]);
+  const either = { name: json.name, fields: Object.fromEntries(found) };
+  const rope = {
+    theta: numberField(either, "rope_theta", { min: 1, fallback: 10000 }),
+    ...readRotatedSize(either, headSize, partialRotary),
+  };
   const type = scaling.fields.rope_type ?? scaling.fields.type ?? "default";
-  if (type === "default") return { theta };
+  if (type === "default") return rope;
   if (type !== "llama3") {
     throw new SyntaxError(`${scaling.name}: rope_type is ${JSON.stringify(type)}, must be default or llama3`);
   }
   const positive = (key: string) => numberField(scaling, key, { min: 1e-6 });
   return {
-    theta,
+    ...rope,
     llama3: {
       factor: positive("factor"),
       lowFrequencyFactor: positive("low_freq_factor"),
@@ -191,4 +165,22 @@ function readRope(json: JsonObject): Rope {
       originalContext: positive("original_max_position_embeddings"),
     },
   };
+}
+
+/** The part of a head that rotates, cut to whole elements as transformers does. */
+function readRotatedSize(
+  json: JsonObject,
+  headSize: number,
+  partialRotary: number | undefined,
+): Pick<Rope, "rotatedSize"> {
+  if (partialRotary === undefined) refuseUnknown(json, "partial_rotary_factor", [1]);
+  const factor = numberField(json, "partial_rotary_factor", { min: 0, max: 1, fallback: partialRotary ?? 1 });
+  const rotatedSize = Math.trunc(headSize * factor);
+  if (rotatedSize < 2 || rotatedSize % 2 !== 0) {
+    throw new SyntaxError(
+      `${json.name}: partial_rotary_factor is ${factor}, which rotates ${rotatedSize} of a head's ${headSize} elements, ` +
+        "must rotate an even number",
+    );
+  }
+  return rotatedSize === headSize ? {} : { rotatedSize };
 }

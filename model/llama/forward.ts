@@ -2,13 +2,14 @@
  * The forward pass of a Llama-family model on the CPU: the reference that the GPU engine is checked against.
  *
  * Several sequences go through the linear layers together, one after the other in the rows of one matrix;
- * attention keeps them apart. The four steps of a layer are exported one by one, because calibration quantizes
- * a layer's matrices between them.
+ * attention keeps them apart. A layer goes stage by stage through {@linkcode STAGES}; the two halves of a stage are exported,
+ * because calibration looks at a stage's input and quantizes its matrices between them.
  *
  * @module
  */
 import { attend, type KeyValues } from "./attention.ts";
 import type { ModelConfig } from "./config.ts";
+import { type Stage, type StageInput, STAGES } from "./layer.ts";
 import type { Layer, Linear, Model } from "./llama.ts";
 import { type MatMul, rowMajor } from "./matmul.ts";
 import { ropeFrequencies, rotateHeads } from "./rope.ts";
@@ -19,6 +20,24 @@ export interface Segment {
   readonly tokens: Uint32Array;
   /** Keys and values of the tokens before, one entry a layer; several segments may share them. */
   readonly prefix?: readonly KeyValues[];
+}
+
+/** Tokens of one or several sequences on their way through a layer. */
+export interface LayerFlow {
+  /** Sizes and constants of the model. */
+  readonly config: ModelConfig;
+  /** The layer's weights. */
+  readonly layer: Layer;
+  /** f32 [tokens, hidden]: the residual stream, updated in place. */
+  readonly hidden: Float32Array;
+  /** Tokens of each sequence. */
+  readonly lengths: readonly number[];
+  /** Keys and values of the tokens before, for each sequence that has such. */
+  readonly prefixes?: readonly (KeyValues | undefined)[];
+  /** Where attention puts the keys and values of each sequence. */
+  readonly keyValues: KeyValues[];
+  /** Multiplies matrices. */
+  readonly matmul: MatMul;
 }
 
 /** What {@linkcode forward} returns. */
@@ -37,21 +56,21 @@ export interface ForwardResult {
 export function forward(model: Model, segments: readonly Segment[], matmul: MatMul): ForwardResult {
   const { config, layers } = model;
   const cache: KeyValues[][] = segments.map(() => []);
+  const lengths = segments.map(({ tokens }) => tokens.length);
   const hidden = embedTokens(config, model.embedding, segments);
   for (const [index, layer] of layers.entries()) {
-    const normed = attentionInput(config, layer, hidden);
     const prefixes = segments.map(({ prefix }) => prefix?.[index]);
-    const { mixed, keyValues } = attentionMix(config, layer, normed, segmentLengths(segments), matmul, prefixes);
+    const keyValues = runLayer({ config, layer, hidden, lengths, prefixes, keyValues: [], matmul });
     keyValues.forEach((entry, segment) => cache[segment].push(entry));
-    addLinear(hidden, layer.linears.o_proj, mixed, matmul);
-    addLinear(hidden, layer.linears.down_proj, mlpMix(layer, mlpInput(config, layer, hidden), matmul), matmul);
   }
   return { hidden: rmsNorm(hidden, model.finalNorm, config.normEpsilon), cache };
 }
 
-/** Tokens of each segment. */
-export function segmentLengths(segments: readonly Segment[]): number[] {
-  return segments.map(({ tokens }) => tokens.length);
+/** Takes tokens through a layer; returns keys and values of each sequence. */
+export function runLayer(flow: LayerFlow): readonly KeyValues[] {
+  let products: readonly Float32Array[] = [];
+  for (const stage of STAGES) products = stageProducts(flow, stage, stageInput(flow, stage, products));
+  return flow.keyValues;
 }
 
 /** Residual stream before the first layer: f32 [tokens, hidden]. @throws {RangeError} */
@@ -60,7 +79,7 @@ export function embedTokens(
   embedding: Float32Array,
   segments: readonly Segment[],
 ): Float32Array {
-  const total = segmentLengths(segments).reduce((sum, length) => sum + length, 0);
+  const total = segments.reduce((sum, { tokens }) => sum + tokens.length, 0);
   const stream = new Float32Array(total * hidden);
   let at = 0;
   for (const { tokens, prefix } of segments) {
@@ -75,29 +94,45 @@ export function embedTokens(
   return stream;
 }
 
-/** Step 1 of a layer: the input of q, k and v, f32 [tokens, hidden]. */
-export function attentionInput(config: ModelConfig, layer: Layer, hidden: Float32Array): Float32Array {
-  return rmsNorm(hidden, layer.attentionNorm, config.normEpsilon);
+/** What the input of a stage is made of: the residual stream, or the products of the stage before. */
+const INPUTS: Readonly<Record<StageInput, (flow: LayerFlow, products: readonly Float32Array[]) => Float32Array>> = {
+  attentionNorm: ({ config, layer, hidden }) => rmsNorm(hidden, layer.attentionNorm, config.normEpsilon),
+  attention: (flow, [q, k, v]) => mixValues(flow, q, k, v),
+  mlpNorm: ({ config, layer, hidden }) => rmsNorm(hidden, layer.mlpNorm, config.normEpsilon),
+  siluProduct: (_flow, [gate, up]) => gate.map((value, i) => (value / (1 + Math.exp(-value))) * up[i]),
+};
+
+/**
+ * First half of a stage: the input of its linear layers, f32 [tokens, channels].
+ *
+ * @param products what {@linkcode stageProducts} gave for the stage before; none for the first
+ */
+export function stageInput(flow: LayerFlow, stage: Stage, products: readonly Float32Array[]): Float32Array {
+  return INPUTS[stage.input](flow, products);
 }
 
-/** Step 2: attention, whose result is the input of o, f32 [tokens, heads * headSize]. */
-export function attentionMix(
-  config: ModelConfig,
-  { linears, queryNorm, keyNorm }: Layer,
-  normed: Float32Array,
-  lengths: readonly number[],
-  matmul: MatMul,
-  prefixes: readonly (KeyValues | undefined)[] = [],
-): { mixed: Float32Array; keyValues: KeyValues[] } {
+/**
+ * Second half of a stage: the products of its linear layers, f32 [tokens, rows] each, for the next stage to go on from; none
+ * where they went into the residual stream.
+ */
+export function stageProducts(flow: LayerFlow, stage: Stage, input: Float32Array): Float32Array[] {
+  const { layer, hidden, matmul } = flow;
+  const products = stage.linears.map((kind) => applyLinear(layer.linears[kind], input, matmul));
+  if (!stage.joinsResidual) return products;
+  for (const product of products) {
+    for (let i = 0; i < hidden.length; i++) hidden[i] += product[i];
+  }
+  return [];
+}
+
+/** Norms of heads where there are any, rotation, attention of each sequence: f32 [tokens, heads * headSize]. */
+function mixValues(flow: LayerFlow, queries: Float32Array, keys: Float32Array, v: Float32Array): Float32Array {
+  const { config, layer, lengths, prefixes = [], keyValues, matmul } = flow;
   const { heads, keyValueHeads, headSize, rope, normEpsilon } = config;
-  const normHeads = (values: Float32Array, weight: Float32Array | undefined) =>
-    weight ? rmsNorm(values, weight, normEpsilon) : values;
-  const q = normHeads(applyLinear(linears.q_proj, normed, matmul), queryNorm);
-  const k = normHeads(applyLinear(linears.k_proj, normed, matmul), keyNorm);
-  const v = applyLinear(linears.v_proj, normed, matmul);
+  const q = layer.queryNorm ? rmsNorm(queries, layer.queryNorm, normEpsilon) : queries;
+  const k = layer.keyNorm ? rmsNorm(keys, layer.keyNorm, normEpsilon) : keys;
   const frequencies = ropeFrequencies(rope, headSize);
   const mixed = new Float32Array(q.length);
-  const keyValues: KeyValues[] = [];
   let first = 0;
   for (const [segment, count] of lengths.entries()) {
     const prefix = prefixes[segment];
@@ -116,36 +151,17 @@ export function attentionMix(
     keyValues.push(entry);
     first += count;
   }
-  return { mixed, keyValues };
-}
-
-/** Step 3: the input of gate and up, f32 [tokens, hidden]; `hidden` already holds attention's output. */
-export function mlpInput(config: ModelConfig, layer: Layer, hidden: Float32Array): Float32Array {
-  return rmsNorm(hidden, layer.mlpNorm, config.normEpsilon);
-}
-
-/** Step 4: silu(gate) * up, the input of down, f32 [tokens, intermediate]. */
-export function mlpMix({ linears }: Layer, normed: Float32Array, matmul: MatMul): Float32Array {
-  const gate = applyLinear(linears.gate_proj, normed, matmul);
-  const up = applyLinear(linears.up_proj, normed, matmul);
-  for (let i = 0; i < gate.length; i++) gate[i] = (gate[i] / (1 + Math.exp(-gate[i]))) * up[i];
-  return gate;
+  return mixed;
 }
 
 /** y = W x + bias for every row of `input`: f32 [tokens, rows]. */
-export function applyLinear(linear: Linear, input: Float32Array, matmul: MatMul): Float32Array {
+function applyLinear(linear: Linear, input: Float32Array, matmul: MatMul): Float32Array {
   const { rows, channels, weights, bias } = linear;
   const tokens = input.length / channels;
   const output = new Float32Array(tokens * rows);
   matmul(rowMajor(input, tokens, channels), rowMajor(weights, rows, channels), rowMajor(output, tokens, rows));
   if (bias) { for (let i = 0; i < output.length; i++) output[i] += bias[i % rows]; }
   return output;
-}
-
-/** Adds a linear layer's output to the residual stream. */
-export function addLinear(hidden: Float32Array, linear: Linear, input: Float32Array, matmul: MatMul): void {
-  const output = applyLinear(linear, input, matmul);
-  for (let i = 0; i < hidden.length; i++) hidden[i] += output[i];
 }
 
 /** Logits of some rows of the final hidden state: f32 [tokens, vocabulary]. */

@@ -48,6 +48,8 @@ interface LinearSpec {
   readonly rows: (sizes: LinearSizes) => number;
   readonly channels: (sizes: LinearSizes) => number;
   readonly hasBias: (config: ModelConfig) => boolean;
+  /** Whether its outputs are heads that rotate. */
+  readonly rotates?: boolean;
 }
 
 const queries = ({ heads, headSize }: LinearSizes) => heads * headSize;
@@ -58,8 +60,8 @@ const attentionBias = (config: ModelConfig) => config.attentionBias;
 const none = () => false;
 
 const LINEARS: Readonly<Record<LinearKind, LinearSpec>> = {
-  q_proj: { module: "self_attn", rows: queries, channels: hidden, hasBias: attentionBias },
-  k_proj: { module: "self_attn", rows: keys, channels: hidden, hasBias: attentionBias },
+  q_proj: { module: "self_attn", rows: queries, channels: hidden, hasBias: attentionBias, rotates: true },
+  k_proj: { module: "self_attn", rows: keys, channels: hidden, hasBias: attentionBias, rotates: true },
   v_proj: { module: "self_attn", rows: keys, channels: hidden, hasBias: attentionBias },
   o_proj: { module: "self_attn", rows: hidden, channels: queries, hasBias: (config) => config.outputBias },
   gate_proj: { module: "mlp", rows: intermediate, channels: hidden, hasBias: none },
@@ -91,6 +93,8 @@ interface NormSpec {
   readonly module: string;
   readonly width: (config: ModelConfig) => number;
   readonly isPresent: (config: ModelConfig) => boolean;
+  /** Whether it multiplies heads that rotate. */
+  readonly rotates?: boolean;
 }
 
 const always = () => true;
@@ -99,8 +103,8 @@ const queryKeyNorm = (config: ModelConfig) => config.queryKeyNorm;
 
 const NORMS: Readonly<Record<NormKind, NormSpec>> = {
   attentionNorm: { module: "input_layernorm", width: hidden, isPresent: always },
-  queryNorm: { module: "self_attn.q_norm", width: headSize, isPresent: queryKeyNorm },
-  keyNorm: { module: "self_attn.k_norm", width: headSize, isPresent: queryKeyNorm },
+  queryNorm: { module: "self_attn.q_norm", width: headSize, isPresent: queryKeyNorm, rotates: true },
+  keyNorm: { module: "self_attn.k_norm", width: headSize, isPresent: queryKeyNorm, rotates: true },
   mlpNorm: { module: "post_attention_layernorm", width: hidden, isPresent: always },
 };
 
@@ -116,4 +120,37 @@ export function normName(layer: number, kind: NormKind): string {
 export function normWidth(config: ModelConfig, kind: NormKind): number | undefined {
   const { width, isPresent } = NORMS[kind];
   return isPresent(config) ? width(config) : undefined;
+}
+
+/** A tensor of a layer. */
+export interface LayerTensor {
+  /** What a checkpoint calls it. */
+  readonly name: string;
+  /** [rows, channels] of a linear layer's weights, [length] of a vector. */
+  readonly shape: readonly number[];
+  /** Whether its rows are elements of heads that rotate. */
+  readonly rotates: boolean;
+}
+
+/** All tensors that a layer of this model has. */
+export function layerTensors(config: ModelConfig, layer: number): LayerTensor[] {
+  const tensors: LayerTensor[] = [];
+  for (const kind of LINEAR_KINDS) {
+    const { rotates = false } = LINEARS[kind];
+    const [rows, channels] = linearShape(config, kind);
+    tensors.push({ name: `${linearName(layer, kind)}.weight`, shape: [rows, channels], rotates });
+    if (hasBias(config, kind)) tensors.push({ name: `${linearName(layer, kind)}.bias`, shape: [rows], rotates });
+  }
+  for (const kind of NORM_KINDS) {
+    const width = normWidth(config, kind);
+    const { rotates = false } = NORMS[kind];
+    if (width !== undefined) tensors.push({ name: normName(layer, kind), shape: [width], rotates });
+  }
+  return tensors;
+}
+
+/** The tensors of all layers of this model, by name. */
+export function allLayerTensors(config: ModelConfig): ReadonlyMap<string, LayerTensor> {
+  const layers = Array.from({ length: config.layers }, (_, layer) => layerTensors(config, layer));
+  return new Map(layers.flat().map((tensor) => [tensor.name, tensor]));
 }

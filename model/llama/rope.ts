@@ -1,5 +1,5 @@
 /**
- * Rotary position embedding, with Llama 3.1's scaling of low frequencies.
+ * Rotary position embedding, of whole heads or of a part of them, with Llama 3.1's scaling of low frequencies.
  *
  * @module
  */
@@ -8,16 +8,34 @@ import type { Rope } from "./config.ts";
 /**
  * Angular frequencies, one for each pair of a head's elements, rounded to f32 as Hugging Face transformers does.
  * Llama 3.1: wavelengths above originalContext / lowFrequencyFactor are slowed by `factor`, those below
- * originalContext / highFrequencyFactor are kept, those between are blended.
+ * originalContext / highFrequencyFactor are kept, those between are blended. Pairs that don't rotate have frequency 0.
  */
-export function ropeFrequencies({ theta, llama3 }: Rope, headSize: number): Float32Array {
+export function ropeFrequencies({ theta, rotatedSize, llama3 }: Rope, headSize: number): Float32Array {
+  const rotated = rotatedSize ?? headSize;
   return Float32Array.from({ length: headSize / 2 }, (_, i) => {
-    const frequency = Math.fround(1 / Math.pow(theta, (2 * i) / headSize));
+    if (2 * i >= rotated) return 0;
+    const frequency = Math.fround(1 / Math.pow(theta, (2 * i) / rotated));
     if (!llama3) return frequency;
     const { factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalContext } = llama3;
     const turns = (originalContext * frequency) / (2 * Math.PI);
     const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
     return kept * frequency + ((1 - kept) * frequency) / factor;
+  });
+}
+
+/**
+ * The order in which a half-split head (pairs i and i + headSize / 2, those that rotate first) takes its elements from a head
+ * that rotates only its first elements, or neighbours: its element i is element order[i] there. Scores don't change when q
+ * and k are reordered alike. Undefined where both are the same.
+ */
+export function halfSplitOrder(rope: Rope, headSize: number, rotatesNeighbours: boolean): number[] | undefined {
+  const rotated = rope.rotatedSize ?? headSize;
+  if (rotated === headSize && !rotatesNeighbours) return undefined;
+  const [pairs, half] = [rotated / 2, headSize / 2];
+  return Array.from({ length: headSize }, (_, element) => {
+    const [side, i] = [Math.floor(element / half), element % half];
+    if (i >= pairs) return rotated + side * (half - pairs) + i - pairs;
+    return rotatesNeighbours ? 2 * i + side : side * pairs + i;
   });
 }
 

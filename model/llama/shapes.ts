@@ -57,4 +57,7 @@ export const MODEL_SHAPES: readonly ModelShape[] = [
   shape("mistral-7b", "mistralai/Mistral-7B-v0.1", [4096, 14336, 32, 32, 8, 32000]),
   shape("qwen2-7b", "Qwen/Qwen2-7B", [3584, 18944, 28, 28, 4, 152064]),
   shape("qwen2-72b", "Qwen/Qwen2-72B", [8192, 29568, 80, 64, 8, 152064]),
+  shape("chatglm3-6b", "THUDM/chatglm3-6b", [4096, 13696, 28, 32, 2, 65024]),
+  shape("glm-4-9b", "THUDM/glm-4-9b-hf", [4096, 13696, 40, 32, 2, 151552]),
+  shape("phi-3-mini", "microsoft/Phi-3-mini-4k-instruct", [3072, 8192, 32, 32, 32, 32064]),
 ];

@@ -8,7 +8,7 @@
  * @module
  */
 import type { ModelConfig } from "../llama/config.ts";
-import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../llama/forward.ts";
+import { type LayerFlow, stageInput, stageProducts } from "../llama/forward.ts";
 import { STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
@@ -49,58 +49,48 @@ export interface StageSums {
 
 /** Computes the input of a stage's matrices in both streams, and its sums. */
 export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums {
-  const { config, stage, lengths, quantized, original } = part;
+  const { config, stage, quantized, original } = part;
   const tokens = quantized.hidden.length / config.hidden;
-  const x = stageInput(config, stage, lengths, quantized, matmul);
+  const x = nextInput(part, quantized, matmul);
   const gram = gramMatrix(x, tokens, matmul);
   if (!original) return { gram };
-  const drift = subtract(stageInput(config, stage, lengths, original, matmul), x);
+  const drift = subtract(nextInput(part, original, matmul), x);
   const sums = { gram, drift: correlate(drift, x, tokens, matmul) };
   if (!STAGES[stage].joinsResidual) return sums;
   return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
 }
 
 /** Computes the input of a stage's matrices in both streams and no sums, where the stage is quantized already. */
-export function advanceStage({ config, stage, lengths, quantized, original }: CalibrationPart, matmul: MatMul): void {
-  for (const stream of original ? [quantized, original] : [quantized]) {
-    stageInput(config, stage, lengths, stream, matmul);
-  }
+export function advanceStage(part: CalibrationPart, matmul: MatMul): void {
+  for (const stream of streamsOf(part)) nextInput(part, stream, matmul);
 }
 
 /** Ends a layer: adds the output of its last matrix to the residual streams. */
-export function finishLayer({ config, quantized, original }: CalibrationPart, matmul: MatMul): void {
-  for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {
-    const { down_proj } = layer.linears;
-    addLinear(hidden, down_proj, input.subarray(0, (hidden.length / config.hidden) * down_proj.channels), matmul);
-  }
+export function finishLayer(part: CalibrationPart, matmul: MatMul): void {
+  for (const stream of streamsOf(part)) productsOf(STAGES.length - 1, stream, flowOf(part, stream, matmul));
 }
 
-/** The input of a stage's matrices, f32 [tokens, channels], also kept for the next stage. */
-function stageInput(
-  config: ModelConfig,
-  stage: number,
-  lengths: readonly number[],
-  { layer, hidden, input }: Stream,
-  matmul: MatMul,
-): Float32Array {
-  const tokens = hidden.length / config.hidden;
-  const previous = (channels: number) => input.subarray(0, tokens * channels);
-  let values: Float32Array;
-  switch (stage) {
-    case 0:
-      values = attentionInput(config, layer, hidden);
-      break;
-    case 1:
-      values = attentionMix(config, layer, previous(config.hidden), lengths, matmul).mixed;
-      break;
-    case 2:
-      addLinear(hidden, layer.linears.o_proj, previous(layer.linears.o_proj.channels), matmul);
-      values = mlpInput(config, layer, hidden);
-      break;
-    default:
-      values = mlpMix(layer, previous(config.hidden), matmul);
-  }
-  input.set(values);
+function streamsOf({ quantized, original }: CalibrationPart): readonly Stream[] {
+  return original ? [quantized, original] : [quantized];
+}
+
+function flowOf({ config, lengths }: CalibrationPart, { layer, hidden }: Stream, matmul: MatMul): LayerFlow {
+  return { config, layer, hidden, lengths, keyValues: [], matmul };
+}
+
+/** The products of a stage whose input the stream holds. */
+function productsOf(stage: number, { layer, input }: Stream, flow: LayerFlow): Float32Array[] {
+  const { channels } = layer.linears[STAGES[stage].linears[0]];
+  const tokens = flow.hidden.length / flow.config.hidden;
+  return stageProducts(flow, STAGES[stage], input.subarray(0, tokens * channels));
+}
+
+/** The input of the part's stage, f32 [tokens, channels], made of the stage before and also kept for the next stage. */
+function nextInput(part: CalibrationPart, stream: Stream, matmul: MatMul): Float32Array {
+  const flow = flowOf(part, stream, matmul);
+  const products = part.stage === 0 ? [] : productsOf(part.stage - 1, stream, flow);
+  const values = stageInput(flow, STAGES[part.stage], products);
+  stream.input.set(values);
   return values;
 }
 

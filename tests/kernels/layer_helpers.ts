@@ -12,7 +12,7 @@ import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../.
 import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import type { KeyValues } from "../../model/llama/attention.ts";
 import type { ModelConfig } from "../../model/llama/config.ts";
-import { addLinear, attentionInput, attentionMix, mlpInput, mlpMix } from "../../model/llama/forward.ts";
+import { runLayer } from "../../model/llama/forward.ts";
 import type { Layer, Linear } from "../../model/llama/llama.ts";
 import type { MatMul } from "../../model/llama/matmul.ts";
 import { configOfShape } from "../../model/engine/random_source.ts";
@@ -239,11 +239,8 @@ export function layersOnCpu(
 ): { readonly output: Float32Array; readonly entries: readonly KeyValues[] } {
   const output = Float32Array.from(input);
   const entries = host.map((layer, i) => {
-    const normed = attentionInput(config, layer, output);
-    const { mixed, keyValues } = attentionMix(config, layer, normed, [1], matmul, [prefixes[i]]);
-    addLinear(output, layer.linears.o_proj, mixed, matmul);
-    addLinear(output, layer.linears.down_proj, mlpMix(layer, mlpInput(config, layer, output), matmul), matmul);
-    return keyValues[0];
+    const flow = { config, layer, hidden: output, lengths: [1], prefixes: [prefixes[i]], keyValues: [], matmul };
+    return runLayer(flow)[0];
   });
   return { output, entries };
 }

@@ -17,6 +17,17 @@ import { packPlan } from "./pack_plan.ts";
 /** Where a fixture is. */
 export const fixture = (name: string) => new URL(`../fixtures/${name}`, import.meta.url);
 
+/** Fixtures of every architecture, with a continuation to compare with but for the first. */
+export const ARCHITECTURE_FIXTURES = [
+  "llama3_scaled_bias",
+  "mistral_window",
+  "qwen2_tied",
+  "qwen3_wide_heads",
+  "glm_partial",
+  "phi3_fused",
+  "phi3_partial_window",
+];
+
 /** Logits of Hugging Face transformers, in f32 where the engine has f16 weights and activations. */
 export const LOGIT_TOLERANCE = 5e-3;
 

@@ -16,6 +16,7 @@ import { readJson } from "../../fixture.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 import { inDirectory } from "../../temporary.ts";
 import {
+  ARCHITECTURE_FIXTURES,
   type Continuation,
   continueOnCpu,
   DENSITIES,
@@ -88,7 +89,7 @@ function largestDifference(logits: Float32Array, row: number, expected: ArrayLik
   return own.reduce((most, logit, i) => Math.max(most, Math.abs(logit - expected[i])), 0);
 }
 
-for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3_wide_heads"]) {
+for (const name of ARCHITECTURE_FIXTURES) {
   Deno.test(`a batch of ${name}: logits of a step and greedy tokens equal those of Hugging Face transformers`, async () => {
     using checkpoint = await openDirectory(fixture(name).pathname);
     const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));

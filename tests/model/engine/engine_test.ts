@@ -17,6 +17,7 @@ import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "
 import { readF32, readJson } from "../../fixture.ts";
 import { inDirectory } from "../../temporary.ts";
 import {
+  ARCHITECTURE_FIXTURES,
   type Continuation,
   continueOnCpu,
   DENSITIES,
@@ -97,7 +98,7 @@ Deno.test("logits equal those of Hugging Face transformers", async () => {
   );
 });
 
-for (const name of ["llama3_scaled_bias", "mistral_window", "qwen2_tied", "qwen3_wide_heads"]) {
+for (const name of ARCHITECTURE_FIXTURES) {
   Deno.test(`${name}: logits and greedy tokens equal those of Hugging Face transformers`, async () => {
     using checkpoint = await openDirectory(fixture(name).pathname);
     const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
@@ -138,7 +139,7 @@ Deno.test("choices score as Hugging Face transformers scores them", async () => 
 });
 
 for (const [what, quantizerOf] of DENSITIES) {
-  for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
+  for (const name of ["llama3_scaled_bias", "qwen3_wide_heads", "glm_partial"]) {
     Deno.test(`${name}, packed with ${what}: the engine equals the CPU reference`, () =>
       inDirectory(async (directory) => {
         await quantizeFixture(name, `${directory}/q.safetensors`, quantizerOf);

@@ -1,13 +1,17 @@
-import { readModel } from "../../../model/files/checkpoint.ts";
-import { openDirectory } from "../../../model/files/open_directory.ts";
+import { readModel, tensorToWrite } from "../../../model/files/checkpoint.ts";
+import { openDirectory, openSafetensors } from "../../../model/files/open_directory.ts";
+import { readTensorBytes, tensorInfo } from "../../../model/files/safetensors.ts";
+import { type TensorToWrite, writeSafetensors } from "../../../model/files/safetensors_writer.ts";
+import { toOwnLayout } from "../../../model/files/tensor_layout.ts";
 import { parseConfig } from "../../../model/llama/config.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { writeHuggingFaceDirectory } from "../../../model/files/huggingface_writer.ts";
+import { layerTensors, type LinearKind } from "../../../model/llama/layer.ts";
 import type { Model } from "../../../model/llama/llama.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
-import { twobitQuantizer } from "../../../quant/recipe.ts";
+import { SETTINGS, twobitQuantizer } from "../../../quant/recipe.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
@@ -17,13 +21,17 @@ import { packPlan } from "../pack_plan.ts";
 
 const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
 
-const NAMES = ["mistral_window", "qwen2_tied", "qwen3_wide_heads"];
+/** Architectures whose tensors are fused, or whose heads rotate in part. */
+const OTHER_LAYOUTS = ["glm_partial", "phi3_fused", "phi3_partial_window"];
+const NAMES = ["mistral_window", "qwen2_tied", "qwen3_wide_heads", ...OTHER_LAYOUTS];
 
-/** Tokens and logits computed by Hugging Face transformers in f32 (tests/fixtures/make_architectures.py). */
+/** What Hugging Face transformers computes in f32, and slices of its tensors (tests/fixtures/make_architectures.py). */
 interface Expected {
   readonly tokens: number[];
   readonly positions: number[];
   readonly logits: number[][];
+  /** Shape, first and last column of each tensor of layer 1, in the layout that everything but files knows. */
+  readonly standard?: Record<string, { readonly shape: number[]; readonly first: number[]; readonly last: number[] }>;
 }
 
 async function loadFixture(name: string): Promise<{ model: Model; expected: Expected }> {
@@ -36,6 +44,13 @@ function logitsAt(model: Model, tokens: readonly number[], position: number): Fl
   const { hidden: width } = model.config;
   const { hidden } = forward(model, [{ tokens: Uint32Array.from(tokens) }], matmulPlain);
   return logitsOf(model, hidden.subarray(position * width, (position + 1) * width), matmulPlain);
+}
+
+/** Name and shape of each tensor in a directory's file, sorted by name. */
+async function describeTensors(directory: string): Promise<string[]> {
+  const { source, tensors } = await openSafetensors(`${directory}/model.safetensors`);
+  using _source = source;
+  return Array.from(tensors.values(), ({ name, shape }) => `${name} ${shape}`).sort();
 }
 
 for (const name of NAMES) {
@@ -81,9 +96,62 @@ for (const name of NAMES) {
       using written = await openDirectory(`${directory}/f16`);
       const back = await readModel(written);
       assertEquals(back.config, quantized.config);
+      assertEquals(await describeTensors(`${directory}/f16`), await describeTensors(FIXTURES + name));
+      const rounded = quantized.layers.map(({ linears }) => linears.q_proj.weights.map(Math.f16round));
+      assertEquals(back.layers.map(({ linears }) => linears.q_proj.weights), rounded);
       const tokens = [...calibration[0]];
       // f16 keeps 11 bits of each weight.
       assertClose(logitsAt(back, tokens, 63), logitsAt(quantized, tokens, 63), 0.02);
+    }));
+}
+
+for (const name of OTHER_LAYOUTS) {
+  Deno.test(`openDirectory: tensors of ${name} are split, and heads reordered, as slices of the file say`, async () => {
+    using checkpoint = await openDirectory(FIXTURES + name);
+    const { standard } = await readJson<Expected>(`${name}/expected.json`);
+    const names = layerTensors(checkpoint.config, 1).map(({ name }) => name);
+    assertEquals(names.toSorted(), Object.keys(standard!).sort());
+    for (const [tensor, { shape, first, last }] of Object.entries(standard!)) {
+      const values = await checkpoint.read(tensor, shape);
+      const width = values.length / shape[0];
+      assertEquals(Array.from(first, (_, row) => values[row * width]), first, tensor);
+      assertEquals(Array.from(last, (_, row) => values[row * width + width - 1]), last, tensor);
+    }
+  });
+
+  Deno.test(`toOwnLayout: gives the tensors of ${name} as its file has them, bit by bit`, async () => {
+    using checkpoint = await openDirectory(FIXTURES + name);
+    const file = await openSafetensors(`${FIXTURES}${name}/model.safetensors`);
+    using _source = file.source;
+    const own = toOwnLayout(checkpoint.config, checkpoint.tensors);
+    assertEquals(own.map(({ name }) => name).sort(), [...file.tensors.keys()].sort());
+    for (const { name, dtype, shape, bytes } of own) {
+      const info = tensorInfo(file, name);
+      assertEquals([dtype, shape], [info.dtype, info.shape]);
+      assertEquals(await bytes(), await readTensorBytes(file, info), name);
+    }
+  });
+
+  // That transformers computes with what is written what the engine computes: tests/fixtures/make_random_model.py.
+  Deno.test(`dequantize: ${name} becomes one tensor again where only some of its parts were packed`, () =>
+    inDirectory(async (directory) => {
+      const path = `${directory}/q.safetensors`;
+      using source = await openDirectory(FIXTURES + name);
+      using pool = createCpuPool(1);
+      const quantizerOf = (layer: number, kind: LinearKind) =>
+        layer === 1 || kind === "q_proj" || kind === "up_proj"
+          ? { kind: "twobit" as const, settings: SETTINGS }
+          : undefined;
+      await writePackedFile(pool, source, packPlan(path, { quantizerOf }));
+      using packed = await openPacked(path);
+      await writeHuggingFaceDirectory(packed, `${directory}/f16`);
+      using written = await openDirectory(`${directory}/f16`);
+      for (const { name, shape } of layerTensors(source.config, 0)) {
+        const decoded = await packed.read(name, shape);
+        assertEquals(await written.read(name, shape), decoded.map(Math.f16round), name);
+        const isPacked = packed.packed.has(name.replace(/\.weight$/, ""));
+        if (!isPacked) assertEquals(decoded, await source.read(name, shape), name);
+      }
     }));
 }
 
@@ -95,6 +163,55 @@ Deno.test("openDirectory: biases and norms are where config.json says", async ()
   assertEquals([qwen3.queryNorm?.length, qwen3.keyNorm?.length, qwen3.linears.q_proj.bias], [32, 32, undefined]);
 });
 
+Deno.test("openDirectory: a fused tensor that is missing or has another shape is refused", () =>
+  inDirectory(async (directory) => {
+    const file = await openSafetensors(`${FIXTURES}phi3_fused/model.safetensors`);
+    using _source = file.source;
+    await Deno.copyFile(`${FIXTURES}phi3_fused/config.json`, `${directory}/config.json`);
+    const tensors = Array.from(file.tensors.values(), (info) => tensorToWrite({ file, info }));
+    const qkv = "model.layers.1.self_attn.qkv_proj.weight";
+    const write = (tensors: TensorToWrite[]) => writeSafetensors(`${directory}/model.safetensors`, tensors, {});
+    const refused = (message: string) => assertRejects(() => openDirectory(directory), SyntaxError, message);
+    await write(tensors.filter(({ name }) => name !== qkv));
+    await refused(`${directory}: no tensor ${qkv}`);
+    const withRows = (rows: number) => ({ name: qkv, dtype: "BF16" as const, shape: [rows, 32] });
+    const zeros = { ...withRows(120), bytes: () => new Uint8Array(120 * 64) };
+    await write([...tensors.filter(({ name }) => name !== qkv), zeros]);
+    await refused(`tensor ${qkv} has shape [120, 32], must be [128, 32]`);
+    const glm = JSON.parse(await Deno.readTextFile(`${FIXTURES}glm_partial/config.json`));
+    await Deno.writeTextFile(`${directory}/config.json`, JSON.stringify(glm));
+    await write([
+      ...tensors,
+      { name: "model.layers.0.self_attn.k_proj.bias", dtype: "BF16", shape: [30], bytes: () => new Uint8Array(60) },
+    ]);
+    await refused("tensor model.layers.0.self_attn.k_proj.bias has shape [30], must be [32]");
+  }));
+
+Deno.test("parseConfig: partial rotation where an architecture has it, and what is refused", async () => {
+  const read = async (name: string) => JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/config.json`));
+  const [glm, phi3, llama] = [await read("glm_partial"), await read("phi3_fused"), await read("llama_tied_gqa")];
+  const parse = (fields: object, changes: object) =>
+    parseConfig("config.json", JSON.stringify({ ...fields, ...changes }));
+  assertEquals(parse(glm, {}).rope, { theta: 10000, rotatedSize: 8 });
+  // GlmConfig's and Phi3Config's own values, and the older spelling of both.
+  assertEquals(parse(glm, { rope_parameters: undefined }).rope, { theta: 10000, rotatedSize: 8 });
+  assertEquals(parse(phi3, { rope_parameters: undefined }).rope, { theta: 10000 });
+  assertEquals(parse(phi3, { rope_parameters: undefined, partial_rotary_factor: 0.75 }).rope.rotatedSize, 12);
+  assertEquals([parse(glm, {}).attentionBias, parse(glm, {}).outputBias], [true, false]);
+  assertEquals(parse(glm, { attention_bias: false }).attentionBias, false);
+  const refused = (fields: object, changes: object, message: string) =>
+    assertThrows(() => parse(fields, { rope_parameters: undefined, ...changes }), SyntaxError, message);
+  refused(
+    phi3,
+    { partial_rotary_factor: 0.7 },
+    "partial_rotary_factor is 0.7, which rotates 11 of a head's 16 elements, must rotate an even number",
+  );
+  refused(glm, { partial_rotary_factor: 0.1 }, "which rotates 1 of a head's 16 elements");
+  refused(glm, { partial_rotary_factor: 1.5 }, "partial_rotary_factor is 1.5, must be a number between 0 and 1");
+  refused(llama, { partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5, must be 1");
+  refused(phi3, { rope_scaling: { type: "longrope" } }, 'rope_type is "longrope", must be default or llama3');
+});
+
 Deno.test("openDirectory: a bias that config.json doesn't speak of is refused", () =>
   inDirectory(async (directory) => {
     await Deno.copyFile(`${FIXTURES}qwen2_tied/model.safetensors`, `${directory}/model.safetensors`);
@@ -103,8 +220,11 @@ Deno.test("openDirectory: a bias that config.json doesn't speak of is refused", 
       `${directory}/config.json`,
       JSON.stringify({ ...config, architectures: ["MistralForCausalLM"] }),
     );
-    using checkpoint = await openDirectory(directory);
-    await assertRejects(() => readModel(checkpoint), SyntaxError, "q_proj.bias, must not by its config.json (Mistral");
+    await assertRejects(
+      () => openDirectory(directory),
+      SyntaxError,
+      "has model.layers.0.self_attn.k_proj.bias, must not by its config.json (MistralForCausalLM)",
+    );
   }));
 
 Deno.test("parseConfig: sliding windows and document tokens of each architecture, and what is refused", async () => {

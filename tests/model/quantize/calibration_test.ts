@@ -1,14 +1,7 @@
 import { STAGES } from "../../../model/llama/layer.ts";
 import { createCalibrator, createFixedCalibrator } from "../../../model/quantize/calibrator.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
-import {
-  addLinear,
-  attentionInput,
-  attentionMix,
-  embedTokens,
-  mlpInput,
-  mlpMix,
-} from "../../../model/llama/forward.ts";
+import { embedTokens, stageInput, stageProducts } from "../../../model/llama/forward.ts";
 import type { Layer, Model } from "../../../model/llama/llama.ts";
 import { openModel } from "../../../model/load.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
@@ -38,17 +31,13 @@ function spoil(layer: Layer): Layer {
 function stageInputs({ config, embedding }: Model, layer: Layer) {
   const hidden = embedTokens(config, embedding, windows.map((tokens) => ({ tokens })));
   const lengths = windows.map(({ length }) => length);
-  const states: { input: Float32Array; hidden: Float32Array }[] = [];
-  const keep = (input: Float32Array) => {
-    states.push({ input, hidden: hidden.slice() });
-    return input;
-  };
-  const mixed = keep(
-    attentionMix(config, layer, keep(attentionInput(config, layer, hidden)), lengths, matmulPlain).mixed,
-  );
-  addLinear(hidden, layer.linears.o_proj, mixed, matmulPlain);
-  keep(mlpMix(layer, keep(mlpInput(config, layer, hidden)), matmulPlain));
-  return states;
+  const flow = { config, layer, hidden, lengths, keyValues: [], matmul: matmulPlain };
+  let products: readonly Float32Array[] = [];
+  return STAGES.map((stage) => {
+    const state = { input: stageInput(flow, stage, products), hidden: hidden.slice() };
+    products = stageProducts(flow, stage, state.input);
+    return state;
+  });
 }
 
 /** Sum over tokens of a bᵀ in three loops. */

@@ -14,7 +14,16 @@ import { inDirectory } from "../../temporary.ts";
 const fixture = (name: string) => new URL(`../../fixtures/${name}`, import.meta.url).pathname;
 
 Deno.test("createLayerReader: the layers that readLayer reads, in any order, with biases and norms", async () => {
-  for (const name of ["qwen2_tied", "qwen3_wide_heads", "gguf/qwen2.gguf", "gguf/llama_spm.gguf"]) {
+  for (
+    const name of [
+      "qwen2_tied",
+      "qwen3_wide_heads",
+      "glm_partial",
+      "phi3_fused",
+      "gguf/qwen2.gguf",
+      "gguf/llama_spm.gguf",
+    ]
+  ) {
     using checkpoint = await openModel(fixture(name));
     using reader = await createLayerReader(checkpoint);
     for (const index of [0, 1, 1, 0].filter((index) => index < checkpoint.config.layers)) {
@@ -80,7 +89,7 @@ Deno.test("readWeights: tensors that are read in several parts, the last one not
       await writeSafetensors(path, [{ ...tensor, bytes: () => bytesOf(values) }], {});
       const file = await openSafetensors(path);
       using _source = file.source;
-      const read = await readWeights(file, "w", [elements]);
+      const read = await readWeights({ file, info: tensorInfo(file, "w") }, [elements]);
       assertEquals(read.length, elements);
       assertEquals(read.findIndex((found, i) => found !== value(i)), -1);
     }

@@ -71,7 +71,16 @@ function assertSums(actual: Float32Array, wanted: ArrayLike<number>, size: numbe
   );
 }
 
-for (const name of ["llama_tied_gqa", "qwen2_tied", "qwen3_wide_heads", "llama3_scaled_bias", "mistral_window"]) {
+for (
+  const name of [
+    "llama_tied_gqa",
+    "qwen2_tied",
+    "qwen3_wide_heads",
+    "llama3_scaled_bias",
+    "mistral_window",
+    "glm_partial",
+  ]
+) {
   Deno.test(`device calibrator, ${name}: sums of all stages equal the CPU's`, async () => {
     const gpu = await testGpu();
     using checkpoint = await openModel(fixture(name));
