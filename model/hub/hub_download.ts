@@ -11,6 +11,7 @@ import { asking, describeRepo, type HubFile, type HubSnapshot, HubUnreachable } 
 import type { HubSettings } from "./hub_settings.ts";
 import { unfinished } from "../host/atomic_file.ts";
 import { pathExists } from "../host/path_exists.ts";
+import { clipText } from "../host/quote_text.ts";
 
 /** Tries of a download whose connection breaks. */
 const TRIES = 5;
@@ -100,7 +101,9 @@ async function fetchBlob(
       if (!(error instanceof Interruption || error instanceof HubUnreachable)) throw error;
       if (attempt === TRIES) {
         throw new Error(
-          `${describeRepo(snapshot.repo)}: the download of ${file.path} broke off ${TRIES} times (${error.message}); ` +
+          `${describeRepo(snapshot.repo)}: the download of ${file.path} broke off ${TRIES} times (${
+            clipText(error.message)
+          }); ` +
             "run the command again to go on with it",
           { cause: error },
         );

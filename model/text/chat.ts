@@ -87,13 +87,14 @@ function defaultTemplate(name: string, template: string | readonly unknown[]): s
   throw new SyntaxError(`${name}: chat_template has ${names}, must have a text with the name "default"`);
 }
 
-/** Special tokens that a template may name: bos_token, eos_token, unk_token, ... */
-function specialTokens(settings: Fields): Record<string, string> {
-  const named = Object.entries(settings).map(([key, value]) => [key, tokenText(value)] as const);
-  return Object.fromEntries(named.filter(([key, text]) => key.endsWith("_token") && text !== undefined)) as Record<
-    string,
-    string
-  >;
+/** Special tokens that a template may name: bos_token, eos_token, unk_token, ..., and those that the tokenizer adds. */
+function specialTokens({ extra_special_tokens: extra, ...settings }: Fields): Record<string, string> {
+  const named = Object.entries(settings).filter(([key]) => key.endsWith("_token"));
+  const all = [...named, ...Object.entries(Array.isArray(extra) ? {} : Object(extra) as Fields)];
+  return Object.fromEntries(all.flatMap(([key, value]) => {
+    const text = tokenText(value);
+    return text === undefined ? [] : [[key, text]];
+  }));
 }
 
 /** Tokens that end an answer in chat formats, whatever a model's files say; llama.cpp goes by these names too. */
