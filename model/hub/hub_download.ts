@@ -46,8 +46,8 @@ export async function fetchFile(
   return pointer;
 }
 
-/** A file that is there must lie in its repository's part of the cache, wherever links lead. */
-async function checkPlace(pointer: string, { storage }: HubSnapshot): Promise<string> {
+/** A file that is there must lie in its repository's part of the cache, wherever links lead. @throws {Error} */
+export async function checkPlace(pointer: string, { storage }: HubSnapshot): Promise<string> {
   const [real, place] = [await Deno.realPath(pointer), await Deno.realPath(storage)];
   if (!relative(place, real).startsWith("..")) return pointer;
   throw new Error(`${pointer} is a link to ${real}, must lead nowhere outside ${storage}; remove it`);

@@ -24,8 +24,7 @@ function readPart(json: JsonObject): DecodeTokens {
       const parts = listField(json, "decoders").map((part) => readPart(asJsonObject(json.name, part)));
       return (tokens) => parts.reduce((tokens, part) => part(tokens), tokens);
     },
-    ByteLevel:
-      () => (tokens) => [UTF8.decode(Uint8Array.from(tokens.flatMap((token) => [...fromByteCharacters(token)])))],
+    ByteLevel: readByteLevel,
     ByteFallback: () => decodeBytes,
     Fuse: () => (tokens) => [tokens.join("")],
     Metaspace: (json) => {
@@ -39,6 +38,25 @@ function readPart(json: JsonObject): DecodeTokens {
     },
     Strip: readStrip,
   });
+}
+
+function readByteLevel(): DecodeTokens {
+  const known = new Map<string, Uint8Array>();
+  const bytesOf = (token: string) => {
+    const bytes = known.get(token) ?? fromByteCharacters(token);
+    known.set(token, bytes);
+    return bytes;
+  };
+  return (tokens) => {
+    const parts = tokens.map(bytesOf);
+    const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const part of parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    return [UTF8.decode(bytes)];
+  };
 }
 
 function readStrip(json: JsonObject): DecodeTokens {

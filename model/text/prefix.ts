@@ -29,7 +29,7 @@ export function readPrefix(
   if (prefix && prefix.length > MAX_PREFIX) {
     throw new SyntaxError(`${json!.name} puts ${prefix.length} tokens before a text, must put at most ${MAX_PREFIX}`);
   }
-  const found: readonly unknown[] = prefix ?? [vocabulary.ids.get(tokenText(settings.bos_token) ?? "")];
+  const found: readonly unknown[] = prefix ?? [vocabulary.idOf(tokenText(settings.bos_token) ?? "")];
   for (const id of found) {
     if (!vocabulary.tokens.has(id as number)) {
       const what = prefix

@@ -13,8 +13,8 @@ export interface Vocabulary {
   readonly merged: ReadonlyMap<string, number>;
   /** Tokens that are found as a whole. */
   readonly added: readonly AddedToken[];
-  /** Ids of all tokens. */
-  readonly ids: ReadonlyMap<string, number>;
+  /** Id of a token of either kind; undefined where there is none. */
+  idOf(token: string): number | undefined;
   /** All tokens by id. */
   readonly tokens: ReadonlyMap<number, string>;
 }
@@ -23,7 +23,8 @@ export interface Vocabulary {
 export function readVocabulary({ name, fields }: JsonObject): Vocabulary {
   const model = asJsonObject(`${name}: model`, fields.model);
   const merged = new Map<string, number>();
-  const ids = new Map<string, number>();
+  const whole = new Map<string, number>();
+  const idOf = (token: string) => whole.get(token) ?? merged.get(token);
   const tokens = new Map<number, string>();
   const take = (token: string, id: unknown) => {
     if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id >= MAX_VOCABULARY) {
@@ -33,14 +34,13 @@ export function readVocabulary({ name, fields }: JsonObject): Vocabulary {
         }`,
       );
     }
-    const [known, other] = [ids.get(token) ?? id, tokens.get(id) ?? token];
+    const [known, other] = [idOf(token) ?? id, tokens.get(id) ?? token];
     if (known !== id) {
       throw new SyntaxError(`${name}: token ${quoteText(token)} has ids ${known} and ${id}, must have one`);
     }
     if (other !== token) {
       throw new SyntaxError(`${name}: tokens ${quoteText(other)} and ${quoteText(token)} have id ${id}, must differ`);
     }
-    ids.set(token, id);
     tokens.set(id, token);
     return id;
   };
@@ -51,6 +51,6 @@ export function readVocabulary({ name, fields }: JsonObject): Vocabulary {
   const added = list.map((entry) => readAddedToken(`${name}: added_tokens`, entry)).filter(({ content }) =>
     content !== ""
   );
-  for (const { content, id } of added) take(content, id);
-  return { merged, added, ids, tokens };
+  for (const { content, id } of added) whole.set(content, take(content, id));
+  return { merged, added, idOf, tokens };
 }

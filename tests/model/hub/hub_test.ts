@@ -210,11 +210,10 @@ Deno.test("fetchFile: a link in the cache that leads out of it is refused", () =
     const directory = await fetchModel(REPO, settings);
     await Deno.remove(`${directory}/config.json`);
     await Deno.symlink("/etc/hostname", `${directory}/config.json`);
-    await assertRejects(
-      () => fetchModel(REPO, settings),
-      Error,
-      "is a link to /etc/hostname, must lead nowhere outside",
-    );
+    for (const offline of [false, true]) {
+      const fetching = fetchModel(REPO, { ...settings, offline });
+      await assertRejects(() => fetching, Error, "is a link to /etc/hostname, must lead nowhere outside");
+    }
   }));
 
 Deno.test("fetchModel: 60 calls of one process on 10 caches all get the whole model", () =>
