@@ -55,15 +55,29 @@ interface Node {
   token?: AddedToken;
 }
 
-/** Makes what finds tokens in a text: from left to right, of those that start at one place the longest. */
+/** Characters of all added tokens together; a thousand of them have some 20,000. */
+const MAX_CHARACTERS = 2 ** 20;
+
+/**
+ * Makes what finds tokens in a text: from left to right, of those that start at one place the longest.
+ *
+ * @param name what error messages call the tokenizer
+ * @throws {SyntaxError} where the tokens have too many characters
+ */
 export function createFinder(
+  name: string,
   tokens: readonly AddedToken[],
   contentOf: (token: AddedToken) => string,
 ): (text: string) => Found[] {
   const root: Node = { next: new Map() };
+  let characters = 0;
   for (const token of tokens) {
+    const content = contentOf(token);
+    if ((characters += content.length) > MAX_CHARACTERS) {
+      throw new SyntaxError(`${name}: added_tokens have more than ${MAX_CHARACTERS} characters, must have fewer`);
+    }
     let node = root;
-    for (const unit of contentOf(token).split("")) {
+    for (const unit of content.split("")) {
       const next = node.next.get(unit) ?? { next: new Map() };
       node.next.set(unit, next);
       node = next;

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { asJsonObject, byType, type JsonObject, listField, numberField, textField } from "../host/json.ts";
+import { asJsonObject, byType, type JsonObject, numberField, textField } from "../host/json.ts";
 import { fromByteCharacters } from "./byte_characters.ts";
+import { readSequence } from "./sequence.ts";
 import { compilePattern } from "./token_pattern.ts";
 
 /** Changes the texts of tokens; joined they are the text. */
@@ -21,7 +22,7 @@ const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 function readPart(json: JsonObject): DecodeTokens {
   return byType<DecodeTokens>(json, {
     Sequence: (json) => {
-      const parts = listField(json, "decoders").map((part) => readPart(asJsonObject(json.name, part)));
+      const parts = readSequence(json, "decoders", readPart);
       return (tokens) => parts.reduce((tokens, part) => part(tokens), tokens);
     },
     ByteLevel: readByteLevel,

@@ -3,10 +3,11 @@
  *
  * @module
  */
-import { asJsonObject, booleanField, byType, type JsonObject, listField, textField } from "../host/json.ts";
+import { asJsonObject, booleanField, byType, type JsonObject, textField } from "../host/json.ts";
+import { readSequence } from "./sequence.ts";
 import { compilePattern } from "./token_pattern.ts";
 
-/** Changes a text before it is split. @throws {RangeError} when it grows beyond all use */
+/** Changes a text before it is split. @throws {SyntaxError} when it grows beyond all use */
 export type Normalize = (text: string) => string;
 
 /** Unicode's compatibility forms make up to 18 characters of one; what makes more of a text is out to fill the memory. */
@@ -20,7 +21,7 @@ export function readNormalizer(name: string, value: unknown): Normalize {
     const limit = MAX_GROWTH * text.length + MAX_ADDED;
     const check = (length: number) => {
       if (length > limit) {
-        throw new RangeError(`${name} makes more than ${limit} characters of ${text.length}, must make fewer`);
+        throw new SyntaxError(`${name} makes more than ${limit} characters of ${text.length}, must make fewer`);
       }
     };
     return steps.reduce((text, step) => step(text, check), text);
@@ -32,7 +33,7 @@ type Step = (text: string, check: (length: number) => void) => string;
 
 function readSteps(json: JsonObject): Step[] {
   return byType<Step[]>(json, {
-    Sequence: (json) => listField(json, "normalizers").flatMap((part) => readSteps(asJsonObject(json.name, part))),
+    Sequence: (json) => readSequence(json, "normalizers", readSteps).flat(),
     NFC: () => [unicodeForm("NFC")],
     NFD: () => [unicodeForm("NFD")],
     NFKC: () => [unicodeForm("NFKC")],

@@ -4,9 +4,10 @@
  *
  * @module
  */
-import { asJsonObject, booleanField, byType, type JsonObject, listField, textField } from "../host/json.ts";
+import { asJsonObject, booleanField, byType, type JsonObject, textField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { toByteCharacters } from "./byte_characters.ts";
+import { readSequence } from "./sequence.ts";
 import { compilePattern } from "./token_pattern.ts";
 
 /** Cuts pieces further; `isFirst` says that the first of them starts the whole text. */
@@ -26,7 +27,7 @@ const PUNCTUATION = /[\p{P}!-/:-@[-`{-~]/gu;
 function readPart(json: JsonObject): PreTokenize {
   return byType<PreTokenize>(json, {
     Sequence: (json) => {
-      const parts = listField(json, "pretokenizers").map((part) => readPart(asJsonObject(json.name, part)));
+      const parts = readSequence(json, "pretokenizers", readPart);
       return (pieces, isFirst) => parts.reduce((pieces, part) => part(pieces, isFirst), pieces);
     },
     ByteLevel: (json) => {

@@ -5,6 +5,7 @@
  */
 import { asJsonObject, byType, type JsonObject, listField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
+import { readSequence } from "./sequence.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 /** No tokenizer puts more than two tokens before a text. */
@@ -49,7 +50,7 @@ function readPart(json: JsonObject): readonly unknown[] | undefined {
     BertProcessing: classToken,
     RobertaProcessing: classToken,
     Sequence: (json) => {
-      const parts = listField(json, "processors").map((part) => readPart(asJsonObject(json.name, part)));
+      const parts = readSequence(json, "processors", readPart);
       // Each goes around what those before it made.
       return parts.every((part) => part === undefined) ? undefined : parts.toReversed().flatMap((part) => part ?? []);
     },

@@ -28,19 +28,24 @@ export function renderTemplate(name: string, template: string, context: Readonly
   }
 }
 
+/** Characters of a template; the longest that are published have some 30,000. */
+const MAX_TEMPLATE = 2 ** 18;
+const LONG_SPACE = /\s{1001}/;
+
 /** Line breaks and the space around blocks, as jinja2 takes them with trim_blocks and lstrip_blocks. */
 function prepare(template: string): string {
+  if (template.length > MAX_TEMPLATE) {
+    throw new RangeError(`it has ${template.length} characters, must have at most ${MAX_TEMPLATE}`);
+  }
+  // The parser goes through a run of spaces again and again.
+  if (LONG_SPACE.test(template)) throw new RangeError("it has more than 1000 spaces in a row");
   const sign = /\{%\+|\+%\}|\{\{\+|\{#\+|\+#\}/.exec(template)?.[0];
   if (sign) throw new SyntaxError(`${sign} is not known here`);
   // The parser takes a last line break away.
   return template
     .replace(/\r\n?/g, "\n")
     .replace(/(?<=^|\n)[ \t]+(?=\{[#%])/g, "")
-    .replace(/([#%]\})\n/g, "$1")
-    // Marks what the model answers, for training.
-    .replace(/(\s*)\{%(-?)\s*(?:end)?generation\s*(-?)%\}(\s*)/g, (_, before, left, right, behind) => {
-      return (left ? "" : before) + (right ? "" : behind);
-    });
+    .replace(/([#%]\})\n/g, "$1");
 }
 
 /** A value of JSON. */

@@ -16,7 +16,7 @@ import { readVocabulary } from "./vocabulary.ts";
 
 /** Tokenizer of a model. */
 export interface Tokenizer {
-  /** Tokens of a text, without special tokens. @throws {RangeError} for a text whose normal form fills the memory */
+  /** Tokens of a text, without special tokens. @throws {SyntaxError} where its normal form fills the memory */
   encode(text: string): Uint32Array<ArrayBuffer>;
   /** Text of tokens, to the letter; special tokens and ids without a token are left out. */
   decode(tokens: ArrayLike<number>): string;
@@ -58,8 +58,12 @@ export function parseTokenizer(checkpoint: string, texts: TokenizerTexts): Token
   const normalize = readNormalizer(`${file}: normalizer`, fields.normalizer);
   const preTokenize = readPreTokenizer(`${file}: pre_tokenizer`, fields.pre_tokenizer);
   const decodeTokens = readDecoder(`${file}: decoder`, fields.decoder);
-  const find = createFinder(added.filter((token) => !token.normalized), ({ content }) => content);
-  const findNormalized = createFinder(added.filter((token) => token.normalized), ({ content }) => normalize(content));
+  const find = createFinder(file, added.filter((token) => !token.normalized), ({ content }) => content);
+  const findNormalized = createFinder(
+    file,
+    added.filter((token) => token.normalized),
+    ({ content }) => normalize(content),
+  );
   const isSpecial = new Set(added.filter(({ special }) => special).map(({ id }) => id));
   return {
     encode: (text) =>

@@ -57,6 +57,8 @@ const HUNGRY: Readonly<Record<string, string>> = {
   "an indented text": "{{ ('x\\n' * 100000) | indent(100000) }}",
   "wide JSON": "{{ [[[[1]]]] | tojson(indent=1000000000) }}",
   "a macro that calls itself": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+  "a template of megabytes": "{# x #}".repeat(300_000),
+  "a long run of spaces": " ".repeat(200_000),
   "brackets in brackets": `{{ ${"(".repeat(20_000)}1${")".repeat(20_000)} }}`,
 };
 
