@@ -22,7 +22,7 @@ import { decodeWeights, decodeWeightsInto } from "./numbers.ts";
 import { release } from "../host/release.ts";
 import { DTYPE_BYTES } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
-import { checkShape, readStoredBytes, type ShardTensor } from "./tensor_layout.ts";
+import { checkShape, type PlacedTensor, readStoredBytes } from "./tensor_layout.ts";
 
 /** A checkpoint whose headers have been read; dispose it to close its files. */
 export interface Checkpoint extends Disposable {
@@ -47,7 +47,7 @@ export interface Checkpoint extends Disposable {
 }
 
 /** A tensor of a file, to be copied into another. */
-export function tensorToWrite(stored: ShardTensor): TensorToWrite {
+export function tensorToWrite(stored: PlacedTensor): TensorToWrite {
   return { ...stored.info, bytes: () => readStoredBytes(stored) };
 }
 
@@ -74,7 +74,7 @@ export const MAX_TEXT_BYTES = 2 ** 27;
  *
  * @throws {SyntaxError} when it has another shape, or holds NaN or infinity
  */
-export async function readWeights(stored: ShardTensor, shape: readonly number[]): Promise<Float32Array> {
+export async function readWeights(stored: PlacedTensor, shape: readonly number[]): Promise<Float32Array> {
   const { file, info } = stored;
   checkShape(file.source.name, info, shape);
   const values = await decodeTensor(stored);
@@ -88,7 +88,7 @@ export async function readWeights(stored: ShardTensor, shape: readonly number[])
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */
 const PART_BYTES = 8 * 2 ** 20;
 
-async function decodeTensor(stored: ShardTensor): Promise<Float32Array> {
+async function decodeTensor(stored: PlacedTensor): Promise<Float32Array> {
   const { file, info: { dtype, offset, sizeBytes }, order } = stored;
   if (order) return decodeWeights(await readStoredBytes(stored), dtype);
   const values = new Float32Array(sizeBytes / DTYPE_BYTES[dtype]);

@@ -8,7 +8,7 @@ import { type Checkpoint, readWeights, refuseUnusedTensors, tensorToWrite } from
 import { parseConfig } from "../llama/config.ts";
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
 import { readSafetensorsHeader, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
-import { type ShardTensor, toStandardLayout } from "./tensor_layout.ts";
+import { type PlacedTensor, toStandardLayout } from "./tensor_layout.ts";
 
 /** Files by name, wherever they lie. */
 export interface CheckpointFolder {
@@ -35,7 +35,7 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
   const files: SafetensorsFile[] = [];
   const close = () => files.forEach(({ source }) => source[Symbol.dispose]());
   try {
-    const stored = new Map<string, ShardTensor>();
+    const stored = new Map<string, PlacedTensor>();
     for await (const { source, wanted } of openShards(folder)) {
       const file = await readSource(source);
       files.push(file);

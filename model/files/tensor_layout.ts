@@ -13,8 +13,8 @@ import { halfSplitOrder } from "../llama/rope.ts";
 import { DTYPE_BYTES, readTensorBytes, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
-/** A tensor and the file that holds it. */
-export interface ShardTensor {
+/** A tensor, the file that holds it, and the order in which it is read. */
+export interface PlacedTensor {
   /** The file. */
   readonly file: SafetensorsFile;
   /** Where it lies there. */
@@ -24,7 +24,7 @@ export interface ShardTensor {
 }
 
 /** Reads the bytes of a tensor, rows in their order. */
-export async function readStoredBytes({ file, info, order }: ShardTensor): Promise<Uint8Array<ArrayBuffer>> {
+export async function readStoredBytes({ file, info, order }: PlacedTensor): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = await readTensorBytes(file, info);
   return order ? reorderHeads(bytes, info.shape[0], order) : bytes;
 }
@@ -64,8 +64,8 @@ export function checkShape(
 export function toStandardLayout(
   checkpoint: string,
   config: ModelConfig,
-  stored: ReadonlyMap<string, ShardTensor>,
-): Map<string, ShardTensor> {
+  stored: ReadonlyMap<string, PlacedTensor>,
+): Map<string, PlacedTensor> {
   const order = headOrder(config);
   const standard = new Map(stored);
   for (const { name, parts } of fusedTensors(config)) {
@@ -118,7 +118,7 @@ function fusedTensors(config: ModelConfig): FusedTensor[] {
   }).flat();
 }
 
-function splitRows({ file, info }: ShardTensor, parts: readonly LayerTensor[]): ShardTensor[] {
+function splitRows({ file, info }: PlacedTensor, parts: readonly LayerTensor[]): PlacedTensor[] {
   const rows = parts.reduce((sum, { shape }) => sum + shape[0], 0);
   checkShape(file.source.name, info, [rows, parts[0].shape[1]]);
   let { offset } = info;

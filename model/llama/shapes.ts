@@ -17,30 +17,19 @@ export interface ModelShape extends
   readonly source: string;
 }
 
-function shape(
-  name: string,
-  source: string,
-  [hidden, intermediate, layers, heads, keyValueHeads, vocabulary]: readonly [
-    hidden: number,
-    intermediate: number,
-    layers: number,
-    heads: number,
-    keyValueHeads: number,
-    vocabulary: number,
-  ],
-): ModelShape {
-  return {
-    name,
-    source,
-    hidden,
-    intermediate,
-    layers,
-    heads,
-    keyValueHeads,
-    headSize: hidden / heads,
-    vocabulary,
-    tiedHead: false,
-  };
+type Sizes = readonly [
+  hidden: number,
+  intermediate: number,
+  layers: number,
+  heads: number,
+  keyValueHeads: number,
+  vocabulary: number,
+];
+
+function shape(name: string, source: string, sizes: Sizes): ModelShape {
+  const [hidden, intermediate, layers, heads, keyValueHeads, vocabulary] = sizes;
+  const headSize = hidden / heads;
+  return { name, source, hidden, intermediate, layers, heads, keyValueHeads, headSize, vocabulary, tiedHead: false };
 }
 
 /** Models that tables are made for. */

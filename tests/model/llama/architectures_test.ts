@@ -130,6 +130,9 @@ for (const name of OTHER_LAYOUTS) {
       assertEquals([dtype, shape], [info.dtype, info.shape]);
       assertEquals(await bytes(), await readTensorBytes(file, info), name);
     }
+    const up = "model.layers.1.mlp.up_proj.weight";
+    const without = checkpoint.tensors.filter(({ name }) => name !== up);
+    assertThrows(() => toOwnLayout(checkpoint.config, without), SyntaxError, `no tensor ${up}, must be there`);
   });
 
   // That transformers computes with what is written what the engine computes: tests/fixtures/make_random_model.py.
