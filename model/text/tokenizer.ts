@@ -37,7 +37,9 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
 
 /** The texts that a tokenizer is made from; undefined where there is none. */
 export interface TokenizerTexts {
+  /** tokenizer.json */
   readonly definition: string | undefined;
+  /** tokenizer_config.json */
   readonly settings: string | undefined;
 }
 
