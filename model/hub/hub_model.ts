@@ -13,7 +13,12 @@ import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "../host/path_exists.ts";
 
 /** Small files that models may have. */
-const OPTIONAL_FILES = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+const OPTIONAL_FILES = [
+  "tokenizer_config.json",
+  "generation_config.json",
+  "chat_template.jinja",
+  "special_tokens_map.json",
+];
 
 /** Told of the share of the bytes that are there, and which file is being loaded. */
 export type DownloadProgress = (share: number, file: string) => void;

@@ -45,7 +45,10 @@ export interface PromptFormat {
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Reads how prompts are made from config.json, generation_config.json, tokenizer_config.json and chat_template.jinja. */
+/**
+ * Reads how prompts are made from config.json, generation_config.json, tokenizer_config.json, special_tokens_map.json and
+ * chat_template.jinja.
+ */
 export async function readPromptFormat(
   { name, readText }: Pick<Checkpoint, "name" | "readText">,
   tokenizer: Tokenizer,
@@ -54,7 +57,8 @@ export async function readPromptFormat(
     const text = await readText(file);
     return text === undefined ? {} : parseJsonObject(`${name}/${file}`, text).fields;
   };
-  const settings = await read("tokenizer_config.json");
+  // Where a model has the older file too, transformers takes its special tokens.
+  const settings: Fields = { ...await read("tokenizer_config.json"), ...await read("special_tokens_map.json") };
   const { chat_template: inline } = settings;
   const template = await readText("chat_template.jinja") ??
     (typeof inline === "string" || Array.isArray(inline) ? inline : undefined);

@@ -53,6 +53,11 @@ Deno.test("readPromptFormat: templates are given what transformers gives them", 
     const prompts = await read({ "tokenizer_config.json": settings, "chat_template.jinja": template });
     assertEquals(prompts.renderChat(MESSAGES), text, template);
   }
+  const older = await read({
+    "tokenizer_config.json": { chat_template: "{{ bos_token }}{{ pad_token }}", bos_token: "A" },
+    "special_tokens_map.json": { bos_token: "B", pad_token: { content: "<p>" } },
+  });
+  assertEquals(older.renderChat(MESSAGES), "B<p>");
   const dated = await read({ "chat_template.jinja": "{{ strftime_now('%A %j %y %a %-d') }}" });
   assert(/^[A-Z][a-z]+day \d{3} \d\d [A-Z][a-z]{2} \d{1,2}$/.test(dated.renderChat([])), dated.renderChat([]));
   const unstarted = await read({ "chat_template.jinja": "{{ add_generation_prompt }}" });
