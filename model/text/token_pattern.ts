@@ -40,7 +40,7 @@ function compile(name: string, pattern: Readonly<Record<string, string>>): RegEx
 
 /**
  * Whether a group that is repeated without bound holds something of variable length, as in `(a+)+`: such an expression
- * may take longer than anybody lives for thirty characters. No published tokenizer has one.
+ * may take longer than anybody lives for thirty characters. Hardly any published tokenizer has one.
  */
 function mayNotEnd(source: string): boolean {
   const token = /\\(?:[pPxu]\{[^}]*\}|[\s\S])|\[\^?\]?|\]|\(|\)|\||(?:[*+?]|\{\d*(?:,\d*)?\})[?+]?/gu;

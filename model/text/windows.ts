@@ -47,7 +47,7 @@ export function joinTokens(text: Text, { prefix, encode }: Tokenizer): Uint32Arr
  */
 export function cutWindows(text: Text, tokens: Uint32Array, tokenizer: Tokenizer, plan: WindowPlan): Windows {
   const prefix = text.plainWindows ? [] : tokenizer.prefix;
-  const length = plan.length - prefix.length;
+  const length = lengthWithin(plan, prefix);
   const available = Math.floor(tokens.length / length);
   if (available < 1) {
     throw new RangeError(`text ${text.name} has ${tokens.length} tokens, must have at least ${length}`);
@@ -58,6 +58,12 @@ export function cutWindows(text: Text, tokens: Uint32Array, tokenizer: Tokenizer
     return withPrefix(prefix, tokens.subarray(start, start + length));
   });
   return { text: text.name, windows, textTokens: tokens.length, plain: prefix.length === 0 };
+}
+
+/** Tokens of a window behind those in front. @throws {RangeError} when there is room for none */
+function lengthWithin({ length }: WindowPlan, prefix: ArrayLike<number>): number {
+  if (length > prefix.length) return length - prefix.length;
+  throw new RangeError(`windows have ${length} tokens, must have more than the ${prefix.length} in front of a text`);
 }
 
 function withPrefix(prefix: ArrayLike<number>, tokens: Uint32Array): Uint32Array<ArrayBuffer> {
@@ -79,7 +85,7 @@ const CHARACTERS_PER_TOKEN = 12;
 export function sampleWindows(text: Text, tokenizer: Tokenizer, plan: WindowPlan): Windows {
   const { prefix } = tokenizer;
   const { count } = plan;
-  const length = plan.length - prefix.length;
+  const length = lengthWithin(plan, prefix);
   const excerptLength = length * CHARACTERS_PER_TOKEN;
   const documents = text.documents.filter((document) => document.length >= excerptLength);
   const total = documents.reduce((sum, document) => sum + document.length, 0);

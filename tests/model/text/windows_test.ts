@@ -53,6 +53,31 @@ Deno.test("cutWindows: exactly one window fits, one token fewer doesn't", () => 
   );
 });
 
+Deno.test("windows: nothing stands in front where the tokenizer puts nothing there, and a window needs room for a token", () => {
+  const bare: Tokenizer = { ...UNITS, prefix: new Uint32Array(0) };
+  const text = { name: "t", documents: ["ab", "c".repeat(60)] };
+  assertEquals(Array.from(joinTokens({ ...text, documents: ["ab", "c"] }, bare)), [97, 98, 99]);
+  const { windows, plain } = cutWindows(TEXT, countTo(10), bare, { length: 5, count: 9 });
+  assertEquals([windows.map((window) => Array.from(window)), plain], [[[100, 101, 102, 103, 104], [
+    105,
+    106,
+    107,
+    108,
+    109,
+  ]], true]);
+  assertEquals(sampleWindows(text, bare, { length: 5, count: 1 }).windows.map((window) => bare.decode(window)), [
+    "ccccc",
+  ]);
+  for (
+    const cut of [
+      () => cutWindows(TEXT, countTo(10), UNITS, { length: 1, count: 1 }),
+      () => sampleWindows(text, UNITS, { length: 1, count: 1 }),
+    ]
+  ) {
+    assertThrows(cut, RangeError, "windows have 1 tokens, must have more than the 1 in front of a text");
+  }
+});
+
 Deno.test("sampleWindows: each window lies within one document that is long enough, in order", () => {
   // Windows of 3 tokens take excerpts of 24 characters: the second document is too short.
   const documents = ["a".repeat(50), "b".repeat(23), "c".repeat(24), "d".repeat(100)];
