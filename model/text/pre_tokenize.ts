@@ -52,7 +52,7 @@ function readMetaspace(json: JsonObject): PreTokenize {
   if (!["always", "first", "never"].includes(scheme)) {
     throw new SyntaxError(`${json.name}: prepend_scheme is ${quoteText(scheme)}, must be always, first or never`);
   }
-  const mark = new RegExp(RegExp.escape(replacement), "gu");
+  const mark = new RegExp(replacement.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), "gu");
   const cuts = booleanField(json, "split", true);
   return (pieces, isFirst) =>
     pieces.flatMap((piece, i) => {

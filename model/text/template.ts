@@ -18,7 +18,7 @@ import { type Callable, Float, type Value, View, whole } from "./jinja/value.ts"
 /** Renders a template with values as JSON has them. @throws {SyntaxError} where it fails, with its message */
 export function renderTemplate(name: string, template: string, context: Readonly<Record<string, unknown>>): string {
   try {
-    const { body } = parse(tokenize(prepare(template))) as Node;
+    const { body } = parse(markBrackets(tokenize(prepare(template)))) as Node;
     const scope: Scope = { names: new Map<string, Value>(GLOBALS), budget: createBudget() };
     scope.names.set("range", createRange(scope));
     for (const [key, value] of Object.entries(context)) scope.names.set(key, asValue(value));
@@ -46,6 +46,26 @@ function prepare(template: string): string {
     .replace(/\r\n?/g, "\n")
     .replace(/(?<=^|\n)[ \t]+(?=\{[#%])/g, "")
     .replace(/([#%]\})\n/g, "$1");
+}
+
+type Token = ReturnType<typeof tokenize>[number];
+
+/** Words before brackets that don't make them a call's. */
+const OPERATORS: ReadonlySet<string> = new Set(["not", "in", "and", "or", "if", "elif", "else"]);
+
+/**
+ * Marks expressions in brackets as `1 and ...`, which has their value: the parser forgets brackets, and without them
+ * comparisons in a row mean something else.
+ */
+function markBrackets(tokens: readonly Token[]): Token[] {
+  return tokens.flatMap((token, i) => {
+    if (token.type !== "OpenParen" || tokens[i + 1]?.type === "CloseParen") return [token];
+    const { type, value } = tokens[i - 1];
+    const isCall = type === "Identifier"
+      ? !OPERATORS.has(value)
+      : type === "CloseParen" || type === "CloseSquareBracket";
+    return isCall ? [token] : [token, { type: "NumericLiteral", value: "1" }, { type: "Identifier", value: "and" }];
+  });
 }
 
 /** A value of JSON. */

@@ -119,11 +119,10 @@ function evaluateBinary({ operator, left, right }: Node, scope: Scope): Value {
   if (name === "and" || name === "or") return isTrue(first) === (name === "and") ? evaluate(right!, scope) : first;
   const second = evaluate(right!, scope);
   if (Object.hasOwn(COMPARISONS, name)) {
-    // Python compares neighbours, and the parser doesn't say whether there were brackets.
-    if (left!.type === "BinaryExpression" && Object.hasOwn(COMPARISONS, left!.operator!.value)) {
-      throw new TypeError("comparisons in a row are not known here");
-    }
-    return COMPARISONS[name](first, second);
+    // Of comparisons in a row each compares neighbours; one in brackets is marked as such (template.ts).
+    const isInRow = left!.type === "BinaryExpression" && Object.hasOwn(COMPARISONS, left!.operator!.value);
+    if (!isInRow) return COMPARISONS[name](first, second);
+    return first && COMPARISONS[name](evaluate(left!.right!, scope), second);
   }
   if (name === "~") {
     if (first instanceof Safe || second instanceof Safe) throw new TypeError("what is safe must not be joined here");
