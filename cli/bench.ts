@@ -4,7 +4,7 @@
  * @module
  */
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
-import { MAX_SEQUENCES } from "../model/engine/batch_step.ts";
+import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import { uploadWeights } from "../model/engine/engine_weights.ts";
 import { openModel } from "../model/load.ts";
 import { configOfShape, FORMATS, isFormat, randomSource } from "../model/engine/random_source.ts";
@@ -62,24 +62,19 @@ export const bench: Command = {
     };
     checkTests(options, plan, batches);
     const context = Math.max(...depths) + Math.max(plan.promptTokens, plan.generateTokens) + 1;
-    const { name, source, close } = await openSource(options, context);
-    using _closing = { [Symbol.dispose]: close };
+    using opened = await openSource(options, context);
+    const { name, source } = opened;
     checkContext(depths, plan, source.config.context);
-    const gpu = await openGpu();
-    try {
-      const rows = await measure(gpu, name, source, depths, batches, plan);
-      if (options.json === true) {
-        console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
-      } else {console.log(`${gpu.adapterName}\n\n${
-          renderTable(
-            COLUMNS,
-            rows.map((row) => COLUMNS.map(({ key }) => row[key])),
-          )
-        }`);}
-      if (gpu.isSoftware) console.error("A software adapter shows that the engine runs, not how fast.");
-    } finally {
-      gpu.close();
+    using gpu = await openGpu();
+    const { rows, whyNotWhole } = await measure(gpu, name, source, depths, batches, plan);
+    const reason = whyNotWhole === undefined ? "" : `layers run operation by operation: ${whyNotWhole}\n`;
+    if (options.json === true) {
+      console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
+    } else {
+      const table = renderTable(COLUMNS, rows.map((row) => COLUMNS.map(({ key }) => row[key])));
+      console.log(`${gpu.adapterName}\n${reason}\n${table}`);
     }
+    if (gpu.isSoftware) console.error("A software adapter shows that the engine runs, not how fast.");
     return 0;
   },
 };
@@ -114,8 +109,9 @@ async function measure(
   plan: Omit<SpeedPlan, "depth">,
 ) {
   using line = createProgressLine("bench");
-  const weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
+  using weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
   const rows: SpeedRow[] = [];
+  let whyNotWhole: string | undefined;
   const add = (test: string, depth: number, samples: readonly number[], sequences = 1) => {
     const at = depth > 0 ? ` @ d${depth}` : "";
     const model = { model: name, size_bytes: weights.sizeBytes };
@@ -124,6 +120,7 @@ async function measure(
   for (const [i, depth] of depths.entries()) {
     line.update(0.5 + i / depths.length / 2, `depth ${depth}`);
     const speed = await measureSpeed(gpu, weights, { ...plan, depth });
+    whyNotWhole = speed.whyNotWhole;
     add(`pp${plan.promptTokens}`, depth, speed.prompt);
     add(`tg${plan.generateTokens}`, depth, speed.generation);
     for (const sequences of batches) {
@@ -132,7 +129,7 @@ async function measure(
     }
   }
   line.clear();
-  return rows;
+  return { rows, whyNotWhole };
 }
 
 function summarize(samples: readonly number[], sequences: number) {
@@ -180,14 +177,14 @@ async function openSource(options: OptionValues, context: number) {
     using line = createProgressLine("loading");
     const checkpoint = await openModel(model, (share, file) => line.update(share, file));
     line.clear();
-    return { name: model, source: checkpointSource(checkpoint), close: () => checkpoint[Symbol.dispose]() };
+    return { name: model, source: checkpointSource(checkpoint), [Symbol.dispose]: () => checkpoint[Symbol.dispose]() };
   }
   const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
   if (!shape) {
     throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
   }
   const source = randomSource(configOfShape(shape, context), format);
-  return { name: `${name} ${format}`, source, close: () => {} };
+  return { name: `${name} ${format}`, source, [Symbol.dispose]() {} };
 }
 
 /** Reads an option as whole numbers with commas between. @throws {UsageError} */

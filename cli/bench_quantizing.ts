@@ -8,8 +8,8 @@ import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
 import { configOfShape } from "../model/engine/random_source.ts";
 import { MODEL_SHAPES } from "../model/llama/shapes.ts";
 import { renderTable } from "../experiments/render.ts";
-import { integerOption, type OptionValues, textOption, UsageError } from "./command.ts";
-import { methodOption, methodQuantizer, QUANTIZE_METHODS } from "./quantize_method.ts";
+import { QUANTIZE_METHODS, twobitQuantizer } from "../quant/recipe.ts";
+import { integerOption, oneOfOption, type OptionValues, textOption, UsageError } from "./command.ts";
 
 /** Options of `bench` that belong to `--quantize`. */
 export const QUANTIZING_OPTIONS = {
@@ -35,7 +35,7 @@ const COLUMNS = [
 
 /** Measures and prints. */
 export async function benchQuantizing(options: OptionValues): Promise<number> {
-  const method = methodOption(options, "quantize");
+  const method = oneOfOption(options, "quantize", QUANTIZE_METHODS, QUANTIZE_METHODS[0]);
   const name = textOption(options, "shape", "");
   const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
   if (!shape) {
@@ -45,7 +45,7 @@ export async function benchQuantizing(options: OptionValues): Promise<number> {
   const plan = { windows: integerOption(options, "windows", 128, 1, 65536), windowTokens };
   const gpu = await openGpu();
   try {
-    const speed = await measureQuantizing(gpu, configOfShape(shape, windowTokens), methodQuantizer(method), plan);
+    const speed = await measureQuantizing(gpu, configOfShape(shape, windowTokens), twobitQuantizer({}, method), plan);
     const row = {
       model: name,
       method,

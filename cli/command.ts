@@ -139,3 +139,16 @@ export function textOption(options: OptionValues, name: string, fallback: string
   const value = options[name];
   return typeof value === "string" ? value : fallback;
 }
+
+/** Reads an option that is one of some values. @throws {UsageError} */
+export function oneOfOption<T extends string | number>(
+  options: OptionValues,
+  name: string,
+  values: readonly T[],
+  fallback: T,
+): T {
+  const wanted = textOption(options, name, String(fallback));
+  const value = values.find((known) => String(known) === wanted);
+  if (value === undefined) throw new UsageError(`--${name} is ${wanted}, must be one of ${values.join(", ")}`);
+  return value;
+}

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Sampling } from "../kernels/tokens/pick_token.ts";
-import { MAX_SEQUENCES } from "../model/engine/batch_step.ts";
+import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { openModel } from "../model/load.ts";
 import { loadEngine } from "../model/load_engine.ts";

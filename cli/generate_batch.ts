@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { MAX_SEQUENCES } from "../model/engine/batch_step.ts";
+import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { Engine, EngineGenerateOptions } from "../model/engine/engine.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { type Interrupt, UsageError } from "./command.ts";

@@ -21,6 +21,7 @@ import {
   evaluationTextOption,
   integerOption,
   MODEL_HELP,
+  oneOfOption,
   type OptionValues,
   taskFilesOption,
   TASKS_OPTION,
@@ -119,10 +120,7 @@ async function checkContext(name: string, windowTokens: number, onDownload: Down
 
 /** Whether the text is scored on the GPU. @throws {UsageError} */
 async function choosesGpu(options: OptionValues): Promise<boolean> {
-  const device = textOption(options, "device", "auto");
-  if (!["auto", "cpu", "gpu"].includes(device)) {
-    throw new UsageError(`--device is ${device}, must be one of auto, cpu, gpu`);
-  }
+  const device = oneOfOption(options, "device", ["auto", "cpu", "gpu"], "auto");
   if (device !== "auto") return device === "gpu";
   return (await describeAdapter())?.software === false;
 }

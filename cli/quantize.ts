@@ -4,34 +4,30 @@
  * @module
  */
 import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
-import { Gpu } from "../kernels/gpu/gpu.ts";
-import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
-import { totalBits } from "../quant/bits.ts";
-import { reportQuantization } from "../quant/report.ts";
-import { type Quantizer, storedBytes, type StoredTensor } from "../quant/quantize.ts";
-import { LINEAR_KINDS, linearName } from "../model/llama/layer.ts";
-import type { Linear } from "../model/llama/llama.ts";
-import { hashWeights, openModel } from "../model/load.ts";
-import { readFittingTokenizer } from "../model/text/tokenizer.ts";
-import { layersDirectory, writePackedFile } from "../model/quantize/packed_writer.ts";
-import { BUDGET_BITS, DEFAULT_WINDOWS, FEEDBACK, SETTINGS } from "../quant/recipe.ts";
 import { pathExists } from "../model/host/path_exists.ts";
-import type { CpuPool } from "../model/workers/cpu_pool.ts";
-import { loadText } from "../model/text/text.ts";
-import { sampleWindows } from "../model/text/windows.ts";
+import { layersDirectory } from "../model/quantize/packed_writer.ts";
+import {
+  type MatrixReport,
+  NothingToQuantizeError,
+  quantizeModel,
+  type QuantizeOptions,
+} from "../model/quantize_file.ts";
+import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
+import { totalBits } from "../quant/bits.ts";
+import { REFINE_EVERY } from "../quant/format.ts";
+import { BUDGET_BITS, DEFAULT_WINDOWS, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
   type Command,
   integerOption,
   MODEL_HELP,
   numberOption,
+  oneOfOption,
   type OptionValues,
   textOption,
   UsageError,
 } from "./command.ts";
 import { hostPeakBytes } from "./host_peak.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
-import { methodOption, methodQuantizer, type QuantizeMethod } from "./quantize_method.ts";
-import { openQuantizingDevice, QUANTIZING_DEVICE_HELP, quantizingDeviceOption } from "./quantizing_device.ts";
 
 /** Quantizes a checkpoint into a packed file. */
 export const quantize: Command = {
@@ -64,7 +60,13 @@ export const quantize: Command = {
     calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
     windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
     "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
-    device: { type: "string", value: "NAME", help: QUANTIZING_DEVICE_HELP },
+    device: {
+      type: "string",
+      value: "NAME",
+      help:
+        "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that does what is asked " +
+        "for (no outliers), else the CPU. With calibration the two differ in rounding.",
+    },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
     report: { type: "boolean", help: "Print bits and error of each layer." },
@@ -74,134 +76,88 @@ export const quantize: Command = {
   async run(options) {
     const path = textOption(options, "out", "");
     if (path === "") throw new UsageError("--out is missing, must name the packed file to write");
-    const settings = readSettings(options);
-    const wanted = quantizingDeviceOption(options);
+    const wanted = readOptions(options);
     await refuseOverwrite(path, options);
     const startMs = performance.now();
     using line = createProgressLine("quantize");
-    using checkpoint = await openModel(
+    const { device, weights, bytes, bitsPerWeight, deviceBytes } = await quantizeModel(
       textOption(options, "model", "tiny"),
-      (share, file) => line.update(share, file),
-    );
-    if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
-    const tokenizer = await readFittingTokenizer(checkpoint);
-    const text = await loadText(settings.calibration);
-    const { context } = checkpoint.config;
-    const length = Math.min(settings.windowTokens, context);
-    const calibration = settings.method === "search"
-      ? []
-      : sampleWindows(text, tokenizer, { length, count: settings.windows }).windows;
-    const excluded = settings.layers === "" ? undefined : new RegExp(settings.layers);
-    if (excluded && allMatch(excluded, checkpoint.config.layers)) {
-      throw new UsageError(`--layers is ${settings.layers}, must leave a matrix to quantize`);
-    }
-    const totals = { bytes: 0, weights: 0 };
-    using place = await openQuantizingDevice(wanted, checkpoint.config, quantizerFor(settings));
-    if (place.reason !== undefined) console.log(`quantizing on the CPU: ${place.reason}`);
-    await writePackedFile(place.device, checkpoint, {
       path,
-      metadata: {
-        sourceSha256: await hashWeights(checkpoint),
-        settings: JSON.stringify({ ...settings, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
+      {
+        ...wanted,
+        resume: options.resume === true,
+        onProgress: line.update,
+        onDevice({ reason }) {
+          if (reason !== undefined) console.log(`quantizing on the CPU: ${reason}`);
+        },
+        ...(options.report === true && {
+          onMatrix(report) {
+            line.clear();
+            console.log(describe(report));
+          },
+        }),
       },
-      resume: options.resume === true,
-      calibration,
-      correctTarget: settings.method === "corrected",
-      quantizerOf: (layer, kind) => excluded?.test(linearName(layer, kind)) ? undefined : quantizerFor(settings),
-      onProgress: (share, step) => line.update(share, step),
-      onLayer(stored, { index, original }) {
-        for (const kind of LINEAR_KINDS) {
-          const { rows, channels } = original.linears[kind];
-          const tensor = stored.get(kind);
-          totals.weights += rows * channels;
-          totals.bytes += tensor ? storedBytes(tensor) : 2 * rows * channels;
-          if (!tensor || options.report !== true) continue;
-          line.clear();
-          console.log(describe(linearName(index, kind), original.linears[kind], tensor));
-        }
-      },
-    }).catch(explainMemory);
+    ).catch((error) => explain(error, textOption(options, "layers", "")));
     line.clear();
-    const bits = (8 * totals.bytes) / totals.weights;
     console.log(
-      `${path}: ${
-        bits.toFixed(4)
-      } bits a weight in the linear layers (${totals.weights} weights, ${totals.bytes} bytes)` +
-        `${bits > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ${
-          formatSeconds(performance.now() - startMs)
-        } on ${place.name}${describeMemory(place.device)}`,
+      `${path}: ${bitsPerWeight.toFixed(4)} bits a weight in the linear layers (${weights} weights, ${bytes} bytes)` +
+        `${bitsPerWeight > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ` +
+        `${formatSeconds(performance.now() - startMs)} on ${device}${describeMemory(deviceBytes)}`,
     );
     return 0;
   },
 };
 
-/** What the packed file's metadata records of how it was made. */
-interface QuantizeSettings {
-  readonly method: QuantizeMethod;
-  readonly refine: RefineEvery;
-  readonly outliers: number;
-  readonly calibration: string;
-  readonly windows: number;
-  readonly windowTokens: number;
-  readonly seed: number;
-  readonly layers: string;
-}
-
-function readSettings(options: OptionValues): QuantizeSettings {
-  const method = methodOption(options, "method");
-  const wanted = textOption(options, "refine", String(SETTINGS.refineEvery));
-  const refine = REFINE_EVERY.find((every) => String(every) === wanted);
-  if (!refine) throw new UsageError(`--refine is ${wanted}, must be one of ${REFINE_EVERY.join(", ")}`);
+/** Reads what is to be done. @throws {UsageError} */
+function readOptions(options: OptionValues): QuantizeOptions {
+  const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
   const calibration = textOption(options, "calibration", "calibration");
   if (calibration !== "calibration" && !calibration.startsWith("file:")) {
     throw new UsageError(`--calibration is ${calibration}, must be calibration or file:PATH`);
   }
   const layers = textOption(options, "layers", "");
-  try {
-    new RegExp(layers);
-  } catch {
-    throw new UsageError(`--layers is ${layers}, must be a regular expression`);
-  }
   return {
-    method,
+    method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
-    calibration,
-    windows: integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536),
-    windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
+    calibration: {
+      text: calibration,
+      windows: integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536),
+      windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
+    },
+    device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
-    layers,
+    ...(layers !== "" && { exclude: readPattern(layers) }),
   };
 }
 
-function quantizerFor({ method, refine, outliers, seed }: QuantizeSettings): Quantizer {
-  return methodQuantizer(method, {
-    refineEvery: refine,
-    outliers: { ...SETTINGS.outliers, share: outliers },
-    seed,
-  });
+/** @throws {UsageError} */
+function readPattern(layers: string): RegExp {
+  try {
+    return new RegExp(layers);
+  } catch {
+    throw new UsageError(`--layers is ${layers}, must be a regular expression`);
+  }
 }
 
-/** @throws {Error} that names the options which need less memory */
-function explainMemory(error: unknown): never {
+/** @throws {Error} in the command's words; of memory it names the options which need less */
+function explain(error: unknown, layers: string): never {
+  if (error instanceof NothingToQuantizeError) {
+    throw new UsageError(`--layers is ${layers}, must leave a matrix to quantize`);
+  }
   if (!(error instanceof OutOfMemoryError)) throw error;
   const hint = "fewer --windows or shorter --window-tokens take less, --device cpu none of it";
   throw new Error(`${error.message}; ${hint}`, { cause: error });
 }
 
-function describeMemory(device: CpuPool | Gpu): string {
+function describeMemory(deviceBytes: number | undefined): string {
   const hostBytes = hostPeakBytes();
   const gigabytes = (bytes: number) => `${Number((bytes / 1e9).toPrecision(3))} GB`;
   const parts = [
-    ...(device instanceof Gpu ? [`${gigabytes(device.peakBytes)} of its memory`] : []),
+    ...(deviceBytes === undefined ? [] : [`${gigabytes(deviceBytes)} of its memory`]),
     ...(hostBytes === undefined ? [] : [`${gigabytes(hostBytes)} of the host's`]),
   ];
   return parts.length === 0 ? "" : `, at most ${parts.join(", ")}`;
-}
-
-function allMatch(excluded: RegExp, layers: number): boolean {
-  return Array.from({ length: layers }, (_, i) => i)
-    .every((layer) => LINEAR_KINDS.every((kind) => excluded.test(linearName(layer, kind))));
 }
 
 async function refuseOverwrite(path: string, options: OptionValues): Promise<void> {
@@ -217,9 +173,8 @@ async function refuseOverwrite(path: string, options: OptionValues): Promise<voi
   }
 }
 
-function describe(name: string, { weights, rows, channels }: Linear, stored: StoredTensor): string {
-  if (stored.kind !== "packed") throw new TypeError(`${name} is stored as ${stored.kind}, must be packed`);
-  const { bits, relativeError, relativeErrorTwoBit, relativeErrorRefined } = reportQuantization(weights, stored.tensor);
+function describe(report: MatrixReport): string {
+  const { name, rows, channels, bits, relativeError, relativeErrorTwoBit, relativeErrorRefined } = report;
   const perWeight = totalBits(bits) / (rows * channels);
   const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
   return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, squared error ${percent(relativeError)} ` +

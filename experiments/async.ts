@@ -4,7 +4,7 @@
  * @module
  */
 import { f16Gemv } from "../kernels/product/f16_gemv.ts";
-import { destroyF16Matrix, type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
+import { type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
 import { fusedGemv } from "../kernels/product/fused_gemv.ts";
 import { fusedGemvOnCpu } from "../kernels/product/fused_gemv_twin.ts";
 import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
@@ -26,6 +26,7 @@ import {
   withCopies,
 } from "./kernel_bench.ts";
 import type { Column, Row, Verdict } from "./results/result.ts";
+import { destroyMatrices } from "../kernels/matrix/slabs.ts";
 
 /** The paper's speed-up over a kernel without asynchronous dequantization. */
 const CLAIMED_SPEEDUP = 3.92;
@@ -102,7 +103,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     // Real weights in all of them: zeros can be faster.
     for (const copy of copies) gpu.submit(await dequantizeOnGpu(gpu, matrices[0], copy));
     await time("f16", f16Bytes, await all(copies, (m) => f16Gemv(gpu, m, { kind: "half", x: x16 }, output)));
-    for (const copy of copies) destroyF16Matrix(gpu, copy);
+    destroyMatrices(gpu, ...copies);
     const synchronous = { synchronous: true };
     await time("fused_sync", bytes, await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output, synchronous)));
     const fused = await all(matrices, (m) => fusedGemv(gpu, m, packedInput, output));

@@ -3,36 +3,26 @@
  *
  * @module
  */
-import { addBits, bitsPerWeight, type BitTerms, NO_BITS, packedBits, totalBits } from "../quant/bits.ts";
-import { storedBytes } from "../quant/quantize.ts";
-import { PAPER_LAYOUT, stripBits } from "../quant/baselines/strip_layout.ts";
-import { LINEAR_KINDS, type LinearKind, linearShape } from "../model/llama/layer.ts";
-import { quantizeModel } from "../model/quantize/quantize_model.ts";
+import { addBits, bitsPerWeight, type BitTerms, NO_BITS, totalBits } from "../quant/bits.ts";
+import { quantizedBits, type Quantizer, storedBytes } from "../quant/quantize.ts";
+import { PAPER_LAYOUT } from "../quant/baselines/strip_layout.ts";
+import { LINEAR_KINDS, linearShape } from "../model/llama/layer.ts";
+import { startOnCpu } from "../model/quantize/cpu_device.ts";
+import { quantizeInMemory } from "../model/quantize/quantize_layers.ts";
 import { BUDGET_BITS, SETTINGS } from "../quant/recipe.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
-import type { Method } from "./methods.ts";
 import type { Column, Row } from "./results/result.ts";
 
-/** A layout of the table: its bits by formula, and a quick way to really pack a model in it. */
+/** A layout of the table: its bits follow from the shape, and without calibration a model is quickly packed in it. */
 interface Layout {
   readonly name: string;
-  bits(shape: ModelShape, kind: LinearKind): BitTerms;
-  /** Without calibration: the bytes don't depend on the values. */
-  method(shape: ModelShape): Method;
+  readonly quantizer: Quantizer;
 }
 
 const LAYOUTS: readonly Layout[] = [
-  {
-    name: "paper",
-    bits: (shape, kind) => stripBits(PAPER_LAYOUT, ...linearShape(shape, kind)),
-    method: () => () => ({ kind: "baseline", settings: { layout: PAPER_LAYOUT, search: "minmax" } }),
-  },
-  {
-    name: "twobit",
-    bits: (shape, kind) => packedBits(...linearShape(shape, kind), SETTINGS.refineEvery, 0),
-    method: () => () => ({ kind: "twobit", settings: SETTINGS }),
-  },
+  { name: "paper", quantizer: { kind: "strips", settings: { layout: PAPER_LAYOUT, search: "minmax" } } },
+  { name: "twobit", quantizer: { kind: "twobit", settings: SETTINGS } },
 ];
 
 const TERM_LABELS: Readonly<Record<keyof BitTerms, string>> = {
@@ -58,7 +48,7 @@ export const bits: Experiment = {
     for (const [i, layout] of LAYOUTS.entries()) {
       context.progress(i / LAYOUTS.length, `packing ${loaded.name} as ${layout.name}`);
       const row = describe(loaded, layout);
-      rows.push({ ...row, packed_bytes: await packReally(context, layout.method(loaded), Number(row.linear_bytes)) });
+      rows.push({ ...row, packed_bytes: await packReally(context, layout.quantizer, Number(row.linear_bytes)) });
     }
     const ours = rows.filter(({ layout }) => String(layout).startsWith("twobit"));
     const measured = Math.max(...ours.map(({ bits_per_weight: bits }) => Number(bits)));
@@ -106,7 +96,7 @@ function describe(shape: ModelShape, layout: Layout): Row {
   let weights = 0;
   for (const kind of LINEAR_KINDS) {
     const [rows, channels] = linearShape(shape, kind);
-    terms = addBits(terms, layout.bits(shape, kind));
+    terms = addBits(terms, quantizedBits(...linearShape(shape, kind), layout.quantizer));
     weights += rows * channels;
   }
   const perWeight = bitsPerWeight(terms, weights);
@@ -132,9 +122,10 @@ function otherWeights({ vocabulary, hidden, layers, tiedHead }: ModelShape): num
 }
 
 /** Bytes of the loaded model's matrices, really packed. @throws {RangeError} when they aren't the formula's */
-async function packReally(context: ExperimentContext, method: Method, formulaBytes: number): Promise<number> {
-  const quantized = await quantizeModel(context.pool, await context.sharedModel(), {
-    quantizerOf: (_layer, kind) => method(kind),
+async function packReally(context: ExperimentContext, quantizer: Quantizer, formulaBytes: number): Promise<number> {
+  using run = startOnCpu(context.pool);
+  const quantized = await quantizeInMemory(run, await context.sharedModel(), {
+    quantizerOf: () => quantizer,
   });
   let bytes = 0;
   for (const stored of quantized.tensors.values()) bytes += storedBytes(stored);

@@ -6,7 +6,8 @@
 import { storedBytes } from "../quant/quantize.ts";
 import type { Calibrator } from "../model/quantize/calibrator.ts";
 import { evaluateModel, type Evaluation } from "../model/evaluate/evaluation.ts";
-import { quantizeModel } from "../model/quantize/quantize_model.ts";
+import { startOnCpu } from "../model/quantize/cpu_device.ts";
+import { quantizeInMemory } from "../model/quantize/quantize_layers.ts";
 import { type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
 import type { TaskScore } from "../model/evaluate/tasks.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
@@ -101,10 +102,10 @@ export async function compareMethod(
   { name, method, calibrator, withoutChoices, onProgress }: MethodCase,
 ): Promise<{ row: Row; evaluation: Evaluation }> {
   const { set, reference } = await context.baseline();
-  const quantized = await quantizeModel(context.pool, await context.sharedModel(), {
+  using run = startOnCpu(context.pool, calibrator);
+  const quantized = await quantizeInMemory(run, await context.sharedModel(), {
     quantizerOf: (_layer, kind) => method(kind),
     onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
-    ...(calibrator && { calibrator }),
   });
   const scorer = await context.scorer();
   await scorer.setModel(quantized.model);

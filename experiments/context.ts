@@ -71,7 +71,7 @@ export function createContext(
     async calibrator(correctTarget) {
       const { config, embedding } = await context.sharedModel();
       const { windows } = (await context.baseline()).calibration;
-      return createCalibrator(pool, config, embedding, windows, correctTarget);
+      return createCalibrator(pool, config, { embedding, windows, correctTarget });
     },
     fixedCalibrator: () => fixedCalibrator ??= makeFixedCalibrator(context),
   };

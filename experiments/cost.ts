@@ -113,12 +113,8 @@ async function measureFormat(
   { quick, seed }: ExperimentContext,
 ): Promise<readonly number[]> {
   const plan = { promptTokens: 0, generateTokens: 32, depth: MEASURED_CONTEXT, repetitions: quick ? 3 : 5 };
-  const weights = await uploadWeights(gpu, randomSource(configOfShape(shape, 2 * MEASURED_CONTEXT), format, seed));
-  try {
-    return (await measureSpeed(gpu, weights, plan)).generation;
-  } finally {
-    weights.destroy();
-  }
+  using weights = await uploadWeights(gpu, randomSource(configOfShape(shape, 2 * MEASURED_CONTEXT), format, seed));
+  return (await measureSpeed(gpu, weights, plan)).generation;
 }
 
 function describe(shape: ModelShape, gpu: typeof GPUS[number], speeds: Speeds): Row[] {

@@ -5,7 +5,7 @@
  * @module
  */
 import { f16Gemv } from "../kernels/product/f16_gemv.ts";
-import { destroyF16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
+import { uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
 import { fusedGemv } from "../kernels/product/fused_gemv.ts";
 import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { packActivations } from "../kernels/product/pack_activations.ts";
@@ -24,6 +24,7 @@ import {
   withCopies,
 } from "./kernel_bench.ts";
 import type { Cell, Row } from "./results/result.ts";
+import { destroyMatrices } from "../kernels/matrix/slabs.ts";
 
 /** The paper's split of a kernel's time, from a later version of it. */
 const PAPER_SHARES: Readonly<Record<string, number>> = { second_order: 0.191, first_order: 0.327, multiply: 0.434 };
@@ -106,7 +107,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, tickNs: number, seed: n
     const decode = await ablate((without) => time((matrix) => dequantizeOnGpu(gpu, matrix, scratch, without)));
     gpu.submit(await dequantizeOnGpu(gpu, matrices[0], scratch));
     const multiply = await time(() => f16Gemv(gpu, scratch, { kind: "half", x: x16 }, output));
-    destroyF16Matrix(gpu, scratch);
+    destroyMatrices(gpu, scratch);
     return { decode, multiply, sync: await fused(true), async: await fused(false) };
   });
   for (const buffer of [activations, x16, y.buffer]) gpu.destroyBuffer(buffer);

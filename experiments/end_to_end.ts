@@ -4,8 +4,8 @@
  * @module
  */
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
-import type { OperationKind } from "../model/engine/decode_step.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
+import type { OperationKind } from "../model/engine/layer_operations.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
 import { createSession } from "../model/engine/session.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
@@ -51,8 +51,7 @@ export const endToEnd: Experiment = {
   needsModel: false,
   async run(context) {
     const { quick, progress } = context;
-    const gpu = await openGpu();
-    using _closing = { [Symbol.dispose]: () => gpu.close() };
+    using gpu = await openGpu();
     const plan = choosePlan(gpu, quick);
     const { tickNs } = await measureCeiling(gpu);
     const rows: Row[] = [];
@@ -130,15 +129,11 @@ async function measureModel(
   const contexts = plan.contexts.filter((context) => !isLarge(shape) || context <= LARGE_CONTEXT);
   const longest = Math.max(...contexts) + Math.max(plan.generateTokens, plan.promptTokens);
   const source = randomSource(configOfShape(shape, longest), format, context.seed);
-  const weights = await unlessOutOfMemory(() => uploadWeights(gpu, source));
+  using weights = await unlessOutOfMemory(() => uploadWeights(gpu, source));
   if (!weights) return [{ ...EMPTY_ROW, model: shape.name, format, note: DOES_NOT_FIT }];
-  try {
-    const name = `${shape.name} ${format}`;
-    const rows = await measureWeights(gpu, weights, name, { ...plan, contexts }, tickNs, context, samples);
-    return rows.map((row) => ({ ...EMPTY_ROW, model: shape.name, format, ...row }));
-  } finally {
-    weights.destroy();
-  }
+  const name = `${shape.name} ${format}`;
+  const rows = await measureWeights(gpu, weights, name, { ...plan, contexts }, tickNs, context, samples);
+  return rows.map((row) => ({ ...EMPTY_ROW, model: shape.name, format, ...row }));
 }
 
 /** Cells of each context; one that doesn't fit has a note, and the others go on. */
@@ -173,9 +168,9 @@ async function measureFirstPrompt(gpu: Gpu, weights: EngineWeights, { promptToke
 
 async function measureContext(gpu: Gpu, weights: EngineWeights, context: number, plan: Plan, tickNs: number) {
   using session = await createSession(gpu, weights, context + plan.generateTokens);
-  await session.prefill(sampleText(weights, context));
+  await session.prefill([sampleText(weights, context)]);
   const generation = await measureGeneration(session, plan.generateTokens, REPETITIONS);
-  await session.decode(1);
+  await session.decode([0], 1);
   const memoryBytes = gpu.heldBytes;
   const encodeUs = await timeEncoding(gpu, session);
   const times = await timeOperations(gpu, session, tickNs);

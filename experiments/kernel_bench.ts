@@ -5,9 +5,10 @@
  */
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import type { Dispatch, Gpu } from "../kernels/gpu/gpu.ts";
-import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
+import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
 import { readMemory } from "../kernels/gpu/read_memory.ts";
 import { calibrateTicks, timeDispatches, type Timing } from "../kernels/gpu/timer.ts";
+import { destroyMatrices } from "../kernels/matrix/slabs.ts";
 
 /** A linear layer of a model; matrices that share an input are fused. */
 export interface LayerShape {
@@ -60,7 +61,7 @@ export async function withCopies<T>(
   try {
     return await use(matrices);
   } finally {
-    for (const matrix of matrices) destroyPackedMatrix(gpu, matrix);
+    destroyMatrices(gpu, ...matrices);
   }
 }
 

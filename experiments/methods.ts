@@ -40,7 +40,7 @@ export const paperLayout: Method = baseline(PAPER_LAYOUT, "weighted_error", true
 
 /** The paper's layout with everything that our method has but its layout: corrected targets, and their damping. */
 export const paperLayoutCorrected: Method = () => ({
-  kind: "baseline",
+  kind: "strips",
   settings: { layout: PAPER_LAYOUT, search: "weighted_error" },
   feedback: { ...FEEDBACK, order: "channels" },
   correctTarget: true,
@@ -53,7 +53,7 @@ export const twobit: Method = () => twobitQuantizer();
 
 function baseline(layout: StripLayout, search: ScaleSearch, withFeedback: boolean): Method {
   const quantizer: Quantizer = {
-    kind: "baseline",
+    kind: "strips",
     settings: { layout, search },
     ...(withFeedback && { feedback: GPTQ_FEEDBACK }),
   };

@@ -23,7 +23,7 @@ export function describeExtremes(layers: readonly Layer[]): Record<string, strin
       const groups = Math.floor(channels / GROUP_CHANNELS / BLOCK_GROUPS) * BLOCK_GROUPS;
       for (let row = 0; row < rows && groups > 0; row += EVERY_ROW) {
         const members = Array.from({ length: groups }, (_, group) => groupOfRow(weights, row, channels, group));
-        const probes = members.map(probeGroup);
+        const probes = members.map((group) => probeGroup(group));
         const [refined] = pickRefined([probes], BLOCK_GROUPS, "error", { seed: 0 });
         members.forEach((group, g) => {
           const mean = group.reduce((sum, weight) => sum + weight, 0) / group.length;

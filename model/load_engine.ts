@@ -4,10 +4,7 @@
  * @module
  */
 import { createEngine, type Engine, type EngineOptions } from "./engine/engine.ts";
-import type { DownloadProgress } from "./hub/hub_model.ts";
 import { openModel } from "./load.ts";
-import { cacheBytes } from "./engine/sequence_cache.ts";
-import { weightBytes } from "./engine/weight_source.ts";
 
 /**
  * Loads a model onto the GPU: `tiny`, a directory, a packed file, a GGUF file or `hf:ORG/NAME`.
@@ -27,14 +24,4 @@ import { weightBytes } from "./engine/weight_source.ts";
 export async function loadEngine(name: string, options: EngineOptions = {}): Promise<Engine> {
   using checkpoint = await openModel(name);
   return await createEngine(checkpoint, options);
-}
-
-/** Bytes of device memory that a model needs: its weights, and the cache of a sequence of `capacity` tokens. */
-export async function estimateMemory(
-  name: string,
-  capacity: number,
-  onDownload?: DownloadProgress,
-): Promise<{ readonly weightBytes: number; readonly cacheBytes: number }> {
-  using checkpoint = await openModel(name, onDownload);
-  return { weightBytes: weightBytes(checkpoint), cacheBytes: cacheBytes(checkpoint.config, capacity) };
 }

@@ -22,6 +22,12 @@ export interface GroupProblem {
   pull: Float64Array | null;
   /** Bit k is set where weight k is an outlier and is stored exactly. */
   outliers: number;
+  /** f64 [16]: weights as {@linkcode roundGroup} rounded them last; an outlier's is its own unrounded value. */
+  readonly values: Float64Array;
+  /** [16]: their codes: 0..3, or 0..15 where refined. */
+  readonly codes: Uint8Array;
+  /** f64 [16]: weights as those before them leave them. */
+  readonly rest: Float64Array;
 }
 
 /** A rounded group. */
@@ -31,27 +37,26 @@ export interface GroupRounding {
   readonly error: number;
 }
 
-/** An empty problem. */
-export function createGroupProblem(): GroupProblem {
+/** An empty problem, with or without pull. */
+export function createGroupProblem(isPulled = false): GroupProblem {
   return {
     size: GROUP_CHANNELS,
     start: new Float64Array(GROUP_CHANNELS),
     pivot: new Float64Array(GROUP_CHANNELS).fill(1),
-    pull: null,
+    pull: isPulled ? new Float64Array(GROUP_CHANNELS * GROUP_CHANNELS) : null,
     outliers: 0,
+    values: new Float64Array(GROUP_CHANNELS),
+    codes: new Uint8Array(GROUP_CHANNELS),
+    rest: new Float64Array(GROUP_CHANNELS),
   };
 }
 
-const scratch = new Float64Array(GROUP_CHANNELS);
-
 /**
- * Rounds a group with one scale and zero.
+ * Rounds a group with one scale and zero, into the problem's values and codes.
  *
  * @param scale scaleCode * d; 0 rounds every weight to 0
  * @param zero in units of one base code
  * @param limit gives up (returns Infinity) when the error reaches it
- * @param values f64 [16]: receives the rounded weights; an outlier's is its own unrounded value
- * @param codes receives the codes: 0..3, or 0..15 where refined
  * @returns the sum of pivot² x error²
  */
 export function roundGroup(
@@ -60,18 +65,18 @@ export function roundGroup(
   zero: number,
   refined: boolean,
   limit: number,
-  values?: Float64Array,
-  codes?: Uint8Array,
 ): number {
   const { size, start, pivot, pull, outliers } = problem;
+  // Where nothing is pulled the weights stay as they are.
+  const rest = pull === null ? start : problem.rest;
   const steps = refined ? 4 : 1;
   const maxCode = refined ? 15 : 3;
   const perStep = scale === 0 ? 0 : steps / scale;
   const offset = zero * steps + 0.5;
-  for (let k = 0; k < size; k++) scratch[k] = start[k];
+  if (pull !== null) { for (let k = 0; k < size; k++) rest[k] = start[k]; }
   let total = 0;
   for (let k = 0; k < size; k++) {
-    const wanted = scratch[k];
+    const wanted = rest[k];
     let code = Math.floor(wanted * perStep + offset);
     code = code < 0 ? 0 : code > maxCode ? maxCode : code;
     let value = (code / steps - zero) * scale;
@@ -81,10 +86,10 @@ export function roundGroup(
     if (total >= limit) return Infinity;
     if (pull !== null) {
       const row = k * GROUP_CHANNELS;
-      for (let l = k + 1; l < size; l++) scratch[l] -= value * pull[row + l];
+      for (let l = k + 1; l < size; l++) rest[l] -= value * pull[row + l];
     }
-    if (values) values[k] = value;
-    if (codes) codes[k] = code;
+    problem.values[k] = value;
+    problem.codes[k] = code;
   }
   return total;
 }
@@ -107,18 +112,18 @@ const ALL_CODES: SearchWindow = { firstScale: 1, lastScale: SCALE_CODES - 1, zer
  * would cost 1.5 % more error.
  */
 export function searchAllCodes(problem: GroupProblem, d: number, refined: boolean): GroupRounding {
-  const bounds = boundsOf(problem);
-  const covering = d === 0 ? 0 : spanOf(bounds) / ((refined ? 3.75 : 3) * d);
+  const search = { problem, d, refined, bounds: boundsOf(problem) };
+  const covering = d === 0 ? 0 : spanOf(search.bounds) / ((refined ? 3.75 : 3) * d);
   const lastScale = Math.min(SCALE_CODES - 1, Math.ceil(1.05 * covering) + 1);
   const firstScale = Math.max(1, Math.min(Math.ceil(0.7 * covering), lastScale));
   const likely = { firstScale, lastScale, zeroReach: 1 };
-  const best = tryCodes(problem, d, refined, bounds, likely, roundToZero(problem, refined));
-  return tryCodes(problem, d, refined, bounds, ALL_CODES, best, likely);
+  const best = tryCodes(search, likely, roundToZero(problem, refined));
+  return tryCodes(search, ALL_CODES, best, likely);
 }
 
 /** Finds the best of some scale codes and zero codes of a group under a given second-order scale d. */
 export function searchGroup(problem: GroupProblem, d: number, refined: boolean, window: SearchWindow): GroupRounding {
-  return tryCodes(problem, d, refined, boundsOf(problem), window, roundToZero(problem, refined));
+  return tryCodes({ problem, d, refined, bounds: boundsOf(problem) }, window, roundToZero(problem, refined));
 }
 
 /** The scale code 0, which makes the group zero: the candidate that others must beat. */
@@ -126,12 +131,17 @@ function roundToZero(problem: GroupProblem, refined: boolean): GroupRounding {
   return { scaleCode: 0, zeroCode: 0, error: roundGroup(problem, 0, 0, refined, Infinity) };
 }
 
+/** A group whose codes are searched under a second-order scale d. */
+interface Search {
+  readonly problem: GroupProblem;
+  readonly d: number;
+  readonly refined: boolean;
+  readonly bounds: Bounds;
+}
+
 /** Tries the codes of a window against the best known, but for those that were tried in another window. */
 function tryCodes(
-  problem: GroupProblem,
-  d: number,
-  refined: boolean,
-  { min, max }: Bounds,
+  { problem, d, refined, bounds: { min, max } }: Search,
   window: SearchWindow,
   known: GroupRounding,
   tried?: SearchWindow,
@@ -168,17 +178,17 @@ export function spanOf({ min, max }: Bounds): number {
 }
 
 /** Lowest and highest weight as they would be if none were rounded, outliers aside; 0 and 0 where nothing is left. */
-export function boundsOf({ size, start, pull, outliers }: GroupProblem): Bounds {
+export function boundsOf({ size, start, pull, outliers, rest }: GroupProblem): Bounds {
   let min = Infinity;
   let max = -Infinity;
-  for (let k = 0; k < size; k++) scratch[k] = start[k];
+  for (let k = 0; k < size; k++) rest[k] = start[k];
   for (let k = 0; k < size; k++) {
     if (pull !== null) {
-      for (let l = k + 1; l < size; l++) scratch[l] -= scratch[k] * pull[k * GROUP_CHANNELS + l];
+      for (let l = k + 1; l < size; l++) rest[l] -= rest[k] * pull[k * GROUP_CHANNELS + l];
     }
     if ((outliers >> k) & 1) continue;
-    min = Math.min(min, scratch[k]);
-    max = Math.max(max, scratch[k]);
+    min = Math.min(min, rest[k]);
+    max = Math.max(max, rest[k]);
   }
   return max < min ? { min: 0, max: 0 } : { min, max };
 }

@@ -15,7 +15,13 @@ export interface InputKnowledge {
 }
 
 /** Checks that knowledge of an input fits the rows that are quantized. @throws {TypeError | RangeError} */
-export function checkInput({ feedback, correlation }: InputKnowledge, rows: number, channels: number): void {
-  checkFeedback(feedback, channels);
-  if (correlation) checkMatrix(correlation, rows, channels);
+export function checkInput(
+  { feedback, correlation }: Partial<InputKnowledge>,
+  rows: number,
+  channels: number,
+): void {
+  if (feedback) checkFeedback(feedback, channels);
+  if (!correlation) return;
+  if (!feedback) throw new TypeError("a correlation is given without feedback, must be with it");
+  checkMatrix(correlation, rows, channels);
 }

@@ -21,7 +21,7 @@ export const META_GROUPS = BLOCK_GROUPS / 2;
 export const META_GROUP_BITS = 7;
 
 /** Position of the pick field in a meta word. */
-export const PICK_SHIFT = META_GROUPS * META_GROUP_BITS;
+const PICK_SHIFT = META_GROUPS * META_GROUP_BITS;
 
 /**
  * Builds the meta words of one row.

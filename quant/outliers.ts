@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { createGroupProblem } from "./group_search.ts";
 import { type GroupProbe, probeWithoutExtreme } from "./probe.ts";
 
 /** How outliers are picked. */
@@ -44,11 +45,12 @@ export function pickOutliers(
   const picked = probes.map(() => ({ masks: new Map<number, number>(), scales: new Map<number, number>() }));
   const count = Math.round(share * weights);
   if (count === 0) return picked;
+  const problem = createGroupProblem();
   const candidates = probes.flatMap((row, r) =>
     row.flatMap((probe, group) => {
       const isRefined = refined[r][group] === 1;
       if (probe.range === 0 || (groups !== "both" && (groups === "four_bit") !== isRefined)) return [];
-      const without = probeWithoutExtreme(weightsOf(r, group), probe, isRefined);
+      const without = probeWithoutExtreme(weightsOf(r, group), probe, isRefined, problem);
       const now = isRefined ? probe.fourBit : probe.twoBit;
       const gain = rule === "error" ? now.error - without.error : extremity(weightsOf(r, group), probe);
       return [{ r, group, gain, scale: without.scale, mask: 1 << probe.extreme }];

@@ -5,7 +5,14 @@
  * @module
  */
 import { GROUP_CHANNELS } from "./format.ts";
-import { boundsOf, createGroupProblem, searchGroup, type SearchWindow, spanOf } from "./group_search.ts";
+import {
+  boundsOf,
+  createGroupProblem,
+  type GroupProblem,
+  searchGroup,
+  type SearchWindow,
+  spanOf,
+} from "./group_search.ts";
 
 /** What one kind of storage would do to a group. */
 export interface GroupProspect {
@@ -27,20 +34,23 @@ export interface GroupProbe {
   readonly fourBit: GroupProspect;
 }
 
-const problem = createGroupProblem();
-
-/** Range and prospects of a group of weights, which may be empty. */
-export function probeGroup(weights: Float32Array): GroupProbe {
+/** Range and prospects of a group of weights, which may be empty. `problem` is used up, so that many groups share one. */
+export function probeGroup(weights: Float32Array, problem: GroupProblem = createGroupProblem()): GroupProbe {
   return {
     ...describe(weights),
-    twoBit: prospect(weights, false, 0),
-    fourBit: prospect(weights, true, 0),
+    twoBit: prospect(problem, weights, false, 0),
+    fourBit: prospect(problem, weights, true, 0),
   };
 }
 
-/** What a group would be without its most extreme weight. */
-export function probeWithoutExtreme(weights: Float32Array, { extreme }: GroupProbe, refined: boolean): GroupProspect {
-  return prospect(weights, refined, 1 << extreme);
+/** What a group would be without its most extreme weight; `problem` as for {@linkcode probeGroup}. */
+export function probeWithoutExtreme(
+  weights: Float32Array,
+  { extreme }: GroupProbe,
+  refined: boolean,
+  problem: GroupProblem = createGroupProblem(),
+): GroupProspect {
+  return prospect(problem, weights, refined, 1 << extreme);
 }
 
 /** Highest minus lowest weight; 0 for no weights. */
@@ -67,7 +77,12 @@ function describe(weights: Float32Array): Pick<GroupProbe, "range" | "extreme"> 
 const TWO_BIT_WINDOW: SearchWindow = { firstScale: 9, lastScale: 13, zeroReach: 1 };
 const FOUR_BIT_WINDOW: SearchWindow = { firstScale: 7, lastScale: 12, zeroReach: 2 };
 
-function prospect(weights: Float32Array, refined: boolean, outliers: number): GroupProspect {
+function prospect(
+  problem: GroupProblem,
+  weights: Float32Array,
+  refined: boolean,
+  outliers: number,
+): GroupProspect {
   problem.size = weights.length;
   problem.outliers = outliers;
   for (let i = 0; i < weights.length; i++) problem.start[i] = weights[i];

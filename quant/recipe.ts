@@ -5,8 +5,7 @@
  */
 import type { FeedbackSettings } from "./error_feedback.ts";
 import { WITHOUT_OUTLIERS } from "./outliers.ts";
-import type { Quantizer } from "./quantize.ts";
-import type { TwobitSettings } from "./twobit.ts";
+import type { TwobitQuantizer, TwobitSettings } from "./twobit.ts";
 
 /** Bits a weight that the paper claims and that a model must not exceed, every stored bit of its linear layers counted. */
 export const BUDGET_BITS = 2.85;
@@ -20,7 +19,20 @@ export const DEFAULT_WINDOWS = 40;
 /** Settings of the method: one refined group in 8, picked where the error falls most, no outliers. */
 export const SETTINGS: TwobitSettings = { refineEvery: 8, pick: "error", outliers: WITHOUT_OUTLIERS, seed: 1 };
 
-/** The method with some settings changed. */
-export function twobitQuantizer(changes: Partial<TwobitSettings> = {}): Quantizer {
-  return { kind: "twobit", settings: { ...SETTINGS, ...changes }, feedback: FEEDBACK, correctTarget: true };
+/** Ways to find codes, the default first: see `quantizeModel`. */
+export const QUANTIZE_METHODS = ["corrected", "feedback", "search"] as const;
+
+/** Name of a way to find codes. */
+export type QuantizeMethod = typeof QUANTIZE_METHODS[number];
+
+/** The method with some settings changed, with or without its two steps of calibration. */
+export function twobitQuantizer(
+  changes: Partial<TwobitSettings> = {},
+  method: QuantizeMethod = QUANTIZE_METHODS[0],
+): TwobitQuantizer {
+  return {
+    kind: "twobit",
+    settings: { ...SETTINGS, ...changes },
+    ...(method !== "search" && { feedback: FEEDBACK, correctTarget: method === "corrected" }),
+  };
 }

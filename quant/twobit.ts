@@ -26,28 +26,19 @@
  *
  * @module
  */
+import { packedBits } from "./bits.ts";
 import { checkMatrix } from "./check.ts";
-import { dotRuns } from "./dot.ts";
-import type { Feedback } from "./error_feedback.ts";
-import {
-  BASE_ZEROS,
-  BLOCK_GROUPS,
-  blocksPerRow,
-  GROUP_CHANNELS,
-  REFINED_ZEROS,
-  type RefineEvery,
-  SCALE_CODES,
-  TILE_ROWS,
-  tilesPerColumn,
-} from "./format.ts";
-import { MAX_F16 } from "./float16.ts";
-import { createGroupProblem, roundGroup, searchAllCodes } from "./group_search.ts";
-import { checkInput, type InputKnowledge } from "./input_knowledge.ts";
-import { type OutlierSettings, pickOutliers } from "./outliers.ts";
+import { concatenateRows } from "./concatenate.ts";
+import { dequantize } from "./dequantize.ts";
+import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, type RefineEvery, TILE_ROWS, tilesPerColumn } from "./format.ts";
+import { createGroupProblem } from "./group_search.ts";
+import { checkInput } from "./input_knowledge.ts";
+import type { OutlierSettings } from "./outliers.ts";
 import { pack } from "./pack.ts";
-import type { PackedTensor } from "./packed_tensor.ts";
-import { groupOfRow, type GroupProbe, probeGroup } from "./probe.ts";
-import { pickRefined, type PickRule, sumStrips } from "./refine_pick.ts";
+import { type PackedTensor, planeBytes } from "./packed_tensor.ts";
+import { quantizeTile, type RowResiduals } from "./quantize_tile.ts";
+import type { InputNeeds, Part, QuantizerKind } from "./quantizer.ts";
+import { type PickRule, sumStrips } from "./refine_pick.ts";
 import { shiftToTarget } from "./target.ts";
 import { NO_OUTLIERS, type UnpackedTensor } from "./unpacked_tensor.ts";
 
@@ -63,10 +54,34 @@ export interface TwobitSettings {
   readonly seed: number;
 }
 
+/** The method, as data. */
+export interface TwobitQuantizer extends InputNeeds {
+  /** Which kind it is. */
+  readonly kind: "twobit";
+  /** How it quantizes. */
+  readonly settings: TwobitSettings;
+}
+
+/** What the method does. */
+export const TWOBIT: QuantizerKind<TwobitQuantizer, PackedTensor> = {
+  hasIndependentTiles: true,
+  quantize: ({ weights, rows, channels }, { settings }, part) =>
+    quantizeTwobit(weights, rows, channels, settings, part),
+  join: concatenateRows,
+  dequantize,
+  sizeBytes: (tensor) => Object.values(planeBytes(tensor)).reduce((sum, bytes) => sum + bytes, 0),
+  bits(rows, channels, { settings: { refineEvery, outliers: { share } } }) {
+    const outliersOf = (rows: number) => Math.round(share * rows * channels);
+    const outliers = Math.floor(rows / TILE_ROWS) * outliersOf(TILE_ROWS) + outliersOf(rows % TILE_ROWS);
+    return packedBits(rows, channels, refineEvery, outliers);
+  },
+};
+
 /**
- * Quantizes tiles `firstTile` .. `lastTile` - 1 of a matrix (all of them by default).
+ * Quantizes a matrix, or some of its tiles.
  *
  * @param weights f32 [rows, channels], the whole matrix
+ * @param part the tiles, and what is known of the layer's input, for error feedback and corrected targets
  * @throws {TypeError | RangeError} for a matrix that is empty, misshapen, not finite or too large for f16 scales
  */
 export function quantizeTwobit(
@@ -74,24 +89,25 @@ export function quantizeTwobit(
   rows: number,
   channels: number,
   settings: TwobitSettings,
-  input?: InputKnowledge,
-  [firstTile, lastTile]: readonly [number, number] = [0, tilesPerColumn(rows)],
+  part: Part = {},
 ): PackedTensor {
   checkMatrix(weights, rows, channels);
+  const { feedback, correlation, tiles: [firstTile, lastTile] = [0, tilesPerColumn(rows)] } = part;
   if (!(0 <= firstTile && firstTile < lastTile && lastTile <= tilesPerColumn(rows))) {
     throw new RangeError(`tiles are ${firstTile}..${lastTile}, must lie within 0..${tilesPerColumn(rows)}`);
   }
   const firstRow = firstTile * TILE_ROWS;
   const lastRow = Math.min(rows, lastTile * TILE_ROWS);
-  if (input) {
-    checkInput(input, lastRow - firstRow, channels);
-    if (!input.feedback.keepsGroups) throw new RangeError("order of feedback splits groups, must be natural or groups");
+  checkInput(part, lastRow - firstRow, channels);
+  if (feedback?.keepsGroups === false) {
+    throw new RangeError("order of feedback splits groups, must be natural or groups");
   }
-  const part = weights.subarray(firstRow * channels, lastRow * channels);
-  const target = input?.correlation ? shiftToTarget(part, input.correlation, input.feedback) : part;
+  const wanted = weights.subarray(firstRow * channels, lastRow * channels);
+  const target = feedback && correlation ? shiftToTarget(wanted, correlation, feedback) : wanted;
   const stripScores = settings.pick === "strip"
-    ? sumStrips(weights, rows, blocksPerRow(channels) * BLOCK_GROUPS, input?.feedback.diagonal)
+    ? sumStrips(weights, rows, blocksPerRow(channels) * BLOCK_GROUPS, feedback?.diagonal)
     : undefined;
+  const [probed, rounded] = [createGroupProblem(), createGroupProblem(feedback !== undefined)];
   const { tensor, residuals } = createTensor(lastRow - firstRow, channels, settings.refineEvery);
   for (let tile = firstTile; tile < lastTile; tile++) {
     quantizeTile({
@@ -102,27 +118,13 @@ export function quantizeTwobit(
       firstTile,
       tensor,
       residuals,
-      ...(input && { input }),
+      probed,
+      rounded,
+      ...(feedback && { feedback }),
       ...(stripScores && { stripScores }),
     });
   }
   return pack({ ...tensor, outliers: collectOutliers(residuals) });
-}
-
-/** Residuals of a row's outliers, by channel. */
-type RowResiduals = Map<number, number>;
-
-interface TileTask {
-  /** f32: the rows of the tensor below. */
-  readonly weights: Float32Array;
-  readonly channels: number;
-  readonly settings: TwobitSettings;
-  readonly tile: number;
-  readonly firstTile: number;
-  readonly tensor: Omit<UnpackedTensor, "outliers">;
-  readonly residuals: readonly RowResiduals[];
-  readonly input?: InputKnowledge;
-  readonly stripScores?: Float64Array<ArrayBuffer>;
 }
 
 function createTensor(rows: number, channels: number, refineEvery: RefineEvery) {
@@ -138,136 +140,6 @@ function createTensor(rows: number, channels: number, refineEvery: RefineEvery) 
     tileScale: new Float16Array(tilesPerColumn(rows) * groups),
   };
   return { tensor, residuals: Array.from({ length: rows }, (): RowResiduals => new Map()) };
-}
-
-function quantizeTile(task: TileTask): void {
-  const { weights, channels, settings, tile, firstTile, tensor } = task;
-  const firstRow = (tile - firstTile) * TILE_ROWS;
-  const rows = Math.min(TILE_ROWS, tensor.rows - firstRow);
-  const groups = tensor.scaleCodes.length / tensor.rows;
-  const probes = Array.from(
-    { length: rows },
-    (_, r) =>
-      Array.from({ length: groups }, (_, group) => probeGroup(groupOfRow(weights, firstRow + r, channels, group))),
-  );
-  const importance = task.input?.feedback.diagonal;
-  const refined = pickRefined(probes, settings.refineEvery, settings.pick, {
-    seed: settings.seed + tile,
-    ...(importance && { importance }),
-    ...(task.stripScores && { stripScores: task.stripScores }),
-  });
-  const groupWeights = (r: number, group: number) => groupOfRow(weights, firstRow + r, channels, group);
-  const outliers = pickOutliers(probes, refined, groupWeights, rows * channels, settings.outliers);
-  setTileScales(task, probes, refined, outliers, groups);
-  for (let r = 0; r < rows; r++) {
-    tensor.refined.set(refined[r], (firstRow + r) * groups);
-    quantizeRow(task, firstRow + r, outliers[r].masks);
-  }
-}
-
-/** Sets d of each group column so that the largest wanted scale has the highest code. */
-function setTileScales(
-  { tile, firstTile, tensor }: TileTask,
-  probes: readonly (readonly GroupProbe[])[],
-  refined: readonly Uint8Array[],
-  outliers: readonly { readonly scales: ReadonlyMap<number, number> }[],
-  groups: number,
-): void {
-  const wanted = probes.map((row, r) =>
-    Float64Array.from(
-      row,
-      (probe, group) => outliers[r].scales.get(group) ?? (refined[r][group] === 1 ? probe.fourBit : probe.twoBit).scale,
-    )
-  );
-  for (let group = 0; group < groups; group++) {
-    const d = Math.max(...wanted.map((scales) => scales[group])) / (SCALE_CODES - 1);
-    if (d > MAX_F16) {
-      throw new RangeError(`group column ${group} of tile ${tile} needs the scale ${d}, must be at most ${MAX_F16}`);
-    }
-    tensor.tileScale[(tile - firstTile) * groups + group] = d;
-  }
-}
-
-const problem = createGroupProblem();
-problem.pull = new Float64Array(GROUP_CHANNELS * GROUP_CHANNELS);
-const PULL = problem.pull;
-const values = new Float64Array(GROUP_CHANNELS);
-const codes = new Uint8Array(GROUP_CHANNELS);
-
-/** Quantizes one row, group by group in the order of feedback. */
-function quantizeRow(task: TileTask, row: number, masks: ReadonlyMap<number, number>): void {
-  const { weights, channels, tensor, tile, firstTile, input } = task;
-  const feedback = input?.feedback;
-  const groups = tensor.scaleCodes.length / tensor.rows;
-  const errors = new Float64Array(channels);
-  for (let first = 0; first < channels;) {
-    const group = Math.floor((feedback?.order[first] ?? first) / GROUP_CHANNELS);
-    const start = group * GROUP_CHANNELS;
-    const size = Math.min(GROUP_CHANNELS, channels - start);
-    const mask = masks.get(group) ?? 0;
-    const index = row * groups + group;
-    const refined = tensor.refined[index] === 1;
-    const d = tensor.tileScale[(tile - firstTile) * groups + group];
-    poseProblem(weights, row * channels + start, first, size, mask, errors, feedback);
-    const { scaleCode, zeroCode } = searchAllCodes(problem, d, refined);
-    const zero = (refined ? REFINED_ZEROS : BASE_ZEROS)[zeroCode];
-    roundGroup(problem, scaleCode * d, zero, refined, Infinity, values, codes);
-    tensor.scaleCodes[index] = scaleCode;
-    tensor.zeroCodes[index] = zeroCode;
-    for (let k = 0; k < size; k++) {
-      tensor.codes[index * GROUP_CHANNELS + k] = codes[k];
-      let value = values[k];
-      if ((mask >> k) & 1) {
-        const grid = (refined ? codes[k] / 4 - zero : codes[k] - zero) * scaleCode * d;
-        const residual = residualOf(value - grid);
-        task.residuals[row].set(start + k, residual);
-        value = grid + residual;
-      }
-      errors[first + k] = weights[row * channels + start + k] - value;
-    }
-    first += size;
-  }
-}
-
-/** Sets up the search of one group: its weights as the feedback of the groups before leaves them. */
-function poseProblem(
-  weights: Float32Array,
-  at: number,
-  first: number,
-  size: number,
-  mask: number,
-  errors: Float64Array,
-  feedback: Feedback | undefined,
-): void {
-  problem.size = size;
-  problem.outliers = mask;
-  problem.pull = feedback ? PULL : null;
-  for (let k = 0; k < size; k++) {
-    problem.start[k] = weights[at + k];
-    problem.pivot[k] = 1;
-  }
-  if (!feedback) return;
-  const { coefficients } = feedback;
-  for (let k = 0; k < size; k++) {
-    const rowAt = (first + k) * feedback.channels;
-    let start = weights[at + k] + dotRuns(errors, 0, coefficients, rowAt, first);
-    for (let j = 0; j < k; j++) {
-      const pull = coefficients[rowAt + first + j];
-      PULL[j * GROUP_CHANNELS + k] = pull;
-      start += weights[at + j] * pull;
-    }
-    problem.start[k] = start;
-    problem.pivot[k] = coefficients[rowAt + first + k];
-  }
-}
-
-/** An outlier's residual, rounded to f16. @throws {RangeError} beyond f16's range */
-function residualOf(value: number): number {
-  const residual = Math.f16round(value);
-  if (!Number.isFinite(residual)) {
-    throw new RangeError(`an outlier needs the residual ${value}, must be at most ${MAX_F16}`);
-  }
-  return residual;
 }
 
 function collectOutliers(residuals: readonly RowResiduals[]): UnpackedTensor["outliers"] {

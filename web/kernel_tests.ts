@@ -12,7 +12,6 @@ import "../tests/kernels/product/gemm_test.ts";
 import "../tests/kernels/product/gemv_modes_test.ts";
 import "../tests/kernels/quantize/order_groups_test.ts";
 import "../tests/kernels/quantize/outer_update_test.ts";
-import "../tests/kernels/product/pack_activations_test.ts";
 import "../tests/kernels/tokens/pick_token_test.ts";
 import "../tests/kernels/attention/prefill_attention_test.ts";
 import "../tests/kernels/tokens/prefill_test.ts";

@@ -109,7 +109,7 @@ async function loadEngine(gpu: Gpu, open: () => Promise<Checkpoint>): Promise<En
 
 function showDevice(gpu: Gpu): void {
   setText("device", gpu.isSoftware ? `${gpu.adapterName} (software: slow)` : gpu.adapterName);
-  const { exchangeBytes, lanes } = chooseTeam(gpu);
+  const { exchangeBytes, lanes } = chooseTeam(gpu.profile);
   setText("exchange", exchangeBytes === 0 ? `subgroups of ${lanes}` : "workgroup memory (no subgroups to use)");
   gpu.device.lost.then(({ message }) => showProblem(`The GPU is lost, reload the page: ${message}`));
 }

@@ -3,13 +3,12 @@
  *
  * @module
  */
+import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
-import kernelCode from "./decode_attention.wgsl" with { type: "text" };
-import attendCode from "./parts/attend.wgsl" with { type: "text" };
-import oneQueryCode from "./parts/queries_1.wgsl" with { type: "text" };
-import fourQueriesCode from "./parts/queries_4.wgsl" with { type: "text" };
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Buffers of {@linkcode decodeAttention}, for one new token or `tokens` of them, each of another sequence. */
 export interface DecodeAttentionBuffers {
@@ -42,24 +41,22 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
 /** Tokens up to which a sequence is short, and middling. */
 export const [SHORT_TOKENS, MIDDLE_TOKENS] = [256, 1024] as const;
 
-/** Lengths of a sequence up to which it is split into more and more parts, and workgroups that those make together. */
-const SPLIT_LENGTHS = [
-  { tokens: SHORT_TOKENS, workgroups: 1 },
-  { tokens: MIDDLE_TOKENS, workgroups: 128 },
-  { tokens: Infinity, workgroups: 256 },
-] as const;
-
 /**
  * Splits of a sequence, at most 16. A short one has one, which nothing need combine; a long one has two workgroups for each
- * multiprocessor of a large GPU, so that more keys are in flight.
+ * multiprocessor, a middling one has one, so that more keys are in flight.
  *
  * @param tokens length of the sequence
  * @param sequences that attend in one dispatch
  */
-export function chooseSplits(gpu: Gpu, shape: AttentionShape, tokens: number, sequences = 1): number {
-  if (gpu.isSoftware) return 1; // its few threads are busy without
-  const { workgroups } = SPLIT_LENGTHS.find((step) => tokens <= step.tokens)!;
-  return Math.max(1, Math.min(16, Math.floor(workgroups / (sequences * attentionGroups(shape)))));
+export function chooseSplits(profile: DeviceProfile, shape: AttentionShape, tokens: number, sequences = 1): number {
+  if (tokens <= SHORT_TOKENS) return 1;
+  const workgroups = evenWorkgroups(profile) * (tokens <= MIDDLE_TOKENS ? 1 : 2);
+  return splitsWithin(profile, shape, workgroups / sequences);
+}
+
+/** Splits of a sequence that together are at most so many workgroups, 1 to 16; a software adapter is busy with one. */
+export function splitsWithin({ software }: DeviceProfile, shape: AttentionShape, workgroups: number): number {
+  return software ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(shape))));
 }
 
 /** Lanes over which the channels of a key are spread, 8 each. */
@@ -81,18 +78,17 @@ export function attentionGroups(shape: AttentionShape): number {
  * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A software
  * adapter has nothing in flight and pays for each thread.
  */
-function chooseWorkgroupSize(gpu: Gpu, team: Team, queries: number, rowLanes: number): number {
-  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
+export function chooseWorkgroupSize(
+  { software, workgroupBytes, workgroupThreads }: DeviceProfile,
+  team: Team,
+  queries: 1 | 4,
+  rowLanes: number,
+): number {
   const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
   const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
-  let size = gpu.isSoftware ? 64 : 256;
-  while (size > maxComputeInvocationsPerWorkgroup || size * threadBytes > maxComputeWorkgroupStorageSize) size /= 2;
+  let size = software ? 64 : 256;
+  while (size > workgroupThreads || size * threadBytes > workgroupBytes) size /= 2;
   return size;
-}
-
-/** The whole shader for a kind of team. */
-export function decodeAttentionCode(team: Team, queries: 1 | 4): string {
-  return [kernelCode, attendCode, queries === 1 ? oneQueryCode : fourQueriesCode, team.exchangeCode].join("\n");
 }
 
 /**
@@ -112,33 +108,35 @@ export async function decodeAttention(
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
   const { qkv, rotations, cache, sequence, partials, bias, headNorm } = buffers;
   const rowLanes = attentionRowLanes(shape);
-  const team = chooseTeam(gpu, rowLanes);
+  const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(shape);
-  const kernel = await gpu.createKernel("decode_attention", decodeAttentionCode(team, queries), {
-    heads,
-    key_value_heads: keyValueHeads,
-    head_size: headSize,
-    capacity: cache.capacity,
-    splits,
-    row_lanes: rowLanes,
-    merge_lanes: Math.min(team.lanes, 4 * rowLanes),
-    workgroup_size: chooseWorkgroupSize(gpu, team, queries, rowLanes),
-    has_bias: bias ? 1 : 0,
-    has_norm: headNorm ? 1 : 0,
-    norm_epsilon: headNorm?.epsilon ?? 0,
-    ...(slidingWindow !== undefined && { window: slidingWindow }),
+  return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", `queries_${queries}`, team.exchange), {
+    constants: {
+      heads,
+      key_value_heads: keyValueHeads,
+      head_size: headSize,
+      capacity: cache.capacity,
+      splits,
+      row_lanes: rowLanes,
+      merge_lanes: Math.min(team.lanes, 4 * rowLanes),
+      workgroup_size: chooseWorkgroupSize(gpu.profile, team, queries, rowLanes),
+      has_bias: bias ? 1 : 0,
+      has_norm: headNorm ? 1 : 0,
+      norm_epsilon: headNorm?.epsilon ?? 0,
+      ...(slidingWindow !== undefined && { window: slidingWindow }),
+    },
+    buffers: {
+      qkv,
+      rotations,
+      keys: cache.keys,
+      values: cache.values,
+      sequence,
+      partials,
+      bias: bias ?? qkv,
+      norms: headNorm?.weights ?? qkv,
+    },
+    workgroups: [attentionGroups(shape), splits, tokens],
   });
-  const bindings = gpu.bind(kernel, [
-    qkv,
-    rotations,
-    cache.keys,
-    cache.values,
-    sequence,
-    partials,
-    bias ?? qkv,
-    headNorm?.weights ?? qkv,
-  ]);
-  return { kernel, bindings, workgroups: [attentionGroups(shape), splits, tokens] };
 }
 
 /** Exact results of {@linkcode decodeAttention} for one token: sums over all splits, already divided. */
@@ -164,28 +162,6 @@ export function decodeAttentionOnCpu(
     for (let token = 0; token < tokens; token++) {
       const weight = weights[token] / total;
       for (let i = 0; i < headSize; i++) mixed[head * headSize + i] += weight * values[row(token) + i];
-    }
-  }
-  return mixed;
-}
-
-/** Combines partial results in f64; the CPU twin of the linear kernels' input `attention`. */
-export function combinePartials(
-  { heads, headSize }: AttentionShape,
-  splits: number,
-  partials: Float32Array,
-): Float64Array {
-  const mixed = new Float64Array(heads * headSize);
-  const stats = (split: number, head: number) => splits * heads * headSize + 2 * (split * heads + head);
-  for (let head = 0; head < heads; head++) {
-    const used = Array.from({ length: splits }, (_, split) => split).filter((s) => partials[stats(s, head) + 1] !== 0);
-    const largest = Math.max(...used.map((s) => partials[stats(s, head)]));
-    const factors = used.map((s) => Math.exp(partials[stats(s, head)] - largest));
-    const total = used.reduce((sum, s, i) => sum + factors[i] * partials[stats(s, head) + 1], 0);
-    for (let i = 0; i < headSize; i++) {
-      for (const [j, s] of used.entries()) {
-        mixed[head * headSize + i] += (factors[j] * partials[(s * heads + head) * headSize + i]) / total;
-      }
     }
   }
   return mixed;

@@ -1,3 +1,4 @@
+// needs: attend
 // Attention of one new token for each of some sequences, split over the sequence: rotates its queries and its key, appends
 // key and value to the cache, and sums over a part of the cached tokens in each workgroup:
 //
@@ -21,18 +22,8 @@
 // in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier until the end. The last
 // split also takes the new token, whose key and value come from registers. Where the asynchrony is: keys and values of a step are
 // asked for together, a step ahead; those of the first step before the queries are read and rotated.
-override heads: u32 = 1;
-override key_value_heads: u32 = 1;
-override head_size: u32 = 64;
-override capacity: u32 = 1;
 override splits: u32 = 1;
-override window: u32 = 0xffffffff; // keys that the query sees, its own included
-override row_lanes: u32 = 8; // a power of two, at least head_size / 8
-override merge_lanes: u32 = 8; // lanes that exchange directly: a power of two from row_lanes up
 override workgroup_size: u32 = 64;
-override has_bias: u32 = 0;
-override has_norm: u32 = 0;
-override norm_epsilon: f32 = 0.00001;
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> rotations: array<vec4<f32>>;

@@ -3,9 +3,7 @@
  *
  * @module
  */
-import { allOrNone } from "../gpu/buffer_scope.ts";
-import type { Gpu } from "../gpu/gpu.ts";
-import { type Plane, whole } from "../gpu/plane.ts";
+import type { Plane } from "../gpu/plane.ts";
 
 /** Heads of an attention layer. */
 export interface AttentionShape {
@@ -27,23 +25,6 @@ export interface KeyValueCache {
   readonly keys: Plane;
   /** f16 [sequences, keyValueHeads, capacity, headSize]. */
   readonly values: Plane;
-}
-
-/** Makes a zeroed cache. @throws {RangeError} when a head cannot be read in eights, or heads don't divide */
-export async function createKeyValueCache(gpu: Gpu, shape: AttentionShape, capacity: number): Promise<KeyValueCache> {
-  checkAttentionShape(shape);
-  const sizeBytes = shape.keyValueHeads * capacity * shape.headSize * 2;
-  return await allOrNone(gpu, async (scope) => ({
-    capacity,
-    keys: whole(await scope.storage("keys", sizeBytes)),
-    values: whole(await scope.storage("values", sizeBytes)),
-  }));
-}
-
-/** Frees a cache. */
-export function destroyKeyValueCache(gpu: Gpu, { keys, values }: KeyValueCache): void {
-  gpu.destroyBuffer(keys.buffer);
-  gpu.destroyBuffer(values.buffer);
 }
 
 /** Checks that attention kernels serve a shape. @throws {RangeError} when a head cannot be read in eights, or heads don't divide */

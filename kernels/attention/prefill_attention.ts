@@ -4,43 +4,42 @@
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./prefill_attention.wgsl" with { type: "text" };
-import loadsCode from "./parts/attention_loads.wgsl" with { type: "text" };
-import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const PREFILL_ATTENTION_CODE: string = [kernelCode, loadsCode, rangeCode].join("\n");
+import { joinShader } from "../gpu/shader.ts";
+import type { RopeCache } from "./rope_cache.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;
 
+/** Buffers of {@linkcode prefillAttention}. */
+export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"> {
+  /** f32 [tokens, heads * headSize]. */
+  readonly out: GPUBuffer | GPUBufferBinding;
+}
+
 /**
- * Dispatch of causal attention: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a range over all keys that
- * the cache holds up to each.
- *
- * @param qkv f32 [tokens, (heads + 2 keyValueHeads) * headSize], q rotated, as `ropeCache` leaves it
- * @param cache keys and values of the range's positions and of all before
- * @param out f32 [tokens, heads * headSize]
+ * Dispatch of causal attention over what `ropeCache` leaves: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a
+ * range over all keys that the cache holds up to each.
  */
 export async function prefillAttention(
   gpu: Gpu,
   shape: AttentionShape,
   range: PrefillRange,
-  qkv: GPUBuffer | GPUBufferBinding,
-  cache: KeyValueCache,
-  out: GPUBuffer | GPUBufferBinding,
+  { qkv, cache, out }: PrefillAttentionBuffers,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
-  const kernel = await gpu.createKernel("prefill_attention", PREFILL_ATTENTION_CODE, {
-    heads,
-    key_value_heads: keyValueHeads,
-    head_size: headSize,
-    capacity: cache.capacity,
-    ...(slidingWindow !== undefined && { window: slidingWindow }),
+  return await gpu.makeDispatch(joinShader(wgsl, "prefill_attention"), {
+    constants: {
+      heads,
+      key_value_heads: keyValueHeads,
+      head_size: headSize,
+      capacity: cache.capacity,
+      ...(slidingWindow !== undefined && { window: slidingWindow }),
+    },
+    buffers: { range: range.buffer, qkv, keys: cache.keys, values: cache.values, out },
+    workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1],
   });
-  const bindings = gpu.bind(kernel, [range.buffer, qkv, cache.keys, cache.values, out]);
-  return { kernel, bindings, workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1] };
 }

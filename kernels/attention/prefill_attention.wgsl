@@ -1,3 +1,4 @@
+// needs: attention_loads prefill_range
 // Causal attention of several tokens, one tile of keys after the other (as in FlashAttention, arXiv 2205.14135):
 //
 //   out[t, h] = sum over p of weight[p] * values[g, p], weight = softmax over p of q[t, h] . keys[g, p] / sqrt(head_size)

@@ -4,31 +4,16 @@
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./rope_cache.wgsl" with { type: "text" };
-import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const ROPE_CACHE_CODE: string = [kernelCode, rangeCode].join("\n");
+import { joinShader } from "../gpu/shader.ts";
+import type { DecodeAttentionBuffers } from "./decode_attention.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Buffers of {@linkcode ropeCache}; width = (heads + 2 keyValueHeads) * headSize. */
-export interface RopeCache {
+export interface RopeCache extends Pick<DecodeAttentionBuffers, "rotations" | "cache" | "bias" | "headNorm"> {
   /** f32 [tokens, width]: q, then k, then v; q is replaced by what attention needs. */
   readonly qkv: GPUBuffer | GPUBufferBinding;
-  /** f32 [capacity, headSize / 2, 2]: cosine and sine of each position's angles. */
-  readonly rotations: GPUBuffer;
-  /** f32 [width], where q, k and v have a bias. */
-  readonly bias?: GPUBuffer;
-  /** RMSNorm of each head of q and k before rotation, in models that have it. */
-  readonly headNorm?: {
-    /** f32 [2, headSize]: weights for q, then for k. */
-    readonly weights: GPUBuffer;
-    /** Added under the root. */
-    readonly epsilon: number;
-  };
-  /** Receives keys and values at the range's positions. */
-  readonly cache: KeyValueCache;
 }
 
 /**
@@ -44,19 +29,28 @@ export async function ropeCache(
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize } = shape;
   const { qkv, rotations, bias, headNorm, cache } = buffers;
-  const kernel = await gpu.createKernel("rope_cache", ROPE_CACHE_CODE, {
-    heads,
-    key_value_heads: keyValueHeads,
-    head_size: headSize,
-    capacity: cache.capacity,
-    has_bias: bias ? 1 : 0,
-    has_norm: headNorm ? 1 : 0,
-    epsilon: headNorm?.epsilon ?? 0,
-    workgroup_size: headSize / 4,
-  });
   // Bindings that the kernel doesn't read must hold something all the same.
   const unused = rotations;
-  const inputs = [qkv, rotations, bias ?? unused, headNorm?.weights ?? unused];
-  const bindings = gpu.bind(kernel, [range.buffer, ...inputs, cache.keys, cache.values]);
-  return { kernel, bindings, workgroups: [heads + 2 * keyValueHeads, range.maxTokens, 1] };
+  return await gpu.makeDispatch(joinShader(wgsl, "rope_cache"), {
+    constants: {
+      heads,
+      key_value_heads: keyValueHeads,
+      head_size: headSize,
+      capacity: cache.capacity,
+      has_bias: bias ? 1 : 0,
+      has_norm: headNorm ? 1 : 0,
+      epsilon: headNorm?.epsilon ?? 0,
+      workgroup_size: headSize / 4,
+    },
+    buffers: {
+      range: range.buffer,
+      qkv,
+      rotations,
+      bias: bias ?? unused,
+      head_norms: headNorm?.weights ?? unused,
+      keys: cache.keys,
+      values: cache.values,
+    },
+    workgroups: [heads + 2 * keyValueHeads, 1, range.maxTokens],
+  });
 }

@@ -1,3 +1,4 @@
+// needs: prefill_range
 // From the qkv product to attention, for the tokens of a range: bias, norm of each head, rotary position, cache.
 //
 //   q = rotate(norm(q + bias)), in place;  keys[position] = f16(rotate(norm(k + bias)));  values[position] = f16(v + bias)
@@ -13,7 +14,7 @@
 //   5 keys         u32 [sequences, key_value_heads, C, head_size / 2]   two f16 each
 //   6 values       u32 [sequences, key_value_heads, C, head_size / 2]
 //
-// Mapping: a workgroup a head of a token; a thread four elements: two neighbours and their partners half a head away.
+// Mapping: a workgroup a head of a token, whose index is in z; a thread four elements: two neighbours and their partners half a head away.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 8;
@@ -41,7 +42,7 @@ struct Pairs {
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let head = workgroup.x;
-  let token = workgroup.y;
+  let token = workgroup.z;
   if (token >= range.tokens) { return; }
   let is_value = head >= heads + key_value_heads;
   var pairs = load_pairs(token, head, 2u * thread);

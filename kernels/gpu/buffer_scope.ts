@@ -29,10 +29,12 @@ export function createBufferScope(gpu: Gpu): BufferScope {
     upload: async (label, data) => own(await gpu.uploadStorage(label, data)),
     own,
     free(buffer) {
-      if (owned.delete(buffer)) gpu.destroyBuffer(buffer);
+      owned.delete(buffer);
+      gpu.destroyBuffer(buffer);
     },
     [Symbol.dispose]() {
       for (const buffer of owned) gpu.destroyBuffer(buffer);
+      owned.clear();
     },
   };
 }

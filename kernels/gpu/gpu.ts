@@ -3,11 +3,13 @@
  *
  * @module
  */
-import { adapterName, isSoftwareAdapter } from "./adapter.ts";
+import { adapterName } from "./adapter.ts";
 import { DeviceErrors, DeviceLostError, OutOfMemoryError } from "./device_errors.ts";
+import { type DeviceProfile, profileOf } from "./device_profile.ts";
 import { IS_DENO, withEnableLines } from "./dialect.ts";
 import { ReadBack } from "./read_back.ts";
 import { requestDevice } from "./request_device.ts";
+import { bindingEntries, type Shader } from "./shader.ts";
 import { writeChunks } from "./write_chunks.ts";
 
 /** What {@linkcode openGpu} accepts. */
@@ -20,12 +22,16 @@ export interface GpuOptions {
 const MAX_WRITTEN_BYTES = 128 * 2 ** 20;
 
 /** A compiled compute kernel. */
-export interface Kernel {
-  /** Name in error messages. */
-  readonly label: string;
+export interface Kernel extends Pick<Shader, "label" | "bindings"> {
   /** The compiled shader. */
   readonly pipeline: GPUComputePipeline;
 }
+
+/** Buffers of a kernel, or ranges of them, by the names that its shader gives them. */
+export type NamedBuffers = Readonly<Record<string, GPUBuffer | GPUBufferBinding>>;
+
+/** Values of a shader's `override` constants. */
+export type Constants = Readonly<Record<string, number>>;
 
 /** One dispatch: a kernel, its bindings and its number of workgroups. */
 export interface Dispatch {
@@ -35,6 +41,14 @@ export interface Dispatch {
   readonly bindings: GPUBindGroup;
   /** How often, in three dimensions. */
   readonly workgroups: readonly [x: number, y: number, z: number];
+}
+
+/** What makes a dispatch of a shader. */
+export interface DispatchParts extends Pick<Dispatch, "workgroups"> {
+  /** Default: none. */
+  readonly constants?: Constants;
+  /** All that the shader binds. */
+  readonly buffers: NamedBuffers;
 }
 
 /**
@@ -53,29 +67,32 @@ export class Gpu implements Disposable {
   readonly device: GPUDevice;
   /** As the driver names it, such as `NVIDIA H200` or `llvmpipe (LLVM 15.0.6, 256 bits)`. */
   readonly adapterName: string;
-  /** True for an adapter that runs on the CPU, whose timings say nothing about GPUs. */
-  readonly isSoftware: boolean;
   /** Features that were granted: shader-f16, timestamp-query, subgroups. */
   readonly features: ReadonlySet<string>;
-  /** Lanes of a subgroup where all subgroups have the same power-of-two size and can be used, else 0. */
-  readonly subgroupSize: number;
+  /** By what work is spread over it. */
+  readonly profile: DeviceProfile;
   readonly #errors: DeviceErrors;
   readonly #readBack: ReadBack;
-  readonly #kernels = new Map<string, Promise<Kernel>>();
+  /** By shader, then by constants. */
+  readonly #kernels = new Map<Shader, Map<string, Promise<Kernel>>>();
   readonly #live = new Set<GPUBuffer>();
   #heldBytes = 0;
   #writtenBytes = 0;
   #peakBytes = 0;
 
   /** Use {@linkcode openGpu}. */
-  constructor({ info }: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>) {
+  constructor(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>) {
     this.device = device;
     this.features = features;
-    this.adapterName = adapterName(info);
-    this.isSoftware = isSoftwareAdapter(info);
-    this.subgroupSize = features.has("subgroups") ? fixedSubgroupSize(info) : 0;
+    this.adapterName = adapterName(adapter.info);
+    this.profile = profileOf(adapter, device, features);
     this.#errors = new DeviceErrors(device);
     this.#readBack = new ReadBack(this, this.#errors);
+  }
+
+  /** True for an adapter that runs on the CPU, whose timings say nothing about GPUs. */
+  get isSoftware(): boolean {
+    return this.profile.software;
   }
 
   /** Bytes held in buffers made by this object. */
@@ -153,48 +170,58 @@ export class Gpu implements Disposable {
 
   /** Frees a buffer made by {@linkcode createBuffer}; one that is freed already stays so. */
   destroyBuffer(buffer: GPUBuffer): void {
-    if (!this.#live.delete(buffer)) return;
+    if (!this.#live.delete(buffer)) {
+      throw new Error(`buffer ${buffer.label} is not live, must be freed once by its owner`);
+    }
     this.#heldBytes -= buffer.size;
     buffer.destroy();
   }
 
   /**
-   * Compiles a kernel, or returns it where the same code was compiled with the same constants before.
-   * Its entry point is `main`, its bindings are all in group 0.
+   * Compiles a shader, once for the same constants.
    *
-   * @param constants values of the `override` constants
    * @throws {SyntaxError} when the shader doesn't compile, with the compiler's message
    */
-  createKernel(label: string, code: string, constants: Readonly<Record<string, number>> = {}): Promise<Kernel> {
-    const key = JSON.stringify([label, code, constants]);
-    let kernel = this.#kernels.get(key);
-    if (!kernel) this.#kernels.set(key, kernel = this.#compile(label, code, constants));
+  createKernel(shader: Shader, constants: Constants = {}): Promise<Kernel> {
+    const ofShader = this.#kernels.get(shader) ?? new Map<string, Promise<Kernel>>();
+    this.#kernels.set(shader, ofShader);
+    const key = JSON.stringify(constants);
+    let kernel = ofShader.get(key);
+    if (!kernel) ofShader.set(key, kernel = this.#compile(shader, constants));
     return kernel;
   }
 
-  async #compile(label: string, code: string, constants: Readonly<Record<string, number>>): Promise<Kernel> {
+  async #compile({ label, code, bindings }: Shader, constants: Constants): Promise<Kernel> {
     const make = () => {
       const module = this.device.createShaderModule({ label, code: IS_DENO ? code : withEnableLines(code) });
       const compute = { module, entryPoint: "main", constants: { ...constants } };
       return this.device.createComputePipeline({ label, layout: "auto", compute });
     };
     try {
-      return { label, pipeline: await this.#errors.made(`kernel ${label}`, make, 0, this.#heldBytes) };
+      const pipeline = await this.#errors.made(`kernel ${label}`, make, 0, this.#heldBytes);
+      return { label, bindings, pipeline };
     } catch (cause) {
       if (cause instanceof DeviceLostError || cause instanceof OutOfMemoryError) throw cause;
       throw new SyntaxError((cause as Error).message, { cause });
     }
   }
 
-  /** Binds buffers, or ranges of them, to the bindings 0, 1, ... of a kernel. */
-  bind(kernel: Kernel, buffers: readonly (GPUBuffer | GPUBufferBinding)[]): GPUBindGroup {
-    const entries = buffers.map((item, binding) => ({
-      binding,
-      resource: "buffer" in item ? item : { buffer: item },
-    }));
+  /**
+   * Binds buffers, or ranges of them, to a kernel.
+   *
+   * @throws {TypeError} for a name that the kernel doesn't bind, or one that is missing
+   */
+  bind(kernel: Kernel, buffers: NamedBuffers): GPUBindGroup {
     const { label, pipeline } = kernel;
+    const entries = bindingEntries(kernel, buffers);
     const make = () => this.device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries });
     return this.#errors.watch(`bindings of ${label}`, make);
+  }
+
+  /** Makes a dispatch as {@linkcode createKernel} and {@linkcode bind} do. */
+  async makeDispatch(shader: Shader, { constants, buffers, workgroups }: DispatchParts): Promise<Dispatch> {
+    const kernel = await this.createKernel(shader, constants);
+    return { kernel, bindings: this.bind(kernel, buffers), workgroups };
   }
 
   /** Submits dispatches in one pass, in order; each sees what those before it wrote. */
@@ -215,11 +242,6 @@ export class Gpu implements Disposable {
   wait(): Promise<void> {
     this.#writtenBytes = 0;
     return this.#readBack.wait();
-  }
-
-  /** Throws the first error the device has reported outside error scopes, if any. */
-  check(): void {
-    this.#errors.check();
   }
 
   /**
@@ -246,11 +268,6 @@ export class Gpu implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo): number {
-  const isPowerOfTwo = (subgroupMinSize & (subgroupMinSize - 1)) === 0;
-  return subgroupMinSize === subgroupMaxSize && isPowerOfTwo && subgroupMinSize >= 4 ? subgroupMinSize : 0;
 }
 
 /** Workgroups of one dimension never exceed this in WebGPU's default limits. */

@@ -4,7 +4,8 @@
  * @module
  */
 import { type Dispatch, type Gpu, spreadWorkgroups } from "./gpu.ts";
-import kernelCode from "./read_memory.wgsl" with { type: "text" };
+import { joinShader } from "./shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 const THREADS = 256;
 /** Vectors of 16 bytes that a thread reads. */
@@ -13,10 +14,9 @@ const STRIPS = 8;
 /** Dispatch that reads the first `sizeBytes` of a buffer once; `sink` is any other storage buffer. */
 export async function readMemory(gpu: Gpu, source: GPUBuffer, sizeBytes: number, sink: GPUBuffer): Promise<Dispatch> {
   const vectors = Math.floor(sizeBytes / 16);
-  const kernel = await gpu.createKernel("read_memory", kernelCode, { vectors, workgroup_size: THREADS });
-  return {
-    kernel,
-    bindings: gpu.bind(kernel, [{ buffer: source, size: vectors * 16 }, sink]),
+  return await gpu.makeDispatch(joinShader(wgsl, "read_memory"), {
+    constants: { vectors, workgroup_size: THREADS },
+    buffers: { source: { buffer: source, size: vectors * 16 }, sink },
     workgroups: spreadWorkgroups(Math.ceil(vectors / (THREADS * STRIPS))),
-  };
+  });
 }

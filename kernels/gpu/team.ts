@@ -3,16 +3,14 @@
  *
  * @module
  */
-import type { Gpu } from "./gpu.ts";
-import subgroupCode from "./parts/exchange_subgroup.wgsl" with { type: "text" };
-import workgroupCode from "./parts/exchange_workgroup.wgsl" with { type: "text" };
+import type { DeviceProfile } from "./device_profile.ts";
 
-/** A kind of team, with the shader code by which its lanes exchange values. */
+/** A kind of team, with the shader part by which its lanes exchange values. */
 export interface Team {
   /** Lanes of a team, a power of two. */
   readonly lanes: number;
-  /** Defines `exchange(value, thread, distance)`. */
-  readonly exchangeCode: string;
+  /** Part of a shader that is its exchange. */
+  readonly exchange: "exchange_subgroup" | "exchange_workgroup";
   /** Workgroup memory that it takes for each lane. */
   readonly exchangeBytes: number;
 }
@@ -22,9 +20,8 @@ export interface Team {
  *
  * @param leastLanes lanes that a team must have
  */
-export function chooseTeam(gpu: Gpu, leastLanes = 4): Team {
-  const size = gpu.subgroupSize;
+export function chooseTeam({ subgroupSize: size }: DeviceProfile, leastLanes = 4): Team {
   return size >= leastLanes && size <= 64
-    ? { lanes: size, exchangeCode: subgroupCode, exchangeBytes: 0 }
-    : { lanes: 32, exchangeCode: workgroupCode, exchangeBytes: 4 };
+    ? { lanes: size, exchange: "exchange_subgroup", exchangeBytes: 0 }
+    : { lanes: 32, exchange: "exchange_workgroup", exchangeBytes: 4 };
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { BufferScope } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
 
 /** Offsets of uniforms that every device takes. */
@@ -11,23 +12,21 @@ const ALIGN_BYTES = 256;
 /** Words of a uniform that a kernel's struct may read. */
 const UNIFORM_WORDS = 8;
 
-/** Uniforms that lie in one buffer. */
-export interface Uniforms {
-  /** The buffer; whoever made the uniforms frees it. */
-  readonly buffer: GPUBuffer;
-  /** Binding of each uniform. */
-  readonly bindings: readonly GPUBufferBinding[];
-}
-
-/** Uploads uniforms of at most 8 words each. */
-export async function uploadUniforms(gpu: Gpu, words: readonly (readonly number[])[]): Promise<Uniforms> {
+/**
+ * Uploads uniforms of at most 8 words each, all in one buffer.
+ *
+ * @param scope takes it over
+ * @returns the binding of each
+ */
+export async function uploadUniforms(
+  gpu: Gpu,
+  scope: BufferScope,
+  words: readonly (readonly number[])[],
+): Promise<GPUBufferBinding[]> {
   const data = new Uint32Array(words.length * (ALIGN_BYTES / 4));
   words.forEach((values, i) => data.set(values, i * (ALIGN_BYTES / 4)));
   const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
-  const buffer = await gpu.createBuffer("uniforms", data.byteLength, usage);
+  const buffer = scope.own(await gpu.createBuffer("uniforms", data.byteLength, usage));
   gpu.write(buffer, data);
-  return {
-    buffer,
-    bindings: words.map((_, i) => ({ buffer, offset: i * ALIGN_BYTES, size: UNIFORM_WORDS * 4 })),
-  };
+  return words.map((_, i) => ({ buffer, offset: i * ALIGN_BYTES, size: UNIFORM_WORDS * 4 }));
 }

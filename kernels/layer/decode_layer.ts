@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { allOrNone, type BufferScope } from "../gpu/buffer_scope.ts";
+import type { BufferScope } from "../gpu/buffer_scope.ts";
 import {
   attentionRowLanes,
   type DecodeAttentionBuffers,
@@ -11,35 +11,16 @@ import {
   queriesOf,
   SHORT_TOKENS,
 } from "../attention/decode_attention.ts";
-import { PACKED_ROWS_CODE, STEP_LOOP_CODE } from "../product/fused_gemv.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
-import { planShare, relayLayout, splitTiers, USUAL_WORKGROUPS } from "./layer_plan.ts";
-import {
-  type DecodeLayer,
-  type LayerRun,
-  type LayerShape,
-  outlierStarts,
-  planeStrides,
-  shareRuns,
-  slabsOf,
-  suits,
-} from "./layer_run.ts";
-import { type PackedSlab, planesOf } from "../matrix/packed_matrix.ts";
+import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
+import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
+import { planeBuffers } from "../matrix/packed_matrix.ts";
+import type { LayerArena } from "../matrix/share_planes.ts";
 import type { Plane } from "../gpu/plane.ts";
 import { COUNTED_WORKGROUPS, residentsOf } from "./residents.ts";
-import { chooseTeam, type Team } from "../gpu/team.ts";
-import kernelCode from "./decode_layer.wgsl" with { type: "text" };
-import attendCode from "../attention/parts/attend.wgsl" with { type: "text" };
-import combineSplitsCode from "../product/parts/combine_splits.wgsl" with { type: "text" };
-import fillValuesCode from "../product/parts/fill_values.wgsl" with { type: "text" };
-import mergeOneCode from "./parts/merge_cells_1.wgsl" with { type: "text" };
-import mergeFourCode from "./parts/merge_cells_4.wgsl" with { type: "text" };
-import oneQueryCode from "../attention/parts/queries_1.wgsl" with { type: "text" };
-import fourQueriesCode from "../attention/parts/queries_4.wgsl" with { type: "text" };
-import quantizeCode from "../product/parts/quantize.wgsl" with { type: "text" };
-import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
-import relayCode from "./parts/relay.wgsl" with { type: "text" };
-import relayInputCode from "./parts/relay_input.wgsl" with { type: "text" };
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
+import { chooseTeam } from "../gpu/team.ts";
 
 /** What the layers of a decode step have in common. */
 export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" | "sequence"> {
@@ -49,26 +30,16 @@ export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" |
   readonly output: GPUBuffer;
 }
 
-/** What makes the dispatches of a decode step's layers. */
+/** The dispatches of a decode step's layers. */
 export interface LayerDispatches {
   /** All layers in order, some to a dispatch; they serve every position. */
   readonly dispatches: readonly Dispatch[];
   /** u32: what workgroups hand over. Where its first word is not 0, one of them waited for another in vain. */
   readonly relay: GPUBuffer;
-  /** Frees the buffers made for them. */
-  destroy(): void;
 }
 
 /** Mesa's software adapter ends all loops of a shader after 65,535 turns, so there none may wait for another. */
 const SOFTWARE_WORKGROUPS = 1;
-
-/** The whole shader. */
-export function decodeLayerCode(team: Team, queries: 1 | 4): string {
-  const queryCode = queries === 1 ? [oneQueryCode, mergeOneCode] : [fourQueriesCode, mergeFourCode];
-  const inputCode = [relayCode, relayInputCode, fillValuesCode, combineSplitsCode, quantizeCode];
-  const rowCode = [STEP_LOOP_CODE, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
-  return [kernelCode, ...inputCode, attendCode, ...queryCode, ...rowCode].join("\n");
-}
 
 /**
  * Dispatches that take a token through all layers of a model. Consecutive layers that share the buffers of their planes
@@ -76,43 +47,34 @@ export function decodeLayerCode(team: Team, queries: 1 | 4): string {
  * device, which is found out by running some. They are for Deno: browsers offer fewer storage buffers, and don't take the
  * kernel's sizes, which are variables, for uniform.
  *
+ * @param scope takes the buffers made for them
+ * @param arenas matrices of the layers, in order
  * @param layers all of the same shape
  * @throws {OutOfMemoryError} when the device has no room for what is handed over
- * @returns nothing where the device or the layers don't suit the kernel; the kernels for single operations then do
+ * @returns why the device or the layers don't suit the kernel, where they don't; the kernels for single operations then do
  */
 export async function decodeLayers(
   gpu: Gpu,
+  scope: BufferScope,
   shape: LayerShape,
+  arenas: readonly LayerArena[],
   layers: readonly DecodeLayer[],
   buffers: LayerBuffers,
-): Promise<LayerDispatches | undefined> {
-  const runs = shareRuns(layers);
-  if (!suits(gpu, shape, layers, runs)) return undefined;
-  return await allOrNone(gpu, async (scope) => {
-    const words = relayLayout(gpu, shape);
-    const relay = await scope.storage("relay", 4 * words.end);
-    const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
-    let first = 0;
-    for (const run of runs) {
-      binders.push(await prepareRun(gpu, scope, run, first, relay, buffers));
-      first += run.length;
-    }
-    const destroy = () => scope[Symbol.dispose]();
-    const resident = await residentKernel(
-      gpu,
-      relay,
-      binders[0],
-      (count) => layerKernel(gpu, shape, runs, words, count),
-    );
-    if (!resident) {
-      destroy();
-      return undefined;
-    }
-    const { kernel, workgroups } = resident;
-    const dispatches: Dispatch[] = [];
-    for (const bind of binders) dispatches.push({ kernel, bindings: bind(kernel), workgroups: [workgroups, 1, 1] });
-    return { dispatches, relay, destroy };
-  });
+): Promise<LayerDispatches | string> {
+  const reason = whyNotWhole(gpu, shape, arenas);
+  if (reason !== undefined) return reason;
+  const runs = cutRuns(arenas, layers);
+  const words = relayLayout(gpu.profile, shape);
+  const relay = await scope.storage("relay", 4 * words.end);
+  const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
+  for (const run of runs) binders.push(await prepareRun(gpu, scope, shape, run, relay, buffers));
+  const plan = (count: number) => layerKernel(gpu, shape, arenas, layers, words, count);
+  const resident = await residentKernel(gpu, relay, binders[0], plan);
+  if (!resident) return "workgroup memory has no room for what a workgroup takes of a layer";
+  const { kernel, workgroups } = resident;
+  const dispatches: Dispatch[] = [];
+  for (const bind of binders) dispatches.push({ kernel, bindings: bind(kernel), workgroups: [workgroups, 1, 1] });
+  return { dispatches, relay };
 }
 
 /** A kernel with as many workgroups as run side by side: those that it was planned for, or more. */
@@ -122,7 +84,7 @@ async function residentKernel(
   bind: (kernel: Kernel) => GPUBindGroup,
   plan: (workgroups: number) => Promise<Kernel | undefined>,
 ): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
-  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : USUAL_WORKGROUPS;
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : gpu.profile.multiprocessors;
   while (workgroups > 0) {
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;
@@ -139,8 +101,8 @@ async function residentKernel(
 async function prepareRun(
   gpu: Gpu,
   scope: BufferScope,
-  run: LayerRun,
-  first: number,
+  { attention: { keyValueHeads, headSize } }: LayerShape,
+  { first, layers, matrices }: LayerRun,
   relay: GPUBuffer,
   { input, output, rotations, sequence }: LayerBuffers,
 ): Promise<(kernel: Kernel) => GPUBindGroup> {
@@ -154,28 +116,32 @@ async function prepareRun(
     }
     return buffer;
   };
-  const [{ cache, bias, headNorm }] = run;
-  const norms = await joined("layer norms", run.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
-  const headNorms = headNorm && await joined("head norms", run.map((layer) => layer.headNorm!.weights));
-  const biases = bias && await joined("biases", run.map((layer) => layer.bias!));
-  const [slab] = slabsOf(run[0]);
-  const starts = run.flatMap((layer) => outlierStarts(layer, slab.outliers));
-  const info = await scope.upload("layer info", Uint32Array.of(first, run.length, ...starts));
+  const [{ cache, bias, headNorm }] = layers;
+  const norms = await joined("layer norms", layers.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
+  const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
+  const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
+  const slabs = matrices.flat().map(({ slabs: [slab] }) => slab);
+  const outlierStarts = slabs.flatMap(({ outliers, outlierResiduals }) => [
+    (outliers.offset - slabs[0].outliers.offset) / 4,
+    outlierResiduals,
+  ]);
+  const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
+  const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...outlierStarts));
   return (kernel) =>
-    gpu.bind(kernel, [
-      ...planesOf(slab).map(fromOffset),
+    gpu.bind(kernel, {
+      ...Object.fromEntries(Object.entries(planeBuffers(slabs[0])).map(([name, plane]) => [name, fromOffset(plane)])),
       relay,
-      input,
-      output,
-      norms,
+      hidden_in: input,
+      hidden_out: output,
+      layer_norms: norms,
       rotations,
-      fromOffset(cache.keys),
-      fromOffset(cache.values),
+      keys: fromOffset(cache.keys),
+      values: fromOffset(cache.values),
       sequence,
-      headNorms ?? norms,
-      biases ?? norms,
-      info,
-    ]);
+      norms: headNorms ?? norms,
+      bias: biases ?? norms,
+      layer_info: info,
+    });
 }
 
 /** The range from a plane's start to the end of its buffer. */
@@ -187,28 +153,22 @@ function fromOffset({ buffer, offset }: Plane): Plane {
 async function layerKernel(
   gpu: Gpu,
   shape: LayerShape,
-  runs: readonly LayerRun[],
+  arenas: readonly LayerArena[],
+  layers: readonly DecodeLayer[],
   words: ReturnType<typeof relayLayout>,
   workgroups: number,
 ): Promise<Kernel | undefined> {
-  const layers = runs.flat();
   const [{ cache, bias, headNorm }] = layers;
-  const [baseStride, refineStride, metaStride, scaleStride] = planeStrides(runs);
   const { hidden, intermediate, attention } = shape;
   const { heads, keyValueHeads, headSize, slidingWindow } = attention;
   const rowLanes = attentionRowLanes(attention);
-  const team = chooseTeam(gpu, rowLanes);
+  const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(attention);
-  const share = planShare(gpu, shape, layers, team, workgroups);
+  const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
-  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu, shape);
-  const slabs = slabsOf(layers[0]);
-  const starting = (name: string, plane: (slab: PackedSlab) => Plane, elementBytes: number) => ({
-    [`${name}_o`]: (plane(slabs[1]).offset - plane(slabs[0]).offset) / elementBytes,
-    [`${name}_gate_up`]: (plane(slabs[2]).offset - plane(slabs[0]).offset) / elementBytes,
-    [`${name}_down`]: (plane(slabs[3]).offset - plane(slabs[0]).offset) / elementBytes,
-  });
-  return await gpu.createKernel("decode_layer", decodeLayerCode(team, queries), {
+  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
+  const shader = joinShader(wgsl, "decode_layer", `queries_${queries}`, `merge_cells_${queries}`, team.exchange);
+  return await gpu.createKernel(shader, {
     team: team.lanes,
     workgroup_size: share.threads,
     cell_count: share.cells,
@@ -221,14 +181,7 @@ async function layerKernel(
     has_layer_outliers: share.outlierLanes > 0 ? 1 : 0,
     outlier_lanes: Math.max(1, share.outlierLanes),
     all_layers: layers.length,
-    base_stride: baseStride / 16,
-    refine_stride: refineStride / 8,
-    meta_stride: metaStride / 16,
-    scale_stride: scaleStride / 16,
-    ...starting("base", ({ base }) => base, 16),
-    ...starting("refine", ({ refine }) => refine, 8),
-    ...starting("meta", ({ meta }) => meta, 16),
-    ...starting("scale", ({ tileScale }) => tileScale, 16),
+    ...placesOf(arenas[0]),
     qkv_at: words.qkv,
     sums_at: words.sums,
     sums_stride: words.sumsStride,
@@ -253,4 +206,16 @@ async function layerKernel(
     has_norm: headNorm ? 1 : 0,
     norm_epsilon: headNorm?.epsilon ?? 0,
   });
+}
+
+/** Where layers lie, and the matrices of each but the first, in the vectors that the kernel reads. */
+function placesOf({ strides, offsets }: LayerArena): Record<string, number> {
+  const planes = [["base", 16], ["refine", 8], ["meta", 16], ["scale", 16]] as const;
+  const matrices = [["o", offsets[1]], ["gate_up", offsets[2]], ["down", offsets[3]]] as const;
+  return Object.fromEntries([
+    ...planes.map(([plane, vectorBytes], i) => [`${plane}_stride`, strides[i] / vectorBytes]),
+    ...planes.flatMap(([plane, vectorBytes], i) =>
+      matrices.map(([matrix, bytes]) => [`${plane}_${matrix}`, bytes[i] / vectorBytes])
+    ),
+  ]);
 }

@@ -1,3 +1,4 @@
+// needs: relay relay_input fill_values combine_splits attend merge_cells steps
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand their
 // results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
@@ -14,11 +15,12 @@
 //   6 hidden_in    f32 [hidden]              input of the model's first layer
 //   7 hidden_out   f32 [hidden]              output of its last layer
 //   8 layer_norms  f32 [layers, 2, hidden]   before q, k, v and before gate, up
-//   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the other
+//   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the other,
+//                                                 of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm
 //   14 bias        f32 [layers, (heads + 2 K) D]   where has_bias
-//   15 layer_info  u32 [2 + 8 layers]   first layer, number of layers; for each the first word of the outlier planes and
-//                                       of the residuals of each matrix
+//   15 layer_info  u32 [3 + 8 layers]   first layer, number of layers, sequences in the cache; for each layer the first
+//                                       word of the outlier planes and of the residuals of each matrix
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
@@ -68,17 +70,6 @@ override long_splits: u32 = 1;
 override counted_workgroups: u32 = 1024; // so many only count how many of them run side by side
 override residence_polls: u32 = 20000;
 override most_polls: u32 = 3000000; // looks at a word before a workgroup gives up: seconds
-override heads: u32 = 1; // these and the following: see decode_attention.wgsl
-override key_value_heads: u32 = 1;
-override head_size: u32 = 64;
-override capacity: u32 = 1;
-override window: u32 = 0xffffffff;
-override row_lanes: u32 = 8;
-override merge_lanes: u32 = 8;
-override has_bias: u32 = 0;
-override has_norm: u32 = 0;
-override norm_epsilon: f32 = 0.00001;
-override without: u32 = 0; // see product/parts/decode.wgsl
 
 // A group of a vector, channel 4i + j at [i][j]; so its index is checked once for four channels.
 alias Group16 = array<array<f32, 4>, 4>;
@@ -135,6 +126,10 @@ var<private> output_kind: u32;
 // Of the row that a thread writes next.
 var<private> residual: f32;
 
+// Number of sequences in the cache, and index of the token's.
+var<private> sequences: u32;
+var<private> own_sequence: u32;
+
 var<private> splits: u32;
 var<private> first_query: u32;
 
@@ -153,6 +148,8 @@ fn main(
   }
   gave_up = atomicLoad(&relay[0][0][STATUS]);
   let position = sequence[0];
+  sequences = layer_info[2];
+  own_sequence = sequence[1];
   splits = select(long_splits, select(middle_splits, short_splits, position < short_tokens), position < middle_tokens);
   let layers = layer_info[1];
   for (own_layer = 0u; own_layer < layers; own_layer++) {
@@ -206,8 +203,8 @@ fn begin_product(workgroups: u32) {
     }
   }
   if (has_layer_outliers != 0u) {
-    outlier_start = layer_info[2u + 8u * own_layer + 2u * stage];
-    outlier_residuals = layer_info[3u + 8u * own_layer + 2u * stage];
+    outlier_start = layer_info[3u + 8u * own_layer + 2u * stage];
+    outlier_residuals = layer_info[4u + 8u * own_layer + 2u * stage];
   }
 }
 
@@ -280,7 +277,7 @@ fn attend_splits(workgroup: u32, workgroups: u32, position: u32, thread: u32) {
 }
 
 fn cache_head_of(key_head: u32) -> u32 {
-  return own_layer * key_value_heads + key_head;
+  return (own_layer * sequences + own_sequence) * key_value_heads + key_head;
 }
 
 fn norms_start() -> u32 {

@@ -3,36 +3,36 @@
  *
  * @module
  */
-import { attentionGroups, attentionRowLanes, queriesOf } from "../attention/decode_attention.ts";
+import { attentionRowLanes, queriesOf, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
-import type { Gpu } from "../gpu/gpu.ts";
-import { type LayerRun, type LayerShape, matricesOf, slabsOf } from "./layer_run.ts";
+import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
+import type { LayerShape } from "./layer_run.ts";
 import { STEP_ROWS } from "../matrix/packed_matrix.ts";
+import type { LayerArena } from "../matrix/share_planes.ts";
 import { CONTROL_WORDS } from "./residents.ts";
 import type { Team } from "../gpu/team.ts";
 
-/** Workgroups of a large GPU, for which memory is planned first. */
-export const USUAL_WORKGROUPS = 132;
 /** Vectors of the relay are padded to so many words. */
 const VECTOR_WORDS = 128;
 /** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
 const FIXED_BYTES = 1024;
+/** The stage whose rows are multiplied in pairs, gate and up. */
+const GATE_UP = 2;
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
  * part. With one, nothing need be combined.
  */
-export function splitTiers(gpu: Gpu, { attention }: LayerShape): [number, number, number] {
-  const splits = (workgroups: number) =>
-    gpu.isSoftware ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(attention))));
-  return [1, splits(64), splits(USUAL_WORKGROUPS)];
+export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
+  const splits = (workgroups: number) => splitsWithin(profile, attention, workgroups);
+  return [1, splits(evenWorkgroups(profile) / 2), splits(profile.multiprocessors)];
 }
 
 /** First words of what is handed over. */
-export function relayLayout(gpu: Gpu, shape: LayerShape) {
+export function relayLayout(profile: DeviceProfile, shape: LayerShape) {
   const { hidden, intermediate, attention: { heads, keyValueHeads, headSize } } = shape;
   const vector = (words: number) => Math.ceil(words / VECTOR_WORDS) * VECTOR_WORDS;
-  const splits = Math.max(...splitTiers(gpu, shape));
+  const splits = Math.max(...splitTiers(profile, shape));
   const qkv = CONTROL_WORDS;
   const sums = qkv + vector((heads + 2 * keyValueHeads) * headSize);
   const sumsStride = vector(heads * headSize);
@@ -82,20 +82,18 @@ export interface WorkgroupShare {
 
 /** Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. */
 export function planShare(
-  gpu: Gpu,
+  { workgroupBytes, workgroupThreads }: DeviceProfile,
   { attention }: LayerShape,
-  layers: LayerRun,
+  arenas: readonly LayerArena[],
   team: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
-  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
-  const [{ matrices }] = layers;
   const queries = queriesOf(attention);
   const rowLanes = attentionRowLanes(attention);
-  const products = matricesOf(matrices).map((matrix) => ({
-    rows: matrix.rows,
-    halfBlocks: matrix.halfBlocks,
-    rowsPerOutput: matrix === matrices.gateUp ? 2 : 1,
+  const products = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
+    rows,
+    halfBlocks,
+    rowsPerOutput: stage === GATE_UP ? 2 : 1,
   }));
   const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / team.lanes));
   const steps = products.map((product) => workgroupSteps(product, workgroups));
@@ -105,13 +103,14 @@ export function planShare(
   // Attention merges its sums in the cells: those of one query fill high bytes, those of four low bytes too.
   const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
   const cells = Math.max(Math.max(...columns) * team.lanes * LANE_GROUPS, mergedVectors / (queries === 1 ? 1 : 2));
-  const mostOutliers = Math.max(...layers.flatMap(slabsOf).map(({ outlierCount, rows }) => outlierCount / rows));
+  const slabs = arenas.flatMap(({ layers }) => layers.flat()).map(({ slabs: [slab] }) => slab);
+  const mostOutliers = Math.max(...slabs.map(({ outlierCount, rows }) => outlierCount / rows));
   const hasOutliers = mostOutliers > 0 ? 1 : 0;
   const partials = Math.max(...steps.map((count, i) => (columns[i] + hasOutliers) * count * STEP_ROWS));
   const starts = hasOutliers * Math.max(...steps) * STEP_ROWS + 2;
   const bytes = cells * 40 + 4 * partials + 4 * starts + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
   if (
-    bytes > maxComputeWorkgroupStorageSize || threads > maxComputeInvocationsPerWorkgroup ||
+    bytes > workgroupBytes || threads > workgroupThreads ||
     Math.max(...columns) > teams
   ) return undefined;
   const lanes = Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, mostOutliers))));

@@ -6,11 +6,8 @@
 import { CHUNK_CHANNELS, createF16Matrix, type F16Matrix } from "./f16_matrix.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { submitWeightParts } from "./weight_parts.ts";
-import blendCode from "./blend.wgsl" with { type: "text" };
-import halveCode from "./halve_weights.wgsl" with { type: "text" };
-
-/** The whole shader of each kernel. */
-export const ELEMENTWISE_CODE = { blend: blendCode, halve_weights: halveCode } as const;
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Elements of a workgroup of blend and halve_weights. */
 const WORKGROUP_ELEMENTS = 1024;
@@ -18,9 +15,11 @@ const WORKGROUP_ELEMENTS = 1024;
 /** Dispatch that computes y = x + factor * y for `length` elements, a multiple of 4. */
 export async function blend(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, length: number, factor: number): Promise<Dispatch> {
   if (length % 4 !== 0) throw new RangeError(`length is ${length}, must be a multiple of 4`);
-  const kernel = await gpu.createKernel("blend", blendCode, { fours: length / 4, factor });
-  const workgroups = spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS));
-  return { kernel, bindings: gpu.bind(kernel, [x, y]), workgroups };
+  return await gpu.makeDispatch(joinShader(wgsl, "blend"), {
+    constants: { fours: length / 4, factor },
+    buffers: { x, y },
+    workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)),
+  });
 }
 
 /**
@@ -40,12 +39,13 @@ export async function halveWeights(
   const matrix = await createF16Matrix(gpu, rows, channels);
   if (matrix.slabs.length !== 1) throw new RangeError(`matrix of ${rows} x ${channels} exceeds the binding limit`);
   const { buffer } = matrix.slabs[0].weights;
-  await submitWeightParts(gpu, [rows, channels], weights, async (part) => {
+  await submitWeightParts(gpu, [rows, channels], weights, (part) => {
     const length = part.rows * channels;
-    const kernel = await gpu.createKernel("halve_weights", halveCode, { fours: length / 4 });
-    const halves = { buffer, offset: 2 * part.firstRow * channels, size: 2 * length };
-    const bindings = gpu.bind(kernel, [part.weights, halves]);
-    return { kernel, bindings, workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)) };
+    return gpu.makeDispatch(joinShader(wgsl, "halve_weights"), {
+      constants: { fours: length / 4 },
+      buffers: { weights: part.weights, halves: { buffer, offset: 2 * part.firstRow * channels, size: 2 * length } },
+      workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)),
+    });
   });
   return matrix;
 }

@@ -5,10 +5,22 @@
  */
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { slabRowsWithin } from "../gpu/slab_rows.ts";
+import { slabRowsWithin } from "./slabs.ts";
 
 /** Channels of one 16-byte load. */
 export const CHUNK_CHANNELS = 8;
+
+/** A matrix of f16 weights in host memory. */
+export interface HalfMatrix {
+  /** Format of its weights. */
+  readonly kind: "f16";
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels. */
+  readonly channels: number;
+  /** f16 [rows, channels]. */
+  readonly weights: Float16Array<ArrayBuffer>;
+}
 
 /** Rows of an f16 matrix in device memory. */
 export interface F16Slab {
@@ -22,6 +34,8 @@ export interface F16Slab {
 
 /** An f16 matrix in device memory; more than one slab where it exceeds the binding limit. */
 export interface F16Matrix {
+  /** Format of its weights. */
+  readonly kind: "f16";
   /** Output rows. */
   readonly rows: number;
   /** Input channels, without padding. */
@@ -57,7 +71,7 @@ export async function createF16Matrix(
     }
     return made;
   });
-  return { rows, channels, chunks, slabs };
+  return { kind: "f16", rows, channels, chunks, slabs };
 }
 
 /** Uploads f16 weights [rows, channels]. */
@@ -94,9 +108,4 @@ export function uploadF16Vector(gpu: Gpu, x: Float32Array): Promise<GPUBuffer> {
   const padded = new Float16Array(Math.ceil(x.length / CHUNK_CHANNELS) * CHUNK_CHANNELS);
   padded.set(x);
   return gpu.uploadStorage("x", padded);
-}
-
-/** Frees a matrix. */
-export function destroyF16Matrix(gpu: Gpu, matrix: F16Matrix): void {
-  for (const { weights } of matrix.slabs) gpu.destroyBuffer(weights.buffer);
 }

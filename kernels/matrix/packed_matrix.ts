@@ -8,7 +8,7 @@ import { type PackedTensor, planeLengths } from "../../quant/packed_tensor.ts";
 import { allOrNone, type BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type Plane, whole } from "../gpu/plane.ts";
-import { slabRowsWithin } from "../gpu/slab_rows.ts";
+import { slabRowsWithin } from "./slabs.ts";
 
 /**
  * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the words
@@ -37,6 +37,8 @@ export interface PackedSlab {
 
 /** A packed matrix in device memory; more than one slab where a plane exceeds the binding limit. */
 export interface PackedMatrix {
+  /** Format of its weights. */
+  readonly kind: "packed";
   /** Output rows. */
   readonly rows: number;
   /** Input channels, without padding. */
@@ -73,7 +75,7 @@ export async function uploadPackedMatrix(
     }
     return uploaded;
   });
-  return { rows, channels, refineEvery, halfBlocks: blocksPerRow(channels) * 2, slabs };
+  return { kind: "packed", rows, channels, refineEvery, halfBlocks: blocksPerRow(channels) * 2, slabs };
 }
 
 async function uploadSlab(
@@ -167,12 +169,14 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
   };
 }
 
-/** The planes of a slab, in the order of the kernels' bindings. */
-export function planesOf({ base, refine, meta, tileScale, outliers }: PackedSlab): Plane[] {
-  return [base, refine, meta, tileScale, outliers];
+/** The planes of a slab by the names that shaders give them. */
+export function planeBuffers(
+  { base, refine, meta, tileScale, outliers }: PackedSlab,
+): Record<"base" | "refine" | "meta_words" | "tile_scale" | "outlier_planes", Plane> {
+  return { base, refine, meta_words: meta, tile_scale: tileScale, outlier_planes: outliers };
 }
 
-/** Frees the planes of a matrix, and with them those of matrices that share their buffers. */
-export function destroyPackedMatrix(gpu: Gpu, matrix: PackedMatrix): void {
-  for (const plane of matrix.slabs.flatMap(planesOf)) gpu.destroyBuffer(plane.buffer);
+/** The planes of a slab, in the order in which they lie side by side. */
+export function planesOf(slab: PackedSlab): Plane[] {
+  return Object.values(planeBuffers(slab));
 }

@@ -5,7 +5,7 @@
  */
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { slabRowsWithin } from "../gpu/slab_rows.ts";
+import { slabRowsWithin } from "./slabs.ts";
 
 /** Rows that are moved at once (see factorize.ts); slabs hold whole panels. */
 export const PANEL_ROWS = 256;
@@ -49,11 +49,6 @@ export async function createSquareMatrix(
     slabs.push({ firstRow, rows, buffer: await scope.storage(label, 4 * rows * size) });
   }
   return { size, slabs };
-}
-
-/** Frees a matrix early. */
-export function freeSquareMatrix(scope: BufferScope, { slabs }: SquareMatrix): void {
-  for (const { buffer } of slabs) scope.free(buffer);
 }
 
 /** The slab that holds a row, and the element at which that row begins there. */

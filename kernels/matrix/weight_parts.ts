@@ -45,12 +45,11 @@ export async function submitWeightParts(
   using scope = createBufferScope(gpu);
   const buffer = await scope.storage("weights", 4 * channels * Math.min(rows, partRows));
   const parts = blockRanges(rows, partRows);
-  const ranges = await uploadUniforms(gpu, parts.map(({ first, size }) => [first, size]));
-  scope.own(ranges.buffer);
+  const ranges = await uploadUniforms(gpu, scope, parts.map(({ first, size }) => [first, size]));
   for (const [i, { first, size }] of parts.entries()) {
     await gpu.waitForWrites();
     gpu.write(buffer, weights.subarray(first * channels, (first + size) * channels));
     const part = { buffer, size: 4 * channels * size };
-    gpu.submit([await dispatchOf({ weights: part, range: ranges.bindings[i], firstRow: first, rows: size })]);
+    gpu.submit([await dispatchOf({ weights: part, range: ranges[i], firstRow: first, rows: size })]);
   }
 }

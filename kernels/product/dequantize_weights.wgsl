@@ -1,3 +1,4 @@
+// needs: group
 // First pass of the two-pass product: packed weights to f16 in memory, scales before weights.
 //
 //   w[r, c] = (code[r, c] - zero[r, g]) * scaleCode[r, g] * d[r / 16, g]
@@ -14,7 +15,6 @@ override rows: u32 = 1;
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override workgroup_size: u32 = 256;
-override without: u32 = 0; // see product/parts/decode.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<u32>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;

@@ -5,48 +5,39 @@
  */
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import { checkGemmChannels, chooseTile, type GemmOptions, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
+import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./f16_gemm.wgsl" with { type: "text" };
-
-/** The whole shader for a shape of tile. */
-export function f16GemmCode(tile: GemmTile): string {
-  return [kernelCode, tile.code].join("\n");
-}
+import type { RangeProduct } from "./weight_format.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
  *
- * @param x f32 [tokens, channels]
- * @param y f32 [tokens, rows]
  * @throws {RangeError} when channels are not a multiple of 4
  */
 export async function f16Gemm(
   gpu: Gpu,
   matrix: F16Matrix,
-  range: PrefillRange,
-  x: GPUBuffer | GPUBufferBinding,
-  y: GPUBuffer | GPUBufferBinding,
-  options: GemmOptions = {},
+  { range, x, y, addToY, tile = chooseTile(gpu.profile, matrix.rows, range.maxTokens) }: RangeProduct,
 ): Promise<Dispatch[]> {
   checkGemmChannels(matrix.channels);
-  const tile = options.tile ?? chooseTile(matrix.rows, range.maxTokens);
-  return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
-    const kernel = await gpu.createKernel(`f16_gemm ${tile.name}`, f16GemmCode(tile), {
-      rows,
-      token_rows: matrix.rows,
-      first_row: firstRow,
-      channels: matrix.channels,
-      chunks: matrix.chunks,
-      add_to_y: options.addToY ? 1 : 0,
-    });
-    return {
-      kernel,
-      bindings: gpu.bind(kernel, [range.buffer, weights, x, y]),
-      workgroups: tileWorkgroups(tile, rows, range.maxTokens),
-    };
-  }));
+  return await Promise.all(
+    matrix.slabs.map(({ firstRow, rows, weights }) =>
+      gpu.makeDispatch(joinShader(wgsl, "f16_gemm", tile.part), {
+        constants: {
+          rows,
+          token_rows: matrix.rows,
+          first_row: firstRow,
+          channels: matrix.channels,
+          chunks: matrix.chunks,
+          add_to_y: addToY ? 1 : 0,
+        },
+        buffers: { range: range.buffer, weights, x, y },
+        workgroups: tileWorkgroups(tile, rows, range.maxTokens),
+      })
+    ),
+  );
 }
 
 /**

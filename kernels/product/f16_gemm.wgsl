@@ -1,3 +1,4 @@
+// needs: tile
 // Matrix-matrix product with f16 weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (C = chunks of 8 channels in a row, T = range.tokens):
@@ -6,13 +7,8 @@
 //   2 x        vec4<f32> [T, channels / 4]
 //   3 y        f32 [T, token_rows], of which `rows` from `first_row` on are written
 //
-// The product itself is in product/parts/wide_tile.wgsl, or product/parts/narrow_tile.wgsl for few tokens; this file brings the weights.
-override rows: u32 = 1;
-override token_rows: u32 = 1;
-override first_row: u32 = 0;
-override channels: u32 = 4; // a multiple of 4
+// The product itself is in the tile, wide or, for few tokens, narrow; this file brings the weights.
 override chunks: u32 = 1;
-override add_to_y: u32 = 0; // 1: y += W x
 
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;

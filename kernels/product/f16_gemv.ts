@@ -13,20 +13,19 @@ import {
   rowsPerOutput,
   type ValuesInput,
 } from "./gemv_modes.ts";
+import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
-import { chooseTeam, type Team } from "../gpu/team.ts";
-import kernelCode from "./f16_gemv.wgsl" with { type: "text" };
-import floatCode from "./parts/float_chunks.wgsl" with { type: "text" };
-import halfCode from "./parts/half_chunks.wgsl" with { type: "text" };
-import outputsCode from "./parts/outputs.wgsl" with { type: "text" };
-import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
+import { chooseTeam } from "../gpu/team.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Pairs of rows of a workgroup: two where x is normed on the way, whose loads then serve four rows, and where there are
- * enough rows to keep a large GPU busy with half as many workgroups. A silu_product was slower with two.
+ * enough rows to keep the device busy with half as many workgroups. A silu_product was slower with two.
  */
-function choosePairs(input: F16GemvInput, output: GemvOutput, rows: number): 1 | 2 {
-  return input.kind === "rms_norm" && output.kind !== "silu_product" && rows >= 8192 ? 2 : 1;
+function choosePairs(profile: DeviceProfile, input: F16GemvInput, output: GemvOutput, rows: number): 1 | 2 {
+  const isEnough = rows >= 64 * evenWorkgroups(profile);
+  return input.kind === "rms_norm" && output.kind !== "silu_product" && isEnough ? 2 : 1;
 }
 
 /** Input of an f16 product; f32 needs channels in eights. */
@@ -34,12 +33,6 @@ export type F16GemvInput =
   /** x f16 [tokens, chunks * 8], padded with zeros; such as {@linkcode combineAttention} makes. */
   | { readonly kind: "half"; readonly x: GPUBuffer }
   | Exclude<ValuesInput, AttentionInput>;
-
-/** The whole shader for a kind of team and of input. */
-export function f16GemvCode(team: Team, input: F16GemvInput["kind"]): string {
-  const inputCode = input === "half" ? halfCode : floatCode;
-  return [inputCode, kernelCode, outputsCode, reduceCode, team.exchangeCode].join("\n");
-}
 
 /**
  * Dispatches that compute y from W x with f16 weights.
@@ -58,31 +51,34 @@ export async function f16Gemv(
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
   checkInput(input, matrix, tokens);
-  const team = chooseTeam(gpu);
+  const team = chooseTeam(gpu.profile);
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
-  return await Promise.all(matrix.slabs.map(async ({ firstRow, rows, weights }) => {
-    const pairs = choosePairs(input, output, rows);
-    const kernel = await gpu.createKernel("f16_gemv", f16GemvCode(team, input.kind), {
-      rows,
-      token_rows: tokenRows,
-      y_row: firstRow,
-      chunks: matrix.chunks,
-      team: team.lanes,
-      workgroup_size: team.lanes,
-      pairs,
-      output_kind: outputConstant(output),
-      ...(input.kind === "rms_norm" && { is_norm: 1, epsilon: input.epsilon }),
-    });
-    const y = {
-      buffer: output.y.buffer,
-      offset: output.y.offset ?? 0,
-      size: tokens * tokenRows * 4,
-    };
+  const shader = joinShader(wgsl, "f16_gemv", input.kind === "half" ? "half_chunks" : "float_chunks", team.exchange);
+  const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * tokenRows * 4 };
+  return await Promise.all(matrix.slabs.map(({ firstRow, rows, weights }) => {
+    const pairs = choosePairs(gpu.profile, input, output, rows);
     const [columns, lines] = spreadWorkgroups(Math.ceil(rows / 2 / pairs));
-    const normWeight = input.kind === "half" ? [] : [input.kind === "rms_norm" ? input.weight : input.x];
-    const bindings = gpu.bind(kernel, [weights, input.x, y, ...normWeight]);
-    return { kernel, bindings, workgroups: [columns, lines, tokens] as const };
+    return gpu.makeDispatch(shader, {
+      constants: {
+        rows,
+        token_rows: tokenRows,
+        y_row: firstRow,
+        chunks: matrix.chunks,
+        team: team.lanes,
+        workgroup_size: team.lanes,
+        pairs,
+        output_kind: outputConstant(output),
+        ...(input.kind === "rms_norm" && { is_norm: 1, epsilon: input.epsilon }),
+      },
+      buffers: {
+        weights,
+        x: input.x,
+        y,
+        ...(input.kind !== "half" && { norm_weight: input.kind === "rms_norm" ? input.weight : input.x }),
+      },
+      workgroups: [columns, lines, tokens],
+    });
   }));
 }
 
@@ -118,9 +114,4 @@ export function f16GemvOnCpu(weights: Float16Array, rows: number, x: BoundedProd
     bound[row] = bound[row] * roundings(channels) * 2 ** -24 + carried;
   }
   return { y, bound };
-}
-
-/** Values without an error, as an input of {@linkcode f16GemvOnCpu}. */
-export function exactly(values: ArrayLike<number>): BoundedProduct {
-  return { y: Float64Array.from(values), bound: new Float64Array(values.length) };
 }

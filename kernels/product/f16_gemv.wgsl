@@ -1,8 +1,9 @@
+// needs: chunks outputs reduce
 // Matrix-vector product with f16 weights, the baseline: y[r] = sum over c of w[r, c] x[c], summed in f32.
 //
 // Bindings (C = chunks of 8 channels in a row):
 //   0 weights  vec4<u32> [rows, C]    8 f16, channel 0 in the low half of the first word
-//   1 x        f16 or f32 [tokens, 8 C], see product/parts/half_chunks.wgsl and product/parts/float_chunks.wgsl
+//   1 x        f16 or f32 [tokens, 8 C], see half_chunks.wgsl and float_chunks.wgsl
 //   2 y        f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //
 // Mapping: one workgroup is one team (a subgroup) and takes a pair of rows, or two pairs that share each load of x, which

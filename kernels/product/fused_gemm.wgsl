@@ -1,3 +1,4 @@
+// needs: tile decode
 // Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (H = half_blocks, half blocks of 64 channels in a row; T = range.tokens):
@@ -10,19 +11,12 @@
 //   6 x               vec4<f32> [T, channels / 4]
 //   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written
 //
-// The product itself is in product/parts/wide_tile.wgsl, or product/parts/narrow_tile.wgsl for few tokens; this file brings the weights. A
-// thread follows one row. It asks for all planes of a half block at once, while the channels before are multiplied; each
+// The product itself is in the tile, wide or, for few tokens, narrow; this file brings the weights. A thread follows one row. It asks for all planes of a half block at once, while the channels before are multiplied; each
 // turn it decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers are added to the
 // decoded weights there: they come sorted by channel, and the next two wait in registers.
-override rows: u32 = 1;
-override token_rows: u32 = 1;
-override first_row: u32 = 0;
-override channels: u32 = 4; // a multiple of 4
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
-override add_to_y: u32 = 0; // 1: y += W x
-override without: u32 = 0; // see product/parts/decode.wgsl
 
 @group(0) @binding(1) var<storage, read> base: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> refine: array<u32>;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import {
   checkOutput,
@@ -14,25 +15,9 @@ import {
   rowsPerOutput,
 } from "./gemv_modes.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
-import { type PackedMatrix, type PackedSlab, planesOf, STEP_ROWS } from "../matrix/packed_matrix.ts";
-import asyncCode from "./fused_gemv.wgsl" with { type: "text" };
-import syncCode from "./fused_sync_gemv.wgsl" with { type: "text" };
-import attentionValuesCode from "./parts/attention_values.wgsl" with { type: "text" };
-import cellsCode from "./parts/cells.wgsl" with { type: "text" };
-import combineSplitsCode from "./parts/combine_splits.wgsl" with { type: "text" };
-import decodeCode from "./parts/decode.wgsl" with { type: "text" };
-import fillPackedCode from "./parts/fill_packed.wgsl" with { type: "text" };
-import fillValuesCode from "./parts/fill_values.wgsl" with { type: "text" };
-import inputValuesCode from "./parts/input_values.wgsl" with { type: "text" };
-import oneInputCode from "./parts/one_input.wgsl" with { type: "text" };
-import oneMatrixCode from "./parts/one_matrix.wgsl" with { type: "text" };
-import outliersCode from "./parts/outliers.wgsl" with { type: "text" };
-import outputsCode from "./parts/outputs.wgsl" with { type: "text" };
-import quantizeCode from "./parts/quantize.wgsl" with { type: "text" };
-import reduceCode from "../gpu/parts/reduce.wgsl" with { type: "text" };
-import refineCode from "./parts/refine.wgsl" with { type: "text" };
-import rowsCode from "./parts/rows.wgsl" with { type: "text" };
-import stepsCode from "./parts/steps.wgsl" with { type: "text" };
+import { type PackedMatrix, type PackedSlab, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** What {@linkcode fusedGemv} accepts beside its buffers. */
 export interface FusedGemvOptions {
@@ -40,7 +25,7 @@ export interface FusedGemvOptions {
   readonly tokens?: number;
   /** Load, decode and multiply one after the other, with barriers between. Default: false. */
   readonly synchronous?: boolean;
-  /** Workgroups to spread the rows over; best is one for each multiprocessor. Default: 132, synchronous: 264. */
+  /** Workgroups to spread the rows over; best is one for each multiprocessor, the default; synchronous: two. */
   readonly workgroups?: number;
   /**
    * Most teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 16 where these
@@ -90,87 +75,60 @@ export async function fusedGemv(
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
-  const team = chooseTeam(gpu);
+  const { synchronous, tokens = 1, without = 0 } = options;
+  const team = chooseTeam(gpu.profile);
+  const main = synchronous ? "fused_sync_gemv" : "fused_gemv";
+  const shader = input.kind === "packed"
+    ? joinShader(wgsl, main, "fill_packed", team.exchange)
+    : joinShader(wgsl, main, "fill_values", "one_input", team.exchange);
+  const perOutput = rowsPerOutput(output);
+  const tokenRows = matrix.rows / perOutput;
+  const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * tokenRows * 4 };
   const dispatches: Dispatch[] = [];
   for (const slab of matrix.slabs) {
-    const plan = planGemv(gpu, team, slab.rows, matrix.halfBlocks, {
-      ...options,
-      rowsPerOutput: rowsPerOutput(output),
-    });
+    const plan = planGemv(gpu.profile, team, slab.rows, matrix.halfBlocks, { ...options, rowsPerOutput: perOutput });
     if (output.kind === "silu_product" && plan.columns.length > 1) {
       throw new RangeError(`rows of ${matrix.channels} channels take ${plan.columns.length} dispatches, must take one`);
     }
-    let firstColumn = 0;
-    for (const columns of plan.columns) {
-      const own = firstColumn > 0 ? { ...output, kind: "add" as const } : output;
-      const constants = {
-        ...fusedConstants(matrix, slab, team, plan, columns, firstColumn),
-        ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
-        output_kind: outputConstant(own),
-        token_rows: matrix.rows / rowsPerOutput(output),
-        y_row: slab.firstRow,
-        without: options.without ?? 0,
-      };
-      dispatches.push(await bindFused(gpu, slab, team, input, own, constants, plan.workgroups, options));
-      firstColumn += columns;
+    for (const part of plan.columns.keys()) {
+      const dispatch = await gpu.makeDispatch(shader, {
+        constants: {
+          ...fusedConstants(matrix, slab, team, plan, part),
+          ...(input.kind === "packed" ? {} : inputConstants(input, matrix.channels)),
+          output_kind: outputConstant(part > 0 ? { ...output, kind: "add" } : output),
+          token_rows: tokenRows,
+          y_row: slab.firstRow,
+          without,
+        },
+        buffers: {
+          ...planeBuffers(slab),
+          y,
+          ...(input.kind === "packed" ? { activations: input.activations } : inputBuffers(input)),
+        },
+        workgroups: [plan.workgroups, 1, tokens],
+      });
+      dispatches.push(dispatch);
     }
   }
   return dispatches;
 }
 
-async function bindFused(
-  gpu: Gpu,
-  slab: PackedSlab,
-  team: Team,
-  input: GemvInput,
-  output: GemvOutput,
-  constants: Readonly<Record<string, number>>,
-  workgroups: number,
-  { synchronous, tokens = 1 }: FusedGemvOptions,
-): Promise<Dispatch> {
-  const label = synchronous ? "fused_sync_gemv" : "fused_gemv";
-  const kernel = await gpu.createKernel(label, fusedGemvCode(team, input.kind, synchronous), constants);
-  const y = {
-    buffer: output.y.buffer,
-    offset: output.y.offset ?? 0,
-    size: tokens * constants.token_rows * 4,
-  };
-  const x = input.kind === "packed" ? [input.activations] : inputBuffers(input);
-  const buffers = [...planesOf(slab), y, ...x];
-  return { kernel, bindings: gpu.bind(kernel, buffers), workgroups: [workgroups, tokens, 1] };
-}
-
-/** Shader code that multiplies rows of packed weights, whatever the matrix, its input and its output. */
-export const PACKED_ROWS_CODE = [rowsCode, refineCode, outliersCode, cellsCode, decodeCode, outputsCode];
-
-/** Shader code that walks those rows a step ahead. */
-export const STEP_LOOP_CODE = stepsCode;
-
-/** The whole shader for a kind of team and of input. */
-export function fusedGemvCode(team: Team, input: GemvInput["kind"], synchronous = false): string {
-  const kernelCode = synchronous ? [syncCode] : [asyncCode, STEP_LOOP_CODE];
-  const inputCode = input === "packed"
-    ? [fillPackedCode]
-    : [fillValuesCode, oneInputCode, inputValuesCode, attentionValuesCode, combineSplitsCode, quantizeCode];
-  const rowCode = [oneMatrixCode, ...PACKED_ROWS_CODE, reduceCode, team.exchangeCode];
-  return [...kernelCode, ...inputCode, ...rowCode].join("\n");
-}
-
+/** Constants of the dispatch that takes part `part` of the columns. */
 function fusedConstants(
   matrix: PackedMatrix,
   slab: PackedSlab,
   team: Team,
   plan: GemvPlan,
-  columns: number,
-  firstColumn: number,
+  part: number,
 ): Record<string, number> {
+  const columns = plan.columns[part];
   return {
     rows: slab.rows,
     half_blocks: matrix.halfBlocks,
     refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
     team: team.lanes,
     columns,
-    first_column: firstColumn,
+    first_column: part * plan.columns[0],
     row_teams: plan.rowTeams,
     workgroup_steps: plan.workgroupSteps,
     workgroup_size: team.lanes * columns * plan.rowTeams,
@@ -194,13 +152,12 @@ function outlierLanes({ rows, outlierCount }: PackedSlab, team: Team): number {
  * @throws {RangeError} when workgroup memory doesn't hold even one column
  */
 export function planGemv(
-  gpu: Gpu,
+  { multiprocessors, workgroupBytes: limit, workgroupThreads }: DeviceProfile,
   team: Team,
   rows: number,
   halfBlocks: number,
   options: FusedGemvOptions & { readonly rowsPerOutput?: 1 | 2 } = {},
 ): GemvPlan {
-  const { maxComputeWorkgroupStorageSize: limit, maxComputeInvocationsPerWorkgroup } = gpu.device.limits;
   // For each lane exchange and staging, for each team the squares of a norm.
   const teamBytes = 4 + team.lanes * (team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0));
   const columnBytes = team.lanes * CELL_BYTES;
@@ -211,13 +168,13 @@ export function planGemv(
   // A workgroup takes as many steps of gate rows as of up rows.
   const runs = options.rowsPerOutput ?? 1;
   const runSteps = Math.ceil(rows / runs / STEP_ROWS);
-  const workgroups = options.workgroups ?? (options.synchronous ? 264 : 132);
+  const workgroups = options.workgroups ?? (options.synchronous ? 2 : 1) * multiprocessors;
   const allColumns = Math.ceil(halfBlocks / team.lanes);
   const isOneRound = runs * Math.ceil(runSteps / workgroups) * allColumns <= 16;
   // Columns that don't divide 12 teams leave too few to hide latency.
   const isUneven = Math.floor(12 / allColumns) * allColumns < 10;
   const teams = options.teams ?? (options.synchronous ? 20 : isOneRound || isUneven ? 16 : 12);
-  const maxTeams = Math.min(teams, Math.floor(maxComputeInvocationsPerWorkgroup / team.lanes));
+  const maxTeams = Math.min(teams, Math.floor(workgroupThreads / team.lanes));
   let dispatches = Math.ceil(allColumns / maxTeams);
   while (dispatches < allColumns && !fits(Math.ceil(allColumns / dispatches), 1, LEAST_STEPS)) dispatches++;
   const columns = Math.ceil(allColumns / dispatches);

@@ -1,3 +1,4 @@
+// needs: one_matrix steps fill
 // Fused, asynchronous matrix-vector product with packed weights:
 //
 //   y[r] = sum over groups g of scale[r, g] * (sum over c in g of code[r, c] x[c]  -  zero[r, g] * sum over c in g of x[c])
@@ -13,9 +14,9 @@
 //   3 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
 //   4 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
 //   5 y              f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
-//   6 x, packed or f32, and 7 the weight of a norm: see product/parts/fill_packed.wgsl, product/parts/fill_values.wgsl
+//   6 x, packed or f32, and 7 the weight of a norm: see fill_packed.wgsl, one_input.wgsl
 //
-// Mapping: workgroup.y is the token; tokens of a small batch run side by side and share the weights in the cache.
+// Mapping: workgroup.z is the token; tokens of a small batch run side by side and share the weights in the cache.
 // A team of lanes (a subgroup) owns a column of `team` half blocks, one lane each; `columns` teams side by
 // side cover a row. A workgroup is row_teams such rows of teams and stays for workgroup_steps steps of 4 rows, so few
 // and large workgroups cover the matrix, about one for each multiprocessor. For a silu_product the first half of the
@@ -32,37 +33,6 @@
 //     barriers. Measured on an H200: 22016 x 4096 takes 12.6 us without arithmetic, 12.2 us from cache, 13.5 us with
 //     both; asking for the words of a step at its start made it 17.4.
 //   - Activations stay in registers for all rows, but refine words take theirs from workgroup memory.
-override rows: u32 = 1;
-override token_rows: u32 = 1; // rows of y from one token to the next
-override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
-override half_blocks: u32 = 2;
-override refine_every: u32 = 8; // 0 for none
-override team: u32 = 32;
-override columns: u32 = 2;
-override first_column: u32 = 0; // of this dispatch; rows too long for workgroup memory take several
-override row_teams: u32 = 1;
-override workgroup_steps: u32 = 4;
-override workgroup_size: u32 = 64; // team * columns * row_teams
-override cell_count: u32 = 256; // columns * team * 4
-override partial_count: u32 = 32; // (columns + 1) * workgroup_steps * 4
-override start_count: u32 = 18; // workgroup_steps * 4 + 2
-override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
-override outlier_lanes: u32 = 4; // that share the outliers of a row, a power of two up to team
-override output_kind: u32 = 0; // see product/parts/outputs.wgsl
-override input_kind: u32 = 0; // this and the next four: see product/parts/input_values.wgsl
-override channels: u32 = 1;
-override splits: u32 = 1;
-override head_size: u32 = 16;
-override epsilon: f32 = 0.0;
-override without: u32 = 0; // see product/parts/decode.wgsl
-
-@group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
-@group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
-
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let lane = locate(thread, workgroup);

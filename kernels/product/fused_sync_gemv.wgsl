@@ -1,3 +1,4 @@
+// needs: one_matrix rows refine cells outliers fill
 // Fused, synchronous matrix-vector product: what fused_gemv.wgsl computes, in the order of a kernel without overlap.
 //
 //   load the words of a step | barrier | decode second-order scales | barrier | decode codes and multiply | barrier
@@ -6,37 +7,6 @@
 // of a workgroup in the same stage, so no load is in flight while anything is decoded or multiplied.
 //
 // Bindings, mapping and constants as in fused_gemv.wgsl.
-override rows: u32 = 1;
-override token_rows: u32 = 1;
-override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
-override half_blocks: u32 = 2;
-override refine_every: u32 = 8; // 0 for none
-override team: u32 = 32;
-override columns: u32 = 2;
-override first_column: u32 = 0;
-override row_teams: u32 = 1;
-override workgroup_steps: u32 = 4;
-override workgroup_size: u32 = 64;
-override cell_count: u32 = 256;
-override partial_count: u32 = 32;
-override start_count: u32 = 18;
-override outlier_residuals: u32 = 0;
-override outlier_lanes: u32 = 4;
-override output_kind: u32 = 0; // see product/parts/outputs.wgsl
-override input_kind: u32 = 0; // this and the next four: see product/parts/input_values.wgsl
-override channels: u32 = 1;
-override splits: u32 = 1;
-override head_size: u32 = 16;
-override epsilon: f32 = 0.0;
-override without: u32 = 0; // see product/parts/decode.wgsl
-
-@group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
-@group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
-
 // [row of the step][thread]
 var<workgroup> staged_base: array<vec4<u32>, 4 * workgroup_size>;
 var<workgroup> staged_meta: array<u32, 4 * workgroup_size>;

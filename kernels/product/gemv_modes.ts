@@ -78,9 +78,9 @@ export function attentionConstants({ splits, headSize }: AttentionInput, channel
 }
 
 /** The buffers `values` and `norm_weight` of product/parts/input_values.wgsl; only a norm reads the second. */
-export function inputBuffers(input: ValuesInput): [values: GPUBuffer, normWeight: GPUBuffer] {
-  if (input.kind === "attention") return [input.partials, input.partials];
-  return [input.x, input.kind === "rms_norm" ? input.weight : input.x];
+export function inputBuffers(input: ValuesInput): { readonly values: GPUBuffer; readonly norm_weight: GPUBuffer } {
+  const values = input.kind === "attention" ? input.partials : input.x;
+  return { values, norm_weight: input.kind === "rms_norm" ? input.weight : values };
 }
 
 /** Value of the override `output_kind`, see product/parts/outputs.wgsl. */

@@ -1,36 +1,46 @@
 /**
- * Launcher of the kernel between split attention and a matrix-matrix product.
+ * Launchers of the kernel between split attention and a product that doesn't combine its input itself. Its CPU twin is
+ * `inputOnCpu`.
  *
  * @module
  */
-import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { joinShader } from "../gpu/shader.ts";
 import type { PrefillRange } from "../tokens/prefill_range.ts";
-import kernelCode from "./join_splits.wgsl" with { type: "text" };
-import attentionValuesCode from "./parts/attention_values.wgsl" with { type: "text" };
-import combineSplitsCode from "./parts/combine_splits.wgsl" with { type: "text" };
-import rangeCode from "../tokens/parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const JOIN_SPLITS_CODE: string = [kernelCode, attentionValuesCode, combineSplitsCode, rangeCode].join("\n");
+import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
- * Dispatch that combines the partial results of `decodeAttention`, whose CPU twin is `combinePartials`.
+ * Dispatch that combines the partial results of `decodeAttention` for a matrix-matrix product.
  *
  * @param channels heads * headSize
  * @param mixed f32 [tokens, channels]
  */
-export async function joinSplits(
+export function joinSplits(
   gpu: Gpu,
-  range: PrefillRange,
+  { maxTokens }: PrefillRange,
   channels: number,
   input: AttentionInput,
   mixed: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("join_splits", JOIN_SPLITS_CODE, {
-    ...attentionConstants(input, channels),
-    channels,
-  });
-  const bindings = gpu.bind(kernel, [range.buffer, input.partials, mixed]);
-  return { kernel, bindings, workgroups: [Math.ceil(channels / 4 / 256), range.maxTokens, 1] };
+  return gpu.makeDispatch(joinShader(wgsl, "join_splits", "float_mixed"), joined(channels, input, mixed, maxTokens));
+}
+
+/** The same for {@linkcode f16Gemv}. @param combined f16 [tokens, channels] */
+export function combineAttention(
+  gpu: Gpu,
+  channels: number,
+  input: AttentionInput,
+  combined: GPUBuffer,
+  tokens = 1,
+): Promise<Dispatch> {
+  return gpu.makeDispatch(joinShader(wgsl, "join_splits", "half_mixed"), joined(channels, input, combined, tokens));
+}
+
+function joined(channels: number, input: AttentionInput, mixed: GPUBuffer | GPUBufferBinding, tokens: number) {
+  return {
+    constants: { ...attentionConstants(input, channels), channels },
+    buffers: { values: input.partials, mixed },
+    workgroups: [Math.ceil(channels / 4 / 256), 1, tokens],
+  } as const;
 }

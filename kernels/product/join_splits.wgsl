@@ -1,21 +1,16 @@
+// needs: attention_values mixed
 // Attention of tokens whose sequences were split, combined: see ValuesInput `attention` in gemv_modes.ts. A matrix-vector
-// product combines its input itself; a matrix-matrix product wants it as it is.
+// product with packed weights combines its input itself; others want it as it is, in f16 or f32.
 //
-// Bindings (T = range.tokens):
-//   0 range        uniform, see tokens/parts/prefill_range.wgsl
-//   1 values       f32, partial results
-//   2 mixed        vec4<f32> [T, channels / 4]
+// Bindings (T tokens):
+//   0 values  f32 [T, splits * (channels + 2 * heads)]
+//   1 mixed   f16 or f32 [T, channels / 4], four channels each: half_mixed.wgsl, float_mixed.wgsl
 //
-// Mapping: a thread four channels; workgroup.y is the token.
-override channels: u32 = 16;
-override splits: u32 = 1; // this and the next: see product/parts/attention_values.wgsl
-override head_size: u32 = 16;
-
-@group(0) @binding(1) var<storage, read> values: array<f32>;
-@group(0) @binding(2) var<storage, read_write> mixed: array<vec4<f32>>;
+// Mapping: a thread four channels; workgroup.z is the token.
+@group(0) @binding(0) var<storage, read> values: array<f32>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (4u * id.x >= channels || id.y >= range.tokens) { return; }
-  mixed[id.y * channels / 4u + id.x] = attention(id.y, vec4(4u * id.x) + vec4(0u, 1u, 2u, 3u));
+  if (4u * id.x >= channels) { return; }
+  mixed[id.z * channels / 4u + id.x] = mixed_of(attention(id.z, vec4(4u * id.x) + vec4(0u, 1u, 2u, 3u)));
 }

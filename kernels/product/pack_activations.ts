@@ -3,10 +3,7 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS } from "../../quant/format.ts";
-import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import kernelCode from "./pack_activations.wgsl" with { type: "text" };
-import quantizeCode from "./parts/quantize.wgsl" with { type: "text" };
+import { blocksPerRow, GROUP_CHANNELS } from "../../quant/format.ts";
 
 /** 32-bit words of packed activations for one half block: bytes, scales and sums. */
 const LANE_WORDS = 32 + 4 + 4;
@@ -20,13 +17,8 @@ const LARGEST = 32512;
 /** Groups whose largest magnitude is below this are packed as zeros, so that 1 / step is finite. */
 const LEAST = 2 ** -100;
 
-/** Number of u32 words of a packed vector of `channels` activations. */
-export function packedActivationWords(channels: number): number {
-  return blocksPerRow(channels) * 2 * LANE_WORDS;
-}
-
 /**
- * Packs x for the fused kernels; the CPU twin of `pack_activations.wgsl`.
+ * Packs x for the fused kernels; the CPU twin of fill_values.wgsl and quantize.wgsl.
  *
  * Each group of 16 channels shares a step s = max |x| / 32512. Even channels are stored as round(x / s), odd channels
  * as round(x / 4s) (see product/parts/decode.wgsl), so the error is at most s / 2 or 2 s, on the device 2 % more, where reciprocals
@@ -46,7 +38,7 @@ export function packedActivationWords(channels: number): number {
  */
 export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
   const halfBlocks = blocksPerRow(x.length) * 2;
-  const words = new Uint32Array(packedActivationWords(x.length));
+  const words = new Uint32Array(halfBlocks * LANE_WORDS);
   const bytes = new Int8Array(words.buffer);
   const floats = new Float32Array(words.buffer);
   for (let group = 0; group < halfBlocks * 4; group++) {
@@ -66,30 +58,6 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
     floats[36 * halfBlocks + group] = sum;
   }
   return words;
-}
-
-const GROUP_THREADS = 64;
-
-/** The whole shader. */
-export const PACK_ACTIVATIONS_CODE: string = [kernelCode, quantizeCode].join("\n");
-
-/**
- * Dispatch that packs activations on the device.
- *
- * @param x f32 [channels]
- * @param packed u32 [{@linkcode packedActivationWords}]
- */
-export async function packActivationsOnGpu(
-  gpu: Gpu,
-  channels: number,
-  x: GPUBuffer,
-  packed: GPUBuffer,
-): Promise<Dispatch> {
-  const blocks = blocksPerRow(channels);
-  const constants = { channels, half_blocks: blocks * 2, workgroup_size: GROUP_THREADS };
-  const kernel = await gpu.createKernel("pack_activations", PACK_ACTIVATIONS_CODE, constants);
-  const workgroups = Math.ceil((blocks * BLOCK_GROUPS) / GROUP_THREADS);
-  return { kernel, bindings: gpu.bind(kernel, [x, packed]), workgroups: [workgroups, 1, 1] };
 }
 
 /** What packed activations hold, unpacked. */

@@ -7,11 +7,9 @@
 import { createF16Matrix, type F16Matrix } from "../matrix/f16_matrix.ts";
 import { f16Gemv } from "./f16_gemv.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
-import type { PackedMatrix } from "../matrix/packed_matrix.ts";
-import dequantizeCode from "./dequantize_weights.wgsl" with { type: "text" };
-import addOutliersCode from "./add_outliers.wgsl" with { type: "text" };
-import decodeCode from "./parts/decode.wgsl" with { type: "text" };
-import groupCode from "./parts/group.wgsl" with { type: "text" };
+import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Threads of a workgroup, each for half a group. */
 const DECODE_THREADS = 256;
@@ -39,31 +37,34 @@ export async function dequantizeOnGpu(
     throw new RangeError(`${matrix.slabs.length} and ${target.slabs.length} slabs, must be one each`);
   }
   const slab = matrix.slabs[0];
+  const { outlier_planes, ...planes } = planeBuffers(slab);
   const { weights } = target.slabs[0];
-  const dequantize = await gpu.createKernel("dequantize_weights", dequantizeCode + groupCode + decodeCode, {
-    rows: slab.rows,
-    half_blocks: matrix.halfBlocks,
-    refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
-    workgroup_size: DECODE_THREADS,
-    without,
-  });
-  const dispatches: Dispatch[] = [{
-    kernel: dequantize,
-    bindings: gpu.bind(dequantize, [slab.base, slab.refine, slab.meta, slab.tileScale, weights]),
-    workgroups: spreadWorkgroups(Math.ceil((slab.rows * matrix.halfBlocks * 8) / DECODE_THREADS)),
-  }];
+  const dispatches = [
+    await gpu.makeDispatch(joinShader(wgsl, "dequantize_weights"), {
+      constants: {
+        rows: slab.rows,
+        half_blocks: matrix.halfBlocks,
+        refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
+        workgroup_size: DECODE_THREADS,
+        without,
+      },
+      buffers: { ...planes, weights },
+      workgroups: spreadWorkgroups(Math.ceil((slab.rows * matrix.halfBlocks * 8) / DECODE_THREADS)),
+    }),
+  ];
   if (slab.outlierResiduals > 0) {
-    const addOutliers = await gpu.createKernel("add_outliers", addOutliersCode, {
-      rows: slab.rows,
-      row_words: matrix.halfBlocks * 32,
-      outlier_residuals: slab.outlierResiduals,
-      workgroup_size: ROW_THREADS,
-    });
-    dispatches.push({
-      kernel: addOutliers,
-      bindings: gpu.bind(addOutliers, [slab.outliers, weights]),
-      workgroups: [Math.ceil(slab.rows / ROW_THREADS), 1, 1],
-    });
+    dispatches.push(
+      await gpu.makeDispatch(joinShader(wgsl, "add_outliers"), {
+        constants: {
+          rows: slab.rows,
+          row_words: matrix.halfBlocks * 32,
+          outlier_residuals: slab.outlierResiduals,
+          workgroup_size: ROW_THREADS,
+        },
+        buffers: { outlier_planes, weights },
+        workgroups: [Math.ceil(slab.rows / ROW_THREADS), 1, 1],
+      }),
+    );
   }
   return dispatches;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { outerUpdate, updateWords } from "./outer_update.ts";
 import type { SquareMatrix } from "../matrix/square_matrix.ts";
@@ -15,11 +16,12 @@ import { uploadUniforms } from "../gpu/uniforms.ts";
  */
 export async function addGram(gpu: Gpu, tokens: number, x: GPUBuffer, { size, slabs }: SquareMatrix): Promise<void> {
   const ranges = slabs.map(({ firstRow, rows }) => ({ m: rows, n: size, k: tokens, aFirst: firstRow, cRow: firstRow }));
-  const words = await uploadUniforms(gpu, ranges.map(updateWords));
-  const inputs = { buffer: x, stride: size };
-  const updates = slabs.map(({ buffer }, i) =>
-    outerUpdate(gpu, ranges[i], words.bindings[i], inputs, inputs, { buffer, stride: size }, 1, "upper")
-  );
+  using scope = createBufferScope(gpu);
+  const words = await uploadUniforms(gpu, scope, ranges.map(updateWords));
+  const a = { buffer: x, stride: size };
+  const updates = slabs.map(({ buffer }, i) => {
+    const c = { buffer, stride: size };
+    return outerUpdate(gpu, { range: ranges[i], words: words[i], a, b: a, c, triangle: "upper" });
+  });
   gpu.submit(await Promise.all(updates));
-  gpu.destroyBuffer(words.buffer);
 }

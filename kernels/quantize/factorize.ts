@@ -12,23 +12,11 @@ import { type FeedbackSettings, MAX_TRIES, nextDamping, orderChannels } from "..
 import { blockRanges } from "../gpu/block_ranges.ts";
 import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
+import { outerUpdate, type Rows, type UpdateRange, updateWords } from "./outer_update.ts";
 import { PANEL_ROWS, placeOfRow, slabsBefore, type SquareMatrix } from "../matrix/square_matrix.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
-import diagonalCode from "./diagonal.wgsl" with { type: "text" };
-import factorCode from "./factor_block.wgsl" with { type: "text" };
-import mirrorCode from "./mirror_factor.wgsl" with { type: "text" };
-import orderCode from "./order_hessian.wgsl" with { type: "text" };
-import solveCode from "./solve_block.wgsl" with { type: "text" };
-
-/** The whole shader of each kernel. */
-export const FACTORIZE_CODE = {
-  diagonal: diagonalCode,
-  order_hessian: orderCode,
-  factor_block: factorCode,
-  solve_block: solveCode,
-  mirror_factor: mirrorCode,
-} as const;
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Channels of a block; solve_block.wgsl and factor_block.wgsl are written for it. */
 export const FACTOR_BLOCK = 64;
@@ -101,14 +89,15 @@ function damp(value: number, added: number): number {
 async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float64Array> {
   using scope = createBufferScope(gpu);
   const diagonal = await scope.storage("diagonal", 4 * size);
-  const kernel = await gpu.createKernel("diagonal", diagonalCode, { size });
-  const words = await uploadUniforms(gpu, slabs.map(({ firstRow, rows }) => [firstRow, rows]));
-  scope.own(words.buffer);
-  gpu.submit(slabs.map(({ rows, buffer }, i) => ({
-    kernel,
-    bindings: gpu.bind(kernel, [words.bindings[i], buffer, diagonal]),
-    workgroups: [Math.ceil(rows / THREADS), 1, 1],
-  })));
+  const words = await uploadUniforms(gpu, scope, slabs.map(({ firstRow, rows }) => [firstRow, rows]));
+  const dispatches = slabs.map(({ rows, buffer }, i) =>
+    gpu.makeDispatch(joinShader(wgsl, "diagonal"), {
+      constants: { size },
+      buffers: { range: words[i], slab: buffer, diagonal },
+      workgroups: [Math.ceil(rows / THREADS), 1, 1],
+    })
+  );
+  gpu.submit(await Promise.all(dispatches));
   return Float64Array.from(await gpu.readF32(diagonal));
 }
 
@@ -123,7 +112,7 @@ async function tryToFactor(gpu: Gpu, { matrix, groupOrder, blocks, damped }: Att
   const diagonal = await scope.upload("diagonal", damped);
   const failed = await scope.storage("failed pivots", 4);
   const panel = await scope.storage("panel", 4 * PANEL_ROWS * matrix.size);
-  await orderHessian(gpu, scope, matrix, groupOrder, diagonal, panel);
+  await orderHessian(gpu, scope, { matrix, groupOrder, diagonal, panel });
   gpu.submit(await factorBlocks(gpu, scope, { matrix, blocks, diagonal, failed, panel }));
   if (new Uint32Array(await gpu.read(failed))[0] !== 0) return false;
   await mirrorFactor(gpu, scope, matrix, panel);
@@ -135,62 +124,64 @@ async function panelRanges(gpu: Gpu, scope: BufferScope, { size, slabs }: Square
   const panels = blockRanges(size, PANEL_ROWS);
   const words = await uploadUniforms(
     gpu,
+    scope,
     panels.flatMap(({ first, size }) => slabs.map(({ firstRow, rows }) => [first, size, firstRow, rows])),
   );
-  scope.own(words.buffer);
   return panels.map(({ first, size: rows }, i) => ({
     first,
     rows,
-    words: words.bindings.slice(i * slabs.length, (i + 1) * slabs.length),
+    words: words.slice(i * slabs.length, (i + 1) * slabs.length),
   }));
+}
+
+interface OrderBuffers extends Pick<DeviceFactor, "matrix" | "groupOrder"> {
+  /** f32 [channels]: the damped diagonal in quantization order. */
+  readonly diagonal: GPUBuffer;
+  /** f32 [{@linkcode PANEL_ROWS}, channels]: rows on their way. */
+  readonly panel: GPUBuffer;
 }
 
 async function orderHessian(
   gpu: Gpu,
   scope: BufferScope,
-  matrix: SquareMatrix,
-  groupOrder: GPUBuffer,
-  diagonal: GPUBuffer,
-  panel: GPUBuffer,
+  { matrix, groupOrder, diagonal, panel }: OrderBuffers,
 ): Promise<void> {
   const { size, slabs } = matrix;
-  const kernel = await gpu.createKernel("order_hessian", orderCode, { size });
   for (const { first, rows, words } of await panelRanges(gpu, scope, matrix)) {
     const { slab, first: at } = placeOfRow(matrix, first);
     // With what lies beyond the diagonal, the Hessian itself, there and back.
     gpu.copy(slab.buffer, 4 * at, panel, 0, 4 * rows * size);
-    gpu.submit(slabs.map(({ buffer }, i) => ({
-      kernel,
-      bindings: gpu.bind(kernel, [words[i], buffer, groupOrder, diagonal, panel]),
-      workgroups: [Math.ceil((first + rows) / THREADS), rows, 1],
-    })));
+    const dispatches = slabs.map(({ buffer }, i) =>
+      gpu.makeDispatch(joinShader(wgsl, "order_hessian"), {
+        constants: { size },
+        buffers: { range: words[i], slab: buffer, group_order: groupOrder, diagonal, panel },
+        workgroups: [Math.ceil((first + rows) / THREADS), rows, 1],
+      })
+    );
+    gpu.submit(await Promise.all(dispatches));
     gpu.copy(panel, 0, slab.buffer, 4 * at, 4 * rows * size);
   }
 }
 
 async function mirrorFactor(gpu: Gpu, scope: BufferScope, matrix: SquareMatrix, panel: GPUBuffer): Promise<void> {
   const { size, slabs } = matrix;
-  const kernel = await gpu.createKernel("mirror_factor", mirrorCode, { size });
   for (const { first, rows, words } of await panelRanges(gpu, scope, matrix)) {
     const { slab, first: at } = placeOfRow(matrix, first);
     gpu.copy(slab.buffer, 4 * at, panel, 0, 4 * rows * size);
-    gpu.submit(
-      slabsBefore(matrix, first + rows).map(({ slab: { buffer }, rows: above }) => ({
-        kernel,
-        bindings: gpu.bind(kernel, [words[slabs.findIndex((slab) => slab.buffer === buffer)], panel, buffer]),
+    const dispatches = slabsBefore(matrix, first + rows).map(({ slab, rows: above }) =>
+      gpu.makeDispatch(joinShader(wgsl, "mirror_factor"), {
+        constants: { size },
+        buffers: { range: words[slabs.indexOf(slab)], panel, slab: slab.buffer },
         workgroups: [Math.ceil(rows / THREADS), above, 1],
-      })),
+      })
     );
+    gpu.submit(await Promise.all(dispatches));
   }
 }
 
-interface FactorBuffers {
-  readonly matrix: SquareMatrix;
+interface FactorBuffers extends Omit<OrderBuffers, "groupOrder"> {
   readonly blocks: GPUBuffer;
-  readonly diagonal: GPUBuffer;
   readonly failed: GPUBuffer;
-  /** f32 [64 or more, channels]: solved rows of a block. */
-  readonly panel: GPUBuffer;
 }
 
 async function factorBlocks(
@@ -199,7 +190,6 @@ async function factorBlocks(
   { matrix, blocks, diagonal, failed, panel }: FactorBuffers,
 ): Promise<Dispatch[]> {
   const stride = matrix.size;
-  const factor = await gpu.createKernel("factor_block", factorCode, { size: stride });
   const steps = blockRanges(stride, FACTOR_BLOCK).reverse().map(({ first, size }) => ({
     first,
     size,
@@ -210,47 +200,60 @@ async function factorBlocks(
   }));
   const words = await uploadUniforms(
     gpu,
+    scope,
     steps.flatMap(({ first, size, updates }) => [
       [first, size, first, placeOfRow(matrix, first).first / stride],
       ...updates.map(({ range }) => updateWords(range)),
     ]),
   );
-  scope.own(words.buffer);
-  const uniforms = words.bindings.values();
+  const uniforms = words.values();
   const dispatches: Dispatch[] = [];
   const rows = { buffer: panel, stride };
   for (const { first, updates } of steps) {
     const range = uniforms.next().value!;
     const { buffer } = placeOfRow(matrix, first).slab;
-    const buffers = [range, buffer, diagonal, blocks, failed];
-    dispatches.push({ kernel: factor, bindings: gpu.bind(factor, buffers), workgroups: [1, 1, 1] });
-    if (first > 0) dispatches.push(await solveBlock(gpu, range, first, blocks, { buffer, stride }, panel, true));
+    dispatches.push(
+      await gpu.makeDispatch(joinShader(wgsl, "factor_block"), {
+        constants: { size: stride },
+        buffers: { range, slab: buffer, diagonal, blocks, failed },
+        workgroups: [1, 1, 1],
+      }),
+    );
+    const x = { buffer, stride };
+    if (first > 0) {
+      dispatches.push(await solveBlock(gpu, { range, columns: first, blocks, x, panel, backwards: true }));
+    }
     for (const { slab, range } of updates) {
-      const target = { buffer: slab.buffer, stride };
-      dispatches.push(await outerUpdate(gpu, range, uniforms.next().value!, rows, rows, target, -1, "lower"));
+      const c = { buffer: slab.buffer, stride };
+      const words = uniforms.next().value!;
+      dispatches.push(await outerUpdate(gpu, { range, words, a: rows, b: rows, c, factor: -1, triangle: "lower" }));
     }
   }
   return dispatches;
 }
 
-/**
- * Dispatch that solves V z = b, or Vᵀ z = b, for the rows of one diagonal block: see solve_block.wgsl.
- *
- * @param range uniform: first row, rows, columns, the first row's place in `x`
- * @param x f32 rows of `stride`: b, replaced by z
- * @param panel f32 [64, stride]: receives z
- */
-export async function solveBlock(
+/** V z = b, or Vᵀ z = b, for the rows of one diagonal block: see solve_block.wgsl. */
+export interface BlockSolution extends Pick<DeviceFactor, "blocks"> {
+  /** Uniform: first row, rows, columns, the first row's place in `x`. */
+  readonly range: GPUBufferBinding;
+  /** Right-hand sides. */
+  readonly columns: number;
+  /** b, replaced by z. */
+  readonly x: Rows;
+  /** f32 [64, stride of x]: receives z. */
+  readonly panel: GPUBuffer;
+  /** V rather than Vᵀ. */
+  readonly backwards: boolean;
+}
+
+/** Dispatch that solves for a block. */
+export function solveBlock(
   gpu: Gpu,
-  range: GPUBufferBinding,
-  columns: number,
-  blocks: GPUBuffer,
-  x: { readonly buffer: GPUBuffer; readonly stride: number },
-  panel: GPUBuffer,
-  backwards: boolean,
+  { range, columns, blocks, x, panel, backwards }: BlockSolution,
 ): Promise<Dispatch> {
-  const constants = { stride: x.stride, backwards: backwards ? 1 : 0 };
-  const kernel = await gpu.createKernel("solve_block", solveCode, constants);
-  const bindings = gpu.bind(kernel, [range, blocks, x.buffer, panel]);
-  return { kernel, bindings, workgroups: [Math.ceil(columns / THREADS), 1, 1] };
+  return gpu.makeDispatch(joinShader(wgsl, "solve_block"), {
+    constants: { stride: x.stride, backwards: backwards ? 1 : 0 },
+    buffers: { range, blocks, x: x.buffer, panel },
+    workgroups: [Math.ceil(columns / THREADS), 1, 1],
+  });
 }

@@ -1,3 +1,4 @@
+// needs: pulled_rounding turned_values write_group
 // Error feedback through a block of channels (quant/error_feedback.ts, quant/twobit.ts): group after group in the order of
 // quantization, each searched when its turn comes, on weights that carry the errors of the groups before.
 //
@@ -19,7 +20,7 @@
 //   9 group_codes  u32 [G, rows]      scale code 4b, zero code 3b
 //
 // Mapping: a thread a row, 32 rows a workgroup, so that few rows still spread over the device. What all rows share, the
-// pulls within a group, lies in workgroup memory (quantize/parts/pulled_search.wgsl).
+// pulls within a group, lies in workgroup memory (quantize/parts/pulled_rounding.wgsl).
 override rows: u32 = 1;
 override groups: u32 = 8;
 override refine_every: u32 = 8; // 0 for none
@@ -85,12 +86,7 @@ fn quantize_group(at: u32, row: u32) {
   let grid = make_grid(f32(choice.scale_code) * place.d, choice.zero_code, place.is_refined);
   var wanted = start;
   settle(&wanted, grid);
-  write_group(place, choice, array<vec4<u32>, 4>(
-    vec4<u32>(nearest_codes(wanted[0], grid)),
-    vec4<u32>(nearest_codes(wanted[1], grid)),
-    vec4<u32>(nearest_codes(wanted[2], grid)),
-    vec4<u32>(nearest_codes(wanted[3], grid)),
-  ));
+  write_group(place, choice, wanted, grid);
   write_errors(at, row, weights[0] - nearest_values(wanted[0], grid));
   write_errors(at + 4u, row, weights[1] - nearest_values(wanted[1], grid));
   write_errors(at + 8u, row, weights[2] - nearest_values(wanted[2], grid));

@@ -13,20 +13,17 @@ import { blockRanges } from "../gpu/block_ranges.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { DeviceFactor } from "./factorize.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { GROUP_CODE, groupConstants, type QuantizingMatrix } from "./group_quantizer.ts";
+import { groupBuffers, groupConstants, type QuantizingMatrix } from "./group_quantizer.ts";
 import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
 import { placeOfRow, slabsBefore, type SquareSlab } from "../matrix/square_matrix.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
-import blockCode from "./feedback_block.wgsl" with { type: "text" };
-import searchCode from "./parts/pulled_search.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const FEEDBACK_BLOCK_CODE: string = [blockCode, searchCode, GROUP_CODE].join("\n");
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Channels of a block. */
 const BLOCK_CHANNELS = 128;
 
-/** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once. */
+/** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once; for all devices, as sums follow it. */
 const STRETCH_CHANNELS = 1024;
 
 /** Rows of a workgroup. */
@@ -48,7 +45,7 @@ export async function quantizeWithFactor(
   matrix: QuantizingMatrix,
   factor: DeviceFactor,
 ): Promise<Dispatch[]> {
-  const { rows, channels, turned, groupOrder, picks, groupCodes, planes } = matrix;
+  const { rows, channels, turned } = matrix;
   if (factor.channels !== channels) {
     throw new TypeError(`factor is for ${factor.channels} channels, must be for ${channels}`);
   }
@@ -56,22 +53,26 @@ export async function quantizeWithFactor(
   const steps = blockRanges(channels, STRETCH_CHANNELS).flatMap((stretch) => stepsOf(factor, rows, stretch));
   const uniforms = await uploadUniforms(
     gpu,
+    scope,
     steps.map((step) => step.kind === "quantize" ? step.words : updateWords(step.range)),
   );
-  scope.own(uniforms.buffer);
-  const kernel = await gpu.createKernel("feedback_block", FEEDBACK_BLOCK_CODE, { ...groupConstants(matrix), channels });
+  const shader = joinShader(wgsl, "feedback_block");
+  const constants = { ...groupConstants(matrix), channels };
   const dispatches: Dispatch[] = [];
   for (const [i, step] of steps.entries()) {
-    const words = uniforms.bindings[i];
+    const words = uniforms[i];
     const { buffer } = step.slab;
     if (step.kind === "carry") {
-      const [b, c] = [{ buffer: turned, stride: rows }, { buffer: carried, stride: rows }];
-      dispatches.push(await outerUpdate(gpu, step.range, words, { buffer, stride: channels }, b, c));
+      const [a, b, c] = [{ buffer, stride: channels }, { buffer: turned, stride: rows }, {
+        buffer: carried,
+        stride: rows,
+      }];
+      dispatches.push(await outerUpdate(gpu, { range: step.range, words, a, b, c }));
       continue;
     }
-    const inputs = [turned, groupOrder, picks, planes.tileScale, buffer, carried];
-    const bindings = gpu.bind(kernel, [words, ...inputs, planes.base, planes.refine, groupCodes]);
-    dispatches.push({ kernel, bindings, workgroups: [Math.ceil(rows / WORKGROUP_ROWS), 1, 1] });
+    const buffers = { ...groupBuffers(shader, matrix), block: words, factor: buffer, carried };
+    const workgroups = [Math.ceil(rows / WORKGROUP_ROWS), 1, 1] as const;
+    dispatches.push(await gpu.makeDispatch(shader, { constants, buffers, workgroups }));
   }
   return dispatches;
 }

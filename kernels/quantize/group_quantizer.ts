@@ -10,31 +10,12 @@
 import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, refineWordsPerRow, TILE_ROWS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
-import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
-import type { PackedMatrix, PackedSlab } from "../matrix/packed_matrix.ts";
-import { type Plane, whole } from "../gpu/plane.ts";
+import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
+import { type PackedMatrix, type PackedSlab, planeBuffers } from "../matrix/packed_matrix.ts";
+import { whole } from "../gpu/plane.ts";
+import { joinShader, type Shader } from "../gpu/shader.ts";
 import { submitWeightParts } from "../matrix/weight_parts.ts";
-import freeSearchCode from "./parts/free_search.wgsl" with { type: "text" };
-import gridCode from "./parts/group_grid.wgsl" with { type: "text" };
-import turnedCode from "./parts/turned_values.wgsl" with { type: "text" };
-import writeCode from "./parts/write_group.wgsl" with { type: "text" };
-import packCode from "./pack_meta.wgsl" with { type: "text" };
-import pickCode from "./pick_refined.wgsl" with { type: "text" };
-import probeCode from "./probe_groups.wgsl" with { type: "text" };
-import searchCode from "./search_groups.wgsl" with { type: "text" };
-import turnCode from "./turn_weights.wgsl" with { type: "text" };
-
-/** What kernels that search and write groups share. */
-export const GROUP_CODE: string = [gridCode, turnedCode, writeCode].join("\n");
-
-/** The whole shader of each kernel. */
-export const GROUP_QUANTIZER_CODE = {
-  turn_weights: turnCode,
-  probe_groups: [probeCode, freeSearchCode, gridCode, turnedCode].join("\n"),
-  pick_refined: pickCode,
-  search_groups: [searchCode, freeSearchCode, GROUP_CODE].join("\n"),
-  pack_meta: packCode,
-} as const;
+import * as wgsl from "./wgsl.ts";
 
 /** Rows of a workgroup of all these kernels. */
 const WORKGROUP_ROWS = 64;
@@ -75,15 +56,12 @@ export function checkQuantizable(rows: number, channels: number): void {
  * Makes the buffers of a matrix.
  *
  * @param scope frees them, but for the planes, which belong to the caller
- * @param turned f32 [channels, rows]: the weights, or their target, in the order of `groupOrder`
  */
 export async function createQuantizingMatrix(
   gpu: Gpu,
   scope: BufferScope,
   [rows, channels]: readonly [rows: number, channels: number],
-  refineEvery: RefineEvery,
-  groupOrder: GPUBuffer,
-  turned: GPUBuffer,
+  { refineEvery, groupOrder, turned }: Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "turned">,
 ): Promise<QuantizingMatrix> {
   const blocks = blocksPerRow(channels);
   const groups = blocks * BLOCK_GROUPS;
@@ -120,18 +98,23 @@ export function groupConstants({ rows, groups, refineEvery }: QuantizingMatrix):
   return { rows, groups, refine_every: refineEvery === "none" ? 0 : refineEvery };
 }
 
-type Name = keyof typeof GROUP_QUANTIZER_CODE;
+/** Buffers of a matrix by the names that shaders give them: those that this one binds. */
+export function groupBuffers({ bindings }: Shader, matrix: QuantizingMatrix): NamedBuffers {
+  const { groupOrder, turned, prospects, picks, groupCodes, planes } = matrix;
+  const all = { group_order: groupOrder, turned, prospects, picks, group_codes: groupCodes, ...planeBuffers(planes) };
+  return Object.fromEntries(Object.entries(all).filter(([name]) => bindings.has(name)));
+}
 
-async function launch(
+/** A dispatch of `lines` threads, 64 a workgroup, by `depth`. */
+function launch(
   gpu: Gpu,
-  name: Name,
-  constants: Record<string, number>,
-  buffers: readonly (GPUBuffer | Plane)[],
-  rows: number,
-  depth: number,
+  shader: Shader,
+  matrix: QuantizingMatrix,
+  [lines, depth]: readonly [lines: number, depth: number],
+  constants: Constants = groupConstants(matrix),
 ): Promise<Dispatch> {
-  const kernel: Kernel = await gpu.createKernel(name, GROUP_QUANTIZER_CODE[name], constants);
-  return { kernel, bindings: gpu.bind(kernel, buffers), workgroups: [Math.ceil(rows / WORKGROUP_ROWS), depth, 1] };
+  const workgroups = [Math.ceil(lines / WORKGROUP_ROWS), depth, 1] as const;
+  return gpu.makeDispatch(shader, { constants, buffers: groupBuffers(shader, matrix), workgroups });
 }
 
 /**
@@ -148,45 +131,41 @@ export async function turnWeights(
   turned: GPUBuffer,
 ): Promise<void> {
   const groups = channels / GROUP_CHANNELS;
-  const kernel = await gpu.createKernel("turn_weights", turnCode, { rows, groups });
-  await submitWeightParts(gpu, [rows, channels], weights, (part) => {
-    const bindings = gpu.bind(kernel, [part.range, part.weights, groupOrder, turned]);
-    return { kernel, bindings, workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), groups, 1] };
-  });
+  await submitWeightParts(
+    gpu,
+    [rows, channels],
+    weights,
+    (part) =>
+      gpu.makeDispatch(joinShader(wgsl, "turn_weights"), {
+        constants: { rows, groups },
+        buffers: { part: part.range, weights: part.weights, group_order: groupOrder, turned },
+        workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), groups, 1],
+      }),
+  );
 }
 
 /** Dispatches that look at every group, pick the refined ones and set second-order scales. */
 export async function pickGroups(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch[]> {
-  const { rows, channels, groups, turned, groupOrder, prospects, picks, planes } = matrix;
-  const probed = [turned, groupOrder, prospects];
-  const tiles = Math.ceil(rows / TILE_ROWS);
+  const { rows, channels, groups } = matrix;
+  const [probe, pick] = [joinShader(wgsl, "probe_groups"), joinShader(wgsl, "pick_refined")];
   return [
-    await launch(gpu, "probe_groups", { rows, groups }, probed, rows, channels / GROUP_CHANNELS),
-    await launch(
-      gpu,
-      "pick_refined",
-      groupConstants(matrix),
-      [prospects, picks, planes.tileScale],
-      tiles,
-      Math.ceil(groups / 16),
-    ),
+    await launch(gpu, probe, matrix, [rows, channels / GROUP_CHANNELS], { rows, groups }),
+    await launch(gpu, pick, matrix, [Math.ceil(rows / TILE_ROWS), Math.ceil(groups / 16)]),
   ];
 }
 
 /** Dispatch that searches every group's codes by itself. */
 export function searchGroups(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch> {
-  const { rows, channels, turned, groupOrder, picks, groupCodes, planes } = matrix;
-  const buffers = [turned, groupOrder, picks, planes.tileScale, planes.base, planes.refine, groupCodes];
-  return launch(gpu, "search_groups", groupConstants(matrix), buffers, rows, channels / GROUP_CHANNELS);
+  const lines = [matrix.rows, matrix.channels / GROUP_CHANNELS] as const;
+  return launch(gpu, joinShader(wgsl, "search_groups"), matrix, lines);
 }
 
 /** Dispatch that packs the meta words, once all groups have their codes. */
 export function packMetaWords(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch> {
-  const { rows, groups, picks, groupCodes, planes } = matrix;
-  return launch(gpu, "pack_meta", groupConstants(matrix), [groupCodes, picks, planes.meta], rows, groups / 4);
+  return launch(gpu, joinShader(wgsl, "pack_meta"), matrix, [matrix.rows, matrix.groups / 4]);
 }
 
 /** The packed matrix whose planes have been written. */
 export function packedMatrixOf({ rows, channels, groups, refineEvery, planes }: QuantizingMatrix): PackedMatrix {
-  return { rows, channels, refineEvery, halfBlocks: groups / 4, slabs: [planes] };
+  return { kind: "packed", rows, channels, refineEvery, halfBlocks: groups / 4, slabs: [planes] };
 }

@@ -5,40 +5,37 @@
  */
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
-import kernelCode from "./order_groups.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const ORDER_GROUPS_CODE: string = kernelCode;
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Threads of a workgroup. */
 const THREADS = 64;
 
-/** A matrix by its channels: `rows` has a channel in each row, `columns` in each column. */
-export type ChannelsLie = "rows" | "columns";
+/** An f32 matrix x: [channels, lines] or, with channels in columns, [lines, channels]. */
+export type OrderedMatrix = { readonly x: GPUBuffer; readonly lines: number; readonly channelsLie: "rows" | "columns" };
 
 /**
  * Dispatch that puts the groups of a matrix into another order, in place.
  *
  * @param scope takes over what it needs
  * @param order [channels / 16]: the group that comes to each position
- * @param x f32 [channels, lines] or, with channels in columns, f32 [lines, channels]
  */
 export async function orderGroups(
   gpu: Gpu,
   scope: BufferScope,
   order: Uint32Array,
-  x: GPUBuffer,
-  lines: number,
-  channelsLie: ChannelsLie,
+  { x, lines, channelsLie }: OrderedMatrix,
 ): Promise<Dispatch> {
   const strides = channelsLie === "rows"
     ? { channel_stride: lines, line_stride: 1 }
     : { channel_stride: 1, line_stride: 16 * order.length };
-  const kernel = await gpu.createKernel("order_groups", kernelCode, { lines, ...strides });
   const words = cyclesOf(order);
   const cycles = await scope.upload("cycles", words);
-  const bindings = gpu.bind(kernel, [{ buffer: cycles, size: words.byteLength }, x]);
-  return { kernel, bindings, workgroups: spreadWorkgroups(Math.ceil(16 * lines / THREADS)) };
+  return await gpu.makeDispatch(joinShader(wgsl, "order_groups"), {
+    constants: { lines, ...strides },
+    buffers: { cycles: { buffer: cycles, size: words.byteLength }, x },
+    workgroups: spreadWorkgroups(Math.ceil(16 * lines / THREADS)),
+  });
 }
 
 /** See order_groups.wgsl. */

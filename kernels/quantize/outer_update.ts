@@ -5,10 +5,8 @@
  */
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import kernelCode from "./outer_update.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const OUTER_UPDATE_CODE: string = kernelCode;
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Rows and columns of a workgroup. */
 const TILE_M = 64;
@@ -24,6 +22,24 @@ export interface Rows {
 
 /** Which part of c is computed: all, or its upper or lower triangle with the diagonal; the rest stays as it is. */
 export type Triangle = "all" | "upper" | "lower";
+
+/** One update: c[m, n] += factor * sum over k of a[k, m] b[k, n]. */
+export interface OuterUpdate {
+  /** What it reads and writes. */
+  readonly range: UpdateRange;
+  /** Uniform with {@linkcode updateWords} of that range. */
+  readonly words: GPUBufferBinding;
+  /** Operand, by k. */
+  readonly a: Rows;
+  /** Operand, by k. */
+  readonly b: Rows;
+  /** Result; neither a nor b. */
+  readonly c: Rows;
+  /** Default: 1. */
+  readonly factor?: number;
+  /** Default: all. */
+  readonly triangle?: Triangle;
+}
 
 /** What one update reads and writes: counts and first elements, all multiples of 4 but k. */
 export interface UpdateRange {
@@ -51,32 +67,22 @@ export function updateWords(
   return [m, n, k, aFirst, bFirst, cFirst, cRow];
 }
 
-/**
- * Dispatch that computes c[m, n] += factor * sum over k of a[k, m] b[k, n].
- *
- * @param range what it reads and writes
- * @param words uniform with {@linkcode updateWords} of that range
- * @param c neither a nor b
- */
+/** Dispatch of an update. */
 export async function outerUpdate(
   gpu: Gpu,
-  { m, n }: UpdateRange,
-  words: GPUBufferBinding,
-  a: Rows,
-  b: Rows,
-  c: Rows,
-  factor = 1,
-  triangle: Triangle = "all",
+  { range: { m, n }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("outer_update", OUTER_UPDATE_CODE, {
-    a_stride: a.stride,
-    b_stride: b.stride,
-    c_stride: c.stride,
-    factor,
-    triangle: ["all", "upper", "lower"].indexOf(triangle),
+  return await gpu.makeDispatch(joinShader(wgsl, "outer_update"), {
+    constants: {
+      a_stride: a.stride,
+      b_stride: b.stride,
+      c_stride: c.stride,
+      factor,
+      triangle: ["all", "upper", "lower"].indexOf(triangle),
+    },
+    buffers: { update: words, a: a.buffer, b: b.buffer, c: c.buffer },
+    workgroups: [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1],
   });
-  const bindings = gpu.bind(kernel, [words, a.buffer, b.buffer, c.buffer]);
-  return { kernel, bindings, workgroups: [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1] };
 }
 
 /**

@@ -1,3 +1,4 @@
+// needs: free_rounding turned_values
 // What each group would be in 2 and in 4 bits, by itself (quant/probe.ts): the gain of refining it and both scales.
 //
 //   unit = span / 36, span = max(highest - lowest, 3 / 2.375 * the largest magnitude)

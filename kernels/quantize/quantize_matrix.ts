@@ -49,9 +49,10 @@ export async function orderDrift(
   { order, channels }: DeviceFactor,
   drift: GPUBuffer,
 ): Promise<void> {
+  const matrix = { x: drift, lines: channels };
   gpu.submit([
-    await orderGroups(gpu, scope, order, drift, channels, "rows"),
-    await orderGroups(gpu, scope, order, drift, channels, "columns"),
+    await orderGroups(gpu, scope, order, { ...matrix, channelsLie: "rows" }),
+    await orderGroups(gpu, scope, order, { ...matrix, channelsLie: "columns" }),
   ]);
 }
 
@@ -76,7 +77,7 @@ export async function quantizeMatrixOnDevice(
   const turned = knowledge
     ? await turnTarget(gpu, scope, shape, weights, knowledge)
     : await turnAlone(gpu, scope, shape, weights, order);
-  const matrix = await createQuantizingMatrix(gpu, scope, shape, refineEvery, order, turned);
+  const matrix = await createQuantizingMatrix(gpu, scope, shape, { refineEvery, groupOrder: order, turned });
   gpu.submit([
     ...await pickGroups(gpu, matrix),
     ...(knowledge ? await quantizeWithFactor(gpu, scope, matrix, knowledge.factor) : [await searchGroups(gpu, matrix)]),
@@ -113,7 +114,7 @@ async function turnTarget(
   using inner = createBufferScope(gpu);
   if (correlation) {
     gpu.submit([
-      await orderGroups(gpu, inner, factor.order, correlation, rows, "rows"),
+      await orderGroups(gpu, inner, factor.order, { x: correlation, lines: rows, channelsLie: "rows" }),
       ...await solveFactor(gpu, inner, factor, correlation, rows),
     ]);
     await turnWeights(gpu, shape, weights, factor.groupOrder, correlation);
@@ -123,12 +124,11 @@ async function turnTarget(
   if (!drift) return turned;
   const shift = await inner.storage("shift", 4 * rows * channels);
   const range = { m: channels, n: rows, k: channels };
-  const words = await uploadUniforms(gpu, [updateWords(range)]);
-  inner.own(words.buffer);
+  const words = await uploadUniforms(gpu, inner, [updateWords(range)]);
   const asRows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
   const [a, b, c] = [asRows(drift, channels), asRows(turned, rows), asRows(shift, rows)];
   gpu.submit([
-    await outerUpdate(gpu, range, words.bindings[0], a, b, c),
+    await outerUpdate(gpu, { range, words: words[0], a, b, c }),
     ...await solveFactor(gpu, inner, factor, shift, rows),
     await blend(gpu, shift, turned, rows * channels, 1),
   ]);

@@ -1,3 +1,4 @@
+// needs: free_rounding turned_values write_group
 // Quantizes every group by itself: of all scale and zero codes those that leave the least error (quant/group_search.ts).
 //
 // Bindings (P = positions of groups, G = groups with padding):
@@ -31,23 +32,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let weights = load_values(id.y, row);
   let choice = search(weights, place);
   let grid = make_grid(f32(choice.scale_code) * place.d, choice.zero_code, place.is_refined);
-  write_group(place, choice, array<vec4<u32>, 4>(
-    vec4<u32>(nearest_codes(weights[0], grid)),
-    vec4<u32>(nearest_codes(weights[1], grid)),
-    vec4<u32>(nearest_codes(weights[2], grid)),
-    vec4<u32>(nearest_codes(weights[3], grid)),
-  ));
-}
-
-fn search(weights: Values, place: GroupPlace) -> Choice {
-  var best = Choice(rounding_error(weights, make_grid(0.0, 0u, place.is_refined)), 0u, 0u);
-  if (place.d == 0.0) { return best; }
-  for (var scale_code = 1u; scale_code < SCALE_CODES; scale_code++) {
-    let scale = f32(scale_code) * place.d;
-    for (var zero_code = 0u; zero_code < ZERO_CODES; zero_code++) {
-      let error = rounding_error(weights, make_grid(scale, zero_code, place.is_refined));
-      if (error < best.error) { best = Choice(error, scale_code, zero_code); }
-    }
-  }
-  return best;
+  write_group(place, choice, weights, grid);
 }

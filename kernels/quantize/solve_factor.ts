@@ -47,19 +47,20 @@ export async function solveFactor(
     backwards: false,
   }));
   const steps = [...up, ...down];
-  const words = await uploadUniforms(gpu, [
+  const words = await uploadUniforms(gpu, scope, [
     ...steps.map(({ first, size }) => [first, size, rows, first]),
     ...steps.map(({ update }) => updateWords(update)),
   ]);
-  scope.own(words.buffer);
   const dispatches: Dispatch[] = [];
   const target = { buffer: x, stride: rows };
   for (const [i, { first, update, backwards }] of steps.entries()) {
-    dispatches.push(await solveBlock(gpu, words.bindings[i], rows, blocks, target, panel, backwards));
+    const range = words[i];
+    dispatches.push(await solveBlock(gpu, { range, columns: rows, blocks, x: target, panel, backwards }));
     if (update.m === 0) continue;
     const a = { buffer: placeOfRow(matrix, first).slab.buffer, stride: channels };
     const b = { buffer: panel, stride: rows };
-    dispatches.push(await outerUpdate(gpu, update, words.bindings[steps.length + i], a, b, target, -1));
+    const updateOf = { range: update, words: words[steps.length + i], a, b, c: target, factor: -1 };
+    dispatches.push(await outerUpdate(gpu, updateOf));
   }
   return dispatches;
 }

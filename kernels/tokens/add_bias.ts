@@ -5,11 +5,8 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import kernelCode from "./add_bias.wgsl" with { type: "text" };
-import rangeCode from "./parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const ADD_BIAS_CODE: string = [kernelCode, rangeCode].join("\n");
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatch that computes y += bias.
@@ -25,7 +22,9 @@ export async function addBias(
   bias: GPUBuffer,
   y: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("add_bias", ADD_BIAS_CODE, { width });
-  const bindings = gpu.bind(kernel, [range.buffer, bias, y]);
-  return { kernel, bindings, workgroups: [Math.ceil(width / 256), range.maxTokens, 1] };
+  return await gpu.makeDispatch(joinShader(wgsl, "add_bias"), {
+    constants: { width },
+    buffers: { range: range.buffer, bias, y },
+    workgroups: [Math.ceil(width / 256), 1, range.maxTokens],
+  });
 }

@@ -1,3 +1,4 @@
+// needs: prefill_range
 // Adds a bias to every token: y[t, i] += bias[i].
 //
 // Bindings (T = range.tokens):
@@ -5,7 +6,7 @@
 //   1 bias   f32 [width]
 //   2 y      f32 [T, width]
 //
-// Mapping: a thread an element; workgroup.y is the token.
+// Mapping: a thread an element; workgroup.z is the token.
 override width: u32 = 1;
 
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
@@ -13,6 +14,6 @@ override width: u32 = 1;
 
 @compute @workgroup_size(256)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= width || id.y >= range.tokens) { return; }
-  y[id.y * width + id.x] += bias[id.x];
+  if (id.x >= width || id.z >= range.tokens) { return; }
+  y[id.z * width + id.x] += bias[id.x];
 }

@@ -1,3 +1,4 @@
+// needs: pick_best
 // Takes the best candidate as the next token of each of some sequences: appends it, moves the position on and makes its
 // embedding the next step's input, so that a step follows the other without the host.
 //

@@ -1,3 +1,4 @@
+// needs: pick_best
 // The most likely token of each part of the vocabulary, for each of some sequences.
 //
 // Bindings:

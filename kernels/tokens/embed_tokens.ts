@@ -6,11 +6,8 @@
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import kernelCode from "./embed_tokens.wgsl" with { type: "text" };
-import rangeCode from "./parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const EMBED_TOKENS_CODE: string = [kernelCode, rangeCode].join("\n");
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatches, one a slab of the embedding, that look up tokens. A token outside the vocabulary leaves its part of y as it
@@ -28,14 +25,13 @@ export async function embedTokens(
   y: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch[]> {
   const { channels: hidden, chunks } = embedding;
-  return await Promise.all(embedding.slabs.map(async ({ firstRow, rows, weights }) => {
-    const kernel = await gpu.createKernel("embed_tokens", EMBED_TOKENS_CODE, {
-      rows,
-      first_row: firstRow,
-      row_words: (chunks * CHUNK_CHANNELS) / 2,
-      hidden,
-    });
-    const bindings = gpu.bind(kernel, [range.buffer, tokens, weights, y]);
-    return { kernel, bindings, workgroups: [Math.ceil(hidden / 512), range.maxTokens, 1] };
-  }));
+  return await Promise.all(
+    embedding.slabs.map(({ firstRow, rows, weights }) =>
+      gpu.makeDispatch(joinShader(wgsl, "embed_tokens"), {
+        constants: { rows, first_row: firstRow, row_words: (chunks * CHUNK_CHANNELS) / 2, hidden },
+        buffers: { range: range.buffer, tokens, embedding: weights, y },
+        workgroups: [Math.ceil(hidden / 512), 1, range.maxTokens],
+      })
+    ),
+  );
 }

@@ -1,3 +1,4 @@
+// needs: prefill_range
 // Embeddings of tokens: y[t, i] = embedding[tokens[t], i], for the tokens whose row is in this slab of the embedding.
 //
 // Bindings (T = range.tokens):
@@ -6,7 +7,7 @@
 //   2 embedding  u32 [rows, row_words]   two f16 each, of the rows from `first_row` on
 //   3 y          f32 [T, hidden]
 //
-// Mapping: a thread two elements; workgroup.y is the token.
+// Mapping: a thread two elements; workgroup.z is the token.
 override rows: u32 = 1;
 override first_row: u32 = 0;
 override row_words: u32 = 4;
@@ -18,11 +19,11 @@ override hidden: u32 = 1;
 
 @compute @workgroup_size(256)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (2u * id.x >= hidden || id.y >= range.tokens) { return; }
-  let row = tokens[id.y] - first_row;
-  if (tokens[id.y] < first_row || row >= rows) { return; }
+  if (2u * id.x >= hidden || id.z >= range.tokens) { return; }
+  let row = tokens[id.z] - first_row;
+  if (tokens[id.z] < first_row || row >= rows) { return; }
   let pair = unpack2x16float(embedding[row * row_words + id.x]);
-  let at = id.y * hidden + 2u * id.x;
+  let at = id.z * hidden + 2u * id.x;
   y[at] = pair.x;
   if (2u * id.x + 1u < hidden) { y[at + 1u] = pair.y; }
 }

@@ -5,12 +5,8 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import kernelCode from "./log_likelihood.wgsl" with { type: "text" };
-import rangeCode from "./parts/prefill_range.wgsl" with { type: "text" };
-import sumCode from "../gpu/parts/sum_workgroup.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const LOG_LIKELIHOOD_CODE: string = [kernelCode, rangeCode, sumCode].join("\n");
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Buffers of {@linkcode logLikelihood}. */
 export interface LogLikelihood {
@@ -29,7 +25,9 @@ export interface LogLikelihood {
 /** Dispatch that scores the target of each token. */
 export async function logLikelihood(gpu: Gpu, range: PrefillRange, buffers: LogLikelihood): Promise<Dispatch> {
   const { vocabulary, logits, targets, logLikelihoods, best } = buffers;
-  const kernel = await gpu.createKernel("log_likelihood", LOG_LIKELIHOOD_CODE, { vocabulary });
-  const bindings = gpu.bind(kernel, [range.buffer, logits, targets, logLikelihoods, best]);
-  return { kernel, bindings, workgroups: [range.maxTokens, 1, 1] };
+  return await gpu.makeDispatch(joinShader(wgsl, "log_likelihood"), {
+    constants: { vocabulary },
+    buffers: { range: range.buffer, logits, targets, log_likelihoods: logLikelihoods, best },
+    workgroups: [1, 1, range.maxTokens],
+  });
 }

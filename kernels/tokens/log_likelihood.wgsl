@@ -1,3 +1,4 @@
+// needs: prefill_range sum_workgroup
 // What a model gave to the token that came next, and what it would have chosen:
 //
 //   log_likelihoods[t] = logits[t, targets[t]] - max - log(sum over i of exp(logits[t, i] - max))
@@ -10,7 +11,7 @@
 //   3 log_likelihoods  f32 [T]
 //   4 best             u32 [T]
 //
-// Mapping: a workgroup of 256 threads a token.
+// Mapping: a workgroup of 256 threads a token, its index in z.
 override vocabulary: u32 = 1;
 
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
@@ -27,8 +28,8 @@ var<workgroup> candidates: array<Candidate, 256>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  if (workgroup.x >= range.tokens) { return; }
-  let first = workgroup.x * vocabulary;
+  if (workgroup.z >= range.tokens) { return; }
+  let first = workgroup.z * vocabulary;
   // Threads past the end of a small vocabulary vote for its last token.
   let last = vocabulary - 1u;
   var own = Candidate(min(thread, last), logits[first + min(thread, last)]);
@@ -38,9 +39,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var i = thread; i < vocabulary; i += 256u) { sum += exp(logits[first + i] - winner.logit); }
   sum = sum_workgroup(sum, thread);
   if (thread == 0u) {
-    let logit = logits[first + min(targets[workgroup.x], last)];
-    log_likelihoods[workgroup.x] = logit - winner.logit - log(sum);
-    best[workgroup.x] = winner.token;
+    let logit = logits[first + min(targets[workgroup.z], last)];
+    log_likelihoods[workgroup.z] = logit - winner.logit - log(sum);
+    best[workgroup.z] = winner.token;
   }
 }
 

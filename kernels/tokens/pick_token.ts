@@ -6,17 +6,8 @@
  */
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import advanceCode from "./advance.wgsl" with { type: "text" };
-import argmaxCode from "./argmax.wgsl" with { type: "text" };
-import pickBestCode from "./parts/pick_best.wgsl" with { type: "text" };
-import sampleCode from "./sample.wgsl" with { type: "text" };
-
-/** The shaders, whole. */
-export const PICK_TOKEN_CODE: Readonly<Record<"argmax" | "sample" | "advance", string>> = {
-  argmax: [argmaxCode, pickBestCode].join("\n"),
-  sample: [sampleCode, pickBestCode].join("\n"),
-  advance: [advanceCode, pickBestCode].join("\n"),
-};
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /** Token stored where a logit was not a number or +Infinity, or none was finite. */
 export const NOT_A_NUMBER_TOKEN = 0xffffffff;
@@ -87,9 +78,11 @@ export async function argmax(
   candidates: GPUBuffer,
   sequences = 1,
 ): Promise<Dispatch> {
-  const constants = { length, workgroup_size: WORKGROUP_SIZE };
-  const kernel = await gpu.createKernel("argmax", PICK_TOKEN_CODE.argmax, constants);
-  return { kernel, bindings: gpu.bind(kernel, [logits, candidates]), workgroups: [CANDIDATES, 1, sequences] };
+  return await gpu.makeDispatch(joinShader(wgsl, "argmax"), {
+    constants: { length, workgroup_size: WORKGROUP_SIZE },
+    buffers: { logits, candidates },
+    workgroups: [CANDIDATES, 1, sequences],
+  });
 }
 
 /** Buffers of {@linkcode sample}. */
@@ -106,14 +99,13 @@ export interface SampleBuffers {
 
 /** Dispatch that draws a token and leaves it as the only candidate. */
 export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, sequences = 1): Promise<Dispatch> {
-  const size = Math.min(1024, gpu.device.limits.maxComputeInvocationsPerWorkgroup);
-  const kernel = await gpu.createKernel("sample", PICK_TOKEN_CODE.sample, { length, workgroup_size: size });
+  const size = Math.min(1024, gpu.profile.workgroupThreads);
   const { logits, settings, sequence, candidates } = buffers;
-  return {
-    kernel,
-    bindings: gpu.bind(kernel, [logits, settings, sequence, candidates]),
+  return await gpu.makeDispatch(joinShader(wgsl, "sample"), {
+    constants: { length, workgroup_size: size },
+    buffers: { logits, settings, sequence, candidates },
     workgroups: [1, 1, sequences],
-  };
+  });
 }
 
 /** Buffers of {@linkcode advance}. */
@@ -149,19 +141,23 @@ export async function advance(
   if (channels !== chunks * CHUNK_CHANNELS) {
     throw new RangeError(`embedding has ${channels} channels, must be a multiple of ${CHUNK_CHANNELS}`);
   }
-  return await Promise.all(slabs.map(async ({ firstRow, rows, weights }, i) => {
-    const kernel = await gpu.createKernel("advance", PICK_TOKEN_CODE.advance, {
-      candidate_count: candidates,
-      first_row: firstRow,
-      rows,
-      hidden_size: channels,
-      stride,
-      moves_on: i === slabs.length - 1 ? 1 : 0,
-      workgroup_size: WORKGROUP_SIZE,
-    });
-    const bindings = gpu.bind(kernel, [buffers.candidates, weights, sequence, tokens, hidden]);
-    return { kernel, bindings, workgroups: [1, 1, sequences] as const };
-  }));
+  return await Promise.all(
+    slabs.map(({ firstRow, rows, weights }, i) =>
+      gpu.makeDispatch(joinShader(wgsl, "advance"), {
+        constants: {
+          candidate_count: candidates,
+          first_row: firstRow,
+          rows,
+          hidden_size: channels,
+          stride,
+          moves_on: i === slabs.length - 1 ? 1 : 0,
+          workgroup_size: WORKGROUP_SIZE,
+        },
+        buffers: { candidates: buffers.candidates, embedding: weights, sequence, tokens, hidden },
+        workgroups: [1, 1, sequences],
+      })
+    ),
+  );
 }
 
 /**

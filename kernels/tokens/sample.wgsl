@@ -1,3 +1,4 @@
+// needs: pick_best
 // Draws a token for each of some sequences: temperature, then the top_k most likely, then of those the fewest whose probability reaches top_p.
 //
 // Bindings:

@@ -5,11 +5,8 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { PrefillRange } from "./prefill_range.ts";
-import kernelCode from "./silu_product.wgsl" with { type: "text" };
-import rangeCode from "./parts/prefill_range.wgsl" with { type: "text" };
-
-/** The whole shader. */
-export const SILU_PRODUCT_CODE: string = [kernelCode, rangeCode].join("\n");
+import { joinShader } from "../gpu/shader.ts";
+import * as wgsl from "./wgsl.ts";
 
 /**
  * Dispatch that computes y = silu(gate) * up.
@@ -25,7 +22,9 @@ export async function siluProduct(
   x: GPUBuffer,
   y: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  const kernel = await gpu.createKernel("silu_product", SILU_PRODUCT_CODE, { width });
-  const bindings = gpu.bind(kernel, [range.buffer, x, y]);
-  return { kernel, bindings, workgroups: [Math.ceil(width / 256), range.maxTokens, 1] };
+  return await gpu.makeDispatch(joinShader(wgsl, "silu_product"), {
+    constants: { width },
+    buffers: { range: range.buffer, x, y },
+    workgroups: [Math.ceil(width / 256), 1, range.maxTokens],
+  });
 }

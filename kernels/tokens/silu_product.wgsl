@@ -1,3 +1,4 @@
+// needs: prefill_range
 // The MLP's activation: y[t, i] = silu(gate) * up with gate = x[t, i], up = x[t, width + i], silu(g) = g / (1 + exp(-g)).
 //
 // Bindings (T = range.tokens):
@@ -5,7 +6,7 @@
 //   1 x      f32 [T, 2 * width]
 //   2 y      f32 [T, width]
 //
-// Mapping: a thread an element; workgroup.y is the token.
+// Mapping: a thread an element; workgroup.z is the token.
 override width: u32 = 1;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -13,9 +14,9 @@ override width: u32 = 1;
 
 @compute @workgroup_size(256)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= width || id.y >= range.tokens) { return; }
-  let gate = x[id.y * 2u * width + id.x];
-  let up = x[id.y * 2u * width + width + id.x];
+  if (id.x >= width || id.z >= range.tokens) { return; }
+  let gate = x[id.z * 2u * width + id.x];
+  let up = x[id.z * 2u * width + width + id.x];
   // Beyond 80 silu is 0 for all purposes, and exp would overflow.
-  y[id.y * width + id.x] = gate / (1.0 + exp(min(-gate, 80.0))) * up;
+  y[id.z * width + id.x] = gate / (1.0 + exp(min(-gate, 80.0))) * up;
 }

@@ -1,275 +1,278 @@
 /**
- * The dispatches of one decode step: one token through all layers to the choice of the next.
+ * The dispatches of a decode step: one token of each of some sequences, through all layers to the choice of the next.
  *
  * @module
  */
-import { addBias } from "../../kernels/tokens/add_bias.ts";
-import {
-  chooseSplits,
-  decodeAttention,
-  type DecodeAttentionBuffers,
-} from "../../kernels/attention/decode_attention.ts";
-import { decodeLayers } from "../../kernels/layer/decode_layer.ts";
-import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
-import type { GemvOutput, ValuesInput } from "../../kernels/product/gemv_modes.ts";
+import { chooseSplits, decodeAttention, partialsLength } from "../../kernels/attention/decode_attention.ts";
+import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
+import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import type { DecodeLayer, LayerMatrices } from "../../kernels/layer/layer_run.ts";
-import { gemv, isPackedMatrix } from "../../kernels/product/linear.ts";
-import { advance, argmax, CANDIDATES, sample } from "../../kernels/tokens/pick_token.ts";
-import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
-import { siluProduct } from "../../kernels/tokens/silu_product.ts";
+import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
+import { joinSplits } from "../../kernels/product/join_splits.ts";
+import { gemv, multiplyFew } from "../../kernels/product/linear.ts";
+import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
+import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
+import { createPrefillRange, type PrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import type { EngineLayer, EngineWeights, JoinedLinear, LayerVectors } from "./engine_weights.ts";
+import type { EngineWeights } from "./engine_weights.ts";
+import {
+  attentionExtras,
+  attentionShape,
+  createStageBuffers,
+  type Operation,
+  passOperations,
+  type StageBuffers,
+  type TokenBuffers,
+  tokenOperations,
+} from "./layer_operations.ts";
+import { rotationTable } from "../llama/rope.ts";
+import { createCaches, roundCapacity } from "./sequence_cache.ts";
 
-/** What a dispatch of a decode step is for; "layers" are whole layers at once. */
-export type OperationKind = "layers" | "qkv" | "attention" | "o" | "gate+up" | "down" | "head" | "pick";
+/** Tokens that steps are made for: kernels differ in how many tokens they are fast for. */
+const STEP_SIZES = [1, 2, 4, 8, 16] as const;
 
-/** Dispatches with one purpose. */
-export interface Operation {
-  /** Their purpose. */
-  readonly kind: OperationKind;
-  /** In order. */
-  readonly dispatches: readonly Dispatch[];
+/** Most sequences that go on together: tokens of the narrow tile of the matrix-matrix kernels. */
+export const MAX_SEQUENCES = 16;
+
+/** Size of the smallest step for so many tokens, 1 to {@linkcode MAX_SEQUENCES}. */
+export function stepSize(tokens: number): number {
+  return STEP_SIZES.find((size) => size >= tokens) ?? MAX_SEQUENCES;
 }
 
-/** A decode step, up to the logits and from them. */
-export interface DecodeStep {
-  /** The layers, one after the other, for a token at this position. */
-  layers(position: number): readonly Operation[];
-  /** The same layers as single operations, to be timed. Where layers run whole, nothing else runs these. */
-  operations(position: number): Promise<readonly Operation[]>;
-  /** Embeds {@linkcode DecodeBuffers.next}. */
-  readonly embed: readonly Dispatch[];
-  /** Final norm and head. */
-  readonly head: Operation;
-  /** Where it is not 0, a workgroup waited for another in vain; in layers that hand over values. */
-  readonly relay?: GPUBuffer;
-  /** Frees the buffers made for the step. */
-  destroy(): void;
-  /** Takes the most likely token. */
-  readonly pickBest: Operation;
-  /** Draws a token. */
-  readonly pickSampled: Operation;
-}
-
-/** Buffers that a decode step works in. */
-export interface DecodeBuffers {
-  /** f32 [hidden]: the residual stream. */
-  readonly hidden: GPUBuffer;
-  /** f32 [hidden]: input of the first layer, where layers don't work in place. */
-  readonly embedded: GPUBuffer;
-  /** f32 [(heads + 2 keyValueHeads) * headSize]. */
-  readonly qkv: GPUBuffer;
-  /** f32: attention's partial results. */
-  readonly partials: GPUBuffer;
-  /** f32 [2 * intermediate]: gate and up, where they are not multiplied at once. */
-  readonly gateUp: GPUBuffer;
-  /** f32 [intermediate]: silu(gate) * up. */
-  readonly inner: GPUBuffer;
-  /** f16: input of f16 products. */
-  readonly scratch: GPUBuffer;
-  /** f32 [vocabulary]. */
+/** Buffers that all steps of some sequences work in; T is the most tokens of a step, C the capacity of a sequence. */
+export interface StepBuffers extends StageBuffers {
+  /** f32 [T, vocabulary]. */
   readonly logits: GPUBuffer;
-  /** u32 [CANDIDATES, 2]. */
+  /** u32 [T, CANDIDATES, 2]. */
   readonly candidates: GPUBuffer;
-  /** Settings of sampling. */
+  /** Settings of sampling, of each token. */
   readonly settings: GPUBuffer;
-  /** u32 [2]: position of the token that the step takes, and 0, the index of its sequence. */
+  /** u32 [T, 2]: position of each token, and the index of its sequence. */
   readonly sequence: GPUBuffer;
-  /** u32 [capacity + 1]: token of each position. */
-  readonly tokens: GPUBuffer;
-  /** u32: a token to embed. */
-  readonly next: GPUBuffer;
-  /** f32 [capacity, headSize / 2, 2]. */
+  /** u32 [sequences, C + 1]: of each sequence, the token chosen for each position. */
+  readonly chosen: GPUBuffer;
+  /** Number of sequences. */
+  readonly sequences: number;
+  /** f32 [C, headSize / 2, 2]: cosine and sine of each position's angles. */
   readonly rotations: GPUBuffer;
   /** Keys and values of each layer. */
   readonly caches: readonly KeyValueCache[];
-  /** A range of one token. */
-  readonly oneToken: PrefillRange;
 }
 
-/** Heads of a model's attention. */
-export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }: ModelConfig): AttentionShape {
-  return { heads, keyValueHeads, headSize, ...(slidingWindow !== undefined && { slidingWindow }) };
-}
-
-/** What a layer's attention takes beside its products. */
-export function attentionExtras(
-  { normEpsilon }: ModelConfig,
-  { qkvBias, headNorm }: LayerVectors,
-): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
+/**
+ * Makes the buffers.
+ *
+ * @param tokens that each sequence has room for
+ * @throws {OutOfMemoryError} when the device has no room
+ */
+export async function createStepBuffers(
+  gpu: Gpu,
+  config: ModelConfig,
+  sequences: number,
+  tokens: number,
+  scope: BufferScope,
+): Promise<StepBuffers> {
+  const { headSize, vocabulary, rope } = config;
+  const capacity = roundCapacity(tokens);
+  const most = stepSize(sequences);
+  const words = (label: string, width: number) => scope.storage(label, 4 * most * width);
   return {
-    ...(qkvBias && { bias: qkvBias }),
-    ...(headNorm && { headNorm: { weights: headNorm, epsilon: normEpsilon } }),
+    ...await createStageBuffers(scope, config, most),
+    logits: await words("logits", vocabulary),
+    candidates: await words("candidates", 2 * CANDIDATES),
+    settings: await words("sampling", SAMPLING_BYTES / 4),
+    sequence: await words("sequence", 2),
+    chosen: await scope.storage("chosen tokens", 4 * sequences * (capacity + 1)),
+    sequences,
+    rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity)),
+    caches: await createCaches(gpu, scope, config, capacity, sequences),
   };
 }
 
-/** The layers of a decode step. */
-interface StepLayers extends Pick<DecodeStep, "layers" | "operations" | "relay" | "destroy"> {
-  /** Where they take the embedding from; they leave their result in {@linkcode DecodeBuffers.hidden}. */
+/** A decode step, up to the logits and from them. Disposing it frees the buffers made for it. */
+export interface DecodeStep extends Disposable {
+  /** Number of tokens: one of each sequence that takes part. */
+  readonly range: PrefillRange;
+  /** Embeds {@linkcode StepBuffers.tokens}. */
+  readonly embed: readonly Dispatch[];
+  /** The layers, one after the other, for tokens at this position or, where there are several, at any. */
+  layers(position: number): readonly Operation[];
+  /** The same layers as single operations, to be timed. Where layers run whole, nothing else runs these. */
+  operations(position: number): Promise<readonly Operation[]>;
+  /** Where it is not 0, a workgroup waited for another in vain; in layers that hand over values. */
+  readonly relay?: GPUBuffer;
+  /** Why layers don't run whole, where they don't. */
+  readonly whyNotWhole?: string;
+  /** Final norm and head. */
+  readonly head: Operation;
+  /** Takes the most likely tokens. */
+  readonly pickBest: Operation;
+  /** Draws tokens. */
+  readonly pickSampled: Operation;
+}
+
+/** What is between the embedding of tokens and the choice of the next. */
+interface StepMiddle extends Pick<DecodeStep, "layers" | "operations" | "relay" | "whyNotWhole" | "head"> {
+  /** f32 [T, hidden]: where layers take embeddings from; they leave their result in {@linkcode StepBuffers.hidden}. */
   readonly input: GPUBuffer;
 }
 
-/** Makes the dispatches of a decode step; they serve every position. */
-export async function createDecodeStep(gpu: Gpu, weights: EngineWeights, buffers: DecodeBuffers): Promise<DecodeStep> {
-  const layers = await createWholeLayers(gpu, weights, buffers) ?? await createSplitLayers(gpu, weights, buffers);
-  try {
-    return await surroundLayers(gpu, weights, buffers, layers);
-  } catch (error) {
-    layers.destroy();
-    throw error;
-  }
-}
-
-/** What comes before the layers of a step and after them. */
-async function surroundLayers(
+/** Makes the dispatches of a step of up to `size` tokens; they serve every position and, by {@linkcode forTokens}, fewer. */
+export function createDecodeStep(
   gpu: Gpu,
-  { config, finalNorm, head, embedding }: EngineWeights,
-  buffers: DecodeBuffers,
-  { input, ...layers }: StepLayers,
+  weights: EngineWeights,
+  size: number,
+  buffers: StepBuffers,
 ): Promise<DecodeStep> {
-  const { hidden, logits, candidates, scratch } = buffers;
-  const final: ValuesInput = { kind: "rms_norm", x: hidden, weight: finalNorm, epsilon: config.normEpsilon };
-  const advanced = { ...buffers, hidden: input, embedding };
-  const best = [
-    await argmax(gpu, config.vocabulary, logits, candidates),
-    ...await advance(gpu, CANDIDATES, advanced),
-  ];
-  const sampled = [await sample(gpu, config.vocabulary, buffers), ...await advance(gpu, 1, advanced)];
-  return {
-    ...layers,
-    embed: await embedTokens(gpu, embedding, buffers.oneToken, buffers.next, input),
-    head: { kind: "head", dispatches: await gemv(gpu, head, final, store({ buffer: logits }), scratch) },
-    pickBest: { kind: "pick", dispatches: best },
-    pickSampled: { kind: "pick", dispatches: sampled },
-  };
+  return allOrNone(gpu, async (scope) => {
+    const range = await createPrefillRange(gpu, size);
+    scope.own(range.buffer);
+    const createMiddle = size === 1 ? createTokenMiddle : createBatchMiddle;
+    const { input, ...middle } = await createMiddle(gpu, weights, range, buffers, scope);
+    const { embedding, config: { vocabulary } } = weights;
+    const { logits, candidates, sequences, chosen: tokens } = buffers;
+    const stride = sequences > 1 ? buffers.caches[0].capacity + 1 : 0;
+    const advanced = { ...buffers, hidden: input, embedding, tokens, stride };
+    const best = [
+      await argmax(gpu, vocabulary, logits, candidates, size),
+      ...await advance(gpu, CANDIDATES, advanced, size),
+    ];
+    const sampled = [await sample(gpu, vocabulary, buffers, size), ...await advance(gpu, 1, advanced, size)];
+    return {
+      ...middle,
+      range,
+      embed: await embedTokens(gpu, embedding, range, buffers.tokens, input),
+      pickBest: { kind: "pick", dispatches: best },
+      pickSampled: { kind: "pick", dispatches: sampled },
+      [Symbol.dispose]: () => scope[Symbol.dispose](),
+    };
+  });
 }
 
-/** Layers run by run, where all are packed alike and the device suits. */
-async function createWholeLayers(
+/**
+ * Dispatches for the first tokens of a step only. Kernels with a range skip the others themselves; those without have a
+ * workgroup.z for each token.
+ */
+export function forTokens(dispatches: readonly Dispatch[], tokens: number): Dispatch[] {
+  return dispatches.map((dispatch) => {
+    const [x, y, z] = dispatch.workgroups;
+    return z <= tokens ? dispatch : { ...dispatch, workgroups: [x, y, tokens] };
+  });
+}
+
+/** The middle of a step of several tokens. Its splits serve sequences of all lengths, since those of one step differ. */
+async function createBatchMiddle(
   gpu: Gpu,
-  { config, layers }: EngineWeights,
-  buffers: DecodeBuffers,
-): Promise<StepLayers | undefined> {
-  const { hidden: output, embedded: input, caches } = buffers;
-  const { hidden, intermediate, normEpsilon } = config;
-  const shape = { hidden, intermediate, normEpsilon, attention: attentionShape(config) };
-  const decoded: DecodeLayer[] = [];
-  for (const [i, layer] of layers.entries()) {
-    const matrices = packedMatrices(layer);
-    if (!matrices || layer.outputBias) return undefined;
-    const { attentionNorm, mlpNorm } = layer;
-    decoded.push({ ...attentionExtras(config, layer), matrices, cache: caches[i], attentionNorm, mlpNorm });
-  }
-  const whole = await decodeLayers(gpu, shape, decoded, { ...buffers, input, output });
-  if (!whole) return undefined;
-  const all = [{ kind: "layers" as const, dispatches: whole.dispatches }];
-  const operations = async (position: number) =>
-    (await createSplitLayers(gpu, { config, layers }, buffers)).layers(position);
-  return { layers: () => all, operations, relay: whole.relay, destroy: whole.destroy, input };
-}
-
-function packedMatrices({ qkv: [qkv, ...more], o: [o], gateUp: [gateUp, ...evenMore], down: [down] }: EngineLayer) {
-  const matrices = { qkv, o, gateUp, down };
-  const arePacked = [qkv, o, gateUp, down].every(isPackedMatrix) && more.length + evenMore.length === 0;
-  return arePacked ? matrices as LayerMatrices : undefined;
-}
-
-/** A dispatch for each operation. */
-async function createSplitLayers(
-  gpu: Gpu,
-  weights: Pick<EngineWeights, "config" | "layers">,
-  buffers: DecodeBuffers,
-): Promise<StepLayers> {
-  const { capacity } = buffers.caches[0];
-  const shape = attentionShape(weights.config);
-  const bySplits = new Map<number, Operation[]>();
-  for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
-    const splits = chooseSplits(gpu, shape, Math.min(tokens, capacity));
-    if (!bySplits.has(splits)) bySplits.set(splits, await createLayers(gpu, weights, splits, buffers));
-  }
-  const layers = (position: number) => bySplits.get(chooseSplits(gpu, shape, position + 1))!;
-  return {
-    layers,
-    operations: (position) => Promise.resolve(layers(position)),
-    input: buffers.hidden,
-    destroy() {},
-  };
-}
-
-async function createLayers(
-  gpu: Gpu,
-  { config, layers }: Pick<EngineWeights, "config" | "layers">,
-  splits: number,
-  buffers: DecodeBuffers,
-): Promise<Operation[]> {
+  weights: EngineWeights,
+  range: PrefillRange,
+  buffers: StepBuffers,
+  scope: BufferScope,
+): Promise<StepMiddle> {
+  const { config, layers, finalNorm: weight, head } = weights;
+  const { heads, headSize, hidden, normEpsilon: epsilon } = config;
+  const size = range.maxTokens;
+  const shape = attentionShape(config);
+  const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity, size);
+  const normed = await scope.storage("normed", 4 * size * hidden);
+  const mixed = await scope.storage("mixed", 4 * size * heads * headSize);
+  const pass = { ...buffers, normed, mixed };
+  const partials = await scope.storage("partials", 4 * size * partialsLength(shape, splits));
+  const joined = { kind: "attention", partials, splits, headSize } as const;
   const operations: Operation[] = [];
   for (const [i, layer] of layers.entries()) {
-    operations.push(...await layerOperations(gpu, config, layer, buffers.caches[i], splits, buffers));
+    const attention = { ...buffers, partials, cache: buffers.caches[i], ...attentionExtras(config, layer) };
+    const attend = [
+      await decodeAttention(gpu, shape, splits, attention, size),
+      await joinSplits(gpu, range, heads * headSize, joined, mixed),
+    ];
+    operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiplyFew));
   }
-  return operations;
-}
-
-async function layerOperations(
-  gpu: Gpu,
-  config: ModelConfig,
-  layer: EngineLayer,
-  cache: KeyValueCache,
-  splits: number,
-  buffers: DecodeBuffers,
-): Promise<Operation[]> {
-  const { hidden, qkv, partials, inner } = buffers;
-  const { normEpsilon: epsilon, headSize } = config;
-  const normed = (weight: GPUBuffer): ValuesInput => ({ kind: "rms_norm", x: hidden, weight, epsilon });
-  const product = (linear: JoinedLinear, input: ValuesInput, output: GemvOutput) =>
-    joinedGemv(gpu, linear, input, output, buffers.scratch);
-  const attention = { ...buffers, cache, ...attentionExtras(config, layer) };
-  const mixed: ValuesInput = splits === 1
-    ? { kind: "vector", x: partials }
-    : { kind: "attention", partials, splits, headSize };
-  const toHidden: GemvOutput = { kind: "add", y: { buffer: hidden } };
-  const bias = layer.outputBias ? [await addBias(gpu, buffers.oneToken, config.hidden, layer.outputBias, hidden)] : [];
-  return [
-    { kind: "qkv", dispatches: await product(layer.qkv, normed(layer.attentionNorm), store({ buffer: qkv })) },
-    { kind: "attention", dispatches: [await decodeAttention(gpu, attentionShape(config), splits, attention)] },
-    { kind: "o", dispatches: [...await product(layer.o, mixed, toHidden), ...bias] },
-    { kind: "gate+up", dispatches: await gateUpDispatches(gpu, config, layer, normed(layer.mlpNorm), buffers) },
-    { kind: "down", dispatches: await product(layer.down, { kind: "vector", x: inner }, toHidden) },
+  const final = [
+    await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
+    ...await multiplyFew(gpu, head, { range, x: normed, y: buffers.logits }),
   ];
+  return {
+    input: buffers.hidden,
+    layers: () => operations,
+    operations: () => Promise.resolve(operations),
+    whyNotWhole: `a step of ${size} tokens has no kernel for whole layers, must have 1`,
+    head: { kind: "head", dispatches: final },
+  };
 }
 
-/** silu(gate) * up: in one dispatch where gate and up are one matrix, else through {@linkcode DecodeBuffers.gateUp}. */
-async function gateUpDispatches(
+/** The middle of a step of one token: whole layers where all are packed alike and the device suits. */
+async function createTokenMiddle(
   gpu: Gpu,
-  config: ModelConfig,
-  { gateUp }: EngineLayer,
-  input: ValuesInput,
-  buffers: DecodeBuffers,
-): Promise<Dispatch[]> {
-  const [first] = gateUp;
-  if (gateUp.length === 1 && first.slabs.length === 1 && first.rows % 8 === 0) {
-    const output: GemvOutput = { kind: "silu_product", y: { buffer: buffers.inner } };
-    return await gemv(gpu, first, input, output, buffers.scratch);
+  weights: EngineWeights,
+  oneToken: PrefillRange,
+  { hidden, logits, ...buffers }: StepBuffers,
+  scope: BufferScope,
+): Promise<StepMiddle> {
+  const { config, finalNorm: weight } = weights;
+  const { heads, headSize, intermediate, normEpsilon: epsilon } = config;
+  const shape = attentionShape(config);
+  const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity);
+  const widest = Math.max(config.hidden, heads * headSize, intermediate);
+  const partials = await scope.storage("partials", 4 * partialsLength(shape, splits));
+  const scratch = await scope.storage("scratch", 16 * Math.ceil(widest / 8));
+  const embedded = await scope.storage("embedded", 4 * config.hidden);
+  const final = { kind: "rms_norm", x: hidden, weight, epsilon } as const;
+  const dispatches = await gemv(gpu, weights.head, final, { kind: "store", y: { buffer: logits } }, scratch);
+  const head: Operation = { kind: "head", dispatches };
+  const single = () => createSingleOperations(gpu, weights, oneToken, { hidden, partials, scratch, ...buffers });
+  const whole = await createWholeLayers(gpu, weights, { ...buffers, input: embedded, output: hidden }, scope);
+  if (typeof whole === "string") {
+    const layers = await single();
+    return { input: hidden, layers, operations: (at) => Promise.resolve(layers(at)), whyNotWhole: whole, head };
   }
-  return [
-    ...await joinedGemv(gpu, gateUp, input, store({ buffer: buffers.gateUp }), buffers.scratch),
-    await siluProduct(gpu, buffers.oneToken, config.intermediate, buffers.gateUp, buffers.inner),
-  ];
+  const layers: readonly Operation[] = [{ kind: "layers", dispatches: whole.dispatches }];
+  return {
+    input: embedded,
+    layers: () => layers,
+    operations: async (at) => (await single())(at),
+    relay: whole.relay,
+    head,
+  };
 }
 
-async function joinedGemv(
+/** Layers run by run; or why they don't run so. */
+async function createWholeLayers(
   gpu: Gpu,
-  parts: JoinedLinear,
-  input: ValuesInput,
-  output: GemvOutput,
-  scratch: GPUBuffer,
-): Promise<Dispatch[]> {
-  const dispatches: Dispatch[] = [];
-  for (const matrix of parts) dispatches.push(...await gemv(gpu, matrix, input, output, scratch));
-  return dispatches;
+  { config, layers, arenas }: EngineWeights,
+  buffers: Pick<StepBuffers, "rotations" | "sequence" | "caches"> & { input: GPUBuffer; output: GPUBuffer },
+  scope: BufferScope,
+): Promise<LayerDispatches | string> {
+  if (typeof arenas === "string") return arenas;
+  if (layers.some(({ outputBias }) => outputBias)) return "o has a bias, must have none";
+  const { hidden, intermediate, normEpsilon } = config;
+  const shape = { hidden, intermediate, normEpsilon, attention: attentionShape(config) };
+  const decoded = layers.map((layer, i) => {
+    const { attentionNorm, mlpNorm } = layer;
+    return { ...attentionExtras(config, layer), cache: buffers.caches[i], attentionNorm, mlpNorm };
+  });
+  return await decodeLayers(gpu, scope, shape, arenas, decoded, buffers);
 }
 
-function store(y: GPUBufferBinding): GemvOutput {
-  return { kind: "store", y };
+/** A dispatch for each operation, by the splits that a position takes. */
+async function createSingleOperations(
+  gpu: Gpu,
+  { config, layers }: EngineWeights,
+  oneToken: PrefillRange,
+  buffers: TokenBuffers & Pick<StepBuffers, "caches">,
+): Promise<StepMiddle["layers"]> {
+  const { caches } = buffers;
+  const [{ capacity }] = caches;
+  const splitsAt = (tokens: number) => chooseSplits(gpu.profile, attentionShape(config), tokens);
+  const bySplits = new Map<number, Operation[]>();
+  for (let tokens = 1; tokens < 2 * capacity; tokens *= 2) {
+    const splits = splitsAt(Math.min(tokens, capacity));
+    if (bySplits.has(splits)) continue;
+    const operations: Operation[] = [];
+    for (const [i, layer] of layers.entries()) {
+      operations.push(...await tokenOperations(gpu, config, layer, oneToken, caches[i], splits, buffers));
+    }
+    bySplits.set(splits, operations);
+  }
+  return (position) => bySplits.get(splitsAt(position + 1))!;
 }

@@ -5,14 +5,12 @@
  */
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
-import { type BatchSession, checkSequences, createBatchSession } from "./batch_session.ts";
-import { type ChatMessage, type PromptFormat, readPromptFormat } from "../text/chat.ts";
+import { type ChatMessage, type ChatOptions, type PromptFormat, readPromptFormat } from "../text/chat.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
-import { type GenerateOptions, type GenerateSummary, generateText } from "./generate.ts";
-import { type BatchText, generateBatchText } from "./generate_batch.ts";
-import { createSession, type Session } from "./session.ts";
+import { type GenerateOptions, type GenerateSummary, generateText, type TextPiece } from "./generate.ts";
+import { checkSequences, createSession, type Session } from "./session.ts";
 import { readFittingTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { checkpointSource, weightBytes } from "./weight_source.ts";
 
@@ -29,6 +27,9 @@ export interface EngineGenerateOptions extends GenerateOptions {
   /** Tokens to have room for, prompt included. Default: prompt and 512 more, within the model's context. */
   readonly context?: number;
 }
+
+/** A plain text, or a conversation. */
+export type Prompt = string | readonly ChatMessage[];
 
 const DEFAULT_NEW_TOKENS = 512;
 
@@ -69,42 +70,65 @@ export class Engine implements Disposable {
   }
 
   /**
-   * Makes an empty sequence.
-   *
-   * @param capacity tokens to have room for
-   * @throws {RangeError} when the model's context is shorter
-   * @throws {OutOfMemoryError} when the device has no room
-   */
-  createSession(capacity: number): Promise<Session> {
-    return createSession(this.gpu, this.weights, capacity);
-  }
-
-  /**
    * Makes empty sequences that go on together.
    *
-   * @param sequences 1 to 16
    * @param capacity tokens that each has room for
+   * @param sequences 1 to 16; default: 1
    * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so
    * large a cache
    * @throws {OutOfMemoryError} with what the caches need, when the device has no room
    */
-  createBatchSession(sequences: number, capacity: number): Promise<BatchSession> {
-    return createBatchSession(this.gpu, this.weights, sequences, capacity);
+  createSession(capacity: number, sequences = 1): Promise<Session> {
+    return createSession(this.gpu, this.weights, capacity, sequences);
   }
 
+  /** As {@linkcode Engine.generateBatch} with one prompt, in pieces with tokens and their probabilities. */
+  generate(
+    prompt: Prompt,
+    options: EngineGenerateOptions & { readonly logProbabilities: true },
+  ): AsyncGenerator<TextPiece, GenerateSummary>;
   /**
-   * Generates text after a prompt, which is a plain text or a conversation.
+   * Generates text after a prompt, which is a plain text or a conversation. Joined, the pieces are the text.
    *
+   * ```ts
+   * import { loadEngine } from "./mod.ts";
+   *
+   * using engine = await loadEngine("tiny");
+   * let text = "";
+   * for await (const piece of engine.generate("Fellow citizens", { maxTokens: 8 })) text += piece;
+   * const options = { maxTokens: 8, logProbabilities: true } as const;
+   * let again = "";
+   * for await (const { text, tokens, logProbabilities } of engine.generate("Fellow citizens", options)) {
+   *   again += text;
+   *   console.assert(tokens.length === 0 || logProbabilities![0] <= 0);
+   * }
+   * console.assert(again === text);
+   * ```
+   *
+   * @returns how it went
    * @throws {RangeError} when the prompt is longer than the model's context
+   * @throws {OutOfMemoryError} with what the cache needs, when the device has no room
    */
+  generate(
+    prompt: Prompt,
+    options?: EngineGenerateOptions & { readonly logProbabilities?: false },
+  ): AsyncGenerator<string, GenerateSummary>;
   async *generate(
-    prompt: string | readonly ChatMessage[],
+    prompt: Prompt,
     options: EngineGenerateOptions = {},
-  ): AsyncGenerator<string, GenerateSummary> {
-    const { stopTokens } = this.prompts;
-    const tokens = this.#encode(prompt, "the prompt");
-    using session = await this.createSession(this.#capacityFor(tokens.length, options));
-    return yield* generateText(session, this.tokenizer, tokens, { stopTokens, ...options });
+  ): AsyncGenerator<string | TextPiece, GenerateSummary> {
+    const pieces = this.generateBatch([prompt], options);
+    try {
+      let next = await pieces.next();
+      for (; !next.done; next = await pieces.next()) {
+        if (options.logProbabilities) yield next.value;
+        else if (next.value.text !== "") yield next.value.text;
+      }
+      return next.value[0];
+    } finally {
+      // Frees the session also where nobody reads on.
+      await pieces.return([]);
+    }
   }
 
   /**
@@ -117,18 +141,57 @@ export class Engine implements Disposable {
    * @throws {OutOfMemoryError} with what the caches need, when the device has no room
    */
   async *generateBatch(
-    prompts: readonly (string | readonly ChatMessage[])[],
+    prompts: readonly Prompt[],
     options: EngineGenerateOptions = {},
-  ): AsyncGenerator<BatchText, GenerateSummary[]> {
+  ): AsyncGenerator<TextPiece, GenerateSummary[]> {
     checkSequences(prompts.length);
     const { stopTokens } = this.prompts;
-    const tokens = prompts.map((prompt, i) => this.#encode(prompt, `prompt ${i}`));
+    const tokens = prompts.map((prompt, i) =>
+      this.#encode(prompt, prompts.length === 1 ? "the prompt" : `prompt ${i}`)
+    );
     const longest = Math.max(...tokens.map(({ length }) => length));
-    using session = await this.createBatchSession(prompts.length, this.#capacityFor(longest, options));
-    return yield* generateBatchText(session, this.tokenizer, tokens, { stopTokens, ...options });
+    using session = await this.createSession(this.#capacityFor(longest, options), prompts.length);
+    return yield* generateText(session, this.tokenizer, tokens, { stopTokens, ...options });
   }
 
-  #encode(prompt: string | readonly ChatMessage[], name: string): Uint32Array<ArrayBuffer> {
+  /**
+   * Logits of a list of tokens: what the model predicts after each.
+   *
+   * ```ts
+   * import { loadEngine } from "./mod.ts";
+   *
+   * using engine = await loadEngine("tiny");
+   * const tokens = engine.tokenizer.encode("Fellow citizens");
+   * const [last] = await engine.logits(tokens, [tokens.length - 1]);
+   * console.assert(last.length === engine.config.vocabulary);
+   * ```
+   *
+   * @param positions indices into `tokens`; default: all
+   * @returns f32 [vocabulary] for each position
+   * @throws {RangeError} when there are no tokens or more than the model's context, one is outside the vocabulary, or a
+   * position outside the tokens
+   * @throws {Error} when logits are not numbers
+   */
+  async logits(tokens: ArrayLike<number>, positions?: readonly number[]): Promise<Float32Array<ArrayBuffer>[]> {
+    using session = await this.createSession(Math.max(1, tokens.length));
+    return await session.logitsAfter(Uint32Array.from(tokens), positions ?? Array.from(tokens, (_, i) => i));
+  }
+
+  /**
+   * The text and the tokens that a conversation becomes, by the model's chat template.
+   *
+   * @throws {TypeError} where there is no chat template
+   * @throws {SyntaxError} where the template fails, with its message
+   */
+  renderChat(
+    messages: readonly ChatMessage[],
+    options?: ChatOptions,
+  ): { readonly text: string; readonly tokens: Uint32Array<ArrayBuffer> } {
+    const text = this.prompts.renderChat(messages, options);
+    return { text, tokens: this.tokenizer.encode(text) };
+  }
+
+  #encode(prompt: Prompt, name: string): Uint32Array<ArrayBuffer> {
     const { prompts, config: { context } } = this;
     const tokens = typeof prompt === "string" ? prompts.encodeText(prompt) : prompts.encodeChat(prompt);
     if (tokens.length <= context) return tokens;
@@ -142,7 +205,7 @@ export class Engine implements Disposable {
 
   /** Frees the weights, and the device where it is the engine's own. */
   [Symbol.dispose](): void {
-    this.weights.destroy();
+    this.weights[Symbol.dispose]();
     if (this.#ownsGpu) this.gpu.close();
   }
 }

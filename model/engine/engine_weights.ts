@@ -4,24 +4,35 @@
  *
  * @module
  */
-import { type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import {
-  copyWeightMatrix,
-  destroyWeightMatrix,
-  isPackedMatrix,
-  type WeightMatrix,
-} from "../../kernels/product/linear.ts";
-import { uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
-import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
-import { concatenateRows } from "../../quant/concatenate.ts";
-import { TILE_ROWS } from "../../quant/format.ts";
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import { type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
+import type { PackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
+import { copyMatrix, destroyMatrices, placeRows } from "../../kernels/matrix/slabs.ts";
+import { canJoin, uploadMatrix } from "../../kernels/product/linear.ts";
+import type { HostMatrix, WeightMatrix } from "../../kernels/product/weight_format.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import type { LinearKind } from "../llama/layer.ts";
-import { RUN_LAYERS } from "./layer_runs.ts";
-import { type HalfMatrix, type HostMatrix, isPackedTensor, type WeightSource } from "./weight_source.ts";
+import {
+  hasBias,
+  type LinearKind,
+  linearName,
+  linearShape,
+  type NormKind,
+  normName,
+  normWidth,
+  type Stage,
+  STAGES,
+} from "../llama/layer.ts";
+import type { WeightSource } from "./weight_source.ts";
+
+/**
+ * Layers that share the buffers of their weights and caches, so that a dispatch of a decode step can take them all. Each
+ * dispatch less saves about 3 us of a layer's 50 on an H200; but while the weights of a run move together they are on the
+ * device twice.
+ */
+export const RUN_LAYERS = 4;
 
 /**
  * Linear layers with one input: one matrix where their formats allow joining, else several. Each part has the rows of
@@ -43,34 +54,40 @@ export interface LayerVectors {
   readonly headNorm?: GPUBuffer;
 }
 
+/** The linear layers of each stage. */
+export type StageLinears = Readonly<Record<Stage["name"], JoinedLinear>>;
+
 /** One transformer layer in device memory. */
 export interface EngineLayer extends LayerVectors {
-  /** Rows of q, k and v. */
-  readonly qkv: JoinedLinear;
-  /** Attention's output layer. */
-  readonly o: JoinedLinear;
-  /** Rows of gate and up. */
-  readonly gateUp: JoinedLinear;
-  /** The MLP's output layer. */
-  readonly down: JoinedLinear;
+  /** Its matrices. */
+  readonly linears: StageLinears;
 }
 
-/** A model's weights in device memory. */
-export interface EngineWeights {
+/** A model's weights in device memory. Dispose them to free it. */
+export interface EngineWeights extends Disposable {
   /** Sizes and constants. */
   readonly config: ModelConfig;
   /** f16 [vocabulary, hidden]. */
   readonly embedding: F16Matrix;
   /** The layers. */
   readonly layers: readonly EngineLayer[];
+  /** Where the matrices of all layers lie, for kernels that take whole layers; or why those can't take them. */
+  readonly arenas: readonly LayerArena[] | string;
   /** f32 [hidden]. */
   readonly finalNorm: GPUBuffer;
   /** f16 [vocabulary, hidden]; the embedding where the head is tied. */
   readonly head: F16Matrix;
   /** Bytes in device memory. */
   readonly sizeBytes: number;
-  /** Frees them. */
-  destroy(): void;
+}
+
+/** What is on the device so far. */
+interface Uploaded {
+  readonly gpu: Gpu;
+  /** Matrices with planes of their own. */
+  readonly matrices: Set<WeightMatrix>;
+  /** Vectors, and planes that matrices share. */
+  readonly scope: BufferScope;
 }
 
 /**
@@ -86,152 +103,164 @@ export async function uploadWeights(
   const { config } = source;
   const { vocabulary, hidden, tiedHead } = config;
   const before = gpu.heldBytes;
-  const layers: EngineLayer[] = [];
-  const matrices: WeightMatrix[] = [];
-  const buffers: GPUBuffer[] = [];
-  const destroy = () => {
-    for (const matrix of matrices) destroyWeightMatrix(gpu, matrix);
-    for (const buffer of buffers) gpu.destroyBuffer(buffer);
+  const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
+  const free = () => {
+    destroyMatrices(gpu, ...uploaded.matrices);
+    uploaded.matrices.clear();
+    uploaded.scope[Symbol.dispose]();
   };
   const half = async (name: string) => {
-    const matrix = await uploadHalf(gpu, await source.half(name, vocabulary, hidden));
-    matrices.push(matrix);
+    const { weights, rows, channels } = await source.half(name, vocabulary, hidden);
+    const matrix = await uploadF16Matrix(gpu, weights, rows, channels);
+    uploaded.matrices.add(matrix);
     return matrix;
   };
-  // Vectors one after the other in one buffer.
-  const vectors = async (names: readonly string[], lengths: readonly number[]) => {
-    const values = new Float32Array(lengths.reduce((sum, length) => sum + length, 0));
-    let at = 0;
-    for (const [i, name] of names.entries()) {
-      const part = await source.vector(name, lengths[i]);
-      if (!part) throw new SyntaxError(`no tensor ${name}, must have one`);
-      values.set(part, at);
-      at += part.length;
-    }
-    const buffer = await gpu.uploadStorage(names[0], values);
-    buffers.push(buffer);
-    return buffer;
-  };
+  const layers: EngineLayer[] = [];
   try {
     const embedding = await half("model.embed_tokens.weight");
-    for (let i = 0; i < config.layers; i++) {
-      layers.push(
-        i > 0 && source.sameLayers
-          ? await copyLayer(gpu, layers[0], matrices, buffers)
-          : await uploadLayer(gpu, source, i, vectors, matrices),
-      );
-      if (layers.length % RUN_LAYERS === 0 || i === config.layers - 1) {
-        const run = layers.splice(i - i % RUN_LAYERS);
-        layers.push(...await shareLayerPlanes(gpu, run, matrices));
-      }
-      onProgress((i + 1) / (config.layers + 1));
-    }
-    const finalNorm = await vectors(["model.norm.weight"], [hidden]);
+    const arenas = await uploadLayers(uploaded, source, layers, (count) => onProgress(count / (config.layers + 1)));
+    const finalNorm = await uploadVectors(uploaded, source, ["model.norm.weight"], [hidden]);
     const head = tiedHead ? embedding : await half("lm_head.weight");
     await gpu.wait();
     onProgress(1);
-    return { config, embedding, layers, finalNorm, head, sizeBytes: gpu.heldBytes - before, destroy };
+    const sizeBytes = gpu.heldBytes - before;
+    return { config, embedding, layers, arenas, finalNorm, head, sizeBytes, [Symbol.dispose]: free };
   } catch (error) {
-    destroy();
+    free();
     if (!(error instanceof OutOfMemoryError)) throw error;
     const message = `layer ${layers.length} of ${config.layers} doesn't fit: ${error.message}`;
     throw new OutOfMemoryError(message, error.neededBytes, error.heldBytes);
   }
 }
 
-async function uploadLayer(
-  gpu: Gpu,
+/** Uploads all layers run by run, each into `layers` as soon as it is there; returns where their matrices lie. */
+async function uploadLayers(
+  uploaded: Uploaded,
   source: WeightSource,
-  index: number,
-  vectors: (names: readonly string[], lengths: readonly number[]) => Promise<GPUBuffer>,
-  matrices: WeightMatrix[],
-): Promise<EngineLayer> {
-  const vector = (name: string, length: number) => vectors([name], [length]);
-  const { hidden, headSize, attentionBias, outputBias, queryKeyNorm } = source.config;
-  const joined = async (...kinds: LinearKind[]) => {
+  layers: EngineLayer[],
+  onLayer: (count: number) => void,
+): Promise<EngineWeights["arenas"]> {
+  const { config, sameLayers } = source;
+  const arenas: (LayerArena | string)[] = [];
+  for (let i = 0; i < config.layers; i++) {
+    layers.push(i > 0 && sameLayers ? await copyLayer(uploaded, layers[0]) : await uploadLayer(uploaded, source, i));
+    if (layers.length % RUN_LAYERS === 0 || i === config.layers - 1) {
+      const shared = await shareLayers(uploaded, layers.splice(i - i % RUN_LAYERS));
+      layers.push(...shared.layers);
+      arenas.push(...shared.arenas);
+    }
+    onLayer(i + 1);
+  }
+  return arenas.find((arena) => typeof arena === "string") ?? arenas.filter((arena) => typeof arena === "object");
+}
+
+/** A value for each stage. */
+async function byStage<T>(make: (stage: Stage) => T | Promise<T>): Promise<Record<Stage["name"], T>> {
+  const made: [Stage["name"], T][] = [];
+  for (const stage of STAGES) made.push([stage.name, await make(stage)]);
+  return Object.fromEntries(made) as Record<Stage["name"], T>;
+}
+
+async function uploadLayer(uploaded: Uploaded, source: WeightSource, index: number): Promise<EngineLayer> {
+  const { config } = source;
+  const vectors = (names: readonly string[], lengths: readonly number[]) =>
+    uploadVectors(uploaded, source, names, lengths);
+  const norms = (...kinds: readonly NormKind[]) =>
+    vectors(kinds.map((kind) => normName(index, kind)), kinds.map((kind) => normWidth(config, kind)!));
+  const biases = (kinds: readonly LinearKind[]) =>
+    vectors(kinds.map((kind) => `${linearName(index, kind)}.bias`), kinds.map((kind) => linearShape(config, kind)[0]));
+  const [{ linears: qkv }, { linears: o }] = STAGES;
+  const linears = await byStage(async (stage) => {
     const parts: HostMatrix[] = [];
-    for (const kind of kinds) parts.push(await source.linear(index, kind));
-    return await uploadJoined(gpu, parts, matrices);
-  };
-  const prefix = `model.layers.${index}`;
-  const attentionNorm = await vector(`${prefix}.input_layernorm.weight`, hidden);
-  const mlpNorm = await vector(`${prefix}.post_attention_layernorm.weight`, hidden);
-  const attention = `${prefix}.self_attn`;
-  const headNorm = [`${attention}.q_norm.weight`, `${attention}.k_norm.weight`];
+    for (const kind of stage.linears) parts.push(await source.linear(index, kind));
+    return await uploadJoined(uploaded, parts);
+  });
   return {
-    qkv: await joined("q_proj", "k_proj", "v_proj"),
-    o: await joined("o_proj"),
-    gateUp: await joined("gate_proj", "up_proj"),
-    down: await joined("down_proj"),
-    attentionNorm,
-    mlpNorm,
-    ...(attentionBias &&
-      { qkvBias: await vectors(QKV.map((kind) => `${attention}.${kind}.bias`), qkvRows(source.config)) }),
-    ...(outputBias && { outputBias: await vector(`${attention}.o_proj.bias`, hidden) }),
-    ...(queryKeyNorm && { headNorm: await vectors(headNorm, [headSize, headSize]) }),
+    linears,
+    attentionNorm: await norms("attentionNorm"),
+    mlpNorm: await norms("mlpNorm"),
+    ...(hasBias(config, qkv[0]) && { qkvBias: await biases(qkv) }),
+    ...(hasBias(config, o[0]) && { outputBias: await biases(o) }),
+    ...(normWidth(config, "queryNorm") && { headNorm: await norms("queryNorm", "keyNorm") }),
   };
+}
+
+/** Uploads vectors one after the other in one buffer. */
+async function uploadVectors(
+  { scope }: Uploaded,
+  source: WeightSource,
+  names: readonly string[],
+  lengths: readonly number[],
+): Promise<GPUBuffer> {
+  const values = new Float32Array(lengths.reduce((sum, length) => sum + length, 0));
+  let at = 0;
+  for (const [i, name] of names.entries()) {
+    const part = await source.vector(name, lengths[i]);
+    if (!part) throw new SyntaxError(`no tensor ${name}, must have one`);
+    values.set(part, at);
+    at += part.length;
+  }
+  return await scope.upload(names[0], values);
+}
+
+/** Layers whose matrices share their planes where that is possible, and where they then lie, or why they don't. */
+interface SharedLayers {
+  readonly layers: readonly EngineLayer[];
+  readonly arenas: readonly (LayerArena | string)[];
 }
 
 /**
- * Moves the planes of all packed matrices of some layers into shared buffers, for kernels that take whole layers; in two
- * halves where the device can't bind them together or has no room for a copy of all.
+ * Moves the planes of packed layers into shared buffers, for kernels that take whole layers; in two halves where the
+ * device can't bind them together or has no room for a copy of all.
  */
-async function shareLayerPlanes(
-  gpu: Gpu,
-  layers: readonly EngineLayer[],
-  matrices: WeightMatrix[],
-): Promise<EngineLayer[]> {
-  const packed = layers.flatMap(({ qkv, o, gateUp, down }) => [...qkv, ...o, ...gateUp, ...down]).filter(
-    isPackedMatrix,
+async function shareLayers(uploaded: Uploaded, layers: readonly EngineLayer[]): Promise<SharedLayers> {
+  const { gpu, matrices, scope } = uploaded;
+  const parts = layers.map(({ linears }) => STAGES.map(({ name }) => linears[name]));
+  const packed = parts.map((layer) =>
+    layer.map(([first]) => first).filter((matrix): matrix is PackedMatrix => matrix.kind === "packed")
   );
-  // Without room for both copies the matrices stay as they are, and layers then run operation by operation.
-  const shared = await sharePlanes(gpu, packed).catch((error) => {
-    if (error instanceof OutOfMemoryError) return packed;
-    throw error;
-  });
-  if (packed.length > 0 && shared === packed && layers.length > 1) {
-    const middle = Math.ceil(layers.length / 2);
-    const first = await shareLayerPlanes(gpu, layers.slice(0, middle), matrices);
-    return [...first, ...await shareLayerPlanes(gpu, layers.slice(middle), matrices)];
+  if (packed.flat().length < parts.flat().length) {
+    return { layers, arenas: ["not all linear layers are packed, must be"] };
   }
-  matrices.push(...shared);
-  const byOwn = new Map<WeightMatrix, WeightMatrix>(packed.map((matrix, i) => [matrix, shared[i]]));
-  const replace = (parts: JoinedLinear) => parts.map((part) => byOwn.get(part) ?? part);
-  return layers.map((layer) => ({
-    ...layer,
-    qkv: replace(layer.qkv),
-    o: replace(layer.o),
-    gateUp: replace(layer.gateUp),
-    down: replace(layer.down),
-  }));
+  if (parts.flat().some(({ length }) => length > 1)) {
+    return { layers, arenas: ["linear layers of one input aren't packed alike, must be"] };
+  }
+  // Without room for both copies the matrices stay as they are, and layers then run operation by operation.
+  const arena = await sharePlanes(gpu, packed).catch((error) => {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+  });
+  if (arena) {
+    for (const matrix of packed.flat()) matrices.delete(matrix);
+    for (const buffer of arena.buffers) scope.own(buffer);
+    const moved = arena.layers.map(async (shared, i) => {
+      const own = shared.values();
+      return { ...layers[i], linears: await byStage(() => [own.next().value!]) };
+    });
+    return { layers: await Promise.all(moved), arenas: [arena] };
+  }
+  if (layers.length === 1) {
+    return { layers, arenas: ["a layer's planes can't be bound together, or have no room to be moved"] };
+  }
+  const middle = Math.ceil(layers.length / 2);
+  const first = await shareLayers(uploaded, layers.slice(0, middle));
+  const second = await shareLayers(uploaded, layers.slice(middle));
+  return { layers: [...first.layers, ...second.layers], arenas: [...first.arenas, ...second.arenas] };
 }
 
 /** A layer with the same weights in buffers of its own. */
-async function copyLayer(
-  gpu: Gpu,
-  layer: EngineLayer,
-  matrices: WeightMatrix[],
-  buffers: GPUBuffer[],
-): Promise<EngineLayer> {
-  const joined = async (parts: JoinedLinear) => {
+async function copyLayer({ gpu, matrices, scope }: Uploaded, layer: EngineLayer): Promise<EngineLayer> {
+  const linears = await byStage(async ({ name }) => {
     const copied: WeightMatrix[] = [];
-    for (const part of parts) {
-      const copy = await copyWeightMatrix(gpu, part);
-      matrices.push(copy);
+    for (const part of layer.linears[name]) {
+      const copy = await copyMatrix(gpu, part);
+      matrices.add(copy);
       copied.push(copy);
     }
     return copied;
-  };
-  const vector = async (buffer: GPUBuffer) => {
-    const copy = await gpu.duplicate(buffer);
-    buffers.push(copy);
-    return copy;
-  };
+  });
+  const vector = async (buffer: GPUBuffer) => scope.own(await gpu.duplicate(buffer));
   return {
-    qkv: await joined(layer.qkv),
-    o: await joined(layer.o),
-    gateUp: await joined(layer.gateUp),
-    down: await joined(layer.down),
+    linears,
     attentionNorm: await vector(layer.attentionNorm),
     mlpNorm: await vector(layer.mlpNorm),
     ...(layer.qkvBias && { qkvBias: await vector(layer.qkvBias) }),
@@ -240,62 +269,27 @@ async function copyLayer(
   };
 }
 
-const QKV = ["q_proj", "k_proj", "v_proj"] as const;
-
-function qkvRows({ heads, keyValueHeads, headSize }: ModelConfig): number[] {
-  return [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize];
-}
-
-/** Joins neighbours of one format and uploads them, each into `uploaded` as soon as it is there. */
-async function uploadJoined(
-  gpu: Gpu,
-  matrices: readonly HostMatrix[],
-  uploaded: WeightMatrix[],
-): Promise<JoinedLinear> {
+/** Joins neighbours of one format and uploads them. */
+async function uploadJoined({ gpu, matrices }: Uploaded, parts: readonly HostMatrix[]): Promise<JoinedLinear> {
   const groups: HostMatrix[][] = [];
-  for (const matrix of matrices) {
+  for (const part of parts) {
     const last = groups.at(-1);
-    if (last && canJoin(last[last.length - 1], matrix)) last.push(matrix);
-    else groups.push([matrix]);
+    if (last && canJoin(last[last.length - 1], part)) last.push(part);
+    else groups.push([part]);
   }
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
-  const parts: WeightMatrix[] = [];
-  let firstRow = 0;
+  const own: WeightMatrix[] = [];
   for (const group of groups) {
-    const matrix = group.every(isPackedTensor)
-      ? await uploadPackedMatrix(gpu, group.length === 1 ? group[0] : concatenateRows(group as PackedTensor[]))
-      : await uploadHalf(gpu, ...group as HalfMatrix[]);
-    uploaded.push(matrix);
-    parts.push(placeRows(matrix, firstRow, rows));
+    const matrix = await uploadMatrix(gpu, group);
+    matrices.add(matrix);
+    own.push(matrix);
+  }
+  const rows = own.reduce((sum, matrix) => sum + matrix.rows, 0);
+  let firstRow = 0;
+  return own.map((matrix) => {
     firstRow += matrix.rows;
-  }
-  return parts;
-}
-
-/** A matrix as consecutive rows of a larger output. */
-export function placeRows(matrix: WeightMatrix, firstRow: number, rows: number): WeightMatrix {
-  const place = <S extends { readonly firstRow: number }>(slabs: readonly S[]) =>
-    slabs.map((slab) => ({ ...slab, firstRow: slab.firstRow + firstRow }));
-  return isPackedMatrix(matrix)
-    ? { ...matrix, rows, slabs: place(matrix.slabs) }
-    : { ...matrix, rows, slabs: place(matrix.slabs) };
-}
-
-function canJoin(a: HostMatrix, b: HostMatrix): boolean {
-  if (!isPackedTensor(a) || !isPackedTensor(b)) return isPackedTensor(a) === isPackedTensor(b);
-  return a.refineEvery === b.refineEvery && a.rows % TILE_ROWS === 0;
-}
-
-/** Uploads the rows of f16 matrices as one. */
-async function uploadHalf(gpu: Gpu, ...matrices: HalfMatrix[]): Promise<F16Matrix> {
-  const [{ channels, weights }] = matrices;
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
-  if (matrices.length === 1) return await uploadF16Matrix(gpu, weights, rows, channels);
-  const joined = new Float16Array(rows * channels);
-  let at = 0;
-  for (const matrix of matrices) {
-    joined.set(matrix.weights, at);
-    at += matrix.weights.length;
-  }
-  return await uploadF16Matrix(gpu, joined, rows, channels);
+    const placed = placeRows(matrix, firstRow - matrix.rows, rows);
+    matrices.delete(matrix);
+    matrices.add(placed);
+    return placed;
+  });
 }

@@ -9,7 +9,9 @@ import type { ModelConfig } from "../llama/config.ts";
 import { type LinearKind, linearShape } from "../llama/layer.ts";
 import { SETTINGS } from "../../quant/recipe.ts";
 import type { ModelShape } from "../llama/shapes.ts";
-import type { HalfMatrix, HostMatrix, WeightSource } from "./weight_source.ts";
+import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
+import type { HostMatrix } from "../../kernels/product/weight_format.ts";
+import type { WeightSource } from "./weight_source.ts";
 
 /** Formats of random weights. */
 export const FORMATS = ["f16", "twobit"] as const;
@@ -50,13 +52,13 @@ export function randomSource(config: ModelConfig, format: Format, seed = 1): Wei
     for (let at = 0; at < weights.length; at += drawn.length) {
       weights.set(drawn.subarray(0, Math.min(drawn.length, weights.length - at)), at);
     }
-    return { rows, channels, weights };
+    return { kind: "f16", rows, channels, weights };
   };
   const linears = new Map<LinearKind, HostMatrix>();
   const linear = (kind: LinearKind): HostMatrix => {
     const [rows, channels] = linearShape(config, kind);
     if (format === "f16") return half(rows, channels);
-    return randomPacked(rows, channels, 0, seed, SETTINGS.refineEvery);
+    return { kind: "packed", tensor: randomPacked(rows, channels, 0, seed, SETTINGS.refineEvery) };
   };
   return {
     config,

@@ -3,11 +3,11 @@
  *
  * @module
  */
+import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import type { BufferOwner } from "./buffer_owner.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { RUN_LAYERS } from "./layer_runs.ts";
+import { RUN_LAYERS } from "./engine_weights.ts";
 
 /** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
 const CAPACITY_STEP = 256;
@@ -40,15 +40,16 @@ export function checkCapacity(gpu: Gpu, config: ModelConfig, capacity: number, s
 }
 
 /**
- * Makes the caches of all layers; those of a run share their buffers. A plane holds one sequence after the other, each with the same capacity: kernels find a
- * sequence by its index, so that the same bindings serve all of them and one dispatch any of them.
+ * Makes the caches of all layers; those of a run share their buffers. A plane holds one sequence after the other, each
+ * with the same capacity: kernels find a sequence by its index, so that the same bindings serve all of them and one
+ * dispatch any of them.
  *
  * @param capacity as {@linkcode roundCapacity} gives it
  * @throws {OutOfMemoryError} when the device has no room
  */
 export async function createCaches(
   gpu: Gpu,
-  owner: BufferOwner,
+  scope: BufferScope,
   { layers, keyValueHeads, headSize }: ModelConfig,
   capacity: number,
   sequences = 1,
@@ -60,8 +61,8 @@ export async function createCaches(
   for (let first = 0; first < layers; first += runLayers) {
     const count = Math.min(runLayers, layers - first);
     const last = first + count - 1;
-    const keys = await owner.make(`keys of layers ${first} to ${last}`, count * layerBytes / 4);
-    const values = await owner.make(`values of layers ${first} to ${last}`, count * layerBytes / 4);
+    const keys = await scope.storage(`keys of layers ${first} to ${last}`, count * layerBytes);
+    const values = await scope.storage(`values of layers ${first} to ${last}`, count * layerBytes);
     for (let i = 0; i < count; i++) {
       const range = { offset: i * layerBytes, size: layerBytes };
       caches.push({ capacity, keys: { buffer: keys, ...range }, values: { buffer: values, ...range } });

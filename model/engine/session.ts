@@ -1,321 +1,406 @@
 /**
- * One sequence of tokens on the device: its key-value cache, its position, and the steps that extend it.
+ * Sequences of tokens on the device: their key-value cache, their positions, and the steps that extend them.
  *
  * @module
  */
-import { chooseSplits, partialsLength } from "../../kernels/attention/decode_attention.ts";
+import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
+import { packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
+import { setPrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import {
-  CANDIDATES,
-  NOT_A_NUMBER_TOKEN,
-  packSampling,
-  type Sampling,
-  SAMPLING_BYTES,
-} from "../../kernels/tokens/pick_token.ts";
-import { createPrefillRange } from "../../kernels/tokens/prefill_range.ts";
-import { type BufferOwner, withOwner } from "./buffer_owner.ts";
-import type { ModelConfig } from "../llama/config.ts";
-import { attentionShape, createDecodeStep, type DecodeBuffers, type DecodeStep } from "./decode_step.ts";
+  createDecodeStep,
+  createStepBuffers,
+  type DecodeStep,
+  forTokens,
+  MAX_SEQUENCES,
+  type StepBuffers,
+  stepSize,
+} from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
-import { createExclusive } from "../host/exclusive.ts";
+import { createExclusive, type Exclusive } from "../host/exclusive.ts";
+import type { Operation } from "./layer_operations.ts";
 import { createPrefill, type Prefill } from "./prefill.ts";
-import { rotationTable } from "../llama/rope.ts";
-import { checkCapacity, createCaches, roundCapacity } from "./sequence_cache.ts";
-import { createTokenScorer, type OnLogits, type TokenScorer, type TokenScores } from "./token_scores.ts";
+import { cacheBytes, checkCapacity } from "./sequence_cache.ts";
+import { Sequences } from "./sequences.ts";
+import {
+  createLikelihoodReader,
+  createTokenScorer,
+  type LikelihoodReader,
+  type OnLogits,
+  type TokenScorer,
+  type TokenScores,
+} from "./token_scores.ts";
 
-/** Steps of a submit: between two submits the device does nothing for some microseconds. */
+/** Steps of one token in a submit: between two submits the device does nothing for some microseconds. */
 const SUBMIT_STEPS = 4;
 
+/** Checks that so many sequences can go on together. @throws {RangeError} */
+export function checkSequences(sequences: number): void {
+  if (Number.isInteger(sequences) && sequences >= 1 && sequences <= MAX_SEQUENCES) return;
+  throw new RangeError(`a batch of ${sequences}, must have 1 to ${MAX_SEQUENCES} sequences`);
+}
+
 /**
- * A sequence of tokens. Its cache holds the first {@linkcode Session.length} of them; the next may be known too: chosen,
- * but not taken in yet. One call at a time. Dispose it to free its cache.
+ * Sequences 0, 1, ... of a model, each with a position of its own; often there is one. The cache holds the first tokens of
+ * each; the next may be known too: chosen, but not taken in yet. A call takes the step that is made for as many sequences
+ * as take part, so that the last one of several goes on as fast as one alone. One call at a time. Dispose it to free its
+ * cache.
  */
 export class Session implements Disposable {
-  /** Tokens that the cache has room for. */
-  readonly capacity: number;
-  /** A step's dispatches, to be timed. */
+  /** Number of sequences. */
+  readonly sequences: number;
+  /** The step of all sequences, to be timed. */
   readonly step: DecodeStep;
   readonly #gpu: Gpu;
   readonly #weights: EngineWeights;
-  readonly #buffers: DecodeBuffers;
-  readonly #owner: BufferOwner;
-  readonly #exclusive = createExclusive("the session");
+  readonly #buffers: StepBuffers;
+  readonly #scope: BufferScope;
+  /** Steps by the most tokens that they take. */
+  readonly #steps = new Map<number, DecodeStep>();
+  readonly #exclusive: Exclusive;
   #prefill: Prefill | undefined;
   #scorer: TokenScorer | undefined;
-  #length = 0;
-  /** Positions whose tokens are known, from the first on. */
-  #known = 0;
-  /** Position whose token's embedding is in the buffer that a decode step starts from. */
+  #likelihoods: LikelihoodReader | undefined;
+  /** u32: tokens of several sequences, gathered to be read. */
+  #gathered: GPUBuffer | undefined;
+  readonly #known: Sequences;
+  /** Place among all tokens of the one whose embedding is in the buffer that a step of one token starts from. */
   #embedded = -1;
 
   /** Use {@linkcode createSession}. */
   constructor(
     gpu: Gpu,
     weights: EngineWeights,
-    buffers: DecodeBuffers,
-    owner: BufferOwner,
+    buffers: StepBuffers,
     step: DecodeStep,
     capacity: number,
+    scope: BufferScope,
   ) {
     this.#gpu = gpu;
     this.#weights = weights;
     this.#buffers = buffers;
-    this.#owner = owner;
+    this.#scope = scope;
+    this.#steps.set(step.range.maxTokens, step);
     this.step = step;
-    this.capacity = capacity;
+    this.sequences = buffers.sequences;
+    this.#exclusive = createExclusive(this.sequences === 1 ? "the session" : "the batch");
+    this.#known = new Sequences(this.sequences, capacity, weights.config.vocabulary);
   }
 
-  /** Tokens in the cache. */
-  get length(): number {
-    return this.#length;
+  /** Tokens that the cache has room for, in each sequence. */
+  get capacity(): number {
+    return this.#known.capacity;
+  }
+
+  /** Tokens of each sequence that are in the cache. */
+  get lengths(): readonly number[] {
+    return this.#known.lengths;
   }
 
   /**
-   * Takes tokens in and chooses the one that follows.
+   * Takes tokens into each sequence, one sequence after the other, and chooses those that follow.
    *
-   * @param sampling how; by default the most likely token
+   * @param prompts tokens for each sequence, at least one
+   * @param sampling how, for each sequence; by default the most likely tokens
    * @param signal ends the work between two passes; what was taken in by then stays
-   * @returns the chosen token, which is not in the cache yet
-   * @throws {RangeError} when there are no tokens, no room for them, or one is outside the vocabulary
+   * @returns the token chosen for each sequence, which is not in the cache yet
+   * @throws {TypeError} when there are not as many prompts, or settings, as sequences
+   * @throws {RangeError} when a prompt is empty or has no room, or a token is outside the vocabulary
    * @throws {Error} when logits are not numbers
    * @throws the signal's reason
    */
-  prefill(tokens: Uint32Array<ArrayBuffer>, sampling?: Sampling, signal?: AbortSignal): Promise<number> {
+  prefill(
+    prompts: readonly Uint32Array<ArrayBuffer>[],
+    sampling?: readonly Sampling[],
+    signal?: AbortSignal,
+  ): Promise<Uint32Array<ArrayBuffer>> {
     return this.#exclusive.run(async () => {
-      this.#checkRoom(tokens.length);
-      this.#setSampling(sampling);
-      let last = 0;
-      const hidden = await this.#takeIn(tokens, signal, (count) => {
-        last = count - 1;
-      });
+      if (prompts.length !== this.sequences) {
+        throw new TypeError(`${prompts.length} prompts, must be one for each of ${this.sequences} sequences`);
+      }
+      for (const [i, prompt] of prompts.entries()) this.#known.checkText(i, prompt);
+      const all = Array.from(prompts.keys());
+      const step = await this.#startStep(all, prompts.map(({ length }, i) => this.lengths[i] + length - 1), sampling);
       const rowBytes = this.#weights.config.hidden * 4;
-      this.#gpu.copy(hidden, last * rowBytes, this.#buffers.hidden, 0, rowBytes);
-      this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length - 1));
-      this.#gpu.submit([...this.step.head.dispatches, ...this.#pick(sampling)]);
-      const [token] = await this.#readChosen(1);
-      return token;
+      for (const i of all) {
+        if (i > 0) await this.#gpu.wait();
+        // The residual stream of the prompt's last token becomes that of the step.
+        await this.#takeIn(i, prompts[i], signal, (hidden, length) => {
+          this.#gpu.copy(hidden, (length - 1) * rowBytes, this.#buffers.hidden, i * rowBytes, rowBytes);
+        });
+      }
+      const last = [step.head, pickOf(step, sampling)].flatMap(({ dispatches }) => dispatches);
+      this.#gpu.submit(forTokens(last, all.length));
+      return Uint32Array.from((await this.#readChosen(all, 1)).flatMap((tokens) => [...tokens]));
     });
   }
 
   /**
-   * Takes the token in that is known to follow, chooses the next, and so on; nothing waits for the host until all are
-   * chosen.
+   * Takes the token in that is known to follow in some sequences, chooses the next, and so on; nothing waits for the host
+   * until all are chosen. The other sequences stay as they are.
    *
-   * @param sampling how; by default the most likely token
-   * @returns the `count` tokens chosen; the last is not in the cache yet
-   * @throws {RangeError} when there is no room for them, or no token to go on from
+   * @param sequences indices, each at most once
+   * @param count tokens of each
+   * @param sampling how, for each of `sequences`; by default the most likely tokens
+   * @returns the `count` tokens chosen for each of `sequences`; the last is not in the cache yet
+   * @throws {TypeError} when there are not as many settings as sequences
+   * @throws {RangeError} when there is no such sequence, no room in it, or no token to go on from
    * @throws {Error} when logits are not numbers
    */
-  decode(count: number, sampling?: Sampling): Promise<Uint32Array<ArrayBuffer>> {
+  decode(
+    sequences: readonly number[],
+    count: number,
+    sampling?: readonly Sampling[],
+  ): Promise<Uint32Array<ArrayBuffer>[]> {
     return this.#exclusive.run(async () => {
-      this.#checkRoom(count);
-      if (this.#known <= this.#length) {
-        throw new RangeError(`no token is known at position ${this.#length}, must have a prompt before`);
-      }
-      this.#setSampling(sampling);
-      this.#embedNext();
-      // Layers in place leave their result there, and steps the next token: only known once the chosen tokens are read.
-      this.#embedded = -1;
-      this.#gpu.write(this.#buffers.sequence, Uint32Array.of(this.#length));
-      const last = [...this.step.head.dispatches, ...this.#pick(sampling)];
-      let steps: Dispatch[] = [];
-      for (let i = 0; i < count; i++) {
-        steps.push(...this.step.layers(this.#length++).flatMap(({ dispatches }) => dispatches), ...last);
-        // The first step goes by itself, so that the device has work while the others are encoded.
-        if (i % SUBMIT_STEPS === 0 || i === count - 1) {
-          this.#gpu.submit(steps);
-          steps = [];
-        }
-      }
-      return await this.#readChosen(count);
+      this.#known.check(sequences);
+      for (const sequence of sequences) this.#known.checkNext(sequence, count);
+      const step = await this.#startStep(sequences, sequences.map((i) => this.lengths[i]), sampling);
+      this.#embedNext(step, sequences);
+      this.#submitSteps(step, sequences, count, sampling);
+      for (const sequence of sequences) this.#known.advance(sequence, count);
+      return await this.#readChosen(sequences, count);
     });
   }
 
-  /** Logits from which the last token was chosen, f32 [vocabulary]. */
+  /** Logits from which the last tokens were chosen, f32 [sequences, vocabulary]: first those of the last call, in its order. */
   logits(): Promise<Float32Array<ArrayBuffer>> {
-    return this.#gpu.readF32(this.#buffers.logits, this.#weights.config.vocabulary);
+    return this.#gpu.readF32(this.#buffers.logits);
   }
 
   /**
-   * Takes tokens in and scores what each of them predicts.
+   * Natural logarithms of probabilities by the logits from which the last tokens were chosen.
+   *
+   * @param tokens one for each sequence of the last call, in its order
+   */
+  logProbabilities(tokens: Uint32Array<ArrayBuffer>): Promise<Float32Array<ArrayBuffer>> {
+    return this.#exclusive.run(async () => {
+      const { logits } = this.#buffers;
+      this.#likelihoods ??= await createLikelihoodReader(
+        this.#gpu,
+        this.#scope,
+        this.step.range,
+        this.#weights.config.vocabulary,
+        logits,
+      );
+      return (await this.#likelihoods(tokens)).logLikelihoods;
+    });
+  }
+
+  /**
+   * Takes tokens into the first sequence and scores what each of them predicts.
    *
    * @param targets the token that follows each of `tokens`
    * @param onLogits called with logits f32 [rows, vocabulary] and the index of the first row, part by part
    * @throws {RangeError} when there is no room for them, or a token is outside the vocabulary
+   * @throws {Error} when logits are not numbers
    */
   score(
     tokens: Uint32Array<ArrayBuffer>,
     targets: Uint32Array<ArrayBuffer>,
     onLogits?: OnLogits,
   ): Promise<TokenScores> {
-    return this.#exclusive.run(() => this.#score(tokens, targets, onLogits));
-  }
-
-  async #score(
-    tokens: Uint32Array<ArrayBuffer>,
-    targets: Uint32Array<ArrayBuffer>,
-    onLogits?: OnLogits,
-  ): Promise<TokenScores> {
-    this.#checkRoom(tokens.length);
-    if (targets.length !== tokens.length) {
-      throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
-    }
-    this.#checkTokens(targets);
-    const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
-    const logLikelihoods = new Float32Array(tokens.length);
-    const best = new Uint32Array(tokens.length);
-    let at = 0;
-    await this.#takeIn(tokens, undefined, async (count, hidden) => {
-      const start = at;
-      const scores = await scorer.score(
-        hidden,
-        targets.slice(at, at + count),
-        onLogits && ((logits, first) => onLogits(logits, start + first)),
-      );
-      logLikelihoods.set(scores.logLikelihoods, at);
-      best.set(scores.best, at);
-      at += count;
+    return this.#exclusive.run(async () => {
+      this.#known.checkText(0, tokens);
+      if (targets.length !== tokens.length) {
+        throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
+      }
+      this.#known.checkTokens(0, targets);
+      const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
+      const scores = await scorer.score((onPass) => this.#takeIn(0, tokens, undefined, onPass), targets, onLogits);
+      const failed = scores.logLikelihoods.findIndex(Number.isNaN);
+      if (failed >= 0) throw this.#known.notNumbers(0, this.lengths[0] - tokens.length + failed);
+      return scores;
     });
-    const failed = logLikelihoods.findIndex(Number.isNaN);
-    if (failed >= 0) throw new Error(`logits at position ${this.#length - tokens.length + failed} are not numbers`);
-    return { logLikelihoods, best };
   }
 
-  /** Takes tokens out of the cache from `length` on; the one at `length` stays known, and {@linkcode decode} goes on from it. */
-  truncate(length: number): void {
-    if (!(Number.isInteger(length) && length >= 0 && length <= this.#length)) {
-      throw new RangeError(`length is ${length}, must be 0 to ${this.#length}`);
-    }
-    this.#length = length;
-    this.#known = Math.min(this.#known, length + 1);
+  /**
+   * Takes tokens into the first sequence and gives the logits after some of them.
+   *
+   * @param positions indices into `tokens`
+   * @returns f32 [vocabulary] for each of `positions`
+   * @throws {RangeError} when there is no room for the tokens, one is outside the vocabulary, or a position outside the tokens
+   * @throws {Error} when logits are not numbers
+   */
+  logitsAfter(
+    tokens: Uint32Array<ArrayBuffer>,
+    positions: readonly number[],
+  ): Promise<Float32Array<ArrayBuffer>[]> {
+    return this.#exclusive.run(async () => {
+      this.#known.checkText(0, tokens);
+      const outside = positions.find((position) => !(position in tokens));
+      if (outside !== undefined) throw new RangeError(`position is ${outside}, must be 0 to ${tokens.length - 1}`);
+      const scorer = this.#scorer ??= await createTokenScorer(this.#gpu, this.#weights);
+      const logits = await scorer.logits((onPass) => this.#takeIn(0, tokens, undefined, onPass), positions);
+      const failed = logits.findIndex((row) => row.some(Number.isNaN));
+      if (failed >= 0) throw this.#known.notNumbers(0, this.lengths[0] - tokens.length + positions[failed]);
+      return logits;
+    });
+  }
+
+  /** Takes tokens out of a sequence from `length` on; the one at `length` stays known, and {@linkcode decode} goes on from it. */
+  truncate(sequence: number, length: number): void {
+    this.#known.truncate(sequence, length);
   }
 
   /** Frees the cache. */
   [Symbol.dispose](): void {
+    if (this.#exclusive.isClosed) return;
     this.#exclusive.close();
-    this.#prefill?.destroy();
-    this.#scorer?.destroy();
-    this.step.destroy();
-    this.#owner.destroy();
+    for (const part of [this.#prefill, this.#scorer, ...this.#steps.values(), this.#scope]) part?.[Symbol.dispose]();
   }
 
-  #checkTokens(tokens: Uint32Array): void {
-    const { vocabulary } = this.#weights.config;
-    const outside = tokens.findIndex((token) => token >= vocabulary);
-    if (outside >= 0) throw new RangeError(`token ${outside} is ${tokens[outside]}, must be below ${vocabulary}`);
-  }
-
-  #checkRoom(tokens: number): void {
-    if (!(Number.isInteger(tokens) && tokens >= 1)) throw new RangeError(`${tokens} tokens, must be 1 or more`);
-    if (this.#length + tokens > this.capacity) {
-      throw new RangeError(
-        `the sequence would have ${this.#length + tokens} tokens, must have at most its capacity of ${this.capacity}`,
+  /** Says which sequences the next steps take, from which positions on, and how their tokens are drawn. */
+  async #startStep(
+    sequences: readonly number[],
+    positions: readonly number[],
+    sampling: readonly Sampling[] | undefined,
+  ): Promise<DecodeStep> {
+    const { sequence, settings } = this.#buffers;
+    if (sampling && sampling.length !== sequences.length) {
+      throw new TypeError(
+        `${sampling.length} settings of sampling, must be one for each of ${sequences.length} sequences`,
       );
     }
+    for (const [i, each] of sampling?.entries() ?? []) {
+      this.#gpu.write(settings, packSampling(each), i * SAMPLING_BYTES);
+    }
+    const size = stepSize(sequences.length);
+    let step = this.#steps.get(size);
+    if (!step) this.#steps.set(size, step = await createDecodeStep(this.#gpu, this.#weights, size, this.#buffers));
+    if (size > 1) setPrefillRange(this.#gpu, step.range, sequences.length, 0);
+    this.#gpu.write(sequence, Uint32Array.from(sequences.flatMap((index, i) => [positions[i], index])));
+    return step;
   }
 
-  /** Takes tokens into the cache, pass by pass; the residual stream of a pass is there until the next. */
+  /** Makes the embeddings of the tokens that follow the input of a step, where that isn't so already. */
+  #embedNext({ embed }: DecodeStep, sequences: readonly number[]): void {
+    const next = this.#placeOf(sequences[0], this.lengths[sequences[0]]);
+    if (sequences.length > 1 || this.#embedded !== next) {
+      this.#gpu.write(this.#buffers.tokens, Uint32Array.from(sequences, (i) => this.#known.next(i)));
+      this.#gpu.submit(embed);
+    }
+    // Layers in place leave their result there, and steps the next token: only known once the chosen tokens are read.
+    this.#embedded = -1;
+  }
+
+  /** Where the token of a position is among those of all sequences. */
+  #placeOf(sequence: number, position: number): number {
+    return sequence * (this.#buffers.caches[0].capacity + 1) + position;
+  }
+
+  /** Submits steps that follow each other; those of one token by fours. */
+  #submitSteps(
+    step: DecodeStep,
+    sequences: readonly number[],
+    count: number,
+    sampling: readonly Sampling[] | undefined,
+  ): void {
+    const together = step.range.maxTokens === 1 ? SUBMIT_STEPS : 1;
+    const last = [step.head, pickOf(step, sampling)];
+    let layers: readonly Operation[] | undefined;
+    let dispatches: Dispatch[] = [];
+    let steps: Dispatch[] = [];
+    for (let i = 0; i < count; i++) {
+      const next = step.layers(this.lengths[sequences[0]] + i);
+      if (next !== layers) {
+        layers = next;
+        dispatches = forTokens([...layers, ...last].flatMap((operation) => operation.dispatches), sequences.length);
+      }
+      steps.push(...dispatches);
+      // The first step goes by itself, so that the device has work while the others are encoded.
+      if (i % together === 0 || i === count - 1) {
+        this.#gpu.submit(steps);
+        steps = [];
+      }
+    }
+  }
+
+  /** Takes tokens into a sequence, pass by pass; the residual stream of a pass is there until the next. */
   async #takeIn(
+    sequence: number,
     tokens: Uint32Array<ArrayBuffer>,
     signal: AbortSignal | undefined,
-    onPass: (count: number, hidden: GPUBuffer) => Promise<void> | void,
-  ): Promise<GPUBuffer> {
-    this.#checkTokens(tokens);
+    onPass: (hidden: GPUBuffer, length: number, first: number) => Promise<void> | void,
+  ): Promise<void> {
     const prefill = this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
-    for await (const part of prefill.takeIn(tokens, this.#length, signal)) {
-      this.#gpu.write(this.#buffers.tokens, part, this.#length * 4);
-      this.#embedded = -1;
-      await onPass(part.length, prefill.hidden);
-      this.#length += part.length;
-      this.#known = this.#length;
+    const start = this.lengths[sequence];
+    this.#embedded = -1;
+    for await (const part of prefill.takeIn(tokens, start, sequence, signal)) {
+      await onPass(prefill.hidden, part.length, this.lengths[sequence] - start);
+      this.#known.append(sequence, part);
     }
-    return prefill.hidden;
   }
 
-  /** Makes the embedding of the token at the session's length the next step's input, where it isn't. */
-  #embedNext(): void {
-    if (this.#embedded === this.#length) return;
-    this.#gpu.copy(this.#buffers.tokens, this.#length * 4, this.#buffers.next, 0, 4);
-    this.#gpu.submit(this.step.embed);
-  }
-
-  #setSampling(sampling: Sampling | undefined): void {
-    if (sampling) this.#gpu.write(this.#buffers.settings, packSampling(sampling));
-  }
-
-  #pick(sampling: Sampling | undefined) {
-    return (sampling ? this.step.pickSampled : this.step.pickBest).dispatches;
-  }
-
-  /** Reads the last `count` tokens chosen, of which the last follows the cache. */
-  async #readChosen(count: number): Promise<Uint32Array<ArrayBuffer>> {
-    const first = this.#length - count + 1;
-    const tokens = new Uint32Array(await this.#gpu.read(this.#buffers.tokens, count * 4, first * 4));
-    const failed = tokens.indexOf(NOT_A_NUMBER_TOKEN);
-    this.#known = failed >= 0 ? first + failed : this.#length + 1;
-    if (failed >= 0) {
+  /** Reads the last `count` tokens chosen for each of some sequences, of which the last follows the cache. */
+  async #readChosen(sequences: readonly number[], count: number): Promise<Uint32Array<ArrayBuffer>[]> {
+    const places = sequences.map((sequence) => this.#placeOf(sequence, this.lengths[sequence] - count + 1));
+    const bytes = await this.#readTokens(places, count);
+    const tokens = sequences.map((_, i) => new Uint32Array(bytes, 4 * i * count, count));
+    const errors = sequences.flatMap((sequence, i) => this.#known.learn(sequence, tokens[i]) ?? []);
+    if (errors.length > 0) {
       await this.#checkRelay();
-      throw new Error(`logits at position ${first + failed - 1} are not numbers`);
+      throw errors[0];
     }
-    this.#embedded = this.#length;
+    if (sequences.length === 1) this.#embedded = places[0] + count - 1;
     return tokens;
+  }
+
+  /** Reads `count` tokens from each place on. */
+  async #readTokens(places: readonly number[], count: number): Promise<ArrayBuffer> {
+    const { chosen } = this.#buffers;
+    const sizeBytes = 4 * count;
+    if (places.length === 1) return await this.#gpu.read(chosen, sizeBytes, 4 * places[0]);
+    const gathered = this.#gathered ??= await this.#scope.storage("gathered tokens", chosen.size);
+    for (const [i, place] of places.entries()) this.#gpu.copy(chosen, 4 * place, gathered, i * sizeBytes, sizeBytes);
+    return await this.#gpu.read(gathered, places.length * sizeBytes);
   }
 
   /** @throws {Error} when workgroups of a layer waited for one that didn't run; later steps then start afresh */
   async #checkRelay(): Promise<void> {
-    const { relay } = this.step;
+    const relay = this.#steps.get(1)?.relay;
     if (!relay || new Uint32Array(await this.#gpu.read(relay, 4))[0] === 0) return;
     this.#gpu.write(relay, new Uint32Array(1));
     throw new Error("workgroups of a layer waited in vain for others, want all of them to run side by side");
   }
 }
 
-/**
- * Makes an empty sequence.
- *
- * @param capacity tokens to have room for
- * @throws {RangeError} when the model's context is shorter, or the device can't bind so long a cache
- * @throws {OutOfMemoryError} when the device has no room
- */
-export async function createSession(gpu: Gpu, weights: EngineWeights, capacity: number): Promise<Session> {
-  const { config } = weights;
-  checkCapacity(gpu, config, capacity);
-  return await withOwner(gpu, async (owner) => {
-    const buffers = await createBuffers(gpu, config, roundCapacity(capacity), owner);
-    const step = await createDecodeStep(gpu, weights, buffers);
-    return new Session(gpu, weights, buffers, owner, step, capacity);
-  });
+function pickOf({ pickBest, pickSampled }: DecodeStep, sampling: readonly Sampling[] | undefined): Operation {
+  return sampling ? pickSampled : pickBest;
 }
 
-async function createBuffers(
+/**
+ * Makes empty sequences.
+ *
+ * @param capacity tokens that each has room for
+ * @param sequences 1 to {@linkcode MAX_SEQUENCES}
+ * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so large
+ * a cache
+ * @throws {OutOfMemoryError} with what the caches need, when the device has no room
+ */
+export async function createSession(
   gpu: Gpu,
-  config: ModelConfig,
+  weights: EngineWeights,
   capacity: number,
-  owner: BufferOwner,
-): Promise<DecodeBuffers> {
-  const { hidden, heads, keyValueHeads, headSize, intermediate, vocabulary } = config;
-  const words = owner.make;
-  const shape = attentionShape(config);
-  const splits = chooseSplits(gpu, shape, capacity);
-  const oneToken = await createPrefillRange(gpu, 1);
-  owner.own(oneToken.buffer);
-  const widest = Math.max(hidden, heads * headSize, intermediate);
-  return {
-    hidden: await words("hidden", hidden),
-    embedded: await words("embedded", hidden),
-    qkv: await words("qkv", (heads + 2 * keyValueHeads) * headSize),
-    partials: await words("partials", partialsLength(shape, splits)),
-    gateUp: await words("gate and up", 2 * intermediate),
-    inner: await words("inner", intermediate),
-    scratch: await words("scratch", Math.ceil(widest / 8) * 4),
-    logits: await words("logits", vocabulary),
-    candidates: await words("candidates", 2 * CANDIDATES),
-    settings: await words("sampling", SAMPLING_BYTES / 4),
-    sequence: await words("sequence", 2),
-    tokens: await words("tokens", capacity + 1),
-    next: await words("next token", 1),
-    rotations: owner.own(await gpu.uploadStorage("rotations", rotationTable(config.rope, headSize, capacity))),
-    caches: await createCaches(gpu, owner, config, capacity),
-    oneToken,
-  };
+  sequences = 1,
+): Promise<Session> {
+  checkSequences(sequences);
+  const { config } = weights;
+  checkCapacity(gpu, config, capacity, sequences);
+  try {
+    return await allOrNone(gpu, async (scope) => {
+      const buffers = await createStepBuffers(gpu, config, sequences, capacity, scope);
+      const step = await createDecodeStep(gpu, weights, stepSize(sequences), buffers);
+      return new Session(gpu, weights, buffers, step, capacity, scope);
+    });
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    const needed = sequences * cacheBytes(config, capacity);
+    const needing = sequences === 1
+      ? `a sequence of ${capacity} tokens needs`
+      : `${sequences} sequences of ${capacity} tokens need`;
+    const message = `${needing} ${needed} bytes of device memory for keys and values: ${error.message}`;
+    throw new OutOfMemoryError(message, needed, error.heldBytes);
+  }
 }

@@ -5,9 +5,8 @@
  */
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { timeDispatches } from "../../kernels/gpu/timer.ts";
-import { createBatchSession } from "./batch_session.ts";
-import type { OperationKind } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
+import type { OperationKind } from "./layer_operations.ts";
 import { createSession, type Session } from "./session.ts";
 import { median } from "../host/statistics.ts";
 
@@ -29,6 +28,8 @@ export interface Speed {
   readonly prompt: readonly number[];
   /** Of generation. */
   readonly generation: readonly number[];
+  /** Why a step's layers don't run whole, where they don't. */
+  readonly whyNotWhole?: string;
 }
 
 /** Clocks of an idle GPU are low; so long it works before anything is measured. */
@@ -39,11 +40,12 @@ export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: Speed
   const { promptTokens, generateTokens, depth, repetitions } = plan;
   const capacity = Math.max(1, depth) + Math.max(promptTokens, generateTokens);
   using session = await createSession(gpu, weights, capacity);
-  if (depth > 0) await session.prefill(sampleText(weights, depth));
+  if (depth > 0) await session.prefill([sampleText(weights, depth)]);
   const prompt = promptTokens === 0 ? [] : await measurePrompt(session, weights, promptTokens, repetitions);
-  if (session.length === 0) await session.prefill(sampleText(weights, 1));
+  if (depth === 0) await session.prefill([sampleText(weights, 1)]);
   const generation = generateTokens === 0 ? [] : await measureGeneration(session, generateTokens, repetitions);
-  return { prompt, generation };
+  const { whyNotWhole } = session.step;
+  return { prompt, generation, ...(whyNotWhole !== undefined && { whyNotWhole }) };
 }
 
 /**
@@ -62,13 +64,9 @@ export async function measureBatchSpeed(
   { generateTokens, depth, repetitions }: SpeedPlan,
 ): Promise<number[]> {
   const length = Math.max(1, depth);
-  using session = await createBatchSession(gpu, weights, sequences, length + generateTokens);
-  const all = Array.from({ length: sequences }, (_, i) => i);
-  await session.prefill(all.map(() => sampleText(weights, length)));
-  return await measureRates(sequences * generateTokens, repetitions, async () => {
-    await session.decode(all, generateTokens);
-    for (const sequence of all) session.truncate(sequence, length);
-  });
+  using session = await createSession(gpu, weights, length + generateTokens, sequences);
+  await session.prefill(Array.from({ length: sequences }, () => sampleText(weights, length)));
+  return await measureGeneration(session, generateTokens, repetitions);
 }
 
 /** Any tokens: speed doesn't depend on them. */
@@ -83,20 +81,21 @@ export async function measurePrompt(
   tokens: number,
   repetitions: number,
 ): Promise<number[]> {
-  const { length } = session;
+  const [length] = session.lengths;
   const prompt = sampleText(weights, tokens);
   return await measureRates(tokens, repetitions, async () => {
-    await session.prefill(prompt);
-    session.truncate(length);
+    await session.prefill([prompt]);
+    session.truncate(0, length);
   });
 }
 
-/** Speeds of generating tokens after what the session holds, which it holds again in the end. */
+/** Speeds of all sequences together, generating tokens after what the session holds, which it holds again in the end. */
 export async function measureGeneration(session: Session, tokens: number, repetitions: number): Promise<number[]> {
-  const { length } = session;
-  return await measureRates(tokens, repetitions, async () => {
-    await session.decode(tokens);
-    session.truncate(length);
+  const lengths = [...session.lengths];
+  const all = [...lengths.keys()];
+  return await measureRates(lengths.length * tokens, repetitions, async () => {
+    await session.decode(all, tokens);
+    for (const [sequence, length] of lengths.entries()) session.truncate(sequence, length);
   });
 }
 
@@ -121,7 +120,7 @@ export type OperationTimes = ReadonlyMap<OperationKind, number>;
  * layers one after the other, and whole layers where they run so. Moving on to the next token is left out.
  */
 export async function timeOperations(gpu: Gpu, session: Session, tickNs: number): Promise<OperationTimes> {
-  const { step, length } = session;
+  const { step, lengths: [length] } = session;
   const choose = { ...step.pickBest, dispatches: step.pickBest.dispatches.slice(0, 1) };
   const whole = step.layers(length - 1).filter(({ kind }) => kind === "layers");
   const operations = [...whole, ...await step.operations(length - 1), step.head, choose];
@@ -137,7 +136,7 @@ export async function timeOperations(gpu: Gpu, session: Session, tickNs: number)
 /** Microseconds that the host takes to encode and submit a decode step, by its clock; the median of some steps. */
 export async function timeEncoding(gpu: Gpu, session: Session): Promise<number> {
   const { layers, head } = session.step;
-  const dispatches = [...layers(session.length - 1), head].flatMap((operation) => operation.dispatches);
+  const dispatches = [...layers(session.lengths[0] - 1), head].flatMap((operation) => operation.dispatches);
   const samplesUs: number[] = [];
   for (let i = 0; i < 9; i++) {
     const startMs = performance.now();

@@ -3,37 +3,74 @@
  *
  * @module
  */
-import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
+import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
-import { createPrefillRange, setPrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
-import { type BufferOwner, withOwner } from "./buffer_owner.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 
 /** What a model predicted after each of some tokens. */
 export interface TokenScores {
   /** f32: natural logarithm of the target's probability. */
-  readonly logLikelihoods: Float32Array;
+  readonly logLikelihoods: Float32Array<ArrayBuffer>;
   /** u32: the most likely token. */
-  readonly best: Uint32Array;
+  readonly best: Uint32Array<ArrayBuffer>;
 }
 
 /** Takes logits of some rows, from row `first` on. */
 export type OnLogits = (logits: Float32Array, first: number) => void;
 
-/** Scores rows of the residual stream. */
-export interface TokenScorer {
+/** Finds the likelihood of tokens in logits that are on the device: of the first of its rows one each. */
+export type LikelihoodReader = (targets: Uint32Array<ArrayBuffer>) => Promise<TokenScores>;
+
+/**
+ * Makes a reader.
+ *
+ * @param range of the most targets at once
+ * @param logits f32 [tokens, vocabulary]
+ */
+export async function createLikelihoodReader(
+  gpu: Gpu,
+  scope: BufferScope,
+  range: PrefillRange,
+  vocabulary: number,
+  logits: GPUBuffer,
+): Promise<LikelihoodReader> {
+  const words = (label: string) => scope.storage(label, 4 * range.maxTokens);
+  const expected = await words("targets");
+  const logLikelihoods = await words("log-likelihoods");
+  const best = await words("best tokens");
+  const dispatch = await logLikelihood(gpu, range, { vocabulary, logits, targets: expected, logLikelihoods, best });
+  return async (targets) => {
+    gpu.write(expected, targets);
+    setPrefillRange(gpu, range, targets.length, 0);
+    gpu.submit([dispatch]);
+    return {
+      logLikelihoods: await gpu.readF32(logLikelihoods, targets.length),
+      best: new Uint32Array(await gpu.read(best, targets.length * 4)),
+    };
+  };
+}
+
+/** Takes a text in, pass by pass; what it gives is there until the callback is done. */
+export type TakeIn = (
+  /** Gets f32 [length, hidden], the residual stream before the final norm, and the index of the pass's first token. */
+  onPass: (hidden: GPUBuffer, length: number, first: number) => Promise<void>,
+) => Promise<void>;
+
+/** Looks at what a model predicts. Dispose it to free its buffers. */
+export interface TokenScorer extends Disposable {
   /**
-   * Scores the first rows.
+   * Scores a text.
    *
-   * @param hidden f32 [rows, hidden], before the final norm
    * @param targets the token that follows each
    * @param onLogits called with logits f32 [rows, vocabulary] and the index of the first row, part by part
    */
-  score(hidden: GPUBuffer, targets: Uint32Array<ArrayBuffer>, onLogits?: OnLogits): Promise<TokenScores>;
-  /** Frees its buffers. */
-  destroy(): void;
+  score(takeIn: TakeIn, targets: Uint32Array<ArrayBuffer>, onLogits?: OnLogits): Promise<TokenScores>;
+  /** Logits f32 [vocabulary] after some tokens of a text. */
+  logits(takeIn: TakeIn, positions: readonly number[]): Promise<Float32Array<ArrayBuffer>[]>;
 }
 
 /** Tokens whose logits are in memory at once. */
@@ -41,41 +78,56 @@ const LOGIT_TOKENS = 128;
 
 /** Makes a scorer. */
 export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
-  return withOwner(gpu, (owner) => createOwned(gpu, weights, owner));
-}
-
-async function createOwned(gpu: Gpu, weights: EngineWeights, owner: BufferOwner): Promise<TokenScorer> {
-  const { hidden: width, vocabulary, normEpsilon } = weights.config;
-  const make = (label: string, size: number) => owner.make(label, LOGIT_TOKENS * size);
-  const rows = await make("rows", width);
-  const normed = await make("normed", width);
-  const logits = await make("logits", vocabulary);
-  const expected = await make("targets", 1);
-  const logLikelihoods = await make("log-likelihoods", 1);
-  const best = await make("best tokens", 1);
-  const range = await createPrefillRange(gpu, LOGIT_TOKENS);
-  owner.own(range.buffer);
-  const norm = { hidden: width, epsilon: normEpsilon, x: rows, weight: weights.finalNorm, y: normed };
-  const dispatches: Dispatch[] = [
-    await rmsNorm(gpu, range, norm),
-    ...await gemm(gpu, weights.head, range, normed, logits),
-    await logLikelihood(gpu, range, { vocabulary, logits, targets: expected, logLikelihoods, best }),
-  ];
-  return {
-    async score(hidden, targets, onLogits) {
-      const scores = { logLikelihoods: new Float32Array(targets.length), best: new Uint32Array(targets.length) };
-      for (let first = 0; first < targets.length; first += LOGIT_TOKENS) {
-        const part = targets.slice(first, first + LOGIT_TOKENS);
-        gpu.copy(hidden, first * width * 4, rows, 0, part.length * width * 4);
-        gpu.write(expected, part);
-        setPrefillRange(gpu, range, part.length, 0);
-        gpu.submit(dispatches);
-        scores.logLikelihoods.set(await gpu.readF32(logLikelihoods, part.length), first);
-        onLogits?.(await gpu.readF32(logits, part.length * vocabulary), first);
-        scores.best.set(new Uint32Array(await gpu.read(best, part.length * 4)), first);
-      }
-      return scores;
-    },
-    destroy: owner.destroy,
-  };
+  const { hidden: width, vocabulary, normEpsilon: epsilon } = weights.config;
+  return allOrNone(gpu, async (scope) => {
+    const make = (label: string, size: number) => scope.storage(label, 4 * LOGIT_TOKENS * size);
+    const rows = await make("rows", width);
+    const normed = await make("normed", width);
+    const logits = await make("logits", vocabulary);
+    const range = await createPrefillRange(gpu, LOGIT_TOKENS);
+    scope.own(range.buffer);
+    const head = [
+      await rmsNorm(gpu, range, { hidden: width, epsilon, x: rows, weight: weights.finalNorm, y: normed }),
+      ...await gemm(gpu, weights.head, { range, x: normed, y: logits }),
+    ];
+    const likelihoods = await createLikelihoodReader(gpu, scope, range, vocabulary, logits);
+    /** Has logits made of a text's tokens, part by part. */
+    const eachPart = (takeIn: TakeIn, use: (first: number, count: number, make: () => void) => Promise<void>) =>
+      takeIn(async (hidden, length, at) => {
+        for (let row = 0; row < length; row += LOGIT_TOKENS) {
+          const count = Math.min(LOGIT_TOKENS, length - row);
+          await use(at + row, count, () => {
+            gpu.copy(hidden, row * width * 4, rows, 0, count * width * 4);
+            setPrefillRange(gpu, range, count, 0);
+            gpu.submit(head);
+          });
+        }
+      });
+    return {
+      async score(takeIn, targets, onLogits) {
+        const scores = { logLikelihoods: new Float32Array(targets.length), best: new Uint32Array(targets.length) };
+        await eachPart(takeIn, async (first, count, make) => {
+          make();
+          const { logLikelihoods, best } = await likelihoods(targets.slice(first, first + count));
+          scores.logLikelihoods.set(logLikelihoods, first);
+          scores.best.set(best, first);
+          onLogits?.(await gpu.readF32(logits, count * vocabulary), first);
+        });
+        return scores;
+      },
+      async logits(takeIn, positions) {
+        const rowBytes = 4 * vocabulary;
+        const found = new Map<number, Float32Array<ArrayBuffer>>();
+        await eachPart(takeIn, async (first, count, make) => {
+          const own = positions.filter((position) => position >= first && position < first + count);
+          if (own.length > 0) make();
+          for (const position of own) {
+            found.set(position, new Float32Array(await gpu.read(logits, rowBytes, (position - first) * rowBytes)));
+          }
+        });
+        return positions.map((position) => found.get(position)!);
+      },
+      [Symbol.dispose]: () => scope[Symbol.dispose](),
+    };
+  });
 }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
+import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
@@ -19,24 +20,6 @@ import type { Model } from "../llama/llama.ts";
 import type { PackedCheckpoint } from "../files/packed_checkpoint.ts";
 import { toF16 } from "../files/numbers.ts";
 import { isPlane } from "../files/packed_file.ts";
-
-/** A matrix of f16 weights in host memory. */
-export interface HalfMatrix {
-  /** Output rows. */
-  readonly rows: number;
-  /** Input channels. */
-  readonly channels: number;
-  /** f16 [rows, channels]. */
-  readonly weights: Float16Array<ArrayBuffer>;
-}
-
-/** A matrix in host memory, on its way to the device. */
-export type HostMatrix = HalfMatrix | PackedTensor;
-
-/** Whether a matrix in host memory is packed. */
-export function isPackedTensor(matrix: HostMatrix): matrix is PackedTensor {
-  return "refineEvery" in matrix;
-}
 
 /** Weights of a model by name; each is read when it is asked for. */
 export interface WeightSource {
@@ -54,7 +37,8 @@ export interface WeightSource {
 
 /** Weights of a checkpoint. A weight that is NaN or beyond f16's range is an error, since the engine holds f16. */
 export function checkpointSource(checkpoint: Pick<Checkpoint, "name" | "config" | "has" | "read">): WeightSource {
-  const half = async (name: string, rows: number, channels: number) => ({
+  const half = async (name: string, rows: number, channels: number): Promise<HalfMatrix> => ({
+    kind: "f16",
     rows,
     channels,
     weights: toF16(`${checkpoint.name}: ${name}`, await checkpoint.read(name, [rows, channels])),
@@ -74,7 +58,7 @@ export function checkpointSource(checkpoint: Pick<Checkpoint, "name" | "config" 
           `${checkpoint.name}: ${name} is packed as [${tensor.rows}, ${tensor.channels}], must be [${rows}, ${channels}]`,
         );
       }
-      return tensor;
+      return { kind: "packed", tensor };
     },
     async vector(name, length) {
       return checkpoint.has(name) ? Float32Array.from(await checkpoint.read(name, [length])) : undefined;

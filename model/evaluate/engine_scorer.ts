@@ -27,7 +27,7 @@ export function createEngineScorer(gpu: Gpu, weights?: EngineWeights): EngineSco
   const close = () => {
     session?.[Symbol.dispose]();
     session = undefined;
-    if (current !== weights) current?.destroy();
+    if (current !== weights) current?.[Symbol.dispose]();
     current = weights;
   };
   const open = async (tokens: number): Promise<Session> => {
@@ -37,7 +37,7 @@ export function createEngineScorer(gpu: Gpu, weights?: EngineWeights): EngineSco
       session = undefined;
     }
     session ??= await createSession(gpu, current, tokens);
-    session.truncate(0);
+    session.truncate(0, 0);
     return session;
   };
   return {
@@ -107,10 +107,10 @@ function longest({ context, continuations }: ChoiceItem): number {
 /** Log-likelihood of each continuation; the context but for its last token goes through the model once. */
 async function scoreItem(session: Session, { context, continuations }: ChoiceItem): Promise<number[]> {
   const shared = context.length - 1;
-  if (shared > 0) await session.prefill(Uint32Array.from(context.subarray(0, shared)));
+  if (shared > 0) await session.prefill([Uint32Array.from(context.subarray(0, shared))]);
   const scores: number[] = [];
   for (const continuation of continuations) {
-    session.truncate(shared);
+    session.truncate(0, shared);
     const tokens = Uint32Array.from([context[shared], ...continuation.subarray(0, -1)]);
     const { logLikelihoods } = await session.score(tokens, Uint32Array.from(continuation));
     scores.push(logLikelihoods.reduce((sum, value) => sum + value, 0));

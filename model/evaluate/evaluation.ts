@@ -39,7 +39,7 @@ export interface EvaluationSet {
 }
 
 /** Tokens of a multiple-choice item. */
-export const CHOICE_TOKENS = { contextTokens: 32, continuationTokens: 8 } as const;
+const CHOICE_TOKENS = { contextTokens: 32, continuationTokens: 8 } as const;
 
 /** Memory for the reference's log-probabilities. */
 const REFERENCE_BYTES = 2 ** 29;

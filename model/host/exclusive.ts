@@ -12,6 +12,8 @@ export interface Exclusive {
    * @throws {Error} while another runs, or after {@linkcode Exclusive.close}
    */
   run<T>(work: () => Promise<T>): Promise<T>;
+  /** Whether it refuses all calls. */
+  readonly isClosed: boolean;
   /** Refuses all calls from now on. */
   close(): void;
 }
@@ -30,6 +32,9 @@ export function createExclusive(what: string): Exclusive {
       } finally {
         isBusy = false;
       }
+    },
+    get isClosed() {
+      return isClosed;
     },
     close() {
       isClosed = true;

@@ -8,7 +8,7 @@
  * @module
  */
 import type { ModelConfig } from "../llama/config.ts";
-import { type LayerFlow, stageInput, stageProducts } from "../llama/forward.ts";
+import { stageInput, stageProducts } from "../llama/forward.ts";
 import { STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
@@ -19,7 +19,7 @@ export interface Stream {
   readonly layer: Layer;
   /** f32 [tokens, hidden]: the residual stream. */
   readonly hidden: Float32Array;
-  /** f32 [tokens, widest input]: the input of the stage's matrices, for the next stage to go on from. */
+  /** f32 [tokens, width of the input]: the input of the stage that they have come to; as wide as the widest. */
   readonly input: Float32Array;
 }
 
@@ -27,7 +27,7 @@ export interface Stream {
 export interface CalibrationPart {
   /** Configuration of the model. */
   readonly config: ModelConfig;
-  /** Index of {@linkcode STAGES}. */
+  /** Index of {@linkcode STAGES}, or how many there are. */
   readonly stage: number;
   /** Tokens of each window. */
   readonly lengths: readonly number[];
@@ -47,51 +47,31 @@ export interface StageSums {
   readonly lack?: Float32Array;
 }
 
-/** Computes the input of a stage's matrices in both streams, and its sums. */
-export function calibrateStage(part: CalibrationPart, matmul: MatMul): StageSums {
-  const { config, stage, quantized, original } = part;
+/**
+ * Takes the streams through the matrices of the stage before to the input of `stage`'s, or, with the number of stages,
+ * through a layer's last matrix.
+ */
+export function advanceStage({ config, stage, lengths, quantized, original }: CalibrationPart, matmul: MatMul): void {
+  const [before, next] = [STAGES.at(stage - 1)!, STAGES.at(stage)];
+  for (const { layer, hidden, input } of original ? [quantized, original] : [quantized]) {
+    const flow = { config, layer, hidden, lengths, keyValues: [], matmul };
+    const width = (hidden.length / config.hidden) * layer.linears[before.linears[0]].channels;
+    const products = stage === 0 ? [] : stageProducts(flow, before, input.subarray(0, width));
+    if (next) input.set(stageInput(flow, next, products));
+  }
+}
+
+/** Sums a stage's inputs, once the streams have come there. */
+export function sumStage({ config, stage, quantized, original }: CalibrationPart, matmul: MatMul): StageSums {
+  const { linears: [kind], joinsResidual } = STAGES[stage];
   const tokens = quantized.hidden.length / config.hidden;
-  const x = nextInput(part, quantized, matmul);
+  const inputOf = ({ layer, input }: Stream) => input.subarray(0, tokens * layer.linears[kind].channels);
+  const x = inputOf(quantized);
   const gram = gramMatrix(x, tokens, matmul);
   if (!original) return { gram };
-  const drift = subtract(nextInput(part, original, matmul), x);
-  const sums = { gram, drift: correlate(drift, x, tokens, matmul) };
-  if (!STAGES[stage].joinsResidual) return sums;
+  const sums = { gram, drift: correlate(subtract(inputOf(original), x), x, tokens, matmul) };
+  if (!joinsResidual) return sums;
   return { ...sums, lack: correlate(subtract(original.hidden, quantized.hidden), x, tokens, matmul) };
-}
-
-/** Computes the input of a stage's matrices in both streams and no sums, where the stage is quantized already. */
-export function advanceStage(part: CalibrationPart, matmul: MatMul): void {
-  for (const stream of streamsOf(part)) nextInput(part, stream, matmul);
-}
-
-/** Ends a layer: adds the output of its last matrix to the residual streams. */
-export function finishLayer(part: CalibrationPart, matmul: MatMul): void {
-  for (const stream of streamsOf(part)) productsOf(STAGES.length - 1, stream, flowOf(part, stream, matmul));
-}
-
-function streamsOf({ quantized, original }: CalibrationPart): readonly Stream[] {
-  return original ? [quantized, original] : [quantized];
-}
-
-function flowOf({ config, lengths }: CalibrationPart, { layer, hidden }: Stream, matmul: MatMul): LayerFlow {
-  return { config, layer, hidden, lengths, keyValues: [], matmul };
-}
-
-/** The products of a stage whose input the stream holds. */
-function productsOf(stage: number, { layer, input }: Stream, flow: LayerFlow): Float32Array[] {
-  const { channels } = layer.linears[STAGES[stage].linears[0]];
-  const tokens = flow.hidden.length / flow.config.hidden;
-  return stageProducts(flow, STAGES[stage], input.subarray(0, tokens * channels));
-}
-
-/** The input of the part's stage, f32 [tokens, channels], made of the stage before and also kept for the next stage. */
-function nextInput(part: CalibrationPart, stream: Stream, matmul: MatMul): Float32Array {
-  const flow = flowOf(part, stream, matmul);
-  const products = part.stage === 0 ? [] : productsOf(part.stage - 1, stream, flow);
-  const values = stageInput(flow, STAGES[part.stage], products);
-  stream.input.set(values);
-  return values;
 }
 
 /** Rows of a Gram matrix that are computed together. */

@@ -10,6 +10,7 @@ import { embedTokens } from "../llama/forward.ts";
 import type { Layer } from "../llama/llama.ts";
 import { moveToShared } from "../host/shared.ts";
 import type { QuantizePool } from "./quantize_tasks.ts";
+import type { Calibration } from "./quantizing_device.ts";
 
 /** Windows that are calibrated together; fixed, so that sums don't depend on the number of workers. */
 const PART_WINDOWS = 4;
@@ -36,26 +37,17 @@ export interface LayerPair {
 
 /** The calibration text on its way through a model. */
 export interface Calibrator {
-  /** Computes a stage's inputs and their sums; stages must come in order. */
+  /** Takes the text to the inputs of a stage, or with the number of stages to the next layer; stages come in order. */
+  advance(pair: LayerPair, stage: number): Promise<void>;
+  /** Sums the inputs of the stage that the text has come to. */
   sumStage(pair: LayerPair, stage: number): Promise<TotalSums>;
-  /** Takes the text from the inputs of the last stage to the next layer. */
-  finishLayer(pair: LayerPair): Promise<void>;
-  /** Takes the text through a layer that is quantized already. */
-  skipLayer(pair: LayerPair): Promise<void>;
 }
 
-/**
- * Puts calibration windows on their way.
- *
- * @param withOriginal whether they also go through the unquantized model, for corrected targets
- * @throws {RangeError} when there are no windows
- */
+/** Puts calibration windows on their way. @throws {RangeError} when there are none */
 export function createCalibrator(
   pool: QuantizePool,
   config: ModelConfig,
-  embedding: Float32Array,
-  windows: readonly Uint32Array[],
-  withOriginal: boolean,
+  { embedding, windows, correctTarget }: Calibration,
 ): Calibrator {
   if (windows.length === 0) throw new RangeError("calibration has 0 windows, must have at least 1");
   const widest = Math.max(config.hidden, config.intermediate, config.heads * config.headSize);
@@ -67,7 +59,7 @@ export function createCalibrator(
       hidden: moveToShared(embedTokens(config, embedding, mine.map((tokens) => ({ tokens })))),
       input: new Float32Array(new SharedArrayBuffer(tokens * widest * 4)),
     });
-    return { lengths, quantized: stream(), ...(withOriginal && { original: stream() }) };
+    return { lengths, quantized: stream(), ...(correctTarget && { original: stream() }) };
   });
   const payloads = (pair: LayerPair, stage: number): CalibrationPart[] =>
     parts.map(({ lengths, quantized, original }) => ({
@@ -77,22 +69,17 @@ export function createCalibrator(
       quantized: { ...quantized, layer: pair.quantized },
       ...(original && { original: { ...original, layer: pair.original } }),
     }));
-  const finishLayer = async (pair: LayerPair) => void await pool.map("finishLayer", payloads(pair, STAGES.length));
   return {
+    advance: async (pair, stage) => void await pool.map("advanceStage", payloads(pair, stage)),
     async sumStage(pair, stage) {
       const totals: Partial<Record<keyof StageSums, Float64Array>> = {};
       const tasks = payloads(pair, stage);
       // One round of the workers at a time, so that only so many parts' sums are in memory.
       for (let i = 0; i < tasks.length; i += pool.size) {
-        for (const sums of await pool.map("calibrateStage", tasks.slice(i, i + pool.size))) addTo(totals, sums);
+        for (const sums of await pool.map("sumStage", tasks.slice(i, i + pool.size))) addTo(totals, sums);
       }
       const shared = (sum: Float64Array | undefined) => sum && moveToShared(Float32Array.from(sum));
       return { gram: totals.gram!, drift: shared(totals.drift), lack: shared(totals.lack) };
-    },
-    finishLayer,
-    async skipLayer(pair) {
-      for (const stage of STAGES.keys()) await pool.map("advanceStage", payloads(pair, stage));
-      await finishLayer(pair);
     },
   };
 }
@@ -110,14 +97,16 @@ export async function createFixedCalibrator(
   for (const [index, original] of layers.entries()) {
     const pair = { index, original, quantized: original };
     const sums: TotalSums[] = [];
-    for (const stage of STAGES.keys()) sums.push(await calibrator.sumStage(pair, stage));
-    await calibrator.finishLayer(pair);
+    for (const stage of STAGES.keys()) {
+      await calibrator.advance(pair, stage);
+      sums.push(await calibrator.sumStage(pair, stage));
+    }
+    await calibrator.advance(pair, STAGES.length);
     known.push(sums);
   }
   return {
+    advance: () => Promise.resolve(),
     sumStage: ({ index }, stage) => Promise.resolve(known[index][stage]),
-    finishLayer: () => Promise.resolve(),
-    skipLayer: () => Promise.resolve(),
   };
 }
 

@@ -5,26 +5,27 @@
  * @module
  */
 import { addGram } from "../../kernels/quantize/add_gram.ts";
-import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { uploadUniforms } from "../../kernels/gpu/uniforms.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
-  advanceDispatches,
-  createDeviceStream,
-  createStreamScratch,
+  createStreamContext,
+  createWindows,
   type DeviceLayer,
-  type DeviceStream,
   inputDispatches,
+  passDispatches,
   stageInputOf,
-  type StreamScratch,
+  type StreamContext,
   type StreamWindow,
 } from "./device_stream.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
+import type { Calibration } from "./quantizing_device.ts";
 
 /** Sums over all calibration text of a stage's inputs x' (quantized) and x (original), in device memory. */
 export interface DeviceSums {
@@ -39,21 +40,23 @@ export interface DeviceSums {
 /** A layer in both models: quantized as far as it is, and as it was where targets are corrected. */
 export interface DeviceLayerPair {
   /** With the matrices of earlier stages quantized. */
-  readonly quantized?: DeviceLayer;
+  readonly quantized?: DeviceLayer | undefined;
   /** As it was. */
-  readonly original?: DeviceLayer;
+  readonly original?: DeviceLayer | undefined;
 }
 
 /** The calibration text on its way through a model on the device. */
 export interface DeviceCalibrator {
+  /** Whether the text goes through the unquantized model too. */
+  readonly correctTarget: boolean;
   /**
-   * Takes the text through the matrices of the stage before `stage`, or with `stage` 4 through a layer's last ones, in the
-   * models whose layer is given; stages must come in order.
+   * Takes the text, where it has come to a stage, through the stage's matrices in the models whose layer is given; stages
+   * come in order.
    */
-  advance(pair: DeviceLayerPair, stage: number): Promise<void>;
+  pass(pair: DeviceLayerPair, stage: number): Promise<void>;
   /**
-   * Sums a stage's inputs, once the text has come there, into buffers of `scope`. The original layer must have the stage's
-   * matrix where it writes to the residual stream.
+   * Sums the inputs of the stage that the text has come to, into buffers of `scope`. The original layer must have the
+   * stage's matrix where it writes to the residual stream.
    */
   sumStage(
     pair: DeviceLayerPair,
@@ -76,47 +79,41 @@ export async function createDeviceCalibrator(
   gpu: Gpu,
   scope: BufferScope,
   config: ModelConfig,
-  embedding: Float32Array,
-  windows: readonly Uint32Array[],
-  withOriginal: boolean,
+  calibration: Calibration,
 ): Promise<DeviceCalibrator> {
+  const { windows, correctTarget } = calibration;
   if (windows.length === 0) throw new RangeError("calibration has 0 windows, must have at least 1");
-  const scratch = await createStreamScratch(scope, config, windows);
-  const start = () => createDeviceStream(gpu, scope, config, embedding, windows);
-  const streams = { quantized: await start(), ...(withOriginal && { original: await start() }) };
-  const kinds = ["quantized", "original"] as const;
+  const context = await createStreamContext(gpu, scope, config, Math.max(...windows.map(({ length }) => length)));
+  const start = () => createWindows(gpu, scope, config, calibration);
+  const streams = { quantized: await start(), ...(correctTarget && { original: await start() }) };
 
-  /** Submits work for every window of every stream, then for the window as a whole. */
+  /** Submits work for every window in every model, then for the window as a whole. */
   const forWindows = async (
     pair: DeviceLayerPair,
-    dispatchesOf: (
-      layer: DeviceLayer,
-      stream: DeviceStream,
-      window: StreamWindow,
-    ) => ReturnType<typeof inputDispatches>,
-    afterWindow: (index: number) => Promise<void> = () => Promise.resolve(),
+    dispatchesOf: typeof passDispatches,
+    stage: number,
+    afterWindow?: (index: number) => Promise<void>,
   ) => {
     for (let i = 0; i < windows.length; i++) {
-      for (const kind of kinds) {
-        const [stream, layer] = [streams[kind], pair[kind]];
-        if (stream && layer) gpu.submit(await dispatchesOf(layer, stream, stream.windows[i]));
+      for (const kind of ["quantized", "original"] as const) {
+        const [layer, window] = [pair[kind], streams[kind]?.[i]];
+        if (layer && window) gpu.submit(await dispatchesOf(context, layer, window, stage));
       }
-      await afterWindow(i);
+      await afterWindow?.(i);
       if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
     }
   };
   return {
-    advance: (pair, stage) =>
-      forWindows(
-        pair,
-        (layer, stream, window) => advanceDispatches(gpu, config, layer, stream, window, scratch, stage),
-      ),
+    correctTarget,
+    pass: (pair, stage) => forWindows(pair, passDispatches, stage),
     async sumStage(pair, stage, sumsScope, onShare) {
-      const { sums, add } = await createSums(gpu, config, sumsScope, scratch, stage, streams, pair);
-      const toInput = (layer: DeviceLayer, stream: DeviceStream, window: StreamWindow) =>
-        inputDispatches(gpu, config, layer, stream, window, stage);
-      await forWindows(pair, toInput, async (i) => {
-        await add(i);
+      const sums = await createSums(context, sumsScope, stage, correctTarget);
+      const weights = pair.original?.matrices.get(STAGES[stage].linears[0]);
+      await forWindows(pair, inputDispatches, stage, async (i) => {
+        const [window, original] = [streams.quantized[i], streams.original?.[i]];
+        const x = stageInputOf(window, stage);
+        await addGram(gpu, window.range.maxTokens, x, sums.gram);
+        if (original) await addCorrection(context, sums, { window, original, stage, weights });
         onShare((i + 1) / windows.length);
       });
       return sums;
@@ -124,54 +121,44 @@ export async function createDeviceCalibrator(
   };
 }
 
-interface StreamPair {
-  readonly quantized: DeviceStream;
-  readonly original?: DeviceStream;
-}
-
-/** Makes a stage's sums, and the function that adds a window to them. */
 async function createSums(
-  gpu: Gpu,
-  config: ModelConfig,
+  { gpu, config }: StreamContext,
   scope: BufferScope,
-  { gateUp: drifted, qkv: lacking }: StreamScratch,
   stage: number,
-  { quantized, original }: StreamPair,
-  pair: DeviceLayerPair,
-): Promise<{ sums: DeviceSums; add: (window: number) => Promise<void> }> {
-  const { hidden } = config;
+  correctTarget: boolean,
+): Promise<DeviceSums> {
   const { linears: [kind], joinsResidual } = STAGES[stage];
   const [, channels] = linearShape(config, kind);
   const gram = await createSquareMatrix(gpu, scope, "hessian", channels);
-  const correct = original && await createCorrection();
-  return {
-    sums: { gram, ...correct?.sums },
-    async add(index) {
-      const window = quantized.windows[index];
-      const x = stageInputOf(quantized, window, stage);
-      await addGram(gpu, window.range.maxTokens, x, gram);
-      await correct?.add(window, original!.windows[index], x);
-    },
-  };
+  if (!correctTarget) return { gram };
+  return joinsResidual
+    ? { gram, correlation: await scope.storage("correlation", 4 * channels * config.hidden) }
+    : { gram, drift: await scope.storage("drift", 4 * channels * channels) };
+}
 
-  /** Drift, or the whole correlation where there are as few rows as the residual stream is wide. */
-  async function createCorrection() {
-    const sum = await scope.storage(
-      joinsResidual ? "correlation" : "drift",
-      4 * channels * (joinsResidual ? hidden : channels),
-    );
-    const add = async (window: StreamWindow, other: StreamWindow, x: GPUBuffer) => {
-      const { range } = window;
-      const tokens = range.maxTokens;
-      await subtract(gpu, stageInputOf(original!, other, stage), x, drifted, tokens * channels);
-      if (!joinsResidual) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], sum);
-      await subtract(gpu, other.hidden, window.hidden, lacking, tokens * hidden);
-      const weights = pair.original!.matrices.get(kind)!;
-      gpu.submit(await gemm(gpu, weights, range, drifted, lacking, { addToY: true }));
-      await addProducts(gpu, tokens, [x, channels], [lacking, hidden], sum);
-    };
-    return { sums: joinsResidual ? { correlation: sum } : { drift: sum }, add };
-  }
+/** A window in both models. */
+interface WindowPair {
+  readonly window: StreamWindow;
+  readonly original: StreamWindow;
+  readonly stage: number;
+  /** The stage's matrix as it was, where it writes to the residual stream. */
+  readonly weights: WeightMatrix | undefined;
+}
+
+/** Adds a window to the drift, or to the whole correlation where there are as few rows as the residual stream is wide. */
+async function addCorrection(
+  { gpu, config: { hidden }, gateUp: drifted, qkv: lacking }: StreamContext,
+  { gram: { size: channels }, drift, correlation }: DeviceSums,
+  { window, original, stage, weights }: WindowPair,
+): Promise<void> {
+  const { range } = window;
+  const tokens = range.maxTokens;
+  const x = stageInputOf(window, stage);
+  await subtract(gpu, stageInputOf(original, stage), x, drifted, tokens * channels);
+  if (drift) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], drift);
+  await subtract(gpu, original.hidden, window.hidden, lacking, tokens * hidden);
+  gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true }));
+  await addProducts(gpu, tokens, [x, channels], [lacking, hidden], correlation!);
 }
 
 /** difference = x - y. */
@@ -189,8 +176,10 @@ async function addProducts(
   c: GPUBuffer,
 ): Promise<void> {
   const range = { m, n, k: tokens };
-  const words = await uploadUniforms(gpu, [updateWords(range)]);
+  using scope = createBufferScope(gpu);
+  const [words] = await uploadUniforms(gpu, scope, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-  gpu.submit([await outerUpdate(gpu, range, words.bindings[0], rows(a, m), rows(b, n), rows(c, n))]);
-  gpu.destroyBuffer(words.buffer);
+  gpu.submit([
+    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
+  ]);
 }

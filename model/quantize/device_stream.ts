@@ -7,7 +7,9 @@ import { addBias } from "../../kernels/tokens/add_bias.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { gemm, type WeightMatrix } from "../../kernels/product/linear.ts";
+import { gemm } from "../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { placeRows } from "../../kernels/matrix/slabs.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { createPrefillRange, type PrefillRange } from "../../kernels/tokens/prefill_range.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
@@ -15,13 +17,14 @@ import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { attentionExtras, attentionShape } from "../engine/decode_step.ts";
-import { type LayerVectors, placeRows } from "../engine/engine_weights.ts";
+import type { LayerVectors } from "../engine/engine_weights.ts";
+import { attentionExtras, attentionShape } from "../engine/layer_operations.ts";
 import { embedTokens } from "../llama/forward.ts";
 import { type LinearKind, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import { release } from "../host/release.ts";
 import { rotationTable } from "../llama/rope.ts";
+import type { Calibration } from "./quantizing_device.ts";
 
 /** A layer on the device; matrices come as their stages are done. */
 export interface DeviceLayer {
@@ -31,7 +34,7 @@ export interface DeviceLayer {
   readonly matrices: Map<LinearKind, WeightMatrix>;
 }
 
-/** One window of a stream. */
+/** One window of the calibration text in one model. */
 export interface StreamWindow {
   /** Its tokens. */
   readonly range: PrefillRange;
@@ -39,18 +42,16 @@ export interface StreamWindow {
   readonly hidden: GPUBuffer;
   /** f32 [tokens, width]: input of o or down, kept from their stage until they are quantized. */
   readonly kept: GPUBuffer;
-}
-
-/** All windows in one model. */
-export interface DeviceStream {
-  /** The windows. */
-  readonly windows: readonly StreamWindow[];
-  /** f32 [tokens, hidden]: normed input of one window, overwritten by the next. */
+  /** f32 [tokens, hidden]: normed input; one buffer serves all windows of a model, one after the other. */
   readonly normed: GPUBuffer;
 }
 
-/** Buffers for one window that streams share. */
-export interface StreamScratch {
+/** What windows of all models go through the layers with. */
+export interface StreamContext {
+  /** The device. */
+  readonly gpu: Gpu;
+  /** The model. */
+  readonly config: ModelConfig;
   /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or whatever else is [tokens, hidden] meanwhile. */
   readonly qkv: GPUBuffer;
   /** f32 [tokens, 2 * intermediate], or whatever else is [tokens, width of an input] meanwhile. */
@@ -61,16 +62,17 @@ export interface StreamScratch {
   readonly cache: KeyValueCache;
 }
 
-/** Puts windows at the start of a stream. */
-export async function createDeviceStream(
+/** Puts windows before the first layer of a model. */
+export async function createWindows(
   gpu: Gpu,
   scope: BufferScope,
   config: ModelConfig,
-  embedding: Float32Array,
-  windows: readonly Uint32Array[],
-): Promise<DeviceStream> {
+  { embedding, windows }: Calibration,
+): Promise<StreamWindow[]> {
   const keptWidth = Math.max(config.heads * config.headSize, config.intermediate);
   const ranges = new Map<number, PrefillRange>();
+  const longest = Math.max(...windows.map(({ length }) => length));
+  const normed = await scope.storage("normed", 4 * longest * config.hidden);
   const made: StreamWindow[] = [];
   for (const tokens of windows) {
     const range = ranges.get(tokens.length) ?? await createPrefillRange(gpu, tokens.length);
@@ -81,24 +83,26 @@ export async function createDeviceStream(
       range,
       hidden: await scope.upload("hidden", hidden),
       kept: await scope.storage("kept input", 4 * tokens.length * keptWidth),
+      normed,
     });
     release(hidden);
   }
-  const longest = Math.max(...ranges.keys());
-  return { windows: made, normed: await scope.storage("normed", 4 * longest * config.hidden) };
+  return made;
 }
 
-/** Makes the buffers that streams of these windows share. */
-export async function createStreamScratch(
+/** Makes the buffers that go with windows of at most so many tokens. */
+export async function createStreamContext(
+  gpu: Gpu,
   scope: BufferScope,
   config: ModelConfig,
-  windows: readonly Uint32Array[],
-): Promise<StreamScratch> {
+  longest: number,
+): Promise<StreamContext> {
   const { hidden, heads, keyValueHeads, headSize, intermediate, rope } = config;
-  const longest = Math.max(...windows.map(({ length }) => length));
   const capacity = Math.ceil(longest / 64) * 64;
   const cacheBytes = 2 * keyValueHeads * headSize * capacity;
   return {
+    gpu,
+    config,
     qkv: await scope.storage("qkv", 4 * longest * Math.max(hidden, (heads + 2 * keyValueHeads) * headSize)),
     gateUp: await scope.storage("gate and up", 4 * longest * Math.max(hidden, heads * headSize, 2 * intermediate)),
     rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity)),
@@ -125,86 +129,68 @@ export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<L
 }
 
 /** Where the input of a stage's matrices lies once {@linkcode inputDispatches} has run. */
-export function stageInputOf(stream: DeviceStream, window: StreamWindow, stage: number): GPUBuffer {
-  return STAGES[stage].joinsResidual ? window.kept : stream.normed;
-}
-
-/**
- * Dispatches that take a window through the matrices of the stage before `stage`, or with `stage` 4 through a layer's last
- * ones. The stages of a layer come in order.
- */
-export async function advanceDispatches(
-  gpu: Gpu,
-  config: ModelConfig,
-  layer: DeviceLayer,
-  stream: DeviceStream,
-  window: StreamWindow,
-  scratch: StreamScratch,
-  stage: number,
-): Promise<Dispatch[]> {
-  const { range, hidden, kept } = window;
-  const { vectors } = layer;
-  const toInput = () => inputDispatches(gpu, config, layer, stream, window, stage - 1);
-  switch (stage) {
-    case 1: {
-      const { qkv, rotations, cache } = scratch;
-      const shape = attentionShape(config);
-      const rope = { qkv, rotations, cache, ...attentionExtras(config, vectors) };
-      return [
-        ...await toInput(),
-        ...await products(gpu, layer, STAGES[0].linears, range, stream.normed, qkv),
-        await ropeCache(gpu, shape, range, rope),
-        await prefillAttention(gpu, shape, range, qkv, cache, kept),
-      ];
-    }
-    case 2:
-      return [
-        ...await products(gpu, layer, STAGES[1].linears, range, kept, hidden, true),
-        ...(vectors.outputBias ? [await addBias(gpu, range, config.hidden, vectors.outputBias, hidden)] : []),
-      ];
-    case 3:
-      return [
-        ...await toInput(),
-        ...await products(gpu, layer, STAGES[2].linears, range, stream.normed, scratch.gateUp),
-        await siluProduct(gpu, range, config.intermediate, scratch.gateUp, kept),
-      ];
-    default:
-      return await products(gpu, layer, STAGES[3].linears, range, kept, hidden, true);
-  }
+export function stageInputOf({ kept, normed }: StreamWindow, stage: number): GPUBuffer {
+  return STAGES[stage].joinsResidual ? kept : normed;
 }
 
 /** Dispatches that make the input of a stage's matrices of a window that has come there; inputs of o and down are kept. */
 export async function inputDispatches(
-  gpu: Gpu,
-  config: ModelConfig,
+  { gpu, config }: StreamContext,
   { vectors }: DeviceLayer,
-  { normed }: DeviceStream,
-  { range, hidden }: StreamWindow,
+  { range, hidden: x, normed: y }: StreamWindow,
   stage: number,
 ): Promise<Dispatch[]> {
-  if (STAGES[stage].joinsResidual) return [];
-  const weight = stage === 0 ? vectors.attentionNorm : vectors.mlpNorm;
-  return [
-    await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, weight, y: normed }),
-  ];
+  const { input } = STAGES[stage];
+  if (input !== "attentionNorm" && input !== "mlpNorm") return [];
+  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: vectors[input], y };
+  return [await rmsNorm(gpu, range, norm)];
 }
 
-/** Products of matrices with one input, into one output. */
+/** Dispatches that take a window that has come to a stage through its matrices. The stages of a layer come in order. */
+export async function passDispatches(
+  context: StreamContext,
+  layer: DeviceLayer,
+  window: StreamWindow,
+  stage: number,
+): Promise<Dispatch[]> {
+  const { gpu, config, qkv, gateUp, rotations, cache } = context;
+  const { range, hidden, kept } = window;
+  const { name } = STAGES[stage];
+  const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
+  const dispatches = [
+    ...await inputDispatches(context, layer, window, stage),
+    ...await products(gpu, layer, window, stage, outputs[name]),
+  ];
+  if (name === "qkv") {
+    const shape = attentionShape(config);
+    const rope = { qkv, rotations, cache, ...attentionExtras(config, layer.vectors) };
+    dispatches.push(
+      await ropeCache(gpu, shape, range, rope),
+      await prefillAttention(gpu, shape, range, { qkv, cache, out: kept }),
+    );
+  }
+  const { outputBias } = layer.vectors;
+  if (name === "o" && outputBias) dispatches.push(await addBias(gpu, range, config.hidden, outputBias, hidden));
+  if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, kept));
+  return dispatches;
+}
+
+/** Products of a stage's matrices with their input, into one output or added to the residual stream. */
 async function products(
   gpu: Gpu,
   { matrices }: DeviceLayer,
-  kinds: readonly LinearKind[],
-  range: PrefillRange,
-  x: GPUBuffer,
+  window: StreamWindow,
+  stage: number,
   y: GPUBuffer,
-  addToY = false,
 ): Promise<Dispatch[]> {
-  const parts = kinds.map((kind) => matrices.get(kind)!);
+  const { linears, joinsResidual: addToY } = STAGES[stage];
+  const parts = linears.map((kind) => matrices.get(kind)!);
   const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
   const dispatches: Dispatch[] = [];
   let firstRow = 0;
   for (const matrix of parts) {
-    dispatches.push(...await gemm(gpu, placeRows(matrix, firstRow, rows), range, x, y, { addToY }));
+    const placed = placeRows(matrix, firstRow, rows);
+    dispatches.push(...await gemm(gpu, placed, { range: window.range, x: stageInputOf(window, stage), y, addToY }));
     firstRow += matrix.rows;
   }
   return dispatches;

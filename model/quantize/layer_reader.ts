@@ -7,7 +7,7 @@
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { Layer } from "../llama/llama.ts";
 import { LINEAR_KINDS } from "../llama/layer.ts";
-import type { LayerSource } from "./quantize_model.ts";
+import type { LayerSource } from "./quantizing_device.ts";
 import type { ReadTasks } from "./read_worker.ts";
 import { release } from "../host/release.ts";
 import { createWorkerPool } from "../host/worker_pool.ts";

@@ -5,15 +5,11 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { Gpu } from "../../kernels/gpu/gpu.ts";
-import { quantizeLayers, type QuantizePlan, type StoredLayer } from "./quantize_model.ts";
+import { type LayerBefore, quantizeLayers, type QuantizePlan } from "./quantize_layers.ts";
 import { writeTextBeside } from "../host/atomic_file.ts";
-import { createCalibrator } from "./calibrator.ts";
-import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
+import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
-import { createLayerReader } from "./layer_reader.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "../llama/layer.ts";
-import type { Layer, Linear } from "../llama/llama.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
 import {
@@ -25,15 +21,13 @@ import {
   readPackedTensor,
 } from "../files/packed_file.ts";
 import { pathExists } from "../host/path_exists.ts";
-import { type DevicePlan, quantizeLayersOnDevice } from "./quantize_on_device.ts";
 import { release } from "../host/release.ts";
 import { readTensorBytes } from "../files/safetensors.ts";
-import { moveToShared } from "../host/shared.ts";
 import { type TensorToWrite, writeSafetensors } from "../files/safetensors_writer.ts";
-import type { QuantizePool } from "./quantize_tasks.ts";
+import type { QuantizingDevice, QuantizingRun, StoredLayer } from "./quantizing_device.ts";
 
 /** What a packed file is written from. */
-export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress"> {
+export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress" | "signal"> {
   /** File to write. */
   readonly path: string;
   /** Calibration windows; none for quantizers without error feedback. */
@@ -45,7 +39,7 @@ export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onPr
   /** Whether to go on with the layers that an interrupted run left in `path`.layers. */
   readonly resume: boolean;
   /** Told of each finished layer. */
-  readonly onLayer?: (stored: StoredLayer, pair: { readonly index: number; readonly original: Layer }) => void;
+  readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
 }
 
 /** Directory in which finished layers wait for the others. */
@@ -57,71 +51,50 @@ export function layersDirectory(path: string): string {
  * Quantizes a checkpoint into a packed file. Finished layers lie in `path`.layers until the file is whole; the file
  * appears under its name only then.
  *
- * @param device workers of the CPU, or a GPU for what {@linkcode whyNotOnDevice} has nothing against
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
  */
 export async function writePackedFile(
-  device: QuantizePool | Gpu,
+  device: QuantizingDevice,
   checkpoint: Checkpoint,
   plan: PackedFilePlan,
 ): Promise<void> {
   const directory = layersDirectory(plan.path);
   const { config } = checkpoint;
+  plan.signal?.throwIfAborted();
   await prepareDirectory(directory, plan, config.layers);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
-  await quantizeCheckpoint(device, checkpoint, plan, {
-    quantizerOf: plan.quantizerOf,
-    ...(plan.onProgress && { onProgress: plan.onProgress }),
-    finishedLayer: (index) => readStoredLayer(layerPath(index), index),
-    async onLayer(stored, pair) {
-      const path = layerPath(pair.index);
-      if (!await pathExists(path)) await writeStoredLayer(path, pair.index, stored, plan.metadata);
-      plan.onLayer?.(stored, pair);
-    },
-  });
+  {
+    using run = await startRun(device, checkpoint, plan);
+    using source = await device.openLayers(checkpoint);
+    await quantizeLayers(run, source, {
+      ...plan,
+      finishedLayer: (index) => readStoredLayer(layerPath(index), index),
+      async onLayer(stored, layer) {
+        const path = layerPath(layer.index);
+        if (!await pathExists(path)) await writeStoredLayer(path, layer.index, stored, plan.metadata);
+        plan.onLayer?.(stored, layer);
+      },
+    });
+  }
   await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan);
   await Deno.remove(directory, { recursive: true });
 }
 
-/** Quantizes the layers on the CPU or the GPU, with the calibration text where there is one. */
-async function quantizeCheckpoint(
-  device: QuantizePool | Gpu,
+/** Starts a run with the calibration text, where there is one. */
+async function startRun(
+  device: QuantizingDevice,
   checkpoint: Checkpoint,
   { calibration: windows, correctTarget }: PackedFilePlan,
-  plan: Omit<DevicePlan, "calibration">,
-): Promise<void> {
+): Promise<QuantizingRun> {
   const { config } = checkpoint;
-  const embedding = windows.length === 0
-    ? undefined
-    : await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
-  if (device instanceof Gpu) {
-    const calibration = embedding && { embedding, windows, correctTarget };
-    using reader = await createLayerReader(checkpoint);
-    const readLayer = (index: number) => {
-      // When the first layer is asked for, the text lies on the device.
-      if (embedding) release(embedding);
-      return reader.readLayer(index);
-    };
-    return await quantizeLayersOnDevice(device, { config, readLayer }, {
-      ...plan,
-      ...(calibration && { calibration }),
-    });
+  if (windows.length === 0) return await device.start(config);
+  const embedding = await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
+  try {
+    return await device.start(config, { embedding, windows, correctTarget });
+  } finally {
+    release(embedding); // the run took what the text needs
   }
-  const calibrator = embedding && createCalibrator(device, config, embedding, windows, correctTarget);
-  if (embedding) release(embedding); // the calibrator took what the text needs
-  const source = { config, readLayer: (index: number) => readSharedLayer(checkpoint, index) };
-  await quantizeLayers(device, source, { ...plan, ...(calibrator && { calibrator }) });
-}
-
-/** Reads a layer into memory that workers share, matrix by matrix, so that one of them at a time is there twice. */
-async function readSharedLayer(checkpoint: Checkpoint, index: number): Promise<Layer> {
-  const linears: Partial<Record<LinearKind, Linear>> = {};
-  for (const kind of LINEAR_KINDS) {
-    const linear = await readLinear(checkpoint, index, kind);
-    linears[kind] = { ...linear, weights: moveToShared(linear.weights) };
-  }
-  return { linears: linears as Layer["linears"], ...await readNorms(checkpoint, index) };
 }
 
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
@@ -187,7 +160,7 @@ async function writeStoredLayer(
   const shapes = new Map<string, PackedShape>();
   for (const [kind, tensor] of stored) {
     const name = linearName(index, kind);
-    if (tensor.kind !== "packed") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
+    if (tensor.kind !== "twobit") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
     tensors.push(...planesToWrite(name, tensor.tensor));
     shapes.set(name, tensor.tensor);
   }
@@ -199,11 +172,11 @@ async function readStoredLayer(path: string, index: number): Promise<StoredLayer
   const file = await openSafetensors(path);
   using _source = file.source;
   const shapes = readPackedShapes(file);
-  const stored = new Map<LinearKind, { kind: "packed"; tensor: Awaited<ReturnType<typeof readPackedTensor>> }>();
+  const stored = new Map<LinearKind, { kind: "twobit"; tensor: Awaited<ReturnType<typeof readPackedTensor>> }>();
   for (const kind of LINEAR_KINDS) {
     const shape = shapes.get(linearName(index, kind));
     if (shape) {
-      stored.set(kind, { kind: "packed", tensor: await readPackedTensor(file, linearName(index, kind), shape) });
+      stored.set(kind, { kind: "twobit", tensor: await readPackedTensor(file, linearName(index, kind), shape) });
     }
   }
   return stored;

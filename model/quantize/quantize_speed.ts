@@ -8,9 +8,10 @@ import type { Quantizer } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { LINEAR_KINDS, type LinearKind } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
-import { quantizeLayersOnDevice } from "./quantize_on_device.ts";
+import { gpuDevice } from "./gpu_device.ts";
+import { quantizeLayers } from "./quantize_layers.ts";
 import { randomSource } from "../engine/random_source.ts";
-import type { HostMatrix } from "../engine/weight_source.ts";
+import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 
 /** What {@linkcode measureQuantizing} found. */
 export interface QuantizeSpeed {
@@ -61,9 +62,10 @@ export async function measureQuantizing(
     activationBytes ??= gpu.heldBytes - before;
     return Promise.resolve(layer);
   };
-  await quantizeLayersOnDevice(gpu, { config: { ...config, layers: 2 }, readLayer }, {
+  const twoLayers = { ...config, layers: 2 };
+  using run = await gpuDevice(gpu).start(twoLayers, calibration);
+  await quantizeLayers(run, { config: twoLayers, readLayer }, {
     quantizerOf: () => quantizer,
-    ...(calibration && { calibration }),
     async onLayer() {
       await gpu.wait();
       ends.push(performance.now());
@@ -79,6 +81,6 @@ export async function measureQuantizing(
 }
 
 function toFloats(matrix: HostMatrix) {
-  if (!("weights" in matrix)) throw new TypeError("random weights are packed, must be f16");
+  if (matrix.kind !== "f16") throw new TypeError("random weights are packed, must be f16");
   return { ...matrix, weights: Float32Array.from(matrix.weights) };
 }

@@ -27,12 +27,10 @@ export interface QuantizeTask {
 
 /** What workers do for quantizing. */
 export interface QuantizeTasks {
-  /** Computes the inputs of a calibration stage and their sums. */
-  calibrateStage(part: CalibrationPart): Promise<StageSums>;
-  /** Computes the inputs of a calibration stage only. */
+  /** Takes calibration windows to the inputs of a stage, or to the end of a layer. */
   advanceStage(part: CalibrationPart): Promise<void>;
-  /** Takes calibration windows to the end of a layer. */
-  finishLayer(part: CalibrationPart): Promise<void>;
+  /** Sums the inputs of a stage. */
+  sumStage(part: CalibrationPart): Promise<StageSums>;
   /** Quantizes tiles of a matrix. */
   quantize(task: QuantizeTask): Promise<StoredTensor>;
 }

@@ -13,7 +13,7 @@ import { serveTasks } from "../host/worker_pool.ts";
 import type { Model } from "../llama/llama.ts";
 import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
 import { createMatmulSimd } from "../llama/matmul_simd.ts";
-import { advanceStage, calibrateStage, finishLayer } from "../quantize/calibration.ts";
+import { advanceStage, sumStage } from "../quantize/calibration.ts";
 import type { QuantizeTask, QuantizeTasks } from "../quantize/quantize_tasks.ts";
 
 /** The tasks of a worker of the CPU. */
@@ -51,24 +51,22 @@ const tasks: CpuTasks = {
     return scoreChoices(loaded(), items, await matmulReady);
   },
 
-  async calibrateStage(part) {
-    return calibrateStage(part, await matmulReady);
-  },
-
   async advanceStage(part) {
     advanceStage(part, await matmulReady);
   },
 
-  async finishLayer(part) {
-    finishLayer(part, await matmulReady);
+  async sumStage(part) {
+    return sumStage(part, await matmulReady);
   },
 
   async quantize(task) {
-    const { linear: { weights, rows, channels }, quantizer, feedback, tiles } = task;
-    if (!feedback) return quantizeMatrix(weights, rows, channels, quantizer, undefined, tiles);
+    const { linear, quantizer, feedback, tiles } = task;
     const correlation = task.drift && correlationOf(task, await matmulReady);
-    const input = { feedback, ...(correlation && { correlation }) };
-    return quantizeMatrix(weights, rows, channels, quantizer, input, tiles);
+    return quantizeMatrix(linear, quantizer, {
+      tiles,
+      ...(feedback && { feedback }),
+      ...(correlation && { correlation }),
+    });
   },
 };
 

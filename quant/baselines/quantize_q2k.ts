@@ -1,11 +1,13 @@
 /**
- * Quantizing a matrix to llama.cpp's Q2_K.
+ * The quantizer of llama.cpp's Q2_K.
  *
  * @module
  */
+import { NO_BITS } from "../bits.ts";
 import { checkMatrix } from "../check.ts";
 import { MAX_F16 } from "../float16.ts";
 import { nearestCode } from "../grid.ts";
+import type { InputNeeds, QuantizerKind } from "../quantizer.ts";
 import { decodeQ2kBlock, packQ2kBlock, Q2K_BLOCK, Q2K_BLOCKS, Q2K_BYTES, Q2K_CHANNELS } from "./q2k.ts";
 import { fitQ2kBlock, fitSecondOrder } from "./q2k_search.ts";
 
@@ -18,6 +20,33 @@ export interface Q2kTensor {
   /** [rows, channels / 256, 84]: super-blocks. */
   readonly blocks: Uint8Array<ArrayBuffer>;
 }
+
+/** Q2_K, as data; of the feedback's Hessian it uses the diagonal alone. */
+export interface Q2kQuantizer extends InputNeeds {
+  /** Which kind it is. */
+  readonly kind: "q2_k";
+}
+
+/** What Q2_K does. */
+export const Q2K: QuantizerKind<Q2kQuantizer, Q2kTensor> = {
+  hasIndependentTiles: false,
+  quantize: ({ weights, rows, channels }, _quantizer, { feedback }) =>
+    quantizeQ2k(weights, rows, channels, feedback?.diagonal),
+  join: ([whole]) => whole,
+  dequantize: dequantizeQ2k,
+  sizeBytes: ({ blocks }) => blocks.length,
+  bits(rows, channels) {
+    const superBlocks = rows * Math.ceil(channels / Q2K_CHANNELS);
+    const codes = superBlocks * Q2K_BLOCKS * 4;
+    return {
+      ...NO_BITS,
+      codes: superBlocks * Q2K_CHANNELS * 2,
+      scaleCodes: codes,
+      zeroCodes: codes,
+      secondOrder: superBlocks * 32,
+    };
+  },
+};
 
 /**
  * Quantizes a matrix to Q2_K.

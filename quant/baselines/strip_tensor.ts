@@ -103,7 +103,7 @@ export function stripGrid(layout: StripLayout, rows: number, grouping: StripGrou
   for (let row = 0; row < rows; row++) {
     for (let group = 0; group < groups; group++) {
       const index = row * groups + group;
-      const scale = scaleOf(layout, row, group, ordinary, groups, scales);
+      const scale = scaleOf(layout, row, group, grouping, scales);
       grid.step[index] = scale;
       grid.lowest[index] = -scales.zeros[index] * scale;
       grid.maxCode[index] = (group < ordinary ? 1 << layout.bits : 16) - 1;
@@ -116,8 +116,7 @@ function scaleOf(
   { scale }: StripLayout,
   row: number,
   group: number,
-  ordinary: number,
-  groups: number,
+  { ordinary, groups }: StripGroups,
   { scaleCodes, scales, tileScale, tileOffset }: StripScales,
 ): number {
   if (scale === "f16") return scales[row * groups + group];

@@ -5,6 +5,7 @@ import { openDirectory } from "../../model/files/open_directory.ts";
 import { Engine } from "../../model/engine/engine.ts";
 import type { EngineWeights } from "../../model/engine/engine_weights.ts";
 import { openModel } from "../../model/load.ts";
+import { cpuDevice } from "../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../model/quantize/packed_writer.ts";
 import { readTokenizer } from "../../model/text/tokenizer.ts";
 import { createCpuPool } from "../../model/workers/cpu_pool.ts";
@@ -73,7 +74,7 @@ Deno.test("checkQuantized: a packed file of the model passes, one of another is 
     {
       using source = await openDirectory(fixture("llama_tied_gqa"));
       using pool = createCpuPool(1);
-      await writePackedFile(pool, source, packPlan(path));
+      await writePackedFile(cpuDevice(pool), source, packPlan(path));
     }
     await checkQuantized(path, undefined);
     await checkQuantized(path, fixture("llama_tied_gqa"));

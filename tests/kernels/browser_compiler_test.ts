@@ -1,30 +1,14 @@
 import { create } from "webgpu";
-import { ADD_BIAS_CODE } from "../../kernels/tokens/add_bias.ts";
-import { COMBINE_ATTENTION_CODE } from "../../kernels/product/combine_attention.ts";
-import { JOIN_SPLITS_CODE } from "../../kernels/product/join_splits.ts";
-import { decodeAttentionCode } from "../../kernels/attention/decode_attention.ts";
-import { decodeLayerCode } from "../../kernels/layer/decode_layer.ts";
-import { ELEMENTWISE_CODE } from "../../kernels/matrix/elementwise.ts";
-import { f16GemmCode } from "../../kernels/product/f16_gemm.ts";
-import { f16GemvCode } from "../../kernels/product/f16_gemv.ts";
-import { FACTORIZE_CODE } from "../../kernels/quantize/factorize.ts";
-import { FEEDBACK_BLOCK_CODE } from "../../kernels/quantize/feedback_quantizer.ts";
-import { fusedGemmCode } from "../../kernels/product/fused_gemm.ts";
-import { fusedGemvCode } from "../../kernels/product/fused_gemv.ts";
-import { NARROW_TILE, WIDE_TILE } from "../../kernels/product/gemm_tile.ts";
-import { EMBED_TOKENS_CODE } from "../../kernels/tokens/embed_tokens.ts";
-import { GROUP_QUANTIZER_CODE } from "../../kernels/quantize/group_quantizer.ts";
+import * as attention from "../../kernels/attention/wgsl.ts";
+import * as gpu from "../../kernels/gpu/wgsl.ts";
+import * as layer from "../../kernels/layer/wgsl.ts";
+import * as matrix from "../../kernels/matrix/wgsl.ts";
+import * as product from "../../kernels/product/wgsl.ts";
+import * as quantize from "../../kernels/quantize/wgsl.ts";
+import * as tokens from "../../kernels/tokens/wgsl.ts";
 import { withEnableLines } from "../../kernels/gpu/dialect.ts";
-import { ORDER_GROUPS_CODE } from "../../kernels/quantize/order_groups.ts";
-import { OUTER_UPDATE_CODE } from "../../kernels/quantize/outer_update.ts";
-import { PACK_ACTIVATIONS_CODE } from "../../kernels/product/pack_activations.ts";
-import { PICK_TOKEN_CODE } from "../../kernels/tokens/pick_token.ts";
-import { LOG_LIKELIHOOD_CODE } from "../../kernels/tokens/log_likelihood.ts";
-import { PREFILL_ATTENTION_CODE } from "../../kernels/attention/prefill_attention.ts";
-import { RMS_NORM_CODE } from "../../kernels/tokens/rms_norm.ts";
-import { ROPE_CACHE_CODE } from "../../kernels/attention/rope_cache.ts";
-import { SILU_PRODUCT_CODE } from "../../kernels/tokens/silu_product.ts";
-import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { bindingEntries, joinShader, partsOf, type WgslFiles } from "../../kernels/gpu/shader.ts";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
 
 /**
@@ -37,62 +21,43 @@ const adapter = await dawn.requestAdapter();
 const features = ["subgroups"] as GPUFeatureName[];
 const device = await adapter!.requestDevice({ requiredFeatures: features });
 
-const text = (path: string) => Deno.readTextFileSync(new URL(`../../kernels/${path}`, import.meta.url));
-const decode = text("product/parts/decode.wgsl");
+/** All rooms that have shaders, with their files. */
+const ROOMS: Readonly<Record<string, WgslFiles>> = { gpu, matrix, tokens, product, attention, layer, quantize };
 
-const compiled: string[] = [];
+/** Names of the WGSL files in a folder. */
+function filesIn(folder: string): string[] {
+  const entries = Array.from(Deno.readDirSync(new URL(`../../kernels/${folder}`, import.meta.url)));
+  return entries.flatMap(({ name }) => name.endsWith(".wgsl") ? [name.slice(0, -".wgsl".length)] : []);
+}
 
-for (const kind of ["subgroup", "workgroup"]) {
-  const exchangeCode = text(`gpu/parts/exchange_${kind}.wgsl`);
-  const team = { lanes: 32, exchangeBytes: 4, exchangeCode };
-  const shaders: Record<string, string> = {
-    ...PICK_TOKEN_CODE,
-    ...ELEMENTWISE_CODE,
-    ...FACTORIZE_CODE,
-    ...GROUP_QUANTIZER_CODE,
-    "decode_attention of one query": decodeAttentionCode(team, 1),
-    "decode_attention of four queries": decodeAttentionCode(team, 4),
-    feedback_block: FEEDBACK_BLOCK_CODE,
-    fused_gemv: fusedGemvCode(team, "packed"),
-    "fused_gemv of values": fusedGemvCode(team, "vector"),
-    fused_sync_gemv: fusedGemvCode(team, "packed", true),
-    f16_gemv: f16GemvCode(team, "half"),
-    "f16_gemv of values": f16GemvCode(team, "vector"),
-    combine_attention: COMBINE_ATTENTION_CODE,
-    ...Object.fromEntries([WIDE_TILE, NARROW_TILE].flatMap((tile) => [
-      [`f16_gemm ${tile.name}`, f16GemmCode(tile)],
-      [`fused_gemm ${tile.name}`, fusedGemmCode(tile)],
-    ])),
-    add_bias: ADD_BIAS_CODE,
-    join_splits: JOIN_SPLITS_CODE,
-    embed_tokens: EMBED_TOKENS_CODE,
-    order_groups: ORDER_GROUPS_CODE,
-    outer_update: OUTER_UPDATE_CODE,
-    log_likelihood: LOG_LIKELIHOOD_CODE,
-    prefill_attention: PREFILL_ATTENTION_CODE,
-    rms_norm: RMS_NORM_CODE,
-    rope_cache: ROPE_CACHE_CODE,
-    silu_product: SILU_PRODUCT_CODE,
-    dequantize_weights: text("product/dequantize_weights.wgsl") + text("product/parts/group.wgsl") + decode,
-    add_outliers: text("product/add_outliers.wgsl"),
-    pack_activations: PACK_ACTIVATIONS_CODE,
-    read_memory: text("gpu/read_memory.wgsl"),
-  };
-  compiled.push(...Object.values(shaders));
-  for (const [name, code] of Object.entries(shaders)) {
-    Deno.test(`${name} with ${kind} exchange compiles as in Chrome`, async () => {
-      device.pushErrorScope("validation");
-      device.createShaderModule({ code: withEnableLines(code) });
-      const error = await device.popErrorScope();
-      assert(error === null, error?.message);
-      assert(dawn && adapter);
-    });
-  }
+/** Every variant of a shader: each choice of a part for each interface that it needs. */
+function variantsOf(files: WgslFiles, main: string, chosen: readonly string[] = []): { name: string; code: string }[] {
+  const { choice } = partsOf(files, main, chosen);
+  if (choice) return choice.among.flatMap((part) => variantsOf(files, main, [...chosen, part]));
+  return [{ name: [main, ...chosen].join(" "), code: joinShader(files, main, ...chosen).code }];
+}
+
+const variants = Object.entries(ROOMS).flatMap(([room, files]) =>
+  filesIn(room).flatMap((main) => variantsOf(files, main))
+);
+
+async function compile(code: string): Promise<GPUError | null> {
+  device.pushErrorScope("validation");
+  device.createShaderModule({ code: withEnableLines(code) });
+  return await device.popErrorScope();
+}
+
+for (const { name, code } of variants.filter(({ name }) => !name.startsWith("decode_layer"))) {
+  Deno.test(`${name} compiles as in Chrome`, async () => {
+    const error = await compile(code);
+    assert(error === null, error?.message);
+    assert(dawn && adapter);
+  });
 }
 
 /** What decodeLayers makes of layers that suit it, in a worker of its own, inside Deno or as if outside. */
 async function decodeLayersIn(where: "deno" | "browser"): Promise<string> {
-  const name = `${where} ${(await testGpu()).subgroupSize}`;
+  const name = `${where} ${(await testGpu()).profile.subgroupSize}`;
   const worker = new Worker(new URL("platform_worker.ts", import.meta.url), { type: "module", name });
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   worker.onmessage = ({ data }) => resolve(data);
@@ -106,11 +71,9 @@ async function decodeLayersIn(where: "deno" | "browser"): Promise<string> {
 // Its 16 storage buffers are more than the 10 that browsers offer, and the sizes of its stages are variables, which
 // Chrome's compiler doesn't take for uniform. So it is for Deno, and elsewhere layers run operation by operation.
 Deno.test("decode_layer doesn't compile as in Chrome, and layers that suit it are refused outside Deno alone", async () => {
-  const team = { lanes: 32, exchangeBytes: 0, exchangeCode: text("gpu/parts/exchange_subgroup.wgsl") };
-  for (const queries of [1, 4] as const) {
-    device.pushErrorScope("validation");
-    device.createShaderModule({ code: withEnableLines(decodeLayerCode(team, queries)) });
-    const error = await device.popErrorScope();
+  const layers = variants.filter(({ name }) => name.startsWith("decode_layer") && name.endsWith("exchange_subgroup"));
+  for (const { code } of layers) {
+    const error = await compile(code);
     assertStringIncludes(error?.message ?? "compiled", "must only be called from uniform control flow");
   }
   assertEquals(await decodeLayersIn("deno"), "dispatches");
@@ -118,12 +81,49 @@ Deno.test("decode_layer doesn't compile as in Chrome, and layers that suit it ar
   assert(dawn && adapter);
 });
 
-Deno.test("every shader of kernels/ but decode_layer is among those compiled", () => {
-  const kernels = new URL("../../kernels/", import.meta.url);
-  const rooms = Array.from(Deno.readDirSync(kernels), ({ name }) => name);
-  const names = rooms.flatMap((room) =>
-    Array.from(Deno.readDirSync(new URL(`${room}/`, kernels)), ({ name }) => `${room}/${name}`)
+Deno.test("every WGSL file of kernels/ is among the shaders of its room, by its name, and part of one", async () => {
+  const files = Object.entries(ROOMS).flatMap(([room, known]) =>
+    (room === "matrix" ? [room] : [room, `${room}/parts`]).flatMap((folder) =>
+      filesIn(folder).map((name) => ({ path: `${folder}/${name}.wgsl`, code: known[name] }))
+    )
   );
-  const missing = names.filter((name) => name.endsWith(".wgsl") && !compiled.some((code) => code.includes(text(name))));
-  assertEquals(missing, ["layer/decode_layer.wgsl"]);
+  for (const { path, code } of files) {
+    assertEquals(code, await Deno.readTextFile(new URL(`../../kernels/${path}`, import.meta.url)), path);
+    const own = code.replace(/^override .*\n/gm, "");
+    assert(variants.some((variant) => variant.code.includes(own)), `${path} is part of no shader`);
+  }
+  assert(files.length > 70);
+});
+
+Deno.test("Shaders say which part is missing, is not needed, or is not bound", () => {
+  const files = {
+    main: "// needs: b a\nM",
+    plain: "// needs: c\nP",
+    a: "// needs: c\nA",
+    b: "// needs: kind c\nB",
+    c: "C",
+    d: "// is: kind\n// needs: b\nD",
+  };
+  const shader = joinShader(files, "main", "d");
+  assertEquals(shader.code.split("\n").filter((line) => !line.startsWith("//")), ["M", "B", "D", "C", "A"]);
+  assert(joinShader(files, "main", "d") === shader);
+  assertThrows(() => joinShader(files, "main"), TypeError, "main needs kind, must choose d");
+  assertThrows(() => joinShader(files, "plain", "d"), TypeError, "plain does not need d");
+  assertThrows(() => joinShader(product, "f16_gemm"), TypeError, "must choose narrow_tile or wide_tile");
+  const buffer = {} as GPUBuffer;
+  const { label, bindings } = joinShader(tokens, "argmax");
+  assertEquals(
+    bindingEntries({ label, bindings }, { candidates: buffer, logits: buffer }).map(({ binding }) => binding),
+    [
+      1,
+      0,
+    ],
+  );
+  assertThrows(() => bindingEntries({ label, bindings }, { logits: buffer }), TypeError, "no buffer for candidates");
+  const surplus = { logits: buffer, candidates: buffer, x: buffer };
+  assertThrows(
+    () => bindingEntries({ label, bindings }, surplus),
+    TypeError,
+    "argmax binds no x, must be one of logits",
+  );
 });

@@ -10,6 +10,7 @@ import { createRandom } from "../../quant/random.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import type { BoundedProduct } from "../../kernels/matrix/bounded_product.ts";
+import type { DeviceProfile } from "../../kernels/gpu/device_profile.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
 import { assert, assertEquals } from "../assert.ts";
@@ -29,6 +30,18 @@ export function testGpu(): Promise<Gpu> {
   return shared ??= openGpu();
 }
 let shared: Promise<Gpu> | undefined;
+
+/** An H200, as Deno's WebGPU describes it. */
+export const H200: DeviceProfile = {
+  software: false,
+  subgroupSize: 32,
+  multiprocessors: 132,
+  workgroupBytes: 49152,
+  workgroupThreads: 1024,
+};
+
+/** Mesa's software adapter. */
+export const SOFTWARE: DeviceProfile = { ...H200, software: true, subgroupSize: 8, workgroupBytes: 32768 };
 
 /** A square matrix f32 [size, size] on the device, in slabs of at most so many bytes. */
 export async function uploadSquare(
@@ -152,4 +165,9 @@ export function limitBindings({ device }: Gpu, maxStorageBufferBindingSize: numb
   return () => {
     delete (device as { limits?: GPUSupportedLimits }).limits;
   };
+}
+
+/** Values without an error, as an input of a CPU twin. */
+export function exactly(values: ArrayLike<number>): BoundedProduct {
+  return { y: Float64Array.from(values), bound: new Float64Array(values.length) };
 }

@@ -8,8 +8,8 @@ import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_l
 import type { DecodeLayer, LayerShape } from "../../kernels/layer/layer_run.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { destroyPackedMatrix, type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
-import { sharePlanes } from "../../kernels/matrix/share_planes.ts";
+import { type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import type { KeyValues } from "../../model/llama/attention.ts";
 import type { ModelConfig } from "../../model/llama/config.ts";
 import { runLayer } from "../../model/llama/forward.ts";
@@ -58,8 +58,8 @@ export interface TestLayers {
     /** f16 [keyValueHeads, CAPACITY, headSize] of each layer: keys, values. */
     readonly caches: readonly (readonly [Float16Array, Float16Array])[];
   }>;
-  /** The dispatches, or nothing where the layers don't suit. */
-  decode(): Promise<LayerDispatches | undefined>;
+  /** The dispatches, or why the layers don't suit. */
+  decode(): Promise<LayerDispatches | string>;
   /** Frees what is on the device. */
   destroy(): void;
 }
@@ -97,27 +97,28 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
   };
   const host: Layer[] = [];
   const layers: DecodeLayer[] = [];
-  const matrices: PackedMatrix[] = [];
+  const arenas: LayerArena[] = [];
   for (const length of runs) {
     const made = [];
     for (let i = 0; i < length; i++) {
       made.push(await createLayer(gpu, scope, config, testCase, host.length, random, withBias ?? false));
       host.push(made[i].host);
     }
-    const shared = await sharePlanes(gpu, made.flatMap(({ packed }) => packed));
-    matrices.push(...shared);
+    const arena = await sharePlanes(gpu, made.map(({ packed }) => packed));
+    if (!arena) throw new Error("layers of a run must be alike");
+    for (const buffer of arena.buffers) scope.own(buffer);
+    arenas.push(arena);
     const planeBytes = keyValueHeads * CAPACITY * headSize * 2;
     const keys = await scope.storage("keys", length * planeBytes);
     const values = await scope.storage("values", length * planeBytes);
     for (const [i, { vectors }] of made.entries()) {
-      const [qkv, o, gateUp, down] = shared.slice(4 * i, 4 * i + 4);
       const range = { offset: i * planeBytes, size: planeBytes };
       const cache: KeyValueCache = {
         capacity: CAPACITY,
         keys: { buffer: keys, ...range },
         values: { buffer: values, ...range },
       };
-      layers.push({ ...vectors, cache, matrices: { qkv, o, gateUp, down } });
+      layers.push({ ...vectors, cache });
     }
   }
   return {
@@ -125,7 +126,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
     shape,
     host,
     layers,
-    decode: () => decodeLayers(gpu, shape, layers, buffers),
+    decode: () => decodeLayers(gpu, scope, shape, arenas, layers, buffers),
     async run({ dispatches }, input, prefixes) {
       gpu.write(buffers.input, input);
       gpu.write(buffers.output, new Float32Array(hidden).fill(NaN));
@@ -146,10 +147,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
       }
       return { output, caches };
     },
-    destroy() {
-      for (const matrix of matrices) destroyPackedMatrix(gpu, matrix);
-      scope[Symbol.dispose]();
-    },
+    destroy: () => scope[Symbol.dispose](),
   };
 }
 

@@ -8,6 +8,7 @@ import type { LinearKind } from "../../model/llama/layer.ts";
 import type { Model } from "../../model/llama/llama.ts";
 import { matmulPlain } from "../../model/llama/matmul.ts";
 import { openDirectory } from "../../model/files/open_directory.ts";
+import { cpuDevice } from "../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../model/quantize/packed_writer.ts";
 import { twobitQuantizer } from "../../quant/recipe.ts";
 import { createCpuPool } from "../../model/workers/cpu_pool.ts";
@@ -51,7 +52,7 @@ export async function quantizeFixture(name: string, path: string, quantizerOf: (
   using source = await openDirectory(fixture(name).pathname);
   using pool = createCpuPool(1);
   await writePackedFile(
-    pool,
+    cpuDevice(pool),
     source,
     packPlan(path, {
       calibration: [Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 96)],

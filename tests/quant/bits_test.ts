@@ -1,4 +1,4 @@
-import { quantizeBaseline } from "../../quant/baselines/baseline.ts";
+import { quantizeStrips } from "../../quant/baselines/strips.ts";
 import { addBits, bitsPerWeight, NO_BITS, packedBits, totalBits } from "../../quant/bits.ts";
 import { REFINE_EVERY } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
@@ -40,7 +40,7 @@ Deno.test("packedBits: 8 x the bytes of packed tensors, every plane", () => {
         assertEquals(terms.secondOrder, 8 * bytes.tileScale);
         assertEquals(terms.outliers, 8 * (bytes.outlierChannel + bytes.outlierResidual));
         assertEquals(terms.outlierStarts, 8 * bytes.outlierStart);
-        assertEquals(totalBits(terms), 8 * storedBytes({ kind: "packed", tensor }));
+        assertEquals(totalBits(terms), 8 * storedBytes({ kind: "twobit", tensor }));
       }
     }
   }
@@ -126,7 +126,7 @@ Deno.test("stripBits: 8 x the bytes of stored tensors, but for each plane's last
       const weights = normals(rows * channels, rows * channels);
       // A loud end of the row, so that the last strip is taken in half of the cases.
       if (rows % 2 === 1) { for (let row = 1; row <= rows; row++) weights[row * channels - 1] = 40 * row; }
-      const tensor = quantizeBaseline(weights, rows, channels, { layout, search: "minmax" });
+      const tensor = quantizeStrips(weights, rows, channels, { layout, search: "minmax" });
       const terms = stripBits(layout, rows, channels);
       const short = shortStripBits(tensor);
       seenShort += Number(short > 0);

@@ -1,4 +1,4 @@
-import { type BaselineSettings, quantizeBaseline } from "../../quant/baselines/baseline.ts";
+import { quantizeStrips, type StripSettings } from "../../quant/baselines/strips.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { type Feedback, type FeedbackSettings, prepareFeedback } from "../../quant/error_feedback.ts";
 import { validatePackedTensor } from "../../quant/packed_tensor.ts";
@@ -19,8 +19,8 @@ const twobit = (settings: TwobitSettings): Method => (weights, rows, channels, f
   return dequantize(tensor);
 };
 
-const baseline = (settings: BaselineSettings): Method => (weights, rows, channels, feedback) =>
-  dequantizeStrips(quantizeBaseline(weights, rows, channels, settings, feedback && { feedback }));
+const baseline = (settings: StripSettings): Method => (weights, rows, channels, feedback) =>
+  dequantizeStrips(quantizeStrips(weights, rows, channels, settings, feedback && { feedback }));
 
 const TWOBIT: readonly (readonly [string, Method])[] = [
   ["twobit", twobit(SETTINGS)],

@@ -119,12 +119,11 @@ Deno.test("roundGroup: by hand, with pull and an outlier", () => {
   problem.pull[1] = 0.5; // weight 0 on weight 1
   problem.pull[16 + 2] = -1; // weight 1 on weight 2
   problem.outliers = 0b1000;
-  const [values, codes] = [new Float64Array(16), new Uint8Array(16)];
   // Values -1.25, 0.75, 2.75, 4.75. 1 -> 0.75 (code 1); 1 - 0.375 = 0.625 -> 0.75 (1); 1 + 0.75 = 1.75, a tie -> 2.75 (2);
   // the outlier keeps -9 and its code is clamped. Error 0.25² + (2 * 0.125)² + 1² = 1.125.
-  assertEquals(roundGroup(problem, 2, 0.625, false, Infinity, values, codes), 1.125);
-  assertEquals([...values.subarray(0, 4)], [0.75, 0.75, 2.75, -9]);
-  assertEquals([...codes.subarray(0, 4)], [1, 1, 2, 0]);
+  assertEquals(roundGroup(problem, 2, 0.625, false, Infinity), 1.125);
+  assertEquals([...problem.values.subarray(0, 4)], [0.75, 0.75, 2.75, -9]);
+  assertEquals([...problem.codes.subarray(0, 4)], [1, 1, 2, 0]);
   assertEquals(roundGroup(problem, 2, 0.625, false, 1.125), Infinity);
 });
 

@@ -1,3 +1,4 @@
+import { totalBits } from "../../quant/bits.ts";
 import fc from "fast-check";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { dequantize } from "../../quant/dequantize.ts";
@@ -5,7 +6,14 @@ import { type Feedback, prepareFeedback } from "../../quant/error_feedback.ts";
 import { REFINE_EVERY } from "../../quant/format.ts";
 import { unpack } from "../../quant/pack.ts";
 import { validatePackedTensor } from "../../quant/packed_tensor.ts";
-import { independentParts, joinStored, quantizeMatrix, type Quantizer } from "../../quant/quantize.ts";
+import {
+  independentParts,
+  joinStored,
+  quantizedBits,
+  quantizeMatrix,
+  type Quantizer,
+  storedBytes,
+} from "../../quant/quantize.ts";
 import { createRandom } from "../../quant/random.ts";
 import { shiftToTarget } from "../../quant/target.ts";
 import { quantizeTwobit, type TwobitSettings } from "../../quant/twobit.ts";
@@ -28,7 +36,7 @@ Deno.test("quantizeTwobit: any split into tile ranges, joined, is the whole, bit
     const quantize = (first: number, last: number) => {
       const part = correlation.subarray(first * 16 * channels, Math.min(rows, last * 16) * channels);
       const input = informed ? { feedback, correlation: part } : undefined;
-      return quantizeTwobit(weights, rows, channels, settings, input, [first, last]);
+      return quantizeTwobit(weights, rows, channels, settings, { ...input, tiles: [first, last] });
     };
     const whole = quantize(0, tiles);
     const splits = fc.uniqueArray(fc.integer({ min: 1, max: tiles - 1 }), { maxLength: tiles - 1 });
@@ -49,11 +57,12 @@ Deno.test("quantizeMatrix: the independent parts, joined, are the whole; a basel
   const quantizer: Quantizer = { kind: "twobit", settings: { ...SETTINGS, outliers: OUTLIERS } };
   assertEquals(independentParts(rows, quantizer, 3), [[0, 3], [3, 4]]);
   const parts = independentParts(rows, quantizer, 3)
-    .map((tiles) => quantizeMatrix(weights, rows, channels, quantizer, undefined, tiles));
+    .map((tiles) => quantizeMatrix({ weights, rows, channels }, quantizer, { tiles }));
   const joined = joinStored(parts);
-  const whole = quantizeMatrix(weights, rows, channels, quantizer);
-  assert(joined.kind === "packed" && whole.kind === "packed");
+  const whole = quantizeMatrix({ weights, rows, channels }, quantizer);
+  assert(joined.kind === "twobit" && whole.kind === "twobit");
   assertSameTensor(joined.tensor, whole.tensor);
+  assertEquals(totalBits(quantizedBits(rows, channels, quantizer)), 8 * storedBytes(whole));
 });
 
 Deno.test("concatenateRows: refuses parts that don't fit", () => {
@@ -286,14 +295,14 @@ Deno.test("quantizeTwobit: strips are the same in every tile, and picked by the 
   }
   const settings: TwobitSettings = { ...SETTINGS, pick: "strip" };
   for (const tiles of [[0, 3], [0, 1], [1, 3]] as const) {
-    const { refined } = unpack(quantizeTwobit(weights, rows, channels, settings, undefined, tiles));
+    const { refined } = unpack(quantizeTwobit(weights, rows, channels, settings, { tiles }));
     refined.forEach((one, i) => assertEquals(one, i % 8 === 2 ? 1 : 0));
   }
 });
 
 Deno.test("quantizeTwobit: tiles outside the matrix and a correlation that doesn't fit are refused", () => {
   const weights = normals(1, 32 * 128);
-  const quantize = (tiles: readonly [number, number]) => quantizeTwobit(weights, 32, 128, SETTINGS, undefined, tiles);
+  const quantize = (tiles: readonly [number, number]) => quantizeTwobit(weights, 32, 128, SETTINGS, { tiles });
   for (const tiles of [[0, 3], [-1, 1], [1, 1]] as const) {
     assertThrows(() => quantize(tiles), RangeError, "must lie within");
   }
@@ -301,4 +310,6 @@ Deno.test("quantizeTwobit: tiles outside the matrix and a correlation that doesn
   const feedback = prepareFeedback(identity, { damping: 0, order: "groups" });
   const short = { feedback, correlation: new Float32Array(128) };
   assertThrows(() => quantizeTwobit(weights, 32, 128, SETTINGS, short), TypeError, "has 128 weights, must have 4096");
+  const alone = { correlation: new Float32Array(32 * 128) };
+  assertThrows(() => quantizeTwobit(weights, 32, 128, SETTINGS, alone), TypeError, "without feedback");
 });

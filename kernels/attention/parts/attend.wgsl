@@ -1,5 +1,6 @@
-// Attention of one new token to a part of the sequence: see decode_attention.wgsl. Needs the bindings `keys`, `values`,
-// `rotations`, `norms` and the overrides named there, attention/parts/queries_1.wgsl or attention/parts/queries_4.wgsl, and from the kernel:
+// needs: queries
+// Attention of one new token to a part of the sequence: see decode_attention.wgsl. From the kernel: the bindings
+// `keys`, `values`, `rotations`, `norms`, and
 //
 //   splits                                      parts of the sequence
 //   cache_head_of(key_head)                     which head of the cache that is
@@ -9,6 +10,16 @@
 //   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for workgroup_size / merge_lanes * row_lanes * 8 of them
 //   write_sum(split, channel, sum, total)       where partial results go: a channel's sum with the sum of exp
 //   write_pair(split, head, largest, total)     the largest score of a head and the sum of exp over its split
+override heads: u32 = 1;
+override key_value_heads: u32 = 1;
+override head_size: u32 = 64;
+override capacity: u32 = 1;
+override window: u32 = 0xffffffff; // keys that the query sees, its own included
+override row_lanes: u32 = 8; // a power of two, at least head_size / 8
+override merge_lanes: u32 = 8; // lanes that exchange directly: a power of two from row_lanes up
+override has_bias: u32 = 0;
+override has_norm: u32 = 0;
+override norm_epsilon: f32 = 0.00001;
 
 const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;

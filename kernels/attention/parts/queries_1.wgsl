@@ -1,3 +1,5 @@
+// needs: exchange
+// is: queries
 // One query a workgroup: each key head serves one query head.
 alias Queries = f32;
 const QUERIES = 1u;

@@ -1,3 +1,5 @@
+// needs: exchange
+// is: queries
 // Up to four queries a workgroup, one in each component, so that query heads that share keys read them once.
 alias Queries = vec4<f32>;
 const QUERIES = 4u;

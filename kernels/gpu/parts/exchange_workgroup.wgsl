@@ -1,3 +1,4 @@
+// is: exchange
 // Exchange between lanes through workgroup memory, for devices without subgroups or with several subgroup sizes.
 var<workgroup> exchanged: array<f32, workgroup_size>;
 

@@ -1,3 +1,4 @@
+// needs: exchange
 // Sums over lanes, on top of exchange().
 
 // Sums over the lanes that differ in the bits from `first` to below `end`, both powers of two.

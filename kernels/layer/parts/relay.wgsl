@@ -12,7 +12,7 @@
 // then all with their second, and so on, so that the lanes of a subgroup load neighbouring words. The type of the buffer
 // says so, since then the index of a quarter is checked once for its four words.
 //
-// Needs the override `most_polls`.
+// From the kernel: the override `most_polls`.
 const STATUS = 0u; // 1: some workgroup gave up
 const ARRIVED = 1u; // workgroups that have come to be counted
 const RESIDENT = 2u; // those that ran side by side

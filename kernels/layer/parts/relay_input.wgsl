@@ -1,5 +1,6 @@
-// The input of a product of decode_layer.wgsl: what other workgroups hand over, or the input of the model's first layer. Needs
-// layer/parts/relay.wgsl, product/parts/fill_values.wgsl and the bindings and variables of decode_layer.wgsl.
+// needs: relay fill_values
+// is: input
+// The input of a product of decode_layer.wgsl: what other workgroups hand over, or the input of the model's first layer.
 const RMS_NORM = 1u;
 
 // Four channels of a group, c + {0, 4, 8, 12}, as loaded.

@@ -1,5 +1,9 @@
+// needs: combine_splits
 // Attention over a sequence that was split: see the kind `attention` of ValuesInput in gemv_modes.ts for what lies where.
-// Needs the binding `values`, the overrides `channels`, `splits` and `head_size`, and product/parts/combine_splits.wgsl.
+// From the kernel: the binding `values`.
+override channels: u32 = 16;
+override splits: u32 = 1;
+override head_size: u32 = 16;
 
 fn load_values(at: vec4<u32>) -> vec4<f32> {
   return vec4(values[at.x], values[at.y], values[at.z], values[at.w]);

@@ -1,6 +1,7 @@
+// needs: rows decode
 // Packed activations of a workgroup's columns in workgroup memory, group by group, whence a lane takes half a block into
-// registers, and single groups for refine words, whose group is only known at run time. product/parts/fill_packed.wgsl or
-// product/parts/fill_values.wgsl brings them there. Needs `team`, `columns`, `Lane`.
+// registers, and single groups for refine words, whose group is only known at run time. fill_packed.wgsl or
+// fill_values.wgsl brings them there.
 
 // Groups that one lane decodes.
 const LANE_GROUPS = 4u;

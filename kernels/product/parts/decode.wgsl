@@ -8,9 +8,10 @@
 // No integer is converted to float by an instruction: conversions run at an eighth of the FMA rate on NVIDIA.
 // Integers are or-ed or added into the mantissa of a constant instead.
 
-// What `without`, an override of each kernel, leaves out to measure what it costs (experiment dequant_share): the sum
+// What `without` leaves out to measure what it costs (experiment dequant_share): the sum
 // of 1 second-order scales, 2 first-order dequantization (codes and zeros), 4 the multiplication. The rest is kept
-// alive. Kernels declare it because naga 29 panics on overrides that follow constants.
+// alive.
+override without: u32 = 0;
 const SECOND_ORDER = 1u;
 const FIRST_ORDER = 2u;
 const MULTIPLICATION = 4u;

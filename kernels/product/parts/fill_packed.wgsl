@@ -1,4 +1,6 @@
-// Brings packed activations into the cells of a workgroup. Needs `half_blocks` and product/parts/cells.wgsl.
+// needs: cells
+// is: fill
+// Brings packed activations into the cells of a workgroup. From the kernel: `half_blocks`.
 
 @group(0) @binding(6) var<storage, read> activations: array<vec4<u32>>; // [tokens, 10, half_blocks], see pack_activations.ts
 

@@ -1,5 +1,6 @@
-// Packs a computed input into the cells of a workgroup. Needs product/parts/one_input.wgsl or layer/parts/relay_input.wgsl, product/parts/quantize.wgsl
-// and product/parts/cells.wgsl.
+// needs: input quantize cells reduce
+// is: fill
+// Packs a computed input into the cells of a workgroup.
 //
 // Four threads share a group of 16 channels: thread j takes the channels 4i + j, whose bytes are word j of its cell.
 

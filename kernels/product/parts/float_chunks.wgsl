@@ -1,3 +1,4 @@
+// is: chunks
 // The input of f16_gemv.wgsl as f32, x vec4<f32> [tokens, 2 C], and where `is_norm` its norm on the way: each team sums
 // the squares of x beside its rows, and multiplies by the norm's factor at the end.
 override is_norm: u32 = 0;

@@ -1,5 +1,11 @@
-// Reading activations and writing sums, for both shapes of tile. Needs `channels`, `rows`, `token_rows`, `first_row`,
-// `add_to_y`, `range`, `x`, `y`; STRIDE_CHANNELS, of which a tile takes a whole number.
+// needs: prefill_range
+// Reading activations and writing sums, for both shapes of tile. From the kernel: `x`, `y`; from the tile
+// STRIDE_CHANNELS, of which it takes a whole number.
+override rows: u32 = 1;
+override token_rows: u32 = 1;
+override first_row: u32 = 0;
+override channels: u32 = 4; // a multiple of 4
+override add_to_y: u32 = 0; // 1: y += W x
 
 // Four channels of a token; the last token in place of those past the end, zeros for channels past the end.
 fn activations_at(token: u32, chunk: u32) -> vec4<f32> {

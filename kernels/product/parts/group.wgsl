@@ -1,5 +1,6 @@
-// Decoding one group by itself; refine and meta words lie by steps of four rows, see packed_matrix.ts. Needs `base`,
-// `refine`, `meta_words`, `tile_scale`, `half_blocks`, `refine_every`.
+// needs: decode
+// Decoding one group by itself; refine and meta words lie by steps of four rows, see packed_matrix.ts. From the kernel:
+// `base`, `refine`, `meta_words`, `tile_scale`, `half_blocks`, `refine_every`.
 
 struct Group {
   word: u32,

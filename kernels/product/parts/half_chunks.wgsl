@@ -1,3 +1,4 @@
+// is: chunks
 // The input of f16_gemv.wgsl as f16: x vec4<u32> [tokens, C], 8 f16 each.
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 

@@ -1,5 +1,9 @@
+// needs: attention_values
 // The input of a product, computed from f32: see ValuesInput in gemv_modes.ts for what each kind is and where it lies.
-// Needs product/parts/attention_values.wgsl, the bindings `values` and `norm_weight` and the overrides named below.
+// From the kernel: the bindings `values` and `norm_weight`.
+override input_kind: u32 = 0; // 0: the values themselves
+override epsilon: f32 = 0.0;
+
 const RMS_NORM = 1u;
 const ATTENTION = 2u;
 

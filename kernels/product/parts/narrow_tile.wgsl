@@ -1,10 +1,12 @@
+// needs: gemm_edges
+// is: tile
 // Matrix-matrix product for few tokens: y[t, r] = sum over c of w[r, c] x[t, c], for any kind of weights.
 //
 // Mapping: a workgroup of 4 teams of 32 threads makes 32 rows x 16 tokens. Each team takes every fourth run of 64
 // channels, 8 channels a turn, and makes all 32 x 16 sums, 4 x 4 a thread; at the end the teams' sums are added up. With
 // few tokens it is the weights' way from memory that counts: small tiles and short walks keep more loads in flight.
 //
-// Needs the same from the kernel as product/parts/wide_tile.wgsl.
+// From the kernel: the same as for wide_tile.wgsl.
 
 const TILE_ROWS = 32u;
 const TILE_TOKENS = 16u;

@@ -1,4 +1,6 @@
-// The input of fused_gemv.wgsl from buffers of its own. Needs product/parts/input_values.wgsl.
+// needs: input_values
+// is: input
+// The input of fused_gemv.wgsl from buffers of its own.
 
 @group(0) @binding(6) var<storage, read> values: array<f32>;
 @group(0) @binding(7) var<storage, read> norm_weight: array<f32>;

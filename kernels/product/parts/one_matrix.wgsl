@@ -1,4 +1,31 @@
-// One matrix: its planes have their bindings for themselves, its sums go to y.
+// needs: outputs
+// One matrix: its planes have their bindings for themselves, its sums go to y. Sizes and bindings of fused_gemv.wgsl, where
+// they are explained, and fused_sync_gemv.wgsl.
+override rows: u32 = 1;
+override token_rows: u32 = 1; // rows of y from one token to the next
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
+override half_blocks: u32 = 2;
+override refine_every: u32 = 8; // 0 for none
+override team: u32 = 32;
+override columns: u32 = 2;
+override first_column: u32 = 0; // of this dispatch; rows too long for workgroup memory take several
+override row_teams: u32 = 1;
+override workgroup_steps: u32 = 4;
+override workgroup_size: u32 = 64; // team * columns * row_teams
+override cell_count: u32 = 256; // columns * team * 4
+override partial_count: u32 = 32; // (columns + 1) * workgroup_steps * 4
+override start_count: u32 = 18; // workgroup_steps * 4 + 2
+override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
+override outlier_lanes: u32 = 4; // that share the outliers of a row, a power of two up to team
+override output_kind: u32 = 0; // see product/parts/outputs.wgsl
+
+@group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+
 const base_start = 0u; // first vector of each plane
 const refine_start = 0u;
 const meta_start = 0u;

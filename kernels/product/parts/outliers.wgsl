@@ -1,3 +1,4 @@
+// needs: rows cells reduce
 // The sparse term: sum of residual[o] x[channel[o]] over the outliers o of each row of a workgroup.
 
 // Where the outliers of each row start and those of the row before end; loaded early, so that at the end only one

@@ -1,4 +1,4 @@
-// What becomes of the sum of a row. Needs the override `output_kind`.
+// What becomes of the sum of a row. From the kernel: `output_kind`.
 const ADD = 1u; // y += W x
 const SILU_PRODUCT = 2u; // y = silu(G x) (U x); the upper half of the matrix is G, the lower half U
 

@@ -1,3 +1,4 @@
+// needs: rows cells decode
 // Refine words: what the second plane of bits adds to the rows of a step.
 
 // Loads and multiplies the refine words of four rows and a column. Even lanes share out those of the rows 0 and 1, odd

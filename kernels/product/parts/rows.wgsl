@@ -1,5 +1,6 @@
-// Where a lane stands in a matrix, and the sums of a workgroup's rows. Needs the bindings and constants of
-// fused_gemv.wgsl (in decode_layer.wgsl variables), product/parts/outputs.wgsl, and from the kernel write_row(token, row, sum).
+// needs: outputs decode reduce
+// Where a lane stands in a matrix, and the sums of a workgroup's rows. From the kernel: the bindings and
+// constants of fused_gemv.wgsl (in decode_layer.wgsl variables), and write_row(token, row, sum).
 
 // Rows of a step.
 const STEP_ROWS = 4u;
@@ -26,8 +27,8 @@ fn locate(thread: u32, workgroup: vec3<u32>) -> Lane {
   let column = (thread / team) % columns;
   let first_half_block = (first_column + column) * team;
   let half_block = first_half_block + thread % team;
-  let masks = code_masks(workgroup.z);
-  return Lane(thread, workgroup.y, thread % team, column, half_block, first_half_block / 2u, masks);
+  let masks = code_masks(workgroup.y);
+  return Lane(thread, workgroup.z, thread % team, column, half_block, first_half_block / 2u, masks);
 }
 
 // Rows of y that a workgroup makes, of one row of the matrix each, or of a gate and an up row.

@@ -1,6 +1,7 @@
+// needs: rows refine cells outliers
 // Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the mapping
-// and for where the asynchrony is. Needs the planes of fused_gemv.wgsl, their starts and has_outliers() (one_matrix.wgsl, or
-// the kernel), product/parts/rows.wgsl, product/parts/cells.wgsl, product/parts/outliers.wgsl and the override `refine_every`.
+// and for where the asynchrony is. From the kernel: the planes of fused_gemv.wgsl, `refine_every`, and, unless from
+// one_matrix.wgsl, where planes start and has_outliers().
 
 // Past every step, but not so far that its rows overflow.
 const NO_STEP = 0x100000u;

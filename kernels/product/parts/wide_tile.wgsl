@@ -1,3 +1,5 @@
+// needs: gemm_edges
+// is: tile
 // Matrix-matrix product for many tokens: y[t, r] = sum over c of w[r, c] x[t, c], for any kind of weights.
 //
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 tokens, 8 x 8 a thread. It walks the channels in steps of 16.
@@ -7,8 +9,7 @@
 // four in a row and the four 32 further on, its tokens likewise 64 further on: so neighbouring lanes read neighbouring
 // words.
 //
-// Needs from the kernel, where a turn is 8 consecutive channels:
-//   `channels`, `rows`, `token_rows`, `first_row`, `add_to_y`; `x`, `y`;
+// From the kernel, where a turn is 8 consecutive channels:
 //   Weights, start_weights(row, 0), fetch_weights(weights, row, turn), put_weights(weights, tile_row, turn, tile_channel).
 
 const TILE_ROWS = 64u;

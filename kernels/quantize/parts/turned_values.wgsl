@@ -1,4 +1,5 @@
-// Weights of the group at a position, for one row. Needs `turned`, `rows` and quantize/parts/group_grid.wgsl.
+// needs: group_grid
+// Weights of the group at a position, for one row. From the kernel: `turned`, `rows`.
 fn load_values(position: u32, row: u32) -> Values {
   let at = 16u * position * rows + row;
   return Values(

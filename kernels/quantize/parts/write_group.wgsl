@@ -1,5 +1,6 @@
-// Where a group lies in the planes, and writing its codes there. Needs `rows`, `groups`, `refine_every`, `picks`,
-// `tile_scale`, `base`, `refine`, `group_codes` and quantize/parts/group_grid.wgsl.
+// needs: group_grid rounding
+// Where a group lies in the planes, searching its codes and writing them there. From the kernel: `rows`, `groups`, `refine_every`,
+// `picks`, `tile_scale`, `base`, `refine`, `group_codes`.
 
 // A group of one row.
 struct GroupPlace {
@@ -19,7 +20,28 @@ fn place_group(group: u32, row: u32) -> GroupPlace {
   return GroupPlace(row, group, is_refined, select(scales.x, scales.y, group % 2u == 1u));
 }
 
-fn write_group(place: GroupPlace, choice: Choice, codes: array<vec4<u32>, 4>) {
+// Of all scale and zero codes those that leave the least error.
+fn search(weights: Values, place: GroupPlace) -> Choice {
+  var best = Choice(rounding_error(weights, make_grid(0.0, 0u, place.is_refined)), 0u, 0u);
+  if (place.d == 0.0) { return best; }
+  for (var scale_code = 1u; scale_code < SCALE_CODES; scale_code++) {
+    let scale = f32(scale_code) * place.d;
+    for (var zero_code = 0u; zero_code < ZERO_CODES; zero_code++) {
+      let error = rounding_error(weights, make_grid(scale, zero_code, place.is_refined));
+      if (error < best.error) { best = Choice(error, scale_code, zero_code); }
+    }
+  }
+  return best;
+}
+
+// Writes a choice, and the codes nearest to what is rounded.
+fn write_group(place: GroupPlace, choice: Choice, wanted: Values, grid: Grid) {
+  let codes = array<vec4<u32>, 4>(
+    vec4<u32>(nearest_codes(wanted[0], grid)),
+    vec4<u32>(nearest_codes(wanted[1], grid)),
+    vec4<u32>(nearest_codes(wanted[2], grid)),
+    vec4<u32>(nearest_codes(wanted[3], grid)),
+  );
   let shift = select(0u, 2u, place.is_refined);
   base[place.row * groups + place.group] = join_group(codes, shift);
   if (place.is_refined) {

@@ -1,6 +1,6 @@
 // The largest of many values with its index, over a workgroup; of equal values the one with the lowest index. A value
 // that is not a number, or +infinity, wins over all, with index NOT_A_NUMBER, so that it can't pass unseen; -infinity
-// never wins. Needs `workgroup_size`.
+// never wins. From the kernel: `workgroup_size`.
 const NOT_A_NUMBER = 0xffffffffu;
 const NO_INDEX = 0xfffffffeu;
 

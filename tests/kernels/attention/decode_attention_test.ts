@@ -1,12 +1,7 @@
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../../model/llama/rope.ts";
-import { combineAttention } from "../../../kernels/product/combine_attention.ts";
-import {
-  combinePartials,
-  decodeAttention,
-  decodeAttentionOnCpu,
-  partialsLength,
-} from "../../../kernels/attention/decode_attention.ts";
-import { joinSplits } from "../../../kernels/product/join_splits.ts";
+import { decodeAttention, decodeAttentionOnCpu, partialsLength } from "../../../kernels/attention/decode_attention.ts";
+import { combineAttention, joinSplits } from "../../../kernels/product/join_splits.ts";
+import { inputOnCpu } from "../../../kernels/product/gemv_modes_twin.ts";
 import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
@@ -100,7 +95,13 @@ async function check(gpu: Gpu, testCase: Case) {
   const headNorm = buffers.norms && { weights: buffers.norms, epsilon: normEpsilon ?? 0 };
   const given = { ...buffers, cache, partials, ...(headNorm && { headNorm }) };
   gpu.submit([await decodeAttention(gpu, testCase, splits, given)]);
-  const actual = combinePartials(testCase, splits, await readOutput(gpu, partials));
+  const found = {
+    kind: "attention",
+    partials: await readOutput(gpu, partials),
+    splits,
+    headSize: testCase.headSize,
+  } as const;
+  const { y: actual } = inputOnCpu(found, testCase.heads * testCase.headSize);
 
   const { own, y, bound, all } = attend(testCase, { qkv, bias, norms, keys, values });
   assertWithin(actual, { y, bound }, JSON.stringify(testCase));

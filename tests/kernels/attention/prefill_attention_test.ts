@@ -1,7 +1,6 @@
 import {
   type AttentionShape,
-  createKeyValueCache,
-  destroyKeyValueCache,
+  checkAttentionShape,
   type KeyValueCache,
 } from "../../../kernels/attention/key_value_cache.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
@@ -10,7 +9,7 @@ import { createPrefillRange, setPrefillRange } from "../../../kernels/tokens/pre
 import { ropeCache } from "../../../kernels/attention/rope_cache.ts";
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../../model/llama/rope.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
-import { assert, assertEquals, assertRejects } from "../../assert.ts";
+import { assert, assertEquals, assertThrows } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
 
@@ -112,13 +111,13 @@ test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding win
     const range = await createPrefillRange(gpu, part.tokens + 40);
     setPrefillRange(gpu, range, part.tokens, part.first, sequence);
     const out = await poisonedOutput(gpu, part.tokens * heads * headSize);
-    gpu.submit([await prefillAttention(gpu, shape, range, await gpu.uploadStorage("qkv", qkv), cache, out)]);
+    gpu.submit([await prefillAttention(gpu, shape, range, { qkv: await gpu.uploadStorage("qkv", qkv), cache, out })]);
     assertWithin(
       await readOutput(gpu, out),
       attendOnCpu(shape, part, qkv, keys, values),
       JSON.stringify({ ...shape, ...part }),
     );
-    destroyKeyValueCache(gpu, cache);
+    for (const { buffer } of [cache.keys, cache.values]) gpu.destroyBuffer(buffer);
   }
 });
 
@@ -181,8 +180,9 @@ async function checkRope(kind: RopeCase) {
   const bias = randomActivations(width, 9);
   const norms = randomActivations(2 * headSize, 10);
   const frequencies = ropeFrequencies({ theta: 10000 }, headSize);
-  const ofTwo = { ...shape, heads: 2 * heads, keyValueHeads: 2 * keyValueHeads };
-  const cache = await createKeyValueCache(gpu, ofTwo, capacity);
+  const plane = async (label: string) =>
+    whole(await gpu.createStorage(label, 2 * 2 * keyValueHeads * capacity * headSize));
+  const cache = { capacity, keys: await plane("keys"), values: await plane("values") };
   const range = await createPrefillRange(gpu, part.tokens + 1);
   setPrefillRange(gpu, range, part.tokens, part.first, sequence);
   const buffer = await gpu.uploadStorage("qkv", qkv);
@@ -210,7 +210,7 @@ async function checkRope(kind: RopeCase) {
     assertWithin(token, { y: Float64Array.from(expected), bound }, `${JSON.stringify(kind)}, token ${t}`);
   }
   await assertUntouched(cache, kind);
-  destroyKeyValueCache(gpu, cache);
+  for (const { buffer } of [cache.keys, cache.values]) gpu.destroyBuffer(buffer);
 }
 
 /** Keys, then values, of one position. */
@@ -244,10 +244,9 @@ test("rope_cache rotates as the CPU does, up to position 131000, and fills the c
   for (const kind of ROPE_CASES) await checkRope(kind);
 });
 
-test("attention shapes that cannot be read are refused", async () => {
-  const gpu = await testGpu();
-  const odd = createKeyValueCache(gpu, { heads: 1, keyValueHeads: 1, headSize: 12 }, 1);
-  await assertRejects(() => odd, RangeError, "head size is 12, must be a multiple of 8 up to 256");
-  const ungrouped = createKeyValueCache(gpu, { heads: 3, keyValueHeads: 2, headSize: 8 }, 1);
-  await assertRejects(() => ungrouped, RangeError, "heads is 3, must be a multiple of 2");
+test("attention shapes that cannot be read are refused", () => {
+  const odd = { heads: 1, keyValueHeads: 1, headSize: 12 };
+  assertThrows(() => checkAttentionShape(odd), RangeError, "head size is 12, must be a multiple of 8 up to 256");
+  const ungrouped = { heads: 3, keyValueHeads: 2, headSize: 8 };
+  assertThrows(() => checkAttentionShape(ungrouped), RangeError, "heads is 3, must be a multiple of 2");
 });

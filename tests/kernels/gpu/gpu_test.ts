@@ -1,23 +1,27 @@
 import { DeviceLostError, OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import { openGpu, spreadWorkgroups } from "../../../kernels/gpu/gpu.ts";
+import { wholeShader } from "../../../kernels/gpu/shader.ts";
 import { timeDispatches } from "../../../kernels/gpu/timer.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";
 
-const DOUBLE = `
+const DOUBLE = wholeShader(
+  "double",
+  `
 override count: u32 = 1;
 @group(0) @binding(0) var<storage, read_write> values: array<f32>;
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) { if (id.x < count) { values[id.x] *= 2.0; } }
-`;
+`,
+);
 
 Deno.test("Gpu uploads, runs and reads back; kernels are compiled once", async () => {
   const gpu = await testGpu();
   const values = Float32Array.from({ length: 70 }, (_, i) => i);
   const buffer = await gpu.uploadStorage("values", values);
-  const kernel = await gpu.createKernel("double", DOUBLE, { count: 69 });
-  assertEquals(await gpu.createKernel("double", DOUBLE, { count: 69 }), kernel);
-  gpu.submit([{ kernel, bindings: gpu.bind(kernel, [buffer]), workgroups: [2, 1, 1] }]);
+  const kernel = await gpu.createKernel(DOUBLE, { count: 69 });
+  assertEquals(await gpu.createKernel(DOUBLE, { count: 69 }), kernel);
+  gpu.submit([{ kernel, bindings: gpu.bind(kernel, { values: buffer }), workgroups: [2, 1, 1] }]);
   assertEquals(await gpu.readF32(buffer, 70), values.map((value, i) => i < 69 ? 2 * value : value));
   assertEquals(new Float32Array(await gpu.read(buffer, 8, 12)), Float32Array.of(6, 8));
 });
@@ -53,7 +57,7 @@ Deno.test("Gpu errors are typed and say what was wanted", async () => {
     RangeError,
     "odd has 6 bytes, must be a positive multiple of 4",
   );
-  await assertRejects(() => gpu.createKernel("broken", "fn main("), SyntaxError, "broken");
+  await assertRejects(() => gpu.createKernel(wholeShader("broken", "fn main(")), SyntaxError, "broken");
   const error = new OutOfMemoryError("no room", 8, 4);
   assertEquals([error.neededBytes, error.heldBytes, error.name], [8, 4, "OutOfMemoryError"]);
   gpu.close();
@@ -71,8 +75,8 @@ Deno.test("spreadWorkgroups covers the count within the limit of a dimension", (
 Deno.test("timeDispatches keeps raw samples in order and their median", async () => {
   const gpu = await testGpu();
   const buffer = await gpu.createStorage("values", 1024);
-  const kernel = await gpu.createKernel("double", DOUBLE, { count: 256 });
-  const dispatch = { kernel, bindings: gpu.bind(kernel, [buffer]), workgroups: [4, 1, 1] as const };
+  const kernel = await gpu.createKernel(DOUBLE, { count: 256 });
+  const dispatch = { kernel, bindings: gpu.bind(kernel, { values: buffer }), workgroups: [4, 1, 1] as const };
   const timing = await timeDispatches(gpu, [[dispatch], [dispatch, dispatch]], { samples: 11, warmUpMs: 1 });
   const sorted = timing.samplesUs.toSorted((a, b) => a - b);
   assertEquals(timing.samplesUs.length + timing.invalid, 11);

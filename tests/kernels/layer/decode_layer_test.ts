@@ -157,12 +157,11 @@ async function checkToken(tested: TestLayers, made: LayerDispatches, prefixes: r
 async function check(gpu: Gpu, testCase: LayersCase) {
   const tested = await createTestLayers(gpu, testCase);
   const made = await tested.decode();
-  assert(made, "the layers suit the kernel");
+  assert(typeof made === "object", `the layers suit the kernel: ${made}`);
   assertEquals(made.dispatches.length, testCase.runs.length, "dispatches");
   const prefixes = randomPrefixes(tested.config, Math.max(...POSITIONS), 3);
   // Up and down again: what is handed over stays where it is from step to step.
   for (const position of [...POSITIONS, 5]) await checkToken(tested, made, firstTokens(prefixes, position));
-  made.destroy();
   tested.destroy();
 }
 
@@ -178,8 +177,8 @@ function forceSplits(gpu: Gpu, splits: readonly [number, number, number], { head
     const more = most * padded(heads * headSize) + padded(2 * most * heads);
     return createBuffer.call(gpu, label, sizeBytes + 4 * more, usage);
   };
-  gpu.createKernel = (label, code, constants) =>
-    createKernel.call(gpu, label, code, {
+  gpu.createKernel = (shader, constants) =>
+    createKernel.call(gpu, shader, {
       ...constants,
       sums_at: end,
       sums_stride: padded(heads * headSize),

@@ -1,18 +1,17 @@
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
-import { copyWeightMatrix, destroyWeightMatrix, isPackedMatrix } from "../../../kernels/product/linear.ts";
 import {
-  destroyPackedMatrix,
   type PackedMatrix,
   planesOf,
   readPackedMatrix,
   uploadPackedMatrix,
 } from "../../../kernels/matrix/packed_matrix.ts";
-import { sharePlanes } from "../../../kernels/matrix/share_planes.ts";
+import { type LayerArena, sharePlanes } from "../../../kernels/matrix/share_planes.ts";
 import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import { assertSameTensor } from "../../quant/helpers.ts";
 import { limitBindings, limitBuffers, randomTensor, testGpu } from "../helpers.ts";
+import { copyMatrix, destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 /** Of several sizes, none of whose planes fills 256 bytes to the last; with outliers in some, no refined group in one. */
 const TENSORS: readonly PackedTensor[] = [
@@ -37,6 +36,20 @@ async function contents(gpu: Gpu, matrices: readonly PackedMatrix[]): Promise<Ui
   return read;
 }
 
+/** One layer of all these matrices, its planes shared. */
+async function share(
+  gpu: Gpu,
+  matrices: readonly PackedMatrix[],
+): Promise<LayerArena & { shared: readonly PackedMatrix[] }> {
+  const arena = await sharePlanes(gpu, [matrices]);
+  assert(arena, "planes are shared");
+  return { ...arena, shared: arena.layers[0] };
+}
+
+function free(gpu: Gpu, { buffers }: LayerArena): void {
+  for (const buffer of buffers) gpu.destroyBuffer(buffer);
+}
+
 const padded = (bytes: number) => Math.ceil(bytes / 256) * 256;
 
 Deno.test("sharePlanes: one buffer a plane, in which each matrix keeps its own content, and as much memory as they take", async () => {
@@ -44,7 +57,8 @@ Deno.test("sharePlanes: one buffer a plane, in which each matrix keeps its own c
   const own = await uploadAll(gpu);
   const before = await contents(gpu, own);
   const held = gpu.heldBytes;
-  const shared = await sharePlanes(gpu, own);
+  const arena = await share(gpu, own);
+  const { shared, offsets, strides, buffers } = arena;
   const planes = shared.map(({ slabs }) => planesOf(slabs[0]));
   for (const [name, plane] of planes[0].entries()) {
     const ranges = planes.map((of) => of[name]);
@@ -55,7 +69,10 @@ Deno.test("sharePlanes: one buffer a plane, in which each matrix keeps its own c
       assertEquals(end - offset, padded(ranges[i].size), "one after the other");
     }
   }
-  assertEquals(new Set(planes[0].map(({ buffer }) => buffer)).size, 5);
+  assertEquals(planes[0].map(({ buffer }) => buffer), buffers);
+  assertEquals(new Set(buffers).size, 5);
+  assertEquals(offsets, planes.map((of) => of.slice(0, 4).map(({ offset }) => offset)));
+  assertEquals(strides, buffers.slice(0, 4).map(({ size }) => size));
   const ownBytes = before.reduce((sum, { length }) => sum + length, 0);
   const sharedBytes = before.reduce((sum, { length }) => sum + padded(length), 0);
   assertEquals(gpu.heldBytes - held, sharedBytes - ownBytes);
@@ -63,28 +80,54 @@ Deno.test("sharePlanes: one buffer a plane, in which each matrix keeps its own c
   for (const [i, tensor] of TENSORS.entries()) {
     if (tensor.outlierStart.length === 0) assertSameTensor(await readPackedMatrix(gpu, shared[i]), tensor);
   }
-  for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+  free(gpu, arena);
   assertEquals(gpu.heldBytes, held - ownBytes);
 });
 
-Deno.test("sharePlanes: matrices stay as they are where a plane of all can't be bound, or one lies in slabs", async () => {
+Deno.test("sharePlanes: layers that are alike lie a stride apart, with their matrices at the same places", async () => {
+  const gpu = await testGpu();
+  const layers = [[], []] as PackedMatrix[][];
+  for (const [i, layer] of layers.entries()) {
+    for (const rows of [20, 36]) {
+      layer.push(
+        await uploadPackedMatrix(
+          gpu,
+          randomTensor({ rows, channels: 144, refineEvery: 8, outlierShare: 0.01 * i }, rows),
+        ),
+      );
+    }
+  }
+  const before = await contents(gpu, layers.flat());
+  const arena = await sharePlanes(gpu, layers);
+  assert(arena, "planes are shared");
+  assertEquals(await contents(gpu, arena.layers.flat()), before);
+  for (const [l, layer] of arena.layers.entries()) {
+    for (const [m, { slabs: [slab] }] of layer.entries()) {
+      const expected = arena.strides.map((stride, i) => l * stride + arena.offsets[m][i]);
+      assertEquals(planesOf(slab).slice(0, 4).map(({ offset }) => offset), expected);
+    }
+  }
+  free(gpu, arena);
+});
+
+Deno.test("sharePlanes: matrices stay as they are where a plane can't be bound, one lies in slabs or layers differ", async () => {
   const gpu = await testGpu();
   const own = await uploadAll(gpu);
   const held = gpu.heldBytes;
   const baseBytes = own.reduce((sum, { slabs: [{ base }] }) => sum + padded(base.size), 0);
   for (const [limit, isShared] of [[baseBytes - 256, false], [baseBytes, true]] as const) {
     const lift = limitBindings(gpu, limit);
-    const shared = await sharePlanes(gpu, own).finally(lift);
-    assertEquals(shared === own, !isShared, `with bindings of ${limit} bytes`);
-    if (!isShared) assertEquals(gpu.heldBytes, held);
-    else for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+    const arena = await sharePlanes(gpu, [own]).finally(lift);
+    assertEquals(arena !== undefined, isShared, `with bindings of ${limit} bytes`);
+    if (arena) free(gpu, arena);
+    else assertEquals(gpu.heldBytes, held);
   }
   const slabs = await uploadPackedMatrix(gpu, TENSORS[3], 64 * 64);
   assert(slabs.slabs.length > 1);
   const more = [await uploadPackedMatrix(gpu, TENSORS[0]), slabs];
-  assertEquals(await sharePlanes(gpu, more), more);
-  for (const matrix of more) destroyPackedMatrix(gpu, matrix);
-  assertEquals(await sharePlanes(gpu, []), []);
+  assertEquals(await sharePlanes(gpu, [more]), undefined);
+  assertEquals(await sharePlanes(gpu, [more.slice(0, 1), more.slice(1)]), undefined);
+  destroyMatrices(gpu, ...more);
 });
 
 Deno.test("sharePlanes: where memory runs out on the way the matrices still have their own planes", async () => {
@@ -94,32 +137,33 @@ Deno.test("sharePlanes: where memory runs out on the way the matrices still have
   const held = gpu.heldBytes;
   for (let room = 0; room < 5; room++) {
     const lift = limitBuffers(gpu, room);
-    await assertRejects(() => sharePlanes(gpu, own).finally(lift), OutOfMemoryError);
+    await assertRejects(() => sharePlanes(gpu, [own]).finally(lift), OutOfMemoryError);
     assertEquals(gpu.heldBytes, held, `bytes held after there was room for ${room} buffers`);
   }
   assertEquals(await contents(gpu, own), before);
-  for (const matrix of own) destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, ...own);
 });
 
-Deno.test("copyWeightMatrix: the copy of a matrix with shared planes has its own, no larger, that outlive the others", async () => {
+Deno.test("copyMatrix: the copy of a matrix with shared planes has its own, no larger, that outlive the others", async () => {
   const gpu = await testGpu();
   const own = await uploadAll(gpu);
   const before = await contents(gpu, own);
   const start = gpu.heldBytes - before.reduce((sum, { length }) => sum + length, 0);
-  const shared = await sharePlanes(gpu, own);
+  const arena = await share(gpu, own);
+  const { shared } = arena;
   const held = gpu.heldBytes;
   const copies: PackedMatrix[] = [];
   for (const matrix of shared) {
-    const copy = await copyWeightMatrix(gpu, matrix);
-    assert(isPackedMatrix(copy));
+    const copy = await copyMatrix(gpu, matrix);
+    assert(copy.kind === "packed");
     copies.push(copy);
   }
   assertEquals(gpu.heldBytes - held, before.reduce((sum, { length }) => sum + length, 0));
-  for (const matrix of shared) destroyPackedMatrix(gpu, matrix);
+  free(gpu, arena);
   for (const { offset, buffer, size } of copies.flatMap(({ slabs }) => planesOf(slabs[0]))) {
     assertEquals([offset, buffer.size], [0, size]);
   }
   assertEquals(await contents(gpu, copies), before);
-  for (const copy of copies) destroyWeightMatrix(gpu, copy);
+  destroyMatrices(gpu, ...copies);
   assertEquals(gpu.heldBytes, start);
 });

@@ -1,10 +1,11 @@
 import { createRandom } from "../../../quant/random.ts";
-import { exactly, f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
-import { destroyF16Matrix, uploadF16Matrix, uploadF16Vector } from "../../../kernels/matrix/f16_matrix.ts";
+import { f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
+import { uploadF16Matrix, uploadF16Vector } from "../../../kernels/matrix/f16_matrix.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { assertRejects } from "../../assert.ts";
-import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
+import { assertWithin, exactly, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 async function check(gpu: Gpu, rows: number, channels: number, bindingBytes?: number) {
   const random = createRandom(rows + channels);
@@ -15,7 +16,7 @@ async function check(gpu: Gpu, rows: number, channels: number, bindingBytes?: nu
   const y = await poisonedOutput(gpu, rows);
   gpu.submit(await f16Gemv(gpu, matrix, { kind: "half", x: vector }, { kind: "store", y }));
   const actual = await readOutput(gpu, y);
-  destroyF16Matrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   gpu.destroyBuffer(vector);
   assertWithin(actual, f16GemvOnCpu(weights, rows, exactly(Float16Array.from(x))), `${rows} x ${channels}`);
 }

@@ -5,7 +5,7 @@ import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { fusedGemvOnCpu } from "../../../kernels/product/fused_gemv_twin.ts";
 import { packActivations } from "../../../kernels/product/pack_activations.ts";
-import { destroyPackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import {
   assertWithin,
   poisonedOutput,
@@ -16,6 +16,7 @@ import {
   testGpu,
 } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 async function check(gpu: Gpu, shape: TensorCase, seed: number, options: FusedGemvOptions = {}, bindingBytes?: number) {
   const tensor = randomTensor(shape, seed);
@@ -25,7 +26,7 @@ async function check(gpu: Gpu, shape: TensorCase, seed: number, options: FusedGe
   const y = await poisonedOutput(gpu, shape.rows);
   gpu.submit(await fusedGemv(gpu, matrix, { kind: "packed", activations }, { kind: "store", y }, options));
   const actual = await readOutput(gpu, y);
-  destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   gpu.destroyBuffer(activations);
   assertWithin(actual, fusedGemvOnCpu(tensor, packed), JSON.stringify(shape));
 }
@@ -80,7 +81,7 @@ test("fused_gemv for small batches, over slabs and dispatches too", async () => 
       const own = actual.subarray(token * rows, (token + 1) * rows);
       assertWithin(own, fusedGemvOnCpu(tensor, words), `token ${token} of ${rows} x ${channels}`);
     }
-    destroyPackedMatrix(gpu, matrix);
+    destroyMatrices(gpu, matrix);
   }
 });
 

@@ -2,16 +2,25 @@ import { dequantize } from "../../../quant/dequantize.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
-import { destroyF16Matrix, uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { chooseTile, type GemmTile, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
-import { destroyPackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
 import { assertEquals, assertRejects } from "../../assert.ts";
-import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
+import {
+  assertWithin,
+  H200,
+  poisonedOutput,
+  randomActivations,
+  randomTensor,
+  readOutput,
+  testGpu,
+} from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE];
 /** Rows, channels, tokens. */
@@ -44,10 +53,10 @@ async function checkPacked([rows, channels, tokens]: readonly number[], kind: Pa
   const tensor = randomTensor({ rows, channels, ...kind }, rows + tokens);
   const x = randomActivations(channels * tokens, 9);
   const matrix = await uploadPackedMatrix(gpu, tensor, kind.bindingBytes);
-  const launch: Launch = (range, input, y) => fusedGemm(gpu, matrix, range, input, y, { tile: kind.tile });
+  const launch: Launch = (range, x, y) => fusedGemm(gpu, matrix, { range, x, y, tile: kind.tile });
   const actual = await run(gpu, rows, tokens, x, launch);
   assertWithin(actual, gemmOnCpu(dequantize(tensor), rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
-  destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
 }
 
 function randomF16(rows: number, channels: number) {
@@ -60,31 +69,31 @@ async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmT
   const weights = randomF16(rows, channels);
   const x = randomActivations(channels * tokens, 7);
   const matrix = await uploadF16Matrix(gpu, weights, rows, channels, bindingBytes);
-  const actual = await run(gpu, rows, tokens, x, (range, input, y) => f16Gemm(gpu, matrix, range, input, y, { tile }));
+  const actual = await run(gpu, rows, tokens, x, (range, x, y) => f16Gemm(gpu, matrix, { range, x, y, tile }));
   assertWithin(actual, gemmOnCpu(weights, rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
-  destroyF16Matrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
 }
 
 for (const tile of TILES) {
   for (const refineEvery of REFINE_EVERY) {
-    test(`fused_gemm ${tile.name}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
+    test(`fused_gemm ${tile.part}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
       for (const shape of CASES) {
         await checkPacked(shape, { refineEvery, outlierShare: shape[2] === 17 ? 0 : 0.02, tile });
       }
     });
   }
 
-  test(`fused_gemm ${tile.name} splits rows over slabs`, async () => {
+  test(`fused_gemm ${tile.part} splits rows over slabs`, async () => {
     const kind = { refineEvery: 8, outlierShare: 0.01, tile, bindingBytes: 64 * 1024 } as const;
     await checkPacked([150, 2000, 5], kind);
   });
 
-  test(`f16_gemm ${tile.name}: layers, odd shapes, slabs`, async () => {
+  test(`f16_gemm ${tile.part}: layers, odd shapes, slabs`, async () => {
     for (const shape of CASES) await checkF16(shape, tile);
     await checkF16([150, 500, 5], tile, 100 * 1024);
   });
 
-  test(`f16_gemm ${tile.name} adds to y`, async () => {
+  test(`f16_gemm ${tile.part} adds to y`, async () => {
     const gpu = await testGpu();
     const [rows, channels, tokens] = [37, 96, 21];
     const weights = randomF16(rows, channels);
@@ -94,10 +103,10 @@ for (const tile of TILES) {
     const product = gemmOnCpu(weights, rows, channels, tokens, x);
     const actual = await run(gpu, rows, tokens, x, async (range, input, y) => {
       gpu.write(y.buffer, residual, y.offset);
-      return await f16Gemm(gpu, matrix, range, input, y, { tile, addToY: true });
+      return await f16Gemm(gpu, matrix, { range, x: input, y, tile, addToY: true });
     });
     assertWithin(actual, withResidual(product, residual), "residual");
-    destroyF16Matrix(gpu, matrix);
+    destroyMatrices(gpu, matrix);
   });
 }
 
@@ -114,13 +123,17 @@ test("matrix-matrix kernels refuse channels that cannot be read in fours, and em
   const range = await createPrefillRange(gpu, 4);
   const unused = await gpu.createStorage("unused", 256);
   const message = "matrix has 6 channels, must be a multiple of 4";
-  await assertRejects(() => f16Gemm(gpu, matrix, range, unused, unused), RangeError, message);
+  await assertRejects(() => f16Gemm(gpu, matrix, { range, x: unused, y: unused }), RangeError, message);
   const set = async () => await setPrefillRange(gpu, range, 5, 0);
   await assertRejects(set, RangeError, "range has 5 tokens, must have 1 to 4");
 });
 
 test("chooseTile takes the tile that was faster on an H200", () => {
-  const faster = [[4096, 1, "narrow"], [4096, 128, "narrow"], [4096, 512, "wide"], [22016, 32, "narrow"]] as const;
-  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(rows, tokens).name, name);
-  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(22016, tokens).name, "wide");
+  const faster = [[4096, 1, "narrow_tile"], [4096, 128, "narrow_tile"], [4096, 512, "wide_tile"], [
+    22016,
+    32,
+    "narrow_tile",
+  ]] as const;
+  for (const [rows, tokens, name] of faster) assertEquals(chooseTile(H200, rows, tokens).part, name);
+  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(H200, 22016, tokens).part, "wide_tile");
 });

@@ -1,17 +1,26 @@
 import { createRandom } from "../../../quant/random.ts";
-import { combineAttention } from "../../../kernels/product/combine_attention.ts";
-import { exactly, f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
-import { destroyF16Matrix, uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { combineAttention } from "../../../kernels/product/join_splits.ts";
+import { f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
+import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused_gemv.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { fusedGemvOfValuesOnCpu } from "../../../kernels/product/fused_gemv_twin.ts";
 import type { GemvOutput, ValuesInput } from "../../../kernels/product/gemv_modes.ts";
 import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "../../../kernels/product/gemv_modes_twin.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
-import { destroyPackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
-import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
+import {
+  assertWithin,
+  exactly,
+  poisonedOutput,
+  randomActivations,
+  randomTensor,
+  readOutput,
+  testGpu,
+} from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const INPUTS = ["vector", "rms_norm", "attention"] as const;
 const OUTPUTS = ["store", "add", "silu_product"] as const;
@@ -105,7 +114,7 @@ async function checkFused(gpu: Gpu, test: Case, options: FusedGemvOptions = {}) 
   const found = await runInto(gpu, output, length, async (y) => {
     gpu.submit(await fusedGemv(gpu, matrix, input, y, { tokens, ...options }));
   });
-  destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   const what = JSON.stringify({ ...test, ...options });
   assertTokens(test, found, (token) => fusedGemvOfValuesOnCpu(tensor, inputOnCpu(inputs[token], channels)), what);
 }
@@ -125,7 +134,7 @@ async function checkF16(gpu: Gpu, test: Case) {
     const combine = await combineAttention(gpu, channels, input, combined, tokens);
     gpu.submit([combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: combined }, y, { tokens })]);
   });
-  destroyF16Matrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   const all = new Float16Array(await gpu.read(combined));
   const product = (token: number) => {
     const expected = inputOnCpu(inputs[token], channels);

@@ -1,12 +1,21 @@
 import { REFINE_EVERY } from "../../../quant/format.ts";
 import { dequantize } from "../../../quant/dequantize.ts";
-import { exactly, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
+import { f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Vector } from "../../../kernels/matrix/f16_matrix.ts";
-import { destroyPackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createDequantized, twoPassGemv } from "../../../kernels/product/two_pass_gemv.ts";
 import { assert, assertEquals } from "../../assert.ts";
-import { assertWithin, poisonedOutput, randomActivations, randomTensor, readOutput, testGpu } from "../helpers.ts";
+import {
+  assertWithin,
+  exactly,
+  poisonedOutput,
+  randomActivations,
+  randomTensor,
+  readOutput,
+  testGpu,
+} from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 for (const refineEvery of REFINE_EVERY) {
   test(`two_pass_gemv, refined groups ${refineEvery}: f16 weights to the last bit, then their product`, async () => {
@@ -27,7 +36,7 @@ for (const refineEvery of REFINE_EVERY) {
         compareWeights(weights, dequantize(tensor), outlierShare > 0);
         const actual = await readOutput(gpu, y);
         assertWithin(actual, f16GemvOnCpu(weights, rows, exactly(Float16Array.from(x))), `${rows} x ${channels}`);
-        destroyPackedMatrix(gpu, matrix);
+        destroyMatrices(gpu, matrix);
       }
     }
   });

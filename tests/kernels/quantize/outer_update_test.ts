@@ -5,6 +5,7 @@ import {
   type UpdateRange,
   updateWords,
 } from "../../../kernels/quantize/outer_update.ts";
+import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { uploadUniforms } from "../../../kernels/gpu/uniforms.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assertEquals, assertThrows } from "../../assert.ts";
@@ -45,10 +46,19 @@ for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
     const buffers = [await gpu.uploadStorage("a", padded(a)), await gpu.uploadStorage("b", padded(b))];
     const c = await gpu.uploadStorage("c", before);
     const range = { m, n, k, aFirst: RING, bFirst: RING, cFirst: stride, cRow };
-    const words = await uploadUniforms(gpu, [[], updateWords(range)]);
+    using scope = createBufferScope(gpu);
+    const [, words] = await uploadUniforms(gpu, scope, [[], updateWords(range)]);
     const [rowsA, rowsB] = [{ buffer: buffers[0], stride: m }, { buffer: buffers[1], stride: n }];
     gpu.submit([
-      await outerUpdate(gpu, range, words.bindings[1], rowsA, rowsB, { buffer: c, stride }, factor, triangle),
+      await outerUpdate(gpu, {
+        range,
+        words,
+        a: rowsA,
+        b: rowsB,
+        c: { buffer: c, stride },
+        factor,
+        triangle,
+      }),
     ]);
     const after = await gpu.readF32(c);
     const wanted = outerOnCpu(a, b, k, factor);
@@ -70,7 +80,7 @@ for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
       wanted.bound[i] += 2 ** -23 * (1 + Math.abs(wanted.y[i]));
     }
     assertWithin(sums, wanted, "c");
-    [...buffers, c, words.buffer].forEach((buffer) => gpu.destroyBuffer(buffer));
+    [...buffers, c].forEach((buffer) => gpu.destroyBuffer(buffer));
   });
 }
 

@@ -1,7 +1,7 @@
 import { type BufferScope, createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { factorize } from "../../../kernels/quantize/factorize.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
-import { destroyPackedMatrix, readPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { readPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../../kernels/quantize/quantize_matrix.ts";
 import { dequantize } from "../../../quant/dequantize.ts";
 import { type FeedbackSettings, prepareFeedback } from "../../../quant/error_feedback.ts";
@@ -14,6 +14,7 @@ import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { correlatedHessian, normals, SETTINGS } from "../../quant/helpers.ts";
 import { test } from "../../test.ts";
 import { testGpu, uploadSquare } from "../helpers.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
@@ -59,7 +60,7 @@ async function quantizeOnGpu(
   const knowledge = correlations && await uploadKnowledge(gpu, scope, correlations);
   const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, refineEvery, knowledge);
   const tensor = await readPackedMatrix(gpu, matrix);
-  destroyPackedMatrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   return tensor;
 }
 

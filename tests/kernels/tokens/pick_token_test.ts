@@ -1,4 +1,4 @@
-import { destroyF16Matrix, uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import {
   advance,
@@ -14,6 +14,7 @@ import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const HIDDEN = 8;
 const SLAB_BYTES = 64 * 1024;
@@ -56,7 +57,7 @@ async function choose(
   const hidden = await gpu.readF32(buffers.hidden, HIDDEN);
   const { embedding: _, ...owned } = buffers;
   for (const buffer of Object.values(owned)) gpu.destroyBuffer(buffer);
-  destroyF16Matrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
   assertEquals(tokens.subarray(0, 5), new Uint32Array(5).fill(7));
   return { tokens: tokens.subarray(5, 5 + steps), position, hidden, embedding };
 }
@@ -169,7 +170,7 @@ test("argmax, sample and advance of several sequences: each token is the one tha
     assertEquals(await gpu.readF32(buffers.hidden, 3 * HIDDEN), Float32Array.from(hidden));
     for (const buffer of Object.values(buffers)) gpu.destroyBuffer(buffer);
   }
-  destroyF16Matrix(gpu, matrix);
+  destroyMatrices(gpu, matrix);
 });
 
 test("packSampling: settings out of range are refused", () => {

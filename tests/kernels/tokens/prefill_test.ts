@@ -1,6 +1,6 @@
 import { createRandom } from "../../../quant/random.ts";
 import { embedTokens } from "../../../kernels/tokens/embed_tokens.ts";
-import { destroyF16Matrix, uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
 import { logLikelihood } from "../../../kernels/tokens/log_likelihood.ts";
@@ -10,6 +10,7 @@ import { siluProduct } from "../../../kernels/tokens/silu_product.ts";
 import { assert, assertEquals } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const EPSILON = 2 ** -24;
 
@@ -89,7 +90,7 @@ test("embed_tokens: rows of every slab, odd widths", async () => {
     );
     const expected = Array.from(tokens, (token) => [...embedding.subarray(token * hidden, (token + 1) * hidden)]);
     assertEquals([...actual], expected.flat());
-    destroyF16Matrix(gpu, matrix);
+    destroyMatrices(gpu, matrix);
   }
 });
 

@@ -1,16 +1,14 @@
-import { isPackedMatrix } from "../../../kernels/product/linear.ts";
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import type { Sampling } from "../../../kernels/tokens/pick_token.ts";
-import { type BatchSession, createBatchSession } from "../../../model/engine/batch_session.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
-import type { GenerateOptions } from "../../../model/engine/generate.ts";
-import { generateBatchTokens } from "../../../model/engine/generate_batch.ts";
+import { type GenerateOptions, generateTokens } from "../../../model/engine/generate.ts";
 import { loadEngine } from "../../../model/load_engine.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
+import { createSession, type Session } from "../../../model/engine/session.ts";
 import { checkpointSource } from "../../../model/engine/weight_source.ts";
 import { readJson } from "../../fixture.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
@@ -36,7 +34,7 @@ const promptsOf = (continuations: readonly Continuation[]) =>
   continuations.map(({ prompt }) => Uint32Array.from(prompt));
 
 /** The most likely tokens of all sequences, `count` of each. */
-async function continueGreedily(session: BatchSession, prompts: readonly Uint32Array<ArrayBuffer>[], count: number) {
+async function continueGreedily(session: Session, prompts: readonly Uint32Array<ArrayBuffer>[], count: number) {
   const first = await session.prefill(prompts);
   const rest = await session.decode([...first.keys()], count - 1);
   return Array.from(first, (token, i) => [token, ...rest[i]]);
@@ -56,7 +54,7 @@ function compare(generated: readonly number[], { tokens, gaps }: Continuation, w
 }
 
 Deno.test("a batch: greedy tokens equal those of Hugging Face transformers, 200 from each of 10 prompts", async () => {
-  using session = await engine.createBatchSession(10, 256);
+  using session = await engine.createSession(256, 10);
   const generated = await continueGreedily(session, promptsOf(CONTINUATIONS), 200);
   let compared = 0;
   for (const [i, tokens] of generated.entries()) compared += compare(tokens, CONTINUATIONS[i], `prompt ${i}`);
@@ -71,11 +69,11 @@ Deno.test("batches of 1, 3 and 16: each sequence gets the tokens that it gets al
   const alone: Continuation[] = [];
   for (const prompt of prompts) {
     using session = await engine.createSession(256);
-    const tokens = [await session.prefill(prompt), ...await session.decode(7)];
+    const [tokens] = await continueGreedily(session, [prompt], 8);
     alone.push({ prompt: [...prompt], tokens, gaps: new Array(8).fill(0) });
   }
   for (const sequences of [1, 3, 16]) {
-    using session = await engine.createBatchSession(sequences, 256);
+    using session = await engine.createSession(256, sequences);
     const generated = await continueGreedily(session, prompts.slice(-sequences), 8);
     const compared = generated.map((tokens, i) => compare(tokens, alone[16 - sequences + i], `sequence ${i}`));
     assert(compared.reduce((sum, count) => sum + count) > 6 * sequences, `${compared} tokens are compared`);
@@ -95,7 +93,7 @@ for (const name of ARCHITECTURE_FIXTURES) {
     const weights = await uploadWeights(engine.gpu, checkpointSource(checkpoint));
     const { tokens, positions, logits, greedy } = await readJson<ExpectedLogits>(`${name}/expected.json`);
     {
-      using session = await createBatchSession(engine.gpu, weights, positions.length, 200);
+      using session = await createSession(engine.gpu, weights, 200, positions.length);
       await session.prefill(positions.map((position: number) => Uint32Array.from(tokens.slice(0, position + 1))));
       // The last token of each is taken in again, by the kernels of a step.
       for (const [i, position] of positions.entries()) session.truncate(i, position);
@@ -114,12 +112,12 @@ for (const name of ARCHITECTURE_FIXTURES) {
         tokens: greedy.tokens.slice(shift),
         gaps: greedy.gaps.slice(shift),
       }));
-      using session = await createBatchSession(engine.gpu, weights, 3, 100);
+      using session = await createSession(engine.gpu, weights, 100, 3);
       const generated = await continueGreedily(session, promptsOf(shifted), 19);
       const compared = generated.map((each, i) => compare(each, shifted[i], `sequence ${i}`));
       assert(compared.every((count) => count > 5), `${compared} tokens are compared`);
     }
-    weights.destroy();
+    weights[Symbol.dispose]();
   });
 }
 
@@ -130,11 +128,11 @@ for (const [what, quantizerOf] of DENSITIES) {
       using packed = await openPacked(`${directory}/q.safetensors`);
       const model = await readModel(packed);
       const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
-      assert(weights.layers[0].down.every(isPackedMatrix), "weights are packed on the device");
+      assert(weights.layers[0].linears.down.every(({ kind }) => kind === "packed"), "weights are packed on the device");
       // Few sequences, and so many that they are multiplied by another kernel.
       for (const lengths of [[60, 1, 17], [5, 60, 1, 2, 30, 31, 32, 33, 17, 18]]) {
         const prompts = lengths.map((length) => Uint32Array.from({ length }, (_, i) => (i * 29 + length) % 96));
-        using session = await createBatchSession(engine.gpu, weights, prompts.length, 100);
+        using session = await createSession(engine.gpu, weights, 100, prompts.length);
         const generated = await continueGreedily(session, prompts, 6);
         const actual = await session.logits();
         for (const [i, prompt] of prompts.entries()) {
@@ -148,18 +146,18 @@ for (const [what, quantizerOf] of DENSITIES) {
           assert(difference < LOGIT_TOLERANCE, `${what} differs by ${difference}`);
         }
       }
-      weights.destroy();
+      weights[Symbol.dispose]();
     }));
 }
 
 /** Runs a generation to its end; returns tokens and summary of each sequence. */
 async function generate(
-  session: BatchSession,
+  session: Session,
   prompts: readonly Uint32Array<ArrayBuffer>[],
   options: GenerateOptions,
 ) {
   const tokens: number[][] = prompts.map(() => []);
-  const runs = generateBatchTokens(session, prompts, options);
+  const runs = generateTokens(session, prompts, options);
   while (true) {
     const { value, done } = await runs.next();
     if (done) return value.map((summary, i) => ({ ...summary, generated: tokens[i] }));
@@ -169,7 +167,7 @@ async function generate(
 
 Deno.test("any sequences go on in any order, and those left out stay as they are", async () => {
   const six = CONTINUATIONS.slice(0, 6);
-  using session = await engine.createBatchSession(6, 256);
+  using session = await engine.createSession(256, 6);
   const tokens = Array.from(await session.prefill(promptsOf(six)), (token) => [token]);
   for (const [sequences, count] of [[[5, 3, 0], 9], [[2], 4], [[1, 5, 4, 2, 0], 8], [[3, 4, 1], 7]] as const) {
     const chosen = await session.decode(sequences, count);
@@ -187,7 +185,7 @@ Deno.test("sequences end by themselves: a stop token, their room; the others go 
   const stop = three[1].tokens[6];
   const ends = three.map(({ tokens }) => tokens.slice(0, 30).indexOf(stop)).map((at) => at < 0 ? 30 : at);
   assert(new Set(ends).size > 1, `sequences end at different lengths: ${ends}`);
-  using session = await engine.createBatchSession(3, 256);
+  using session = await engine.createSession(256, 3);
   const ended = await generate(session, prompts, { stopTokens: [stop], maxTokens: 30 });
   for (const [i, { generated, tokens, promptTokens, reason }] of ended.entries()) {
     assertEquals(generated, three[i].tokens.slice(0, ends[i]), `sequence ${i}`);
@@ -198,7 +196,7 @@ Deno.test("sequences end by themselves: a stop token, their room; the others go 
   assertEquals(session.lengths, prompts.map(({ length }, i) => length + Math.min(ends[i], 29)));
 
   const capacity = Math.max(...prompts.map(({ length }) => length)) + 4;
-  using narrow = await engine.createBatchSession(3, capacity);
+  using narrow = await engine.createSession(capacity, 3);
   const filled = await generate(narrow, prompts, {});
   for (const [i, { generated, reason }] of filled.entries()) {
     assertEquals(reason, "length");
@@ -208,11 +206,11 @@ Deno.test("sequences end by themselves: a stop token, their room; the others go 
 
 Deno.test("a generation that is aborted says so for every sequence that hadn't ended", async () => {
   const prompts = promptsOf(CONTINUATIONS.slice(0, 2));
-  using session = await engine.createBatchSession(2, 256);
+  using session = await engine.createSession(256, 2);
   const before = await generate(session, prompts, { signal: AbortSignal.abort() });
   assertEquals(before.map(({ reason, tokens }) => [reason, tokens]), [["aborted", 0], ["aborted", 0]]);
   const aborter = new AbortController();
-  const runs = generateBatchTokens(session, prompts, { signal: aborter.signal });
+  const runs = generateTokens(session, prompts, { signal: aborter.signal });
   await runs.next();
   aborter.abort();
   let last = await runs.next();
@@ -224,7 +222,7 @@ Deno.test("a seed draws the same tokens in batches of 1, 3 and 16", async () => 
   const sampling: Sampling = { temperature: 1, topP: 0.95, topK: 0, seed: 2 ** 32 - 1 };
   const { prompt } = CONTINUATIONS[0];
   const draw = async (sequences: number, seed: number) => {
-    using session = await engine.createBatchSession(sequences, 256);
+    using session = await engine.createSession(256, sequences);
     // The same prompt everywhere but in the second sequence: the seeds make the difference.
     const prompts = Array.from({ length: sequences }, (_, i) => Uint32Array.from(i === 1 ? [5, 6, 7] : prompt));
     return (await generate(session, prompts, { sampling: { ...sampling, seed }, maxTokens: 12 }))
@@ -264,9 +262,9 @@ Deno.test("batches of the wrong size, prompts that don't fit and sequences that 
   const long = "the ".repeat(5000);
   const tooLong = `prompt 1 has ${engine.prompts.encodeText(long).length} tokens, must have at most the model's`;
   await assertRejects(generated(["a", long]), RangeError, tooLong);
-  await assertRejects(() => engine.createBatchSession(2, 4097), RangeError, "must be 1 to the model's context of 4096");
+  await assertRejects(() => engine.createSession(4097, 2), RangeError, "must be 1 to the model's context of 4096");
 
-  const session = await engine.createBatchSession(2, 10);
+  const session = await engine.createSession(10, 2);
   const one = Uint32Array.of(0);
   const prefill = (...prompts: Uint32Array<ArrayBuffer>[]) => () => session.prefill(prompts);
   await assertRejects(() => session.decode([0], 1), RangeError, "no token is known at position 0 of sequence 0");
@@ -301,7 +299,7 @@ Deno.test("a batch without room says how much it needs, and holds nothing", asyn
     return make.call(this, label, sizeBytes);
   };
   try {
-    const error = await assertRejects(() => engine.createBatchSession(16, 300), OutOfMemoryError);
+    const error = await assertRejects(() => engine.createSession(300, 16), OutOfMemoryError);
     assertEquals((error as OutOfMemoryError).neededBytes, neededBytes);
     assert(error.message.startsWith(`16 sequences of 300 tokens need ${neededBytes} bytes of device memory`));
   } finally {
@@ -323,11 +321,11 @@ Deno.test("logits that are not numbers are an error that names the sequence", as
     },
   });
   {
-    using session = await createBatchSession(engine.gpu, weights, 2, 20);
+    using session = await createSession(engine.gpu, weights, 20, 2);
     const failing = () => session.prefill([Uint32Array.of(1), Uint32Array.of(2, 3)]);
     await assertRejects(failing, Error, "logits at position 0 of sequence 0 are not numbers");
     assertEquals(session.lengths, [1, 2]);
     await assertRejects(() => session.decode([1], 1), RangeError, "no token is known at position 2 of sequence 1");
   }
-  weights.destroy();
+  weights[Symbol.dispose]();
 });

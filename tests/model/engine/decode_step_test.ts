@@ -38,10 +38,10 @@ function logitsOnCpu(model: Model): (position: number) => Float32Array {
 
 /** Has a decode step, not the prompt's pass, take in the token at a position. */
 async function decodeAt(session: Session, position: number): Promise<Float32Array> {
-  session.truncate(0);
-  await session.prefill(TOKENS.slice(0, position + 1));
-  session.truncate(position);
-  await session.decode(1);
+  session.truncate(0, 0);
+  await session.prefill([TOKENS.slice(0, position + 1)]);
+  session.truncate(0, position);
+  await session.decode([0], 1);
   return await session.logits();
 }
 
@@ -49,10 +49,17 @@ function furthest(a: Float32Array, b: Float32Array): number {
   return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 }
 
-async function assertDecodes(gpu: Gpu, weights: EngineWeights, model: Model, kinds: readonly string[]) {
+async function assertDecodes(
+  gpu: Gpu,
+  weights: EngineWeights,
+  model: Model,
+  kinds: readonly string[],
+  reason?: string,
+) {
   using session = await createSession(gpu, weights, 100);
   const expected = logitsOnCpu(model);
   assertEquals([...new Set(session.step.layers(0).map(({ kind }) => kind))], kinds);
+  assertEquals(session.step.whyNotWhole, reason);
   for (const position of POSITIONS) {
     const difference = furthest(await decodeAt(session, position), expected(position));
     assert(difference < LOGIT_TOLERANCE, `position ${position} differs by ${difference}`);
@@ -66,28 +73,45 @@ interface Case {
   readonly name: string;
   readonly what: string;
   readonly kinds: readonly string[];
+  /** Why they don't run whole, where they don't. */
+  readonly reason?: string;
   readonly quantizerOf?: (kind: LinearKind) => Quantizer;
   readonly layers?: number;
 }
+
+const NOT_ALIKE = "linear layers of one input aren't packed alike, must be";
 
 const CASES: readonly Case[] = [
   { name: "qwen3_wide_heads", what: "norms of heads", kinds: ["layers"] },
   { name: "qwen2_tied", what: "biases of q, k and v", kinds: ["layers"] },
   { name: "mistral_window", what: "a sliding window", kinds: ["layers"] },
   { name: "qwen3_wide_heads", what: "nine layers", kinds: ["layers"], layers: 9 },
-  { name: "qwen2_tied", what: "one layer", kinds: SINGLE, layers: 1 },
-  { name: "llama3_scaled_bias", what: "a bias of o", kinds: SINGLE },
-  { name: "llama_tied_gqa", what: "heads of 8", kinds: SINGLE },
+  {
+    name: "qwen2_tied",
+    what: "one layer",
+    kinds: SINGLE,
+    layers: 1,
+    reason: "the model has 1 layer, must have 2 or more",
+  },
+  { name: "llama3_scaled_bias", what: "a bias of o", kinds: SINGLE, reason: "o has a bias, must have none" },
+  {
+    name: "llama_tied_gqa",
+    what: "heads of 8",
+    kinds: SINGLE,
+    reason: "a vector or head has 8 channels, must have a multiple of 16",
+  },
   {
     name: "mistral_window",
     what: "another density in q and up",
     kinds: SINGLE,
+    reason: NOT_ALIKE,
     quantizerOf: (kind) => twobitQuantizer({ refineEvery: kind === "q_proj" ? "none" : kind === "up_proj" ? 2 : 8 }),
   },
   {
     name: "qwen2_tied",
     what: "another density in all",
     kinds: SINGLE,
+    reason: "one group in 4 is refined, must be one in 8",
     quantizerOf: () => twobitQuantizer({ refineEvery: 4 }),
   },
 ];
@@ -108,7 +132,7 @@ function withLayers(source: WeightSource, model: Model, layers: number): { sourc
   };
 }
 
-for (const { name, what, kinds, quantizerOf = uniform, layers } of CASES) {
+for (const { name, what, kinds, reason, quantizerOf = uniform, layers } of CASES) {
   const how = kinds === SINGLE ? "operation by operation" : "in whole layers";
   Deno.test(`${name}, packed, with ${what}: decodes ${how} to the CPU reference's logits`, () =>
     inDirectory(async (directory) => {
@@ -118,8 +142,8 @@ for (const { name, what, kinds, quantizerOf = uniform, layers } of CASES) {
       const whole = { source: checkpointSource(packed), model: await readModel(packed) };
       const { source, model } = layers ? withLayers(whole.source, whole.model, layers) : whole;
       const weights = await uploadWeights(gpu, source);
-      await assertDecodes(gpu, weights, model, kinds);
-      weights.destroy();
+      await assertDecodes(gpu, weights, model, kinds, reason);
+      weights[Symbol.dispose]();
     }));
 }
 
@@ -127,8 +151,8 @@ Deno.test("qwen2_tied in f16: decodes operation by operation to the CPU referenc
   using checkpoint = await openDirectory(fixture("qwen2_tied").pathname);
   const gpu = await testGpu();
   const weights = await uploadWeights(gpu, checkpointSource(checkpoint));
-  await assertDecodes(gpu, weights, await readModel(checkpoint), SINGLE);
-  weights.destroy();
+  await assertDecodes(gpu, weights, await readModel(checkpoint), SINGLE, "not all linear layers are packed, must be");
+  weights[Symbol.dispose]();
 });
 
 /** The weights of a packed fixture of nine layers. */
@@ -149,7 +173,28 @@ Deno.test("whole layers: what is timed one by one are the operations of each lay
       const operations = await session.step.operations(30);
       assertEquals(operations.map(({ kind }) => kind), Array(9).fill(SINGLE).flat());
     }
-    weights.destroy();
+    weights[Symbol.dispose]();
+  }));
+
+Deno.test("whole layers: any one of several sequences decodes what it would alone, and the others stay as they are", () =>
+  withNineLayers(async (gpu, source) => {
+    using weights = await uploadWeights(gpu, source);
+    const prompts = [17, 60, 33].map((length) => TOKENS.slice(0, length));
+    const alone = [];
+    for (const prompt of prompts) {
+      using session = await createSession(gpu, weights, 100);
+      const first = await session.prefill([prompt], [DRAWN]);
+      const [rest] = await session.decode([0], 6, [DRAWN]);
+      alone.push([...first, ...rest]);
+    }
+    using session = await createSession(gpu, weights, 100, 3);
+    const chosen = Array.from(await session.prefill(prompts, [DRAWN, DRAWN, DRAWN]), (token) => [token]);
+    for (const [sequence, count] of [[2, 2], [0, 3], [2, 4], [1, 6], [0, 3]]) {
+      const [tokens] = await session.decode([sequence], count, [DRAWN]);
+      chosen[sequence].push(...tokens);
+    }
+    assertEquals(chosen, alone);
+    assertEquals(session.lengths, prompts.map(({ length }) => length + 6));
   }));
 
 Deno.test("whole layers whose caches don't share buffers as their planes do run in shorter runs, to the same logits", () =>
@@ -170,14 +215,14 @@ Deno.test("whole layers whose caches don't share buffers as their planes do run 
       }
     }
     assertEquals(dispatches, [3, 5, 5, 9]);
-    weights.destroy();
+    weights[Symbol.dispose]();
   }));
 
 Deno.test("whole layers whose planes can't be bound by fours share them by twos or each its own, to the same logits", () =>
   withNineLayers(async (gpu, source, model) => {
     const whole = await uploadWeights(gpu, source);
-    const { size: fourLayers } = (whole.layers[0].qkv[0] as PackedMatrix).slabs[0].base.buffer;
-    whole.destroy();
+    const { size: fourLayers } = (whole.layers[0].linears.qkv[0] as PackedMatrix).slabs[0].base.buffer;
+    whole[Symbol.dispose]();
     const dispatches: number[] = [];
     for (const together of [4, 2, 1]) {
       const lift = limitBindings(gpu, together * fourLayers / 4);
@@ -185,7 +230,7 @@ Deno.test("whole layers whose planes can't be bound by fours share them by twos 
       await assertDecodes(gpu, weights, model, ["layers"]);
       using session = await createSession(gpu, weights, 100);
       dispatches.push(session.step.layers(0)[0].dispatches.length);
-      weights.destroy();
+      weights[Symbol.dispose]();
     }
     assertEquals(dispatches, [3, 5, 9]);
   }));
@@ -201,7 +246,7 @@ Deno.test("whole layers: a session that finds no memory on the way frees what it
         session[Symbol.dispose]();
       },
     );
-    weights.destroy();
+    weights[Symbol.dispose]();
   }));
 
 Deno.test("whole layers: after a workgroup waited in vain the session says so, and then decodes what it would have", () =>
@@ -209,19 +254,19 @@ Deno.test("whole layers: after a workgroup waited in vain the session says so, a
     const weights = await uploadWeights(gpu, source);
     {
       using session = await createSession(gpu, weights, 100);
-      await session.prefill(TOKENS);
-      const expected = await session.decode(12, DRAWN);
+      await session.prefill([TOKENS]);
+      const [expected] = await session.decode([0], 12, [DRAWN]);
       assert(new Set(expected.slice(4, 9)).size === 5, "different tokens, one of which can't pass for another");
-      session.truncate(TOKENS.length);
+      session.truncate(0, TOKENS.length);
       const { relay } = session.step;
       assert(relay);
       const [{ dispatches: [firstLayers] }] = session.step.layers(0);
       const { submit } = gpu;
       // Before the first token of a call, and after some.
       for (const at of [0, 1, 3]) {
-        session.truncate(TOKENS.length);
-        assertEquals(await session.decode(4, DRAWN), expected.slice(0, 4));
-        const { length } = session;
+        session.truncate(0, TOKENS.length);
+        assertEquals(await session.decode([0], 4, [DRAWN]), [expected.slice(0, 4)]);
+        const [length] = session.lengths;
         let steps = 0;
         gpu.submit = (dispatches) => {
           for (const dispatch of dispatches) {
@@ -230,12 +275,20 @@ Deno.test("whole layers: after a workgroup waited in vain the session says so, a
             submit.call(gpu, [dispatch]);
           }
         };
-        await assertRejects(() => session.decode(5, DRAWN).finally(() => gpu.submit = submit), Error, "waited in vain");
+        await assertRejects(
+          () => session.decode([0], 5, [DRAWN]).finally(() => gpu.submit = submit),
+          Error,
+          "waited in vain",
+        );
         for (const good of [0, at]) {
-          session.truncate(length + good);
-          assertEquals(await session.decode(8 - good, DRAWN), expected.slice(4 + good), `${good} of ${at} steps later`);
+          session.truncate(0, length + good);
+          assertEquals(
+            await session.decode([0], 8 - good, [DRAWN]),
+            [expected.slice(4 + good)],
+            `${good} of ${at} steps later`,
+          );
         }
       }
     }
-    weights.destroy();
+    weights[Symbol.dispose]();
   }));

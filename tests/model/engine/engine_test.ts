@@ -1,4 +1,3 @@
-import { isPackedMatrix } from "../../../kernels/product/linear.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import type { Engine } from "../../../model/engine/engine.ts";
 import { createEngineScorer } from "../../../model/evaluate/engine_scorer.ts";
@@ -47,10 +46,10 @@ async function follow(session: Session, { prompt, tokens, gaps }: Continuation) 
   let at = 0;
   let ties = 0;
   while (at < tokens.length) {
-    session.truncate(0);
-    const first = await session.prefill(Uint32Array.from([...prompt, ...tokens.slice(0, at)]));
-    const rest = at + 1 < tokens.length ? await session.decode(tokens.length - at - 1) : new Uint32Array();
-    const generated = [first, ...rest];
+    session.truncate(0, 0);
+    const first = await session.prefill([Uint32Array.from([...prompt, ...tokens.slice(0, at)])]);
+    const [rest] = at + 1 < tokens.length ? await session.decode([0], tokens.length - at - 1) : [[]];
+    const generated = [...first, ...rest];
     const other = generated.findIndex((token, i) => token !== tokens[at + i]);
     if (other < 0) return ties;
     at += other;
@@ -69,8 +68,8 @@ async function assertLogits(
   expected: (row: number) => ArrayLike<number>,
 ) {
   for (const [row, position] of positions.entries()) {
-    session.truncate(0);
-    await session.prefill(Uint32Array.from(tokens.slice(0, position + 1)));
+    session.truncate(0, 0);
+    await session.prefill([Uint32Array.from(tokens.slice(0, position + 1))]);
     const logits = await session.logits();
     const wanted = expected(row);
     const difference = logits.reduce((most, logit, i) => Math.max(most, Math.abs(logit - wanted[i])), 0);
@@ -108,7 +107,7 @@ for (const name of ARCHITECTURE_FIXTURES) {
       await assertLogits(session, tokens, positions, (row) => logits[row]);
       if (greedy) assert(await follow(session, greedy) < 5, "few ties");
     }
-    weights.destroy();
+    weights[Symbol.dispose]();
   });
 }
 
@@ -147,7 +146,10 @@ for (const [what, quantizerOf] of DENSITIES) {
         const model = await readModel(packed);
         const { vocabulary } = model.config;
         const weights = await uploadWeights(engine.gpu, checkpointSource(packed));
-        assert(weights.layers[0].down.every(isPackedMatrix), "weights are packed on the device");
+        assert(
+          weights.layers[0].linears.down.every(({ kind }) => kind === "packed"),
+          "weights are packed on the device",
+        );
         const tokens = Uint32Array.from({ length: 60 }, (_, i) => (i * 29) % 96);
         const { hidden } = forward(model, [{ tokens }], matmulPlain);
         const logits = logitsOf(model, hidden, matmulPlain);
@@ -158,7 +160,7 @@ for (const [what, quantizerOf] of DENSITIES) {
           await assertLogits(session, [...tokens], positions, (i) => row(positions[i]));
           await follow(session, continueOnCpu(model, tokens, 10));
         }
-        weights.destroy();
+        weights[Symbol.dispose]();
       }));
   }
 }
@@ -172,8 +174,9 @@ Deno.test("generate streams the text of its tokens; two engines and a second loa
   const expected = await read(engine);
   const { prompts, tokenizer } = engine;
   using session = await engine.createSession(64);
-  const first = await session.prefill(prompts.encodeText("Fellow citizens"));
-  assertEquals(expected, tokenizer.decode([first, ...await session.decode(11)]));
+  const first = await session.prefill([prompts.encodeText("Fellow citizens")]);
+  const [rest] = await session.decode([0], 11);
+  assertEquals(expected, tokenizer.decode([...first, ...rest]));
   {
     using second = await loadEngine("tiny");
     assertEquals(await read(second), expected);
@@ -186,19 +189,19 @@ Deno.test("generation ends at a stop token, at its length or when it is aborted,
   const { tokens, prompt } = (await readJson<Continuation[]>("greedy.json"))[0];
   using session = await engine.createSession(256);
   const run = async (options: GenerateOptions) => {
-    session.truncate(0);
+    session.truncate(0, 0);
     const generated: number[] = [];
-    const batches = generateTokens(session, Uint32Array.from(prompt), options);
+    const pieces = generateTokens(session, [Uint32Array.from(prompt)], options);
     while (true) {
-      const { value, done } = await batches.next();
-      if (done) return { generated, ...value };
-      generated.push(...value);
+      const { value, done } = await pieces.next();
+      if (done) return { generated, ...value[0] };
+      generated.push(...value.tokens);
     }
   };
   const stop = tokens.indexOf(tokens[9]);
   const stopped = await run({ stopTokens: [tokens[9]] });
   assertEquals([stopped.reason, stopped.generated], ["stop token", tokens.slice(0, stop)]);
-  assertEquals(session.length, prompt.length + stop);
+  assertEquals(session.lengths, [prompt.length + stop]);
   assertEquals((await run({ maxTokens: 7 })).generated, tokens.slice(0, 7));
   const aborted = await run({ signal: AbortSignal.abort() });
   assertEquals([aborted.reason, aborted.tokens], ["aborted", 0]);
@@ -209,39 +212,39 @@ Deno.test("sequences beyond their capacity or the context, and empty prompts, ar
   await assertRejects(() => engine.createSession(4097), RangeError, "must be 1 to the model's context of 4096");
   using session = await engine.createSession(10);
   assertEquals(session.capacity, 10);
-  await assertRejects(() => session.decode(1), RangeError, "must have a prompt before");
-  await assertRejects(() => session.prefill(new Uint32Array()), RangeError, "0 tokens, must be 1 or more");
-  await assertRejects(() => session.prefill(new Uint32Array(11)), RangeError, "must have at most its capacity of 10");
-  await session.prefill(Uint32Array.of(0, 1));
-  await assertRejects(() => session.decode(9), RangeError, "would have 11 tokens");
-  assertThrows(() => session.truncate(3), RangeError, "must be 0 to 2");
+  await assertRejects(() => session.decode([0], 1), RangeError, "must have a prompt before");
+  await assertRejects(() => session.prefill([new Uint32Array()]), RangeError, "0 tokens, must be 1 or more");
+  await assertRejects(() => session.prefill([new Uint32Array(11)]), RangeError, "must have at most its capacity of 10");
+  await session.prefill([Uint32Array.of(0, 1)]);
+  await assertRejects(() => session.decode([0], 9), RangeError, "would have 11 tokens");
+  assertThrows(() => session.truncate(0, 3), RangeError, "must be 0 to 2");
 });
 
 Deno.test("a session goes on from where it is truncated, and from nowhere where nothing is known", async () => {
   const { tokens, prompt } = (await readJson<Continuation[]>("greedy.json"))[0];
   using session = await engine.createSession(256);
-  await session.prefill(Uint32Array.from(prompt));
-  const generated = await session.decode(20);
-  session.truncate(prompt.length + 5);
-  assertEquals(await session.decode(10), generated.slice(5, 15));
-  session.truncate(prompt.length);
-  assertEquals(await session.decode(3), generated.slice(0, 3));
+  await session.prefill([Uint32Array.from(prompt)]);
+  const [generated] = await session.decode([0], 20);
+  session.truncate(0, prompt.length + 5);
+  assertEquals(await session.decode([0], 10), [generated.slice(5, 15)]);
+  session.truncate(0, prompt.length);
+  assertEquals(await session.decode([0], 3), [generated.slice(0, 3)]);
   await session.score(Uint32Array.of(5, 6), Uint32Array.of(6, 7));
-  await assertRejects(() => session.decode(1), RangeError, "must have a prompt before");
+  await assertRejects(() => session.decode([0], 1), RangeError, "must have a prompt before");
   assertEquals([...generated.slice(0, 3)], tokens.slice(1, 4));
 });
 
 Deno.test("tokens outside the vocabulary, calls at the same time and after dispose are refused", async () => {
   const session = await engine.createSession(64);
   await assertRejects(
-    () => session.prefill(Uint32Array.of(0, 4096)),
+    () => session.prefill([Uint32Array.of(0, 4096)]),
     RangeError,
     "token 1 is 4096, must be below 4096",
   );
   const scoring = () => session.score(Uint32Array.of(0), Uint32Array.of(9999));
   await assertRejects(scoring, RangeError, "token 0 is 9999, must be below 4096");
-  const first = session.prefill(Uint32Array.of(0));
-  await assertRejects(() => session.decode(1), Error, "the session is at work");
+  const first = session.prefill([Uint32Array.of(0)]);
+  await assertRejects(() => session.decode([0], 1), Error, "the session is at work");
   await first;
   const held = engine.gpu.heldBytes;
   session[Symbol.dispose]();
@@ -249,7 +252,7 @@ Deno.test("tokens outside the vocabulary, calls at the same time and after dispo
   assert(freed < held, "dispose frees");
   session[Symbol.dispose]();
   assertEquals(engine.gpu.heldBytes, freed);
-  await assertRejects(() => session.decode(1), Error, "the session is disposed");
+  await assertRejects(() => session.decode([0], 1), Error, "the session is disposed");
 });
 
 Deno.test("sessions of one engine work at the same time, and timers run meanwhile", async () => {
@@ -281,5 +284,5 @@ Deno.test("a context of 4,000 tokens: logits and the tokens that follow equal th
     const last = logitsOf(model, hidden.subarray(-config.hidden), matmul);
     await assertLogits(session, [...prompt], [prompt.length - 1], () => last);
   }
-  weights.destroy();
+  weights[Symbol.dispose]();
 });

@@ -1,6 +1,7 @@
 import { uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
+import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { checkpointSource } from "../../../model/engine/weight_source.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
@@ -17,7 +18,7 @@ for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
     await assertFreedWhenFull(
       gpu,
       () => uploadWeights(gpu, checkpointSource(checkpoint)),
-      (weights) => weights.destroy(),
+      (weights) => weights[Symbol.dispose](),
     );
   });
 }
@@ -27,7 +28,7 @@ Deno.test("uploadWeights: packed layers, also where they are copied, leave nothi
     const path = `${directory}/q.safetensors`;
     using original = await openDirectory(fixture("llama_tied_gqa"));
     using pool = createCpuPool(1);
-    await writePackedFile(pool, original, packPlan(path));
+    await writePackedFile(cpuDevice(pool), original, packPlan(path));
     using packed = await openPacked(path);
     const gpu = await testGpu();
     const source = checkpointSource(packed);
@@ -35,7 +36,7 @@ Deno.test("uploadWeights: packed layers, also where they are copied, leave nothi
       await assertFreedWhenFull(
         gpu,
         () => uploadWeights(gpu, { ...source, sameLayers }),
-        (weights) => weights.destroy(),
+        (weights) => weights[Symbol.dispose](),
       );
     }
   }));

@@ -33,5 +33,5 @@ Deno.test("weight sources: a weight that is NaN or beyond f16 is refused by its 
   await assertRejects(linear, RangeError, `${name}.weight[0] is beyond f16, must be within 65504`);
   weights[0] = first;
   const matrix = await linear();
-  assertEquals([matrix.rows, matrix.channels], [outputs, channels]);
+  assertEquals(matrix.kind === "f16" && [matrix.rows, matrix.channels], [outputs, channels]);
 });

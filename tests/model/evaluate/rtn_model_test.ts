@@ -6,7 +6,7 @@ import { scoreWindow } from "../../../model/evaluate/score.ts";
 import { mean } from "../../../model/host/statistics.ts";
 import { createCpuScorer } from "../../../model/evaluate/scorer.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
-import { quantizeBaseline } from "../../../quant/baselines/baseline.ts";
+import { quantizeStrips } from "../../../quant/baselines/strips.ts";
 import { plainLayout } from "../../../quant/baselines/strip_layout.ts";
 import { dequantizeStrips } from "../../../quant/baselines/strip_tensor.ts";
 import { assert, assertClose, assertEquals } from "../../assert.ts";
@@ -29,7 +29,7 @@ function roundToNearest(model: Model): Model {
   const settings = { layout: plainLayout(2, 16), search: "minmax" } as const;
   const round = (linear: Linear): Linear => ({
     ...linear,
-    weights: dequantizeStrips(quantizeBaseline(linear.weights, linear.rows, linear.channels, settings)),
+    weights: dequantizeStrips(quantizeStrips(linear.weights, linear.rows, linear.channels, settings)),
   });
   const layers = model.layers.map((layer): Layer => {
     const linears = Object.entries(layer.linears).map(([kind, linear]) => [kind, round(linear)]);

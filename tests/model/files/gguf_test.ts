@@ -4,6 +4,7 @@ import { openGgufFile, readGgufTensor } from "../../../model/files/gguf_file.ts"
 import { loadModel, openModel } from "../../../model/load.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
+import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import { readTokenizer } from "../../../model/text/tokenizer.ts";
@@ -147,7 +148,7 @@ Deno.test("quantize: a GGUF file becomes a packed file with its tokenizer and th
     using checkpoint = await openModel(`${FOLDER}llama_spm.gguf`);
     using pool = createCpuPool(1);
     const path = `${directory}/q.safetensors`;
-    await writePackedFile(pool, checkpoint, packPlan(path));
+    await writePackedFile(cpuDevice(pool), checkpoint, packPlan(path));
     using packed = await openPacked(path);
     assertEquals([packed.packed.size, packed.config], [14, checkpoint.config]);
     const [before, after] = [await readModel(checkpoint), await readModel(packed)];

@@ -7,6 +7,7 @@ import { openModel } from "../../../model/load.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { readPackedCheckpoint } from "../../../model/files/packed_checkpoint.ts";
 import type { PackedMetadata } from "../../../model/files/packed_file.ts";
+import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { layersDirectory, type PackedFilePlan, writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { twobitQuantizer } from "../../../quant/recipe.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
@@ -37,7 +38,7 @@ async function writeFixture(directory: string, name: string, changes: Partial<Pa
   using pool = createCpuPool(2);
   using checkpoint = await openModel(FIXTURE);
   const path = `${directory}/${name}.safetensors`;
-  await writePackedFile(pool, checkpoint, planFor(path, changes));
+  await writePackedFile(cpuDevice(pool), checkpoint, planFor(path, changes));
   return path;
 }
 

@@ -10,6 +10,7 @@ import { layerTensors, type LinearKind } from "../../../model/llama/layer.ts";
 import type { Model } from "../../../model/llama/llama.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
+import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { SETTINGS, twobitQuantizer } from "../../../quant/recipe.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
@@ -79,7 +80,7 @@ for (const name of NAMES) {
       using source = await openDirectory(FIXTURES + name);
       using pool = createCpuPool(2);
       await writePackedFile(
-        pool,
+        cpuDevice(pool),
         source,
         packPlan(path, { calibration, correctTarget: true, quantizerOf: () => twobitQuantizer() }),
       );
@@ -145,7 +146,7 @@ for (const name of OTHER_LAYOUTS) {
         layer === 1 || kind === "q_proj" || kind === "up_proj"
           ? { kind: "twobit" as const, settings: SETTINGS }
           : undefined;
-      await writePackedFile(pool, source, packPlan(path, { quantizerOf }));
+      await writePackedFile(cpuDevice(pool), source, packPlan(path, { quantizerOf }));
       using packed = await openPacked(path);
       await writeHuggingFaceDirectory(packed, `${directory}/f16`);
       using written = await openDirectory(`${directory}/f16`);

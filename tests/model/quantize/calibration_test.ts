@@ -66,13 +66,14 @@ Deno.test("calibrator: sums equal those of the forward pass, with drift and lack
   const [original] = model.layers;
   const quantized = spoil(original);
   using pool = createCpuPool(2);
-  const calibrator = createCalibrator(pool, model.config, model.embedding, windows, true);
+  const calibrator = createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget: true });
   const before = stageInputs(model, original);
   const after = stageInputs(model, quantized);
   const tokens = windows.reduce((sum, { length }) => sum + length, 0);
   for (const stage of STAGES.keys()) {
     // q is quantized after stage 0.
     const pair = { index: 0, original, quantized: stage === 0 ? original : quantized };
+    await calibrator.advance(pair, stage);
     const { gram, drift, lack } = await calibrator.sumStage(pair, stage);
     const [x, y] = [stage === 0 ? before[0] : after[stage], before[stage]];
     const subtract = (a: Float32Array, b: Float32Array) => a.map((value, i) => value - b[i]);
@@ -88,10 +89,17 @@ Deno.test("calibrator: sums equal those of the forward pass, with drift and lack
 Deno.test("createFixedCalibrator: repeats the sums of the unquantized model", async () => {
   const model = await loadFixture();
   using pool = createCpuPool(2);
-  const start = () => createCalibrator(pool, model.config, model.embedding, windows, false);
+  const { config, embedding } = model;
+  const start = () => createCalibrator(pool, config, { embedding, windows, correctTarget: false });
   const fixed = await createFixedCalibrator(start(), model.layers);
   const [original] = model.layers;
-  const live = await start().sumStage({ index: 0, original, quantized: original }, 0);
-  assertEquals(await fixed.sumStage({ index: 0, original, quantized: spoil(original) }, 0), live);
-  assertThrows(() => createCalibrator(pool, model.config, model.embedding, [], false), RangeError, "0 windows");
+  const live = start();
+  const pair = { index: 0, original, quantized: original };
+  await live.advance(pair, 0);
+  assertEquals(
+    await live.sumStage(pair, 0),
+    await fixed.sumStage({ index: 0, original, quantized: spoil(original) }, 0),
+  );
+  const none = { embedding, windows: [], correctTarget: false };
+  assertThrows(() => createCalibrator(pool, config, none), RangeError, "0 windows");
 });

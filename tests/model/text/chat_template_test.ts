@@ -1,7 +1,8 @@
 import type { GgufFile } from "../../../model/files/gguf_file.ts";
 import { describeTokenizerSettings } from "../../../model/files/gguf_tokenizer.ts";
+import { openModel } from "../../../model/load.ts";
 import { type PromptFormat, readPromptFormat } from "../../../model/text/chat.ts";
-import type { Tokenizer } from "../../../model/text/tokenizer.ts";
+import { readTokenizer, type Tokenizer } from "../../../model/text/tokenizer.ts";
 import { assert, assertEquals } from "../../assert.ts";
 
 const TOKENS = ["<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>"];
@@ -103,4 +104,16 @@ Deno.test("describeTokenizerSettings: GGUF's ends of a text, a turn and a messag
     eom_token: "<|eom_id|>",
     add_bos_token: false,
   });
+});
+
+Deno.test("renderChat: the model's answer is started, but where it isn't wanted", async () => {
+  using checkpoint = await openModel("tiny");
+  const template =
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<me>{% endif %}";
+  const readText = (file: string) =>
+    file === "chat_template.jinja" ? Promise.resolve(template) : checkpoint.readText(file);
+  const { renderChat } = await readPromptFormat({ ...checkpoint, readText }, await readTokenizer(checkpoint));
+  const messages = [{ role: "user", content: "Call me Ishmael." }];
+  assertEquals(renderChat(messages), "<user>Call me Ishmael.<me>");
+  assertEquals(renderChat(messages, { addGenerationPrompt: false }), "<user>Call me Ishmael.");
 });

@@ -1,6 +1,7 @@
 import { decodeQ2kBlock, packQ2kBlock, Q2K_BYTES } from "../../../quant/baselines/q2k.ts";
 import { dequantizeQ2k, quantizeQ2k } from "../../../quant/baselines/quantize_q2k.ts";
-import { dequantizeStored, quantizeMatrix, storedBytes } from "../../../quant/quantize.ts";
+import { totalBits } from "../../../quant/bits.ts";
+import { dequantizeStored, quantizedBits, quantizeMatrix, storedBytes } from "../../../quant/quantize.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";
@@ -47,8 +48,9 @@ Deno.test("packQ2kBlock: what is packed is decoded again, for random codes", () 
 });
 
 Deno.test("quantizeMatrix: q2_k takes 2.625 bits a weight", () => {
-  const stored = quantizeMatrix(weights, rows, channels, { kind: "q2_k" });
+  const stored = quantizeMatrix({ weights, rows, channels }, { kind: "q2_k" });
   assertEquals((8 * storedBytes(stored)) / (rows * channels), 2.625);
+  assertEquals(totalBits(quantizedBits(rows, channels, { kind: "q2_k" })), 8 * storedBytes(stored));
   const decoded = dequantizeStored(stored);
   const error = (from: Float32Array) => from.reduce((sum, value, i) => sum + (value - weights[i]) ** 2, 0);
   assert(error(decoded) < 0.15 * error(new Float32Array(weights.length)));

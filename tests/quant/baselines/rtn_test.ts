@@ -1,4 +1,4 @@
-import { quantizeBaseline } from "../../../quant/baselines/baseline.ts";
+import { quantizeStrips } from "../../../quant/baselines/strips.ts";
 import { unpackBits } from "../../../quant/bit_stream.ts";
 import { plainLayout } from "../../../quant/baselines/strip_layout.ts";
 import { dequantizeStrips, stripBytes } from "../../../quant/baselines/strip_tensor.ts";
@@ -25,10 +25,10 @@ const { rows, channels, weights, layouts } = await readJson<Expected>("rtn.json"
 const bytes = (base64: string) => Uint8Array.fromBase64(base64);
 
 for (const { bits, group, codes, zeros, scales, decoded } of layouts) {
-  Deno.test(`quantizeBaseline: ${bits}-bit round to nearest at g${group} equals numpy's in every bit`, () => {
+  Deno.test(`quantizeStrips: ${bits}-bit round to nearest at g${group} equals numpy's in every bit`, () => {
     const matrix = new Float32Array(bytes(weights).buffer);
     const layout = plainLayout(bits, group);
-    const tensor = quantizeBaseline(matrix, rows, channels, { layout, search: "minmax" });
+    const tensor = quantizeStrips(matrix, rows, channels, { layout, search: "minmax" });
     const groups = Math.ceil(channels / group);
     assertEquals(Array.from(tensor.scales), Array.from(new Float16Array(bytes(scales).buffer)));
     assertEquals(unpackBits(tensor.zeros, rows * groups, () => bits), bytes(zeros));

@@ -1,4 +1,4 @@
-import { quantizeBaseline } from "../../../quant/baselines/baseline.ts";
+import { quantizeStrips } from "../../../quant/baselines/strips.ts";
 import { prepareFeedback } from "../../../quant/error_feedback.ts";
 import { greenbitLayout, PAPER_LAYOUT, plainLayout } from "../../../quant/baselines/strip_layout.ts";
 import { fitStripScales } from "../../../quant/baselines/strip_scales.ts";
@@ -56,7 +56,7 @@ Deno.test("fitStripScales: second-order scales by hand", () => {
   assertEquals([...offset.scaleCodes], [7, 0, 4]);
 });
 
-Deno.test("quantizeBaseline: the paper's layout with two wide groups keeps 4-bit strips within half a step", () => {
+Deno.test("quantizeStrips: the paper's layout with two wide groups keeps 4-bit strips within half a step", () => {
   // 36 strips, 9 in 4 bits: the loud ones, each eight times louder than the rest; the ninth is a wide group of its own.
   const [rows, channels] = [5, 36 * 16];
   const loud = (channel: number) => Math.floor(channel / 16) % 4 === 1;
@@ -64,7 +64,7 @@ Deno.test("quantizeBaseline: the paper's layout with two wide groups keeps 4-bit
     loud(i % channels) ? 8 * weight * (1 + i % 3) : weight
   );
   for (const search of ["minmax", "weighted_error"] as const) {
-    const tensor = quantizeBaseline(weights, rows, channels, { layout: PAPER_LAYOUT, search });
+    const tensor = quantizeStrips(weights, rows, channels, { layout: PAPER_LAYOUT, search });
     assertEquals(tensor.scales.length, rows * 2);
     if (search === "weighted_error") continue;
     const decoded = dequantizeStrips(tensor);
@@ -91,7 +91,7 @@ function clippedError(weights: readonly number[], importance: Float64Array, clip
   );
 }
 
-Deno.test("quantizeBaseline: the weighted search takes the best of the clip factors 1, 0.95 ... 0.4", () => {
+Deno.test("quantizeStrips: the weighted search takes the best of the clip factors 1, 0.95 ... 0.4", () => {
   const [rows, channels] = [20, 16];
   const weights = normals(2, rows * channels);
   const feedback = prepareFeedback(correlatedHessian(3, channels), { damping: 0.01, order: "natural" });
@@ -106,11 +106,11 @@ Deno.test("quantizeBaseline: the weighted search takes the best of the clip fact
   }
 });
 
-Deno.test("quantizeBaseline: better searches and more bits lower the error", () => {
+Deno.test("quantizeStrips: better searches and more bits lower the error", () => {
   const [rows, channels] = [32, 256];
   const weights = normals(4, rows * channels);
-  const errorOf = (layout: Parameters<typeof quantizeBaseline>[3]["layout"], search: "minmax" | "weighted_error") => {
-    const decoded = dequantizeStrips(quantizeBaseline(weights, rows, channels, { layout, search }));
+  const errorOf = (layout: Parameters<typeof quantizeStrips>[3]["layout"], search: "minmax" | "weighted_error") => {
+    const decoded = dequantizeStrips(quantizeStrips(weights, rows, channels, { layout, search }));
     return weights.reduce((sum, weight, i) => sum + (weight - decoded[i]) ** 2, 0);
   };
   const wide = errorOf(plainLayout(2, 128), "minmax");

@@ -1,4 +1,6 @@
-// The search for a group's codes where its weights are rounded independently. Needs quantize/parts/group_grid.wgsl.
+// needs: group_grid
+// is: rounding
+// The error of a group's codes where its weights are rounded independently.
 
 fn squares(weights: vec4<f32>, grid: Grid) -> vec4<f32> {
   let error = weights - nearest_values(weights, grid);

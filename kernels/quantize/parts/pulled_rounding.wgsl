@@ -1,24 +1,13 @@
-// The search for a group's codes where each rounded weight pulls at those after it (roundGroup in quant/group_search.ts).
-// The kernel fills `pulls` and `pivots`. Needs quantize/parts/group_grid.wgsl and quantize/parts/write_group.wgsl.
+// needs: group_grid
+// is: rounding
+// The error of a group's codes where each rounded weight pulls at those after it (roundGroup in quant/group_search.ts).
+// The kernel fills `pulls` and `pivots`.
 
 // [j][four of k]; 0 for k <= j.
 var<workgroup> pulls: array<Values, 16>;
 var<workgroup> pivots: Values;
 
-fn search(start: Values, place: GroupPlace) -> Choice {
-  var best = Choice(settled_error(start, make_grid(0.0, 0u, place.is_refined)), 0u, 0u);
-  if (place.d == 0.0) { return best; }
-  for (var scale_code = 1u; scale_code < SCALE_CODES; scale_code++) {
-    let scale = f32(scale_code) * place.d;
-    for (var zero_code = 0u; zero_code < ZERO_CODES; zero_code++) {
-      let error = settled_error(start, make_grid(scale, zero_code, place.is_refined));
-      if (error < best.error) { best = Choice(error, scale_code, zero_code); }
-    }
-  }
-  return best;
-}
-
-fn settled_error(start: Values, grid: Grid) -> f32 {
+fn rounding_error(start: Values, grid: Grid) -> f32 {
   var wanted = start;
   settle(&wanted, grid);
   let sums = squares(wanted[0], pivots[0], grid) + squares(wanted[1], pivots[1], grid) +

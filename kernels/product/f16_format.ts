@@ -1,0 +1,43 @@
+/**
+ * Weights in f16 as a format of the engine.
+ *
+ * @module
+ */
+import { CHUNK_CHANNELS, type F16Matrix, type HalfMatrix, uploadF16Matrix } from "../matrix/f16_matrix.ts";
+import { combineAttention } from "./join_splits.ts";
+import { f16Gemm } from "./f16_gemm.ts";
+import { f16Gemv } from "./f16_gemv.ts";
+import { asVectors, type WeightFormat } from "./weight_format.ts";
+
+/** As in packed_format.ts; here the weights of a token's own product are as many bytes as those of all. */
+const VECTOR_TOKENS = 3;
+
+/** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
+export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
+  canJoin: (a, b) => a.channels === b.channels,
+  upload(gpu, parts) {
+    const [{ channels, rows: firstRows, weights }] = parts;
+    if (parts.length === 1) return uploadF16Matrix(gpu, weights, firstRows, channels);
+    const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    const joined = new Float16Array(rows * channels);
+    let at = 0;
+    for (const { weights } of parts) {
+      joined.set(weights, at);
+      at += weights.length;
+    }
+    return uploadF16Matrix(gpu, joined, rows, channels);
+  },
+  async multiplyOne(gpu, matrix, input, output, scratch) {
+    if (input.kind !== "attention") return await f16Gemv(gpu, matrix, input, output);
+    // Once, as every workgroup would have to do it again.
+    const combine = await combineAttention(gpu, matrix.channels, input, scratch);
+    return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
+  },
+  multiplyFew(gpu, matrix, product) {
+    const isVectors = product.range.maxTokens <= VECTOR_TOKENS && matrix.channels % CHUNK_CHANNELS === 0;
+    if (!isVectors) return f16Gemm(gpu, matrix, product);
+    const { input, output, options } = asVectors(product);
+    return f16Gemv(gpu, matrix, input, output, options);
+  },
+  multiplyMany: f16Gemm,
+};

@@ -1,0 +1,34 @@
+/**
+ * Packed weights as a format of the engine.
+ *
+ * @module
+ */
+import { TILE_ROWS } from "../../quant/format.ts";
+import { concatenateRows } from "../../quant/concatenate.ts";
+import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.ts";
+import { fusedGemm } from "./fused_gemm.ts";
+import { fusedGemv } from "./fused_gemv.ts";
+import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
+
+/**
+ * Most tokens for which a matrix-vector product for each is faster than a matrix-matrix product for all, by the times in
+ * docs/kernel_notes.md ("Where things stand", "Prefill"): decoding is cheap there, and the narrow tile takes as long for 1
+ * token as for 16.
+ */
+const VECTOR_TOKENS = 8;
+
+/** The format of {@linkcode PackedMatrix}. */
+export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }, PackedMatrix> = {
+  canJoin: ({ tensor: a }, { tensor: b }) => a.refineEvery === b.refineEvery && a.rows % TILE_ROWS === 0,
+  upload(gpu, parts) {
+    const [{ tensor }] = parts;
+    return uploadPackedMatrix(gpu, parts.length === 1 ? tensor : concatenateRows(parts.map(({ tensor }) => tensor)));
+  },
+  multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
+  multiplyFew(gpu, matrix, product) {
+    if (product.range.maxTokens > VECTOR_TOKENS) return fusedGemm(gpu, matrix, product);
+    const { input, output, options } = asVectors(product);
+    return fusedGemv(gpu, matrix, input, output, options);
+  },
+  multiplyMany: fusedGemm,
+};

@@ -1,0 +1,75 @@
+/**
+ * What the engine asks of a format of weights. packed_format.ts and f16_format.ts are the formats, linear.ts lists them.
+ *
+ * @module
+ */
+import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import type { F16Matrix, HalfMatrix } from "../matrix/f16_matrix.ts";
+import type { PackedMatrix } from "../matrix/packed_matrix.ts";
+import type { PrefillRange } from "../tokens/prefill_range.ts";
+import type { GemmTile } from "./gemm_tile.ts";
+import type { GemvOutput, ValuesInput } from "./gemv_modes.ts";
+
+/** A weight matrix in device memory, told apart by its `kind`. */
+export type WeightMatrix = PackedMatrix | F16Matrix;
+
+/** A weight matrix in host memory, on its way to the device. */
+export type HostMatrix = HalfMatrix | {
+  /** Tells it apart. */
+  readonly kind: "packed";
+  /** Its planes. */
+  readonly tensor: PackedTensor;
+};
+
+/** A product with the tokens of a range. */
+export interface RangeProduct {
+  /** Which tokens. */
+  readonly range: PrefillRange;
+  /** f32 [tokens, channels]. */
+  readonly x: GPUBuffer;
+  /** f32 [tokens, rows]. */
+  readonly y: GPUBuffer | GPUBufferBinding;
+  /** y += W x instead of y = W x. Default: false. */
+  readonly addToY?: boolean;
+  /** Default: by rows and tokens. */
+  readonly tile?: GemmTile;
+}
+
+/** Weights in one format: from the host to products. What all share, freeing, copying, placing, is in matrix/slabs.ts. */
+export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatrix> {
+  /** Whether the rows of `b` can follow those of `a` in one matrix. */
+  canJoin(a: Host, b: Host): boolean;
+  /** Uploads the rows of some matrices as one. @throws {OutOfMemoryError} when the device has no room */
+  upload(gpu: Gpu, parts: readonly Host[]): Promise<Matrix>;
+  /**
+   * Dispatches of a product with one token.
+   *
+   * @param input x, or what it is made of
+   * @param output where the product goes, and how
+   * @param scratch f16 [channels]: where an input may be made
+   */
+  multiplyOne(
+    gpu: Gpu,
+    matrix: Matrix,
+    input: ValuesInput,
+    output: GemvOutput,
+    scratch: GPUBuffer,
+  ): Promise<Dispatch[]>;
+  /**
+   * Dispatches of a product with few tokens, by the kernel that is faster for as many as the range may have. What lies past
+   * the range's tokens, up to the most it may have, is overwritten.
+   */
+  multiplyFew(gpu: Gpu, matrix: Matrix, product: RangeProduct): Promise<Dispatch[]>;
+  /** Dispatches of a product with many tokens. */
+  multiplyMany(gpu: Gpu, matrix: Matrix, product: RangeProduct): Promise<Dispatch[]>;
+}
+
+/** A product with few tokens as matrix-vector products of each. */
+export function asVectors({ range, x, y, addToY }: RangeProduct) {
+  return {
+    input: { kind: "vector", x },
+    output: { kind: addToY ? "add" : "store", y: "buffer" in y ? y : { buffer: y } },
+    options: { tokens: range.maxTokens },
+  } as const;
+}

@@ -1,0 +1,184 @@
+/**
+ * The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
+ * dispatch, or of several.
+ *
+ * @module
+ */
+import { addBias } from "../../kernels/tokens/add_bias.ts";
+import { decodeAttention, type DecodeAttentionBuffers } from "../../kernels/attention/decode_attention.ts";
+import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
+import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
+import type { GemvOutput, ValuesInput } from "../../kernels/product/gemv_modes.ts";
+import { gemm, gemv, type multiplyFew } from "../../kernels/product/linear.ts";
+import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
+import { siluProduct } from "../../kernels/tokens/silu_product.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { type Stage, STAGES } from "../llama/layer.ts";
+import type { EngineLayer, LayerVectors } from "./engine_weights.ts";
+
+/** What a dispatch of a step is for; "layers" are whole layers at once. */
+export type OperationKind = "layers" | "attention" | Stage["name"] | "head" | "pick";
+
+/** Dispatches with one purpose. */
+export interface Operation {
+  /** Their purpose. */
+  readonly kind: OperationKind;
+  /** In order. */
+  readonly dispatches: readonly Dispatch[];
+}
+
+/** Buffers that layers work in, for T tokens. */
+export interface StageBuffers {
+  /** u32 [T]: tokens to embed. */
+  readonly tokens: GPUBuffer;
+  /** f32 [T, hidden]: the residual stream. */
+  readonly hidden: GPUBuffer;
+  /** f32 [T, (heads + 2 keyValueHeads) * headSize]. */
+  readonly qkv: GPUBuffer;
+  /** f32 [T, 2 * intermediate]: gate and up, where they are not multiplied at once. */
+  readonly gateUp: GPUBuffer;
+  /** f32 [T, intermediate]: silu(gate) * up. */
+  readonly inner: GPUBuffer;
+}
+
+/** Makes the buffers that layers work in. @throws {OutOfMemoryError} when the device has no room */
+export async function createStageBuffers(
+  scope: BufferScope,
+  { hidden, heads, keyValueHeads, headSize, intermediate }: ModelConfig,
+  tokens: number,
+): Promise<StageBuffers> {
+  const make = (label: string, width: number) => scope.storage(label, 4 * tokens * width);
+  return {
+    tokens: await make("tokens", 1),
+    hidden: await make("hidden", hidden),
+    qkv: await make("qkv", (heads + 2 * keyValueHeads) * headSize),
+    gateUp: await make("gate and up", 2 * intermediate),
+    inner: await make("inner", intermediate),
+  };
+}
+
+/** What layers work in beside, where inputs are made before they are multiplied. */
+export interface PassBuffers extends StageBuffers {
+  /** f32 [T, hidden]. */
+  readonly normed: GPUBuffer;
+  /** f32 [T, heads * headSize]. */
+  readonly mixed: GPUBuffer;
+}
+
+/** What layers of one token work in beside. */
+export interface TokenBuffers extends StageBuffers, Omit<DecodeAttentionBuffers, "cache" | "bias" | "headNorm"> {
+  /** f32: attention's partial results. */
+  readonly partials: GPUBuffer;
+  /** f16: input of f16 products. */
+  readonly scratch: GPUBuffer;
+}
+
+/** Heads of a model's attention. */
+export function attentionShape({ heads, keyValueHeads, headSize, slidingWindow }: ModelConfig): AttentionShape {
+  return { heads, keyValueHeads, headSize, ...(slidingWindow !== undefined && { slidingWindow }) };
+}
+
+/** What a layer's attention takes beside its products. */
+export function attentionExtras(
+  { normEpsilon }: ModelConfig,
+  { qkvBias, headNorm }: LayerVectors,
+): Pick<DecodeAttentionBuffers, "bias" | "headNorm"> {
+  return {
+    ...(qkvBias && { bias: qkvBias }),
+    ...(headNorm && { headNorm: { weights: headNorm, epsilon: normEpsilon } }),
+  };
+}
+
+/** The stages of a layer, each with what `multiply` makes of it; after q, k and v come the dispatches that attend. */
+async function operationsOf(
+  gpu: Gpu,
+  config: ModelConfig,
+  { outputBias }: LayerVectors,
+  range: PrefillRange,
+  hidden: GPUBuffer,
+  attend: readonly Dispatch[],
+  multiply: (stage: Stage) => Promise<readonly Dispatch[]>,
+): Promise<Operation[]> {
+  const operations: Operation[] = [];
+  for (const stage of STAGES) {
+    const hasBias = stage.name === "o" && outputBias;
+    const bias = hasBias ? [await addBias(gpu, range, config.hidden, outputBias, hidden)] : [];
+    operations.push({ kind: stage.name, dispatches: [...await multiply(stage), ...bias] });
+    if (stage.name === "qkv") operations.push({ kind: "attention", dispatches: attend });
+  }
+  return operations;
+}
+
+/**
+ * A layer for the tokens of a range, of one sequence or one of each of several.
+ *
+ * @param attend dispatches that make `mixed` from `qkv`
+ * @param multiply how weights are multiplied
+ */
+export function passOperations(
+  gpu: Gpu,
+  config: ModelConfig,
+  layer: EngineLayer,
+  range: PrefillRange,
+  buffers: PassBuffers,
+  attend: readonly Dispatch[],
+  multiply: typeof multiplyFew = gemm,
+): Promise<Operation[]> {
+  const { hidden, normed, qkv, mixed, gateUp, inner } = buffers;
+  const inputs = { attentionNorm: normed, attention: mixed, mlpNorm: normed, siluProduct: inner };
+  const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
+  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, y: normed };
+  return operationsOf(gpu, config, layer, range, hidden, attend, async ({ name, input, joinsResidual: addToY }) => {
+    const isNormed = input === "attentionNorm" || input === "mlpNorm";
+    const dispatches = isNormed ? [await rmsNorm(gpu, range, { ...norm, weight: layer[input] })] : [];
+    for (const matrix of layer.linears[name]) {
+      dispatches.push(...await multiply(gpu, matrix, { range, x: inputs[input], y: outputs[name], addToY }));
+    }
+    if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner));
+    return dispatches;
+  });
+}
+
+/** A layer for one token, with so many splits of its sequence. */
+export async function tokenOperations(
+  gpu: Gpu,
+  config: ModelConfig,
+  layer: EngineLayer,
+  oneToken: PrefillRange,
+  cache: KeyValueCache,
+  splits: number,
+  buffers: TokenBuffers,
+): Promise<Operation[]> {
+  const { hidden, qkv, partials, gateUp, inner, scratch } = buffers;
+  const { normEpsilon: epsilon, headSize, intermediate } = config;
+  const normed = (weight: GPUBuffer): ValuesInput => ({ kind: "rms_norm", x: hidden, weight, epsilon });
+  const attention: ValuesInput = splits === 1
+    ? { kind: "vector", x: partials }
+    : { kind: "attention", partials, splits, headSize };
+  const inputs: Readonly<Record<Stage["input"], ValuesInput>> = {
+    attentionNorm: normed(layer.attentionNorm),
+    attention,
+    mlpNorm: normed(layer.mlpNorm),
+    siluProduct: { kind: "vector", x: inner },
+  };
+  const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
+  const extras = { ...buffers, cache, ...attentionExtras(config, layer) };
+  const attend = [await decodeAttention(gpu, attentionShape(config), splits, extras)];
+  return await operationsOf(gpu, config, layer, oneToken, hidden, attend, async ({ name, input, joinsResidual }) => {
+    const parts = layer.linears[name];
+    const [{ slabs, rows }] = parts;
+    // One dispatch where gate and up are one matrix.
+    const isProduct = name === "gate+up" && parts.length === 1 && slabs.length === 1 && rows % 8 === 0;
+    const output: GemvOutput = isProduct
+      ? { kind: "silu_product", y: { buffer: inner } }
+      : { kind: joinsResidual ? "add" : "store", y: { buffer: outputs[name] } };
+    const dispatches: Dispatch[] = [];
+    for (const matrix of parts) dispatches.push(...await gemv(gpu, matrix, inputs[input], output, scratch));
+    if (name === "gate+up" && !isProduct) {
+      dispatches.push(await siluProduct(gpu, oneToken, intermediate, gateUp, inner));
+    }
+    return dispatches;
+  });
+}

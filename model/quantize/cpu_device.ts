@@ -1,0 +1,106 @@
+/**
+ * Quantizing on the CPU: workers share the layer and the calibration text.
+ *
+ * @module
+ */
+import { type Feedback, prepareFeedback } from "../../quant/error_feedback.ts";
+import { independentParts, joinStored } from "../../quant/quantize.ts";
+import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
+import { moveToShared, shareDeep } from "../host/shared.ts";
+import { LINEAR_KINDS, type LinearKind } from "../llama/layer.ts";
+import type { Layer, Linear } from "../llama/llama.ts";
+import { type Calibrator, createCalibrator, type TotalSums } from "./calibrator.ts";
+import { decodeLayer } from "./quantize_layers.ts";
+import type { QuantizePool } from "./quantize_tasks.ts";
+import type { LayerRun, QuantizingDevice, QuantizingRun, StageJob, StoredLayer } from "./quantizing_device.ts";
+
+/** Tiles of a matrix that one task quantizes: 128 rows. */
+const PART_TILES = 8;
+
+/** The workers of a pool as a device. */
+export function cpuDevice(pool: QuantizePool): QuantizingDevice {
+  return {
+    openLayers: (checkpoint) =>
+      Promise.resolve({
+        config: checkpoint.config,
+        readLayer: (index) => readSharedLayer(checkpoint, index),
+        [Symbol.dispose]() {},
+      }),
+    // deno-lint-ignore require-await -- what is wrong with the calibration rejects the promise
+    async start(config, calibration) {
+      return startOnCpu(pool, calibration && createCalibrator(pool, config, calibration));
+    },
+  };
+}
+
+/** Begins to quantize a model with the calibration text of a calibrator, which is before the first layer. */
+export function startOnCpu(pool: QuantizePool, calibrator?: Calibrator): QuantizingRun {
+  return {
+    isCalibrated: calibrator !== undefined,
+    startLayer: (index, original) => Promise.resolve(startLayer(pool, calibrator, index, shareDeep(original))),
+    [Symbol.dispose]() {},
+  };
+}
+
+/** Reads a layer into memory that workers share, matrix by matrix, so that one of them at a time is there twice. */
+async function readSharedLayer(checkpoint: Checkpoint, index: number): Promise<Layer> {
+  const linears: Partial<Record<LinearKind, Linear>> = {};
+  for (const kind of LINEAR_KINDS) {
+    const linear = await readLinear(checkpoint, index, kind);
+    linears[kind] = { ...linear, weights: moveToShared(linear.weights) };
+  }
+  return { linears: linears as Layer["linears"], ...await readNorms(checkpoint, index) };
+}
+
+function startLayer(
+  pool: QuantizePool,
+  calibrator: Calibrator | undefined,
+  index: number,
+  original: Layer,
+): LayerRun {
+  let quantized = original;
+  const pair = () => ({ index, original, quantized });
+  const place = (stored: StoredLayer) => {
+    if (calibrator) quantized = decodeLayer(quantized, stored);
+  };
+  return {
+    async advance(stage) {
+      await calibrator?.advance(pair(), stage);
+    },
+    async quantize(job) {
+      const sums = job.feedback && await calibrator?.sumStage(pair(), job.stage);
+      const stored = await quantizeStage(pool, original, job, sums);
+      place(stored);
+      return stored;
+    },
+    restore: (stored) => Promise.resolve(place(stored)),
+    [Symbol.dispose]() {},
+  };
+}
+
+/** Quantizes the matrices of a stage, in parts that the workers share. */
+async function quantizeStage(
+  pool: QuantizePool,
+  { linears }: Layer,
+  { quantizers, feedback: settings }: StageJob,
+  sums: TotalSums | undefined,
+): Promise<StoredLayer> {
+  const feedback = settings && sums && shareFeedback(prepareFeedback(sums.gram, settings));
+  const tasks = [...quantizers].flatMap(([kind, quantizer]) => {
+    const { drift, lack } = quantizer.correctTarget && sums || {};
+    const input = quantizer.feedback && feedback && { feedback, ...(drift && { drift }), ...(lack && { lack }) };
+    const task = { linear: linears[kind], quantizer, ...input };
+    return independentParts(task.linear.rows, quantizer, PART_TILES)
+      .map((tiles) => ({ kind, task: { ...task, tiles } }));
+  });
+  const parts = await pool.map("quantize", tasks.map(({ task }) => task));
+  return new Map(
+    Array.from(quantizers.keys(), (kind) => [kind, joinStored(parts.filter((_, i) => tasks[i].kind === kind))]),
+  );
+}
+
+function shareFeedback(feedback: Feedback): Feedback {
+  const coefficients = new Float64Array(new SharedArrayBuffer(feedback.coefficients.byteLength));
+  coefficients.set(feedback.coefficients);
+  return { ...feedback, coefficients };
+}

@@ -1,0 +1,205 @@
+/**
+ * Quantizing on a GPU: the host holds one layer and reads the next, the device holds the matrices of one stage, its sums
+ * and the calibration text.
+ *
+ * @module
+ */
+import { allOrNone, type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import { halveWeights } from "../../kernels/matrix/elementwise.ts";
+import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { buffersOf } from "../../kernels/matrix/slabs.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { factorize } from "../../kernels/quantize/factorize.ts";
+import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize/quantize_matrix.ts";
+import type { FeedbackSettings } from "../../quant/error_feedback.ts";
+import { MAX_F16 } from "../../quant/float16.ts";
+import { BLOCK_GROUPS, blocksPerRow } from "../../quant/format.ts";
+import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
+import {
+  createDeviceCalibrator,
+  type DeviceCalibrator,
+  type DeviceLayerPair,
+  type DeviceSums,
+} from "./device_calibrator.ts";
+import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
+import { createLayerReader } from "./layer_reader.ts";
+import type { LayerRun, QuantizingDevice } from "./quantizing_device.ts";
+
+/** A GPU as a device, for what {@linkcode whyNotOnDevice} has nothing against. */
+export function gpuDevice(gpu: Gpu): QuantizingDevice {
+  return {
+    openLayers: createLayerReader,
+    start: (config, calibration) =>
+      allOrNone(gpu, async (scope) => {
+        const text = calibration && await createDeviceCalibrator(gpu, scope, config, calibration);
+        return {
+          isCalibrated: text !== undefined,
+          startLayer: (index, original) => startLayer(gpu, config, text, { index, original }),
+          [Symbol.dispose]: () => scope[Symbol.dispose](),
+        };
+      }),
+  };
+}
+
+/** A layer that is being quantized. */
+interface LayerWork {
+  readonly gpu: Gpu;
+  /** Holds the layer's vectors, and its matrices while the text goes through them. */
+  readonly scope: BufferScope;
+  readonly config: ModelConfig;
+  readonly index: number;
+  readonly original: Layer;
+  readonly text: DeviceCalibrator | undefined;
+  /** The layer in the models that the text goes through. */
+  readonly pair: DeviceLayerPair;
+}
+
+function startLayer(
+  gpu: Gpu,
+  config: ModelConfig,
+  text: DeviceCalibrator | undefined,
+  { index, original }: Pick<LayerWork, "index" | "original">,
+): Promise<LayerRun> {
+  return allOrNone(gpu, async (scope) => {
+    const vectors = text && await uploadVectors(scope, original);
+    const newLayer = (): DeviceLayer | undefined => vectors && { vectors, matrices: new Map() };
+    const pair = { quantized: newLayer(), original: text?.correctTarget ? newLayer() : undefined };
+    const work: LayerWork = { gpu, scope, config, index, original, text, pair };
+    let isOriginalAhead = false;
+    return {
+      async advance(stage) {
+        if (stage === 0) return;
+        await passMatrices(work, isOriginalAhead ? { quantized: pair.quantized } : pair, stage - 1);
+        isOriginalAhead = false;
+      },
+      async quantize({ stage, quantizers, feedback }, onShare) {
+        using stageScope = createBufferScope(gpu);
+        const sums = feedback && await sumInputs(work, stageScope, stage, onShare);
+        isOriginalAhead = sums?.correlation !== undefined;
+        const knowledge = sums && await prepareKnowledge(gpu, stageScope, sums, feedback!);
+        const stored = new Map<LinearKind, StoredTensor>();
+        for (const [kind, quantizer] of quantizers) {
+          stored.set(kind, { kind: "twobit", tensor: await quantizeKind(work, kind, quantizer, knowledge) });
+        }
+        return stored;
+      },
+      async restore(stored) {
+        if (!text) return;
+        for (const [kind, tensor] of stored) {
+          if (tensor.kind === "twobit") keep(work, kind, await uploadPackedMatrix(gpu, tensor.tensor));
+        }
+      },
+      [Symbol.dispose]: () => scope[Symbol.dispose](),
+    };
+  });
+}
+
+/** Takes the text through a stage's matrices, which are on the device only for that. */
+async function passMatrices(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
+  if (!work.text) return;
+  const { linears } = STAGES[stage];
+  for (const kind of linears) await uploadMissing(work, pair, kind);
+  await work.text.pass(pair, stage);
+  for (const kind of linears) freeMatrices(work.scope, pair, kind);
+}
+
+/** Puts a matrix as it was, in f16, into the models of a pair that don't have it. */
+async function uploadMissing(
+  { gpu, scope, config, original }: LayerWork,
+  pair: DeviceLayerPair,
+  kind: LinearKind,
+): Promise<void> {
+  const models = [pair.original, pair.quantized].filter((model) => model && !model.matrices.has(kind));
+  if (models.length === 0) return;
+  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
+  const matrix = await halveWeights(gpu, linearShape(config, kind), weights);
+  own(scope, matrix);
+  for (const model of models) model?.matrices.set(kind, matrix);
+}
+
+/**
+ * Sums a stage's inputs. Where the sums take the original matrix the original text goes through it right away, so that the
+ * matrix is uploaded once and not there beside the quantized one.
+ */
+async function sumInputs(
+  work: LayerWork,
+  sumsScope: BufferScope,
+  stage: number,
+  onShare: (share: number) => void,
+): Promise<DeviceSums> {
+  const { text, pair } = work;
+  const { linears: [kind], joinsResidual } = STAGES[stage];
+  const ahead = joinsResidual && pair.original ? { original: pair.original } : undefined;
+  if (ahead) await uploadMissing(work, ahead, kind);
+  const sums = await text!.sumStage(pair, stage, sumsScope, onShare);
+  if (ahead) await passMatrices(work, ahead, stage);
+  return sums;
+}
+
+/** Factors a stage's Hessian, in its place. */
+async function prepareKnowledge(
+  gpu: Gpu,
+  scope: BufferScope,
+  { gram, ...corrections }: DeviceSums,
+  feedback: FeedbackSettings,
+): Promise<DeviceKnowledge> {
+  const factor = await factorize(gpu, scope, gram, feedback);
+  if (corrections.drift) await orderDrift(gpu, scope, factor, corrections.drift);
+  return { factor, ...corrections };
+}
+
+/** Quantizes a matrix, reads it back and puts it into the text's way. */
+async function quantizeKind(
+  work: LayerWork,
+  kind: LinearKind,
+  quantizer: Quantizer,
+  knowledge: DeviceKnowledge | undefined,
+): Promise<PackedTensor> {
+  if (quantizer.kind !== "twobit") throw new TypeError(`quantizer is ${quantizer.kind}, must be twobit on the device`);
+  const { gpu, config, index, original } = work;
+  const { settings: { refineEvery }, feedback, correctTarget } = quantizer;
+  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
+  const known = feedback && knowledge && (correctTarget ? knowledge : { factor: knowledge.factor });
+  const matrix = await quantizeMatrixOnDevice(gpu, linearShape(config, kind), weights, refineEvery, known);
+  using alone = createBufferScope(gpu);
+  if (work.text) keep(work, kind, matrix);
+  else own(alone, matrix);
+  const tensor = await readPackedMatrix(gpu, matrix);
+  checkScales(linearName(index, kind), tensor);
+  return tensor;
+}
+
+/** Puts a matrix into the text's way. */
+function keep({ scope, pair }: LayerWork, kind: LinearKind, matrix: PackedMatrix): void {
+  own(scope, matrix);
+  pair.quantized?.matrices.set(kind, matrix);
+}
+
+function own(scope: BufferScope, matrix: WeightMatrix): void {
+  buffersOf(matrix).forEach(scope.own);
+}
+
+function freeMatrices(scope: BufferScope, pair: DeviceLayerPair, kind: LinearKind): void {
+  for (const layer of [pair.quantized, pair.original]) {
+    const matrix = layer?.matrices.get(kind);
+    if (matrix) buffersOf(matrix).forEach(scope.free);
+    layer?.matrices.delete(kind);
+  }
+}
+
+/** @throws {RangeError} where a second-order scale is beyond f16 */
+function checkScales(name: string, { channels, tileScale }: PackedTensor): void {
+  const bad = tileScale.findIndex((d) => !Number.isFinite(d));
+  if (bad < 0) return;
+  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  throw new RangeError(
+    `${name}: group column ${bad % groups} of tile ${
+      Math.floor(bad / groups)
+    } needs a scale beyond f16, must be at most ${MAX_F16}`,
+  );
+}

@@ -1,0 +1,131 @@
+/**
+ * Quantizing a model: layer by layer, and in a layer stage by stage, each stage for the inputs that calibration text has
+ * there with everything before it already quantized.
+ *
+ * @module
+ */
+import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
+import { moveToShared } from "../host/shared.ts";
+import { type LinearKind, linearName, STAGES } from "../llama/layer.ts";
+import type { Layer, Model } from "../llama/llama.ts";
+import type { LayerSource, QuantizingRun, StageJob, StoredLayer } from "./quantizing_device.ts";
+
+/** How a model is quantized. */
+export interface QuantizePlan {
+  /** The quantizer of a matrix; undefined leaves it as it is. */
+  readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
+  /** Told of the share done and of what is being done. */
+  readonly onProgress?: (share: number, step: string) => void;
+  /** Takes a finished layer: what is stored of it, and the layer as it was. */
+  readonly onLayer: (stored: StoredLayer, layer: LayerBefore) => void | Promise<void>;
+  /** Returns a layer that an earlier run finished. */
+  readonly finishedLayer?: (index: number) => Promise<StoredLayer | undefined>;
+  /** Ends the run before the next stage, with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** A layer as it was. */
+export interface LayerBefore {
+  /** Index of the layer. */
+  readonly index: number;
+  /** Its weights. */
+  readonly original: Layer;
+}
+
+/**
+ * Quantizes the linear layers of a model.
+ *
+ * @throws {TypeError} when a quantizer with error feedback gets no calibration text, or those of one stage differ in it
+ */
+export async function quantizeLayers(run: QuantizingRun, source: LayerSource, plan: QuantizePlan): Promise<void> {
+  for (let index = 0; index < source.config.layers; index++) {
+    plan.signal?.throwIfAborted();
+    const original = await source.readLayer(index);
+    const stored = await quantizeLayer(run, source.config.layers, { index, original }, plan);
+    await plan.onLayer(stored, { index, original });
+  }
+}
+
+async function quantizeLayer(
+  run: QuantizingRun,
+  layers: number,
+  { index, original }: LayerBefore,
+  { quantizerOf, finishedLayer, onProgress, signal }: QuantizePlan,
+): Promise<StoredLayer> {
+  const report = (stages: number, step: string) => onProgress?.((index + stages / STAGES.length) / layers, step);
+  const finished = await finishedLayer?.(index);
+  if (finished) report(STAGES.length, `layer ${index} was finished before`);
+  const stored = new Map(finished);
+  using layer = await run.startLayer(index, original);
+  for (const [stage, { linears: kinds }] of STAGES.entries()) {
+    signal?.throwIfAborted();
+    const step = linearName(index, kinds[0]);
+    if (!finished) report(stage, step);
+    await layer.advance(stage);
+    if (finished) {
+      await layer.restore(new Map([...finished].filter(([kind]) => kinds.includes(kind))));
+      continue;
+    }
+    const job = stageJob(stage, (kind) => quantizerOf(index, kind), run.isCalibrated);
+    for (const [kind, tensor] of await layer.quantize(job, (share) => report(stage + 0.9 * share, step))) {
+      stored.set(kind, tensor);
+    }
+  }
+  await layer.advance(STAGES.length);
+  return stored;
+}
+
+function stageJob(
+  stage: number,
+  quantizerOf: (kind: LinearKind) => Quantizer | undefined,
+  isCalibrated: boolean,
+): StageJob {
+  const quantizers = new Map<LinearKind, Quantizer>();
+  let feedback: StageJob["feedback"];
+  for (const kind of STAGES[stage].linears) {
+    const quantizer = quantizerOf(kind);
+    if (!quantizer) continue;
+    quantizers.set(kind, quantizer);
+    if (!quantizer.feedback) continue;
+    if (!isCalibrated) throw new TypeError("the quantizer has error feedback but there is no calibration text");
+    feedback ??= quantizer.feedback;
+    const [wanted, found] = [feedback, quantizer.feedback].map((settings) => JSON.stringify(settings));
+    if (found !== wanted) throw new TypeError(`${kind} has feedback ${found}, must be ${wanted} as for the same input`);
+  }
+  return { stage, quantizers, ...(feedback && { feedback }) };
+}
+
+/** A layer with some matrices replaced by their decoded ones, which lie in memory that workers share. */
+export function decodeLayer(layer: Layer, stored: StoredLayer): Layer {
+  const linears = { ...layer.linears };
+  for (const [kind, tensor] of stored) {
+    linears[kind] = { ...linears[kind], weights: moveToShared(dequantizeStored(tensor)) };
+  }
+  return { ...layer, linears };
+}
+
+/** A quantized model in memory. */
+export interface QuantizedModel {
+  /** The model with decoded weights. */
+  readonly model: Model;
+  /** Stored tensors by name ({@linkcode linearName}). */
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+}
+
+/** Quantizes a model that is in memory. */
+export async function quantizeInMemory(
+  run: QuantizingRun,
+  model: Model,
+  plan: Pick<QuantizePlan, "quantizerOf" | "onProgress">,
+): Promise<QuantizedModel> {
+  const tensors = new Map<string, StoredTensor>();
+  const layers: Layer[] = [];
+  await quantizeLayers(run, { ...model, readLayer: (index) => Promise.resolve(model.layers[index]) }, {
+    ...plan,
+    onLayer(stored, { index, original }) {
+      for (const [kind, tensor] of stored) tensors.set(linearName(index, kind), tensor);
+      layers.push(decodeLayer(original, stored));
+    },
+  });
+  return { model: { ...model, layers }, tensors };
+}

@@ -1,0 +1,72 @@
+/**
+ * What quantizes the layers of a model: the workers of the CPU (cpu_device.ts) or a GPU (gpu_device.ts). Which layer and
+ * stage comes when is said once, in quantize_layers.ts; a device does its part of each.
+ *
+ * @module
+ */
+import type { FeedbackSettings } from "../../quant/error_feedback.ts";
+import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
+import type { Checkpoint } from "../files/checkpoint.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import type { LinearKind } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
+
+/** Where the layers of a model come from. */
+export interface LayerSource {
+  /** Configuration of the model. */
+  readonly config: ModelConfig;
+  /** Reads a layer. Its memory may be used again once another layer is asked for. */
+  readLayer(index: number): Promise<Layer>;
+}
+
+/** Stored matrices of a layer; a kind that is left out stays as it is. */
+export type StoredLayer = ReadonlyMap<LinearKind, StoredTensor>;
+
+/** The text that quantizers with error feedback measure inputs on. */
+export interface Calibration {
+  /** f32 [vocabulary, hidden]; a run that has started needs it no more. */
+  readonly embedding: Float32Array;
+  /** Tokens of each window, at least one. */
+  readonly windows: readonly Uint32Array[];
+  /** Whether targets are corrected, which takes the text through the unquantized model too. */
+  readonly correctTarget: boolean;
+}
+
+/** A place where models are quantized. */
+export interface QuantizingDevice {
+  /** Opens the layers of a checkpoint, in the memory that the device works from. */
+  openLayers(checkpoint: Checkpoint): Promise<LayerSource & Disposable>;
+  /** Puts the calibration text before the first layer. @throws {RangeError} when it has no windows */
+  start(config: ModelConfig, calibration?: Calibration): Promise<QuantizingRun>;
+}
+
+/** A model that is being quantized; dispose it to free what the device holds of it. */
+export interface QuantizingRun extends Disposable {
+  /** Whether calibration text is on its way. */
+  readonly isCalibrated: boolean;
+  /** Begins a layer, whose weights stay until it is disposed; layers come in order. */
+  startLayer(index: number, original: Layer): Promise<LayerRun>;
+}
+
+/** A layer that is being quantized. */
+export interface LayerRun extends Disposable {
+  /**
+   * Takes the text through the matrices of the stage before to the inputs of `stage`, or, with the number of stages, to
+   * the next layer: once for each stage, in order. In the quantized model it meets what was quantized or restored.
+   */
+  advance(stage: number): Promise<void>;
+  /** Quantizes matrices of the stage that the text has come to; `onShare` is told how much of their inputs is summed. */
+  quantize(job: StageJob, onShare: (share: number) => void): Promise<StoredLayer>;
+  /** Takes matrices of the stage that the text has come to as an earlier run left them. */
+  restore(stored: StoredLayer): Promise<void>;
+}
+
+/** Matrices to quantize, all of one stage. */
+export interface StageJob {
+  /** Index of the stage. */
+  readonly stage: number;
+  /** The quantizer of each. */
+  readonly quantizers: ReadonlyMap<LinearKind, Quantizer>;
+  /** Error feedback of those that have any: their input is the same, and so is what is prepared from it. */
+  readonly feedback?: FeedbackSettings;
+}

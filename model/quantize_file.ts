@@ -1,0 +1,261 @@
+/**
+ * Quantizing a model by name into a packed file.
+ *
+ * @module
+ */
+import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
+import { storedBytes } from "../quant/quantize.ts";
+import {
+  DEFAULT_WINDOWS,
+  FEEDBACK,
+  QUANTIZE_METHODS,
+  type QuantizeMethod,
+  SETTINGS,
+  twobitQuantizer,
+} from "../quant/recipe.ts";
+import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
+import type { Checkpoint } from "./files/checkpoint.ts";
+import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
+import type { Layer } from "./llama/llama.ts";
+import { hashWeights, openModel } from "./load.ts";
+import { writePackedFile } from "./quantize/packed_writer.ts";
+import type { StoredLayer } from "./quantize/quantizing_device.ts";
+import { loadText } from "./text/text.ts";
+import { readFittingTokenizer } from "./text/tokenizer.ts";
+import { sampleWindows } from "./text/windows.ts";
+import { openQuantizingPlace, QUANTIZING_PLACES, type QuantizingPlace } from "./workers/quantizing_place.ts";
+
+/** What is calibrated on. */
+export interface CalibrationOptions {
+  /** `calibration` (default: speeches and chapters that come with twobit) or `file:PATH`. */
+  readonly text?: string;
+  /** Windows, 40 by default, spread evenly over the text. */
+  readonly windows?: number;
+  /** Tokens of a window, BOS included, 512 by default; at most the model's context. */
+  readonly windowTokens?: number;
+  /** The tokens of each window, in place of a text. */
+  readonly tokens?: readonly Uint32Array[];
+}
+
+/** How {@linkcode quantizeModel} quantizes, and whom it tells. */
+export interface QuantizeOptions {
+  /**
+   * `corrected` (default): error feedback towards targets corrected for what earlier layers lost; `feedback`: error
+   * feedback alone; `search`: scales only, no calibration.
+   */
+  readonly method?: QuantizeMethod;
+  /** One refined group in every so many; 8 by default. */
+  readonly refine?: RefineEvery;
+  /** Share of weights kept in 16 bits, 0 (default) to 0.05. */
+  readonly outliers?: number;
+  /** Matrices whose name matches stay in 16 bits. */
+  readonly exclude?: RegExp;
+  /** What to calibrate on, where the method does. */
+  readonly calibration?: CalibrationOptions;
+  /** Where to quantize; with `auto` (default) on the GPU where there is a real one that does what is asked for. */
+  readonly device?: typeof QUANTIZING_PLACES[number];
+  /** Seed of everything random, 1 by default. */
+  readonly seed?: number;
+  /** Goes on with the layers that an interrupted run of the same settings left beside the file; else they are removed. */
+  readonly resume?: boolean;
+  /** Told of the share done, 0..1, and of what is being done. */
+  readonly onProgress?: (share: number, step: string) => void;
+  /** Told where the model is quantized, once that is known. */
+  readonly onDevice?: (place: Pick<QuantizingPlace, "kind" | "name" | "reason">) => void;
+  /** Told of each quantized matrix; finding its errors takes a little time. */
+  readonly onMatrix?: (report: MatrixReport) => void;
+  /** Ends the run with the signal's reason before the next matrices; finished layers stay for a later `resume`. */
+  readonly signal?: AbortSignal;
+}
+
+/** Bits and errors of a quantized matrix. */
+export interface MatrixReport extends QuantizationReport {
+  /** Name of its tensor, without `.weight`. */
+  readonly name: string;
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels. */
+  readonly channels: number;
+}
+
+/** What became of a model. */
+export interface QuantizeReport {
+  /** Where it was quantized: `the CPU`, or the GPU's name. */
+  readonly device: string;
+  /** Weights of the linear layers. */
+  readonly weights: number;
+  /** Bytes of the linear layers, excluded ones in 16 bits. */
+  readonly bytes: number;
+  /** Bits a weight of the linear layers, everything counted. */
+  readonly bitsPerWeight: number;
+  /** The most memory of the GPU that was held, in bytes. */
+  readonly deviceBytes?: number;
+}
+
+/** No matrix is left to quantize: `exclude` matches all of them. */
+export class NothingToQuantizeError extends RangeError {
+  /** The class's name. */
+  override readonly name = "NothingToQuantizeError";
+}
+
+/**
+ * Quantizes the linear layers of a model into one packed file, which appears under its name when it is whole, in place of
+ * one that was there. Until then finished layers lie beside it, in `path`.layers.
+ *
+ * ```ts
+ * import { openModel, quantizeModel } from "@twobit/twobit";
+ *
+ * const directory = await Deno.makeTempDir();
+ * // All but the value projections stay in 16 bits, to keep the example short.
+ * const exclude = /q_proj|k_proj|o_proj|mlp/;
+ * const report = await quantizeModel("tiny", `${directory}/q.safetensors`, { method: "search", exclude, device: "cpu" });
+ * console.assert(report.bitsPerWeight < 16);
+ * using packed = await openModel(`${directory}/q.safetensors`);
+ * console.assert(packed.config.layers === 5);
+ * await Deno.remove(directory, { recursive: true });
+ * ```
+ *
+ * @param name `tiny`, a directory, a GGUF file or `hf:ORG/NAME[@REVISION]`
+ * @throws {SyntaxError} when the model can't be read
+ * @throws {RangeError} for options out of range, a calibration text that is too short, or layers that can't be gone on with
+ * @throws {OutOfMemoryError} when the GPU has no room for the calibration text and a layer
+ */
+export async function quantizeModel(
+  name: string,
+  path: string,
+  options: QuantizeOptions = {},
+): Promise<QuantizeReport> {
+  const { exclude, onProgress, onMatrix, signal } = options;
+  const settings = settingsOf(options);
+  const { method, refine, outliers, seed } = settings;
+  const changes = { refineEvery: refine, outliers: { ...SETTINGS.outliers, share: outliers }, seed };
+  const quantizer = twobitQuantizer(changes, method);
+  using checkpoint = await openModel(name, onProgress);
+  if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
+  const calibration = method === "search"
+    ? []
+    : await calibrationWindows(checkpoint, settings, options.calibration?.tokens);
+  const isExcluded = (layer: number, kind: LinearKind) =>
+    exclude !== undefined && linearName(layer, kind).search(exclude) >= 0;
+  checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
+  using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
+  options.onDevice?.(place);
+  const totals = { weights: 0, bytes: 0 };
+  await writePackedFile(place.device, checkpoint, {
+    path,
+    metadata: {
+      sourceSha256: await hashWeights(checkpoint),
+      settings: JSON.stringify({ ...settings, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
+    },
+    resume: options.resume ?? false,
+    calibration,
+    correctTarget: method === "corrected",
+    quantizerOf: (layer, kind) => isExcluded(layer, kind) ? undefined : quantizer,
+    ...(onProgress && { onProgress }),
+    ...(signal && { signal }),
+    onLayer(stored, { index, original }) {
+      count(totals, stored, original);
+      if (onMatrix) reportLayer(index, stored, original, onMatrix);
+    },
+  });
+  const { peakBytes } = place;
+  return {
+    device: place.name,
+    ...totals,
+    bitsPerWeight: (8 * totals.bytes) / totals.weights,
+    ...(peakBytes !== undefined && { deviceBytes: peakBytes }),
+  };
+}
+
+/** What the packed file's metadata records of how it was made. */
+interface QuantizeSettings {
+  readonly method: QuantizeMethod;
+  readonly refine: RefineEvery;
+  readonly outliers: number;
+  readonly calibration: string;
+  readonly windows: number;
+  readonly windowTokens: number;
+  readonly seed: number;
+  readonly layers: string;
+}
+
+/** @throws {RangeError} for options out of range */
+function settingsOf(options: QuantizeOptions): QuantizeSettings {
+  const { method = QUANTIZE_METHODS[0], refine = SETTINGS.refineEvery, outliers = 0, seed = 1, exclude } = options;
+  checkOneOf("method", method, QUANTIZE_METHODS);
+  checkOneOf("refine", refine, REFINE_EVERY);
+  checkOneOf("device", options.device ?? "auto", QUANTIZING_PLACES);
+  if (!(outliers >= 0 && outliers <= 0.05)) throw new RangeError(`outliers is ${outliers}, must be between 0 and 0.05`);
+  const calibration = describeCalibration(options.calibration ?? {});
+  checkCount("windows", calibration.windows, 1);
+  checkCount("windowTokens", calibration.windowTokens, 2);
+  return { method, refine, outliers, ...calibration, seed, layers: exclude?.source ?? "" };
+}
+
+function checkOneOf(name: string, value: string | number, values: readonly (string | number)[]): void {
+  if (!values.includes(value)) throw new RangeError(`${name} is ${value}, must be one of ${values.join(", ")}`);
+}
+
+function checkCount(name: string, value: number, least: number): void {
+  if (Number.isInteger(value) && value >= least) return;
+  throw new RangeError(`${name} is ${value}, must be a whole number from ${least} on`);
+}
+
+function describeCalibration(
+  { text = "calibration", windows = DEFAULT_WINDOWS, windowTokens = 512, tokens }: CalibrationOptions,
+): Pick<QuantizeSettings, "calibration" | "windows" | "windowTokens"> {
+  if (!tokens) return { calibration: text, windows, windowTokens };
+  const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
+  return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
+}
+
+async function calibrationWindows(
+  checkpoint: Checkpoint,
+  { calibration: name, windows: count, windowTokens }: QuantizeSettings,
+  given: readonly Uint32Array[] | undefined,
+): Promise<readonly Uint32Array[]> {
+  const { context, vocabulary } = checkpoint.config;
+  if (given) {
+    const bad = given.flatMap((window) => window.find((token) => token >= vocabulary) ?? []);
+    if (bad.length > 0) throw new RangeError(`calibration has token ${bad[0]}, must be below ${vocabulary}`);
+    return given;
+  }
+  const tokenizer = await readFittingTokenizer(checkpoint);
+  const plan = { length: Math.min(windowTokens, context), count };
+  return sampleWindows(await loadText(name), tokenizer, plan).windows;
+}
+
+/** @throws {NothingToQuantizeError} */
+function checkSomeLeft(
+  isExcluded: (layer: number, kind: LinearKind) => boolean,
+  layers: number,
+  exclude: RegExp | undefined,
+): void {
+  for (let layer = 0; layer < layers; layer++) {
+    if (!LINEAR_KINDS.every((kind) => isExcluded(layer, kind))) return;
+  }
+  throw new NothingToQuantizeError(`exclude is ${exclude}, must leave a matrix to quantize`);
+}
+
+function count(totals: { weights: number; bytes: number }, stored: StoredLayer, { linears }: Layer): void {
+  for (const kind of LINEAR_KINDS) {
+    const { rows, channels } = linears[kind];
+    const tensor = stored.get(kind);
+    totals.weights += rows * channels;
+    totals.bytes += tensor ? storedBytes(tensor) : 2 * rows * channels;
+  }
+}
+
+function reportLayer(
+  index: number,
+  stored: StoredLayer,
+  { linears }: Layer,
+  onMatrix: (report: MatrixReport) => void,
+): void {
+  for (const [kind, tensor] of stored) {
+    const name = linearName(index, kind);
+    if (tensor.kind !== "twobit") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
+    const { weights, rows, channels } = linears[kind];
+    onMatrix({ name, rows, channels, ...reportQuantization(weights, tensor.tensor) });
+  }
+}

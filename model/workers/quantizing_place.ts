@@ -1,0 +1,71 @@
+/**
+ * Where a checkpoint is quantized: on the CPU or on the GPU.
+ *
+ * @module
+ */
+import { describeAdapter } from "../../kernels/gpu/adapter.ts";
+import { openGpu } from "../../kernels/gpu/gpu.ts";
+import type { Quantizer } from "../../quant/quantize.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { cpuDevice } from "../quantize/cpu_device.ts";
+import { whyNotOnDevice } from "../quantize/device_limits.ts";
+import { gpuDevice } from "../quantize/gpu_device.ts";
+import type { QuantizingDevice } from "../quantize/quantizing_device.ts";
+import { createCpuPool } from "./cpu_pool.ts";
+
+/** Names of places: `auto` is the GPU where there is a real one that does what is asked for, else the CPU. */
+export const QUANTIZING_PLACES = ["auto", "cpu", "gpu"] as const;
+
+/** Where a checkpoint is quantized; dispose it to end the workers or to close the GPU. */
+export interface QuantizingPlace extends Disposable {
+  /** What quantizes. */
+  readonly device: QuantizingDevice;
+  /** Which of the two: what they make differs in rounding. */
+  readonly kind: "cpu" | "gpu";
+  /** Name for people. */
+  readonly name: string;
+  /** Why it isn't the GPU that is there. */
+  readonly reason?: string;
+  /** The most of the GPU's memory held so far. */
+  readonly peakBytes?: number;
+}
+
+/**
+ * Opens a place.
+ *
+ * @throws {Error} when the GPU is asked for and there is none, or it doesn't do what is asked for
+ */
+export async function openQuantizingPlace(
+  wanted: typeof QUANTIZING_PLACES[number],
+  config: ModelConfig,
+  quantizer: Quantizer,
+): Promise<QuantizingPlace> {
+  if (wanted === "cpu" || (wanted === "auto" && (await describeAdapter())?.software !== false)) return openCpu();
+  const gpu = await openGpu();
+  const reason = whyNotOnDevice(gpu, config, quantizer);
+  if (reason === undefined) {
+    return {
+      device: gpuDevice(gpu),
+      kind: "gpu",
+      name: gpu.adapterName,
+      get peakBytes() {
+        return gpu.peakBytes;
+      },
+      [Symbol.dispose]: () => gpu.close(),
+    };
+  }
+  gpu.close();
+  if (wanted === "gpu") throw new Error(`${reason}, must be quantized with --device cpu`);
+  return openCpu(reason);
+}
+
+function openCpu(reason?: string): QuantizingPlace {
+  const pool = createCpuPool();
+  return {
+    device: cpuDevice(pool),
+    kind: "cpu",
+    name: "the CPU",
+    ...(reason && { reason }),
+    [Symbol.dispose]: () => pool[Symbol.dispose](),
+  };
+}

@@ -1,0 +1,67 @@
+/**
+ * The baselines' quantizer: a matrix in a strip layout, by round to nearest or with error feedback (GPTQ).
+ *
+ * @module
+ */
+import { checkMatrix } from "../check.ts";
+import { quantizeWithFeedback } from "../error_feedback.ts";
+import { nearestCodes } from "../grid.ts";
+import { checkInput } from "../input_knowledge.ts";
+import type { InputNeeds, Part, QuantizerKind } from "../quantizer.ts";
+import { stripBits, type StripLayout } from "./strip_layout.ts";
+import { fitStripScales, type ScaleSearch } from "./strip_scales.ts";
+import { shiftToTarget } from "../target.ts";
+import { dequantizeStrips, packStrips, stripBytes, stripGrid, type StripTensor } from "./strip_tensor.ts";
+
+/** Settings of a baseline. */
+export interface StripSettings {
+  /** How groups, scales and zeros are stored. */
+  readonly layout: StripLayout;
+  /** How scales are found. */
+  readonly search: ScaleSearch;
+}
+
+/** A baseline, as data. */
+export interface StripQuantizer extends InputNeeds {
+  /** Which kind it is. */
+  readonly kind: "strips";
+  /** How it quantizes. */
+  readonly settings: StripSettings;
+}
+
+/** What baselines do. Strips are picked by the whole matrix, and scales need all rows of a tile's channels. */
+export const STRIPS: QuantizerKind<StripQuantizer, StripTensor> = {
+  hasIndependentTiles: false,
+  quantize: ({ weights, rows, channels }, { settings }, part) =>
+    quantizeStrips(weights, rows, channels, settings, part),
+  join: ([whole]) => whole,
+  dequantize: dequantizeStrips,
+  sizeBytes: stripBytes,
+  bits: (rows, channels, { settings: { layout } }) => stripBits(layout, rows, channels),
+};
+
+/**
+ * Quantizes a matrix in a baseline's layout.
+ *
+ * @param weights f32 [rows, channels]
+ * @param part what is known of the layer's input, for error feedback (GPTQ); without it, round to nearest
+ * @throws {TypeError | RangeError} for a matrix that is empty, misshapen or not finite
+ */
+export function quantizeStrips(
+  weights: Float32Array,
+  rows: number,
+  channels: number,
+  settings: StripSettings,
+  part: Part = {},
+): StripTensor {
+  checkMatrix(weights, rows, channels);
+  checkInput(part, rows, channels);
+  const { feedback, correlation } = part;
+  const target = feedback && correlation ? shiftToTarget(weights, correlation, feedback) : weights;
+  const { layout, search } = settings;
+  const importance = feedback?.diagonal ?? new Float64Array(channels).fill(1);
+  const { scales, grouping } = fitStripScales(layout, target, rows, importance, search);
+  const grid = stripGrid(layout, rows, grouping, scales);
+  const codes = feedback ? quantizeWithFeedback(target, grid, feedback) : nearestCodes(target, grid);
+  return packStrips(layout, rows, channels, codes, scales);
+}

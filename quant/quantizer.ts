@@ -1,0 +1,54 @@
+/**
+ * What a quantizer is. Each is one file that says its settings, how it quantizes, and what can be done with what it stores;
+ * quantize.ts has the table of them.
+ *
+ * @module
+ */
+import type { BitTerms } from "./bits.ts";
+import type { FeedbackSettings } from "./error_feedback.ts";
+import type { InputKnowledge } from "./input_knowledge.ts";
+
+/** What every quantizer may ask to know of a matrix's input. */
+export interface InputNeeds {
+  /** Error feedback's settings; without them no Hessian is needed. */
+  readonly feedback?: FeedbackSettings;
+  /** Whether targets are corrected for what the earlier layers' quantization changed (target.ts). */
+  readonly correctTarget?: boolean;
+}
+
+/** A matrix to quantize. */
+export interface Matrix {
+  /** f32 [rows, channels]. */
+  readonly weights: Float32Array;
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels. */
+  readonly channels: number;
+}
+
+/** What is known of a matrix's input, and which part of the matrix is wanted. */
+export interface Part extends Partial<InputKnowledge> {
+  /** First tile and last + 1; all of them by default. Others only where tiles are independent. */
+  readonly tiles?: readonly [number, number];
+}
+
+/**
+ * What a kind of quantizer does.
+ *
+ * @template Q a quantizer of this kind as data, which goes to workers: its `kind`, its settings and {@linkcode InputNeeds}
+ * @template T what it stores of a matrix
+ */
+export interface QuantizerKind<Q, T> {
+  /** Whether any range of tiles can be quantized by itself and joined with the others. */
+  readonly hasIndependentTiles: boolean;
+  /** Quantizes a matrix. @throws {TypeError | RangeError} for one that is empty, misshapen or not finite */
+  quantize(matrix: Matrix, quantizer: Q, part: Part): T;
+  /** Joins consecutive parts. */
+  join(parts: readonly T[]): T;
+  /** Decodes a matrix: f32 [rows, channels]. */
+  dequantize(tensor: T): Float32Array<ArrayBuffer>;
+  /** Bytes that are stored. */
+  sizeBytes(tensor: T): number;
+  /** Bits of a matrix, from its shape alone. */
+  bits(rows: number, channels: number, quantizer: Q): BitTerms;
+}

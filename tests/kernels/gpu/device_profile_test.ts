@@ -1,0 +1,55 @@
+import { chooseSplits, chooseWorkgroupSize } from "../../../kernels/attention/decode_attention.ts";
+import { profileOf } from "../../../kernels/gpu/device_profile.ts";
+import { chooseTeam } from "../../../kernels/gpu/team.ts";
+import { planGemv } from "../../../kernels/product/fused_gemv.ts";
+import { splitTiers } from "../../../kernels/layer/layer_plan.ts";
+import { assertEquals } from "../../assert.ts";
+import { H200, SOFTWARE } from "../helpers.ts";
+
+function profileWith(info: Partial<GPUAdapterInfo>, features: readonly string[]) {
+  const limits = { maxComputeWorkgroupStorageSize: 32768, maxComputeInvocationsPerWorkgroup: 1024 };
+  const adapter = { info: info as GPUAdapterInfo };
+  return profileOf(adapter, { limits: limits as GPUSupportedLimits }, new Set(features));
+}
+
+Deno.test("profileOf knows software adapters and subgroups of one size", () => {
+  const llvmpipe = { description: "llvmpipe (LLVM 15.0.6, 256 bits)", subgroupMinSize: 8, subgroupMaxSize: 8 };
+  assertEquals(profileWith(llvmpipe, ["subgroups"]), SOFTWARE);
+  assertEquals(profileWith(llvmpipe, []).subgroupSize, 0);
+  const mixed = { description: "some GPU", subgroupMinSize: 8, subgroupMaxSize: 32 };
+  assertEquals(profileWith(mixed, ["subgroups"]), { ...SOFTWARE, software: false, subgroupSize: 0 });
+});
+
+const SEVEN_B = { heads: 32, keyValueHeads: 32, headSize: 128 };
+const GROUPED = { heads: 32, keyValueHeads: 8, headSize: 128 };
+
+Deno.test("plans of an H200 and of a software adapter are those that were measured", () => {
+  // 32 workgroups a split, or 8: 128 workgroups up to 1024 tokens and 256 beyond, 16 splits at most.
+  const splits = [256, 257, 1024, 1025].flatMap((tokens) =>
+    [SEVEN_B, GROUPED].map((shape) => chooseSplits(H200, shape, tokens))
+  );
+  assertEquals(splits, [1, 1, 4, 16, 4, 16, 8, 16]);
+  assertEquals([5, 16].map((sequences) => chooseSplits(H200, GROUPED, 4096, sequences)), [6, 2]);
+  assertEquals(chooseSplits(SOFTWARE, GROUPED, 4096), 1);
+  // 64 and 132 workgroups.
+  assertEquals([SEVEN_B, GROUPED].map((attention) => splitTiers(H200, { ...LAYER, attention })), [[1, 2, 4], [
+    1,
+    8,
+    16,
+  ]]);
+  assertEquals(splitTiers(SOFTWARE, { ...LAYER, attention: GROUPED }), [1, 1, 1]);
+  // A thread takes (4 * 4 * 130) / 32 = 65 bytes, so there is room for all 256.
+  const team = chooseTeam(H200);
+  assertEquals(team, { lanes: 32, exchange: "exchange_subgroup", exchangeBytes: 0 });
+  assertEquals([chooseWorkgroupSize(H200, team, 4, 16), chooseWorkgroupSize(SOFTWARE, team, 4, 16)], [256, 64]);
+  // 5504 steps of 4 rows over twice 132 workgroups: 21 each, which 263 workgroups take.
+  assertEquals(planGemv(H200, team, 22016, 64, { synchronous: true }).workgroups, 263);
+});
+
+const LAYER = { hidden: 4096, intermediate: 11008, normEpsilon: 1e-5 };
+
+Deno.test("a device with fewer multiprocessors gets fewer workgroups and splits", () => {
+  const small = { ...H200, multiprocessors: 40 };
+  assertEquals(planGemv(small, chooseTeam(small), 22016, 64).workgroups, 40);
+  assertEquals([SEVEN_B, GROUPED].map((shape) => chooseSplits(small, shape, 4096)), [2, 8]);
+});

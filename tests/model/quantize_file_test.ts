@@ -1,0 +1,87 @@
+import { openPacked } from "../../model/files/open_packed.ts";
+import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
+import { layersDirectory } from "../../model/quantize/packed_writer.ts";
+import { createRandom } from "../../quant/random.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
+
+const FIXTURE = new URL("../fixtures/llama_tied_gqa", import.meta.url).pathname;
+
+const windows = Array.from({ length: 3 }, (_, i) => {
+  const random = createRandom(i);
+  return Uint32Array.from({ length: 30 + i }, () => random.integer(96));
+});
+const options: QuantizeOptions = { calibration: { tokens: windows }, device: "cpu" };
+
+Deno.test("quantizeModel: given tokens calibrate, excluded matrices stay, and the report counts every byte", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/q.safetensors`;
+    const names: string[] = [];
+    const shares: number[] = [];
+    const report = await quantizeModel(FIXTURE, path, {
+      ...options,
+      refine: 4,
+      exclude: /layers\.0\.|v_proj/g,
+      onMatrix: ({ name, relativeError }) => {
+        assert(relativeError > 0 && relativeError < 0.2, `${name}: ${relativeError}`);
+        names.push(name);
+      },
+      onProgress: (share) => shares.push(share),
+      onDevice: ({ kind, reason }) => assertEquals([kind, reason], ["cpu", undefined]),
+    });
+    const kept = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj"];
+    assertEquals(names, [...kept, "mlp.down_proj"].map((name) => `model.layers.1.${name}`));
+    assert(shares.every((share, i) => share >= (shares[i - 1] ?? 0) && share <= 1));
+    using packed = await openPacked(path);
+    assertEquals([...packed.packed.keys()], names);
+    assertEquals([...packed.packed.values()].map(({ refineEvery }) => refineEvery), names.map(() => 4 as const));
+    const { calibration, windowTokens, layers, device } = JSON.parse(packed.file.metadata.settings);
+    assertEquals([calibration, windowTokens, layers, device], ["tokens", 32, "layers\\.0\\.|v_proj", "cpu"]);
+    // The checkpoint's own tensors are BF16.
+    const inFile = [...packed.file.tensors.values()].filter(({ name }) => name.includes("_proj."))
+      .reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    assertEquals(report.bytes, inFile);
+    assertEquals(report.bitsPerWeight, (8 * report.bytes) / report.weights);
+    assertEquals([report.device, report.deviceBytes], ["the CPU", undefined]);
+    await assertRejects(() => quantizeModel(path, `${directory}/r`, options), Error, `${path} is packed already`);
+  }));
+
+Deno.test("quantizeModel: an abort leaves whole layers and nothing else, and a resumed run makes the same file", () =>
+  inDirectory(async (directory) => {
+    const [whole, path] = [`${directory}/whole`, `${directory}/q`];
+    await quantizeModel(FIXTURE, whole, options);
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const onProgress = (share: number) => share >= 0.5 && controller.abort(reason);
+    const aborted = () => quantizeModel(FIXTURE, path, { ...options, onProgress, signal: controller.signal });
+    assert(await aborted().catch((error) => error) === reason);
+    assertEquals(filesIn(directory), ["q.layers", "whole"]);
+    assertEquals(filesIn(layersDirectory(path)), ["layer-0.safetensors", "run.json"]);
+    assert(await aborted().catch((error) => error) === reason, "aborted before it begins");
+    const steps: string[] = [];
+    await quantizeModel(FIXTURE, path, { ...options, resume: true, onProgress: (_, step) => steps.push(step) });
+    assertEquals(steps[0], "layer 0 was finished before");
+    assertEquals(await Deno.readFile(path), await Deno.readFile(whole));
+    assertEquals(filesIn(directory), ["q", "whole"]);
+  }));
+
+Deno.test("quantizeModel: options that can't be met are refused before anything is written", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/q`;
+    const refused = (changes: object, message: string) =>
+      assertRejects(() => quantizeModel(FIXTURE, path, { ...options, ...changes }), RangeError, message);
+    await refused({ exclude: /proj/ }, "exclude is /proj/, must leave a matrix to quantize");
+    await refused({ outliers: 0.06 }, "outliers is 0.06, must be between 0 and 0.05");
+    await refused({ method: "best" }, "method is best, must be one of corrected, feedback, search");
+    await refused({ refine: 3 }, "refine is 3, must be one of none, 16, 8, 4, 2, 1");
+    await refused({ device: "tpu" }, "device is tpu, must be one of auto, cpu, gpu");
+    await refused({ calibration: { windows: 0 } }, "windows is 0, must be a whole number from 1 on");
+    await refused({ calibration: { windowTokens: 1 } }, "windowTokens is 1, must be a whole number from 2 on");
+    await refused({ calibration: { tokens: [] } }, "windows is 0, must be a whole number from 1 on");
+    await refused({ calibration: { tokens: [Uint32Array.of(1, 96)] } }, "calibration has token 96, must be below 96");
+    const onGpu = quantizeModel(FIXTURE, path, { ...options, device: "gpu", outliers: 0.01 });
+    await assertRejects(() => onGpu, Error, "the device doesn't pick outliers, must be quantized with --device cpu");
+    const text = quantizeModel(FIXTURE, path, { ...options, calibration: {} });
+    await assertRejects(() => text, SyntaxError, "has no tokenizer.json");
+    assertEquals(filesIn(directory), []);
+  }));
