@@ -18,7 +18,7 @@ import { type Callable, Float, type Value, View, whole } from "./jinja/value.ts"
 /** Renders a template with values as JSON has them. @throws {SyntaxError} where it fails, with its message */
 export function renderTemplate(name: string, template: string, context: Readonly<Record<string, unknown>>): string {
   try {
-    const { body } = parse(markBrackets(tokenize(prepare(template)))) as Node;
+    const { body } = parse(rewriteTests(markBrackets(tokenize(prepare(template))))) as Node;
     const scope: Scope = { names: new Map<string, Value>(GLOBALS), budget: createBudget() };
     scope.names.set("range", createRange(scope));
     for (const [key, value] of Object.entries(context)) scope.names.set(key, asValue(value));
@@ -66,6 +66,22 @@ function markBrackets(tokens: readonly Token[]): Token[] {
       : type === "CloseParen" || type === "CloseSquareBracket";
     return isCall ? [token] : [token, { type: "NumericLiteral", value: "1" }, { type: "Identifier", value: "and" }];
   });
+}
+
+/** Writes a test with arguments, `is NAME(...)`, as a filter of the name `is NAME`: the parser has tests without alone. */
+function rewriteTests(tokens: readonly Token[]): Token[] {
+  const written: Token[] = [];
+  for (let i = 0; i < tokens.length; i++) {
+    const isWord = (at: number, word?: string) =>
+      tokens[at]?.type === "Identifier" && tokens[at].value === (word ?? tokens[at].value);
+    const name = isWord(i, "is") ? i + (isWord(i + 1, "not") ? 2 : 1) : 0;
+    if (name > 0 && isWord(name) && tokens[name + 1]?.type === "OpenParen") {
+      const value = tokens.slice(i, name + 1).map(({ value }) => value).join(" ");
+      written.push({ type: "Pipe", value: "|" }, { type: "Identifier", value });
+      i = name;
+    } else written.push(tokens[i]);
+  }
+  return written;
 }
 
 /** A value of JSON. */

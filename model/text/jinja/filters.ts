@@ -31,6 +31,9 @@ type Filter = (value: Value, given: Arguments, budget: Budget) => Value;
 
 /** Applies a filter. @throws {TypeError} for one that isn't known, or where Python's fails */
 export function applyFilter(name: string, value: Value, given: Arguments, budget: Budget): Value {
+  // Tests with arguments come as filters (template.ts).
+  const [, not, test] = /^is (not )?(.*)$/.exec(name) ?? [];
+  if (test !== undefined) return passesTest(test, value, given.positional) === (not === undefined);
   if (!Object.hasOwn(FILTERS, name)) throw new TypeError(`filter ${name} is not known here`);
   return FILTERS[name](value, given, budget);
 }
@@ -291,7 +294,10 @@ const TESTS: Readonly<Record<string, Test>> = {
   // What is undefined can be called and has a length, though both fail or give nothing.
   callable: (value) => value === undefined || typeof value === "function",
   defined: (value) => value !== undefined,
-  divisibleby: (value, [other]) => needNumber(value) % needNumber(other) === 0,
+  divisibleby: (value, [other]) => {
+    if (needNumber(other) === 0) throw new RangeError("division by zero");
+    return needNumber(value) % needNumber(other) === 0;
+  },
   "<": ordered((order) => order < 0),
   "<=": ordered((order) => order <= 0),
   "==": equalTo,
@@ -316,6 +322,7 @@ const TESTS: Readonly<Record<string, Test>> = {
   none: (value) => value === null,
   number: (value) => numberOf(value) !== undefined,
   odd: (value) => Math.abs(needNumber(value) % 2) === 1,
+  sameas: (value, [other]) => value === other,
   sequence: (value) => value === undefined || (canBeGoneThrough(value) && !(value instanceof View)),
   string: (value) => typeof value === "string" || value instanceof Safe,
   true: (value) => value === true,

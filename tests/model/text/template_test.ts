@@ -32,7 +32,7 @@ Deno.test("renderTemplate: about 10,000 templates give jinja2's text or are refu
     if (rendered === null && text !== null) refused++;
     else assertEquals(rendered, text, template);
   }
-  // Formatting by %, bytes, tests with arguments, and what Python puts off by a generator.
+  // Formatting by %, bytes, and what Python puts off by a generator.
   assert(refused < 110, `${refused} are refused`);
 });
 
