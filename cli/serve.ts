@@ -4,7 +4,8 @@
  * @module
  */
 import { findModelFiles } from "../web/model_files.ts";
-import { createHandler, type Handler } from "../web/server.ts";
+import { listen } from "../web/listen.ts";
+import { createHandler } from "../web/server.ts";
 import { type Command, integerOption, textOption } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
@@ -29,20 +30,13 @@ export const serve: Command = {
       (share, file) => line.update(share, file),
     );
     line.clear();
-    const server = listen(port, interrupt.signal, await createHandler(model));
+    const server = await listen(await createHandler(model), port, interrupt.signal).catch((cause) => {
+      if (cause.code !== "EADDRINUSE") throw cause;
+      throw new Error(`port ${port} is taken, must be free: choose another with --port`, { cause });
+    });
     interrupt.begin();
-    console.log(`http://localhost:${server.addr.port}/ has ${model.listing.name}; Ctrl-C ends it`);
+    console.log(`http://localhost:${server.port}/ has ${model.listing.name}; Ctrl-C ends it`);
     await server.finished;
     return 0;
   },
 };
-
-/** Starts the server. @throws {Error} when another program has the port */
-function listen(port: number, signal: AbortSignal, handler: Handler): Deno.HttpServer<Deno.NetAddr> {
-  try {
-    return Deno.serve({ hostname: "127.0.0.1", port, signal, onListen: () => {} }, handler);
-  } catch (cause) {
-    if (!(cause instanceof Deno.errors.AddrInUse)) throw cause;
-    throw new Error(`port ${port} is taken, must be free: choose another with --port`, { cause });
-  }
-}

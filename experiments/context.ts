@@ -107,7 +107,7 @@ async function makeBaseline(settings: RunSettings, context: ExperimentContext): 
   const tasks = await Promise.all(settings.taskFiles.map(readTask));
   const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
   const text = await loadText("calibration");
-  const calibration = sampleWindows(text, tokenizer, config.bosToken, {
+  const calibration = sampleWindows(text, tokenizer, {
     length: Math.min(plan.windowTokens, config.context),
     count: quick ? QUICK_CALIBRATION_WINDOWS : DEFAULT_WINDOWS,
   });

@@ -230,7 +230,7 @@ async function calibrationWindows(
   { calibration: name, windows: count, windowTokens }: QuantizeSettings,
   given: readonly Uint32Array[] | undefined,
 ): Promise<readonly Uint32Array[]> {
-  const { bosToken, context, vocabulary } = checkpoint.config;
+  const { context, vocabulary } = checkpoint.config;
   if (given) {
     const bad = given.flatMap((window) => window.find((token) => token >= vocabulary) ?? []);
     if (bad.length > 0) throw new RangeError(`calibration has token ${bad[0]}, must be below ${vocabulary}`);
@@ -238,7 +238,7 @@ async function calibrationWindows(
   }
   const tokenizer = await readFittingTokenizer(checkpoint);
   const plan = { length: Math.min(windowTokens, context), count };
-  return sampleWindows(await loadText(name), tokenizer, bosToken, plan).windows;
+  return sampleWindows(await loadText(name), tokenizer, plan).windows;
 }
 
 /** @throws {NothingToQuantizeError} */

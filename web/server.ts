@@ -3,12 +3,12 @@
  *
  * @module
  */
+import type { ByteSource } from "../model/files/byte_source.ts";
 import { openFileSource } from "../model/files/file_source.ts";
+import { clipText } from "../model/host/quote_text.ts";
 import { bundlePage } from "./bundle_page.ts";
+import type { Handler } from "./listen.ts";
 import type { ModelFiles } from "./model_files.ts";
-
-/** Answers a request. */
-export type Handler = (request: Request) => Promise<Response>;
 
 /** The page may load nothing but what this server gives, and no other site may show or read any of it. */
 const HEADERS = {
@@ -38,34 +38,73 @@ export async function createHandler(model: ModelFiles): Promise<Handler> {
   const weights = new Map(Array.from(model.paths, ([file, path]) => [`/model/${encodeURIComponent(file)}`, path]));
   return async (request) => {
     const { hostname, pathname } = new URL(request.url);
-    if (!HOSTS.includes(hostname)) return refuse(403, `host is ${hostname}, must be ${HOSTS.join(" or ")}`);
-    if (request.method !== "GET") return refuse(405, `method is ${request.method}, must be GET`, { allow: "GET" });
+    if (!HOSTS.includes(hostname)) return refuse(403, `host is ${clipText(hostname)}, must be ${HOSTS.join(" or ")}`);
+    const isHead = request.method === "HEAD";
+    if (request.method !== "GET" && !isHead) {
+      return refuse(405, `method is ${clipText(request.method)}, must be GET or HEAD`, { allow: "GET, HEAD" });
+    }
     const found = own.get(pathname);
-    if (found) return new Response(found.body, { headers: { ...HEADERS, "content-type": found.type } });
+    if (found) {
+      const headers = { ...HEADERS, "content-type": found.type, "content-length": `${found.body.length}` };
+      return new Response(isHead ? null : found.body, { headers });
+    }
     const path = weights.get(pathname);
-    if (path === undefined) return refuse(404, `there is no ${pathname}`);
-    return await sendFile(path, request.headers.get("range"));
+    if (path === undefined) return refuse(404, `there is no ${clipText(pathname)}`);
+    return await sendFile(path, request.headers.get("range"), isHead);
   };
 }
 
 /** Sends a model's file, or the one range of it that is asked for. */
-async function sendFile(path: string, range: string | null): Promise<Response> {
-  const headers = { ...HEADERS, "content-type": "application/octet-stream", "accept-ranges": "bytes" };
-  if (range === null) {
-    const file = await Deno.open(path);
-    return new Response(file.readable, { headers });
-  }
-  using source = await openFileSource(path);
+async function sendFile(path: string, range: string | null, isHead: boolean): Promise<Response> {
+  const source = await openFileSource(path);
   const { sizeBytes } = source;
-  const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(range)?.map(Number) ?? [];
-  if (!(first <= last && last < sizeBytes)) {
-    const wanted = { "content-range": `bytes */${sizeBytes}` };
-    return refuse(416, `range is ${range}, must be bytes=FIRST-LAST within ${sizeBytes} bytes`, wanted);
+  const headers = { ...HEADERS, "content-type": "application/octet-stream", "accept-ranges": "bytes" };
+  const [start, end] = range === null ? [0, sizeBytes] : parseRange(range, sizeBytes) ?? [0, -1];
+  if (isHead || end < start) source[Symbol.dispose]();
+  if (end < start) {
+    const message = `range is ${clipText(range!)}, must be bytes=FIRST-LAST within ${sizeBytes} bytes`;
+    return refuse(416, message, { "content-range": `bytes */${sizeBytes}` });
   }
-  const body = await source.read(first, last - first + 1);
-  return new Response(body, {
-    status: 206,
-    headers: { ...headers, "content-range": `bytes ${first}-${last}/${sizeBytes}` },
+  return new Response(isHead ? null : streamRange(source, start, end), {
+    status: range === null ? 200 : 206,
+    headers: {
+      ...headers,
+      "content-length": `${end - start}`,
+      ...(range !== null && { "content-range": `bytes ${start}-${end - 1}/${sizeBytes}` }),
+    },
+  });
+}
+
+/** First byte of a range and the one behind its last: `FIRST-LAST`, `FIRST-` or `-LENGTH`; undefined for any other. */
+function parseRange(range: string, sizeBytes: number): readonly [start: number, end: number] | undefined {
+  const [, first, last] = /^bytes=(\d*)-(\d*)$/.exec(range) ?? [];
+  if (first === undefined || (first === "" && last === "")) return undefined;
+  const start = first === "" ? Math.max(0, sizeBytes - Number(last)) : Number(first);
+  const end = first === "" || last === "" ? sizeBytes : Math.min(sizeBytes, Number(last) + 1);
+  return start < end ? [start, end] : undefined;
+}
+
+/** Bytes that are read at a time. */
+const PART_BYTES = 2 ** 18;
+
+/** The bytes of a source from `start` to `end`, read as they are taken; the source is closed afterwards. */
+function streamRange(source: ByteSource, start: number, end: number): ReadableStream<Uint8Array<ArrayBuffer>> {
+  let at = start;
+  const close = () => source[Symbol.dispose]();
+  return new ReadableStream<Uint8Array<ArrayBuffer>>({
+    async pull(controller) {
+      try {
+        if (at < end) controller.enqueue(await source.read(at, Math.min(PART_BYTES, end - at)));
+      } catch (error) {
+        close();
+        throw error;
+      }
+      at += PART_BYTES;
+      if (at < end) return;
+      close();
+      controller.close();
+    },
+    cancel: close,
   });
 }
 

@@ -38,7 +38,6 @@ export function configOfShape(shape: ModelShape, context: number): ModelConfig {
     attentionBias: false,
     outputBias: false,
     queryKeyNorm: false,
-    bosToken: 1,
   };
 }
 

@@ -39,7 +39,6 @@ const CHOICES = 4;
 export function drawChoices(
   tokens: Uint32Array,
   tokenizer: Tokenizer,
-  bosToken: number,
   plan: ChoicePlan,
   random: Random,
 ): Choices {
@@ -61,7 +60,7 @@ export function drawChoices(
     answers[i] = random.integer(CHOICES);
     starts.splice(answers[i], 0, truth);
     items.push({
-      context: Uint32Array.from([bosToken, ...tokens.subarray(start, truth)]),
+      context: Uint32Array.from([...tokenizer.prefix, ...tokens.subarray(start, truth)]),
       continuations: starts.map((at) => tokens.slice(at, at + continuationTokens)),
     });
   }

@@ -12,7 +12,7 @@ import { clusteredMean, type Estimate, mean } from "../host/statistics.ts";
 import { type PreparedTask, prepareTask, scoreTask, type Task, type TaskScore } from "./tasks.ts";
 import type { Text } from "../text/text.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { cutText, joinTokens, type Windows } from "../text/windows.ts";
+import { cutWindows, joinTokens, type Windows } from "../text/windows.ts";
 
 /** What is evaluated. */
 export interface EvaluationPlan {
@@ -55,9 +55,9 @@ export function prepareEvaluation(
   plan: EvaluationPlan,
   tasks: readonly Task[] = [],
 ): EvaluationSet {
-  const tokens = joinTokens(text, tokenizer, config.bosToken);
+  const tokens = joinTokens(text, tokenizer);
   const length = Math.min(plan.windowTokens, config.context);
-  const windows = cutText(text, tokens, config.bosToken, { length, count: plan.windows });
+  const windows = cutWindows(text, tokens, tokenizer, { length, count: plan.windows });
   if (windows.windows.length < 2) {
     throw new RangeError(`text ${text.name} gives 1 window of ${length} tokens, must give 2 for a standard error`);
   }
@@ -67,7 +67,6 @@ export function prepareEvaluation(
     choices: plan.choices === 0 ? undefined : drawChoices(
       tokens,
       tokenizer,
-      config.bosToken,
       { items: plan.choices, ...CHOICE_TOKENS },
       createRandom(plan.seed),
     ),

@@ -8,6 +8,7 @@ import { GGMLQuantizationType, gguf, type GGUFParseOutput } from "@huggingface/g
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
+import { restoreMarks } from "./gguf_marks.ts";
 import { release } from "../host/release.ts";
 import type { StoredRows } from "./safetensors.ts";
 
@@ -49,7 +50,8 @@ export async function openGgufFile(path: string): Promise<GgufFile> {
   const parts = [];
   for (const partPath of paths) parts.push(partPath === path ? named : await openPart(open, partPath, path));
   parts.forEach(({ source, header }, i) => checkPart(source, header, i, parts.length));
-  const [{ source, header: { metadata } }] = parts;
+  const [{ source, header }] = parts;
+  const metadata = await restoreMarks(source, header.metadata, Number(header.tensorDataOffset));
   const tensors = describeTensors(parts);
   const count = Number(metadata["split.tensors.count"] ?? tensors.size);
   if (count !== tensors.size) {

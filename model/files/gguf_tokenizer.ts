@@ -3,24 +3,15 @@
  *
  * @module
  */
+import { quoteText } from "../host/quote_text.ts";
 import type { GgufFile } from "./gguf_file.ts";
+import { GGUF_SPLITS } from "./gguf_splits.ts";
 
-/** Kinds of tokens that are found in a text as a whole before it is split (tokenizer.ggml.token_type). */
+/** Kinds of tokens (tokenizer.ggml.token_type); all but normal ones are found in a text as a whole before it is split. */
+const NORMAL = 1;
 const UNKNOWN = 2;
 const CONTROL = 3;
 const USER_DEFINED = 4;
-
-/** What splits a text before byte pairs are merged, by tokenizer.ggml.pre. */
-const SPLITS: Readonly<Record<string, { readonly pattern: string; readonly nfc: boolean; readonly bos: boolean }>> = {
-  "llama-bpe": { pattern: splitPattern("{1,3}"), nfc: false, bos: true },
-  qwen2: { pattern: splitPattern(""), nfc: true, bos: false },
-};
-
-/** Contractions, words with what leads them, runs of up to so many digits, punctuation, line breaks, spaces. */
-function splitPattern(digits: string): string {
-  return "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" + digits +
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-}
 
 /** Builds `tokenizer.json`. @throws {SyntaxError} for a kind of tokenizer that isn't known, or lists that don't fit */
 export function describeTokenizer(file: GgufFile): string {
@@ -32,49 +23,61 @@ export function describeTokenizer(file: GgufFile): string {
     case "llama":
       return JSON.stringify(describeSentencePieces(file));
     default:
-      throw new SyntaxError(`${name}: tokenizer.ggml.model is ${JSON.stringify(model)}, must be gpt2 or llama`);
+      throw new SyntaxError(`${name}: tokenizer.ggml.model is ${quoteText(model)}, must be gpt2 or llama`);
   }
 }
 
 /** Builds `tokenizer_config.json`: what starts and ends a text, and the chat template where there is one. */
 export function describeTokenizerSettings({ metadata }: GgufFile): string {
-  const tokens = metadata["tokenizer.ggml.tokens"];
-  const token = (key: string) =>
-    Array.isArray(tokens) ? tokens[Number(metadata[`tokenizer.ggml.${key}_token_id`])] : null;
+  const { "tokenizer.ggml.tokens": tokens } = metadata;
+  const named = ["bos", "eos", "eot", "eom", "unknown", "padding"].map((key) => {
+    const id = metadata[`tokenizer.ggml.${key}_token_id`];
+    const token: unknown = Array.isArray(tokens) && id !== undefined ? tokens[Number(id)] : undefined;
+    return [`${SHORT_NAMES[key] ?? key}_token`, token ?? null] as const;
+  });
   return JSON.stringify({
-    bos_token: token("bos"),
-    eos_token: token("eos"),
+    ...Object.fromEntries(named.filter(([key, token]) => token !== null || key === "bos_token" || key === "eos_token")),
     add_bos_token: addsBos(metadata),
     chat_template: metadata["tokenizer.chat_template"],
   });
 }
 
+/** Hugging Face's names of special tokens, where GGUF has others. */
+const SHORT_NAMES: Readonly<Record<string, string>> = { unknown: "unk", padding: "pad" };
+
 /** Whether BOS stands before a text: as the file says, or where it says nothing as this kind of tokenizer does. */
 function addsBos(metadata: GgufFile["metadata"]): boolean {
-  const isSentencePiece = metadata["tokenizer.ggml.model"] === "llama";
   const pre = String(metadata["tokenizer.ggml.pre"]);
-  const byDefault = isSentencePiece || (Object.hasOwn(SPLITS, pre) && SPLITS[pre].bos);
+  const byDefault = metadata["tokenizer.ggml.model"] === "llama" ||
+    (Object.hasOwn(GGUF_SPLITS, pre) && GGUF_SPLITS[pre].bos);
   return Boolean(metadata["tokenizer.ggml.add_bos_token"] ?? byDefault);
 }
 
 function describeBytePairs(file: GgufFile): object {
   const { metadata, source: { name } } = file;
-  const pre = String(metadata["tokenizer.ggml.pre"]);
-  const split = Object.hasOwn(SPLITS, pre) ? SPLITS[pre] : undefined;
-  if (!split) {
+  const pre = metadata["tokenizer.ggml.pre"];
+  if (typeof pre !== "string" || !Object.hasOwn(GGUF_SPLITS, pre)) {
     throw new SyntaxError(
-      `${name}: tokenizer.ggml.pre is ${JSON.stringify(pre)}, must be one of ${Object.keys(SPLITS).join(", ")}`,
+      `${name}: tokenizer.ggml.pre is ${
+        quoteText(pre)
+      }, must be one that is known (llama-bpe, qwen2, smollm, gpt-2, tekken, ` +
+        "...): take the model's Hugging Face directory",
     );
   }
-  const tokens = textList(file, "tokens");
+  const { patterns, nfc = false, ignoreMerges = false } = GGUF_SPLITS[pre];
+  const splits = patterns.map((pattern) => (
+    { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false }
+  ));
+  const tokens = tokenList(file);
+  const vocab = vocabularyOf(name, tokens);
   return {
     version: "1.0",
     added_tokens: addedTokens(tokens, kinds(file, tokens.length), [CONTROL, USER_DEFINED]),
-    normalizer: split.nfc ? { type: "NFC" } : null,
+    normalizer: nfc ? { type: "NFC" } : null,
     pre_tokenizer: {
       type: "Sequence",
       pretokenizers: [
-        { type: "Split", pattern: { Regex: split.pattern }, behavior: "Isolated", invert: false },
+        ...splits,
         { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false },
       ],
     },
@@ -82,16 +85,17 @@ function describeBytePairs(file: GgufFile): object {
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: {
       type: "BPE",
-      vocab: vocabularyOf(name, tokens),
-      merges: textList(file, "merges"),
-      ignore_merges: pre === "llama-bpe",
+      vocab,
+      // llama.cpp passes over merges to tokens that were emptied.
+      merges: textList(file, "merges").filter((merge) => merge.split(" ").join("") in vocab),
+      ignore_merges: ignoreMerges,
     },
   };
 }
 
 function describeSentencePieces(file: GgufFile): object {
   const { metadata, source: { name } } = file;
-  const tokens = textList(file, "tokens");
+  const tokens = tokenList(file);
   const types = kinds(file, tokens.length);
   const vocab = vocabularyOf(name, tokens);
   const space = "\u2581";
@@ -179,11 +183,16 @@ function vocabularyOf(file: string, tokens: readonly string[]): Record<string, n
   const vocab: Record<string, number> = Object.create(null);
   for (const [id, token] of tokens.entries()) {
     if (token in vocab) {
-      throw new SyntaxError(`${file}: token ${JSON.stringify(token)} has ids ${vocab[token]} and ${id}`);
+      throw new SyntaxError(`${file}: token ${quoteText(token)} has ids ${vocab[token]} and ${id}, must have one`);
     }
     vocab[token] = id;
   }
   return vocab;
+}
+
+/** Tokens by id; those without a text are called as llama.cpp calls them. */
+function tokenList(file: GgufFile): string[] {
+  return textList(file, "tokens").map((token, id) => token === "" ? `[EMPTY_${id}]` : token);
 }
 
 function textList({ metadata, source }: GgufFile, key: string): string[] {
@@ -202,6 +211,8 @@ function numberList({ metadata, source }: GgufFile, key: string, length: number)
   return value;
 }
 
+/** Kinds of tokens; all are normal where the file says nothing. */
 function kinds(file: GgufFile, length: number): number[] {
-  return numberList(file, "token_type", length);
+  const isGiven = file.metadata["tokenizer.ggml.token_type"] !== undefined;
+  return isGiven ? numberList(file, "token_type", length) : new Array(length).fill(NORMAL);
 }

@@ -28,6 +28,7 @@ export const CARRIED_FILES = [
   "generation_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
+  "special_tokens_map.json",
   "chat_template.jinja",
 ] as const;
 const FILE_PREFIX = "file:";

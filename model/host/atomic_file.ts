@@ -10,6 +10,14 @@ export type Write = (bytes: Uint8Array) => Promise<void>;
 /** Partial files and directories of this process, removed when it is interrupted. */
 export const unfinished: Set<string> = new Set();
 
+/** A name beside `path` that no other call uses, in this process or another; it is in {@linkcode unfinished} from now on. */
+function claimPartial(path: string): string {
+  let partial = `${path}.partial-${Deno.pid}`;
+  for (let i = 1; unfinished.has(partial); i++) partial = `${path}.partial-${Deno.pid}-${i}`;
+  unfinished.add(partial);
+  return partial;
+}
+
 /**
  * Writes a file beside its place (`path.partial-PID`) and renames it when `fill` has returned.
  * When `fill` throws or the process is interrupted the partial file is removed and `path` stays as it was.
@@ -17,9 +25,11 @@ export const unfinished: Set<string> = new Set();
  * @throws {Error} that names the path where the disk is full or fails
  */
 export async function writeBeside(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
-  const partial = `${path}.partial-${Deno.pid}`;
-  const file = await Deno.open(partial, { write: true, create: true, truncate: true });
-  unfinished.add(partial);
+  const partial = claimPartial(path);
+  const file = await Deno.open(partial, { write: true, create: true, truncate: true }).catch((error) => {
+    unfinished.delete(partial);
+    throw error;
+  });
   try {
     const named = (error: Error) => {
       throw new Error(`${path} cannot be written: ${error.message}`, { cause: error });

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { clipText, quoteText } from "./quote_text.ts";
 
 /**
  * Finds a key that occurs twice at the top level of a JSON object; `JSON.parse` keeps the last and says nothing.
@@ -87,7 +88,7 @@ export function parseJsonObject(name: string, text: string): JsonObject {
   try {
     value = parseBoundedJson(text);
   } catch (error) {
-    throw new SyntaxError(`${name} is not valid JSON: ${(error as Error).message}`);
+    throw new SyntaxError(`${name} is not valid JSON: ${clipText((error as Error).message)}`);
   }
   return asJsonObject(name, value);
 }
@@ -95,7 +96,7 @@ export function parseJsonObject(name: string, text: string): JsonObject {
 /** Takes a value as a JSON object. @throws {SyntaxError} when it isn't one */
 export function asJsonObject(name: string, value: unknown): JsonObject {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new SyntaxError(`${name} is ${JSON.stringify(value)}, must be a JSON object`);
+    throw new SyntaxError(`${name} is ${quoteText(value)}, must be a JSON object`);
   }
   return { name, fields: value as Record<string, unknown> };
 }
@@ -116,7 +117,7 @@ export function numberField({ name, fields }: JsonObject, key: string, rule: Num
   if (typeof value !== "number" || !(value >= min && value <= max) || (integer && !Number.isInteger(value))) {
     const kind = integer ? "an integer" : "a number";
     throw new SyntaxError(
-      `${name}: ${key} is ${JSON.stringify(fields[key])}, must be ${kind} between ${min} and ${max}`,
+      `${name}: ${key} is ${quoteText(fields[key])}, must be ${kind} between ${min} and ${max}`,
     );
   }
   return value;
@@ -126,7 +127,30 @@ export function numberField({ name, fields }: JsonObject, key: string, rule: Num
 export function booleanField({ name, fields }: JsonObject, key: string, fallback: boolean): boolean {
   const value = fields[key] ?? fallback;
   if (typeof value !== "boolean") {
-    throw new SyntaxError(`${name}: ${key} is ${JSON.stringify(value)}, must be true or false`);
+    throw new SyntaxError(`${name}: ${key} is ${quoteText(value)}, must be true or false`);
   }
   return value;
+}
+
+/** Reads a text from a field; absent or null means `fallback`. @throws {SyntaxError} */
+export function textField({ name, fields }: JsonObject, key: string, fallback?: string): string {
+  const value = fields[key] ?? fallback;
+  if (typeof value !== "string") throw new SyntaxError(`${name}: ${key} is ${quoteText(fields[key])}, must be a text`);
+  return value;
+}
+
+/** Reads a list from a field. @throws {SyntaxError} */
+export function listField({ name, fields }: JsonObject, key: string): readonly unknown[] {
+  const value = fields[key];
+  if (!Array.isArray(value)) throw new SyntaxError(`${name}: ${key} is ${quoteText(value)}, must be a list`);
+  return value;
+}
+
+/** Makes what an object with a field `type` describes, by a table of the types. @throws {SyntaxError} for any other */
+export function byType<T>(json: JsonObject, table: Readonly<Record<string, (json: JsonObject) => T>>): T {
+  const { type } = json.fields;
+  if (typeof type === "string" && Object.hasOwn(table, type)) return table[type](json);
+  throw new SyntaxError(
+    `${json.name} has type ${quoteText(type)}, must have one of ${Object.keys(table).join(", ")}`,
+  );
 }

@@ -9,10 +9,15 @@ import { dirname, join, relative } from "@std/path";
 import { downloadFile, fileDownloadInfo } from "@huggingface/hub";
 import { asking, describeRepo, type HubFile, type HubSnapshot, HubUnreachable } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";
+import { unfinished } from "../host/atomic_file.ts";
 import { pathExists } from "../host/path_exists.ts";
+import { clipText } from "../host/quote_text.ts";
 
 /** Tries of a download whose connection breaks. */
 const TRIES = 5;
+
+/** A connection that brings less counts as broken. */
+const MIN_BYTES_PER_MS = 1;
 
 /** A connection that broke: worth another try. */
 class Interruption extends Error {}
@@ -32,7 +37,7 @@ export async function fetchFile(
   onBytes: (bytes: number) => void = () => {},
 ): Promise<string> {
   const pointer = join(snapshot.directory, file.path);
-  if (await pathExists(pointer)) return pointer;
+  if (await pathExists(pointer)) return await checkPlace(pointer, snapshot);
   const blob = join(snapshot.storage, "blobs", file.hash);
   await Deno.mkdir(dirname(blob), { recursive: true });
   await Deno.mkdir(dirname(pointer), { recursive: true });
@@ -41,15 +46,39 @@ export async function fetchFile(
   return pointer;
 }
 
-/** Links a snapshot's file to its blob, as Python's huggingface_hub does. */
+/** A file that is there must lie in its repository's part of the cache, wherever links lead. @throws {Error} */
+export async function checkPlace(pointer: string, { storage }: HubSnapshot): Promise<string> {
+  const [real, place] = [await Deno.realPath(pointer), await Deno.realPath(storage)];
+  if (!relative(place, real).startsWith("..")) return pointer;
+  throw new Error(`${pointer} is a link to ${real}, must lead nowhere outside ${storage}; remove it`);
+}
+
+/** Links a snapshot's file to its blob, as Python's huggingface_hub does: at once, so that nobody meets half of it. */
 async function link(blob: string, pointer: string): Promise<void> {
+  // Left over by a process that was killed, a name of its own is in nobody's way.
+  const partial = `${pointer}.partial-${crypto.randomUUID()}`;
+  unfinished.add(partial);
   try {
-    await Deno.symlink(relative(dirname(pointer), blob), pointer);
-  } catch (error) {
-    // Another process was faster, or a link without its blob was left over.
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-    await Deno.remove(pointer);
-    await Deno.symlink(relative(dirname(pointer), blob), pointer);
+    await Deno.symlink(relative(dirname(pointer), blob), partial);
+    await Deno.rename(partial, pointer);
+  } finally {
+    unfinished.delete(partial);
+  }
+}
+
+/** Opens a partial file for this caller alone; undefined where another finished the blob meanwhile. */
+async function openPartial(partial: string, blob: string): Promise<Deno.FsFile | undefined> {
+  while (true) {
+    const file = await Deno.open(partial, { read: true, write: true, create: true });
+    await file.lock(true);
+    const [own, there] = [await file.stat(), await Deno.stat(partial).catch(() => undefined)];
+    // Whoever had the lock before may have renamed or removed the file.
+    const isThere = own.ino === there?.ino && own.dev === there.dev;
+    const isDone = await pathExists(blob);
+    if (isThere && !isDone) return file;
+    if (isThere) await Deno.remove(partial);
+    file.close();
+    if (isDone) return undefined;
   }
 }
 
@@ -61,10 +90,8 @@ async function fetchBlob(
   onBytes: (bytes: number) => void,
 ): Promise<void> {
   const partial = `${blob}.incomplete`;
-  using output = await Deno.open(partial, { read: true, write: true, create: true });
-  await output.lock(true);
-  // Another process may have finished it while this one waited for the lock.
-  if (await pathExists(blob)) return;
+  using output = await openPartial(partial, blob);
+  if (!output) return;
   for (let attempt = 1;; attempt++) {
     try {
       await continueFile(output, snapshot, file, settings, onBytes);
@@ -74,7 +101,9 @@ async function fetchBlob(
       if (!(error instanceof Interruption || error instanceof HubUnreachable)) throw error;
       if (attempt === TRIES) {
         throw new Error(
-          `${describeRepo(snapshot.repo)}: the download of ${file.path} broke off ${TRIES} times (${error.message}); ` +
+          `${describeRepo(snapshot.repo)}: the download of ${file.path} broke off ${TRIES} times (${
+            clipText(error.message)
+          }); ` +
             "run the command again to go on with it",
           { cause: error },
         );
@@ -152,9 +181,14 @@ async function* streamFrom(
   const reader = blob!.slice(start, sizeBytes).stream().getReader();
   try {
     while (true) {
-      const { done, value } = await readChunk(reader, settings.stallMs);
-      if (done) return;
-      yield value;
+      const deadlineMs = performance.now() + settings.stallMs;
+      // One byte now and then isn't a download.
+      for (let wanted = settings.stallMs * MIN_BYTES_PER_MS; wanted > 0;) {
+        const { done, value } = await readChunk(reader, deadlineMs - performance.now(), settings.stallMs);
+        if (done) return;
+        wanted -= value.length;
+        yield value;
+      }
     }
   } finally {
     await reader.cancel().catch(() => {});
@@ -162,10 +196,10 @@ async function* streamFrom(
 }
 
 /** Reads the next chunk. @throws {Interruption} when the stream breaks or stands still */
-async function readChunk(reader: ReadableStreamDefaultReader<Uint8Array>, stallMs: number) {
+async function readChunk(reader: ReadableStreamDefaultReader<Uint8Array>, waitMs: number, stallMs: number) {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const stall = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`nothing came for ${stallMs / 1000} s`)), stallMs);
+    timer = setTimeout(() => reject(new Error(`next to nothing came for ${stallMs / 1000} s`)), Math.max(0, waitMs));
   });
   try {
     return await Promise.race([reader.read(), stall]);

@@ -7,13 +7,18 @@ import { statfs } from "node:fs/promises";
 import { join } from "@std/path";
 import { parseShardNames } from "../files/checkpoint_folder.ts";
 import { parseConfig } from "../llama/config.ts";
-import { fetchFile } from "./hub_download.ts";
+import { checkPlace, fetchFile } from "./hub_download.ts";
 import { describeRepo, type HubFile, hubFile, type HubRepo, type HubSnapshot, openSnapshot } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "../host/path_exists.ts";
 
 /** Small files that models may have. */
-const OPTIONAL_FILES = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+const OPTIONAL_FILES = [
+  "tokenizer_config.json",
+  "generation_config.json",
+  "chat_template.jinja",
+  "special_tokens_map.json",
+];
 
 /** Told of the share of the bytes that are there, and which file is being loaded. */
 export type DownloadProgress = (share: number, file: string) => void;
@@ -31,7 +36,10 @@ export async function fetchModel(
 ): Promise<string> {
   const snapshot = await openSnapshot(repo, settings);
   const { directory, files } = snapshot;
-  if (!files) return directory;
+  if (!files) {
+    for await (const { name } of Deno.readDir(directory)) await checkPlace(join(directory, name), snapshot);
+    return directory;
+  }
   const get = (path: string) => fetchFile(snapshot, hubFile(snapshot, path), settings);
   const config = await get("config.json");
   parseConfig(`${describeRepo(repo)}, config.json`, await Deno.readTextFile(config));

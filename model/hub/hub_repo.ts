@@ -9,6 +9,7 @@ import { datasetInfo, getRepoFolderName, HubApiError, listFiles, modelInfo } fro
 import { writeTextBeside } from "../host/atomic_file.ts";
 import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "../host/path_exists.ts";
+import { clipText, quoteText } from "../host/quote_text.ts";
 
 /** A repository at a revision. */
 export interface HubRepo {
@@ -44,6 +45,9 @@ export interface HubSnapshot {
   readonly files?: ReadonlyMap<string, HubFile>;
 }
 
+/** Files of a repository that are listed; those of models have some hundred. */
+const MAX_FILES = 20_000;
+
 const COMMIT = /^[0-9a-f]{40}$/;
 const HASH = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 
@@ -76,11 +80,16 @@ export async function openSnapshot(repo: HubRepo, settings: HubSettings, folder 
   return await asking(repo, settings, async (common) => {
     const asked = { ...common, name: repo.name, revision: repo.revision, additionalFields: ["sha" as const] };
     const { sha } = repo.type === "model" ? await modelInfo(asked) : await datasetInfo(asked);
-    if (!COMMIT.test(sha)) throw new SyntaxError(`${describeRepo(repo)}: commit is ${sha}, must be 40 hex digits`);
+    if (typeof sha !== "string" || !COMMIT.test(sha)) {
+      throw new SyntaxError(`${describeRepo(repo)}: commit is ${quoteText(sha)}, must be 40 hex digits`);
+    }
     const files = new Map<string, HubFile>();
     const listed = listFiles({ ...common, repo: { type: repo.type, name: repo.name }, revision: sha, path: folder });
     for await (const { type, path, size, oid, lfs } of listed) {
       if (type === "file") files.set(path, { path, sizeBytes: lfs?.size ?? size, hash: lfs?.oid ?? oid ?? "" });
+      if (files.size > MAX_FILES) {
+        throw new SyntaxError(`${describeRepo(repo)} lists more than ${MAX_FILES} files, must list fewer`);
+      }
     }
     if (repo.revision !== sha) {
       await Deno.mkdir(join(reference, ".."), { recursive: true });
@@ -93,7 +102,7 @@ export async function openSnapshot(repo: HubRepo, settings: HubSettings, folder 
 async function readReference(path: string): Promise<string | undefined> {
   if (!await pathExists(path)) return undefined;
   const commit = (await Deno.readTextFile(path)).trim();
-  if (!COMMIT.test(commit)) throw new SyntaxError(`${path} holds ${JSON.stringify(commit)}, must be a commit`);
+  if (!COMMIT.test(commit)) throw new SyntaxError(`${path} holds ${quoteText(commit)}, must be a commit`);
   return commit;
 }
 
@@ -103,9 +112,9 @@ export function hubFile({ repo, files }: HubSnapshot, path: string): HubFile {
   if (!file) throw new SyntaxError(`${describeRepo(repo)} has no ${path}`);
   if (!HASH.test(file.hash) || !Number.isSafeInteger(file.sizeBytes) || file.sizeBytes < 0) {
     throw new SyntaxError(
-      `${describeRepo(repo)}: ${path} has hash ${
-        JSON.stringify(file.hash)
-      } and ${file.sizeBytes} bytes, must have 40 ` +
+      `${describeRepo(repo)}: ${path} has hash ${quoteText(file.hash)} and ${
+        quoteText(file.sizeBytes)
+      } bytes, must have 40 ` +
         "or 64 hex digits and a size",
     );
   }
@@ -127,21 +136,54 @@ export class HubUnreachable extends Error {
 /** Asks the hub something, and says in one message what went wrong and what to do. */
 export async function asking<T>(
   repo: HubRepo,
-  { endpoint, token }: HubSettings,
-  ask: (common: { hubUrl: string; accessToken?: string }) => Promise<T>,
+  { endpoint, token, stallMs }: HubSettings,
+  ask: (common: { hubUrl: string; accessToken?: string; fetch: typeof fetch }) => Promise<T>,
 ): Promise<T> {
   try {
-    return await ask({ hubUrl: endpoint, ...(token && { accessToken: token }) });
+    return await ask({ hubUrl: endpoint, fetch: fetchSoon(stallMs), ...(token && { accessToken: token }) });
   } catch (cause) {
+    const { message } = cause as Error;
+    const name = describeRepo(repo);
     if (cause instanceof HubApiError) throw new Error(explainStatus(repo, endpoint, cause, token), { cause });
-    // What fetch throws when there is no connection; all else has a message of its own.
-    if (!(cause instanceof TypeError) || !/fetch|request|connect/i.test(cause.message)) throw cause;
-    throw new HubUnreachable(
-      `${endpoint} cannot be reached for ${describeRepo(repo)} (${cause.message}); what is in the cache works with ` +
-        "HF_HUB_OFFLINE=1",
-      { cause },
-    );
+    // What fetch throws when there is no connection, or none in time.
+    if (cause instanceof DOMException || (cause instanceof TypeError && /fetch|request|connect/i.test(message))) {
+      throw new HubUnreachable(
+        `${endpoint} cannot be reached for ${name} (${
+          clipText(message)
+        }); what is in the cache works with HF_HUB_OFFLINE=1`,
+        { cause },
+      );
+    }
+    // Errors of this folder name the repository; those of the library stumble over an answer.
+    if (message.includes(name) || cause instanceof Deno.errors.NotFound) throw cause;
+    throw new SyntaxError(`${endpoint} answers for ${name} in no known way: ${clipText(message)}`, { cause });
   }
+}
+
+/** Largest answer that isn't a file. */
+const MAX_ANSWER_BYTES = 2 ** 25;
+
+/** A `fetch` that gives up where an answer doesn't start in time, or goes on without end; files are read by their reader. */
+function fetchSoon(stallMs: number): typeof fetch {
+  return async (input, init) => {
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(new DOMException(`no answer in ${stallMs / 1000} s`)), stallMs);
+    try {
+      const response = await fetch(input, { ...init, signal: abort.signal });
+      if (!response.body || !new URL(String(input)).pathname.startsWith("/api/")) return response;
+      const parts: Uint8Array<ArrayBuffer>[] = [];
+      let sizeBytes = 0;
+      for await (const part of response.body) {
+        parts.push(part);
+        if ((sizeBytes += part.length) > MAX_ANSWER_BYTES) {
+          throw new SyntaxError(`it has more than ${MAX_ANSWER_BYTES} bytes`);
+        }
+      }
+      return new Response(new Blob(parts), response);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
 }
 
 function explainStatus(repo: HubRepo, endpoint: string, { statusCode, message }: HubApiError, token?: string): string {
@@ -153,5 +195,5 @@ function explainStatus(repo: HubRepo, endpoint: string, { statusCode, message }:
       "set HF_TOKEN";
   }
   if (statusCode === 404) return `${name} is not on the hub, or its revision ${repo.revision} is not (404)`;
-  return `${endpoint} answered ${statusCode} for ${name}: ${message}`;
+  return `${endpoint} answered ${statusCode} for ${name}: ${clipText(message)}`;
 }

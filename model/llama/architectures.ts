@@ -36,8 +36,6 @@ export interface Architecture {
     readonly partialRotary?: number;
     /** Tokens that a token sees. */
     readonly slidingWindow?: number;
-    /** Token that starts a document. */
-    readonly bosToken?: number;
   };
 }
 
@@ -51,8 +49,8 @@ export type ArchitectureName =
   | "Phi3ForCausalLM";
 
 const TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
-  LlamaForCausalLM: { bias: "qkvo", defaults: { attentionBias: false, bosToken: 1 } },
-  MistralForCausalLM: { bias: "none", slidingWindow: true, defaults: { slidingWindow: 4096, bosToken: 1 } },
+  LlamaForCausalLM: { bias: "qkvo", defaults: { attentionBias: false } },
+  MistralForCausalLM: { bias: "none", slidingWindow: true, defaults: { slidingWindow: 4096 } },
   Qwen2ForCausalLM: { bias: "qkv", defaults: {} },
   Qwen3ForCausalLM: { bias: "qkvo", queryKeyNorm: true, defaults: { attentionBias: false, headSize: 128 } },
   GlmForCausalLM: {
@@ -65,7 +63,7 @@ const TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
     bias: "none",
     slidingWindow: true,
     fused: { "self_attn.qkv_proj": ["q_proj", "k_proj", "v_proj"], "mlp.gate_up_proj": ["gate_proj", "up_proj"] },
-    defaults: { partialRotary: 1, bosToken: 1 },
+    defaults: { partialRotary: 1 },
   },
 };
 

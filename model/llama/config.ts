@@ -55,8 +55,6 @@ export interface ModelConfig {
   readonly queryKeyNorm: boolean;
   /** A token sees itself and the `slidingWindow - 1` tokens before it; all tokens before it where this is absent. */
   readonly slidingWindow?: number;
-  /** Token that starts a document. */
-  readonly bosToken: number;
 }
 
 /**
@@ -81,7 +79,6 @@ export function parseConfig(name: string, text: string): ModelConfig {
     throw new SyntaxError(`${name}: num_attention_heads is ${heads}, must be a multiple of ${keyValueHeads}`);
   }
   if (headSize % 2 !== 0) throw new SyntaxError(`${name}: head_dim is ${headSize}, must be even`);
-  const vocabulary = size("vocab_size");
   const { attentionBias: biasByDefault } = row.defaults;
   const attentionBias = biasByDefault === undefined
     ? row.bias !== "none"
@@ -89,7 +86,7 @@ export function parseConfig(name: string, text: string): ModelConfig {
   const slidingWindow = readSlidingWindow(json, row);
   return {
     architecture,
-    vocabulary,
+    vocabulary: size("vocab_size"),
     hidden,
     intermediate: size("intermediate_size"),
     layers: numberField(json, "num_hidden_layers", { min: 1, max: 4096, integer: true }),
@@ -104,7 +101,6 @@ export function parseConfig(name: string, text: string): ModelConfig {
     outputBias: attentionBias && row.bias === "qkvo",
     queryKeyNorm: row.queryKeyNorm ?? false,
     ...(slidingWindow !== undefined && { slidingWindow }),
-    bosToken: readBosToken(json, vocabulary, row.defaults.bosToken),
   };
 }
 
@@ -121,21 +117,6 @@ function readSlidingWindow(json: JsonObject, { slidingWindow, defaults }: Archit
   return window === null
     ? undefined
     : numberField({ name, fields: { sliding_window: window } }, "sliding_window", { min: 1, integer: true });
-}
-
-/** The token before a document; as in lm-evaluation-harness it is EOS in models that have no BOS. */
-function readBosToken(json: JsonObject, vocabulary: number, fallback: number | undefined): number {
-  const rule = { min: 0, max: vocabulary - 1, integer: true };
-  if (json.fields.bos_token_id !== undefined && json.fields.bos_token_id !== null) {
-    return numberField(json, "bos_token_id", rule);
-  }
-  if (fallback !== undefined) return fallback;
-  const { eos_token_id: eos } = json.fields;
-  return numberField(
-    { name: json.name, fields: { eos_token_id: Array.isArray(eos) ? eos[0] : eos } },
-    "eos_token_id",
-    rule,
-  );
 }
 
 function readArchitecture({ name, fields }: JsonObject): ArchitectureName {

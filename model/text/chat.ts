@@ -3,9 +3,11 @@
  *
  * @module
  */
-import { Template } from "@huggingface/jinja";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
+import { quoteText } from "../host/quote_text.ts";
+import { tokenText } from "./prefix.ts";
+import { renderTemplate } from "./template.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** One message of a conversation. */
@@ -28,7 +30,7 @@ export interface PromptFormat {
   readonly hasTemplate: boolean;
   /** Tokens that end a text. */
   readonly stopTokens: readonly number[];
-  /** Tokens of a plain text, the token that starts a document in front where the model wants one. */
+  /** Tokens of a plain text, those in front that the tokenizer puts there. */
   encodeText(text: string): Uint32Array<ArrayBuffer>;
   /**
    * Text of a conversation, up to where the model's answer starts.
@@ -41,30 +43,41 @@ export interface PromptFormat {
   encodeChat(messages: readonly ChatMessage[]): Uint32Array<ArrayBuffer>;
 }
 
-/** Reads how prompts are made from config.json, generation_config.json, tokenizer_config.json and chat_template.jinja. */
-export async function readPromptFormat(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<PromptFormat> {
-  const read = async (file: string): Promise<Readonly<Record<string, unknown>>> => {
-    const text = await checkpoint.readText(file);
-    return text === undefined ? {} : parseJsonObject(`${checkpoint.name}/${file}`, text).fields;
+type Fields = Readonly<Record<string, unknown>>;
+
+/**
+ * Reads how prompts are made from config.json, generation_config.json, tokenizer_config.json, special_tokens_map.json and
+ * chat_template.jinja.
+ */
+export async function readPromptFormat(
+  { name, readText }: Pick<Checkpoint, "name" | "readText">,
+  tokenizer: Tokenizer,
+): Promise<PromptFormat> {
+  const read = async (file: string): Promise<Fields> => {
+    const text = await readText(file);
+    return text === undefined ? {} : parseJsonObject(`${name}/${file}`, text).fields;
   };
-  const settings = await read("tokenizer_config.json");
-  const { chat_template: given } = settings;
-  const template = typeof given === "string" || Array.isArray(given)
-    ? given
-    : await checkpoint.readText("chat_template.jinja");
-  const { bosToken } = checkpoint.config;
-  const startsWithBos = settings.add_bos_token !== false;
-  const render = (messages: readonly ChatMessage[], options: ChatOptions = {}) => {
-    if (template === undefined) throw new TypeError(`${checkpoint.name} has no chat template, must have one to chat`);
-    const { name } = checkpoint;
-    return renderChat(name, defaultTemplate(name, template), messages, settings, options);
+  // Where a model has the older file too, transformers takes its special tokens.
+  const settings: Fields = { ...await read("tokenizer_config.json"), ...await read("special_tokens_map.json") };
+  const { chat_template: inline } = settings;
+  const template = await readText("chat_template.jinja") ??
+    (typeof inline === "string" || Array.isArray(inline) ? inline : undefined);
+  const renderChat = (messages: readonly ChatMessage[], { addGenerationPrompt = true }: ChatOptions = {}) => {
+    if (template === undefined) throw new TypeError(`${name} has no chat template, must have one to chat`);
+    return renderTemplate(name, defaultTemplate(name, template), {
+      ...specialTokens(settings),
+      messages: messages.map(({ role, content }) => ({ role, content })),
+      tools: null,
+      documents: null,
+      add_generation_prompt: addGenerationPrompt,
+    });
   };
   return {
     hasTemplate: template !== undefined,
-    stopTokens: stopTokensOf(await read("config.json"), await read("generation_config.json")),
-    encodeText: (text) => Uint32Array.from([...(startsWithBos ? [bosToken] : []), ...tokenizer.encode(text)]),
-    renderChat: render,
-    encodeChat: (messages) => tokenizer.encode(render(messages)),
+    stopTokens: stopTokensOf(tokenizer, settings, await read("config.json"), await read("generation_config.json")),
+    encodeText: (text) => Uint32Array.from([...tokenizer.prefix, ...tokenizer.encode(text)]),
+    renderChat,
+    encodeChat: (messages) => tokenizer.encode(renderChat(messages)),
   };
 }
 
@@ -74,36 +87,42 @@ function defaultTemplate(name: string, template: string | readonly unknown[]): s
   const named = template.map((entry) => Object(entry) as { readonly name?: unknown; readonly template?: unknown });
   const found = named.find((entry) => entry.name === "default")?.template;
   if (typeof found === "string") return found;
-  const names = named.map((entry) => `${JSON.stringify(entry.name)}`).join(", ") || "none";
+  const names = named.slice(0, 4).map((entry) => quoteText(entry.name, 30)).join(", ") || "none";
   throw new SyntaxError(`${name}: chat_template has ${names}, must have a text with the name "default"`);
 }
 
-function renderChat(
-  name: string,
-  template: string,
-  messages: readonly ChatMessage[],
-  settings: Readonly<Record<string, unknown>>,
-  { addGenerationPrompt = true }: ChatOptions,
-): string {
-  try {
-    return new Template(template).render({
-      messages: messages.map(({ role, content }) => ({ role, content })),
-      add_generation_prompt: addGenerationPrompt,
-      bos_token: tokenText(settings.bos_token),
-      eos_token: tokenText(settings.eos_token),
-    });
-  } catch (cause) {
-    throw new SyntaxError(`${name}: the chat template fails: ${(cause as Error).message}`, { cause });
-  }
+/** Special tokens that a template may name: bos_token, eos_token, unk_token, ..., and those that the tokenizer adds. */
+function specialTokens({ extra_special_tokens: extra, ...settings }: Fields): Record<string, string> {
+  const named = Object.entries(settings).filter(([key]) => key.endsWith("_token"));
+  const all = [...named, ...Object.entries(Array.isArray(extra) ? {} : Object(extra) as Fields)];
+  return Object.fromEntries(all.flatMap(([key, value]) => {
+    const text = tokenText(value);
+    return text === undefined ? [] : [[key, text]];
+  }));
 }
 
-/** A special token in tokenizer_config.json is a text, or an object with a text. */
-function tokenText(token: unknown): string {
-  const content = typeof token === "object" && token !== null ? (token as { content?: unknown }).content : token;
-  return typeof content === "string" ? content : "";
-}
+/** Tokens that end an answer in chat formats, whatever a model's files say; llama.cpp goes by these names too. */
+const END_NAMES = [
+  "<|eot_id|>",
+  "<|eom_id|>",
+  "<|im_end|>",
+  "<|end|>",
+  "<|endoftext|>",
+  "<|end_of_text|>",
+  "<end_of_turn>",
+  "<end_of_utterance>",
+  "<EOT>",
+  "< EOT >",
+  "_<EOT>",
+  "<\uff5cend\u2581of\u2581sentence\uff5c>",
+];
 
-function stopTokensOf(...configs: readonly Readonly<Record<string, unknown>>[]): number[] {
-  const tokens = configs.flatMap(({ eos_token_id: id }) => Array.isArray(id) ? id : [id]);
-  return [...new Set(tokens.filter((token): token is number => Number.isInteger(token)))];
+function stopTokensOf(tokenizer: Tokenizer, settings: Fields, ...configs: readonly Fields[]): number[] {
+  const names = [...["eos_token", "eot_token", "eom_token"].map((key) => tokenText(settings[key]) ?? ""), ...END_NAMES];
+  const ids = [
+    ...configs.flatMap(({ eos_token_id: id }) => Array.isArray(id) ? id : [id]),
+    // A text that is a token is found as a whole.
+    ...names.map((name) => tokenizer.encode(name)).filter(({ length }) => length === 1).map(([id]) => id),
+  ];
+  return [...new Set(ids.filter((id): id is number => Number.isInteger(id)))];
 }

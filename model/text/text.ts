@@ -16,7 +16,7 @@ export interface Text {
   readonly documents: readonly string[];
   /**
    * Windows are consecutive tokens of the text as the tokenizer gives them, with its own special tokens once in front of
-   * the whole: GPTQ's protocol. Otherwise BOS stands before each document and each window.
+   * the whole: GPTQ's protocol. Otherwise those stand before each document and each window.
    */
   readonly plainWindows?: boolean;
 }

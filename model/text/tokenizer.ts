@@ -1,23 +1,24 @@
 /**
- * Text to tokens and back, through @huggingface/tokenizers.
+ * Text to tokens and back, as Python's tokenizers do it: byte pairs are merged by @huggingface/tokenizers, what happens
+ * to a text before and after is done here, where that library differs from Python's or passes over what it doesn't know.
  *
  * @module
  */
-import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
-
-/**
- * The library's clean-up of spaces before punctuation, on where the settings don't say, would change what a model wrote
- * ("do n't", "a ? b"), and earlier text whenever a token is appended. Python's tokenizers has none.
- */
-const DECODING = { skip_special_tokens: true, clean_up_tokenization_spaces: false } as const;
+import { createFinder } from "./added_tokens.ts";
+import { readBytePairs } from "./byte_pairs.ts";
+import { readDecoder } from "./decode_tokens.ts";
+import { readNormalizer } from "./normalize.ts";
+import { readPreTokenizer } from "./pre_tokenize.ts";
+import { readPrefix } from "./prefix.ts";
+import { readVocabulary } from "./vocabulary.ts";
 
 /** Tokenizer of a model. */
 export interface Tokenizer {
-  /** Tokens of a text, without special tokens. */
+  /** Tokens of a text, without special tokens. @throws {SyntaxError} where its normal form fills the memory */
   encode(text: string): Uint32Array<ArrayBuffer>;
-  /** Text of tokens, to the letter; special tokens are left out. */
+  /** Text of tokens, to the letter; special tokens and ids without a token are left out. */
   decode(tokens: ArrayLike<number>): string;
   /** Largest token id + 1, added tokens included. */
   readonly vocabulary: number;
@@ -28,7 +29,7 @@ export interface Tokenizer {
 /**
  * Reads the tokenizer of a checkpoint: tokenizer.json, and tokenizer_config.json where there is one.
  *
- * @throws {SyntaxError} when tokenizer.json is missing or malformed
+ * @throws {SyntaxError} when tokenizer.json is missing or malformed, or has a part that isn't known
  */
 export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" | "readText">): Promise<Tokenizer> {
   return parseTokenizer(name, await readTokenizerTexts(readText));
@@ -36,7 +37,9 @@ export async function readTokenizer({ name, readText }: Pick<Checkpoint, "name" 
 
 /** The texts that a tokenizer is made from; undefined where there is none. */
 export interface TokenizerTexts {
+  /** tokenizer.json */
   readonly definition: string | undefined;
+  /** tokenizer_config.json */
   readonly settings: string | undefined;
 }
 
@@ -45,23 +48,40 @@ export async function readTokenizerTexts(readText: Checkpoint["readText"]): Prom
   return { definition: await readText("tokenizer.json"), settings: await readText("tokenizer_config.json") };
 }
 
-/** Makes a tokenizer. @throws {SyntaxError} when its definition is missing or malformed */
-export function parseTokenizer(checkpoint: string, { definition, settings = "{}" }: TokenizerTexts): Tokenizer {
-  if (definition === undefined) throw new SyntaxError(`${checkpoint} has no tokenizer.json`);
-  const fieldsOf = (file: string, text: string) => parseJsonObject(`${checkpoint}/${file}`, text).fields;
-  const tokenizer = createTokenizer(
-    `${checkpoint}/tokenizer.json`,
-    fieldsOf("tokenizer.json", definition),
-    fieldsOf("tokenizer_config.json", settings),
+/** Makes a tokenizer. @throws {SyntaxError} when its definition is missing or malformed, or has a part that isn't known */
+export function parseTokenizer(checkpoint: string, texts: TokenizerTexts): Tokenizer {
+  if (texts.definition === undefined) throw new SyntaxError(`${checkpoint} has no tokenizer.json`);
+  const definition = parseJsonObject(`${checkpoint}/tokenizer.json`, texts.definition);
+  const settings = parseJsonObject(`${checkpoint}/tokenizer_config.json`, texts.settings ?? "{}").fields;
+  const { name: file, fields } = definition;
+  const vocabulary = readVocabulary(definition);
+  const { tokens, added } = vocabulary;
+  const encodePieces = readBytePairs(definition, vocabulary.merged);
+  const normalize = readNormalizer(`${file}: normalizer`, fields.normalizer);
+  const preTokenize = readPreTokenizer(`${file}: pre_tokenizer`, fields.pre_tokenizer);
+  const decodeTokens = readDecoder(`${file}: decoder`, fields.decoder);
+  const find = createFinder(file, added.filter((token) => !token.normalized), ({ content }) => content);
+  const findNormalized = createFinder(
+    file,
+    added.filter((token) => token.normalized),
+    ({ content }) => normalize(content),
   );
-  let vocabulary = 0;
-  for (const id of tokenizer.get_vocab().values()) vocabulary = Math.max(vocabulary, id + 1);
+  const isSpecial = new Set(added.filter(({ special }) => special).map(({ id }) => id));
   return {
-    encode: (text) => Uint32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
-    // The library refuses to decode nothing.
-    decode: (tokens) => tokens.length === 0 ? "" : tokenizer.decode(Array.from(tokens), DECODING),
-    vocabulary,
-    prefix: Uint32Array.from(prefixOf(tokenizer)),
+    encode: (text) =>
+      Uint32Array.from(
+        find(text).flatMap((raw, i) =>
+          (typeof raw === "number" ? [raw] : findNormalized(normalize(raw))).flatMap((part, k) =>
+            typeof part === "number" ? [part] : encodePieces(preTokenize([part], i === 0 && k === 0))
+          )
+        ),
+      ),
+    decode(given) {
+      const known = Array.from(given).filter((id) => tokens.has(id) && !isSpecial.has(id));
+      return known.length === 0 ? "" : decodeTokens(known.map((id) => tokens.get(id)!)).join("");
+    },
+    vocabulary: tokens.keys().reduce((size, id) => Math.max(size, id + 1), 0),
+    prefix: Uint32Array.from(readPrefix(definition, settings, vocabulary)),
   };
 }
 
@@ -76,18 +96,4 @@ export function fitTokenizer({ name, config: { vocabulary } }: Checkpoint, token
   throw new SyntaxError(
     `${name}: the tokenizer has ${tokenizer.vocabulary} tokens, must have at most the model's ${vocabulary}`,
   );
-}
-
-function prefixOf(tokenizer: HuggingFaceTokenizer): number[] {
-  const [bare] = tokenizer.encode("a", { add_special_tokens: false }).ids;
-  const { ids } = tokenizer.encode("a");
-  return ids.slice(0, ids.indexOf(bare));
-}
-
-function createTokenizer(name: string, definition: object, settings: object): HuggingFaceTokenizer {
-  try {
-    return new HuggingFaceTokenizer(definition, settings);
-  } catch (cause) {
-    throw new SyntaxError(`${name} is not a tokenizer: ${(cause as Error).message}`, { cause });
-  }
 }

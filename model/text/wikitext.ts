@@ -9,6 +9,7 @@ import { hubFile, type HubRepo, openSnapshot } from "../hub/hub_repo.ts";
 import { type HubSettings, readHubSettings } from "../hub/hub_settings.ts";
 import { join } from "@std/path";
 import { strip } from "../host/python_text.ts";
+import { clipText, quoteText } from "../host/quote_text.ts";
 
 /** Where the hub has it; it has this data set as Parquet alone. */
 const REPO: HubRepo = { type: "dataset", name: "Salesforce/wikitext", revision: "main" };
@@ -50,11 +51,13 @@ async function readParquet(path: string): Promise<string[]> {
   try {
     rows = await parquetReadObjects({ file: bytes.buffer, columns: ["text"] });
   } catch (cause) {
-    throw new SyntaxError(`${path} is not a Parquet file with a column text: ${(cause as Error).message}`, { cause });
+    throw new SyntaxError(`${path} is not a Parquet file with a column text: ${clipText((cause as Error).message)}`, {
+      cause,
+    });
   }
   return rows.map(({ text }, row) => {
     if (typeof text !== "string") {
-      throw new SyntaxError(`${path}: row ${row} is ${JSON.stringify(text)}, must be a text`);
+      throw new SyntaxError(`${path}: row ${row} is ${quoteText(text)}, must be a text`);
     }
     return text;
   });

@@ -8,7 +8,7 @@ import type { Tokenizer } from "./tokenizer.ts";
 
 /** How windows are taken from a text. */
 export interface WindowPlan {
-  /** Tokens of a window, the BOS token in front included. */
+  /** Tokens of a window, those that the tokenizer puts in front included. */
   readonly length: number;
   /** Number of windows, spread evenly over the text; all of them where the text has fewer. */
   readonly count: number;
@@ -20,66 +20,57 @@ export interface Windows {
   readonly text: string;
   /** Tokens of each window. */
   readonly windows: readonly Uint32Array<ArrayBuffer>[];
-  /** Tokens of the whole text, BOS of each document included. */
+  /** Tokens of the whole text, those in front of each document included. */
   readonly textTokens: number;
-  /** Whether windows are the text's own tokens alone, without BOS in front. */
+  /** Whether windows are the text's own tokens alone, with nothing in front. */
   readonly plain?: boolean;
 }
 
-/** Tokens of all documents of a text: BOS before each, or where windows are plain the tokenizer's own prefix. */
-export function joinTokens(text: Text, tokenizer: Tokenizer, bosToken: number): Uint32Array<ArrayBuffer> {
-  if (text.plainWindows) {
-    return Uint32Array.from([...tokenizer.prefix, ...tokenizer.encode(text.documents.join("\n\n"))]);
-  }
-  const parts = text.documents.map((document) => tokenizer.encode(document));
-  const tokens = new Uint32Array(parts.reduce((sum, part) => sum + 1 + part.length, 0));
+/** Tokens of all documents of a text: what the tokenizer puts before a text stands before each, or once where windows are plain. */
+export function joinTokens(text: Text, { prefix, encode }: Tokenizer): Uint32Array<ArrayBuffer> {
+  const documents = text.plainWindows ? [text.documents.join("\n\n")] : text.documents;
+  const parts = documents.flatMap((document) => [prefix, encode(document)]);
+  const tokens = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {
-    tokens[at] = bosToken;
-    tokens.set(part, at + 1);
-    at += 1 + part.length;
+    tokens.set(part, at);
+    at += part.length;
   }
   return tokens;
 }
 
 /**
- * Cuts tokens into pieces of `length - 1` without overlap (the remainder is left out), takes `count` pieces at even
- * distances and puts BOS before each.
+ * Cuts tokens into pieces of the plan's length without overlap (the remainder is left out) and takes as many as it wants
+ * at even distances. Unless windows are plain, each is what the tokenizer puts before a text, and a shorter piece.
  *
  * @throws {RangeError} when the text is shorter than one window
  */
-export function cutWindows(text: string, tokens: Uint32Array, bosToken: number, plan: WindowPlan): Windows {
-  const { length, count } = plan;
-  const available = Math.floor(tokens.length / (length - 1));
-  if (available < 1) {
-    throw new RangeError(`text ${text} has ${tokens.length} tokens, must have at least ${length - 1}`);
-  }
-  const taken = Math.min(count, available);
-  const windows = Array.from({ length: taken }, (_, i) => {
-    const start = Math.floor((i * available) / taken) * (length - 1);
-    const window = new Uint32Array(length);
-    window[0] = bosToken;
-    window.set(tokens.subarray(start, start + length - 1), 1);
-    return window;
-  });
-  return { text, windows, textTokens: tokens.length };
-}
-
-/** Cuts tokens into the windows of a text, by its rule. @throws {RangeError} as {@linkcode cutWindows} */
-export function cutText(text: Text, tokens: Uint32Array, bosToken: number, plan: WindowPlan): Windows {
-  return text.plainWindows ? cutPlainWindows(text.name, tokens, plan) : cutWindows(text.name, tokens, bosToken, plan);
-}
-
-/** Cuts tokens into pieces of `length` without overlap (the remainder is left out) and takes `count` at even distances. */
-function cutPlainWindows(text: string, tokens: Uint32Array, { length, count }: WindowPlan): Windows {
+export function cutWindows(text: Text, tokens: Uint32Array, tokenizer: Tokenizer, plan: WindowPlan): Windows {
+  const prefix = text.plainWindows ? [] : tokenizer.prefix;
+  const length = lengthWithin(plan, prefix);
   const available = Math.floor(tokens.length / length);
-  if (available < 1) throw new RangeError(`text ${text} has ${tokens.length} tokens, must have at least ${length}`);
-  const taken = Math.min(count, available);
+  if (available < 1) {
+    throw new RangeError(`text ${text.name} has ${tokens.length} tokens, must have at least ${length}`);
+  }
+  const taken = Math.min(plan.count, available);
   const windows = Array.from({ length: taken }, (_, i) => {
     const start = Math.floor((i * available) / taken) * length;
-    return Uint32Array.from(tokens.subarray(start, start + length));
+    return withPrefix(prefix, tokens.subarray(start, start + length));
   });
-  return { text, windows, textTokens: tokens.length, plain: true };
+  return { text: text.name, windows, textTokens: tokens.length, plain: prefix.length === 0 };
+}
+
+/** Tokens of a window behind those in front. @throws {RangeError} when there is room for none */
+function lengthWithin({ length }: WindowPlan, prefix: ArrayLike<number>): number {
+  if (length > prefix.length) return length - prefix.length;
+  throw new RangeError(`windows have ${length} tokens, must have more than the ${prefix.length} in front of a text`);
+}
+
+function withPrefix(prefix: ArrayLike<number>, tokens: Uint32Array): Uint32Array<ArrayBuffer> {
+  const window = new Uint32Array(prefix.length + tokens.length);
+  window.set(prefix);
+  window.set(tokens, prefix.length);
+  return window;
 }
 
 /** Characters of an excerpt for each token that is wanted of it; enough for any tokenizer on any text we know. */
@@ -91,9 +82,11 @@ const CHARACTERS_PER_TOKEN = 12;
  *
  * @throws {RangeError} when no document is long enough for a window
  */
-export function sampleWindows(text: Text, tokenizer: Tokenizer, bosToken: number, plan: WindowPlan): Windows {
-  const { length, count } = plan;
-  const excerptLength = (length - 1) * CHARACTERS_PER_TOKEN;
+export function sampleWindows(text: Text, tokenizer: Tokenizer, plan: WindowPlan): Windows {
+  const { prefix } = tokenizer;
+  const { count } = plan;
+  const length = lengthWithin(plan, prefix);
+  const excerptLength = length * CHARACTERS_PER_TOKEN;
   const documents = text.documents.filter((document) => document.length >= excerptLength);
   const total = documents.reduce((sum, document) => sum + document.length, 0);
   if (total === 0) {
@@ -107,15 +100,12 @@ export function sampleWindows(text: Text, tokenizer: Tokenizer, bosToken: number
     while (passed + documents[document].length <= wanted) passed += documents[document++].length;
     const start = Math.min(Math.floor(wanted - passed), documents[document].length - excerptLength);
     const tokens = tokenizer.encode(documents[document].slice(start, start + excerptLength));
-    if (tokens.length < length - 1) {
+    if (tokens.length < length) {
       throw new RangeError(
-        `${excerptLength} characters of ${text.name} have ${tokens.length} tokens, must have ${length - 1}`,
+        `${excerptLength} characters of ${text.name} have ${tokens.length} tokens, must have ${length}`,
       );
     }
-    const window = new Uint32Array(length);
-    window[0] = bosToken;
-    window.set(tokens.subarray(0, length - 1), 1);
-    windows.push(window);
+    windows.push(withPrefix(prefix, tokens.subarray(0, length)));
   }
-  return { text: text.name, windows, textTokens: windows.length * (length - 1) };
+  return { text: text.name, windows, textTokens: windows.length * length };
 }

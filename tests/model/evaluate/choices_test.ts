@@ -6,18 +6,19 @@ import { assert, assertEquals, assertThrows } from "../../assert.ts";
 /** Each token is its own position in the text, so a piece says where it was taken from. */
 const POSITIONS = Uint32Array.from({ length: 5000 }, (_, i) => i);
 
+const BOS = 9999;
+
 /** Token 3 is nothing, all others are the two bytes of é. */
 const TOKENIZER: Tokenizer = {
   encode: () => new Uint32Array(0),
   decode: (tokens) => Array.from(tokens, (token) => token === 3 ? "" : "\u00e9").join(""),
   vocabulary: 5000,
-  prefix: new Uint32Array(0),
+  prefix: Uint32Array.of(BOS),
 };
 
 const PLAN = { items: 400, contextTokens: 12, continuationTokens: 5 };
-const BOS = 9999;
 
-const draw = (seed: number) => drawChoices(POSITIONS, TOKENIZER, BOS, PLAN, createRandom(seed));
+const draw = (seed: number) => drawChoices(POSITIONS, TOKENIZER, PLAN, createRandom(seed));
 
 Deno.test("drawChoices: BOS and consecutive tokens, and the true continuation follows them", () => {
   const { items, answers } = draw(1);
@@ -57,7 +58,7 @@ Deno.test("drawChoices: sizes are bytes of text, at least 1", () => {
   const tokens = new Uint32Array(200).fill(3);
   tokens.fill(4, 100);
   const plan = { items: 50, contextTokens: 3, continuationTokens: 2 };
-  const { items, sizes } = drawChoices(tokens, TOKENIZER, BOS, plan, createRandom(1));
+  const { items, sizes } = drawChoices(tokens, TOKENIZER, plan, createRandom(1));
   for (const [i, { continuations }] of items.entries()) {
     assertEquals(
       sizes[i],
@@ -68,8 +69,7 @@ Deno.test("drawChoices: sizes are bytes of text, at least 1", () => {
 });
 
 Deno.test("drawChoices: a text that is too short is refused", () => {
-  const cut = (length: number) => () =>
-    drawChoices(POSITIONS.subarray(0, length), TOKENIZER, BOS, PLAN, createRandom(1));
+  const cut = (length: number) => () => drawChoices(POSITIONS.subarray(0, length), TOKENIZER, PLAN, createRandom(1));
   assertThrows(cut(127), RangeError, "text has 127 tokens, must have at least 128 to draw choices from");
   assertEquals(cut(128)().items.length, 400);
 });

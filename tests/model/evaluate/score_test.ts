@@ -38,7 +38,6 @@ function bigramModel(probabilities: readonly (readonly number[])[], shift = 0): 
     attentionBias: false,
     outputBias: false,
     queryKeyNorm: false,
-    bosToken: 0,
   };
   return { config, embedding, layers: [], finalNorm: new Float32Array(size).fill(1 / Math.sqrt(size)), head };
 }

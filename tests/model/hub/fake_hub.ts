@@ -11,6 +11,8 @@ export interface Misbehaviour {
   readonly breakAfter?: number;
   /** Sends nothing, but keeps the connection open for so long. */
   readonly stallMs?: number;
+  /** Sends a byte at a time, so far apart. */
+  readonly trickleMs?: number;
   /** Sends other bytes than the hash says. */
   readonly corrupt?: boolean;
   /** Says another size when asked for the file than in the list. */
@@ -32,6 +34,8 @@ export interface FakeHub extends AsyncDisposable {
   commit: string;
   /** Answers every request with this status where it is set. */
   status?: number;
+  /** Answers requests for what isn't a file, where it gives an answer. */
+  answer?: (path: string) => Response | undefined;
 }
 
 /** Files above this size are "large": the hub gives their sha256. */
@@ -69,6 +73,8 @@ export function serveHub(name: string, files: ReadonlyMap<string, Uint8Array<Arr
     const range = request.headers.get("range");
     hub.requests.push(`${request.method} ${path}${range ? ` ${range}` : ""}`);
     if (hub.status) return Response.json({ error: "no" }, { status: hub.status });
+    const other = path.startsWith("/api/") ? hub.answer?.(path) : undefined;
+    if (other) return other;
     if (path.startsWith(`${api}/revision/`)) return Response.json({ _id: "1", id: name, sha: hub.commit });
     if (path.startsWith(`${api}/tree/`)) {
       const folder = path.split("/").slice(api.split("/").length + 2).join("/");
@@ -90,7 +96,12 @@ function sendRange(bytes: Uint8Array<ArrayBuffer>, range: string | null, how: Mi
   if (how.corrupt) part[0] ^= 1;
   const total = bytes.length + (how.otherSize ? 1 : 0);
   const headers = { "content-range": `bytes ${first}-${last}/${total}`, etag: '"x"' };
-  const { breakAfter, stallMs } = how;
+  const { breakAfter, stallMs, trickleMs } = how;
+  if (trickleMs !== undefined && part.length > 1) {
+    const pull = (controller: ReadableStreamDefaultController) =>
+      wait(trickleMs).then(() => controller.enqueue(new Uint8Array(1))).catch(() => {});
+    return new Response(new ReadableStream({ pull }), { status: 206, headers });
+  }
   if (stallMs !== undefined && part.length > 1) {
     const start = (controller: ReadableStreamDefaultController) => wait(stallMs).then(() => controller.close());
     return new Response(new ReadableStream({ start }), { status: 206, headers });

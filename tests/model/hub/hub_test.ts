@@ -85,7 +85,7 @@ Deno.test("fetchModel: a connection that stands still counts as broken", () =>
     await assertRejects(
       () => fetchModel(REPO, { ...settings, stallMs: 20 }),
       Error,
-      "broke off 5 times (nothing came for 0.02 s)",
+      "broke off 5 times (next to nothing came for 0.02 s)",
     );
   }));
 
@@ -153,6 +153,107 @@ Deno.test("fetchModel: offline it takes what is cached, and says when there is n
     assertEquals(hub.requests, []);
     await Deno.writeTextFile(`${storageOf(settings)}/refs/main`, "../../elsewhere");
     await assertRejects(() => fetchModel(REPO, offline), SyntaxError, "must be a commit");
+  }));
+
+Deno.test("fetchModel: a connection that brings a byte now and then counts as broken", () =>
+  withHub(async (hub, settings) => {
+    hub.misbehaves.set(SHARD, { trickleMs: 20 });
+    await assertRejects(
+      () => fetchModel(REPO, { ...settings, stallMs: 100 }),
+      Error,
+      `${SHARD} broke off 5 times (next to nothing came for 0.1 s)`,
+    );
+  }));
+
+Deno.test("fetchModel: answers of no known form are one short line that names the repository", async (t) => {
+  const endless = new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(2 ** 20).fill(32)) });
+  const entries = (page: number) =>
+    Array.from({ length: 1000 }, (_, i) => ({ type: "file", path: `f${page}_${i}`, size: 1, oid: "b".repeat(40) }));
+  let page = 0;
+  const cases: Readonly<Record<string, (hub: FakeHub) => NonNullable<FakeHub["answer"]>>> = {
+    "null": () => () => Response.json(null),
+    "a page to log in": () => () =>
+      new Response("<html>\u001b[31mlogin\n", { headers: { "content-type": "text/html" } }),
+    "no list of files": () => (path) => path.includes("/tree/") ? Response.json({ a: 1 }) : undefined,
+    "a list of nothing": () => (path) => path.includes("/tree/") ? Response.json([null, 3]) : undefined,
+    "an answer without end": () => () => new Response(endless),
+    "pages without end": ({ endpoint }) => (path) =>
+      path.includes("/tree/")
+        ? Response.json(entries(page++), { headers: { link: `<${endpoint}${path}?cursor=${page}>; rel="next"` } })
+        : undefined,
+    "another kind of commit": () => (path) => path.includes("/tree/") ? undefined : Response.json({ sha: { a: 1 } }),
+  };
+  for (const [what, answer] of Object.entries(cases)) {
+    await t.step(what, () =>
+      withHub(async (hub, settings) => {
+        hub.answer = answer(hub);
+        const { message } = await assertRejects(() => fetchModel(REPO, settings), SyntaxError, NAME);
+        // deno-lint-ignore no-control-regex -- that is what must not be there
+        assert(message.length < 300 && !/[\x00-\x1f\x7f-\x9f]/.test(message), message);
+      }));
+  }
+});
+
+Deno.test("fetchModel: a hub that doesn't answer is given up", () =>
+  withHub(async (hub, settings) => {
+    hub.answer = () => new Response(new ReadableStream({ pull: () => new Promise(() => {}) }));
+    const { message } = await assertRejects(
+      () => fetchModel(REPO, { ...settings, stallMs: 50 }),
+      Error,
+      "cannot be reached",
+    );
+    assertStringIncludes(message, "no answer in 0.05 s");
+  }));
+
+Deno.test("fetchFile: a link in the cache that leads out of it is refused", () =>
+  withHub(async (_hub, settings) => {
+    const directory = await fetchModel(REPO, settings);
+    await Deno.remove(`${directory}/config.json`);
+    await Deno.symlink("/etc/hostname", `${directory}/config.json`);
+    for (const offline of [false, true]) {
+      const fetching = fetchModel(REPO, { ...settings, offline });
+      await assertRejects(() => fetching, Error, "is a link to /etc/hostname, must lead nowhere outside");
+    }
+  }));
+
+Deno.test("fetchModel: 60 calls of one process on 10 caches all get the whole model", () =>
+  withHub(async (_hub, settings) => {
+    for (let cache = 0; cache < 10; cache++) {
+      const own = { ...settings, cache: `${settings.cache}${cache}` };
+      const directories = await Promise.all(Array.from({ length: 6 }, () => fetchModel(REPO, own)));
+      for (const directory of directories) {
+        for (const name of ["config.json", SHARD]) {
+          assertEquals(await Deno.readFile(`${directory}/${name}`), FILES.get(name));
+        }
+      }
+      assertEquals(blobsOf(own).filter((name) => !/^[0-9a-f]+$/.test(name)), []);
+      assert(filesIn(directories[0]).every((name) => !name.includes("partial")));
+    }
+  }));
+
+Deno.test("fetchModel: 100 of 100 fetches by four processes on one cache get the whole model", () =>
+  withHub(async (hub, settings) => {
+    const program = new URL("./fetch_repeatedly.ts", import.meta.url).pathname;
+    const config = new URL("../../../deno.json", import.meta.url).pathname;
+    const startMs = Date.now() + 6000;
+    const outputs = await Promise.all(Array.from({ length: 4 }, () =>
+      new Deno.Command(Deno.execPath(), {
+        args: [
+          "run",
+          "-A",
+          "--no-check",
+          "--config",
+          config,
+          program,
+          NAME,
+          hub.endpoint,
+          settings.cache,
+          `${startMs}`,
+        ],
+      }).output()));
+    for (const { stdout, stderr } of outputs) {
+      assertEquals(new TextDecoder().decode(stdout), "25\n", new TextDecoder().decode(stderr));
+    }
   }));
 
 Deno.test("fetchModel: without network it is one message that names the way out", () =>

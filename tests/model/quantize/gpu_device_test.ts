@@ -236,7 +236,7 @@ Deno.test("quantizeInMemory: on the device the embedded model's first layer lose
   const completed = (layers: readonly Layer[]) => ({ ...whole, layers: [...layers, ...whole.layers.slice(1)] });
   const tokenizer = await readFittingTokenizer(checkpoint);
   const text = await loadText("calibration");
-  const sampled = sampleWindows(text, tokenizer, config.bosToken, { length: 128, count: 12 }).windows;
+  const sampled = sampleWindows(text, tokenizer, { length: 128, count: 12 }).windows;
   const [calibration, scored] = [sampled.slice(0, 4), sampled.slice(4)];
   using pool = createCpuPool(2);
   const perplexityBy = async (device: QuantizingDevice) => {

@@ -9,19 +9,21 @@ const UNITS: Tokenizer = {
   encode: (text) => Uint32Array.from(text, (char) => char.charCodeAt(0)),
   decode: (tokens) => String.fromCharCode(...Array.from(tokens)),
   vocabulary: 1 << 16,
-  prefix: new Uint32Array(0),
+  prefix: Uint32Array.of(7),
 };
+
+const TEXT = { name: "t", documents: [] };
 
 const countTo = (length: number) => Uint32Array.from({ length }, (_, i) => 100 + i);
 
 Deno.test("joinTokens: BOS before each document", () => {
   const text = { name: "t", documents: ["ab", "", "c"] };
-  assertEquals(Array.from(joinTokens(text, UNITS, 7)), [7, 97, 98, 7, 7, 99]);
+  assertEquals(Array.from(joinTokens(text, UNITS)), [7, 97, 98, 7, 7, 99]);
 });
 
 Deno.test("cutWindows: pieces at even distances, BOS in front, remainder left out", () => {
   // 23 tokens make 5 pieces of 4; two of five are pieces 0 and 2, three are 0, 1 and 3.
-  const cut = (count: number) => cutWindows("t", countTo(23), 7, { length: 5, count });
+  const cut = (count: number) => cutWindows(TEXT, countTo(23), UNITS, { length: 5, count });
   assertEquals(cut(2).windows.map((window) => Array.from(window)), [[7, 100, 101, 102, 103], [7, 108, 109, 110, 111]]);
   assertEquals(cut(3).windows.map((window) => window[1]), [100, 104, 112]);
   assertEquals(cut(5).windows.map((window) => window[1]), [100, 104, 108, 112, 116]);
@@ -31,7 +33,7 @@ Deno.test("cutWindows: pieces at even distances, BOS in front, remainder left ou
 
 Deno.test("cutWindows: no token of a text is in two windows, for any number of windows", () => {
   for (let count = 1; count <= 40; count++) {
-    const { windows } = cutWindows("t", countTo(200), 7, { length: 6, count });
+    const { windows } = cutWindows(TEXT, countTo(200), UNITS, { length: 6, count });
     assertEquals(windows.length, Math.min(count, 40));
     const taken = windows.flatMap((window) => Array.from(window.subarray(1)));
     assertEquals(new Set(taken).size, 5 * windows.length);
@@ -43,18 +45,43 @@ Deno.test("cutWindows: no token of a text is in two windows, for any number of w
 });
 
 Deno.test("cutWindows: exactly one window fits, one token fewer doesn't", () => {
-  assertEquals(cutWindows("t", countTo(4), 7, { length: 5, count: 3 }).windows.length, 1);
+  assertEquals(cutWindows(TEXT, countTo(4), UNITS, { length: 5, count: 3 }).windows.length, 1);
   assertThrows(
-    () => cutWindows("t", countTo(3), 7, { length: 5, count: 1 }),
+    () => cutWindows(TEXT, countTo(3), UNITS, { length: 5, count: 1 }),
     RangeError,
     "text t has 3 tokens, must have at least 4",
   );
 });
 
+Deno.test("windows: nothing stands in front where the tokenizer puts nothing there, and a window needs room for a token", () => {
+  const bare: Tokenizer = { ...UNITS, prefix: new Uint32Array(0) };
+  const text = { name: "t", documents: ["ab", "c".repeat(60)] };
+  assertEquals(Array.from(joinTokens({ ...text, documents: ["ab", "c"] }, bare)), [97, 98, 99]);
+  const { windows, plain } = cutWindows(TEXT, countTo(10), bare, { length: 5, count: 9 });
+  assertEquals([windows.map((window) => Array.from(window)), plain], [[[100, 101, 102, 103, 104], [
+    105,
+    106,
+    107,
+    108,
+    109,
+  ]], true]);
+  assertEquals(sampleWindows(text, bare, { length: 5, count: 1 }).windows.map((window) => bare.decode(window)), [
+    "ccccc",
+  ]);
+  for (
+    const cut of [
+      () => cutWindows(TEXT, countTo(10), UNITS, { length: 1, count: 1 }),
+      () => sampleWindows(text, UNITS, { length: 1, count: 1 }),
+    ]
+  ) {
+    assertThrows(cut, RangeError, "windows have 1 tokens, must have more than the 1 in front of a text");
+  }
+});
+
 Deno.test("sampleWindows: each window lies within one document that is long enough, in order", () => {
   // Windows of 3 tokens take excerpts of 24 characters: the second document is too short.
   const documents = ["a".repeat(50), "b".repeat(23), "c".repeat(24), "d".repeat(100)];
-  const sample = (count: number) => sampleWindows({ name: "t", documents }, UNITS, 7, { length: 3, count });
+  const sample = (count: number) => sampleWindows({ name: "t", documents }, UNITS, { length: 3, count });
   const letters = (count: number) => sample(count).windows.map((window) => UNITS.decode(window.subarray(1)));
   // Characters 43.5 and 130.5 of the 174 lie in the first and the last document.
   assertEquals(letters(2), ["aa", "dd"]);
@@ -66,29 +93,29 @@ Deno.test("sampleWindows: each window lies within one document that is long enou
 
 Deno.test("sampleWindows: starts at the middle of equal parts of the text, at the latest where an excerpt still fits", () => {
   const document = String.fromCharCode(...Array.from({ length: 100 }, (_, i) => 200 + i));
-  const { windows } = sampleWindows({ name: "t", documents: [document] }, UNITS, 7, { length: 3, count: 4 });
+  const { windows } = sampleWindows({ name: "t", documents: [document] }, UNITS, { length: 3, count: 4 });
   assertEquals(windows.map((window) => window[1] - 200), [12, 37, 62, 76]);
 });
 
 Deno.test("sampleWindows: a window that would start where a document ends lies in the next one", () => {
   // The middle of 100 characters is the border; the last character before it lies in the first document.
   const border = { name: "t", documents: ["a".repeat(50), "b".repeat(50)] };
-  const [window] = sampleWindows(border, UNITS, 7, { length: 3, count: 1 }).windows;
+  const [window] = sampleWindows(border, UNITS, { length: 3, count: 1 }).windows;
   assertEquals(UNITS.decode(window.subarray(1)), "bb");
   const before = { name: "t", documents: ["a".repeat(52), "b".repeat(50)] };
-  const [other] = sampleWindows(before, UNITS, 7, { length: 3, count: 1 }).windows;
+  const [other] = sampleWindows(before, UNITS, { length: 3, count: 1 }).windows;
   assertEquals(UNITS.decode(other.subarray(1)), "aa");
 });
 
 Deno.test("sampleWindows: texts that are too short or have too few tokens are refused", () => {
   assertThrows(
-    () => sampleWindows({ name: "t", documents: ["a".repeat(23)] }, UNITS, 7, { length: 3, count: 1 }),
+    () => sampleWindows({ name: "t", documents: ["a".repeat(23)] }, UNITS, { length: 3, count: 1 }),
     RangeError,
     "text t has no document of 24 characters",
   );
   const sparse: Tokenizer = { ...UNITS, encode: () => Uint32Array.of(1) };
   assertThrows(
-    () => sampleWindows({ name: "t", documents: ["a".repeat(24)] }, sparse, 7, { length: 3, count: 1 }),
+    () => sampleWindows({ name: "t", documents: ["a".repeat(24)] }, sparse, { length: 3, count: 1 }),
     RangeError,
     "24 characters of t have 1 tokens, must have 2",
   );
@@ -98,8 +125,8 @@ Deno.test("sampleWindows: windows of the calibration text repeat and are verbati
   const { tokenizer } = await loadModel("tiny");
   const text = await loadText("calibration");
   const plan = { length: 64, count: 12 };
-  const { windows } = sampleWindows(text, tokenizer, 0, plan);
-  assertEquals(sampleWindows(text, tokenizer, 0, plan).windows, windows);
+  const { windows } = sampleWindows(text, tokenizer, plan);
+  assertEquals(sampleWindows(text, tokenizer, plan).windows, windows);
   assertEquals(windows.length, 12);
   const pieces = windows.map((window) => tokenizer.decode(window.subarray(1)));
   for (const piece of pieces) assert(text.documents.some((document) => document.includes(piece)), piece);
