@@ -3,7 +3,7 @@
  * submitted, as often as they are.
  *
  * ```ts
- * import { createPrefillRange, fusedGemm, fusedGemv, openGpu, uploadPackedMatrix } from "@twobit/twobit/kernels";
+ * import { createTokenRange, fusedGemm, fusedGemv, openGpu, uploadPackedMatrix } from "@twobit/twobit/kernels";
  * import { quantizeTwobit, SETTINGS } from "@twobit/twobit/quant";
  * import { assert } from "@std/assert";
  *
@@ -19,7 +19,7 @@
  * const product = await gpu.readF32(y);
  *
  * // The same of several tokens
- * const range = await createPrefillRange(gpu, tokens);
+ * const range = await createTokenRange(gpu, tokens);
  * const xs = await gpu.uploadStorage("xs", new Float32Array(tokens * channels).fill(1));
  * const ys = await gpu.createStorage("ys", tokens * rows * 4);
  * gpu.submit(await fusedGemm(gpu, matrix, { range, x: xs, y: ys }));
@@ -79,7 +79,7 @@ export type { F16Matrix, F16Slab } from "./kernels/matrix/f16_matrix.ts";
 export { type PackedMatrix, type PackedSlab, uploadPackedMatrix } from "./kernels/matrix/packed_matrix.ts";
 export { fusedGemm } from "./kernels/product/fused_gemm.ts";
 export { fusedGemv, type FusedGemvOptions } from "./kernels/product/fused_gemv.ts";
-export type { AttentionInput, GemvInput, GemvOutput, ValuesInput } from "./kernels/product/gemv_modes.ts";
+export type { AttentionInput, Epilogue, GemvInput, Prologue } from "./kernels/product/prologue_epilogue.ts";
 export { createDequantized, dequantizeOnGpu } from "./kernels/product/two_pass_gemv.ts";
 export type { RangeProduct } from "./kernels/product/weight_format.ts";
-export { createPrefillRange, type PrefillRange } from "./kernels/tokens/prefill_range.ts";
+export { createTokenRange, type TokenRange } from "./kernels/tokens/token_range.ts";

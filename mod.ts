@@ -54,7 +54,7 @@
  */
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
 export { Gpu, type GpuOptions, openGpu } from "./kernels/gpu/gpu.ts";
-export type { Sampling } from "./kernels/tokens/pick_token.ts";
+export type { Sampling } from "./kernels/tokens/sampler.ts";
 export { Engine, type EngineGenerateOptions, type EngineOptions, type Prompt } from "./model/engine/engine.ts";
 export type { GenerateOptions, GenerateSummary, TextPiece, TokenPiece } from "./model/engine/generate.ts";
 export { Session } from "./model/engine/session.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Sampling } from "../kernels/tokens/pick_token.ts";
+import type { Sampling } from "../kernels/tokens/sampler.ts";
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { openModel } from "../model/load.ts";

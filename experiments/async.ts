@@ -6,7 +6,7 @@
 import { f16Gemv } from "../kernels/product/f16_gemv.ts";
 import { type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
 import { fusedGemv } from "../kernels/product/fused_gemv.ts";
-import { fusedGemvOnCpu } from "../kernels/product/fused_gemv_twin.ts";
+import { fusedGemvOnCpu } from "../kernels/product/fused_gemv_reference.ts";
 import { type Dispatch, type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { packActivations } from "../kernels/product/pack_activations.ts";
 import type { Timing } from "../kernels/gpu/timer.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Sampling } from "../kernels/tokens/pick_token.ts";
+import type { Sampling } from "../kernels/tokens/sampler.ts";
 import type { Engine } from "../model/engine/engine.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { element, setText } from "./elements.ts";

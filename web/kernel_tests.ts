@@ -9,10 +9,10 @@ import "../tests/kernels/product/f16_gemv_test.ts";
 import "../tests/kernels/quantize/factorize_test.ts";
 import "../tests/kernels/product/fused_gemv_test.ts";
 import "../tests/kernels/product/gemm_test.ts";
-import "../tests/kernels/product/gemv_modes_test.ts";
+import "../tests/kernels/product/prologue_epilogue_test.ts";
 import "../tests/kernels/quantize/order_groups_test.ts";
 import "../tests/kernels/quantize/outer_update_test.ts";
-import "../tests/kernels/tokens/pick_token_test.ts";
+import "../tests/kernels/tokens/sampler_test.ts";
 import "../tests/kernels/attention/prefill_attention_test.ts";
 import "../tests/kernels/tokens/prefill_test.ts";
 import "../tests/kernels/quantize/quantize_matrix_test.ts";
@@ -42,7 +42,7 @@ async function runTest({ name, run }: Test, list: HTMLOListElement): Promise<boo
   const item = document.createElement("li");
   item.textContent = name;
   list.append(item);
-  // The twins on the CPU keep the page from being painted.
+  // The references on the CPU keep the page from being painted.
   await new Promise((painted) => setTimeout(painted, 10));
   const startMs = performance.now();
   let note: string | undefined;

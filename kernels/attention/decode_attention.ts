@@ -1,5 +1,5 @@
 /**
- * Launcher and CPU twin of attention for one new token of a sequence, or of each of some sequences.
+ * Launcher and CPU reference of attention for one new token of a sequence, or of each of some sequences.
  *
  * @module
  */

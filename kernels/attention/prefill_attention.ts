@@ -5,7 +5,7 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
-import type { PrefillRange } from "../tokens/prefill_range.ts";
+import type { TokenRange } from "../tokens/token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { RopeCache } from "./rope_cache.ts";
 import * as wgsl from "./wgsl.ts";
@@ -26,7 +26,7 @@ export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"
 export async function prefillAttention(
   gpu: Gpu,
   shape: AttentionShape,
-  range: PrefillRange,
+  range: TokenRange,
   { qkv, cache, out }: PrefillAttentionBuffers,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);

@@ -1,4 +1,4 @@
-// needs: attention_loads prefill_range
+// needs: attention_loads token_range
 // Causal attention of several tokens, one tile of keys after the other (as in FlashAttention, arXiv 2205.14135):
 //
 //   out[t, h] = sum over p of weight[p] * values[g, p], weight = softmax over p of q[t, h] . keys[g, p] / sqrt(head_size)
@@ -7,7 +7,7 @@
 // is taken online: sums are kept relative to the largest score so far and scaled down when a larger one comes.
 //
 // Bindings (T = range.tokens, P = range.first_position, C = capacity, D = head_size / 4):
-//   0 range   uniform, see tokens/parts/prefill_range.wgsl
+//   0 range   uniform, see tokens/parts/token_range.wgsl
 //   1 qkv     vec4<f32> [T, heads + 2 key_value_heads, D]: q first
 //   2 keys    vec2<u32> [key_value_heads, C, D]   4 f16
 //   3 values  vec2<u32> [key_value_heads, C, D]

@@ -5,7 +5,7 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
-import type { PrefillRange } from "../tokens/prefill_range.ts";
+import type { TokenRange } from "../tokens/token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { DecodeAttentionBuffers } from "./decode_attention.ts";
 import * as wgsl from "./wgsl.ts";
@@ -23,7 +23,7 @@ export interface RopeCache extends Pick<DecodeAttentionBuffers, "rotations" | "c
 export async function ropeCache(
   gpu: Gpu,
   shape: AttentionShape,
-  range: PrefillRange,
+  range: TokenRange,
   buffers: RopeCache,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);

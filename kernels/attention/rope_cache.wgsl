@@ -1,4 +1,4 @@
-// needs: prefill_range
+// needs: token_range
 // From the qkv product to attention, for the tokens of a range: bias, norm of each head, rotary position, cache.
 //
 //   q = rotate(norm(q + bias)), in place;  keys[position] = f16(rotate(norm(k + bias)));  values[position] = f16(v + bias)
@@ -6,7 +6,7 @@
 // where norm is RMSNorm over a head and rotate turns elements i and i + head_size / 2 of a head by the position's angle i.
 //
 // Bindings (T = range.tokens, C = capacity):
-//   0 range        uniform, see tokens/parts/prefill_range.wgsl
+//   0 range        uniform, see tokens/parts/token_range.wgsl
 //   1 qkv          f32 [T, (heads + 2 key_value_heads) * head_size]: q, then k, then v
 //   2 rotations    vec2<f32> [C, head_size / 2]   cosine and sine of each position's angles
 //   3 bias         f32 [(heads + 2 key_value_heads) * head_size], where has_bias

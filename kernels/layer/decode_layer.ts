@@ -17,7 +17,7 @@ import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole 
 import { planeBuffers } from "../matrix/packed_matrix.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
 import type { Plane } from "../gpu/plane.ts";
-import { COUNTED_WORKGROUPS, residentsOf } from "./residents.ts";
+import { countCoResident, COUNTED_WORKGROUPS } from "./co_resident.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 import { chooseTeam } from "../gpu/team.ts";
@@ -69,7 +69,7 @@ export async function decodeLayers(
   const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
   for (const run of runs) binders.push(await prepareRun(gpu, scope, shape, run, relay, buffers));
   const plan = (count: number) => layerKernel(gpu, shape, arenas, layers, words, count);
-  const resident = await residentKernel(gpu, relay, binders[0], plan);
+  const resident = await coResidentKernel(gpu, relay, binders[0], plan);
   if (!resident) return "workgroup memory has no room for what a workgroup takes of a layer";
   const { kernel, workgroups } = resident;
   const dispatches: Dispatch[] = [];
@@ -78,7 +78,7 @@ export async function decodeLayers(
 }
 
 /** A kernel with as many workgroups as run side by side: those that it was planned for, or more. */
-async function residentKernel(
+async function coResidentKernel(
   gpu: Gpu,
   relay: GPUBuffer,
   bind: (kernel: Kernel) => GPUBindGroup,
@@ -89,7 +89,7 @@ async function residentKernel(
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;
     if (gpu.isSoftware) return { kernel, workgroups };
-    const residents = await residentsOf(gpu, kernel, relay, bind(kernel));
+    const residents = await countCoResident(gpu, kernel, relay, bind(kernel));
     if (residents >= workgroups) return { kernel, workgroups: residents };
     // With fewer each has more to do and needs more memory, so that fewer still may fit.
     workgroups = residents;

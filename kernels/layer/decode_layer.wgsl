@@ -1,4 +1,4 @@
-// needs: relay relay_input fill_values combine_splits attend merge_cells steps
+// needs: relay relay_input fill_values reduce_splits attend merge_cells steps
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand their
 // results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
@@ -159,7 +159,7 @@ fn main(
       stage = i;
       if (stage == O) {
         attend_splits(workgroup.x, count.x, position, thread);
-        if (splits > 1u) { combine_splits(workgroup.x, count.x, thread); }
+        if (splits > 1u) { reduce_splits(workgroup.x, count.x, thread); }
       }
       begin_product(count.x);
       let first_row = workgroup.x * workgroup_outputs();
@@ -322,7 +322,7 @@ fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
 }
 
 // Every workgroup combines the splits of some quarters of groups.
-fn combine_splits(workgroup: u32, workgroups: u32, thread: u32) {
+fn reduce_splits(workgroup: u32, workgroups: u32, thread: u32) {
   let quarters = heads * head_size / 4u;
   let share = (quarters + workgroups - 1u) / workgroups;
   for (var i = thread; i < share; i += workgroup_size) {

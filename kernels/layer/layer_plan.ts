@@ -9,7 +9,7 @@ import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { LayerShape } from "./layer_run.ts";
 import { STEP_ROWS } from "../matrix/packed_matrix.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
-import { CONTROL_WORDS } from "./residents.ts";
+import { CONTROL_WORDS } from "./co_resident.ts";
 import type { Team } from "../gpu/team.ts";
 
 /** Vectors of the relay are padded to so many words. */

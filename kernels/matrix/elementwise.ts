@@ -9,7 +9,7 @@ import { submitWeightParts } from "./weight_parts.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Elements of a workgroup of blend and halve_weights. */
+/** Elements of a workgroup of blend and to_f16. */
 const WORKGROUP_ELEMENTS = 1024;
 
 /** Dispatch that computes y = x + factor * y for `length` elements, a multiple of 4. */
@@ -28,7 +28,7 @@ export async function blend(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, length: number
  * @param weights f32 [rows, channels], channels a multiple of 8
  * @throws {RangeError} for other channels, or where the matrix exceeds the binding limit
  */
-export async function halveWeights(
+export async function toF16Matrix(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
   weights: Float32Array<ArrayBuffer>,
@@ -41,7 +41,7 @@ export async function halveWeights(
   const { buffer } = matrix.slabs[0].weights;
   await submitWeightParts(gpu, [rows, channels], weights, (part) => {
     const length = part.rows * channels;
-    return gpu.makeDispatch(joinShader(wgsl, "halve_weights"), {
+    return gpu.makeDispatch(joinShader(wgsl, "to_f16"), {
       constants: { fours: length / 4 },
       buffers: { weights: part.weights, halves: { buffer, offset: 2 * part.firstRow * channels, size: 2 * length } },
       workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)),

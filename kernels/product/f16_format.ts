@@ -4,7 +4,7 @@
  * @module
  */
 import { CHUNK_CHANNELS, type F16Matrix, type HalfMatrix, uploadF16Matrix } from "../matrix/f16_matrix.ts";
-import { combineAttention } from "./join_splits.ts";
+import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
 import { asVectors, type WeightFormat } from "./weight_format.ts";
@@ -30,7 +30,7 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
   async multiplyOne(gpu, matrix, input, output, scratch) {
     if (input.kind !== "attention") return await f16Gemv(gpu, matrix, input, output);
     // Once, as every workgroup would have to do it again.
-    const combine = await combineAttention(gpu, matrix.channels, input, scratch);
+    const combine = await reduceSplitsToF16(gpu, matrix.channels, input, scratch);
     return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
   },
   multiplyFew(gpu, matrix, product) {

@@ -1,5 +1,5 @@
 /**
- * Launcher and CPU twin of the f16 matrix-matrix kernel.
+ * Launcher and CPU reference of the f16 matrix-matrix kernel.
  *
  * @module
  */
@@ -41,7 +41,7 @@ export async function f16Gemm(
 }
 
 /**
- * CPU twin of the matrix-matrix kernels: the product in f64. Each channel adds one rounding of 2^-24 of the sum so far,
+ * CPU reference of the matrix-matrix kernels: the product in f64. Each channel adds one rounding of 2^-24 of the sum so far,
  * an outlier's sum with its weight and the joining of partial sums a few more.
  *
  * @param weights [rows, channels], as decoded

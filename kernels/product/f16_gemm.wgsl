@@ -2,7 +2,7 @@
 // Matrix-matrix product with f16 weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (C = chunks of 8 channels in a row, T = range.tokens):
-//   0 range    uniform, see tokens/parts/prefill_range.wgsl
+//   0 range    uniform, see tokens/parts/token_range.wgsl
 //   1 weights  vec4<u32> [rows, C]           8 f16, channel 0 in the low half of the first word
 //   2 x        vec4<f32> [T, channels / 4]
 //   3 y        f32 [T, token_rows], of which `rows` from `first_row` on are written

@@ -1,5 +1,5 @@
 /**
- * Launcher and CPU twin of the f16 matrix-vector kernel.
+ * Launcher and CPU reference of the f16 matrix-vector kernel.
  *
  * @module
  */
@@ -8,11 +8,11 @@ import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import {
   type AttentionInput,
   checkOutput,
-  type GemvOutput,
+  type Epilogue,
   outputConstant,
+  type Prologue,
   rowsPerOutput,
-  type ValuesInput,
-} from "./gemv_modes.ts";
+} from "./prologue_epilogue.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { chooseTeam } from "../gpu/team.ts";
@@ -23,16 +23,16 @@ import * as wgsl from "./wgsl.ts";
  * Pairs of rows of a workgroup: two where x is normed on the way, whose loads then serve four rows, and where there are
  * enough rows to keep the device busy with half as many workgroups. A silu_product was slower with two.
  */
-function choosePairs(profile: DeviceProfile, input: F16GemvInput, output: GemvOutput, rows: number): 1 | 2 {
+function choosePairs(profile: DeviceProfile, input: F16GemvInput, output: Epilogue, rows: number): 1 | 2 {
   const isEnough = rows >= 64 * evenWorkgroups(profile);
   return input.kind === "rms_norm" && output.kind !== "silu_product" && isEnough ? 2 : 1;
 }
 
 /** Input of an f16 product; f32 needs channels in eights. */
 export type F16GemvInput =
-  /** x f16 [tokens, chunks * 8], padded with zeros; such as {@linkcode combineAttention} makes. */
+  /** x f16 [tokens, chunks * 8], padded with zeros; such as {@linkcode reduceSplitsToF16} makes. */
   | { readonly kind: "half"; readonly x: GPUBuffer }
-  | Exclude<ValuesInput, AttentionInput>;
+  | Exclude<Prologue, AttentionInput>;
 
 /**
  * Dispatches that compute y from W x with f16 weights.
@@ -46,7 +46,7 @@ export async function f16Gemv(
   gpu: Gpu,
   matrix: F16Matrix,
   input: F16GemvInput,
-  output: GemvOutput,
+  output: Epilogue,
   { tokens = 1 }: { readonly tokens?: number } = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
@@ -95,7 +95,7 @@ function checkInput({ kind, x }: F16GemvInput, { channels, chunks }: F16Matrix, 
 const roundings = (channels: number) => 12 + channels / 64;
 
 /**
- * CPU twin of {@linkcode f16Gemv}: y = W x in f64.
+ * CPU reference of {@linkcode f16Gemv}: y = W x in f64.
  *
  * @param x the input with the error that it may have
  */

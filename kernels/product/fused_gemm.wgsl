@@ -2,7 +2,7 @@
 // Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (H = half_blocks, half blocks of 64 channels in a row; T = range.tokens):
-//   0 range           uniform, see tokens/parts/prefill_range.wgsl
+//   0 range           uniform, see tokens/parts/token_range.wgsl
 //   1 base            vec4<u32> [rows, H]       2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
 //   2 refine          u32 [steps, words, 4]     2 bits x 16 channels of each refined group
 //   3 meta_words      u32 [steps, H, 4]         |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest

@@ -7,13 +7,13 @@ import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import {
   checkOutput,
+  type Epilogue,
   type GemvInput,
-  type GemvOutput,
   inputBuffers,
   inputConstants,
   outputConstant,
   rowsPerOutput,
-} from "./gemv_modes.ts";
+} from "./prologue_epilogue.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
 import { type PackedMatrix, type PackedSlab, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
 import { joinShader } from "../gpu/shader.ts";
@@ -71,7 +71,7 @@ export async function fusedGemv(
   gpu: Gpu,
   matrix: PackedMatrix,
   input: GemvInput,
-  output: GemvOutput,
+  output: Epilogue,
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);

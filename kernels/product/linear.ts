@@ -5,7 +5,7 @@
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { f16Format } from "./f16_format.ts";
-import type { GemvOutput, ValuesInput } from "./gemv_modes.ts";
+import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 import { packedFormat } from "./packed_format.ts";
 import type { HostMatrix, RangeProduct, WeightFormat, WeightMatrix } from "./weight_format.ts";
 
@@ -29,8 +29,8 @@ export function uploadMatrix(gpu: Gpu, parts: readonly HostMatrix[]): Promise<We
 export function gemv(
   gpu: Gpu,
   matrix: WeightMatrix,
-  input: ValuesInput,
-  output: GemvOutput,
+  input: Prologue,
+  output: Epilogue,
   scratch: GPUBuffer,
 ): Promise<Dispatch[]> {
   return FORMATS[matrix.kind].multiplyOne(gpu, matrix, input, output, scratch);

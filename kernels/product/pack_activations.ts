@@ -18,7 +18,7 @@ const LARGEST = 32512;
 const LEAST = 2 ** -100;
 
 /**
- * Packs x for the fused kernels; the CPU twin of fill_values.wgsl and quantize.wgsl.
+ * Packs x for the fused kernels; the CPU reference of fill_values.wgsl and quantize.wgsl.
  *
  * Each group of 16 channels shares a step s = max |x| / 32512. Even channels are stored as round(x / s), odd channels
  * as round(x / 4s) (see product/parts/decode.wgsl), so the error is at most s / 2 or 2 s, on the device 2 % more, where reciprocals

@@ -7,9 +7,9 @@ import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { F16Matrix, HalfMatrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
-import type { PrefillRange } from "../tokens/prefill_range.ts";
+import type { TokenRange } from "../tokens/token_range.ts";
 import type { GemmTile } from "./gemm_tile.ts";
-import type { GemvOutput, ValuesInput } from "./gemv_modes.ts";
+import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 
 /** A weight matrix in device memory, told apart by its `kind`. */
 export type WeightMatrix = PackedMatrix | F16Matrix;
@@ -25,7 +25,7 @@ export type HostMatrix = HalfMatrix | {
 /** A product with the tokens of a range. */
 export interface RangeProduct {
   /** Which tokens. */
-  readonly range: PrefillRange;
+  readonly range: TokenRange;
   /** f32 [tokens, channels]. */
   readonly x: GPUBuffer;
   /** f32 [tokens, rows]. */
@@ -56,8 +56,8 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
   multiplyOne(
     gpu: Gpu,
     matrix: Matrix,
-    input: ValuesInput,
-    output: GemvOutput,
+    input: Prologue,
+    output: Epilogue,
     scratch: GPUBuffer,
   ): Promise<Dispatch[]>;
   /**

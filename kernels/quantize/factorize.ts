@@ -1,6 +1,6 @@
 /**
  * Factoring Hessians on the device: H = V Vᵀ with V upper triangular, in blocks of 64 channels from the last upwards
- * (quant/cholesky.ts is the CPU twin): factor a diagonal block, solve for the rest of its rows, update what lies above.
+ * (quant/cholesky.ts is the CPU reference): factor a diagonal block, solve for the rest of its rows, update what lies above.
  *
  * All in one matrix: the Hessian in its upper triangle, what is factored in its lower one, so that more damping can be
  * tried; in the end V takes the Hessian's place.
@@ -115,7 +115,7 @@ async function tryToFactor(gpu: Gpu, { matrix, groupOrder, blocks, damped }: Att
   await orderHessian(gpu, scope, { matrix, groupOrder, diagonal, panel });
   gpu.submit(await factorBlocks(gpu, scope, { matrix, blocks, diagonal, failed, panel }));
   if (new Uint32Array(await gpu.read(failed))[0] !== 0) return false;
-  await mirrorFactor(gpu, scope, matrix, panel);
+  await symmetrizeFactor(gpu, scope, matrix, panel);
   return true;
 }
 
@@ -163,13 +163,13 @@ async function orderHessian(
   }
 }
 
-async function mirrorFactor(gpu: Gpu, scope: BufferScope, matrix: SquareMatrix, panel: GPUBuffer): Promise<void> {
+async function symmetrizeFactor(gpu: Gpu, scope: BufferScope, matrix: SquareMatrix, panel: GPUBuffer): Promise<void> {
   const { size, slabs } = matrix;
   for (const { first, rows, words } of await panelRanges(gpu, scope, matrix)) {
     const { slab, first: at } = placeOfRow(matrix, first);
     gpu.copy(slab.buffer, 4 * at, panel, 0, 4 * rows * size);
     const dispatches = slabsBefore(matrix, first + rows).map(({ slab, rows: above }) =>
-      gpu.makeDispatch(joinShader(wgsl, "mirror_factor"), {
+      gpu.makeDispatch(joinShader(wgsl, "symmetrize_factor"), {
         constants: { size },
         buffers: { range: words[slabs.indexOf(slab)], panel, slab: slab.buffer },
         workgroups: [Math.ceil(rows / THREADS), above, 1],

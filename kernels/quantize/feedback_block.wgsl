@@ -1,4 +1,4 @@
-// needs: pulled_rounding turned_values write_group
+// needs: pulled_rounding transposed_values write_group
 // Error feedback through a block of channels (quant/error_feedback.ts, quant/twobit.ts): group after group in the order of
 // quantization, each searched when its turn comes, on weights that carry the errors of the groups before.
 //
@@ -9,7 +9,7 @@
 // Bindings (C = channels in quantization order, G = groups with padding):
 //   0 block        uniform: first channel of the block, its channels (a multiple of 16), first channel of `carried`, the
 //                  element of `factor` at which the block's first row begins
-//   1 turned       f32 [C, rows]: w, which e replaces
+//   1 transposed       f32 [C, rows]: w, which e replaces
 //   2 group_order  u32 [C / 16]: the group at each position
 //   3 picks        u32 [runs, rows]: see pick_refined.wgsl
 //   4 tile_scale   u32 [tiles, G / 2]: d of two groups, f16 each
@@ -34,7 +34,7 @@ struct Block {
 }
 
 @group(0) @binding(0) var<uniform> block: Block;
-@group(0) @binding(1) var<storage, read_write> turned: array<f32>;
+@group(0) @binding(1) var<storage, read_write> transposed: array<f32>;
 @group(0) @binding(2) var<storage, read> group_order: array<u32>;
 @group(0) @binding(3) var<storage, read> picks: array<u32>;
 @group(0) @binding(4) var<storage, read> tile_scale: array<u32>;
@@ -95,10 +95,10 @@ fn quantize_group(at: u32, row: u32) {
 
 fn write_errors(at: u32, row: u32, values: vec4<f32>) {
   let first = (block.first + at) * rows + row;
-  turned[first] = values.x;
-  turned[first + rows] = values.y;
-  turned[first + 2u * rows] = values.z;
-  turned[first + 3u * rows] = values.w;
+  transposed[first] = values.x;
+  transposed[first + rows] = values.y;
+  transposed[first + 2u * rows] = values.z;
+  transposed[first + 3u * rows] = values.w;
 }
 
 // What the weights of a group are rounded from if none of them is changed by rounding: from there, settle() takes away
@@ -112,7 +112,7 @@ fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
     take_four(first + 12u * rows),
   );
   for (var i = 0u; i < at; i++) {
-    let error = turned[(block.first + i) * rows + row];
+    let error = transposed[(block.first + i) * rows + row];
     let pull = factor_row(block.first + i, block.first + at);
     sums[0] += error * pull[0];
     sums[1] += error * pull[1];
@@ -125,7 +125,7 @@ fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
     weights[2] + sums[2] / pivots[2],
     weights[3] + sums[3] / pivots[3],
   );
-  for (var j = 0u; j < 16u; j++) { pull_from(0u, pulls[j], -turned[(block.first + at + j) * rows + row], &start); }
+  for (var j = 0u; j < 16u; j++) { pull_from(0u, pulls[j], -transposed[(block.first + at + j) * rows + row], &start); }
   return start;
 }
 

@@ -2,7 +2,7 @@
  * Launcher of error feedback on the device: blocks of 128 channels in the order of quantization, each quantized group by
  * group and its errors then passed on to the later channels of its stretch by one product. A stretch of 1024 channels
  * begins with the errors of all channels before it, by one product too. So no more than a stretch of carried errors is in
- * memory, and products stay large. Its CPU twin is `quantizeTwobit` with feedback.
+ * memory, and products stay large. Its CPU reference is `quantizeTwobit` with feedback.
  *
  * Rounding decisions are made on sums in f32 here and in f64 there; where they differ, later weights make up for another
  * error, so codes drift apart while the objective stays the same.
@@ -45,7 +45,7 @@ export async function quantizeWithFactor(
   matrix: QuantizingMatrix,
   factor: DeviceFactor,
 ): Promise<Dispatch[]> {
-  const { rows, channels, turned } = matrix;
+  const { rows, channels, transposed } = matrix;
   if (factor.channels !== channels) {
     throw new TypeError(`factor is for ${factor.channels} channels, must be for ${channels}`);
   }
@@ -63,7 +63,7 @@ export async function quantizeWithFactor(
     const words = uniforms[i];
     const { buffer } = step.slab;
     if (step.kind === "carry") {
-      const [a, b, c] = [{ buffer, stride: channels }, { buffer: turned, stride: rows }, {
+      const [a, b, c] = [{ buffer, stride: channels }, { buffer: transposed, stride: rows }, {
         buffer: carried,
         stride: rows,
       }];

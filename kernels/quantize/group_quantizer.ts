@@ -1,7 +1,7 @@
 /**
  * Launchers of the kernels that quantize a matrix group by group, all rows at once: probe, pick, search, meta words.
  *
- * Their CPU twin is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where two
+ * Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where two
  * candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a tile's
  * largest scale the last bit of its d.
  *
@@ -33,7 +33,7 @@ export interface QuantizingMatrix {
   /** u32 [channels / 16]: the group at each position of the order of quantization. */
   readonly groupOrder: GPUBuffer;
   /** f32 [channels, rows]: the weights, or their target, in that order; error feedback replaces them by their errors. */
-  readonly turned: GPUBuffer;
+  readonly transposed: GPUBuffer;
   /** f32 [3, groups, rows]: see probe_groups.wgsl. */
   readonly prospects: GPUBuffer;
   /** u32 [runs, rows]: see pick_refined.wgsl. */
@@ -61,7 +61,7 @@ export async function createQuantizingMatrix(
   gpu: Gpu,
   scope: BufferScope,
   [rows, channels]: readonly [rows: number, channels: number],
-  { refineEvery, groupOrder, turned }: Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "turned">,
+  { refineEvery, groupOrder, transposed }: Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "transposed">,
 ): Promise<QuantizingMatrix> {
   const blocks = blocksPerRow(channels);
   const groups = blocks * BLOCK_GROUPS;
@@ -75,7 +75,7 @@ export async function createQuantizingMatrix(
     groups,
     refineEvery,
     groupOrder,
-    turned,
+    transposed,
     prospects: await words("prospects", 3 * groups * rows),
     picks: await words("picks", runs * rows),
     groupCodes: await words("group codes", groups * rows),
@@ -100,8 +100,15 @@ export function groupConstants({ rows, groups, refineEvery }: QuantizingMatrix):
 
 /** Buffers of a matrix by the names that shaders give them: those that this one binds. */
 export function groupBuffers({ bindings }: Shader, matrix: QuantizingMatrix): NamedBuffers {
-  const { groupOrder, turned, prospects, picks, groupCodes, planes } = matrix;
-  const all = { group_order: groupOrder, turned, prospects, picks, group_codes: groupCodes, ...planeBuffers(planes) };
+  const { groupOrder, transposed, prospects, picks, groupCodes, planes } = matrix;
+  const all = {
+    group_order: groupOrder,
+    transposed,
+    prospects,
+    picks,
+    group_codes: groupCodes,
+    ...planeBuffers(planes),
+  };
   return Object.fromEntries(Object.entries(all).filter(([name]) => bindings.has(name)));
 }
 
@@ -118,17 +125,17 @@ function launch(
 }
 
 /**
- * Adds a matrix of the host, turned, to what is in `turned`: see turn_weights.wgsl.
+ * Adds a matrix of the host, transposed, to what is in `transposed`: see transpose_weights.wgsl.
  *
  * @param weights f32 [rows, channels]
- * @param turned f32 [channels, rows]
+ * @param transposed f32 [channels, rows]
  */
-export async function turnWeights(
+export async function transposeWeights(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
   weights: Float32Array<ArrayBuffer>,
   groupOrder: GPUBuffer,
-  turned: GPUBuffer,
+  transposed: GPUBuffer,
 ): Promise<void> {
   const groups = channels / GROUP_CHANNELS;
   await submitWeightParts(
@@ -136,9 +143,9 @@ export async function turnWeights(
     [rows, channels],
     weights,
     (part) =>
-      gpu.makeDispatch(joinShader(wgsl, "turn_weights"), {
+      gpu.makeDispatch(joinShader(wgsl, "transpose_weights"), {
         constants: { rows, groups },
-        buffers: { part: part.range, weights: part.weights, group_order: groupOrder, turned },
+        buffers: { part: part.range, weights: part.weights, group_order: groupOrder, transposed },
         workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), groups, 1],
       }),
   );

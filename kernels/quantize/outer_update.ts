@@ -1,5 +1,5 @@
 /**
- * Launcher and CPU twin of the product that quantization is made of.
+ * Launcher and CPU reference of the product that quantization is made of.
  *
  * @module
  */
@@ -86,7 +86,7 @@ export async function outerUpdate(
 }
 
 /**
- * CPU twin, in f64, for c that was zero: each of the k terms and the scaling add one rounding of the sum so far.
+ * CPU reference, in f64, for c that was zero: each of the k terms and the scaling add one rounding of the sum so far.
  *
  * @param a f32 [k, m]
  * @param b f32 [k, n]

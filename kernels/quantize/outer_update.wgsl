@@ -1,7 +1,7 @@
 // Sum of outer products, added to a matrix: c[m, n] += factor * sum over k of a[k, m] b[k, n], in f32.
 //
 // The one product of quantization: Hessians (a = b = inputs by token), the factorization's and the solver's updates, error
-// feedback to later channels. Both operands come with the summed index in their rows, so neither is turned on its way.
+// feedback to later channels. Both operands come with the summed index in their rows, so neither is transposed on its way.
 //
 // Bindings (counts, and the element at which each matrix begins, are in `update`; all but k are multiples of 4):
 //   0 update  uniform

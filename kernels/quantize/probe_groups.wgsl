@@ -1,11 +1,11 @@
-// needs: free_rounding turned_values
+// needs: free_rounding transposed_values
 // What each group would be in 2 and in 4 bits, by itself (quant/probe.ts): the gain of refining it and both scales.
 //
 //   unit = span / 36, span = max(highest - lowest, 3 / 2.375 * the largest magnitude)
 //   the best of scales 9..13 units (7..12 in 4 bits) and of the zeros next to the one that centres the codes
 //
 // Bindings (P = positions of groups in quantization order, G = groups with padding):
-//   0 turned       f32 [16 P, rows]
+//   0 transposed       f32 [16 P, rows]
 //   1 group_order  u32 [P]: the group at each position
 //   2 prospects    f32 [3, G, rows]: error in 2 bits less that in 4, scale in 2 bits, scale in 4 bits
 //
@@ -13,7 +13,7 @@
 override rows: u32 = 1;
 override groups: u32 = 8;
 
-@group(0) @binding(0) var<storage, read> turned: array<f32>;
+@group(0) @binding(0) var<storage, read> transposed: array<f32>;
 @group(0) @binding(1) var<storage, read> group_order: array<u32>;
 @group(0) @binding(2) var<storage, read_write> prospects: array<f32>;
 

@@ -17,7 +17,7 @@ import {
   packMetaWords,
   pickGroups,
   searchGroups,
-  turnWeights,
+  transposeWeights,
 } from "./group_quantizer.ts";
 import { orderGroups } from "./order_groups.ts";
 import { outerUpdate, updateWords } from "./outer_update.ts";
@@ -74,10 +74,10 @@ export async function quantizeMatrixOnDevice(
   checkQuantizable(...shape);
   using scope = createBufferScope(gpu);
   const order = knowledge?.factor.groupOrder ?? await scope.upload("group order", naturalOrder(shape[1]));
-  const turned = knowledge
+  const transposed = knowledge
     ? await turnTarget(gpu, scope, shape, weights, knowledge)
-    : await turnAlone(gpu, scope, shape, weights, order);
-  const matrix = await createQuantizingMatrix(gpu, scope, shape, { refineEvery, groupOrder: order, turned });
+    : await transposeAlone(gpu, scope, shape, weights, order);
+  const matrix = await createQuantizingMatrix(gpu, scope, shape, { refineEvery, groupOrder: order, transposed });
   gpu.submit([
     ...await pickGroups(gpu, matrix),
     ...(knowledge ? await quantizeWithFactor(gpu, scope, matrix, knowledge.factor) : [await searchGroups(gpu, matrix)]),
@@ -90,19 +90,19 @@ function naturalOrder(channels: number): Uint32Array<ArrayBuffer> {
   return Uint32Array.from({ length: channels / GROUP_CHANNELS }, (_, group) => group);
 }
 
-async function turnAlone(
+async function transposeAlone(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
   weights: Float32Array<ArrayBuffer>,
   order: GPUBuffer,
 ): Promise<GPUBuffer> {
-  const turned = await scope.storage("turned", 4 * shape[0] * shape[1]);
-  await turnWeights(gpu, shape, weights, order, turned);
-  return turned;
+  const transposed = await scope.storage("transposed", 4 * shape[0] * shape[1]);
+  await transposeWeights(gpu, shape, weights, order, transposed);
+  return transposed;
 }
 
-/** The target of error feedback, turned: the weights plus correlation * H⁻¹ (quant/target.ts is the CPU twin). */
+/** The target of error feedback, transposed: the weights plus correlation * H⁻¹ (quant/target.ts is the CPU reference). */
 async function turnTarget(
   gpu: Gpu,
   scope: BufferScope,
@@ -117,20 +117,20 @@ async function turnTarget(
       await orderGroups(gpu, inner, factor.order, { x: correlation, lines: rows, channelsLie: "rows" }),
       ...await solveFactor(gpu, inner, factor, correlation, rows),
     ]);
-    await turnWeights(gpu, shape, weights, factor.groupOrder, correlation);
+    await transposeWeights(gpu, shape, weights, factor.groupOrder, correlation);
     return correlation;
   }
-  const turned = await turnAlone(gpu, scope, shape, weights, factor.groupOrder);
-  if (!drift) return turned;
+  const transposed = await transposeAlone(gpu, scope, shape, weights, factor.groupOrder);
+  if (!drift) return transposed;
   const shift = await inner.storage("shift", 4 * rows * channels);
   const range = { m: channels, n: rows, k: channels };
   const words = await uploadUniforms(gpu, inner, [updateWords(range)]);
   const asRows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-  const [a, b, c] = [asRows(drift, channels), asRows(turned, rows), asRows(shift, rows)];
+  const [a, b, c] = [asRows(drift, channels), asRows(transposed, rows), asRows(shift, rows)];
   gpu.submit([
     await outerUpdate(gpu, { range, words: words[0], a, b, c }),
     ...await solveFactor(gpu, inner, factor, shift, rows),
-    await blend(gpu, shift, turned, rows * channels, 1),
+    await blend(gpu, shift, transposed, rows * channels, 1),
   ]);
-  return turned;
+  return transposed;
 }

@@ -1,8 +1,8 @@
-// needs: free_rounding turned_values write_group
+// needs: free_rounding transposed_values write_group
 // Quantizes every group by itself: of all scale and zero codes those that leave the least error (quant/group_search.ts).
 //
 // Bindings (P = positions of groups, G = groups with padding):
-//   0 turned       f32 [16 P, rows]
+//   0 transposed       f32 [16 P, rows]
 //   1 group_order  u32 [P]: the group at each position
 //   2 picks        u32 [runs, rows]: see pick_refined.wgsl
 //   3 tile_scale   u32 [tiles, G / 2]: d of two groups, f16 each
@@ -16,7 +16,7 @@ override rows: u32 = 1;
 override groups: u32 = 8;
 override refine_every: u32 = 8; // 0 for none
 
-@group(0) @binding(0) var<storage, read> turned: array<f32>;
+@group(0) @binding(0) var<storage, read> transposed: array<f32>;
 @group(0) @binding(1) var<storage, read> group_order: array<u32>;
 @group(0) @binding(2) var<storage, read> picks: array<u32>;
 @group(0) @binding(3) var<storage, read> tile_scale: array<u32>;

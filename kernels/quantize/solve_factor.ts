@@ -1,5 +1,5 @@
 /**
- * Launcher of the solver for corrected targets: (V Vᵀ) s = b for many right-hand sides (quant/target.ts is the CPU twin).
+ * Launcher of the solver for corrected targets: (V Vᵀ) s = b for many right-hand sides (quant/target.ts is the CPU reference).
  *
  * @module
  */

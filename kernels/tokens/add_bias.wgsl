@@ -1,8 +1,8 @@
-// needs: prefill_range
+// needs: token_range
 // Adds a bias to every token: y[t, i] += bias[i].
 //
 // Bindings (T = range.tokens):
-//   0 range  uniform, see tokens/parts/prefill_range.wgsl
+//   0 range  uniform, see tokens/parts/token_range.wgsl
 //   1 bias   f32 [width]
 //   2 y      f32 [T, width]
 //

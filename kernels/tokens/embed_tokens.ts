@@ -5,7 +5,7 @@
  */
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import type { PrefillRange } from "./prefill_range.ts";
+import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -20,7 +20,7 @@ import * as wgsl from "./wgsl.ts";
 export async function embedTokens(
   gpu: Gpu,
   embedding: F16Matrix,
-  range: PrefillRange,
+  range: TokenRange,
   tokens: GPUBuffer | GPUBufferBinding,
   y: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch[]> {

@@ -1,8 +1,8 @@
-// needs: prefill_range
+// needs: token_range
 // Embeddings of tokens: y[t, i] = embedding[tokens[t], i], for the tokens whose row is in this slab of the embedding.
 //
 // Bindings (T = range.tokens):
-//   0 range      uniform, see tokens/parts/prefill_range.wgsl
+//   0 range      uniform, see tokens/parts/token_range.wgsl
 //   1 tokens     u32 [T]
 //   2 embedding  u32 [rows, row_words]   two f16 each, of the rows from `first_row` on
 //   3 y          f32 [T, hidden]

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import type { PrefillRange } from "./prefill_range.ts";
+import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -23,7 +23,7 @@ export interface LogLikelihood {
 }
 
 /** Dispatch that scores the target of each token. */
-export async function logLikelihood(gpu: Gpu, range: PrefillRange, buffers: LogLikelihood): Promise<Dispatch> {
+export async function logLikelihood(gpu: Gpu, range: TokenRange, buffers: LogLikelihood): Promise<Dispatch> {
   const { vocabulary, logits, targets, logLikelihoods, best } = buffers;
   return await gpu.makeDispatch(joinShader(wgsl, "log_likelihood"), {
     constants: { vocabulary },

@@ -1,11 +1,11 @@
-// needs: prefill_range sum_workgroup
+// needs: token_range sum_workgroup
 // What a model gave to the token that came next, and what it would have chosen:
 //
 //   log_likelihoods[t] = logits[t, targets[t]] - max - log(sum over i of exp(logits[t, i] - max))
 //   best[t] = the first i whose logit is the maximum
 //
 // Bindings (T = range.tokens):
-//   0 range            uniform, see tokens/parts/prefill_range.wgsl
+//   0 range            uniform, see tokens/parts/token_range.wgsl
 //   1 logits           f32 [T, vocabulary]
 //   2 targets          u32 [T]
 //   3 log_likelihoods  f32 [T]

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import type { PrefillRange } from "./prefill_range.ts";
+import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -23,7 +23,7 @@ export interface RmsNorm {
 }
 
 /** Dispatch that normalizes each token: y = x / sqrt(mean(x²) + epsilon) * weight. */
-export async function rmsNorm(gpu: Gpu, range: PrefillRange, norm: RmsNorm): Promise<Dispatch> {
+export async function rmsNorm(gpu: Gpu, range: TokenRange, norm: RmsNorm): Promise<Dispatch> {
   const { hidden, epsilon, x, weight, y } = norm;
   return await gpu.makeDispatch(joinShader(wgsl, "rms_norm"), {
     constants: { hidden, epsilon },

@@ -1,8 +1,8 @@
-// needs: prefill_range sum_workgroup
+// needs: token_range sum_workgroup
 // RMSNorm of each token: y[t, i] = x[t, i] / sqrt(mean over j of x[t, j]^2 + epsilon) * weight[i].
 //
 // Bindings (T = range.tokens):
-//   0 range   uniform, see tokens/parts/prefill_range.wgsl
+//   0 range   uniform, see tokens/parts/token_range.wgsl
 //   1 x       f32 [T, hidden]
 //   2 weight  f32 [hidden]
 //   3 y       f32 [T, hidden]

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import type { PrefillRange } from "./prefill_range.ts";
+import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -17,7 +17,7 @@ import * as wgsl from "./wgsl.ts";
  */
 export async function siluProduct(
   gpu: Gpu,
-  range: PrefillRange,
+  range: TokenRange,
   width: number,
   x: GPUBuffer,
   y: GPUBuffer | GPUBufferBinding,

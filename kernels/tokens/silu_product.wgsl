@@ -1,8 +1,8 @@
-// needs: prefill_range
+// needs: token_range
 // The MLP's activation: y[t, i] = silu(gate) * up with gate = x[t, i], up = x[t, width + i], silu(g) = g / (1 + exp(-g)).
 //
 // Bindings (T = range.tokens):
-//   0 range  uniform, see tokens/parts/prefill_range.wgsl
+//   0 range  uniform, see tokens/parts/token_range.wgsl
 //   1 x      f32 [T, 2 * width]
 //   2 y      f32 [T, width]
 //

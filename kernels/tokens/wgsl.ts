@@ -9,4 +9,4 @@ export { default as rms_norm } from "./rms_norm.wgsl" with { type: "text" };
 export { default as sample } from "./sample.wgsl" with { type: "text" };
 export { default as silu_product } from "./silu_product.wgsl" with { type: "text" };
 export { default as pick_best } from "./parts/pick_best.wgsl" with { type: "text" };
-export { default as prefill_range } from "./parts/prefill_range.wgsl" with { type: "text" };
+export { default as token_range } from "./parts/token_range.wgsl" with { type: "text" };

@@ -8,11 +8,11 @@ import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
-import { joinSplits } from "../../kernels/product/join_splits.ts";
+import { reduceSplits } from "../../kernels/product/split_reduce.ts";
 import { gemv, multiplyFew } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
-import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
-import { createPrefillRange, type PrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
+import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { EngineWeights } from "./engine_weights.ts";
@@ -93,7 +93,7 @@ export async function createStepBuffers(
 /** A decode step, up to the logits and from them. Disposing it frees the buffers made for it. */
 export interface DecodeStep extends Disposable {
   /** Number of tokens: one of each sequence that takes part. */
-  readonly range: PrefillRange;
+  readonly range: TokenRange;
   /** Embeds {@linkcode StepBuffers.tokens}. */
   readonly embed: readonly Dispatch[];
   /** The layers, one after the other, for tokens at this position or, where there are several, at any. */
@@ -126,7 +126,7 @@ export function createDecodeStep(
   buffers: StepBuffers,
 ): Promise<DecodeStep> {
   return allOrNone(gpu, async (scope) => {
-    const range = await createPrefillRange(gpu, size);
+    const range = await createTokenRange(gpu, size);
     scope.own(range.buffer);
     const createMiddle = size === 1 ? createTokenMiddle : createBatchMiddle;
     const { input, ...middle } = await createMiddle(gpu, weights, range, buffers, scope);
@@ -165,7 +165,7 @@ export function forTokens(dispatches: readonly Dispatch[], tokens: number): Disp
 async function createBatchMiddle(
   gpu: Gpu,
   weights: EngineWeights,
-  range: PrefillRange,
+  range: TokenRange,
   buffers: StepBuffers,
   scope: BufferScope,
 ): Promise<StepMiddle> {
@@ -184,7 +184,7 @@ async function createBatchMiddle(
     const attention = { ...buffers, partials, cache: buffers.caches[i], ...attentionExtras(config, layer) };
     const attend = [
       await decodeAttention(gpu, shape, splits, attention, size),
-      await joinSplits(gpu, range, heads * headSize, joined, mixed),
+      await reduceSplits(gpu, range, heads * headSize, joined, mixed),
     ];
     operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiplyFew));
   }
@@ -205,7 +205,7 @@ async function createBatchMiddle(
 async function createTokenMiddle(
   gpu: Gpu,
   weights: EngineWeights,
-  oneToken: PrefillRange,
+  oneToken: TokenRange,
   { hidden, logits, ...buffers }: StepBuffers,
   scope: BufferScope,
 ): Promise<StepMiddle> {
@@ -258,7 +258,7 @@ async function createWholeLayers(
 async function createSingleOperations(
   gpu: Gpu,
   { config, layers }: EngineWeights,
-  oneToken: PrefillRange,
+  oneToken: TokenRange,
   buffers: TokenBuffers & Pick<StepBuffers, "caches">,
 ): Promise<StepMiddle["layers"]> {
   const { caches } = buffers;

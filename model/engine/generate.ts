@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Sampling } from "../../kernels/tokens/pick_token.ts";
+import type { Sampling } from "../../kernels/tokens/sampler.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import { createTextStream } from "../text/text_stream.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";

@@ -9,9 +9,9 @@ import { decodeAttention, type DecodeAttentionBuffers } from "../../kernels/atte
 import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import type { GemvOutput, ValuesInput } from "../../kernels/product/gemv_modes.ts";
+import type { Epilogue, Prologue } from "../../kernels/product/prologue_epilogue.ts";
 import { gemm, gemv, type multiplyFew } from "../../kernels/product/linear.ts";
-import type { PrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -96,7 +96,7 @@ async function operationsOf(
   gpu: Gpu,
   config: ModelConfig,
   { outputBias }: LayerVectors,
-  range: PrefillRange,
+  range: TokenRange,
   hidden: GPUBuffer,
   attend: readonly Dispatch[],
   multiply: (stage: Stage) => Promise<readonly Dispatch[]>,
@@ -121,7 +121,7 @@ export function passOperations(
   gpu: Gpu,
   config: ModelConfig,
   layer: EngineLayer,
-  range: PrefillRange,
+  range: TokenRange,
   buffers: PassBuffers,
   attend: readonly Dispatch[],
   multiply: typeof multiplyFew = gemm,
@@ -146,18 +146,18 @@ export async function tokenOperations(
   gpu: Gpu,
   config: ModelConfig,
   layer: EngineLayer,
-  oneToken: PrefillRange,
+  oneToken: TokenRange,
   cache: KeyValueCache,
   splits: number,
   buffers: TokenBuffers,
 ): Promise<Operation[]> {
   const { hidden, qkv, partials, gateUp, inner, scratch } = buffers;
   const { normEpsilon: epsilon, headSize, intermediate } = config;
-  const normed = (weight: GPUBuffer): ValuesInput => ({ kind: "rms_norm", x: hidden, weight, epsilon });
-  const attention: ValuesInput = splits === 1
+  const normed = (weight: GPUBuffer): Prologue => ({ kind: "rms_norm", x: hidden, weight, epsilon });
+  const attention: Prologue = splits === 1
     ? { kind: "vector", x: partials }
     : { kind: "attention", partials, splits, headSize };
-  const inputs: Readonly<Record<Stage["input"], ValuesInput>> = {
+  const inputs: Readonly<Record<Stage["input"], Prologue>> = {
     attentionNorm: normed(layer.attentionNorm),
     attention,
     mlpNorm: normed(layer.mlpNorm),
@@ -171,7 +171,7 @@ export async function tokenOperations(
     const [{ slabs, rows }] = parts;
     // One dispatch where gate and up are one matrix.
     const isProduct = name === "gate+up" && parts.length === 1 && slabs.length === 1 && rows % 8 === 0;
-    const output: GemvOutput = isProduct
+    const output: Epilogue = isProduct
       ? { kind: "silu_product", y: { buffer: inner } }
       : { kind: joinsResidual ? "add" : "store", y: { buffer: outputs[name] } };
     const dispatches: Dispatch[] = [];

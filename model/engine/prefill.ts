@@ -7,7 +7,7 @@ import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
-import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { StepBuffers } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
@@ -58,9 +58,9 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
       normed: await scope.storage("normed", 4 * PASS_TOKENS * config.hidden),
       mixed: await scope.storage("mixed", 4 * PASS_TOKENS * config.heads * config.headSize),
     };
-    const passes = new Map<number, { range: PrefillRange; dispatches: readonly Dispatch[] }>();
+    const passes = new Map<number, { range: TokenRange; dispatches: readonly Dispatch[] }>();
     const openPass = async (size: number) => {
-      const range = await createPrefillRange(gpu, size);
+      const range = await createTokenRange(gpu, size);
       scope.own(range.buffer);
       const pass = { range, dispatches: await createPass(gpu, weights, sequences, buffers, range) };
       passes.set(size, pass);
@@ -76,7 +76,7 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
           const part = tokens.slice(first, first + PASS_TOKENS);
           const size = PASS_SIZES.find((most) => part.length <= most) ?? PASS_TOKENS;
           const { range, dispatches } = passes.get(size) ?? await openPass(size);
-          setPrefillRange(gpu, range, part.length, position + first, sequence);
+          setTokenRange(gpu, range, part.length, position + first, sequence);
           gpu.write(buffers.tokens, part);
           gpu.submit(dispatches);
           yield part;
@@ -92,7 +92,7 @@ async function createPass(
   { config, embedding, layers }: EngineWeights,
   { caches, rotations }: SequenceBuffers,
   buffers: PassBuffers,
-  range: PrefillRange,
+  range: TokenRange,
 ): Promise<Dispatch[]> {
   const { qkv, mixed } = buffers;
   const shape = attentionShape(config);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { NOT_A_NUMBER_TOKEN } from "../../kernels/tokens/pick_token.ts";
+import { NOT_A_NUMBER_TOKEN } from "../../kernels/tokens/sampler.ts";
 
 /** Sequences 0, 1, ... of the same capacity, at first empty. Errors name the sequence where there are several. */
 export class Sequences {

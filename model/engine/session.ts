@@ -6,8 +6,8 @@
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/pick_token.ts";
-import { setPrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
+import { setTokenRange } from "../../kernels/tokens/token_range.ts";
 import {
   createDecodeStep,
   createStepBuffers,
@@ -273,7 +273,7 @@ export class Session implements Disposable {
     const size = stepSize(sequences.length);
     let step = this.#steps.get(size);
     if (!step) this.#steps.set(size, step = await createDecodeStep(this.#gpu, this.#weights, size, this.#buffers));
-    if (size > 1) setPrefillRange(this.#gpu, step.range, sequences.length, 0);
+    if (size > 1) setTokenRange(this.#gpu, step.range, sequences.length, 0);
     this.#gpu.write(sequence, Uint32Array.from(sequences.flatMap((index, i) => [positions[i], index])));
     return step;
   }

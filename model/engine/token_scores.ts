@@ -7,7 +7,7 @@ import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
-import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 
@@ -34,7 +34,7 @@ export type LikelihoodReader = (targets: Uint32Array<ArrayBuffer>) => Promise<To
 export async function createLikelihoodReader(
   gpu: Gpu,
   scope: BufferScope,
-  range: PrefillRange,
+  range: TokenRange,
   vocabulary: number,
   logits: GPUBuffer,
 ): Promise<LikelihoodReader> {
@@ -45,7 +45,7 @@ export async function createLikelihoodReader(
   const dispatch = await logLikelihood(gpu, range, { vocabulary, logits, targets: expected, logLikelihoods, best });
   return async (targets) => {
     gpu.write(expected, targets);
-    setPrefillRange(gpu, range, targets.length, 0);
+    setTokenRange(gpu, range, targets.length, 0);
     gpu.submit([dispatch]);
     return {
       logLikelihoods: await gpu.readF32(logLikelihoods, targets.length),
@@ -84,7 +84,7 @@ export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<Tok
     const rows = await make("rows", width);
     const normed = await make("normed", width);
     const logits = await make("logits", vocabulary);
-    const range = await createPrefillRange(gpu, LOGIT_TOKENS);
+    const range = await createTokenRange(gpu, LOGIT_TOKENS);
     scope.own(range.buffer);
     const head = [
       await rmsNorm(gpu, range, { hidden: width, epsilon, x: rows, weight: weights.finalNorm, y: normed }),
@@ -98,7 +98,7 @@ export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<Tok
           const count = Math.min(LOGIT_TOKENS, length - row);
           await use(at + row, count, () => {
             gpu.copy(hidden, row * width * 4, rows, 0, count * width * 4);
-            setPrefillRange(gpu, range, count, 0);
+            setTokenRange(gpu, range, count, 0);
             gpu.submit(head);
           });
         }

@@ -11,7 +11,7 @@ import { gemm } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { placeRows } from "../../kernels/matrix/slabs.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
-import { createPrefillRange, type PrefillRange } from "../../kernels/tokens/prefill_range.ts";
+import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
@@ -37,7 +37,7 @@ export interface DeviceLayer {
 /** One window of the calibration text in one model. */
 export interface StreamWindow {
   /** Its tokens. */
-  readonly range: PrefillRange;
+  readonly range: TokenRange;
   /** f32 [tokens, hidden]: the residual stream. */
   readonly hidden: GPUBuffer;
   /** f32 [tokens, width]: input of o or down, kept from their stage until they are quantized. */
@@ -70,12 +70,12 @@ export async function createWindows(
   { embedding, windows }: Calibration,
 ): Promise<StreamWindow[]> {
   const keptWidth = Math.max(config.heads * config.headSize, config.intermediate);
-  const ranges = new Map<number, PrefillRange>();
+  const ranges = new Map<number, TokenRange>();
   const longest = Math.max(...windows.map(({ length }) => length));
   const normed = await scope.storage("normed", 4 * longest * config.hidden);
   const made: StreamWindow[] = [];
   for (const tokens of windows) {
-    const range = ranges.get(tokens.length) ?? await createPrefillRange(gpu, tokens.length);
+    const range = ranges.get(tokens.length) ?? await createTokenRange(gpu, tokens.length);
     if (!ranges.has(tokens.length)) scope.own(range.buffer);
     ranges.set(tokens.length, range);
     const hidden = embedTokens(config, embedding, [{ tokens }]) as Float32Array<ArrayBuffer>;

@@ -6,7 +6,7 @@
  */
 import { allOrNone, type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { halveWeights } from "../../kernels/matrix/elementwise.ts";
+import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
 import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
 import { factorize } from "../../kernels/quantize/factorize.ts";
@@ -121,7 +121,7 @@ async function uploadMissing(
   const models = [pair.original, pair.quantized].filter((model) => model && !model.matrices.has(kind));
   if (models.length === 0) return;
   const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
-  const matrix = await halveWeights(gpu, linearShape(config, kind), weights);
+  const matrix = await toF16Matrix(gpu, linearShape(config, kind), weights);
   buffersOf(matrix).forEach(matrices.own);
   for (const model of models) model?.matrices.set(kind, matrix);
 }

@@ -167,7 +167,7 @@ export function limitBindings({ device }: Gpu, maxStorageBufferBindingSize: numb
   };
 }
 
-/** Values without an error, as an input of a CPU twin. */
+/** Values without an error, as an input of a CPU reference. */
 export function exactly(values: ArrayLike<number>): BoundedProduct {
   return { y: Float64Array.from(values), bound: new Float64Array(values.length) };
 }

@@ -1,4 +1,4 @@
-// needs: prefill_range
+// needs: token_range
 // Bringing queries, keys and values into the workgroup memory of prefill_attention.wgsl, as f32: 16 x 8 threads, each a
 // quad (four elements) of two keys and four queries. Loops are written out: an index that varies turns registers into
 // memory.

@@ -1,4 +1,4 @@
-// needs: prefill_range
+// needs: token_range
 // Reading activations and writing sums, for both shapes of tile. From the kernel: `x`, `y`; from the tile
 // STRIDE_CHANNELS, of which it takes a whole number.
 override rows: u32 = 1;

@@ -1,11 +1,11 @@
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../../model/llama/rope.ts";
 import { decodeAttention, decodeAttentionOnCpu, partialsLength } from "../../../kernels/attention/decode_attention.ts";
-import { combineAttention, joinSplits } from "../../../kernels/product/join_splits.ts";
-import { inputOnCpu } from "../../../kernels/product/gemv_modes_twin.ts";
+import { reduceSplits, reduceSplitsToF16 } from "../../../kernels/product/split_reduce.ts";
+import { inputOnCpu } from "../../../kernels/product/prologue_epilogue_reference.ts";
 import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
-import { createPrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
+import { createTokenRange, setTokenRange } from "../../../kernels/tokens/token_range.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assertWithin, poisonedOutput, readOutput, testGpu } from "../helpers.ts";
 import { assert, assertEquals } from "../../assert.ts";
@@ -165,13 +165,13 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
     bias: await upload(bias),
     partials,
   };
-  const range = await createPrefillRange(gpu, 5);
-  setPrefillRange(gpu, range, 3, 0);
+  const range = await createTokenRange(gpu, 5);
+  setTokenRange(gpu, range, 3, 0);
   const mixed = await poisonedOutput(gpu, 3 * heads * size);
   const input = { kind: "attention", partials, splits, headSize: size } as const;
   gpu.submit([
     await decodeAttention(gpu, shape, splits, { ...buffers, cache }, 3),
-    await joinSplits(gpu, range, heads * size, input, mixed),
+    await reduceSplits(gpu, range, heads * size, input, mixed),
   ]);
   const actual = await readOutput(gpu, mixed);
   const keys = new Float16Array(await gpu.read(cache.keys.buffer));
@@ -191,7 +191,7 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
   }
 }
 
-test("decode_attention and join_splits: several sequences in one dispatch", async () => {
+test("decode_attention and split_reduce: several sequences in one dispatch", async () => {
   const gpu = await testGpu();
   await checkSequences(gpu, { heads: 2, keyValueHeads: 2, headSize: 64 }, 1);
   await checkSequences(gpu, { heads: 12, keyValueHeads: 2, headSize: 96 }, 3);
@@ -226,7 +226,7 @@ async function attendWithNanKey(gpu: Gpu, testCase: Case, nanAt: number): Promis
   const input = { kind: "attention", partials: buffers.partials, splits, headSize: size } as const;
   gpu.submit([
     await decodeAttention(gpu, testCase, splits, { ...buffers, cache }),
-    await combineAttention(gpu, heads * size, input, mixed),
+    await reduceSplitsToF16(gpu, heads * size, input, mixed),
   ]);
   const result = new Float16Array(await gpu.read(mixed));
   for (const buffer of [...Object.values(buffers), cache.keys.buffer, cache.values.buffer, mixed]) {

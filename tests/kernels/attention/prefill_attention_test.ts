@@ -5,7 +5,7 @@ import {
 } from "../../../kernels/attention/key_value_cache.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
-import { createPrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
+import { createTokenRange, setTokenRange } from "../../../kernels/tokens/token_range.ts";
 import { ropeCache } from "../../../kernels/attention/rope_cache.ts";
 import { ropeFrequencies, rotateHeads, rotationTable } from "../../../model/llama/rope.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
@@ -108,8 +108,8 @@ test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding win
       keys: whole(await gpu.uploadStorage("keys", place(keys))),
       values: whole(await gpu.uploadStorage("values", place(values))),
     };
-    const range = await createPrefillRange(gpu, part.tokens + 40);
-    setPrefillRange(gpu, range, part.tokens, part.first, sequence);
+    const range = await createTokenRange(gpu, part.tokens + 40);
+    setTokenRange(gpu, range, part.tokens, part.first, sequence);
     const out = await poisonedOutput(gpu, part.tokens * heads * headSize);
     gpu.submit([await prefillAttention(gpu, shape, range, { qkv: await gpu.uploadStorage("qkv", qkv), cache, out })]);
     assertWithin(
@@ -183,8 +183,8 @@ async function checkRope(kind: RopeCase) {
   const plane = async (label: string) =>
     whole(await gpu.createStorage(label, 2 * 2 * keyValueHeads * capacity * headSize));
   const cache = { capacity, keys: await plane("keys"), values: await plane("values") };
-  const range = await createPrefillRange(gpu, part.tokens + 1);
-  setPrefillRange(gpu, range, part.tokens, part.first, sequence);
+  const range = await createTokenRange(gpu, part.tokens + 1);
+  setTokenRange(gpu, range, part.tokens, part.first, sequence);
   const buffer = await gpu.uploadStorage("qkv", qkv);
   const dispatch = await ropeCache(gpu, shape, range, {
     qkv: buffer,

@@ -3,7 +3,7 @@ import { REFINE_EVERY } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused_gemv.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
-import { fusedGemvOnCpu } from "../../../kernels/product/fused_gemv_twin.ts";
+import { fusedGemvOnCpu } from "../../../kernels/product/fused_gemv_reference.ts";
 import { packActivations } from "../../../kernels/product/pack_activations.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import {

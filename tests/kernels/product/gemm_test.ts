@@ -8,7 +8,7 @@ import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts"
 import { chooseTile, type GemmTile, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
-import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
+import { createTokenRange, setTokenRange, type TokenRange } from "../../../kernels/tokens/token_range.ts";
 import { assertEquals, assertRejects } from "../../assert.ts";
 import {
   assertWithin,
@@ -26,12 +26,12 @@ const TILES = [WIDE_TILE, NARROW_TILE];
 /** Rows, channels, tokens. */
 const CASES = [[70, 300, 3], [1, 4, 1], [33, 1028, 17], [130, 132, 130]];
 
-type Launch = (range: PrefillRange, x: GPUBuffer, y: GPUBufferBinding) => Promise<Dispatch[]>;
+type Launch = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => Promise<Dispatch[]>;
 
 /** Runs a product on a poisoned output whose dispatches cover some tokens more than there are. */
 async function run(gpu: Gpu, rows: number, tokens: number, x: Float32Array<ArrayBuffer>, launch: Launch) {
-  const range = await createPrefillRange(gpu, tokens + 20);
-  setPrefillRange(gpu, range, tokens, 0);
+  const range = await createTokenRange(gpu, tokens + 20);
+  setTokenRange(gpu, range, tokens, 0);
   const input = await gpu.uploadStorage("x", x);
   const y = await poisonedOutput(gpu, rows * tokens);
   gpu.submit(await launch(range, input, y));
@@ -120,11 +120,11 @@ function withResidual({ y, bound }: BoundedProduct, residual: Float32Array): Bou
 test("matrix-matrix kernels refuse channels that cannot be read in fours, and empty ranges", async () => {
   const gpu = await testGpu();
   const matrix = await uploadF16Matrix(gpu, randomF16(4, 6), 4, 6);
-  const range = await createPrefillRange(gpu, 4);
+  const range = await createTokenRange(gpu, 4);
   const unused = await gpu.createStorage("unused", 256);
   const message = "matrix has 6 channels, must be a multiple of 4";
   await assertRejects(() => f16Gemm(gpu, matrix, { range, x: unused, y: unused }), RangeError, message);
-  const set = async () => await setPrefillRange(gpu, range, 5, 0);
+  const set = async () => await setTokenRange(gpu, range, 5, 0);
   await assertRejects(set, RangeError, "range has 5 tokens, must have 1 to 4");
 });
 

@@ -1,6 +1,6 @@
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { factorize } from "../../../kernels/quantize/factorize.ts";
-import { turnWeights } from "../../../kernels/quantize/group_quantizer.ts";
+import { transposeWeights } from "../../../kernels/quantize/group_quantizer.ts";
 import { solveFactor } from "../../../kernels/quantize/solve_factor.ts";
 import { type FeedbackSettings, prepareFeedback } from "../../../quant/error_feedback.ts";
 import { shiftToTarget } from "../../../quant/target.ts";
@@ -89,7 +89,7 @@ test("solveFactor: solves as the CPU does, forwards and backwards over several b
     const factor = await factorize(gpu, scope, await uploadSquare(gpu, scope, hessian), GROUPS);
     const right = normals(rows, rows * channels);
     const x = await scope.storage("x", 4 * rows * channels);
-    await turnWeights(gpu, [rows, channels], right, factor.groupOrder, x);
+    await transposeWeights(gpu, [rows, channels], right, factor.groupOrder, x);
     gpu.submit(await solveFactor(gpu, scope, factor, x, rows));
     const actual = await gpu.readF32(x);
     const feedback = prepareFeedback(Float64Array.from(hessian), GROUPS);

@@ -219,12 +219,12 @@ test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards
     for (let k = 0; k < channels; k++) sum += matrix.weights[row * channels + k] * drift[k * channels + n];
     return sum;
   });
-  const turned = correlation.map((_, at) => correlation[at % rows * channels + Math.floor(at / rows)]);
+  const transposed = correlation.map((_, at) => correlation[at % rows * channels + Math.floor(at / rows)]);
   const feedback = prepareFeedback(hessian, FEEDBACK);
   const cpu = quantizeTwobit(matrix.weights, rows, channels, SETTINGS, { feedback, correlation });
   const wanted = shiftToTarget(matrix.weights, correlation, feedback);
   const target = { ...matrix, weights: wanted };
-  for (const given of [{ hessian, drift }, { hessian, correlation: turned }]) {
+  for (const given of [{ hessian, drift }, { hessian, correlation: transposed }]) {
     const gpu = await quantizeOnGpu(matrix, 8, given);
     const ratio = objective(target, gpu, hessian) / objective(target, cpu, hessian);
     assert(ratio > 0.98 && ratio < 1.02, `${Object.keys(given)}: objective is ${ratio} of the CPU's`);

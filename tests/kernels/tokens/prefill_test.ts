@@ -4,7 +4,7 @@ import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
 import { logLikelihood } from "../../../kernels/tokens/log_likelihood.ts";
-import { createPrefillRange, type PrefillRange, setPrefillRange } from "../../../kernels/tokens/prefill_range.ts";
+import { createTokenRange, setTokenRange, type TokenRange } from "../../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../../kernels/tokens/silu_product.ts";
 import { assert, assertEquals } from "../../assert.ts";
@@ -19,10 +19,10 @@ async function run(
   gpu: Gpu,
   tokens: number,
   length: number,
-  launch: (range: PrefillRange, y: GPUBufferBinding) => Promise<readonly Dispatch[]>,
+  launch: (range: TokenRange, y: GPUBufferBinding) => Promise<readonly Dispatch[]>,
 ): Promise<Float32Array> {
-  const range = await createPrefillRange(gpu, tokens + 5);
-  setPrefillRange(gpu, range, tokens, 0);
+  const range = await createTokenRange(gpu, tokens + 5);
+  setTokenRange(gpu, range, tokens, 0);
   const y = await poisonedOutput(gpu, length);
   gpu.submit(await launch(range, y));
   const actual = await readOutput(gpu, y);

@@ -1,5 +1,5 @@
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
-import type { Sampling } from "../../../kernels/tokens/pick_token.ts";
+import type { Sampling } from "../../../kernels/tokens/sampler.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";

@@ -1,5 +1,5 @@
 import { Sequences } from "../../../model/engine/sequences.ts";
-import { NOT_A_NUMBER_TOKEN } from "../../../kernels/tokens/pick_token.ts";
+import { NOT_A_NUMBER_TOKEN } from "../../../kernels/tokens/sampler.ts";
 import { assertEquals, assertThrows } from "../../assert.ts";
 
 Deno.test("sequences: what was taken in and chosen is known, and goes on from where it is truncated", () => {

@@ -1,5 +1,5 @@
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
-import { halveWeights } from "../../../kernels/matrix/elementwise.ts";
+import { toF16Matrix } from "../../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import type { WeightMatrix } from "../../../kernels/product/weight_format.ts";
 import { createCalibrator } from "../../../model/quantize/calibrator.ts";
@@ -53,7 +53,7 @@ async function uploadLayer(gpu: Gpu, scope: ReturnType<typeof createBufferScope>
   const matrices = new Map<LinearKind, WeightMatrix>();
   for (const kind of LINEAR_KINDS) {
     const weights = layer.linears[kind].weights as Float32Array<ArrayBuffer>;
-    const matrix = await halveWeights(gpu, linearShape(model.config, kind), weights);
+    const matrix = await toF16Matrix(gpu, linearShape(model.config, kind), weights);
     matrix.slabs.forEach((slab) => scope.own(slab.weights.buffer));
     matrices.set(kind, matrix);
   }

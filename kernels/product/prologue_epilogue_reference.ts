@@ -1,12 +1,12 @@
 /**
- * CPU twins of the inputs and outputs of the matrix-vector kernels, in f64, with bounds for the kernels' error.
+ * CPU references of the inputs and outputs of the matrix-vector kernels, in f64, with bounds for the kernels' error.
  *
  * @module
  */
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import type { GemvOutput } from "./gemv_modes.ts";
+import type { Epilogue } from "./prologue_epilogue.ts";
 
-/** One token's input, as {@linkcode ValuesInput} on the device. */
+/** One token's input, as {@linkcode Prologue} on the device. */
 export type ValuesOnCpu =
   | { readonly kind: "vector"; readonly x: Float32Array }
   | { readonly kind: "rms_norm"; readonly x: Float32Array; readonly weight: Float32Array; readonly epsilon: number }
@@ -59,7 +59,7 @@ function attentionOnCpu(
 
 /** What a kernel makes of a product of one token. `before` is y before an `add`. */
 export function outputOnCpu(
-  kind: GemvOutput["kind"],
+  kind: Epilogue["kind"],
   product: BoundedProduct,
   before: ArrayLike<number>,
 ): BoundedProduct {

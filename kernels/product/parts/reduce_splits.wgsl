@@ -1,4 +1,4 @@
-// Combining attention over the parts of a sequence, four at a time: see ValuesInput "attention" in gemv_modes.ts.
+// Combining attention over the parts of a sequence, four at a time: see Prologue "attention" in prologue_epilogue.ts.
 
 // Four channels of a head over the splits so far.
 struct Combined {

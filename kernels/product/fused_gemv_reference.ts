@@ -1,5 +1,5 @@
 /**
- * CPU twin of the fused matrix-vector kernels: the same product in f64, with a bound for the kernels' error.
+ * CPU reference of the fused matrix-vector kernels: the same product in f64, with a bound for the kernels' error.
  *
  * @module
  */

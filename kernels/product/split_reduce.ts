@@ -1,13 +1,13 @@
 /**
- * Launchers of the kernel between split attention and a product that doesn't combine its input itself. Its CPU twin is
+ * Launchers of the kernel between split attention and a product that doesn't combine its input itself. Its CPU reference is
  * `inputOnCpu`.
  *
  * @module
  */
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
-import type { PrefillRange } from "../tokens/prefill_range.ts";
-import { attentionConstants, type AttentionInput } from "./gemv_modes.ts";
+import type { TokenRange } from "../tokens/token_range.ts";
+import { attentionConstants, type AttentionInput } from "./prologue_epilogue.ts";
 import * as wgsl from "./wgsl.ts";
 
 /**
@@ -16,25 +16,25 @@ import * as wgsl from "./wgsl.ts";
  * @param channels heads * headSize
  * @param mixed f32 [tokens, channels]
  */
-export function joinSplits(
+export function reduceSplits(
   gpu: Gpu,
-  { maxTokens }: PrefillRange,
+  { maxTokens }: TokenRange,
   channels: number,
   input: AttentionInput,
   mixed: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  return gpu.makeDispatch(joinShader(wgsl, "join_splits", "float_mixed"), joined(channels, input, mixed, maxTokens));
+  return gpu.makeDispatch(joinShader(wgsl, "split_reduce", "float_mixed"), joined(channels, input, mixed, maxTokens));
 }
 
 /** The same for {@linkcode f16Gemv}. @param combined f16 [tokens, channels] */
-export function combineAttention(
+export function reduceSplitsToF16(
   gpu: Gpu,
   channels: number,
   input: AttentionInput,
   combined: GPUBuffer,
   tokens = 1,
 ): Promise<Dispatch> {
-  return gpu.makeDispatch(joinShader(wgsl, "join_splits", "half_mixed"), joined(channels, input, combined, tokens));
+  return gpu.makeDispatch(joinShader(wgsl, "split_reduce", "half_mixed"), joined(channels, input, combined, tokens));
 }
 
 function joined(channels: number, input: AttentionInput, mixed: GPUBuffer | GPUBufferBinding, tokens: number) {

@@ -9,7 +9,7 @@ import type { Gpu } from "../gpu/gpu.ts";
  * Consecutive tokens of a sequence, which may be one of several in a cache. Kernels take their number from the buffer, so pipelines and bindings serve any
  * number up to that for which their dispatches were made: rewrite the buffer and submit the same dispatches again.
  */
-export interface PrefillRange {
+export interface TokenRange {
   /** Uniform: u32 number of tokens, u32 position of the first, u32 index of the sequence in its cache. */
   readonly buffer: GPUBuffer;
   /** The most tokens that dispatches made with this range cover. */
@@ -17,10 +17,10 @@ export interface PrefillRange {
 }
 
 /** Makes a range of `maxTokens` tokens from position 0. */
-export async function createPrefillRange(gpu: Gpu, maxTokens: number): Promise<PrefillRange> {
+export async function createTokenRange(gpu: Gpu, maxTokens: number): Promise<TokenRange> {
   const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
   const range = { buffer: await gpu.createBuffer("range", 12, usage), maxTokens };
-  setPrefillRange(gpu, range, maxTokens, 0);
+  setTokenRange(gpu, range, maxTokens, 0);
   return range;
 }
 
@@ -29,9 +29,9 @@ export async function createPrefillRange(gpu: Gpu, maxTokens: number): Promise<P
  *
  * @throws {RangeError} when there are no tokens, or more than dispatches cover
  */
-export function setPrefillRange(
+export function setTokenRange(
   gpu: Gpu,
-  range: PrefillRange,
+  range: TokenRange,
   tokens: number,
   firstPosition: number,
   sequence = 0,

@@ -1,5 +1,5 @@
 // The tokens that a prefill kernel works on: the first binding of each.
-struct PrefillRange {
+struct TokenRange {
   tokens: u32,
   // Position of the first token in its sequence.
   first_position: u32,
@@ -7,4 +7,4 @@ struct PrefillRange {
   sequence: u32,
 }
 
-@group(0) @binding(0) var<uniform> range: PrefillRange;
+@group(0) @binding(0) var<uniform> range: TokenRange;

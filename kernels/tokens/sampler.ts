@@ -161,7 +161,7 @@ export async function advance(
 }
 
 /**
- * Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU twin, in f64. The largest logit
+ * Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU reference, in f64. The largest logit
  * must be finite.
  */
 export function samplingProbabilities(logits: Float32Array, { temperature, topP, topK }: Sampling): Float64Array {

@@ -1,5 +1,5 @@
 // needs: attention_values mixed
-// Attention of tokens whose sequences were split, combined: see ValuesInput `attention` in gemv_modes.ts. A matrix-vector
+// Attention of tokens whose sequences were split, combined: see Prologue `attention` in prologue_epilogue.ts. A matrix-vector
 // product with packed weights combines its input itself; others want it as it is, in f16 or f32.
 //
 // Bindings (T tokens):

@@ -1,5 +1,5 @@
 // needs: group_grid
-// Weights of the group at a position, for one row. From the kernel: `turned`, `rows`.
+// Weights of the group at a position, for one row. From the kernel: `transposed`, `rows`.
 fn load_values(position: u32, row: u32) -> Values {
   let at = 16u * position * rows + row;
   return Values(
@@ -11,5 +11,5 @@ fn load_values(position: u32, row: u32) -> Values {
 }
 
 fn load_four(at: u32) -> vec4<f32> {
-  return vec4(turned[at], turned[at + rows], turned[at + 2u * rows], turned[at + 3u * rows]);
+  return vec4(transposed[at], transposed[at + rows], transposed[at + 2u * rows], transposed[at + 3u * rows]);
 }

@@ -9,7 +9,7 @@ import {
   sample,
   type Sampling,
   samplingProbabilities,
-} from "../../../kernels/tokens/pick_token.ts";
+} from "../../../kernels/tokens/sampler.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";

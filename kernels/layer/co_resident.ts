@@ -22,7 +22,7 @@ const residents = new WeakMap<Kernel, number>();
  *
  * @param bindings of the kernel, with `relay` among them
  */
-export async function residentsOf(
+export async function countCoResident(
   gpu: Gpu,
   kernel: Kernel,
   relay: GPUBuffer,

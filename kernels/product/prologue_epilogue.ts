@@ -20,7 +20,7 @@
  * | splits * channels + 2 * (s * heads + h) + 1 | l[s, h], the sum of exp(score - m[s, h]) |
  */
 export interface AttentionInput {
-  /** Which of {@linkcode ValuesInput}. */
+  /** Which of {@linkcode Prologue}. */
   readonly kind: "attention";
   /** What the splits found, as above. */
   readonly partials: GPUBuffer;
@@ -31,7 +31,7 @@ export interface AttentionInput {
 }
 
 /** A vector in f32, or what it is made of; the kernels compute it themselves. Each is token by token. */
-export type ValuesInput =
+export type Prologue =
   /** x f32 [tokens, channels]. */
   | { readonly kind: "vector"; readonly x: GPUBuffer }
   /** x / sqrt(mean(x^2) + epsilon) * weight, with x f32 [tokens, channels] and weight f32 [channels]. */
@@ -40,12 +40,12 @@ export type ValuesInput =
 
 /** Input of a fused product. */
 export type GemvInput =
-  | ValuesInput
+  | Prologue
   /** Packed activations, see {@linkcode packActivations}, token by token. */
   | { readonly kind: "packed"; readonly activations: GPUBuffer };
 
 /** What becomes of the product W x. y starts at an offset that is a multiple of 256 bytes. */
-export type GemvOutput =
+export type Epilogue =
   /** y = W x, f32 [tokens, rows]. */
   | { readonly kind: "store"; readonly y: GPUBufferBinding }
   /** y += W x, f32 [tokens, rows]: the residual of a layer. */
@@ -57,7 +57,7 @@ const INPUT_KINDS = { vector: 0, rms_norm: 1, attention: 2 } as const;
 const OUTPUT_KINDS = { store: 0, add: 1, silu_product: 2 } as const;
 
 /** Values of the overrides that product/parts/input_values.wgsl names. */
-export function inputConstants(input: ValuesInput, channels: number): Record<string, number> {
+export function inputConstants(input: Prologue, channels: number): Record<string, number> {
   const constants = { input_kind: INPUT_KINDS[input.kind], channels };
   if (input.kind === "rms_norm") return { ...constants, epsilon: input.epsilon };
   if (input.kind === "vector") return constants;
@@ -78,18 +78,18 @@ export function attentionConstants({ splits, headSize }: AttentionInput, channel
 }
 
 /** The buffers `values` and `norm_weight` of product/parts/input_values.wgsl; only a norm reads the second. */
-export function inputBuffers(input: ValuesInput): { readonly values: GPUBuffer; readonly norm_weight: GPUBuffer } {
+export function inputBuffers(input: Prologue): { readonly values: GPUBuffer; readonly norm_weight: GPUBuffer } {
   const values = input.kind === "attention" ? input.partials : input.x;
   return { values, norm_weight: input.kind === "rms_norm" ? input.weight : values };
 }
 
 /** Value of the override `output_kind`, see product/parts/outputs.wgsl. */
-export function outputConstant({ kind }: GemvOutput): number {
+export function outputConstant({ kind }: Epilogue): number {
   return OUTPUT_KINDS[kind];
 }
 
 /** Rows that are multiplied for one element of y: a gate row and an up row, or one row. */
-export function rowsPerOutput({ kind }: GemvOutput): 1 | 2 {
+export function rowsPerOutput({ kind }: Epilogue): 1 | 2 {
   return kind === "silu_product" ? 2 : 1;
 }
 
@@ -98,7 +98,7 @@ export function rowsPerOutput({ kind }: GemvOutput): 1 | 2 {
  *
  * @throws {TypeError} when gate and up rows don't pair, or lie in different slabs
  */
-export function checkOutput(output: GemvOutput, rows: number, slabs: number): void {
+export function checkOutput(output: Epilogue, rows: number, slabs: number): void {
   if (output.kind !== "silu_product") return;
   if (rows % 8 !== 0) throw new TypeError(`matrix has ${rows} rows, must have a multiple of 8 for silu_product`);
   if (slabs !== 1) throw new TypeError(`matrix has ${slabs} slabs, must have one for silu_product`);

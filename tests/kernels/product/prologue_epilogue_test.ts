@@ -1,12 +1,12 @@
 import { createRandom } from "../../../quant/random.ts";
-import { combineAttention } from "../../../kernels/product/join_splits.ts";
+import { reduceSplitsToF16 } from "../../../kernels/product/split_reduce.ts";
 import { f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused_gemv.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
-import { fusedGemvOfValuesOnCpu } from "../../../kernels/product/fused_gemv_twin.ts";
-import type { GemvOutput, ValuesInput } from "../../../kernels/product/gemv_modes.ts";
-import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "../../../kernels/product/gemv_modes_twin.ts";
+import { fusedGemvOfValuesOnCpu } from "../../../kernels/product/fused_gemv_reference.ts";
+import type { Epilogue, Prologue } from "../../../kernels/product/prologue_epilogue.ts";
+import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "../../../kernels/product/prologue_epilogue_reference.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
@@ -66,7 +66,7 @@ function randomPartials(channels: number, splits: number, seed: number): ValuesO
   return { kind: "attention", partials, splits, headSize: HEAD_SIZE };
 }
 
-async function upload(gpu: Gpu, inputs: readonly ValuesOnCpu[]): Promise<ValuesInput> {
+async function upload(gpu: Gpu, inputs: readonly ValuesOnCpu[]): Promise<Prologue> {
   const first = inputs[0];
   const join = (arrays: readonly Float32Array[]) => Float32Array.from(arrays.flatMap((array) => Array.from(array)));
   const values = join(inputs.map((input) => input.kind === "attention" ? input.partials : input.x));
@@ -81,7 +81,7 @@ async function runInto(
   gpu: Gpu,
   kind: OutputKind,
   length: number,
-  run: (output: GemvOutput) => Promise<void>,
+  run: (output: Epilogue) => Promise<void>,
 ): Promise<{ before: Float32Array; actual: Float32Array }> {
   const y = await poisonedOutput(gpu, length);
   const before = randomActivations(length, 3);
@@ -131,7 +131,7 @@ async function checkF16(gpu: Gpu, test: Case) {
   const length = tokens * rows / (output === "silu_product" ? 2 : 1);
   const found = await runInto(gpu, output, length, async (y) => {
     if (input.kind !== "attention") return gpu.submit(await f16Gemv(gpu, matrix, input, y, { tokens }));
-    const combine = await combineAttention(gpu, channels, input, combined, tokens);
+    const combine = await reduceSplitsToF16(gpu, channels, input, combined, tokens);
     gpu.submit([combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: combined }, y, { tokens })]);
   });
   destroyMatrices(gpu, matrix);
@@ -210,7 +210,7 @@ test("modes that don't fit are refused", async () => {
   );
   const x = await gpu.createStorage("x", 1024);
   const y = { buffer: await gpu.createStorage("y", 4096) };
-  const run = async (rows: number, input: ValuesInput, kind: OutputKind, bytes?: number) => {
+  const run = async (rows: number, input: Prologue, kind: OutputKind, bytes?: number) => {
     await fusedGemv(gpu, await matrix(rows, bytes), input, { kind, y });
   };
   const vector = { kind: "vector", x } as const;
