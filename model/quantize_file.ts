@@ -6,7 +6,8 @@
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";
 import {
-  DEFAULT_WINDOWS,
+  CALIBRATION_SIZES,
+  type CalibrationSize,
   FEEDBACK,
   QUANTIZE_METHODS,
   type QuantizeMethod,
@@ -32,11 +33,14 @@ import {
 
 /** What is calibrated on. */
 export interface CalibrationOptions {
-  /** `calibration` (default: speeches and chapters that come with twobit) or `file:PATH`. */
+  /**
+   * `mix` (encyclopedia, documentation, code and prose), `calibration` (speeches and chapters; both come with twobit) or
+   * `file:PATH`. The default is `mix`; for the embedded model, which was trained on such speeches, `calibration`.
+   */
   readonly text?: string;
-  /** Windows, 40 by default, spread evenly over the text. */
+  /** Windows, spread evenly over the text: by default 128 on a GPU that isn't a software one, else 40. */
   readonly windows?: number;
-  /** Tokens of a window, BOS included, 512 by default; at most the model's context. */
+  /** Tokens of a window, BOS included, by default 2048 on such a GPU, else 512; at most the model's context. */
   readonly windowTokens?: number;
   /** The tokens of each window, in place of a text. */
   readonly tokens?: readonly Uint32Array[];
@@ -148,20 +152,25 @@ export async function quantizeModel(
   const quantizer = twobitQuantizer(changes, method);
   using checkpoint = await openModel(name, onProgress);
   if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
-  const calibration = method === "search"
-    ? []
-    : await calibrationWindows(checkpoint, settings, options.calibration?.tokens);
   const isExcluded = (layer: number, kind: LinearKind) =>
     exclude !== undefined && linearName(layer, kind).search(exclude) >= 0;
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
+  const defaults = {
+    text: name === "tiny" ? "calibration" : "mix",
+    ...CALIBRATION_SIZES[place.isRealGpu ? "gpu" : "cpu"],
+  };
+  const text = describeCalibration({ ...defaults, ...options.calibration });
+  const calibration = method === "search"
+    ? []
+    : await calibrationWindows(checkpoint, text, options.calibration?.tokens);
   const totals = { weights: 0, bytes: 0 };
   await writePackedFile(place.device, checkpoint, {
     path,
     metadata: {
       sourceSha256: await hashWeights(checkpoint),
-      settings: JSON.stringify({ ...settings, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
+      settings: JSON.stringify({ ...settings, ...text, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
     },
     resume: options.resume ?? false,
     calibration,
@@ -188,24 +197,26 @@ interface QuantizeSettings {
   readonly method: QuantizeMethod;
   readonly refine: RefineEvery;
   readonly outliers: number;
-  readonly calibration: string;
-  readonly windows: number;
-  readonly windowTokens: number;
   readonly seed: number;
   readonly layers: string;
+}
+
+/** What it records of the text that was calibrated on. */
+interface CalibrationSettings extends CalibrationSize {
+  readonly calibration: string;
 }
 
 /** @throws {RangeError} for options out of range */
 function settingsOf(options: QuantizeOptions): QuantizeSettings {
   const { method = QUANTIZE_METHODS[0], refine = SETTINGS.refineEvery, outliers = 0, seed = 1, exclude } = options;
+  const { windows = 1, windowTokens = 2, tokens } = options.calibration ?? {};
   checkOneOf("method", method, QUANTIZE_METHODS);
   checkOneOf("refine", refine, REFINE_EVERY);
   checkOneOf("device", options.device ?? "auto", QUANTIZING_PLACES);
   if (!(outliers >= 0 && outliers <= 0.05)) throw new RangeError(`outliers is ${outliers}, must be between 0 and 0.05`);
-  const calibration = describeCalibration(options.calibration ?? {});
-  checkCount("windows", calibration.windows, 1);
-  checkCount("windowTokens", calibration.windowTokens, 2);
-  return { method, refine, outliers, ...calibration, seed, layers: exclude?.source ?? "" };
+  checkCount("windows", tokens?.length ?? windows, 1);
+  checkCount("windowTokens", windowTokens, 2);
+  return { method, refine, outliers, seed, layers: exclude?.source ?? "" };
 }
 
 function checkOneOf(name: string, value: string | number, values: readonly (string | number)[]): void {
@@ -218,8 +229,8 @@ function checkCount(name: string, value: number, least: number): void {
 }
 
 function describeCalibration(
-  { text = "calibration", windows = DEFAULT_WINDOWS, windowTokens = 512, tokens }: CalibrationOptions,
-): Pick<QuantizeSettings, "calibration" | "windows" | "windowTokens"> {
+  { text, windows, windowTokens, tokens }: CalibrationOptions & Required<Omit<CalibrationOptions, "tokens">>,
+): CalibrationSettings {
   if (!tokens) return { calibration: text, windows, windowTokens };
   const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
   return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
@@ -227,7 +238,7 @@ function describeCalibration(
 
 async function calibrationWindows(
   checkpoint: Checkpoint,
-  { calibration: name, windows: count, windowTokens }: QuantizeSettings,
+  { calibration: name, windows: count, windowTokens }: CalibrationSettings,
   given: readonly Uint32Array[] | undefined,
 ): Promise<readonly Uint32Array[]> {
   const { context, vocabulary } = checkpoint.config;

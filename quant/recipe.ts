@@ -13,8 +13,22 @@ export const BUDGET_BITS = 2.85;
 /** Error feedback of the method: groups with the most energetic inputs first. */
 export const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
-/** Calibration windows of 512 tokens. More give better targets (perplexity over unquantized at one density, 32: 1.075, 64: 1.065, 128: 1.057). */
-export const DEFAULT_WINDOWS = 40;
+/** How much of a text is calibrated on. */
+export interface CalibrationSize {
+  /** Windows. */
+  readonly windows: number;
+  /** Tokens of each; at most the model's context. */
+  readonly windowTokens: number;
+}
+
+/**
+ * What is taken by default, on the CPU and on a GPU that isn't a software one. More tokens give better targets (perplexity
+ * over unquantized, embedded model at one density, 32 windows of 512: 1.075, 64: 1.065, 128: 1.057).
+ */
+export const CALIBRATION_SIZES: Readonly<Record<"cpu" | "gpu", CalibrationSize>> = {
+  cpu: { windows: 40, windowTokens: 512 },
+  gpu: { windows: 128, windowTokens: 2048 },
+};
 
 /** Settings of the method: one refined group in 8, picked where the error falls most, no outliers. */
 export const SETTINGS: TwobitSettings = { refineEvery: 8, pick: "error", outliers: WITHOUT_OUTLIERS, seed: 1 };
