@@ -90,7 +90,9 @@ export function sampleWindows(text: Text, tokenizer: Tokenizer, plan: WindowPlan
   const excerptLength = length * CHARACTERS_PER_TOKEN;
   const documents = text.documents.filter((document) => document.length >= excerptLength);
   if (documents.length === 0) {
-    throw new RangeError(`text ${text.name} has no document of ${excerptLength} characters, must have at least one`);
+    throw new RangeError(
+      `text ${text.name} has no document of ${excerptLength} characters, must have at least one, or windows be shorter`,
+    );
   }
   const windows: Uint32Array<ArrayBuffer>[] = [];
   let before = { document: -1, end: 0 };
