@@ -46,7 +46,7 @@ export const quantize: Command = {
       type: "string",
       value: "NAME",
       help: "corrected (default): error feedback towards corrected targets; feedback: error feedback alone; " +
-        "search: scales only, no calibration.",
+        "search: scales only, channels weighed by random tokens, without a text.",
     },
     refine: {
       type: "string",

@@ -11,11 +11,14 @@ import {
   FEEDBACK,
   QUANTIZE_METHODS,
   type QuantizeMethod,
+  RANDOM_SIZE,
   SETTINGS,
   twobitQuantizer,
 } from "../quant/recipe.ts";
+import { createRandom } from "../quant/random.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
+import type { ModelConfig } from "./llama/config.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { hashWeights, openModel } from "./load.ts";
@@ -50,7 +53,7 @@ export interface CalibrationOptions {
 export interface QuantizeOptions {
   /**
    * `corrected` (default): error feedback towards targets corrected for what earlier layers lost; `feedback`: error
-   * feedback alone; `search`: scales only, no calibration.
+   * feedback alone; `search`: scales only, channels weighed by what random tokens make of them, without a text.
    */
   readonly method?: QuantizeMethod;
   /** One refined group in every so many; 8 by default. */
@@ -157,20 +160,22 @@ export async function quantizeModel(
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
-  const defaults = {
-    text: name === "tiny" ? "calibration" : "mix",
-    ...CALIBRATION_SIZES[place.isRealGpu ? "gpu" : "cpu"],
-  };
-  const text = describeCalibration({ ...defaults, ...options.calibration });
+  const text = describeCalibration(name, method, place, options.calibration);
   const calibration = method === "search"
-    ? []
+    ? randomWindows(checkpoint.config, text, seed)
     : await calibrationWindows(checkpoint, text, options.calibration?.tokens);
   const totals = { weights: 0, bytes: 0 };
   await writePackedFile(place.device, checkpoint, {
     path,
     metadata: {
       sourceSha256: await hashWeights(checkpoint),
-      settings: JSON.stringify({ ...settings, ...text, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
+      settings: JSON.stringify({
+        ...settings,
+        ...text,
+        device: place.kind,
+        feedback: FEEDBACK,
+        quantizer: quantizer.settings,
+      }),
     },
     resume: options.resume ?? false,
     calibration,
@@ -228,10 +233,17 @@ function checkCount(name: string, value: number, least: number): void {
   throw new RangeError(`${name} is ${value}, must be a whole number from ${least} on`);
 }
 
+/** What is calibrated on: as given, else by the model and the place. */
 function describeCalibration(
-  { text, windows, windowTokens, tokens }: CalibrationOptions & Required<Omit<CalibrationOptions, "tokens">>,
+  model: string,
+  method: QuantizeMethod,
+  { isRealGpu }: QuantizingPlace,
+  given: CalibrationOptions = {},
 ): CalibrationSettings {
-  if (!tokens) return { calibration: text, windows, windowTokens };
+  if (method === "search") return { calibration: "random tokens", ...RANDOM_SIZE };
+  const { text = model === "tiny" ? "calibration" : "mix", tokens } = given;
+  const size = { ...CALIBRATION_SIZES[isRealGpu ? "gpu" : "cpu"], ...given };
+  if (!tokens) return { calibration: text, windows: size.windows, windowTokens: size.windowTokens };
   const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
   return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
 }
@@ -250,6 +262,17 @@ async function calibrationWindows(
   const tokenizer = await readFittingTokenizer(checkpoint);
   const plan = { length: Math.min(windowTokens, context), count };
   return sampleWindows(await loadText(name), tokenizer, plan).windows;
+}
+
+/** Tokens at random, all of them equally likely: they tell loud channels from quiet ones, as any text does. */
+function randomWindows(
+  { vocabulary, context }: ModelConfig,
+  { windows, windowTokens }: CalibrationSize,
+  seed: number,
+): Uint32Array[] {
+  const random = createRandom(seed);
+  const length = Math.min(windowTokens, context);
+  return Array.from({ length: windows }, () => Uint32Array.from({ length }, () => random.integer(vocabulary)));
 }
 
 /** @throws {NothingToQuantizeError} */

@@ -30,6 +30,9 @@ export const CALIBRATION_SIZES: Readonly<Record<"cpu" | "gpu", CalibrationSize>>
   gpu: { windows: 128, windowTokens: 2048 },
 };
 
+/** Windows of random tokens by which the method `search` weighs channels. */
+export const RANDOM_SIZE: CalibrationSize = { windows: 40, windowTokens: 512 };
+
 /** Settings of the method: one refined group in 8, picked where the error falls most, no outliers. */
 export const SETTINGS: TwobitSettings = { refineEvery: 8, pick: "error", outliers: WITHOUT_OUTLIERS, seed: 1 };
 
@@ -39,14 +42,17 @@ export type QuantizeMethod = "corrected" | "feedback" | "search";
 /** Ways to find codes, the default first: see `quantizeModel`. */
 export const QUANTIZE_METHODS: readonly QuantizeMethod[] = ["corrected", "feedback", "search"];
 
-/** The method with some settings changed, with or without its two steps of calibration. */
+/**
+ * The method with some settings changed, with or without its two steps of calibration. Without them channels are weighed
+ * by the energy of their inputs: where all count alike, models with a few loud channels are lost.
+ */
 export function twobitQuantizer(
   changes: Partial<TwobitSettings> = {},
   method: QuantizeMethod = QUANTIZE_METHODS[0],
 ): TwobitQuantizer {
-  return {
-    kind: "twobit",
-    settings: { ...SETTINGS, ...changes },
-    ...(method !== "search" && { feedback: FEEDBACK, correctTarget: method === "corrected" }),
-  };
+  if (method === "search") {
+    return { kind: "twobit", settings: { ...SETTINGS, pick: "error_hessian", ...changes }, weighsChannels: true };
+  }
+  const settings = { ...SETTINGS, ...changes };
+  return { kind: "twobit", settings, feedback: FEEDBACK, correctTarget: method === "corrected" };
 }

@@ -45,7 +45,7 @@
  *     ... within 2.85 bits                                        not run         +0.5 %
  *     scales searched without text: every channel alike            30.7            1.274
  *     ... errors and picks weighted by the diagonal of the
- *         Hessian of 40 x 512 random tokens (not built)             2.135           1.223
+ *         Hessian of 40 x 512 random tokens                         2.135           1.223
  *     d and norms tuned by gradients (not built yet)              -7.4 %          -0.5 %
  *
  * The mix of the study had a seventh from sources whose licence kept them out of the one that is shipped, which wasn't
@@ -120,20 +120,24 @@ export function quantizeTwobit(
   part: Part = {},
 ): PackedTensor {
   checkMatrix(weights, rows, channels);
-  const { feedback, correlation, tiles: [firstTile, lastTile] = [0, tilesPerColumn(rows)] } = part;
+  const { feedback, correlation, channelWeights, tiles: [firstTile, lastTile] = [0, tilesPerColumn(rows)] } = part;
   if (!(0 <= firstTile && firstTile < lastTile && lastTile <= tilesPerColumn(rows))) {
     throw new RangeError(`tiles are ${firstTile}..${lastTile}, must lie within 0..${tilesPerColumn(rows)}`);
   }
   const firstRow = firstTile * TILE_ROWS;
   const lastRow = Math.min(rows, lastTile * TILE_ROWS);
   checkInput(part, lastRow - firstRow, channels);
+  if (channelWeights && channelWeights.length !== channels) {
+    throw new TypeError(`${channelWeights.length} channel weights are given, must be ${channels}`);
+  }
+  if (channelWeights && feedback) throw new TypeError("channel weights are given with feedback, must be without it");
   if (feedback?.keepsGroups === false) {
     throw new RangeError("order of feedback splits groups, must be natural or groups");
   }
   const wanted = weights.subarray(firstRow * channels, lastRow * channels);
   const target = feedback && correlation ? shiftToTarget(wanted, correlation, feedback) : wanted;
   const stripScores = settings.pick === "strip"
-    ? sumStrips(weights, rows, blocksPerRow(channels) * BLOCK_GROUPS, feedback?.diagonal)
+    ? sumStrips(weights, rows, blocksPerRow(channels) * BLOCK_GROUPS, feedback?.diagonal ?? channelWeights)
     : undefined;
   const [probed, rounded] = [createGroupProblem(), createGroupProblem(feedback !== undefined)];
   const { tensor, residuals } = createTensor(lastRow - firstRow, channels, settings.refineEvery);
@@ -149,6 +153,7 @@ export function quantizeTwobit(
       probed,
       rounded,
       ...(feedback && { feedback }),
+      ...(channelWeights && { channelWeights }),
       ...(stripScores && { stripScores }),
     });
   }

@@ -20,6 +20,7 @@ import { whyNotOnDevice } from "../../../model/quantize/device_limits.ts";
 import { gpuDevice } from "../../../model/quantize/gpu_device.ts";
 import { measureQuantizing } from "../../../model/quantize/quantize_speed.ts";
 import { configOfShape } from "../../../model/engine/random_source.ts";
+import { measuresInput } from "../../../quant/quantizer.ts";
 import { SETTINGS, twobitQuantizer } from "../../../quant/recipe.ts";
 import { scoreWindow } from "../../../model/evaluate/score.ts";
 import { loadText } from "../../../model/text/text.ts";
@@ -131,7 +132,7 @@ for (
 
 const plan = (path: string, quantizer: Quantizer, changes: Partial<PackedFilePlan> = {}): PackedFilePlan => ({
   path,
-  calibration: quantizer.feedback ? windows : [],
+  calibration: measuresInput(quantizer) ? windows : [],
   correctTarget: quantizer.correctTarget === true,
   metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
   resume: false,
@@ -179,6 +180,8 @@ Deno.test("whyNotOnDevice: says what the device doesn't do", async () => {
   assertEquals(why(twobitQuantizer()), "");
   assert(why({ kind: "q2_k" }).includes("q2_k"));
   assert(why(twobitQuantizer({ pick: "range" })).includes("by range"));
+  assertEquals(why(twobitQuantizer({}, "search")), "");
+  assert(why({ ...twobitQuantizer(), settings: { ...SETTINGS, pick: "error_hessian" } }).includes("by error_hessian"));
   assert(why(twobitQuantizer({ outliers: { share: 0.01, groups: "both", rule: "error" } })).includes("outliers"));
   assert(why(twobitQuantizer(), { hidden: 40 }).includes("sixteens"));
   // A Hessian of 4 GiB is no obstacle, in slabs; a drift of more than any adapter binds is.
