@@ -18,7 +18,6 @@ import {
 import { createRandom } from "../quant/random.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
-import type { ModelConfig } from "./llama/config.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { hashWeights, openModel } from "./load.ts";
@@ -26,7 +25,7 @@ import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import { loadText } from "./text/text.ts";
 import { readFittingTokenizer } from "./text/tokenizer.ts";
-import { sampleWindows } from "./text/windows.ts";
+import { sampleWindows, type WindowPlan } from "./text/windows.ts";
 import {
   openQuantizingPlace,
   type PlaceName,
@@ -37,7 +36,7 @@ import {
 /** What is calibrated on. */
 export interface CalibrationOptions {
   /**
-   * `mix` (encyclopedia, documentation, code and prose), `calibration` (speeches and chapters; both come with twobit) or
+   * `mix` (encyclopedia, documentation, code and prose) or `calibration` (speeches and chapters), which come with twobit, or
    * `file:PATH`. The default is `mix`; for the embedded model, which was trained on such speeches, `calibration`.
    */
   readonly text?: string;
@@ -161,9 +160,7 @@ export async function quantizeModel(
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
   const text = describeCalibration(name, method, place, options.calibration);
-  const calibration = method === "search"
-    ? randomWindows(checkpoint.config, text, seed)
-    : await calibrationWindows(checkpoint, text, options.calibration?.tokens);
+  const calibration = await calibrationWindows(checkpoint, text, seed, options.calibration?.tokens);
   const totals = { weights: 0, bytes: 0 };
   await writePackedFile(place.device, checkpoint, {
     path,
@@ -206,6 +203,9 @@ interface QuantizeSettings {
   readonly layers: string;
 }
 
+/** What stands for a text where there is none. */
+const RANDOM_TOKENS = "random tokens";
+
 /** What it records of the text that was calibrated on. */
 interface CalibrationSettings extends CalibrationSize {
   readonly calibration: string;
@@ -240,7 +240,7 @@ function describeCalibration(
   { isRealGpu }: QuantizingPlace,
   given: CalibrationOptions = {},
 ): CalibrationSettings {
-  if (method === "search") return { calibration: "random tokens", ...RANDOM_SIZE };
+  if (method === "search") return { calibration: RANDOM_TOKENS, ...RANDOM_SIZE };
   const { text = model === "tiny" ? "calibration" : "mix", tokens } = given;
   const size = { ...CALIBRATION_SIZES[isRealGpu ? "gpu" : "cpu"], ...given };
   if (!tokens) return { calibration: text, windows: size.windows, windowTokens: size.windowTokens };
@@ -251,28 +251,25 @@ function describeCalibration(
 async function calibrationWindows(
   checkpoint: Checkpoint,
   { calibration: name, windows: count, windowTokens }: CalibrationSettings,
+  seed: number,
   given: readonly Uint32Array[] | undefined,
 ): Promise<readonly Uint32Array[]> {
   const { context, vocabulary } = checkpoint.config;
+  const plan = { length: Math.min(windowTokens, context), count };
+  if (name === RANDOM_TOKENS) return randomWindows(plan, vocabulary, seed);
   if (given) {
     const bad = given.flatMap((window) => window.find((token) => token >= vocabulary) ?? []);
     if (bad.length > 0) throw new RangeError(`calibration has token ${bad[0]}, must be below ${vocabulary}`);
     return given;
   }
   const tokenizer = await readFittingTokenizer(checkpoint);
-  const plan = { length: Math.min(windowTokens, context), count };
   return sampleWindows(await loadText(name), tokenizer, plan).windows;
 }
 
 /** Tokens at random, all of them equally likely: they tell loud channels from quiet ones, as any text does. */
-function randomWindows(
-  { vocabulary, context }: ModelConfig,
-  { windows, windowTokens }: CalibrationSize,
-  seed: number,
-): Uint32Array[] {
+function randomWindows({ length, count }: WindowPlan, vocabulary: number, seed: number): Uint32Array[] {
   const random = createRandom(seed);
-  const length = Math.min(windowTokens, context);
-  return Array.from({ length: windows }, () => Uint32Array.from({ length }, () => random.integer(vocabulary)));
+  return Array.from({ length: count }, () => Uint32Array.from({ length }, () => random.integer(vocabulary)));
 }
 
 /** @throws {NothingToQuantizeError} */

@@ -12,7 +12,7 @@ import type { InputKnowledge } from "./input_knowledge.ts";
 export interface InputNeeds {
   /** Error feedback's settings; without them no Hessian is needed. */
   readonly feedback?: FeedbackSettings;
-  /** Whether channels count by the energy of their inputs (channel_weights.ts), where there is no feedback. */
+  /** Whether channels count by the energy of their inputs (channel_weights.ts), in place of feedback. */
   readonly weighsChannels?: boolean;
   /** Whether targets are corrected for what the earlier layers' quantization changed (target.ts). */
   readonly correctTarget?: boolean;
