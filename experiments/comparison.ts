@@ -141,8 +141,8 @@ export function accuracyGain(a: Evaluation, b: Evaluation): Estimate {
 }
 
 /**
- * Points of accuracy by which `a` is better than `b` in the mean over tasks (the harness's acc), with the standard error
- * of the questions' paired differences.
+ * Points of accuracy by which `a` is better than `b` in the mean over tasks (the harness's acc), with the standard
+ * error of the questions' paired differences.
  */
 export function taskGain(a: Evaluation, b: Evaluation): Estimate {
   const differences = a.tasks.map(({ hits }, i) => pairedDifference(hits, b.tasks[i].hits));
