@@ -1,6 +1,6 @@
 // needs: weighted_rounding transposed_values write_group
-// Quantizes every group by itself: of all scale and zero codes those that leave the least error (quant/group_search.ts),
-// the sum of channel_weights[c] * error[c]^2.
+// Quantizes every group by itself: of all scale and zero codes those that leave the least error
+// (quant/group_search.ts), the sum of channel_weights[c] * error[c]^2.
 //
 // Bindings (P = positions of groups, G = groups with padding):
 //   0 transposed       f32 [16 P, rows]
