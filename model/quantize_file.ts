@@ -36,8 +36,8 @@ import {
 /** What is calibrated on. */
 export interface CalibrationOptions {
   /**
-   * `mix` (encyclopedia, documentation, code and prose) or `calibration` (speeches and chapters), which come with twobit, or
-   * `file:PATH`. The default is `mix`; for the embedded model, which was trained on such speeches, `calibration`.
+   * `mix` (encyclopedia, documentation, code and prose) or `calibration` (speeches and chapters), which come with
+   * twobit, or `file:PATH`. The default is `mix`; for the embedded model, which was trained on such speeches, `calibration`.
    */
   readonly text?: string;
   /** Windows, spread evenly over the text: by default 128 on a GPU that isn't a software one, else 40. */

@@ -1,6 +1,7 @@
 // Which group of each run is refined, and the second-order scales that follow (quant/refine_pick.ts, quant/twobit.ts).
 //
-//   pick = the group of the run whose error, times its weight, falls most;  d[tile, g] = f16(largest wanted scale of its 16 rows / 15)
+//   pick = the group of the run whose error, times its weight, falls most
+//   d[tile, g] = f16(largest wanted scale of its 16 rows / 15)
 //
 // Bindings (G = groups with padding, a multiple of 8):
 //   0 prospects   f32 [3, G, rows], see probe_groups.wgsl

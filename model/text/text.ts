@@ -47,8 +47,8 @@ export function isEvaluationText(name: string): boolean {
 /**
  * Loads a text: `sotu` (held-out State of the Union speeches), `moby` (held-out chapters of Moby Dick),
  * `calibration` (speeches and chapters that are not held out), `mix` (encyclopedia, documentation, code and prose, one
- * document a source), `wikitext2` (its test split, from the hub), `wikitext2:FILE` (the same from wiki.test.raw or a Parquet
- * file), or `file:PATH` (one UTF-8 document). The last four are not normalized.
+ * document a source), `wikitext2` (its test split, from the hub), `wikitext2:FILE` (the same from wiki.test.raw or a
+ * Parquet file), or `file:PATH` (one UTF-8 document). The last four are not normalized.
  *
  * @throws {RangeError} when the name is unknown
  */
