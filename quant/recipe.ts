@@ -30,7 +30,10 @@ export const CALIBRATION_SIZES: Readonly<Record<"cpu" | "gpu", CalibrationSize>>
   gpu: { windows: 128, windowTokens: 2048 },
 };
 
-/** Windows of random tokens by which the method `search` weighs channels. */
+/**
+ * Windows of random tokens by which the method `search` weighs channels. On the embedded model (32 windows of held-out
+ * speeches, on the CPU) perplexity over unquantized is 1.219 with them and 1.217 with 8; with 40 SmolLM2 was measured.
+ */
 export const RANDOM_SIZE: CalibrationSize = { windows: 40, windowTokens: 512 };
 
 /** Settings of the method: one refined group in 8, picked where the error falls most, no outliers. */
