@@ -122,7 +122,9 @@ export const quantize: Command = {
 /** The default of a size of the calibration text, as the help says it. */
 function describeDefault(size: keyof CalibrationSize): string {
   const { cpu, gpu } = CALIBRATION_SIZES;
-  return `${gpu[size]} on a GPU, ${cpu[size]} on the CPU or a software adapter`;
+  return gpu[size] === cpu[size]
+    ? `${cpu[size]}`
+    : `${gpu[size]} on a GPU, ${cpu[size]} on the CPU or a software adapter`;
 }
 
 /** Reads what is to be done. @throws {UsageError} */

@@ -42,7 +42,7 @@ export interface CalibrationOptions {
   readonly text?: string;
   /** Windows, spread evenly over the text: by default 128 on a GPU that isn't a software one, else 40. */
   readonly windows?: number;
-  /** Tokens of a window, BOS included, by default 2048 on such a GPU, else 512; at most the model's context. */
+  /** Tokens of a window, BOS included, by default 512; at most the model's context. */
   readonly windowTokens?: number;
   /** The tokens of each window, in place of a text. */
   readonly tokens?: readonly Uint32Array[];
