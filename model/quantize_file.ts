@@ -11,7 +11,7 @@ import {
   FEEDBACK,
   QUANTIZE_METHODS,
   type QuantizeMethod,
-  RANDOM_SIZE,
+  RANDOM_SIZES,
   SETTINGS,
   twobitQuantizer,
 } from "../quant/recipe.ts";
@@ -130,7 +130,8 @@ export class NothingToQuantizeError extends RangeError {
  * const directory = await Deno.makeTempDir();
  * // All but the value projections stay in 16 bits, to keep the example short.
  * const exclude = /q_proj|k_proj|o_proj|mlp/;
- * const report = await quantizeModel("tiny", `${directory}/q.safetensors`, { method: "search", exclude, device: "cpu" });
+ * const options = { method: "search", exclude, device: "cpu", calibration: { windows: 1, windowTokens: 64 } } as const;
+ * const report = await quantizeModel("tiny", `${directory}/q.safetensors`, options);
  * assert(report.bitsPerWeight < 16);
  * using packed = await openModel(`${directory}/q.safetensors`);
  * assert(packed.config.layers === 5);
@@ -240,10 +241,10 @@ function describeCalibration(
   { isRealGpu }: QuantizingPlace,
   given: CalibrationOptions = {},
 ): CalibrationSettings {
-  if (method === "search") return { calibration: RANDOM_TOKENS, ...RANDOM_SIZE };
-  const { text = model === "tiny" ? "calibration" : "mix", tokens } = given;
-  const size = { ...CALIBRATION_SIZES[isRealGpu ? "gpu" : "cpu"], ...given };
-  if (!tokens) return { calibration: text, windows: size.windows, windowTokens: size.windowTokens };
+  const { text = model === "tiny" ? "calibration" : "mix", tokens, ...size } = given;
+  const place = isRealGpu ? "gpu" : "cpu";
+  if (method === "search") return { calibration: RANDOM_TOKENS, ...RANDOM_SIZES[place], ...size };
+  if (!tokens) return { calibration: text, ...CALIBRATION_SIZES[place], ...size };
   const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
   return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
 }

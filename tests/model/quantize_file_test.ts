@@ -1,7 +1,7 @@
 import { openPacked } from "../../model/files/open_packed.ts";
 import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
 import { layersDirectory } from "../../model/quantize/packed_writer.ts";
-import { RANDOM_SIZE } from "../../quant/recipe.ts";
+import { RANDOM_SIZES } from "../../quant/recipe.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
@@ -66,7 +66,11 @@ Deno.test("quantizeModel: the embedded model's default text is speeches, another
       await settingsOf(FIXTURE, { method: "search" }),
       await settingsOf(FIXTURE, { method: "search" }),
     ];
-    assertEquals([first.calibration, first.windows, first.windowTokens], ["random tokens", RANDOM_SIZE.windows, 512]);
+    assertEquals([first.calibration, first.windows, first.windowTokens], [
+      "random tokens",
+      RANDOM_SIZES.cpu.windows,
+      512,
+    ]);
     assertEquals(first.quantizer.pick, "error_hessian");
     const bytes = (settings: { path: string }) => Deno.readFile(settings.path);
     assertEquals(await bytes(first), await bytes(again));
