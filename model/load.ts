@@ -99,6 +99,39 @@ export async function loadModel(name: string, onDownload?: DownloadProgress): Pr
   return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
 }
 
+/** The identity of weight files that are read for a long time. */
+export interface WatchedWeights {
+  /** sha256 of the weight files, one after the other, in hexadecimal. */
+  readonly sha256: string;
+  /**
+   * Fails where a file has become another: by size, inode and times, and where those differ by sha256.
+   *
+   * @throws {Error}
+   */
+  check(): Promise<void>;
+}
+
+/** Hashes the weight files of a checkpoint, and notices later whether they changed. */
+export async function watchWeights(checkpoint: Checkpoint): Promise<WatchedWeights> {
+  const describe = async (path: string) => {
+    const { dev, ino, size, mtime, ctime } = await Deno.stat(path);
+    return JSON.stringify([dev, ino, size, mtime, ctime]);
+  };
+  const before = await Promise.all(checkpoint.files.map(describe));
+  const sha256 = await hashWeights(checkpoint);
+  return {
+    sha256,
+    async check() {
+      const changed = [];
+      for (const [i, path] of checkpoint.files.entries()) {
+        if (await describe(path).catch(() => "gone") !== before[i]) changed.push(path);
+      }
+      if (changed.length === 0 || await hashWeights(checkpoint).catch(() => "gone") === sha256) return;
+      throw new Error(`${changed[0]} changed while it was read, must stay as it is`);
+    },
+  };
+}
+
 /** Bytes that are hashed at a time. */
 const HASH_BYTES = 8 * 2 ** 20;
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { join } from "@std/path";
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";
 import {
@@ -15,9 +16,13 @@ import {
 } from "../quant/recipe.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
+import { INDEX } from "./files/checkpoint_folder.ts";
+import { CARRIED_FILES } from "./files/packed_checkpoint.ts";
+import { refuseReplacing } from "./host/atomic_file.ts";
+import { lockPath } from "./host/path_lock.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
-import { hashWeights, openModel } from "./load.ts";
+import { openModel, watchWeights } from "./load.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import { loadText } from "./text/text.ts";
@@ -133,6 +138,7 @@ export class NothingToQuantizeError extends RangeError {
  *
  * @param name `tiny`, a directory, a GGUF file or `hf:ORG/NAME[@REVISION]`
  * @throws {SyntaxError} when the model can't be read
+ * @throws {Error} when `path` is part of the model or no regular file, another run writes it, or the model changes meanwhile
  * @throws {RangeError} for options out of range, a calibration text that is too short, or layers that can't be gone on with
  * @throws {OutOfMemoryError} when the GPU has no room for the calibration text and a layer
  */
@@ -146,7 +152,9 @@ export async function quantizeModel(
   const { method, refine, outliers, seed } = settings;
   const changes = { refineEvery: refine, outliers: { ...SETTINGS.outliers, share: outliers }, seed };
   const quantizer = twobitQuantizer(changes, method);
+  using _lock = await lockPath(path);
   using checkpoint = await openModel(name, onProgress);
+  await refuseReplacing(path, sourcesOf(checkpoint));
   if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
   const calibration = method === "search"
     ? []
@@ -157,12 +165,14 @@ export async function quantizeModel(
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
   const totals = { weights: 0, bytes: 0 };
+  const source = await watchWeights(checkpoint);
   await writePackedFile(place.device, checkpoint, {
     path,
     metadata: {
-      sourceSha256: await hashWeights(checkpoint),
+      sourceSha256: source.sha256,
       settings: JSON.stringify({ ...settings, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
     },
+    checkSource: source.check,
     resume: options.resume ?? false,
     calibration,
     correctTarget: method === "corrected",
@@ -181,6 +191,11 @@ export async function quantizeModel(
     bitsPerWeight: (8 * totals.bytes) / totals.weights,
     ...(peakBytes !== undefined && { deviceBytes: peakBytes }),
   };
+}
+
+/** All files of a model, which may lack some of them. */
+function sourcesOf({ name, files }: Checkpoint): string[] {
+  return [...files, ...[...CARRIED_FILES, INDEX].map((file) => join(name, file))];
 }
 
 /** What the packed file's metadata records of how it was made. */

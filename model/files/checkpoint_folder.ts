@@ -131,7 +131,8 @@ async function* openSources({ name, readText, open }: CheckpointFolder): AsyncGe
   }
 }
 
-const INDEX = "model.safetensors.index.json";
+/** What names the shards of a checkpoint that has several. */
+export const INDEX = "model.safetensors.index.json";
 
 /** Reads an index of shards: names of the files, each with its tensors. @throws {SyntaxError} for a name with a path */
 export function parseShardNames(name: string, text: string): Map<string, string[]> {
