@@ -139,7 +139,8 @@ export class NothingToQuantizeError extends RangeError {
  * @param name `tiny`, a directory, a GGUF file or `hf:ORG/NAME[@REVISION]`
  * @throws {SyntaxError} when the model can't be read
  * @throws {Error} when `path` is part of the model or no regular file, another run writes it, or the model changes meanwhile
- * @throws {RangeError} for options out of range, a calibration text that is too short, or layers that can't be gone on with
+ * @throws {RangeError} for options out of range, a calibration text that is too short, layers that can't be gone on with, or
+ * a matrix whose weights are too small
  * @throws {OutOfMemoryError} when the GPU has no room for the calibration text and a layer
  */
 export async function quantizeModel(
@@ -180,6 +181,7 @@ export async function quantizeModel(
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
     onLayer(stored, { index, original }) {
+      refuseLost(index, stored, original);
       count(totals, stored, original);
       if (onMatrix) reportLayer(index, stored, original, onMatrix);
     },
@@ -274,6 +276,21 @@ function count(totals: { weights: number; bytes: number }, stored: StoredLayer, 
     const tensor = stored.get(kind);
     totals.weights += rows * channels;
     totals.bytes += tensor ? storedBytes(tensor) : 2 * rows * channels;
+  }
+}
+
+/** Below this the steps of scales in f16 are felt. */
+const SMALL_WEIGHT = 2 ** -14;
+
+/** Fails for a matrix that is lost since its scales are too small for f16. @throws {RangeError} */
+function refuseLost(index: number, stored: StoredLayer, { linears }: Layer): void {
+  for (const [kind, tensor] of stored) {
+    const { weights } = linears[kind];
+    const largest = weights.reduce((largest, weight) => Math.max(largest, Math.abs(weight)), 0);
+    if (largest === 0 || largest > SMALL_WEIGHT || tensor.kind !== "twobit") continue;
+    if (reportQuantization(weights, tensor.tensor).relativeError < 0.5) continue;
+    const name = linearName(index, kind);
+    throw new RangeError(`${name} has weights of at most ${largest}, too small for scales in f16, must be excluded`);
   }
 }
 

@@ -56,9 +56,18 @@ export interface Checkpoint extends Disposable {
   readonly tensors: readonly TensorToWrite[];
 }
 
-/** A tensor of a file, to be copied into another. */
+/** A tensor of a file, to be copied into another; reading it fails with a SyntaxError where a weight is NaN or infinite. */
 export function tensorToWrite(stored: PlacedTensor): TensorToWrite {
-  return { ...stored.info, bytes: () => readStoredBytes(stored) };
+  const { file, info } = stored;
+  const bytes = async () => {
+    const found = await readStoredBytes(stored);
+    for (let at = 0; WEIGHT_DTYPES.includes(info.dtype) && at < found.length; at += PART_BYTES) {
+      const part = decodeWeights(found.subarray(at, at + PART_BYTES), info.dtype);
+      checkFinite(file.source.name, info.name, part, at / DTYPE_BYTES[info.dtype]);
+    }
+    return found;
+  };
+  return { ...info, bytes };
 }
 
 /** The configuration of a model with these tensors: a head of its own counts though embeddings are tied, as in transformers. */
@@ -114,9 +123,14 @@ export async function readFinite(stored: PlacedTensor): Promise<Float32Array> {
     throw new SyntaxError(`${file.source.name}: tensor ${info.name} has dtype ${info.dtype}, must be one of ${known}`);
   }
   const values = await decodeTensor(stored);
+  checkFinite(file.source.name, info.name, values);
+  return values;
+}
+
+/** @throws {SyntaxError} naming the first element that is NaN or infinite */
+function checkFinite(file: string, tensor: string, values: Float32Array, first = 0): void {
   const bad = findNotFinite(values);
-  if (bad < 0) return values;
-  throw new SyntaxError(`${file.source.name}: tensor ${info.name} holds ${values[bad]} at element ${bad}`);
+  if (bad >= 0) throw new SyntaxError(`${file}: tensor ${tensor} holds ${values[bad]} at element ${first + bad}`);
 }
 
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */
