@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type GgufFile, readGgufTensor } from "./gguf_file.ts";
+import { type GgufFile, headerJson, readGgufTensor } from "./gguf_file.ts";
 import type { Rope } from "../llama/config.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
 import { ropeFrequencies } from "../llama/rope.ts";
@@ -62,7 +62,7 @@ export async function describeConfig(file: GgufFile): Promise<string> {
   refuseSomeBiases(file, family);
   const theta = value("rope.freq_base") ?? 10000;
   const scaling = await findScaling(file, Number(theta), Number(headSize));
-  return JSON.stringify({
+  return headerJson({
     architectures: [architecture],
     model_type: family,
     vocab_size: tensors.get("token_embd.weight")?.shape[0],

@@ -162,6 +162,11 @@ function describeTensor(
   };
 }
 
+/** What a header says, as JSON: whole numbers of 64 bits become numbers, whatever stands beside them. */
+export function headerJson(value: object): string {
+  return JSON.stringify(value, (_, item) => typeof item === "bigint" ? Number(item) : item);
+}
+
 /** Fails for a tensor of a type that isn't read; such a one may be in a file all the same. @throws {SyntaxError} */
 export function refuseUnread({ name, type, source }: GgufTensor): void {
   if (type.bytes > 0) return;

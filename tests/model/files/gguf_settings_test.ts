@@ -97,6 +97,9 @@ Deno.test("openModel: what would change a GGUF file's arithmetic is refused by n
       await Deno.writeFile(path, changed([setting]));
       await assertRejects(() => openModel(path), SyntaxError, `${path}: ${message}`);
     }
+    const counts = bytes("llama.context_length", [4, ARRAY], [4, 10], [8, 2], [8, 64], [8, 128]);
+    await Deno.writeFile(path, changed([counts], [], ["llama.context_length"]));
+    await assertRejects(() => openModel(path), SyntaxError, "max_position_embeddings is [64,128], must be an integer");
     const tensors: [number[], string][] = [
       [tensor("blk.0.ffn_gate.bias", 0), "model.layers.0.mlp.gate_proj.bias"],
       [tensor("blk.0.ffn_gate.scale", 0), "blk.0.ffn_gate.scale"],
