@@ -138,9 +138,10 @@ export class NothingToQuantizeError extends RangeError {
  *
  * @param name `tiny`, a directory, a GGUF file or `hf:ORG/NAME[@REVISION]`
  * @throws {SyntaxError} when the model can't be read
- * @throws {Error} when `path` is part of the model or no regular file, another run writes it, or the model changes meanwhile
- * @throws {RangeError} for options out of range, a calibration text that is too short, layers that can't be gone on with, or
- * a matrix whose weights are too small
+ * @throws {Error} when `path` is part of the model or no regular file, another run writes it, or the model changes
+ * meanwhile
+ * @throws {RangeError} for options out of range, a calibration text that is too short, layers that can't be gone on
+ * with, or a matrix whose weights are too small
  * @throws {OutOfMemoryError} when the GPU has no room for the calibration text and a layer
  */
 export async function quantizeModel(

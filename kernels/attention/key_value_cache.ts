@@ -27,7 +27,10 @@ export interface KeyValueCache {
   readonly values: Plane;
 }
 
-/** Why attention kernels don't serve a shape: a head cannot be read in eights, or heads don't divide; undefined where they do. */
+/**
+ * Why attention kernels don't serve a shape: a head cannot be read in eights, or heads don't divide; undefined where
+ * they do.
+ */
 export function whyNotAttended({ heads, keyValueHeads, headSize }: AttentionShape): string | undefined {
   if (headSize % 8 !== 0 || headSize > 256) return `head size is ${headSize}, must be a multiple of 8 up to 256`;
   return heads % keyValueHeads === 0 ? undefined : `heads is ${heads}, must be a multiple of ${keyValueHeads}`;

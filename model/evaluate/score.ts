@@ -84,7 +84,11 @@ export interface ChoiceItem {
   readonly continuations: readonly Uint32Array[];
 }
 
-/** Log-likelihood of every continuation of every item, in nats: [item][continuation]. @throws {RangeError} when a prediction is no number */
+/**
+ * Log-likelihood of every continuation of every item, in nats: [item][continuation].
+ *
+ * @throws {RangeError} when a prediction is no number
+ */
 export function scoreChoices(model: Model, items: readonly ChoiceItem[], matmul: MatMul): number[][] {
   const width = model.config.hidden;
   const contexts = forward(model, items.map(({ context }) => ({ tokens: context })), matmul);

@@ -56,7 +56,9 @@ export interface Checkpoint extends Disposable {
   readonly tensors: readonly TensorToWrite[];
 }
 
-/** A tensor of a file, to be copied into another; reading it fails with a SyntaxError where a weight is NaN or infinite. */
+/**
+ * A tensor of a file, to be copied into another; reading it fails with a SyntaxError where a weight is NaN or infinite.
+ */
 export function tensorToWrite(stored: PlacedTensor): TensorToWrite {
   const { file, info } = stored;
   const bytes = async () => {
@@ -70,7 +72,10 @@ export function tensorToWrite(stored: PlacedTensor): TensorToWrite {
   return { ...info, bytes };
 }
 
-/** The configuration of a model with these tensors: a head of its own counts though embeddings are tied, as in transformers. */
+/**
+ * The configuration of a model with these tensors: a head of its own counts though embeddings are tied, as in
+ * transformers.
+ */
 export function withOwnHead(config: ModelConfig, tensors: Pick<ReadonlySet<string>, "has">): ModelConfig {
   return { ...config, tiedHead: config.tiedHead && !tensors.has("lm_head.weight") };
 }
@@ -84,8 +89,8 @@ export function isIgnorable({ name, dtype }: NamedTensor): boolean {
 }
 
 /**
- * Fails for a tensor of a layer, the embedding, the last norm or the head that the model has no use for by its configuration:
- * it would compute other numbers.
+ * Fails for a tensor of a layer, the embedding, the last norm or the head that the model has no use for by its
+ * configuration: it would compute other numbers.
  *
  * @param checkpoint what the error message calls it
  * @throws {SyntaxError}
@@ -120,7 +125,9 @@ export async function readFinite(stored: PlacedTensor): Promise<Float32Array> {
   const { file, info } = stored;
   if (!WEIGHT_DTYPES.includes(info.dtype)) {
     const known = WEIGHT_DTYPES.join(", ");
-    throw new SyntaxError(`${file.source.name}: tensor ${info.name} has dtype ${info.dtype}, must be one of ${known}`);
+    throw new SyntaxError(
+      `${file.source.name}: tensor ${clipText(info.name)} has dtype ${info.dtype}, must be one of ${known}`,
+    );
   }
   const values = await decodeTensor(stored);
   checkFinite(file.source.name, info.name, values);
@@ -130,7 +137,9 @@ export async function readFinite(stored: PlacedTensor): Promise<Float32Array> {
 /** @throws {SyntaxError} naming the first element that is NaN or infinite */
 function checkFinite(file: string, tensor: string, values: Float32Array, first = 0): void {
   const bad = findNotFinite(values);
-  if (bad >= 0) throw new SyntaxError(`${file}: tensor ${tensor} holds ${values[bad]} at element ${first + bad}`);
+  if (bad >= 0) {
+    throw new SyntaxError(`${file}: tensor ${clipText(tensor)} holds ${values[bad]} at element ${first + bad}`);
+  }
 }
 
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */

@@ -83,7 +83,11 @@ export async function describeConfig(file: GgufFile): Promise<string> {
   });
 }
 
-/** Each of q, k, v and o may have a bias by itself in llama.cpp, but not in Hugging Face's models. @throws {SyntaxError} */
+/**
+ * Each of q, k, v and o may have a bias by itself in llama.cpp, but not in Hugging Face's models.
+ *
+ * @throws {SyntaxError}
+ */
 function refuseSomeBiases({ tensors, source }: GgufFile, family: string): void {
   const parts = ["q", "k", "v", ...(family === "qwen2" ? [] : ["output"])];
   const found = parts.filter((part) => tensors.has(`blk.0.attn_${part}.bias`));

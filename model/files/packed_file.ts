@@ -181,7 +181,7 @@ export async function readPackedTensor(file: SafetensorsFile, name: string, shap
   try {
     validatePackedTensor(tensor);
   } catch (cause) {
-    throw new SyntaxError(`${file.source.name}: tensor ${name}: ${(cause as Error).message}`, { cause });
+    throw new SyntaxError(`${file.source.name}: tensor ${clipText(name)}: ${(cause as Error).message}`, { cause });
   }
   return tensor;
 }

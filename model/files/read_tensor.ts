@@ -6,7 +6,10 @@
 import { decodeWeights } from "./numbers.ts";
 import { type Dtype, readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
 
-/** Values of a tensor, slowest dimension first; of F16 and BF16 as f32, which holds them exactly, of BOOL 0 and 1, of C64 both parts, of smaller floats bytes. */
+/**
+ * Values of a tensor, slowest dimension first; of F16 and BF16 as f32, which holds them exactly, of BOOL 0 and 1, of
+ * C64 both parts, of smaller floats bytes.
+ */
 export type TensorValues =
   | Float64Array<ArrayBuffer>
   | Float32Array<ArrayBuffer>

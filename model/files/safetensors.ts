@@ -186,7 +186,7 @@ function checkMetadata(metadata: unknown, fail: Fail): Record<string, string> {
 /** Finds a tensor of a file. @throws {SyntaxError} when the file doesn't hold it */
 export function tensorInfo(file: SafetensorsFile, name: string): TensorInfo {
   const info = file.tensors.get(name);
-  if (!info) throw new SyntaxError(`${file.source.name}: no tensor ${name}`);
+  if (!info) throw new SyntaxError(`${file.source.name}: no tensor ${clipText(name)}`);
   return info;
 }
 

@@ -7,8 +7,8 @@ import { dirname } from "@std/path";
 import { removePartials, unfinished } from "./atomic_file.ts";
 
 /**
- * Claims a path that will be written, by a locked `path.lock` beside it; dispose it to let go. The lock of a process that was
- * killed blocks nobody, and what it left half written beside the path is removed.
+ * Claims a path that will be written, by a locked `path.lock` beside it; dispose it to let go. The lock of a process
+ * that was killed blocks nobody, and what it left half written beside the path is removed.
  *
  * @throws {Error} while another holds it
  */

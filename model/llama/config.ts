@@ -140,8 +140,8 @@ function refuseUnknown({ name, fields }: JsonObject, key: string, known: readonl
 }
 
 /**
- * Reads RoPE settings from both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` of transformers 5. Of both the
- * former counts, as there, where it isn't empty.
+ * Reads RoPE settings from both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` of transformers 5. Of
+ * both the former counts, as there, where it isn't empty.
  */
 function readRope(json: JsonObject, headSize: number, partialRotary: number | undefined): Rope {
   const { rope_scaling: older, rope_parameters: newer } = json.fields;

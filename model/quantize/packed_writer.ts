@@ -51,8 +51,8 @@ export function layersDirectory(path: string): string {
 }
 
 /**
- * Quantizes a checkpoint into a packed file, whose path the caller has locked. Finished layers lie in `path`.layers until the file is whole; the file
- * appears under its name only then.
+ * Quantizes a checkpoint into a packed file, whose path the caller has locked. Finished layers lie in `path`.layers
+ * until the file is whole; the file appears under its name only then.
  *
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format

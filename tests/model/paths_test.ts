@@ -133,7 +133,7 @@ Deno.test("quantizeModel: a finished layer of another run is refused", () =>
     assertEquals(filesIn(directory), ["model", "other.layers", "q", "whole"]);
   }));
 
-Deno.test("openDirectory: links lead nowhere outside but to the hub cache's blobs, and only regular files are read", () =>
+Deno.test("openDirectory: no link leads outside but to the hub cache's blobs, only regular files are read", () =>
   inDirectory(async (directory) => {
     const model = await copyModel(directory);
     await Deno.writeTextFile(`${directory}/secret`, "secret");

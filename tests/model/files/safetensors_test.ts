@@ -188,7 +188,7 @@ for (const [what, bytes, offset, message] of CORRUPT) {
   });
 }
 
-Deno.test("readSafetensorsHeader: metadata null is none, and small floats have the sizes of Rust's safetensors", async () => {
+Deno.test("readSafetensorsHeader: null metadata is none, and small floats have Rust's sizes", async () => {
   const sizes = { C64: 32, F8_E4M3: 4, F8_E5M2: 4, F8_E8M0: 4, F6_E2M3: 3, F6_E3M2: 3, F4: 2 };
   for (const [dtype, size] of Object.entries(sizes)) {
     const entry = `"a":{"dtype":"${dtype}","shape":[2,2],"data_offsets":[0,${size}]}`;
