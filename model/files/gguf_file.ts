@@ -116,7 +116,12 @@ function describeTensors(
   parts: readonly { readonly source: ByteSource; readonly header: Header }[],
 ): Map<string, GgufTensor> {
   const tensors = new Map<string, GgufTensor>();
-  for (const { source, header: { littleEndian, tensorInfos, tensorDataOffset } } of parts) {
+  for (const { source, header: { littleEndian, metadata, tensorInfos, tensorDataOffset } } of parts) {
+    const alignment = Number(metadata["general.alignment"] ?? 32);
+    // The package rounds offsets as for a power of two, and llama.cpp takes no other.
+    if (!Number.isInteger(Math.log2(alignment))) {
+      throw new SyntaxError(`${source.name}: general.alignment is ${alignment}, must be a power of two`);
+    }
     if (!littleEndian) throw new SyntaxError(`${source.name} is big-endian, must be little-endian`);
     for (const info of tensorInfos) {
       if (tensors.has(info.name)) {

@@ -90,6 +90,7 @@ Deno.test("openModel: what would change a GGUF file's arithmetic is refused by n
     const settings: [number[], string][] = [
       [float("llama.rope.scaling.factor", 4), "llama.rope.scaling.factor is 4, must be absent or 0 or 1"],
       [float("llama.rope.scale_linear", 2), "llama.rope.scale_linear is 2"],
+      [number("general.alignment", 24), "general.alignment is 24, must be a power of two"],
       [float("llama.logit_scale", 2), "llama.logit_scale is 2"],
       [number("llama.attention.value_length", 7), "llama.attention.value_length is 7"],
     ];
