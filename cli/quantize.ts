@@ -14,9 +14,10 @@ import {
   type QuantizeOptions,
 } from "../model/quantize_file.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
+import { CALIBRATION_TEXTS } from "../model/text/text.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
-import { BUDGET_BITS, DEFAULT_WINDOWS, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
+import { BUDGET_BITS, CALIBRATION_SIZES, type CalibrationSize, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
   type Command,
   integerOption,
@@ -46,7 +47,7 @@ export const quantize: Command = {
       type: "string",
       value: "NAME",
       help: "corrected (default): error feedback towards corrected targets; feedback: error feedback alone; " +
-        "search: scales only, no calibration.",
+        "search: scales only, channels weighed by random tokens, without a text.",
     },
     refine: {
       type: "string",
@@ -58,9 +59,19 @@ export const quantize: Command = {
       value: "SHARE",
       help: "Share of weights kept in 16 bits (default 0, at most 0.05).",
     },
-    calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
-    windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
-    "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
+    calibration: {
+      type: "string",
+      value: "NAME",
+      help:
+        "Calibration text: mix (default; encyclopedia, documentation, code and prose), calibration (default of the " +
+        "embedded model; speeches and Moby Dick) or file:PATH.",
+    },
+    windows: { type: "string", value: "N", help: `Calibration windows (default ${describeDefault("windows")}).` },
+    "window-tokens": {
+      type: "string",
+      value: "N",
+      help: `Tokens of a window, at most the model's context (default ${describeDefault("windowTokens")}).`,
+    },
     device: {
       type: "string",
       value: "NAME",
@@ -109,12 +120,18 @@ export const quantize: Command = {
   },
 };
 
+/** The default of a size of the calibration text, as the help says it. */
+function describeDefault(size: keyof CalibrationSize): string {
+  const { cpu, gpu } = CALIBRATION_SIZES;
+  return `${gpu[size]} on a GPU, ${cpu[size]} on the CPU or a software adapter`;
+}
+
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
   const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
-  const calibration = textOption(options, "calibration", "calibration");
-  if (calibration !== "calibration" && !calibration.startsWith("file:")) {
-    throw new UsageError(`--calibration is ${calibration}, must be calibration or file:PATH`);
+  const text = textOption(options, "calibration", "");
+  if (text !== "" && !CALIBRATION_TEXTS.includes(text) && !text.startsWith("file:")) {
+    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_TEXTS.join(", ")} or file:PATH`);
   }
   const layers = textOption(options, "layers", "");
   return {
@@ -122,9 +139,10 @@ function readOptions(options: OptionValues): QuantizeOptions {
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
     calibration: {
-      text: calibration,
-      windows: integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536),
-      windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
+      ...(text !== "" && { text }),
+      ...(options.windows !== undefined && { windows: integerOption(options, "windows", 1, 1, 65536) }),
+      ...(options["window-tokens"] !== undefined &&
+        { windowTokens: integerOption(options, "window-tokens", 2, 2, 65536) }),
     },
     device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),

@@ -6,6 +6,7 @@
  */
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import { moveToShared } from "../host/shared.ts";
+import { measuresInput } from "../../quant/quantizer.ts";
 import { type LinearKind, linearName, STAGES } from "../llama/layer.ts";
 import type { Layer, Model } from "../llama/llama.ts";
 import type { LayerSource, QuantizingRun, StageJob, StoredLayer } from "./quantizing_device.ts";
@@ -86,13 +87,20 @@ function stageJob(
     const quantizer = quantizerOf(kind);
     if (!quantizer) continue;
     quantizers.set(kind, quantizer);
+    if (measuresInput(quantizer) && !isCalibrated) {
+      throw new TypeError(
+        `the quantizer ${
+          quantizer.feedback ? "has error feedback" : "weighs channels"
+        } but there is no calibration text`,
+      );
+    }
     if (!quantizer.feedback) continue;
-    if (!isCalibrated) throw new TypeError("the quantizer has error feedback but there is no calibration text");
     feedback ??= quantizer.feedback;
     const [wanted, found] = [feedback, quantizer.feedback].map((settings) => JSON.stringify(settings));
     if (found !== wanted) throw new TypeError(`${kind} has feedback ${found}, must be ${wanted} as for the same input`);
   }
-  return { stage, quantizers, ...(feedback && { feedback }) };
+  const weighsChannels = quantizers.values().some((quantizer) => quantizer.weighsChannels === true);
+  return { stage, quantizers, weighsChannels, ...(feedback && { feedback }) };
 }
 
 /** A layer with some matrices replaced by their decoded ones, which lie in memory that workers share. */

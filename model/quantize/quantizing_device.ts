@@ -69,4 +69,6 @@ export interface StageJob {
   readonly quantizers: ReadonlyMap<LinearKind, Quantizer>;
   /** Error feedback of those that have any: their input is the same, and so is what is prepared from it. */
   readonly feedback?: FeedbackSettings;
+  /** Whether any of them weighs channels by their inputs. */
+  readonly weighsChannels: boolean;
 }

@@ -2,6 +2,7 @@ import { openSafetensors } from "../../model/files/open_directory.ts";
 import { openPacked } from "../../model/files/open_packed.ts";
 import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
 import { layersDirectory } from "../../model/quantize/packed_writer.ts";
+import { RANDOM_SIZE } from "../../quant/recipe.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
@@ -45,6 +46,31 @@ Deno.test("quantizeModel: given tokens calibrate, excluded matrices stay, and th
     assertEquals(report.bitsPerWeight, (8 * report.bytes) / report.weights);
     assertEquals([report.device, report.deviceBytes], ["the CPU", undefined]);
     await assertRejects(() => quantizeModel(path, `${directory}/r`, options), Error, `${path} is packed already`);
+  }));
+
+Deno.test("quantizeModel: the embedded model's default text is speeches, another model's the mix, search has random tokens", () =>
+  inDirectory(async (directory) => {
+    const settingsOf = async (model: string, changes: QuantizeOptions) => {
+      const path = `${directory}/${crypto.randomUUID()}`;
+      await quantizeModel(model, path, { device: "cpu", ...changes });
+      using packed = await openPacked(path);
+      return { ...JSON.parse(packed.file.metadata.settings), path };
+    };
+    const quick = { calibration: { windows: 2, windowTokens: 32 }, exclude: /layers\.[1-4]|mlp|[qko]_proj/ };
+    const embedded = new URL("../../model/tiny", import.meta.url).pathname;
+    const texts = [await settingsOf("tiny", quick), await settingsOf(embedded, quick)];
+    assertEquals(texts.map(({ calibration, windows, windowTokens }) => [calibration, windows, windowTokens]), [
+      ["calibration", 2, 32],
+      ["mix", 2, 32],
+    ]);
+    const [first, again] = [
+      await settingsOf(FIXTURE, { method: "search" }),
+      await settingsOf(FIXTURE, { method: "search" }),
+    ];
+    assertEquals([first.calibration, first.windows, first.windowTokens], ["random tokens", RANDOM_SIZE.windows, 512]);
+    assertEquals(first.quantizer.pick, "error_hessian");
+    const bytes = (settings: { path: string }) => Deno.readFile(settings.path);
+    assertEquals(await bytes(first), await bytes(again));
   }));
 
 Deno.test("quantizeModel: an abort leaves whole layers and nothing else, and a resumed run makes the same file", () =>
