@@ -82,7 +82,7 @@ for (const name of NAMES) {
       await writePackedFile(
         cpuDevice(pool),
         source,
-        packPlan(path, { calibration, correctTarget: true, quantizerOf: () => twobitQuantizer({}, "search") }),
+        packPlan(path, { calibration, correctTarget: true, quantizerOf: () => twobitQuantizer() }),
       );
       using packed = await openPacked(path);
       assertEquals(packed.packed.size, 14);
@@ -146,7 +146,7 @@ Deno.test("openDirectory: a head of its own counts though embeddings are tied, a
     await writePackedFile(
       cpuDevice(pool),
       source,
-      packPlan(`${directory}/q`, { quantizerOf: () => twobitQuantizer({}, "search") }),
+      packPlan(`${directory}/q`),
     );
     using packed = await openPacked(`${directory}/q`);
     await writeHuggingFaceDirectory(packed, `${directory}/back`);
@@ -170,7 +170,7 @@ Deno.test("openDirectory: tensors that change nothing may be there, any other of
       await writePackedFile(
         cpuDevice(pool),
         source,
-        packPlan(`${directory}/q`, { quantizerOf: () => twobitQuantizer({}, "search") }),
+        packPlan(`${directory}/q`),
       );
       using packed = await openPacked(`${directory}/q`);
       await writeHuggingFaceDirectory(packed, `${directory}/back`);
