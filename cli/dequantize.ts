@@ -4,7 +4,6 @@
  * @module
  */
 import { writeHuggingFaceDirectory } from "../model/files/huggingface_writer.ts";
-import { pathExists } from "../model/host/path_exists.ts";
 import { openPacked } from "../model/files/open_packed.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
@@ -21,7 +20,6 @@ export const dequantize: Command = {
   async run(options) {
     const [input, out] = [textOption(options, "in", ""), textOption(options, "out", "")];
     if (input === "" || out === "") throw new UsageError("--in and --out are needed");
-    if (await pathExists(out)) throw new Error(`${out} exists, must not`);
     using checkpoint = await openPacked(input);
     using line = createProgressLine("dequantize");
     await writeHuggingFaceDirectory(checkpoint, out, (share, step) => line.update(share, step));

@@ -22,7 +22,9 @@ interface BatchResult extends GenerateSummary {
  * @throws {UsageError} when there are none or too many, or a line is no such object
  */
 export async function readPrompts(path: string): Promise<string[]> {
-  const lines = (await Deno.readTextFile(path)).split(/\r?\n/).filter((line) => line.trim() !== "");
+  // The decoder leaves a byte order mark out.
+  const text = new TextDecoder().decode(await Deno.readFile(path));
+  const lines = text.split(/\r?\n/).filter((line) => line.trim() !== "");
   if (lines.length < 1 || lines.length > MAX_SEQUENCES) {
     throw new UsageError(`--prompts ${path} has ${lines.length} prompts, must have 1 to ${MAX_SEQUENCES}`);
   }

@@ -4,6 +4,7 @@
  * @module
  */
 import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
+import { refuseReplacing } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
 import { layersDirectory } from "../model/quantize/packed_writer.ts";
 import {
@@ -181,9 +182,7 @@ function describeMemory(deviceBytes: number | undefined): string {
 }
 
 async function refuseOverwrite(path: string, options: OptionValues): Promise<void> {
-  if ((await Deno.stat(path).catch(() => undefined))?.isDirectory) {
-    throw new Error(`${path} is a directory, must be a file`);
-  }
+  await refuseReplacing(path);
   if (options.force === true) return;
   if (await pathExists(path)) throw new Error(`${path} exists, must be overwritten with --force`);
   if (options.resume !== true && await pathExists(layersDirectory(path))) {

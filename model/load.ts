@@ -10,6 +10,7 @@ import { openGguf } from "./files/gguf_checkpoint.ts";
 import { type DownloadProgress, fetchModel } from "./hub/hub_model.ts";
 import { parseHubName } from "./hub/hub_repo.ts";
 import { readHubSettings } from "./hub/hub_settings.ts";
+import { openFileSource } from "./files/file_source.ts";
 import { openDirectory } from "./files/open_directory.ts";
 import { openPacked } from "./files/open_packed.ts";
 import type { Model } from "./llama/llama.ts";
@@ -89,7 +90,13 @@ async function openPath(path: string): Promise<Checkpoint> {
   const info = await Deno.stat(path).catch(() => undefined);
   if (!info) throw new SyntaxError(`model ${path} does not exist, must be ${MODEL_NAMES}`);
   if (info.isDirectory) return await openDirectory(path);
-  return path.endsWith(".gguf") ? await openGguf(path) : await openPacked(path);
+  return await isGguf(path) ? await openGguf(path) : await openPacked(path);
+}
+
+/** Whether a file is GGUF by its first four bytes, whatever its name. */
+async function isGguf(path: string): Promise<boolean> {
+  using source = await openFileSource(path);
+  return new TextDecoder().decode(await source.read(0, Math.min(4, source.sizeBytes))) === "GGUF";
 }
 
 /** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */
@@ -97,6 +104,39 @@ export async function loadModel(name: string, onDownload?: DownloadProgress): Pr
   using checkpoint = await openModel(name, onDownload);
   const { tokenizer } = checkpoint;
   return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
+}
+
+/** The identity of weight files that are read for a long time. */
+export interface WatchedWeights {
+  /** sha256 of the weight files, one after the other, in hexadecimal. */
+  readonly sha256: string;
+  /**
+   * Fails where a file has become another: by size, inode and times, and where those differ by sha256.
+   *
+   * @throws {Error}
+   */
+  check(): Promise<void>;
+}
+
+/** Hashes the weight files of a checkpoint, and notices later whether they changed. */
+export async function watchWeights(checkpoint: Checkpoint): Promise<WatchedWeights> {
+  const describe = async (path: string) => {
+    const { dev, ino, size, mtime, ctime } = await Deno.stat(path);
+    return JSON.stringify([dev, ino, size, mtime, ctime]);
+  };
+  const before = await Promise.all(checkpoint.files.map(describe));
+  const sha256 = await hashWeights(checkpoint);
+  return {
+    sha256,
+    async check() {
+      const changed = [];
+      for (const [i, path] of checkpoint.files.entries()) {
+        if (await describe(path).catch(() => "gone") !== before[i]) changed.push(path);
+      }
+      if (changed.length === 0 || await hashWeights(checkpoint).catch(() => "gone") === sha256) return;
+      throw new Error(`${changed[0]} changed while it was read, must stay as it is`);
+    },
+  };
 }
 
 /** Bytes that are hashed at a time. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { join } from "@std/path";
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";
 import {
@@ -18,9 +19,13 @@ import {
 import { createRandom } from "../quant/random.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
+import { INDEX } from "./files/checkpoint_folder.ts";
+import { CARRIED_FILES } from "./files/packed_checkpoint.ts";
+import { refuseReplacing } from "./host/atomic_file.ts";
+import { lockPath } from "./host/path_lock.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
-import { hashWeights, openModel } from "./load.ts";
+import { openModel, watchWeights } from "./load.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import { loadText } from "./text/text.ts";
@@ -140,7 +145,10 @@ export class NothingToQuantizeError extends RangeError {
  *
  * @param name `tiny`, a directory, a GGUF file or `hf:ORG/NAME[@REVISION]`
  * @throws {SyntaxError} when the model can't be read
- * @throws {RangeError} for options out of range, a calibration text that is too short, or layers that can't be gone on with
+ * @throws {Error} when `path` is part of the model or no regular file, another run writes it, or the model changes
+ * meanwhile
+ * @throws {RangeError} for options out of range, a calibration text that is too short, layers that can't be gone on
+ * with, or a matrix whose weights are too small
  * @throws {OutOfMemoryError} when the GPU has no room for the calibration text and a layer
  */
 export async function quantizeModel(
@@ -153,7 +161,9 @@ export async function quantizeModel(
   const { method, refine, outliers, seed } = settings;
   const changes = { refineEvery: refine, outliers: { ...SETTINGS.outliers, share: outliers }, seed };
   const quantizer = twobitQuantizer(changes, method);
+  using _lock = await lockPath(path);
   using checkpoint = await openModel(name, onProgress);
+  await refuseReplacing(path, sourcesOf(checkpoint));
   if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
   const isExcluded = (layer: number, kind: LinearKind) =>
     exclude !== undefined && linearName(layer, kind).search(exclude) >= 0;
@@ -163,10 +173,11 @@ export async function quantizeModel(
   const text = describeCalibration(name, method, place, options.calibration);
   const calibration = await calibrationWindows(checkpoint, text, seed, options.calibration?.tokens);
   const totals = { weights: 0, bytes: 0 };
+  const source = await watchWeights(checkpoint);
   await writePackedFile(place.device, checkpoint, {
     path,
     metadata: {
-      sourceSha256: await hashWeights(checkpoint),
+      sourceSha256: source.sha256,
       settings: JSON.stringify({
         ...settings,
         ...text,
@@ -175,6 +186,7 @@ export async function quantizeModel(
         quantizer: quantizer.settings,
       }),
     },
+    checkSource: source.check,
     resume: options.resume ?? false,
     calibration,
     correctTarget: method === "corrected",
@@ -182,6 +194,7 @@ export async function quantizeModel(
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
     onLayer(stored, { index, original }) {
+      refuseLost(index, stored, original);
       count(totals, stored, original);
       if (onMatrix) reportLayer(index, stored, original, onMatrix);
     },
@@ -193,6 +206,11 @@ export async function quantizeModel(
     bitsPerWeight: (8 * totals.bytes) / totals.weights,
     ...(peakBytes !== undefined && { deviceBytes: peakBytes }),
   };
+}
+
+/** All files of a model, which may lack some of them. */
+function sourcesOf({ name, files }: Checkpoint): string[] {
+  return [...files, ...[...CARRIED_FILES, INDEX].map((file) => join(name, file))];
 }
 
 /** What the packed file's metadata records of how it was made. */
@@ -291,6 +309,21 @@ function count(totals: { weights: number; bytes: number }, stored: StoredLayer, 
     const tensor = stored.get(kind);
     totals.weights += rows * channels;
     totals.bytes += tensor ? storedBytes(tensor) : 2 * rows * channels;
+  }
+}
+
+/** Below this the steps of scales in f16 are felt. */
+const SMALL_WEIGHT = 2 ** -14;
+
+/** Fails for a matrix that is lost since its scales are too small for f16. @throws {RangeError} */
+function refuseLost(index: number, stored: StoredLayer, { linears }: Layer): void {
+  for (const [kind, tensor] of stored) {
+    const { weights } = linears[kind];
+    const largest = weights.reduce((largest, weight) => Math.max(largest, Math.abs(weight)), 0);
+    if (largest === 0 || largest > SMALL_WEIGHT || tensor.kind !== "twobit") continue;
+    if (reportQuantization(weights, tensor.tensor).relativeError < 0.5) continue;
+    const name = linearName(index, kind);
+    throw new RangeError(`${name} has weights of at most ${largest}, too small for scales in f16, must be excluded`);
   }
 }
 

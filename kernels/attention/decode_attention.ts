@@ -43,13 +43,14 @@ export const [SHORT_TOKENS, MIDDLE_TOKENS] = [256, 1024] as const;
 
 /**
  * Splits of a sequence, at most 16. A short one has one, which nothing need combine; a long one has two workgroups for
- * each multiprocessor, a middling one has one, so that more keys are in flight.
+ * each multiprocessor, a middling one has one, so that more keys are in flight. Heads that aren't whole sixteens have
+ * one, since a packed product that combines its input takes it 16 channels at a time.
  *
  * @param tokens length of the sequence
  * @param sequences that attend in one dispatch
  */
 export function chooseSplits(profile: DeviceProfile, shape: AttentionShape, tokens: number, sequences = 1): number {
-  if (tokens <= SHORT_TOKENS) return 1;
+  if (tokens <= SHORT_TOKENS || shape.headSize % 16 !== 0) return 1;
   const workgroups = evenWorkgroups(profile) * (tokens <= MIDDLE_TOKENS ? 1 : 2);
   return splitsWithin(profile, shape, workgroups / sequences);
 }

@@ -27,10 +27,17 @@ export interface KeyValueCache {
   readonly values: Plane;
 }
 
-/** Checks that attention kernels serve a shape. @throws {RangeError} when a head cannot be read in eights, or heads don't divide */
-export function checkAttentionShape({ heads, keyValueHeads, headSize }: AttentionShape): void {
-  if (headSize % 8 !== 0 || headSize > 256) {
-    throw new RangeError(`head size is ${headSize}, must be a multiple of 8 up to 256`);
-  }
-  if (heads % keyValueHeads !== 0) throw new RangeError(`heads is ${heads}, must be a multiple of ${keyValueHeads}`);
+/**
+ * Why attention kernels don't serve a shape: a head cannot be read in eights, or heads don't divide; undefined where
+ * they do.
+ */
+export function whyNotAttended({ heads, keyValueHeads, headSize }: AttentionShape): string | undefined {
+  if (headSize % 8 !== 0 || headSize > 256) return `head size is ${headSize}, must be a multiple of 8 up to 256`;
+  return heads % keyValueHeads === 0 ? undefined : `heads is ${heads}, must be a multiple of ${keyValueHeads}`;
+}
+
+/** Checks that attention kernels serve a shape. @throws {RangeError} */
+export function checkAttentionShape(shape: AttentionShape): void {
+  const why = whyNotAttended(shape);
+  if (why !== undefined) throw new RangeError(why);
 }

@@ -61,6 +61,9 @@ export function inputConstants(input: Prologue, channels: number): Record<string
   const constants = { input_kind: INPUT_KINDS[input.kind], channels };
   if (input.kind === "rms_norm") return { ...constants, epsilon: input.epsilon };
   if (input.kind === "vector") return constants;
+  // Four channels of one head are loaded at a time, four apart.
+  const { headSize } = input;
+  if (headSize % 16 !== 0) throw new RangeError(`headSize is ${headSize}, must be a multiple of 16`);
   return { ...constants, ...attentionConstants(input, channels) };
 }
 
@@ -71,8 +74,8 @@ export function inputConstants(input: Prologue, channels: number): Record<string
  */
 export function attentionConstants({ splits, headSize }: AttentionInput, channels: number): Record<string, number> {
   if (!(Number.isInteger(splits) && splits > 0)) throw new RangeError(`splits is ${splits}, must be 1 or more`);
-  if (!(headSize > 0 && headSize % 16 === 0 && channels % headSize === 0)) {
-    throw new RangeError(`headSize is ${headSize}, must be a multiple of 16 that divides the ${channels} channels`);
+  if (!(headSize > 0 && headSize % 4 === 0 && channels % headSize === 0)) {
+    throw new RangeError(`headSize is ${headSize}, must be a multiple of 4 that divides the ${channels} channels`);
   }
   return { splits, head_size: headSize };
 }

@@ -4,10 +4,11 @@
  *
  * @module
  */
+import { checkAttentionShape } from "../../kernels/attention/key_value_cache.ts";
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
+import { CHUNK_CHANNELS, type F16Matrix, uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import { copyMatrix, destroyMatrices, placeRows } from "../../kernels/matrix/slabs.ts";
@@ -93,6 +94,7 @@ interface Uploaded {
 /**
  * Uploads a model's weights tensor by tensor; the host holds one layer's matrices at a time.
  *
+ * @throws {RangeError} for sizes that the kernels don't take
  * @throws {OutOfMemoryError} naming the layer at which the device had no room
  */
 export async function uploadWeights(
@@ -102,6 +104,10 @@ export async function uploadWeights(
 ): Promise<EngineWeights> {
   const { config } = source;
   const { vocabulary, hidden, tiedHead } = config;
+  checkAttentionShape(config);
+  if (hidden % CHUNK_CHANNELS !== 0) {
+    throw new RangeError(`hidden size is ${hidden}, must be a multiple of ${CHUNK_CHANNELS}`);
+  }
   const before = gpu.heldBytes;
   const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
   const free = () => {

@@ -103,7 +103,8 @@ export class Sequences {
 
   /** The error of logits from which nothing can be chosen. */
   notNumbers(sequence: number, position: number): Error {
-    return new Error(`logits at position ${position}${this.#named("of", sequence)} are not numbers`);
+    const what = `logits at position ${position}${this.#named("of", sequence)} are not numbers`;
+    return new Error(`${what}, keys, values and weights must lie within f16`);
   }
 
   #checkRoom(sequence: number, tokens: number): void {

@@ -26,6 +26,7 @@ const LOGIT_ROWS = 512;
  *
  * @param reference f32 [n, vocabulary]: log-probabilities to compare with
  * @param keep f32 [n, vocabulary]: receives this model's log-probabilities
+ * @throws {RangeError} when a prediction is no number
  */
 export function scoreWindow(
   model: Model,
@@ -47,6 +48,7 @@ export function scoreWindow(
       const target = tokens[first + t + 1];
       top1[first + t] = argmax(row) === target ? 1 : 0;
       toLogProbabilities(row);
+      if (Number.isNaN(row[target])) throw new RangeError(`logits at position ${first + t} are not numbers`);
       negativeLogLikelihood[first + t] = -row[target];
       const at = (first + t) * vocabulary;
       keep?.set(row, at);
@@ -82,7 +84,11 @@ export interface ChoiceItem {
   readonly continuations: readonly Uint32Array[];
 }
 
-/** Log-likelihood of every continuation of every item, in nats: [item][continuation]. */
+/**
+ * Log-likelihood of every continuation of every item, in nats: [item][continuation].
+ *
+ * @throws {RangeError} when a prediction is no number
+ */
 export function scoreChoices(model: Model, items: readonly ChoiceItem[], matmul: MatMul): number[][] {
   const width = model.config.hidden;
   const contexts = forward(model, items.map(({ context }) => ({ tokens: context })), matmul);
@@ -115,6 +121,7 @@ function logLikelihood(model: Model, hidden: Float32Array, tokens: Uint32Array, 
   for (const [t, token] of tokens.entries()) {
     const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
     toLogProbabilities(row);
+    if (Number.isNaN(row[token])) throw new RangeError(`logits of continuation token ${t} are not numbers`);
     sum += row[token];
   }
   return sum;

@@ -18,7 +18,8 @@ import {
   normWidth,
 } from "../llama/layer.ts";
 import type { Layer, Linear, Model } from "../llama/llama.ts";
-import { decodeWeights, decodeWeightsInto } from "./numbers.ts";
+import { decodeWeights, decodeWeightsInto, WEIGHT_DTYPES } from "./numbers.ts";
+import { clipText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
 import { DTYPE_BYTES } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
@@ -55,23 +56,54 @@ export interface Checkpoint extends Disposable {
   readonly tensors: readonly TensorToWrite[];
 }
 
-/** A tensor of a file, to be copied into another. */
+/**
+ * A tensor of a file, to be copied into another; reading it fails with a SyntaxError where a weight is NaN or infinite.
+ */
 export function tensorToWrite(stored: PlacedTensor): TensorToWrite {
-  return { ...stored.info, bytes: () => readStoredBytes(stored) };
+  const { file, info } = stored;
+  const bytes = async () => {
+    const found = await readStoredBytes(stored);
+    for (let at = 0; WEIGHT_DTYPES.includes(info.dtype) && at < found.length; at += PART_BYTES) {
+      const part = decodeWeights(found.subarray(at, at + PART_BYTES), info.dtype);
+      checkFinite(file.source.name, info.name, part, at / DTYPE_BYTES[info.dtype]);
+    }
+    return found;
+  };
+  return { ...info, bytes };
 }
 
 /**
- * Fails for a weight or a bias of a layer that the model has no use for by its configuration: it would compute other numbers.
+ * The configuration of a model with these tensors: a head of its own counts though embeddings are tied, as in
+ * transformers.
+ */
+export function withOwnHead(config: ModelConfig, tensors: Pick<ReadonlySet<string>, "has">): ModelConfig {
+  return { ...config, tiedHead: config.tiedHead && !tensors.has("lm_head.weight") };
+}
+
+/** Of a tensor what says whether the model computes with it. */
+export type NamedTensor = Pick<TensorToWrite, "name"> & { readonly dtype: string };
+
+/** Whether a model computes without a tensor by its nature: integers, and frequencies that the configuration gives. */
+export function isIgnorable({ name, dtype }: NamedTensor): boolean {
+  return /^([IU]\d|BOOL)/.test(dtype) || /\.rotary_emb\.inv_freq$|\.attn_rot_embd\.weight$/.test(name);
+}
+
+/**
+ * Fails for a tensor of a layer, the embedding, the last norm or the head that the model has no use for by its
+ * configuration: it would compute other numbers.
  *
  * @param checkpoint what the error message calls it
  * @throws {SyntaxError}
  */
-export function refuseUnusedTensors(checkpoint: string, config: ModelConfig, names: Iterable<string>): void {
+export function refuseUnusedTensors(checkpoint: string, config: ModelConfig, tensors: Iterable<NamedTensor>): void {
   const used = allLayerTensors(config);
-  for (const name of names) {
-    const [, layer = Infinity] = /^model\.layers\.(\d+)\..*\.(?:weight|bias)$/.exec(name) ?? [];
-    if (Number(layer) >= config.layers || used.has(name)) continue;
-    throw new SyntaxError(`${checkpoint} has ${name}, must not by its config.json (${config.architecture})`);
+  const outside = /^(model\.embed_tokens|model\.norm|lm_head)\.(?!weight$)/;
+  for (const tensor of tensors) {
+    const { name } = tensor;
+    const [, layer = Infinity] = /^model\.layers\.(\d+)\./.exec(name) ?? [];
+    const isUnused = Number(layer) < config.layers ? !used.has(name) : outside.test(name);
+    if (!isUnused || isIgnorable(tensor)) continue;
+    throw new SyntaxError(`${checkpoint} has ${clipText(name)}, must not by its config.json (${config.architecture})`);
   }
 }
 
@@ -91,10 +123,23 @@ export async function readWeights(stored: PlacedTensor, shape: readonly number[]
 /** Reads a tensor as f32. @throws {SyntaxError} when it holds NaN or infinity */
 export async function readFinite(stored: PlacedTensor): Promise<Float32Array> {
   const { file, info } = stored;
+  if (!WEIGHT_DTYPES.includes(info.dtype)) {
+    const known = WEIGHT_DTYPES.join(", ");
+    throw new SyntaxError(
+      `${file.source.name}: tensor ${clipText(info.name)} has dtype ${info.dtype}, must be one of ${known}`,
+    );
+  }
   const values = await decodeTensor(stored);
+  checkFinite(file.source.name, info.name, values);
+  return values;
+}
+
+/** @throws {SyntaxError} naming the first element that is NaN or infinite */
+function checkFinite(file: string, tensor: string, values: Float32Array, first = 0): void {
   const bad = findNotFinite(values);
-  if (bad < 0) return values;
-  throw new SyntaxError(`${file.source.name}: tensor ${info.name} holds ${values[bad]} at element ${bad}`);
+  if (bad >= 0) {
+    throw new SyntaxError(`${file}: tensor ${clipText(tensor)} holds ${values[bad]} at element ${first + bad}`);
+  }
 }
 
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */

@@ -4,9 +4,17 @@
  * @module
  */
 import type { ByteSource } from "./byte_source.ts";
-import { type Checkpoint, readFinite, readWeights, refuseUnusedTensors, tensorToWrite } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  readFinite,
+  readWeights,
+  refuseUnusedTensors,
+  tensorToWrite,
+  withOwnHead,
+} from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
+import { clipText, quoteText } from "../host/quote_text.ts";
 import {
   readSafetensorsHeader,
   type SafetensorsFile,
@@ -40,7 +48,7 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
   const config = parseConfig(`${directory}/config.json`, configText);
   const shards = await readShards(folder);
   try {
-    return describeCheckpoint(folder, config, shards);
+    return describeCheckpoint(folder, withOwnHead(config, shards.tensors), shards);
   } catch (error) {
     shards[Symbol.dispose]();
     throw error;
@@ -53,7 +61,7 @@ function describeCheckpoint(
   shards: Shards,
 ): Checkpoint {
   const tensors = toStandardLayout(directory, config, shards.tensors);
-  refuseUnusedTensors(directory, config, tensors.keys());
+  refuseUnusedTensors(directory, config, Array.from(tensors, ([name, { info }]) => ({ name, dtype: info.dtype })));
   const find = (name: string) => {
     const tensor = tensors.get(name);
     if (!tensor) throw new SyntaxError(`${directory}: no tensor ${name}`);
@@ -131,7 +139,8 @@ async function* openSources({ name, readText, open }: CheckpointFolder): AsyncGe
   }
 }
 
-const INDEX = "model.safetensors.index.json";
+/** What names the shards of a checkpoint that has several. */
+export const INDEX = "model.safetensors.index.json";
 
 /** Reads an index of shards: names of the files, each with its tensors. @throws {SyntaxError} for a name with a path */
 export function parseShardNames(name: string, text: string): Map<string, string[]> {
@@ -140,7 +149,7 @@ export function parseShardNames(name: string, text: string): Map<string, string[
   for (const [tensor, file] of Object.entries(asJsonObject(`${name}: weight_map`, fields.weight_map).fields)) {
     if (typeof file !== "string" || !/^[\w.-]+\.safetensors$/.test(file)) {
       throw new SyntaxError(
-        `${name}: ${tensor} is in ${JSON.stringify(file)}, must be the name of a .safetensors file`,
+        `${name}: ${clipText(tensor)} is in ${quoteText(file)}, must be the name of a .safetensors file`,
       );
     }
     const tensors = shards.get(file) ?? [];

@@ -7,12 +7,10 @@ import { type ByteSource, checkRange } from "./byte_source.ts";
 
 /** Opens a file as a {@linkcode ByteSource}; dispose it to close the file. */
 export async function openFileSource(path: string): Promise<ByteSource> {
+  // Opening a pipe would wait for its other end.
+  if (!(await Deno.stat(path)).isFile) throw new TypeError(`${path} is not a file`);
   const file = await Deno.open(path, { read: true });
-  const { size, isFile } = await file.stat();
-  if (!isFile) {
-    file.close();
-    throw new TypeError(`${path} is not a file`);
-  }
+  const { size } = await file.stat();
   const readAt = async (offset: number, length: number) => {
     const bytes = new Uint8Array(length);
     await file.seek(offset, Deno.SeekMode.Start);

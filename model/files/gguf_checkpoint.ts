@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Checkpoint, refuseUnusedTensors } from "./checkpoint.ts";
+import { type Checkpoint, isIgnorable, refuseUnusedTensors } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import {
   allLayerTensors,
@@ -16,9 +16,10 @@ import {
 } from "../llama/layer.ts";
 import { halfSplitOrder } from "../llama/rope.ts";
 import { describeConfig } from "./gguf_config.ts";
-import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./gguf_file.ts";
+import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor, refuseUnread } from "./gguf_file.ts";
 import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
 import { bytesOf, toF16 } from "./numbers.ts";
+import { clipText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 import { checkShape, readRowsInUnits, reorderHeads } from "./tensor_layout.ts";
@@ -77,9 +78,14 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
   const byName = new Map<string, GgufTensor>();
   for (const tensor of file.tensors.values()) {
     const name = huggingFaceName(tensor.name);
-    if (name !== undefined) byName.set(name, tensor);
+    if (name !== undefined) {
+      refuseUnread(tensor);
+      byName.set(name, tensor);
+    } else if (!isIgnorable({ name: tensor.name, dtype: tensor.type.name }) && tensor.name !== "rope_freqs.weight") {
+      throw new SyntaxError(`${path} has ${clipText(tensor.name)}, which ${config.architecture} has no use for`);
+    }
   }
-  refuseUnusedTensors(path, config, byName.keys());
+  refuseUnusedTensors(path, config, Array.from(byName, ([name, { type }]) => ({ name, dtype: type.name })));
   const tensors = allLayerTensors(config);
   // llama.cpp rotates neighbours where Hugging Face rotates halves, so its converter reorders the rows of q and k in Llama.
   const order = halfSplitOrder(config.rope, config.headSize, config.architecture === "LlamaForCausalLM");

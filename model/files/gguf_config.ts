@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { type GgufFile, readGgufTensor } from "./gguf_file.ts";
+import { type GgufFile, headerJson, readGgufTensor } from "./gguf_file.ts";
 import type { Rope } from "../llama/config.ts";
+import { clipText, quoteText } from "../host/quote_text.ts";
 import { ropeFrequencies } from "../llama/rope.ts";
 
 /** Architectures by their name in GGUF. Mistral's files say llama, and have no sliding window. */
@@ -12,6 +13,21 @@ const ARCHITECTURES: Readonly<Record<string, string>> = {
   llama: "LlamaForCausalLM",
   qwen2: "Qwen2ForCausalLM",
   qwen3: "Qwen3ForCausalLM",
+};
+
+/** Settings that would change the arithmetic, each with the values that don't. */
+const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
+  expert_count: [undefined, 0],
+  "rope.scaling.type": [undefined, "none"],
+  "rope.scaling.attn_factor": [undefined, 0, 1],
+  "attention.sliding_window": [undefined],
+  "attention.causal": [undefined, true],
+  "attention.scale": [undefined, 0],
+  "attention.clamp_kqv": [undefined, 0],
+  "attention.max_alibi_bias": [undefined, 0],
+  logit_scale: [undefined, 0, 1],
+  embedding_scale: [undefined, 0, 1],
+  residual_scale: [undefined, 0, 1],
 };
 
 /** Llama 3's published scaling, but for its factor: what rope_freqs is compared with, since it holds only the result. */
@@ -24,20 +40,29 @@ export async function describeConfig(file: GgufFile): Promise<string> {
   const architecture = Object.hasOwn(ARCHITECTURES, family) ? ARCHITECTURES[family] : undefined;
   if (!architecture) {
     throw new SyntaxError(
-      `${name}: general.architecture is ${family}, must be one of ${Object.keys(ARCHITECTURES).join(", ")}`,
+      `${name}: general.architecture is ${clipText(family)}, must be one of ${Object.keys(ARCHITECTURES).join(", ")}`,
     );
   }
-  const asNumber = (found: unknown) => typeof found === "bigint" ? Number(found) : found;
+  // What may differ from layer to layer is an array in some files, of equal numbers where it doesn't.
+  const asNumber = (found: unknown): unknown => {
+    if (Array.isArray(found) && found.every((item) => item === found[0])) return asNumber(found[0]);
+    return typeof found === "bigint" ? Number(found) : found;
+  };
   const value = (key: string) => asNumber(metadata[`${family}.${key}`]);
-  refuse(name, `${family}.expert_count`, value("expert_count"), [undefined, 0]);
-  refuse(name, `${family}.rope.scaling.type`, value("rope.scaling.type"), [undefined, "none"]);
-  refuse(name, `${family}.attention.sliding_window`, value("attention.sliding_window"), [undefined]);
+  for (const [key, known] of Object.entries(NEUTRAL)) refuse(name, `${family}.${key}`, value(key), known);
+  // Without a type a factor is linear scaling, under its older name too.
+  for (const key of value("rope.scaling.type") === "none" ? [] : ["rope.scaling.factor", "rope.scale_linear"]) {
+    refuse(name, `${family}.${key}`, value(key), [undefined, 0, 1]);
+  }
   const heads = value("attention.head_count");
   const headSize = value("attention.key_length") ?? Number(value("embedding_length")) / Number(heads);
-  refuse(name, `${family}.rope.dimension_count`, value("rope.dimension_count"), [undefined, headSize]);
+  for (const key of ["rope.dimension_count", "attention.value_length"]) {
+    refuse(name, `${family}.${key}`, value(key), [undefined, headSize]);
+  }
+  refuseSomeBiases(file, family);
   const theta = value("rope.freq_base") ?? 10000;
   const scaling = await findScaling(file, Number(theta), Number(headSize));
-  return JSON.stringify({
+  return headerJson({
     architectures: [architecture],
     model_type: family,
     vocab_size: tensors.get("token_embd.weight")?.shape[0],
@@ -58,9 +83,27 @@ export async function describeConfig(file: GgufFile): Promise<string> {
   });
 }
 
+/**
+ * Each of q, k, v and o may have a bias by itself in llama.cpp, but not in Hugging Face's models.
+ *
+ * @throws {SyntaxError}
+ */
+function refuseSomeBiases({ tensors, source }: GgufFile, family: string): void {
+  const parts = ["q", "k", "v", ...(family === "qwen2" ? [] : ["output"])];
+  const found = parts.filter((part) => tensors.has(`blk.0.attn_${part}.bias`));
+  if (found.length === 0 || found.length === parts.length) return;
+  throw new SyntaxError(
+    `${source.name} has a bias for ${found.join(", ")} of attention, must have one for all of ${
+      parts.join(", ")
+    } or none`,
+  );
+}
+
 function refuse(file: string, key: string, value: unknown, known: readonly unknown[]): void {
   if (!known.includes(value)) {
-    throw new SyntaxError(`${file}: ${key} is ${JSON.stringify(value)}, must be ${known.map(String).join(" or ")}`);
+    throw new SyntaxError(
+      `${file}: ${key} is ${quoteText(value)}, must be ${known.map((item) => item ?? "absent").join(" or ")}`,
+    );
   }
 }
 

@@ -8,6 +8,7 @@ import { GGMLQuantizationType, gguf, type GGUFParseOutput } from "@huggingface/g
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
+import { clipText } from "../host/quote_text.ts";
 import { restoreMarks } from "./gguf_marks.ts";
 import { release } from "../host/release.ts";
 import type { StoredRows } from "./safetensors.ts";
@@ -37,7 +38,7 @@ type Header = GGUFParseOutput<{ strict: false }>;
 /**
  * Opens a GGUF file; of one that was split (`NAME-00001-of-00003.gguf`), any part opens all of them.
  *
- * @throws {SyntaxError} naming the file when it is malformed, a part is missing, or a tensor has a type that isn't read
+ * @throws {SyntaxError} naming the file when it is malformed or a part is missing
  */
 export async function openGgufFile(path: string): Promise<GgufFile> {
   using opened = new DisposableStack();
@@ -93,7 +94,9 @@ async function readHeader(source: ByteSource): Promise<Header> {
     // The package opens no file in a worker, but fetches from anywhere what this hands it.
     return await gguf("https://gguf.invalid", { fetch: rangeFetch(source) }) as Header;
   } catch (cause) {
-    throw new SyntaxError(`${source.name} is not a GGUF file that can be read: ${(cause as Error).message}`, { cause });
+    throw new SyntaxError(`${source.name} is not a GGUF file that can be read: ${clipText((cause as Error).message)}`, {
+      cause,
+    });
   }
 }
 
@@ -113,10 +116,17 @@ function describeTensors(
   parts: readonly { readonly source: ByteSource; readonly header: Header }[],
 ): Map<string, GgufTensor> {
   const tensors = new Map<string, GgufTensor>();
-  for (const { source, header: { littleEndian, tensorInfos, tensorDataOffset } } of parts) {
+  for (const { source, header: { littleEndian, metadata, tensorInfos, tensorDataOffset } } of parts) {
+    const alignment = Number(metadata["general.alignment"] ?? 32);
+    // The package rounds offsets as for a power of two, and llama.cpp takes no other.
+    if (!Number.isInteger(Math.log2(alignment))) {
+      throw new SyntaxError(`${source.name}: general.alignment is ${alignment}, must be a power of two`);
+    }
     if (!littleEndian) throw new SyntaxError(`${source.name} is big-endian, must be little-endian`);
     for (const info of tensorInfos) {
-      if (tensors.has(info.name)) throw new SyntaxError(`${source.name}: tensor ${info.name} is listed twice`);
+      if (tensors.has(info.name)) {
+        throw new SyntaxError(`${source.name}: tensor ${clipText(info.name)} is listed twice`);
+      }
       tensors.set(info.name, describeTensor(source, info, tensorDataOffset));
     }
   }
@@ -129,15 +139,10 @@ function describeTensor(
   dataOffset: bigint,
 ): GgufTensor {
   const { name: file, sizeBytes: fileBytes } = source;
-  const type = GGUF_TYPES.get(dtype);
-  if (!type) {
-    const known = Array.from(GGUF_TYPES.values(), ({ name }) => name).join(", ");
-    const found = GGMLQuantizationType[dtype] ?? dtype;
-    throw new SyntaxError(`${file}: tensor ${name} has type ${found}, must be one of ${known}`);
-  }
+  const type = GGUF_TYPES.get(dtype) ?? { name: GGMLQuantizationType[dtype] ?? `${dtype}`, channels: 1, bytes: 0 };
   if (shape.length === 0 || shape[0] % BigInt(type.channels) !== 0n) {
     throw new SyntaxError(
-      `${file}: tensor ${name} has rows of ${
+      `${file}: tensor ${clipText(name)} has rows of ${
         shape[0]
       } elements, must be a multiple of ${type.channels} for ${type.name}`,
     );
@@ -147,7 +152,7 @@ function describeTensor(
   const start = dataOffset + offset;
   if (elements < 1n || start + sizeBytes > BigInt(fileBytes)) {
     throw new SyntaxError(
-      `${file}: tensor ${name} of shape [${shape.join(", ")}] ends at byte ${
+      `${file}: tensor ${clipText(name)} of shape [${clipText(shape.join(", "))}] ends at byte ${
         start + sizeBytes
       }, the file at ${fileBytes}`,
     );
@@ -162,13 +167,26 @@ function describeTensor(
   };
 }
 
+/** What a header says, as JSON: whole numbers of 64 bits become numbers, whatever stands beside them. */
+export function headerJson(value: object): string {
+  return JSON.stringify(value, (_, item) => typeof item === "bigint" ? Number(item) : item);
+}
+
+/** Fails for a tensor of a type that isn't read; such a one may be in a file all the same. @throws {SyntaxError} */
+export function refuseUnread({ name, type, source }: GgufTensor): void {
+  if (type.bytes > 0) return;
+  const known = Array.from(GGUF_TYPES.values(), ({ name }) => name).join(", ");
+  throw new SyntaxError(`${source.name}: tensor ${name} has type ${type.name}, must be one of ${known}`);
+}
+
 /**
  * Reads a tensor, or rows of one ({@linkcode tensorRows}), as f32.
  *
- * @throws {SyntaxError} when it holds NaN or infinity
+ * @throws {SyntaxError} when it has a type that isn't read, or holds NaN or infinity
  */
 export async function readGgufTensor(tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
   const { source } = tensor;
+  refuseUnread(tensor);
   const bytes = await source.read(tensor.offset, tensor.sizeBytes);
   const values = decodeGguf(tensor.type, bytes);
   if (values.buffer !== bytes.buffer) release(bytes);

@@ -4,7 +4,7 @@
  * @module
  */
 import { quoteText } from "../host/quote_text.ts";
-import type { GgufFile } from "./gguf_file.ts";
+import { type GgufFile, headerJson } from "./gguf_file.ts";
 import { GGUF_SPLITS } from "./gguf_splits.ts";
 
 /** Kinds of tokens (tokenizer.ggml.token_type); all but normal ones are found in a text as a whole before it is split. */
@@ -19,9 +19,9 @@ export function describeTokenizer(file: GgufFile): string {
   const model = metadata["tokenizer.ggml.model"];
   switch (model) {
     case "gpt2":
-      return JSON.stringify(describeBytePairs(file));
+      return headerJson(describeBytePairs(file));
     case "llama":
-      return JSON.stringify(describeSentencePieces(file));
+      return headerJson(describeSentencePieces(file));
     default:
       throw new SyntaxError(`${name}: tokenizer.ggml.model is ${quoteText(model)}, must be gpt2 or llama`);
   }
@@ -35,7 +35,7 @@ export function describeTokenizerSettings({ metadata }: GgufFile): string {
     const token: unknown = Array.isArray(tokens) && id !== undefined ? tokens[Number(id)] : undefined;
     return [`${SHORT_NAMES[key] ?? key}_token`, token ?? null] as const;
   });
-  return JSON.stringify({
+  return headerJson({
     ...Object.fromEntries(named.filter(([key, token]) => token !== null || key === "bos_token" || key === "eos_token")),
     add_bos_token: addsBos(metadata),
     chat_template: metadata["tokenizer.chat_template"],

@@ -5,7 +5,9 @@
  */
 import { join } from "@std/path";
 import { unfinished } from "../host/atomic_file.ts";
-import { bytesOf, decodeWeights, toF16 } from "./numbers.ts";
+import { pathExists } from "../host/path_exists.ts";
+import { lockPath } from "../host/path_lock.ts";
+import { bytesOf, decodeWeights, toF16, WEIGHT_DTYPES } from "./numbers.ts";
 import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
 import { toOwnLayout } from "./tensor_layout.ts";
@@ -15,12 +17,15 @@ import { toOwnLayout } from "./tensor_layout.ts";
  * tensors that weren't quantized.
  *
  * @throws {RangeError} when a weight lies beyond the range of f16
+ * @throws {Error} when the directory exists, or another run writes it
  */
 export async function writeHuggingFaceDirectory(
   checkpoint: PackedCheckpoint,
   directory: string,
   onProgress: (share: number, step: string) => void = () => {},
 ): Promise<void> {
+  using _lock = await lockPath(directory);
+  if (await pathExists(directory)) throw new Error(`${directory} exists, must not`);
   const beside = `${directory}.partial-${Deno.pid}`;
   await Deno.mkdir(beside, { recursive: true });
   unfinished.add(beside);
@@ -52,9 +57,9 @@ export async function writeHuggingFaceDirectory(
   }
 }
 
-/** A carried weight tensor in f16, whatever it was: a directory has one dtype. */
+/** A carried weight tensor in f16, whatever it was: a directory has one dtype. What holds no weights stays as it is. */
 function asF16(tensor: TensorToWrite): TensorToWrite {
-  if (tensor.dtype === "F16") return tensor;
+  if (tensor.dtype === "F16" || !WEIGHT_DTYPES.includes(tensor.dtype)) return tensor;
   const bytes = async () => {
     const values = decodeWeights(new Uint8Array(await tensor.bytes()), tensor.dtype);
     return bytesOf(toF16(tensor.name, values));

@@ -3,8 +3,7 @@
  *
  * @module
  */
-import { join } from "@std/path";
-import type { ByteSource } from "./byte_source.ts";
+import { basename, dirname, join, relative } from "@std/path";
 import { type Checkpoint, MAX_TEXT_BYTES } from "./checkpoint.ts";
 import {
   type CheckpointFolder,
@@ -34,9 +33,19 @@ export async function openShards(directory: string): Promise<Shards> {
 function folderAt(directory: string): CheckpointFolder {
   return {
     name: directory,
-    readText: (file) => readTextIfThere(join(directory, file)),
-    open: (file) => openIfThere(join(directory, file)),
+    readText: (file) => readText(directory, file).catch(undefinedIfMissing),
+    open: async (file) => await placeIn(directory, file).then(openFileSource).catch(undefinedIfMissing),
   };
+}
+
+/** Path of a file that lies in a directory. @throws {SyntaxError} for a link that leads elsewhere */
+async function placeIn(directory: string, file: string): Promise<string> {
+  const path = join(directory, file);
+  const [real, root] = [await Deno.realPath(path), await Deno.realPath(directory)];
+  // In the hub's cache the files of a snapshot are links to the blobs of their repository.
+  const places = basename(dirname(root)) === "snapshots" ? [root, join(root, "../../blobs")] : [root];
+  if (places.some((place) => !relative(place, real).startsWith(".."))) return path;
+  throw new SyntaxError(`${path} is a link to ${real}, must lead nowhere outside ${directory}`);
 }
 
 /**
@@ -45,23 +54,17 @@ function folderAt(directory: string): CheckpointFolder {
  * @throws {SyntaxError} when it is missing or malformed
  */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const source = await openIfThere(path);
+  const source = await openFileSource(path).catch(undefinedIfMissing);
   if (!source) throw new SyntaxError(`${path} is missing`);
   return await readSource(source);
 }
 
-function openIfThere(path: string): Promise<ByteSource | undefined> {
-  return openFileSource(path).catch(undefinedIfMissing);
-}
-
-async function readTextIfThere(path: string): Promise<string | undefined> {
-  try {
-    const { size } = await Deno.stat(path);
-    if (size > MAX_TEXT_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_TEXT_BYTES}`);
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    return undefinedIfMissing(error);
-  }
+async function readText(directory: string, file: string): Promise<string> {
+  const path = await placeIn(directory, file);
+  const { size, isFile } = await Deno.stat(path);
+  if (!isFile) throw new SyntaxError(`${path} is not a file`);
+  if (size > MAX_TEXT_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_TEXT_BYTES}`);
+  return await Deno.readTextFile(path);
 }
 
 /** Any other obstacle than absence is an error. */

@@ -15,8 +15,10 @@ import {
   readWeights,
   refuseUnusedTensors,
   tensorToWrite,
+  withOwnHead,
 } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
+import { clipText } from "../host/quote_text.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo, tensorRows } from "./safetensors.ts";
 import { readRowsInUnits } from "./tensor_layout.ts";
@@ -52,15 +54,15 @@ export async function readPackedCheckpoint(name: string, source: ByteSource): Pr
   try {
     const file = await readSafetensorsHeader(source);
     if (!isPackedFile(file)) {
-      throw new SyntaxError(`${name}: format is ${file.metadata.format ?? "missing"}, must be twobit`);
+      throw new SyntaxError(`${name}: format is ${clipText(file.metadata.format ?? "missing")}, must be twobit`);
     }
     const packed = readPackedShapes(file);
     const configText = await readCarriedFile(file, "config.json");
     if (configText === undefined) throw new SyntaxError(`${name} has no ${FILE_PREFIX}config.json`);
-    const checkpoint = describeCheckpoint(name, file, packed, parseConfig(`${name}, config.json`, configText));
-    const weights = Array.from(packed.keys(), (tensor) => `${tensor}.weight`);
-    const names = [...weights, ...carriedTensors(checkpoint, packed).map(({ name }) => name)];
-    refuseUnusedTensors(name, checkpoint.config, names);
+    const config = withOwnHead(parseConfig(`${name}, config.json`, configText), file.tensors);
+    const checkpoint = describeCheckpoint(name, file, packed, config);
+    const weights = Array.from(packed.keys(), (tensor) => ({ name: `${tensor}.weight`, dtype: "F16" }));
+    refuseUnusedTensors(name, config, [...weights, ...carriedTensors(checkpoint, packed)]);
     return checkpoint;
   } catch (error) {
     source[Symbol.dispose]();

@@ -17,6 +17,7 @@ import {
 } from "../../quant/format.ts";
 import { type PackedTensor, planeLengths, type PlaneName, validatePackedTensor } from "../../quant/packed_tensor.ts";
 import { parseJsonObject } from "../host/json.ts";
+import { clipText, quoteText } from "../host/quote_text.ts";
 import { bytesOf } from "./numbers.ts";
 import { type Dtype, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
@@ -94,7 +95,7 @@ export function isPackedFile({ metadata }: SafetensorsFile): boolean {
 export function readPackedShapes({ source, metadata }: SafetensorsFile): Map<string, PackedShape> {
   for (const [key, wanted] of Object.entries(FORMAT_METADATA)) {
     if (metadata[key] !== wanted) {
-      throw new SyntaxError(`${source.name}: ${key} is ${metadata[key] ?? "missing"}, must be ${wanted}`);
+      throw new SyntaxError(`${source.name}: ${key} is ${clipText(metadata[key] ?? "missing")}, must be ${wanted}`);
     }
   }
   const { fields } = parseJsonObject(`${source.name}: tensors`, metadata.tensors ?? "");
@@ -107,9 +108,9 @@ function checkShape(file: string, name: string, value: unknown): PackedShape {
   const isSize = (size: unknown): size is number => Number.isSafeInteger(size) && Number(size) > 0;
   if (!isSize(rows) || !isSize(channels) || known === undefined) {
     throw new SyntaxError(
-      `${file}: tensor ${name} is ${JSON.stringify(value)}, must have positive rows and channels and refineEvery of ${
-        REFINE_EVERY.join(", ")
-      }`,
+      `${file}: tensor ${clipText(name)} is ${
+        quoteText(value)
+      }, must have positive rows and channels and refineEvery of ${REFINE_EVERY.join(", ")}`,
     );
   }
   return { rows, channels, refineEvery: known };
@@ -180,7 +181,7 @@ export async function readPackedTensor(file: SafetensorsFile, name: string, shap
   try {
     validatePackedTensor(tensor);
   } catch (cause) {
-    throw new SyntaxError(`${file.source.name}: tensor ${name}: ${(cause as Error).message}`, { cause });
+    throw new SyntaxError(`${file.source.name}: tensor ${clipText(name)}: ${(cause as Error).message}`, { cause });
   }
   return tensor;
 }

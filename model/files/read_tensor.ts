@@ -6,7 +6,10 @@
 import { decodeWeights } from "./numbers.ts";
 import { type Dtype, readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
 
-/** Values of a tensor, slowest dimension first; of F16 and BF16 as f32, which holds them exactly, of BOOL 0 and 1. */
+/**
+ * Values of a tensor, slowest dimension first; of F16 and BF16 as f32, which holds them exactly, of BOOL 0 and 1, of
+ * C64 both parts, of smaller floats bytes.
+ */
 export type TensorValues =
   | Float64Array<ArrayBuffer>
   | Float32Array<ArrayBuffer>
@@ -33,6 +36,13 @@ const ARRAYS: Readonly<Record<Exclude<Dtype, "F16" | "BF16">, ArrayClass>> = {
   U16: Uint16Array,
   U8: Uint8Array,
   BOOL: Uint8Array,
+  C64: Float32Array,
+  F8_E4M3: Uint8Array,
+  F8_E5M2: Uint8Array,
+  F8_E8M0: Uint8Array,
+  F6_E2M3: Uint8Array,
+  F6_E3M2: Uint8Array,
+  F4: Uint8Array,
 };
 
 /**

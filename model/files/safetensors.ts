@@ -6,6 +6,7 @@
  */
 import type { ByteSource } from "./byte_source.ts";
 import { findDuplicateKey, parseBoundedJson } from "../host/json.ts";
+import { clipText, quoteText } from "../host/quote_text.ts";
 
 /** Element type of a tensor in a safetensors file. */
 export type Dtype =
@@ -21,12 +22,20 @@ export type Dtype =
   | "U32"
   | "U16"
   | "U8"
-  | "BOOL";
+  | "BOOL"
+  | "C64"
+  | "F8_E4M3"
+  | "F8_E5M2"
+  | "F8_E8M0"
+  | "F6_E2M3"
+  | "F6_E3M2"
+  | "F4";
 
-/** Bytes of one element of each supported dtype. */
+/** Bytes of one element of each dtype; of some it is a part of a byte. */
 export const DTYPE_BYTES: Readonly<Record<Dtype, number>> = {
   ...{ F64: 8, I64: 8, U64: 8, F32: 4, I32: 4, U32: 4 },
   ...{ F16: 2, BF16: 2, I16: 2, U16: 2, I8: 1, U8: 1, BOOL: 1 },
+  ...{ C64: 8, F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1, F6_E2M3: 0.75, F6_E3M2: 0.75, F4: 0.5 },
 };
 
 /** A tensor whose rows lie one after the other: of a safetensors file, or of a GGUF file. */
@@ -80,6 +89,9 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   };
   if (source.sizeBytes < 8) fail(0, `file has ${source.sizeBytes} bytes, must have at least 8`);
   const prefix = await source.read(0, 8);
+  if (new TextDecoder().decode(prefix) === "version ") {
+    fail(0, "this is a git-lfs pointer in place of the file, must be fetched with git lfs pull");
+  }
   const headerBytes = Number(new DataView(prefix.buffer).getBigUint64(0, true));
   if (headerBytes > MAX_HEADER_BYTES) fail(0, `header length is ${headerBytes}, must be at most ${MAX_HEADER_BYTES}`);
   const dataStart = 8 + headerBytes;
@@ -88,7 +100,7 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   }
   const text = decodeUtf8(await source.read(8, headerBytes), fail);
   const header = parseHeader(text, fail);
-  const { __metadata__: metadata = {}, ...entries } = header;
+  const { __metadata__: metadata, ...entries } = header;
   const infos = Object.entries(entries)
     .map(([name, entry]) => parseEntry(name, entry, dataStart, fail))
     .sort((a, b) => a.offset - b.offset || a.sizeBytes - b.sizeBytes);
@@ -96,7 +108,7 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   for (const info of infos) {
     if (info.offset !== end) {
       const problem = info.offset < end ? "overlaps the tensor before it" : "leaves a gap before it";
-      fail(info.offset, `tensor ${info.name} starts here and ${problem}, must start at ${end}`);
+      fail(info.offset, `tensor ${clipText(info.name)} starts here and ${problem}, must start at ${end}`);
     }
     end += info.sizeBytes;
   }
@@ -106,7 +118,7 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   return {
     source,
     tensors: new Map(infos.map((info) => [info.name, info])),
-    metadata: checkMetadata(metadata, fail),
+    metadata: checkMetadata(metadata ?? {}, fail),
     [Symbol.dispose]: () => source[Symbol.dispose](),
   };
 }
@@ -126,32 +138,37 @@ function parseHeader(text: string, fail: Fail): Record<string, unknown> {
   try {
     header = parseBoundedJson(text);
   } catch (error) {
-    fail(8, `header is not valid JSON: ${(error as Error).message}`);
+    fail(8, `header is not valid JSON: ${clipText((error as Error).message)}`);
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) {
     fail(8, "header is not a JSON object");
   }
   const duplicate = findDuplicateKey(text);
-  if (duplicate) fail(8 + duplicate.offset, `tensor ${duplicate.key} is listed twice`);
+  if (duplicate) fail(8 + duplicate.offset, `tensor ${clipText(duplicate.key)} is listed twice`);
   return header as Record<string, unknown>;
 }
 
 function parseEntry(name: string, entry: unknown, dataStart: number, fail: Fail): TensorInfo {
   const { dtype, shape, data_offsets: range } = (entry ?? {}) as Record<string, unknown>;
   if (!isNaturals(shape) || !isNaturals(range) || range.length !== 2 || range[0] > range[1]) {
-    return fail(8, `tensor ${name} has shape ${JSON.stringify(shape)} and data_offsets ${JSON.stringify(range)}`);
+    return fail(8, `tensor ${clipText(name)} has shape ${quoteText(shape)} and data_offsets ${quoteText(range)}`);
   }
   const offset = dataStart + range[0];
   if (typeof dtype !== "string" || !Object.hasOwn(DTYPE_BYTES, dtype)) {
     return fail(
       offset,
-      `tensor ${name} has dtype ${JSON.stringify(dtype)}, must be one of ${Object.keys(DTYPE_BYTES).join(", ")}`,
+      `tensor ${clipText(name)} has dtype ${quoteText(dtype)}, must be one of ${Object.keys(DTYPE_BYTES).join(", ")}`,
     );
   }
   const sizeBytes = range[1] - range[0];
   const wanted = shape.reduce((product, length) => product * length, DTYPE_BYTES[dtype as Dtype]);
   if (sizeBytes !== wanted) {
-    fail(offset, `tensor ${name} has ${sizeBytes} bytes, must have ${wanted} for ${dtype} [${shape.join(", ")}]`);
+    fail(
+      offset,
+      `tensor ${clipText(name)} has ${sizeBytes} bytes, must have ${wanted} for ${dtype} [${
+        clipText(shape.join(", "))
+      }]`,
+    );
   }
   return { name, dtype: dtype as Dtype, shape, offset, sizeBytes };
 }
@@ -169,7 +186,7 @@ function checkMetadata(metadata: unknown, fail: Fail): Record<string, string> {
 /** Finds a tensor of a file. @throws {SyntaxError} when the file doesn't hold it */
 export function tensorInfo(file: SafetensorsFile, name: string): TensorInfo {
   const info = file.tensors.get(name);
-  if (!info) throw new SyntaxError(`${file.source.name}: no tensor ${name}`);
+  if (!info) throw new SyntaxError(`${file.source.name}: no tensor ${clipText(name)}`);
   return info;
 }
 

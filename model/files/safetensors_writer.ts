@@ -22,12 +22,14 @@ export interface TensorToWrite {
  * Writes a safetensors file beside its place and renames it when it is whole. Of the tensors one is in memory at a time.
  *
  * @param metadata text entries of the header
+ * @param checkBefore asked when all is written, before the file appears under its name
  * @throws {TypeError} when a tensor's bytes don't fit its dtype and shape, or a name occurs twice
  */
 export async function writeSafetensors(
   path: string,
   tensors: readonly TensorToWrite[],
   metadata: Readonly<Record<string, string>> = {},
+  checkBefore: () => Promise<void> = () => Promise.resolve(),
 ): Promise<void> {
   const header: Record<string, unknown> = { __metadata__: metadata };
   let end = 0;
@@ -55,6 +57,7 @@ export async function writeSafetensors(
       }
       await write(bytes);
     }
+    await checkBefore();
   });
 }
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { basename, dirname, join } from "@std/path";
 
 /** Writes bytes to the file being made. */
 export type Write = (bytes: Uint8Array) => Promise<void>;
@@ -18,13 +19,42 @@ function claimPartial(path: string): string {
   return partial;
 }
 
+/** Removes what killed processes left half written beside a path; only for who has its lock ({@linkcode lockPath}). */
+export async function removePartials(path: string): Promise<void> {
+  for await (const { name } of Deno.readDir(dirname(path))) {
+    const partial = join(dirname(path), name);
+    const isOfPath = name.startsWith(`${basename(path)}.partial-`) && /\.partial-\d+(-\d+)?$/.test(name);
+    if (isOfPath && !unfinished.has(partial)) await Deno.remove(partial, { recursive: true });
+  }
+}
+
+/**
+ * Fails where something lies at a path that no output may replace.
+ *
+ * @param sources files that the output is made from
+ * @throws {Error} for a directory, a device or a pipe, and for one of the sources, by whatever name
+ */
+export async function refuseReplacing(path: string, sources: readonly string[] = []): Promise<void> {
+  const there = await Deno.stat(path).catch(() => undefined);
+  if (!there) return;
+  if (there.isDirectory) throw new Error(`${path} is a directory, must be a file`);
+  if (!there.isFile) throw new Error(`${path} is a device or a pipe, must be a regular file`);
+  for (const source of sources) {
+    const own = await Deno.stat(source).catch(() => undefined);
+    if (own && own.dev === there.dev && own.ino === there.ino) {
+      throw new Error(`${path} is part of the source, must be another file`);
+    }
+  }
+}
+
 /**
  * Writes a file beside its place (`path.partial-PID`) and renames it when `fill` has returned.
  * When `fill` throws or the process is interrupted the partial file is removed and `path` stays as it was.
  *
- * @throws {Error} that names the path where the disk is full or fails
+ * @throws {Error} that names the path where the disk is full or fails, or where something lies there that is no file
  */
 export async function writeBeside(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
+  await refuseReplacing(path);
   const partial = claimPartial(path);
   const file = await Deno.open(partial, { write: true, create: true, truncate: true }).catch((error) => {
     unfinished.delete(partial);

@@ -5,6 +5,7 @@
  */
 import { type Architecture, type ArchitectureName, architectureOf, ARCHITECTURES } from "./architectures.ts";
 import { asJsonObject, booleanField, type JsonObject, numberField, parseJsonObject } from "../host/json.ts";
+import { quoteText } from "../host/quote_text.ts";
 
 /** Rotary position embedding: base and, for Llama 3.1 and later, the scaling of low frequencies. */
 export interface Rope {
@@ -104,16 +105,16 @@ export function parseConfig(name: string, text: string): ModelConfig {
   };
 }
 
-/** The window of all layers; windows of some layers only (`use_sliding_window` of Qwen) are refused. */
+/** The window of all layers; windows of some layers only (`layer_types`, `use_sliding_window` of Qwen) are refused. */
 function readSlidingWindow(json: JsonObject, { slidingWindow, defaults }: Architecture): number | undefined {
-  const { fields, name } = json;
-  if (!slidingWindow) {
-    refuseUnknown(json, "use_sliding_window", [false]);
-    const other = Array.isArray(fields.layer_types) && fields.layer_types.find((type) => type !== "full_attention");
-    if (other) throw new SyntaxError(`${name}: layer_types has ${JSON.stringify(other)}, must be full_attention`);
-    return undefined;
-  }
-  const { sliding_window: window = defaults.slidingWindow ?? null } = fields;
+  const { name, fields } = json;
+  if (!slidingWindow) refuseUnknown(json, "use_sliding_window", [false]);
+  const { sliding_window: found = defaults.slidingWindow ?? null } = fields;
+  const window = slidingWindow ? found : null;
+  const wanted = window === null ? "full_attention" : "sliding_attention";
+  const types: unknown[] = Array.isArray(fields.layer_types) ? fields.layer_types : [];
+  const other = types.find((type) => type !== wanted);
+  if (other !== undefined) throw new SyntaxError(`${name}: layer_types has ${quoteText(other)}, must be ${wanted}`);
   return window === null
     ? undefined
     : numberField({ name, fields: { sliding_window: window } }, "sliding_window", { min: 1, integer: true });
@@ -124,9 +125,7 @@ function readArchitecture({ name, fields }: JsonObject): ArchitectureName {
   const known = ARCHITECTURES.find((candidate) => candidate === architecture);
   if (!known) {
     throw new SyntaxError(
-      `${name}: architecture ${JSON.stringify(architecture)} is not supported, must be one of ${
-        ARCHITECTURES.join(", ")
-      }`,
+      `${name}: architecture ${quoteText(architecture)} is not supported, must be one of ${ARCHITECTURES.join(", ")}`,
     );
   }
   return known;
@@ -136,13 +135,17 @@ function readArchitecture({ name, fields }: JsonObject): ArchitectureName {
 function refuseUnknown({ name, fields }: JsonObject, key: string, known: readonly unknown[]): void {
   const value = fields[key] ?? known[0];
   if (!known.includes(value)) {
-    throw new SyntaxError(`${name}: ${key} is ${JSON.stringify(value)}, must be ${known.join(" or ")}`);
+    throw new SyntaxError(`${name}: ${key} is ${quoteText(value)}, must be ${known.join(" or ")}`);
   }
 }
 
-/** Reads RoPE settings from both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` of transformers 5. */
+/**
+ * Reads RoPE settings from both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` of transformers 5. Of
+ * both the former counts, as there, where it isn't empty.
+ */
 function readRope(json: JsonObject, headSize: number, partialRotary: number | undefined): Rope {
-  const parameters = json.fields.rope_parameters ?? json.fields.rope_scaling ?? {};
+  const { rope_scaling: older, rope_parameters: newer } = json.fields;
+  const parameters = [older, newer].find((found) => Object.keys(found ?? {}).length > 0) ?? {};
   const scaling = asJsonObject(`${json.name}: rope scaling`, parameters);
   const found = ["rope_theta", "partial_rotary_factor"].map((key) => [key, scaling.fields[key] ?? json.fields[key]]);
   const either = { name: json.name, fields: Object.fromEntries(found) };
@@ -153,7 +156,7 @@ function readRope(json: JsonObject, headSize: number, partialRotary: number | un
   const type = scaling.fields.rope_type ?? scaling.fields.type ?? "default";
   if (type === "default") return rope;
   if (type !== "llama3") {
-    throw new SyntaxError(`${scaling.name}: rope_type is ${JSON.stringify(type)}, must be default or llama3`);
+    throw new SyntaxError(`${scaling.name}: rope_type is ${quoteText(type)}, must be default or llama3`);
   }
   const positive = (key: string) => numberField(scaling, key, { min: 1e-6 });
   return {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { whyNotAttended } from "../../kernels/attention/key_value_cache.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { PANEL_ROWS } from "../../kernels/matrix/square_matrix.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
@@ -23,6 +24,8 @@ export function whyNotOnDevice(gpu: Gpu, config: ModelConfig, quantizer: Quantiz
   const picks = quantizer.weighsChannels ? "error_hessian" : "error";
   if (settings.pick !== picks) return `the device doesn't pick refined groups by ${settings.pick}`;
   if (feedback?.order === "channels") return "the device doesn't order channels one by one";
+  const unattended = feedback && whyNotAttended(config);
+  if (unattended) return `${unattended} on the device`;
   const limit = gpu.device.limits.maxStorageBufferBindingSize;
   for (
     const { kind, joinsResidual } of STAGES.flatMap(({ linears, joinsResidual }) =>

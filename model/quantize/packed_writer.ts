@@ -21,6 +21,7 @@ import {
   readPackedTensor,
 } from "../files/packed_file.ts";
 import { pathExists } from "../host/path_exists.ts";
+import { quoteText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
 import { readTensorBytes } from "../files/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../files/safetensors_writer.ts";
@@ -38,6 +39,8 @@ export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onPr
   readonly metadata: PackedMetadata;
   /** Whether to go on with the layers that an interrupted run left in `path`.layers. */
   readonly resume: boolean;
+  /** Fails where the checkpoint changed while it was read; asked before the file appears. */
+  readonly checkSource?: () => Promise<void>;
   /** Told of each finished layer. */
   readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
 }
@@ -48,11 +51,12 @@ export function layersDirectory(path: string): string {
 }
 
 /**
- * Quantizes a checkpoint into a packed file. Finished layers lie in `path`.layers until the file is whole; the file
- * appears under its name only then.
+ * Quantizes a checkpoint into a packed file, whose path the caller has locked. Finished layers lie in `path`.layers
+ * until the file is whole; the file appears under its name only then.
  *
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
+ * @throws {Error} when `path`.layers holds anything that no run left
  */
 export async function writePackedFile(
   device: QuantizingDevice,
@@ -62,23 +66,31 @@ export async function writePackedFile(
   const directory = layersDirectory(plan.path);
   const { config } = checkpoint;
   plan.signal?.throwIfAborted();
-  await prepareDirectory(directory, plan, config.layers);
+  const state = stateOf(plan, config.layers);
+  await prepareDirectory(directory, plan, state);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
   {
     using run = await startRun(device, checkpoint, plan);
     using source = await device.openLayers(checkpoint);
     await quantizeLayers(run, source, {
       ...plan,
-      finishedLayer: (index) => readStoredLayer(layerPath(index), index),
+      finishedLayer: (index) => readStoredLayer(layerPath(index), index, state),
       async onLayer(stored, layer) {
         const path = layerPath(layer.index);
-        if (!await pathExists(path)) await writeStoredLayer(path, layer.index, stored, plan.metadata);
+        if (!await pathExists(path)) await writeStoredLayer(path, layer.index, stored, plan.metadata, state);
         plan.onLayer?.(stored, layer);
       },
     });
   }
-  await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan);
-  await Deno.remove(directory, { recursive: true });
+  const checkSource = async () => {
+    // What was made of a source that changed is of no use to a later run.
+    await plan.checkSource?.().catch(async (error) => {
+      await removeLayers(directory);
+      throw error;
+    });
+  };
+  await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan, checkSource);
+  await removeLayers(directory);
 }
 
 /** Starts a run with the calibration text, where there is one. */
@@ -98,11 +110,10 @@ async function startRun(
 }
 
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
-async function prepareDirectory(directory: string, plan: PackedFilePlan, layers: number): Promise<void> {
+async function prepareDirectory(directory: string, plan: PackedFilePlan, state: string): Promise<void> {
   const statePath = join(directory, "run.json");
-  const state = stateOf(plan, layers);
   if (!plan.resume) {
-    await removeIfThere(directory);
+    await removeLayers(directory);
     await Deno.mkdir(directory, { recursive: true });
     await writeTextBeside(statePath, state);
     return;
@@ -144,10 +155,15 @@ function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers:
   return JSON.stringify({ ...metadata, inputs: hash.digest("hex") });
 }
 
-async function removeIfThere(path: string): Promise<void> {
-  await Deno.remove(path, { recursive: true }).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  });
+/** Removes a directory of finished layers. @throws {Error} for one that holds anything else */
+async function removeLayers(directory: string): Promise<void> {
+  if (!await pathExists(directory)) return;
+  const files = await Array.fromAsync(Deno.readDir(directory));
+  const ours = /^(run\.json|layer-\d+\.safetensors)(\.partial-\d+(-\d+)?)?$/;
+  const other = files.find(({ name, isFile }) => !isFile || !ours.test(name));
+  if (other) throw new Error(`${directory} holds ${quoteText(other.name)}, must hold nothing but layers to be removed`);
+  for (const { name } of files) await Deno.remove(join(directory, name));
+  await Deno.remove(directory);
 }
 
 async function writeStoredLayer(
@@ -155,6 +171,7 @@ async function writeStoredLayer(
   index: number,
   stored: StoredLayer,
   metadata: PackedMetadata,
+  state: string,
 ): Promise<void> {
   const tensors: TensorToWrite[] = [];
   const shapes = new Map<string, PackedShape>();
@@ -164,13 +181,17 @@ async function writeStoredLayer(
     tensors.push(...planesToWrite(name, tensor.tensor));
     shapes.set(name, tensor.tensor);
   }
-  await writeSafetensors(path, tensors, packedMetadata(shapes, metadata));
+  await writeSafetensors(path, tensors, { ...packedMetadata(shapes, metadata), run: state });
 }
 
-async function readStoredLayer(path: string, index: number): Promise<StoredLayer | undefined> {
+/** Reads a finished layer, where there is one. @throws {RangeError} for one of another run */
+async function readStoredLayer(path: string, index: number, state: string): Promise<StoredLayer | undefined> {
   if (!await pathExists(path)) return undefined;
   const file = await openSafetensors(path);
   using _source = file.source;
+  if (file.metadata.run !== state) {
+    throw new RangeError(`${path} was made with other settings or from another checkpoint, must be removed`);
+  }
   const shapes = readPackedShapes(file);
   const stored = new Map<LinearKind, { kind: "twobit"; tensor: Awaited<ReturnType<typeof readPackedTensor>> }>();
   for (const kind of LINEAR_KINDS) {
@@ -183,7 +204,12 @@ async function readStoredLayer(path: string, index: number): Promise<StoredLayer
 }
 
 /** Joins the finished layers and the 16-bit rest into the packed file. */
-async function assemble(checkpoint: Checkpoint, layerPaths: readonly string[], plan: PackedFilePlan): Promise<void> {
+async function assemble(
+  checkpoint: Checkpoint,
+  layerPaths: readonly string[],
+  plan: PackedFilePlan,
+  checkSource: () => Promise<void>,
+): Promise<void> {
   const shapes = new Map<string, PackedShape>();
   const planes: TensorToWrite[] = [];
   using files = new DisposableStack();
@@ -194,5 +220,5 @@ async function assemble(checkpoint: Checkpoint, layerPaths: readonly string[], p
     for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
   }
   const carried = [...await carriedFiles(checkpoint), ...carriedTensors(checkpoint, shapes)];
-  await writeSafetensors(plan.path, [...carried, ...planes], packedMetadata(shapes, plan.metadata));
+  await writeSafetensors(plan.path, [...carried, ...planes], packedMetadata(shapes, plan.metadata), checkSource);
 }

@@ -246,8 +246,9 @@ Deno.test("main: generate --prompts prints the text that each prompt gets alone"
   inDirectory(async (directory) => {
     const prompts = ["Fellow citizens", "The Congress"];
     const [lines, objects] = [`${directory}/prompts.txt`, `${directory}/prompts.jsonl`];
-    Deno.writeTextFileSync(lines, `\n${prompts.join("\n")}\n`);
-    Deno.writeTextFileSync(objects, prompts.map((prompt) => JSON.stringify({ prompt })).join("\n"));
+    const mark = "\ufeff"; // as editors on Windows put in front
+    Deno.writeTextFileSync(lines, `${mark}${prompts.join("\n\n")}\n`);
+    Deno.writeTextFileSync(objects, mark + prompts.map((prompt) => JSON.stringify({ prompt })).join("\n"));
     const options = ["--max-tokens", "6", "--json"];
     const { sequences } = JSON.parse((await run("generate", "--prompts", lines, ...options)).out);
     for (const [i, prompt] of prompts.entries()) {

@@ -1,3 +1,4 @@
+import { openSafetensors } from "../../model/files/open_directory.ts";
 import { openPacked } from "../../model/files/open_packed.ts";
 import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
 import { layersDirectory } from "../../model/quantize/packed_writer.ts";
@@ -93,6 +94,35 @@ Deno.test("quantizeModel: an abort leaves whole layers and nothing else, and a r
     assertEquals(steps[0], "layer 0 was finished before");
     assertEquals(await Deno.readFile(path), await Deno.readFile(whole));
     assertEquals(filesIn(directory), ["q", "whole"]);
+  }));
+
+Deno.test("quantizeModel: carried tensors that are no numbers, and weights too small for f16, are refused", () =>
+  inDirectory(async (directory) => {
+    await Deno.copyFile(`${FIXTURE}/config.json`, `${directory}/config.json`);
+    const { source, tensors } = await openSafetensors(`${FIXTURE}/model.safetensors`);
+    using _source = source;
+    const bytes = await source.read(0, source.sizeBytes);
+    const quantized = async (name: string, change: (words: Uint16Array) => void) => {
+      const { offset, sizeBytes, dtype } = tensors.get(name)!;
+      assertEquals(dtype, "BF16");
+      const changed = bytes.slice();
+      const words = new Uint16Array(changed.slice(offset, offset + sizeBytes).buffer);
+      change(words);
+      changed.set(new Uint8Array(words.buffer), offset);
+      await Deno.writeFile(`${directory}/model.safetensors`, changed);
+      return await quantizeModel(directory, `${directory}/q`, { method: "search", device: "cpu" });
+    };
+    const spoil = (bits: number) => (words: Uint16Array) => words.fill(bits, 5, 6);
+    const refused = (name: string, change: (words: Uint16Array) => void, message: string, error: new () => Error) =>
+      assertRejects(() => quantized(name, change), error, message);
+    await refused("model.norm.weight", spoil(0x7fc0), "tensor model.norm.weight holds NaN at element 5", SyntaxError);
+    const embedding = "model.embed_tokens.weight";
+    await refused(embedding, spoil(0xff80), `tensor ${embedding} holds -Infinity at element 5`, SyntaxError);
+    const small = "model.layers.0.mlp.up_proj";
+    const shrink = (words: Uint16Array) => words.forEach((_, i) => words[i] = 0x322c); // 1e-8
+    await refused(`${small}.weight`, shrink, `${small} has weights of at most 1`, RangeError);
+    assert(!filesIn(directory).includes("q"));
+    await quantized(`${small}.weight`, (words) => words.fill(0)); // nothing is lost
   }));
 
 Deno.test("quantizeModel: options that can't be met are refused before anything is written", () =>

@@ -195,6 +195,8 @@ test("decode_attention and split_reduce: several sequences in one dispatch", asy
   const gpu = await testGpu();
   await checkSequences(gpu, { heads: 2, keyValueHeads: 2, headSize: 64 }, 1);
   await checkSequences(gpu, { heads: 12, keyValueHeads: 2, headSize: 96 }, 3);
+  await checkSequences(gpu, { heads: 4, keyValueHeads: 2, headSize: 24 }, 3);
+  await checkSequences(gpu, { heads: 2, keyValueHeads: 1, headSize: 8 }, 1);
 });
 
 test("decode_attention without subgroups", async () => {

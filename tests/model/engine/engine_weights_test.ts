@@ -5,6 +5,7 @@ import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { checkpointSource } from "../../../model/engine/weight_source.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
+import { assertRejects } from "../../assert.ts";
 import { assertFreedWhenFull, testGpu } from "../../kernels/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 import { packPlan } from "../pack_plan.ts";
@@ -22,6 +23,19 @@ for (const name of ["llama3_scaled_bias", "qwen3_wide_heads"]) {
     );
   });
 }
+
+Deno.test("uploadWeights: sizes that the kernels don't take are refused before anything is read", async () => {
+  const gpu = await testGpu();
+  using checkpoint = await openDirectory(fixture("llama_tied_gqa"));
+  const refused = async (changes: object, message: string) => {
+    const config = { ...checkpoint.config, ...changes };
+    const source = { ...checkpointSource(checkpoint), config, half: () => Promise.reject(new Error("was read")) };
+    await assertRejects(() => uploadWeights(gpu, source), RangeError, message);
+  };
+  await refused({ headSize: 100 }, "head size is 100, must be a multiple of 8 up to 256");
+  await refused({ headSize: 264 }, "head size is 264, must be a multiple of 8 up to 256");
+  await refused({ hidden: 44 }, "hidden size is 44, must be a multiple of 8");
+});
 
 Deno.test("uploadWeights: packed layers, also where they are copied, leave nothing on the device either", () =>
   inDirectory(async (directory) => {

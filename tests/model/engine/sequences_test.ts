@@ -40,7 +40,7 @@ Deno.test("sequences: one ends before the first token that is none", () => {
   known.learn(0, Uint32Array.of(7));
   known.advance(0, 3);
   const error = known.learn(0, Uint32Array.of(8, NOT_A_NUMBER_TOKEN, 9));
-  assertEquals(error?.message, "logits at position 3 are not numbers");
+  assertEquals(error?.message, "logits at position 3 are not numbers, keys, values and weights must lie within f16");
   assertEquals(known.lengths, [4]);
   assertThrows(() => known.next(0), RangeError, "no token is known at position 4");
   known.truncate(0, 3);

@@ -3,7 +3,7 @@ import type { Model } from "../../../model/llama/llama.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { createMatmulSimd } from "../../../model/llama/matmul_simd.ts";
 import { scoreChoices, scoreWindow } from "../../../model/evaluate/score.ts";
-import { assertClose, assertEquals } from "../../assert.ts";
+import { assertClose, assertEquals, assertThrows } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";
 
 /** P[a][b] is the probability of token b after token a. */
@@ -49,6 +49,18 @@ Deno.test("scoreWindow: negative log-likelihood and top-1 of a model worked by h
     assertClose(negativeLogLikelihood, [0.25, 0.7, 0.9, 0.5, 0.25, 0.05].map((p) => -Math.log(p)), 1e-5);
     assertEquals(Array.from(top1), [0, 1, 1, 1, 0, 0]);
     assertEquals(divergence, undefined);
+  }
+});
+
+Deno.test("scoreWindow, scoreChoices: predictions that are no numbers are refused", () => {
+  for (const bad of [NaN, Infinity]) {
+    const model = bigramModel(P);
+    model.head[1] = bad; // of token 0 after token 1
+    const tokens = Uint32Array.of(0, 2, 1, 2);
+    const message = "logits at position 0 are not numbers"; // 0 times what is no number
+    assertThrows(() => scoreWindow(model, tokens, matmulPlain), RangeError, message);
+    const items = [{ context: Uint32Array.of(1), continuations: [Uint32Array.of(2)] }];
+    assertThrows(() => scoreChoices(model, items, matmulPlain), RangeError, "logits of continuation token 0");
   }
 });
 

@@ -1,6 +1,6 @@
 import { readModel, tensorToWrite } from "../../../model/files/checkpoint.ts";
 import { openDirectory, openSafetensors } from "../../../model/files/open_directory.ts";
-import { readTensorBytes, tensorInfo } from "../../../model/files/safetensors.ts";
+import { DTYPE_BYTES, readTensorBytes, tensorInfo } from "../../../model/files/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../../../model/files/safetensors_writer.ts";
 import { toOwnLayout } from "../../../model/files/tensor_layout.ts";
 import { parseConfig } from "../../../model/llama/config.ts";
@@ -105,6 +105,122 @@ for (const name of NAMES) {
       assertClose(logitsAt(back, tokens, 63), logitsAt(quantized, tokens, 63), 0.02);
     }));
 }
+
+/** Writes a fixture with changes of its configuration and more tensors. */
+async function writeChanged(
+  directory: string,
+  name: string,
+  changes: object,
+  more: (tensors: readonly TensorToWrite[]) => TensorToWrite[] = () => [],
+): Promise<void> {
+  const config = JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/config.json`));
+  await Deno.writeTextFile(`${directory}/config.json`, JSON.stringify({ ...config, ...changes }));
+  const file = await openSafetensors(`${FIXTURES}${name}/model.safetensors`);
+  using _source = file.source;
+  const tensors = Array.from(file.tensors.values(), (info) => tensorToWrite({ file, info }));
+  await writeSafetensors(`${directory}/model.safetensors`, [...tensors, ...more(tensors)]);
+}
+
+const scalar = (name: string, dtype: TensorToWrite["dtype"]): TensorToWrite => ({
+  name,
+  dtype,
+  shape: [1],
+  bytes: () => new Uint8Array(DTYPE_BYTES[dtype]),
+});
+
+Deno.test("openDirectory: a head of its own counts though embeddings are tied, also packed and written back", () =>
+  inDirectory(async (directory) => {
+    // The head is minus the embedding, so logits are minus those of the tied model.
+    const negated = (tensors: readonly TensorToWrite[]) => {
+      const embedding = tensors.find(({ name }) => name === "model.embed_tokens.weight")!;
+      const bytes = async () => (await embedding.bytes()).map((byte, i) => i % 2 === 1 ? byte ^ 0x80 : byte);
+      return [{ ...embedding, name: "lm_head.weight", bytes }];
+    };
+    await writeChanged(directory, "qwen2_tied", {}, negated);
+    const { model, expected } = await loadFixture("qwen2_tied");
+    using source = await openDirectory(directory);
+    const [position] = expected.positions;
+    const logits = logitsAt(await readModel(source), expected.tokens, position);
+    assertEquals(logits, logitsAt(model, expected.tokens, position).map((logit) => -logit));
+    using pool = createCpuPool(2);
+    await writePackedFile(
+      cpuDevice(pool),
+      source,
+      packPlan(`${directory}/q`),
+    );
+    using packed = await openPacked(`${directory}/q`);
+    await writeHuggingFaceDirectory(packed, `${directory}/back`);
+    using back = await openDirectory(`${directory}/back`);
+    for (const { config } of [source, packed, back]) assertEquals(config.tiedHead, false);
+  }));
+
+Deno.test("openDirectory: tensors that change nothing may be there, any other of a layer is refused", () =>
+  inDirectory(async (directory) => {
+    const buffers = [
+      scalar("model.layers.0.self_attn.rotary_emb.position_ids", "I64"),
+      scalar("model.layers.0.self_attn.rotary_emb.inv_freq", "F32"),
+      scalar("model.layers.0.note", "U8"),
+      scalar("model.mask", "BOOL"),
+      scalar("model.layers.99.mlp.gate_proj.weight_scale", "F8_E4M3"),
+    ];
+    await writeChanged(directory, "qwen2_tied", {}, () => buffers);
+    {
+      using source = await openDirectory(directory);
+      using pool = createCpuPool(2);
+      await writePackedFile(
+        cpuDevice(pool),
+        source,
+        packPlan(`${directory}/q`),
+      );
+      using packed = await openPacked(`${directory}/q`);
+      await writeHuggingFaceDirectory(packed, `${directory}/back`);
+      using back = await openDirectory(`${directory}/back`);
+      assert(back.has("model.layers.0.note"));
+    }
+    const layer = [
+      "self_attn.o_proj.bias",
+      "mlp.up_proj.bias",
+      "mlp.up_proj.weight_scale",
+      "pre_feedforward_norm.weight",
+    ];
+    for (const name of [...layer.map((part) => `model.layers.1.${part}`), "model.norm.bias", "lm_head.bias"]) {
+      await writeChanged(directory, "qwen2_tied", {}, () => [scalar(name, "F16")]);
+      await assertRejects(() => openDirectory(directory), SyntaxError, `${directory} has ${name}, must not`);
+    }
+  }));
+
+Deno.test("parseConfig: of two scalings of RoPE the older key counts, as in transformers", () =>
+  inDirectory(async (directory) => {
+    const rope_parameters = { rope_type: "default", rope_theta: 5000 };
+    const opened = async (changes: object) => {
+      await writeChanged(directory, "qwen2_tied", { rope_parameters, rope_theta: undefined, ...changes });
+      using checkpoint = await openDirectory(directory);
+      return checkpoint.config.rope.theta;
+    };
+    for (const rope_scaling of [null, {}, undefined]) assertEquals(await opened({ rope_scaling }), 5000);
+    assertEquals(await opened({ rope_scaling: { rope_type: "default", rope_theta: 7000 } }), 7000);
+    await assertRejects(() => opened({ rope_scaling: { rope_type: "yarn", factor: 4 } }), SyntaxError, 'is "yarn"');
+    await assertRejects(() => opened({ rope_scaling: { type: "linear", factor: 4 } }), SyntaxError, 'is "linear"');
+  }));
+
+Deno.test("parseConfig: layer_types must say what every layer does", () =>
+  inDirectory(async (directory) => {
+    const opened = async (changes: object) => {
+      await writeChanged(directory, "mistral_window", changes);
+      using checkpoint = await openDirectory(directory);
+      return checkpoint.config.slidingWindow;
+    };
+    const [sliding, full] = ["sliding_attention", "full_attention"];
+    assertEquals(await opened({ sliding_window: 16, layer_types: [sliding, sliding] }), 16);
+    assertEquals(await opened({ sliding_window: null, layer_types: [full, full] }), undefined);
+    const refused = (changes: object, message: string) =>
+      assertRejects(() => opened(changes), SyntaxError, `config.json: layer_types has ${message}`);
+    await refused({ sliding_window: 16, layer_types: [full, sliding] }, '"full_attention", must be sliding_attention');
+    await refused(
+      { sliding_window: null, layer_types: [full, sliding] },
+      '"sliding_attention", must be full_attention',
+    );
+  }));
 
 for (const name of OTHER_LAYOUTS) {
   Deno.test(`openDirectory: tensors of ${name} are split, and heads reordered, as slices of the file say`, async () => {

@@ -217,6 +217,8 @@ Deno.test("whyNotOnDevice: says what the device doesn't do", async () => {
   assertEquals(why(twobitQuantizer({}, "search")), "");
   assert(why({ ...twobitQuantizer(), settings: { ...SETTINGS, pick: "error_hessian" } }).includes("by error_hessian"));
   assert(why(twobitQuantizer({ outliers: { share: 0.01, groups: "both", rule: "error" } })).includes("outliers"));
+  const unattended = "head size is 100, must be a multiple of 8 up to 256 on the device";
+  assertEquals(why(twobitQuantizer(), { headSize: 100, heads: 4 }), unattended);
   assert(why(twobitQuantizer(), { hidden: 40 }).includes("sixteens"));
   // A Hessian of 4 GiB is no obstacle, in slabs; a drift of more than any adapter binds is.
   assertEquals(why(twobitQuantizer(), { intermediate: 2 ** 15 }), "");
