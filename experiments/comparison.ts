@@ -14,7 +14,7 @@ import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Method } from "./methods.ts";
 import type { Cell, Column, Row, Verdict } from "./results/result.ts";
 
-/** Columns of every comparison; keys are a contract (DESIGN.md section 4). */
+/** Columns of every comparison; keys are a contract with programs that read results. */
 export const COMPARISON_COLUMNS: readonly Column[] = [
   { key: "method", label: "method", unit: "" },
   { key: "bits_per_weight", label: "bits", unit: "a weight" },
@@ -141,8 +141,8 @@ export function accuracyGain(a: Evaluation, b: Evaluation): Estimate {
 }
 
 /**
- * Points of accuracy by which `a` is better than `b` in the mean over tasks (the harness's acc), with the standard error
- * of the questions' paired differences.
+ * Points of accuracy by which `a` is better than `b` in the mean over tasks (the harness's acc), with the standard
+ * error of the questions' paired differences.
  */
 export function taskGain(a: Evaluation, b: Evaluation): Estimate {
   const differences = a.tasks.map(({ hits }, i) => pairedDifference(hits, b.tasks[i].hits));

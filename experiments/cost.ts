@@ -7,8 +7,9 @@
  *     hardware ratio = GPUs(f16) / GPUs(mixed)
  *     runtime ratio = GPUs(f16) x seconds a token(f16) / (GPUs(mixed) x seconds a token(mixed))
  *
- * with GPUs = ceil(memory / memory of a GPU) and memory = weights + key-value cache of one sequence. Seconds a token are
- * measured on one device that holds the model; several GPUs are taken to work one after the other, each on its layers.
+ * with GPUs = ceil(memory / memory of a GPU) and memory = weights + key-value cache of one sequence. Seconds a token
+ * are measured on one device that holds the model; several GPUs are taken to work one after the other, each on its
+ * layers.
  *
  * @module
  */

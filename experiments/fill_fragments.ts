@@ -50,8 +50,8 @@ function shorten(value: Cell): Cell {
 }
 
 /**
- * One row a claim: the paper's value and the best that was measured, with links. What was measured on a model that isn't
- * the embedded one stands first.
+ * One row a claim: the paper's value and the best that was measured, with links. What was measured on a model that
+ * isn't the embedded one stands first.
  */
 function renderHeadline(byPlace: ResultsByPlace): string {
   const rows = EXPERIMENTS.map(({ id, claim }) => {

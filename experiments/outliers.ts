@@ -1,5 +1,6 @@
 /**
- * Claim `outliers`: a small fraction of weights kept in 16 bits gains more than 0.5 % accuracy for less than 3 % more bits.
+ * Claim `outliers`: a small fraction of weights kept in 16 bits gains more than 0.5 % accuracy for less than 3 % more
+ * bits.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * All experiments, in the order of DESIGN.md's table of claims.
+ * All experiments, in the order of the paper's claims.
  *
  * @module
  */

@@ -21,8 +21,8 @@ export async function renderDirectory(directory: string): Promise<Map<string, st
 }
 
 /**
- * Results below `root` by place, in alphabetical order: `<device>` for those of the embedded model and those that need no
- * model, `<device>/<model>` for those of another, and an empty text for those that lie in `root` itself.
+ * Results below `root` by place, in alphabetical order: `<device>` for those of the embedded model and those that need
+ * no model, `<device>/<model>` for those of another, and an empty text for those that lie in `root` itself.
  */
 export async function readAllResults(root: string): Promise<Map<string, Map<string, Result>>> {
   if (!await pathExists(root)) throw new Error(`${root} is missing, run an experiment first`);

@@ -42,8 +42,8 @@ export function partialsLength({ heads, headSize }: AttentionShape, splits: numb
 export const [SHORT_TOKENS, MIDDLE_TOKENS] = [256, 1024] as const;
 
 /**
- * Splits of a sequence, at most 16. A short one has one, which nothing need combine; a long one has two workgroups for each
- * multiprocessor, a middling one has one, so that more keys are in flight.
+ * Splits of a sequence, at most 16. A short one has one, which nothing need combine; a long one has two workgroups for
+ * each multiprocessor, a middling one has one, so that more keys are in flight.
  *
  * @param tokens length of the sequence
  * @param sequences that attend in one dispatch
@@ -75,8 +75,8 @@ export function attentionGroups(shape: AttentionShape): number {
 }
 
 /**
- * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A software
- * adapter has nothing in flight and pays for each thread.
+ * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A
+ * software adapter has nothing in flight and pays for each thread.
  */
 export function chooseWorkgroupSize(
   { software, workgroupBytes, workgroupThreads }: DeviceProfile,

@@ -1,11 +1,11 @@
 // needs: attend
-// Attention of one new token for each of some sequences, split over the sequence: rotates its queries and its key, appends
-// key and value to the cache, and sums over a part of the cached tokens in each workgroup:
+// Attention of one new token for each of some sequences, split over the sequence: rotates its queries and its key,
+// appends key and value to the cache, and sums over a part of the cached tokens in each workgroup:
 //
 //   partial[s, h] = sum over tokens t of split s of exp(q_h k_t / sqrt(head_size) - max) v_t,  with max and sum of exp
 //
-// which the kernel that reads it combines (GemvInput "attention"). A single split is divided by its sum of exp already, so
-// that its partial result is the attention itself.
+// which the kernel that reads it combines (GemvInput "attention"). A single split is divided by its sum of exp already,
+// so that its partial result is the attention itself.
 //
 // Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits, T = new tokens):
 //   0 qkv        vec4<f32> [T, (heads + 2 K) D / 4]   q rows, k rows, v rows, as the linear layer leaves them
@@ -17,11 +17,12 @@
 //   6 bias       vec4<f32> [(heads + 2 K) D / 4]   added to qkv where has_bias
 //   7 norms      vec4<f32> [2, D / 4]      of queries and of keys where has_norm
 //
-// Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split, workgroup.z the
-// new token. A key's channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a workgroup take tokens
-// in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier until the end. The last
-// split also takes the new token, whose key and value come from registers. Where the asynchrony is: keys and values of a step are
-// asked for together, a step ahead; those of the first step before the queries are read and rotated.
+// Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split, workgroup.z
+// the new token. A key's channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a
+// workgroup take tokens in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier
+// until the end. The last split also takes the new token, whose key and value come from registers. Where the asynchrony
+// is: keys and values of a step are asked for together, a step ahead; those of the first step before the queries are
+// read and rotated.
 override splits: u32 = 1;
 override workgroup_size: u32 = 64;
 

@@ -20,8 +20,8 @@ export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"
 }
 
 /**
- * Dispatch of causal attention over what `ropeCache` leaves: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of a
- * range over all keys that the cache holds up to each.
+ * Dispatch of causal attention over what `ropeCache` leaves: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of
+ * a range over all keys that the cache holds up to each.
  */
 export async function prefillAttention(
   gpu: Gpu,

@@ -1,10 +1,11 @@
 // needs: attention_loads token_range
 // Causal attention of several tokens, one tile of keys after the other (as in FlashAttention, arXiv 2205.14135):
 //
-//   out[t, h] = sum over p of weight[p] * values[g, p], weight = softmax over p of q[t, h] . keys[g, p] / sqrt(head_size)
+//   out[t, h] = sum over p of weight[p] * values[g, p], weight = softmax over p of q[t, h] . keys[g, p] /
+//   sqrt(head_size)
 //
-// over the positions p <= P + t (with a window the last `window` of them), g = h / (heads / key_value_heads). The softmax
-// is taken online: sums are kept relative to the largest score so far and scaled down when a larger one comes.
+// over the positions p <= P + t (with a window the last `window` of them), g = h / (heads / key_value_heads). The
+// softmax is taken online: sums are kept relative to the largest score so far and scaled down when a larger one comes.
 //
 // Bindings (T = range.tokens, P = range.first_position, C = capacity, D = head_size / 4):
 //   0 range   uniform, see tokens/parts/token_range.wgsl
@@ -15,8 +16,8 @@
 //
 // Mapping: a workgroup of 16 x 8 threads takes 64 queries of a head and 32 keys at a time. For scores a thread has 4
 // queries x 4 keys, for the output 4 queries x 4 elements in each run of 32 elements of the head. Keys, queries and
-// values pass through workgroup memory 32 elements at a time (attention/parts/attention_loads.wgsl). Workgroups with the most keys
-// come first.
+// values pass through workgroup memory 32 elements at a time (attention/parts/attention_loads.wgsl). Workgroups with
+// the most keys come first.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 8;

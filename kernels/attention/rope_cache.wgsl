@@ -3,7 +3,8 @@
 //
 //   q = rotate(norm(q + bias)), in place;  keys[position] = f16(rotate(norm(k + bias)));  values[position] = f16(v + bias)
 //
-// where norm is RMSNorm over a head and rotate turns elements i and i + head_size / 2 of a head by the position's angle i.
+// where norm is RMSNorm over a head and rotate turns elements i and i + head_size / 2 of a head by the position's angle
+// i.
 //
 // Bindings (T = range.tokens, C = capacity):
 //   0 range        uniform, see tokens/parts/token_range.wgsl
@@ -14,7 +15,8 @@
 //   5 keys         u32 [sequences, key_value_heads, C, head_size / 2]   two f16 each
 //   6 values       u32 [sequences, key_value_heads, C, head_size / 2]
 //
-// Mapping: a workgroup a head of a token, whose index is in z; a thread four elements: two neighbours and their partners half a head away.
+// Mapping: a workgroup a head of a token, whose index is in z; a thread four elements: two neighbours and their
+// partners half a head away.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 8;

@@ -6,8 +6,8 @@
 import type { Gpu, Kernel } from "../gpu/gpu.ts";
 
 /**
- * Workgroups with which a kernel that includes layer/parts/relay.wgsl only counts how many of them run side by side; it works with
- * fewer.
+ * Workgroups with which a kernel that includes layer/parts/relay.wgsl only counts how many of them run side by side; it
+ * works with fewer.
  */
 export const COUNTED_WORKGROUPS = 1024;
 

@@ -44,14 +44,15 @@ const SOFTWARE_WORKGROUPS = 1;
 /**
  * Dispatches that take a token through all layers of a model. Consecutive layers that share the buffers of their planes
  * and of their caches go into one dispatch. They need subgroups, and as many workgroups as run side by side on this
- * device, which is found out by running some. They are for Deno: browsers offer fewer storage buffers, and don't take the
- * kernel's sizes, which are variables, for uniform.
+ * device, which is found out by running some. They are for Deno: browsers offer fewer storage buffers, and don't take
+ * the kernel's sizes, which are variables, for uniform.
  *
  * @param scope takes the buffers made for them
  * @param arenas matrices of the layers, in order
  * @param layers all of the same shape
  * @throws {OutOfMemoryError} when the device has no room for what is handed over
- * @returns why the device or the layers don't suit the kernel, where they don't; the kernels for single operations then do
+ * @returns why the device or the layers don't suit the kernel, where they don't; the kernels for single operations then
+ * do
  */
 export async function decodeLayers(
   gpu: Gpu,

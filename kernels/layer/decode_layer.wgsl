@@ -1,6 +1,6 @@
 // needs: relay relay_input fill_values reduce_splits attend merge_cells steps
-// Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand their
-// results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
+// Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
+// their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
 //   qkv        norm of the residual stream, q, k and v
 //   attention  of the new token to parts of the sequence; its key and value go into the cache
@@ -24,8 +24,8 @@
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
-// wait for each other without any being left out. The first words of the next weights are on their way while a workgroup
-// waits for its input.
+// wait for each other without any being left out. The first words of the next weights are on their way while a
+// workgroup waits for its input.
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
 override cell_count: u32 = 256; // of the matrix with the longest rows

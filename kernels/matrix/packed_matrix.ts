@@ -11,8 +11,9 @@ import { type Plane, whole } from "../gpu/plane.ts";
 import { slabRowsWithin } from "./slabs.ts";
 
 /**
- * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the words
- * of the other planes that belong to the four rows of a step follow each other, so that kernels load them at once.
+ * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the
+ * words of the other planes that belong to the four rows of a step follow each other, so that kernels load them at
+ * once.
  */
 export interface PackedSlab {
   /** First row of the matrix that this slab holds. */

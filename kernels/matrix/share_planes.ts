@@ -29,8 +29,8 @@ export interface LayerArena {
 }
 
 /**
- * Moves the planes of layers into buffers that they share, one for each plane, and frees their own. Where a plane of all
- * would exceed the binding limit, a matrix has several slabs or layers aren't alike, nothing is moved or returned.
+ * Moves the planes of layers into buffers that they share, one for each plane, and frees their own. Where a plane of
+ * all would exceed the binding limit, a matrix has several slabs or layers aren't alike, nothing is moved or returned.
  *
  * @param layers the matrices of each
  * @throws {OutOfMemoryError} when the device has no room for a copy; the matrices then still have their own

@@ -1,5 +1,6 @@
 /**
- * Putting the weights of the host through a kernel, some rows at a time, so that the device never holds them all in f32.
+ * Putting the weights of the host through a kernel, some rows at a time, so that the device never holds them all in
+ * f32.
  *
  * @module
  */

@@ -41,7 +41,8 @@ fn main(
   );
 }
 
-// Weights 2i and 2i + 1 of a group as f16. Codes become floats in the mantissa of 2^23, as in product/parts/decode.wgsl.
+// Weights 2i and 2i + 1 of a group as f16. Codes become floats in the mantissa of 2^23, as in
+// product/parts/decode.wgsl.
 fn decode_pair(group: Group, i: u32) -> u32 {
   if ((without & FIRST_ORDER) != 0u) {
     return pack2x16float(bitcast<vec2<f32>>(vec2(group.word, group.fine)) * group.scale);

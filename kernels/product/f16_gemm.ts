@@ -41,8 +41,8 @@ export async function f16Gemm(
 }
 
 /**
- * CPU reference of the matrix-matrix kernels: the product in f64. Each channel adds one rounding of 2^-24 of the sum so far,
- * an outlier's sum with its weight and the joining of partial sums a few more.
+ * CPU reference of the matrix-matrix kernels: the product in f64. Each channel adds one rounding of 2^-24 of the sum so
+ * far, an outlier's sum with its weight and the joining of partial sums a few more.
  *
  * @param weights [rows, channels], as decoded
  */

@@ -6,10 +6,11 @@
 //   1 x        f16 or f32 [tokens, 8 C], see half_chunks.wgsl and float_chunks.wgsl
 //   2 y        f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //
-// Mapping: one workgroup is one team (a subgroup) and takes a pair of rows, or two pairs that share each load of x, which
-// pays where x is f32 and normed; for silu_product a pair is a gate row and its up row. Its lanes read neighbouring chunks.
-// Eight chunks of weights are in flight at once. Many small workgroups let the device balance the load by itself: with four
-// teams in a workgroup an H200 was a tenth slower. workgroup.z is the token.
+// Mapping: one workgroup is one team (a subgroup) and takes a pair of rows, or two pairs that share each load of x,
+// which pays where x is f32 and normed; for silu_product a pair is a gate row and its up row. Its lanes read
+// neighbouring chunks.
+// Eight chunks of weights are in flight at once. Many small workgroups let the device balance the load by itself: with
+// four teams in a workgroup an H200 was a tenth slower. workgroup.z is the token.
 override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
 override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y

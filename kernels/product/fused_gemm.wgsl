@@ -1,5 +1,6 @@
 // needs: tile decode
-// Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
+// Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in
+// f32.
 //
 // Bindings (H = half_blocks, half blocks of 64 channels in a row; T = range.tokens):
 //   0 range           uniform, see tokens/parts/token_range.wgsl
@@ -11,9 +12,10 @@
 //   6 x               vec4<f32> [T, channels / 4]
 //   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written
 //
-// The product itself is in the tile, wide or, for few tokens, narrow; this file brings the weights. A thread follows one row. It asks for all planes of a half block at once, while the channels before are multiplied; each
-// turn it decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers are added to the
-// decoded weights there: they come sorted by channel, and the next two wait in registers.
+// The product itself is in the tile, wide or, for few tokens, narrow; this file brings the weights. A thread follows
+// one row. It asks for all planes of a half block at once, while the channels before are multiplied; each turn it
+// decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers are added to the decoded
+// weights there: they come sorted by channel, and the next two wait in registers.
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
@@ -83,8 +85,8 @@ fn refine_words(row: u32, half_block: u32) -> vec4<u32> {
   return vec4(refine[first]);
 }
 
-// w = (code / 4 - zero) * scale as one multiply-add, f * 4 scale - (4 + zero) * scale: the four bits of a code, base bits
-// above refine bits, go to the top of the mantissa of f = 1 + code / 16. Exact, as every term has at most 23 bits.
+// w = (code / 4 - zero) * scale as one multiply-add, f * 4 scale - (4 + zero) * scale: the four bits of a code, base
+// bits above refine bits, go to the top of the mantissa of f = 1 + code / 16. Exact, as every term has at most 23 bits.
 fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
   let group = turn / 2u % 4u;
   let half_shift = 16u * (turn % 2u);

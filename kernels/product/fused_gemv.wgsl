@@ -24,10 +24,10 @@
 //
 // Where the asynchrony is (WGSL has no asynchronous copy):
 //   - A lane asks for all words of its next step, codes, scales and second-order scales alike, 7 loads and 104 bytes,
-//     before it decodes and multiplies the step at hand; the words of its first step are on their way while the input is
-//     computed and packed. The loads stand behind a branch because the compiler would otherwise sink each to its first
-//     use. For the same reason no address depends on a loaded word: scales come for all groups of a block, though a
-//     refine word needs one.
+//     before it decodes and multiplies the step at hand; the words of its first step are on their way while the input
+//     is computed and packed. The loads stand behind a branch because the compiler would otherwise sink each to its
+//     first use. For the same reason no address depends on a loaded word: scales come for all groups of a block, though
+//     a refine word needs one.
 //   - 12 teams share a multiprocessor, three to each of its four schedulers. While some wait, others decode and
 //     multiply, and no barrier ever makes them meet; the synchronous kernel (fused_sync_gemv.wgsl) is this one with
 //     barriers. Measured on an H200: 22016 x 4096 takes 12.6 us without arithmetic, 12.2 us from cache, 13.5 us with

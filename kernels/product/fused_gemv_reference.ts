@@ -31,8 +31,8 @@ const SCALE_ROUNDINGS = 1024;
  *
  * The bound follows the kernels' arithmetic: codes times activations are summed exactly; the zero's share of a group is
  * rounded to at most two steps of its activations, scales by {@linkcode SCALE_ROUNDINGS}; everything after is ordinary
- * f32, so each term carries at most {@linkcode ROUNDINGS} relative errors of 2^-24. Codes and zeros count by themselves,
- * not by their difference.
+ * f32, so each term carries at most {@linkcode ROUNDINGS} relative errors of 2^-24. Codes and zeros count by
+ * themselves, not by their difference.
  *
  * @param activations as from {@linkcode packActivations}
  */

@@ -21,9 +21,9 @@ const LEAST = 2 ** -100;
  * Packs x for the fused kernels; the CPU reference of fill_values.wgsl and quantize.wgsl.
  *
  * Each group of 16 channels shares a step s = max |x| / 32512. Even channels are stored as round(x / s), odd channels
- * as round(x / 4s) (see product/parts/decode.wgsl), so the error is at most s / 2 or 2 s, on the device 2 % more, where reciprocals
- * are rounded: 2^-14 of the group's largest value at most, below what rounding that value to f16 costs. Groups below
- * 2^-100 are stored as zeros. With H half blocks the planes are, each vec4<u32> [H]:
+ * as round(x / 4s) (see product/parts/decode.wgsl), so the error is at most s / 2 or 2 s, on the device 2 % more, where
+ * reciprocals are rounded: 2^-14 of the group's largest value at most, below what rounding that value to f16 costs.
+ * Groups below 2^-100 are stored as zeros. With H half blocks the planes are, each vec4<u32> [H]:
  *
  * | plane | content |
  * |---|---|

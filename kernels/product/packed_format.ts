@@ -11,9 +11,9 @@ import { fusedGemv } from "./fused_gemv.ts";
 import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
 
 /**
- * Most tokens for which a matrix-vector product for each is faster than a matrix-matrix product for all, by the times in
- * docs/kernel_notes.md ("Where things stand", "Prefill"): decoding is cheap there, and the narrow tile takes as long for 1
- * token as for 16.
+ * Most tokens for which a matrix-vector product for each is faster than a matrix-matrix product for all, by the times
+ * in docs/kernel_notes.md ("Where things stand", "Prefill"): decoding is cheap there, and the narrow tile takes as long
+ * for 1 token as for 16.
  */
 const VECTOR_TOKENS = 8;
 

@@ -1,6 +1,6 @@
 /**
- * Launchers of the kernel between split attention and a product that doesn't combine its input itself. Its CPU reference is
- * `inputOnCpu`.
+ * Launchers of the kernel between split attention and a product that doesn't combine its input itself. Its CPU
+ * reference is `inputOnCpu`.
  *
  * @module
  */

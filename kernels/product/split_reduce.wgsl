@@ -1,6 +1,6 @@
 // needs: attention_values mixed
-// Attention of tokens whose sequences were split, combined: see Prologue `attention` in prologue_epilogue.ts. A matrix-vector
-// product with packed weights combines its input itself; others want it as it is, in f16 or f32.
+// Attention of tokens whose sequences were split, combined: see Prologue `attention` in prologue_epilogue.ts. A
+// matrix-vector product with packed weights combines its input itself; others want it as it is, in f16 or f32.
 //
 // Bindings (T tokens):
 //   0 values  f32 [T, splits * (channels + 2 * heads)]

@@ -1,5 +1,6 @@
 /**
- * What the engine asks of a format of weights. packed_format.ts and f16_format.ts are the formats, linear.ts lists them.
+ * What the engine asks of a format of weights. packed_format.ts and f16_format.ts are the formats, linear.ts lists
+ * them.
  *
  * @module
  */
@@ -61,8 +62,8 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
     scratch: GPUBuffer,
   ): Promise<Dispatch[]>;
   /**
-   * Dispatches of a product with few tokens, by the kernel that is faster for as many as the range may have. What lies past
-   * the range's tokens, up to the most it may have, is overwritten.
+   * Dispatches of a product with few tokens, by the kernel that is faster for as many as the range may have. What lies
+   * past the range's tokens, up to the most it may have, is overwritten.
    */
   multiplyFew(gpu: Gpu, matrix: Matrix, product: RangeProduct): Promise<Dispatch[]>;
   /** Dispatches of a product with many tokens. */

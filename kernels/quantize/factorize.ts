@@ -1,6 +1,7 @@
 /**
  * Factoring Hessians on the device: H = V Vᵀ with V upper triangular, in blocks of 64 channels from the last upwards
- * (quant/cholesky.ts is the CPU reference): factor a diagonal block, solve for the rest of its rows, update what lies above.
+ * (quant/cholesky.ts is the CPU reference): factor a diagonal block, solve for the rest of its rows, update what lies
+ * above.
  *
  * All in one matrix: the Hessian in its upper triangle, what is factored in its lower one, so that more damping can be
  * tried; in the end V takes the Hessian's place.

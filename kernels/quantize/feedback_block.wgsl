@@ -1,6 +1,6 @@
 // needs: pulled_rounding transposed_values write_group
-// Error feedback through a block of channels (quant/error_feedback.ts, quant/twobit.ts): group after group in the order of
-// quantization, each searched when its turn comes, on weights that carry the errors of the groups before.
+// Error feedback through a block of channels (quant/error_feedback.ts, quant/twobit.ts): group after group in the order
+// of quantization, each searched when its turn comes, on weights that carry the errors of the groups before.
 //
 //   start[k] = w[k] + (sum over earlier channels i of e[i] V[i, k]) / V[k, k],  e[i] = w[i] - q[i]
 //   within the group: weight k is rounded from start[k] + sum over j < k of e[j] pull[j, k],  pull[j, k] = V[j, k] / V[k, k]

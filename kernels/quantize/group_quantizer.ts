@@ -1,9 +1,9 @@
 /**
  * Launchers of the kernels that quantize a matrix group by group, all rows at once: probe, pick, search, meta words.
  *
- * Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where two
- * candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a tile's
- * largest scale the last bit of its d.
+ * Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where
+ * two candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a
+ * tile's largest scale the last bit of its d.
  *
  * @module
  */

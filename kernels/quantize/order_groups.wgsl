@@ -1,6 +1,7 @@
 // Puts the groups of channels of a matrix into the order of quantization, in place.
 //
-//   x[16 p + k] becomes x[16 group_order[p] + k], for every line of the matrix: a line holds one element of each channel
+//   x[16 p + k] becomes x[16 group_order[p] + k], for every line of the matrix: a line holds one element of each
+//   channel
 //
 // Bindings (P = groups):
 //   0 cycles  u32 [P]: the positions in the order in which each takes the next one's group; bit 31 marks the first of a
@@ -8,8 +9,8 @@
 //   1 x       f32 [16 P, lines] where channel_stride = lines, line_stride = 1
 //             f32 [lines, 16 P] where channel_stride = 1, line_stride = 16 P
 //
-// Mapping: a thread a line and one k of all groups; neighbours have neighbouring addresses, and no other thread moves what
-// a thread moves.
+// Mapping: a thread a line and one k of all groups; neighbours have neighbouring addresses, and no other thread moves
+// what a thread moves.
 override lines: u32 = 1;
 override channel_stride: u32 = 1;
 override line_stride: u32 = 16;

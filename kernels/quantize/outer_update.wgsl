@@ -1,7 +1,8 @@
 // Sum of outer products, added to a matrix: c[m, n] += factor * sum over k of a[k, m] b[k, n], in f32.
 //
-// The one product of quantization: Hessians (a = b = inputs by token), the factorization's and the solver's updates, error
-// feedback to later channels. Both operands come with the summed index in their rows, so neither is transposed on its way.
+// The one product of quantization: Hessians (a = b = inputs by token), the factorization's and the solver's updates,
+// error feedback to later channels. Both operands come with the summed index in their rows, so neither is transposed on
+// its way.
 //
 // Bindings (counts, and the element at which each matrix begins, are in `update`; all but k are multiples of 4):
 //   0 update  uniform
@@ -10,8 +11,8 @@
 //   3 c       vec4<f32> rows of c_stride / 4
 //
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 columns of c, 8 x 8 a thread, in steps of 16 k; as in
-// product/parts/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way. With `triangle` nothing is
-// written on the other side of the diagonal, and workgroups that lie wholly there do nothing.
+// product/parts/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way. With `triangle`
+// nothing is written on the other side of the diagonal, and workgroups that lie wholly there do nothing.
 override a_stride: u32 = 4;
 override b_stride: u32 = 4;
 override c_stride: u32 = 4;

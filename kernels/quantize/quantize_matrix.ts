@@ -32,8 +32,8 @@ export interface DeviceKnowledge {
   /** f32 [channels, channels]: {@linkcode orderDrift}'s, where targets are corrected for it alone. */
   readonly drift?: GPUBuffer;
   /**
-   * f32 [channels, rows]: sum of x' (w (x - x') + r)ᵀ, where targets are corrected for what the residual stream lacks too;
-   * quantizing uses it up.
+   * f32 [channels, rows]: sum of x' (w (x - x') + r)ᵀ, where targets are corrected for what the residual stream lacks
+   * too; quantizing uses it up.
    */
   readonly correlation?: GPUBuffer;
 }

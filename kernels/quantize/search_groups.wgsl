@@ -1,5 +1,6 @@
 // needs: free_rounding transposed_values write_group
-// Quantizes every group by itself: of all scale and zero codes those that leave the least error (quant/group_search.ts).
+// Quantizes every group by itself: of all scale and zero codes those that leave the least error
+// (quant/group_search.ts).
 //
 // Bindings (P = positions of groups, G = groups with padding):
 //   0 transposed       f32 [16 P, rows]

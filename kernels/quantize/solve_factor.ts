@@ -1,5 +1,6 @@
 /**
- * Launcher of the solver for corrected targets: (V Vᵀ) s = b for many right-hand sides (quant/target.ts is the CPU reference).
+ * Launcher of the solver for corrected targets: (V Vᵀ) s = b for many right-hand sides (quant/target.ts is the CPU
+ * reference).
  *
  * @module
  */

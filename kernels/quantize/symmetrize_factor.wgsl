@@ -1,5 +1,5 @@
-// Copies rows of the lower triangle of a square matrix to columns of the upper one, so that a factor can be read by rows
-// and by columns.
+// Copies rows of the lower triangle of a square matrix to columns of the upper one, so that a factor can be read by
+// rows and by columns.
 //
 //   slab[i, j] = panel[j, i] for the rows j of the panel and the rows i < j of the slab
 //

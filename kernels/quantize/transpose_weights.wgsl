@@ -9,8 +9,8 @@
 //   2 group_order  u32 [P]
 //   3 transposed       f32 [16 P, rows]
 //
-// Mapping: a thread a group of a row, 64 rows a workgroup; workgroup.y is the position. A thread reads 64 bytes in a row,
-// neighbours write neighbouring words.
+// Mapping: a thread a group of a row, 64 rows a workgroup; workgroup.y is the position. A thread reads 64 bytes in a
+// row, neighbours write neighbouring words.
 override rows: u32 = 1;
 override groups: u32 = 1; // without padding
 

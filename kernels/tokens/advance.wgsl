@@ -9,8 +9,8 @@
 //   3 tokens      u32 [sequences, stride]      token of each position
 //   4 hidden      f32 [tokens, hidden]
 //
-// Mapping: a workgroup a token, its index in z; one dispatch for each slab of the embedding, of which the last moves on. Where no
-// candidate is a token, NOT_A_NUMBER is stored, and the input stays as it was.
+// Mapping: a workgroup a token, its index in z; one dispatch for each slab of the embedding, of which the last moves
+// on. Where no candidate is a token, NOT_A_NUMBER is stored, and the input stays as it was.
 override candidate_count: u32 = 1;
 override first_row: u32 = 0;
 override rows: u32 = 1;

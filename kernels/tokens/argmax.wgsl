@@ -5,8 +5,8 @@
 //   0 logits      f32 [sequences, length]
 //   1 candidates  vec2<u32> [sequences, num_workgroups.x]   bits of the logit, token
 //
-// Mapping: workgroup.z is the sequence. Threads of all its workgroups take neighbouring logits in turn; a workgroup writes one candidate, which is
-// no_best() where all its logits are -infinity: other workgroups may have better.
+// Mapping: workgroup.z is the sequence. Threads of all its workgroups take neighbouring logits in turn; a workgroup
+// writes one candidate, which is no_best() where all its logits are -infinity: other workgroups may have better.
 override length: u32 = 1;
 override workgroup_size: u32 = 256;
 

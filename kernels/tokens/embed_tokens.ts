@@ -10,8 +10,8 @@ import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
 /**
- * Dispatches, one a slab of the embedding, that look up tokens. A token outside the vocabulary leaves its part of y as it
- * was.
+ * Dispatches, one a slab of the embedding, that look up tokens. A token outside the vocabulary leaves its part of y as
+ * it was.
  *
  * @param embedding f16 [vocabulary, hidden], as it serves for a tied lm_head too
  * @param tokens u32 [tokens]

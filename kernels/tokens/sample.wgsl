@@ -1,5 +1,6 @@
 // needs: pick_best
-// Draws a token for each of some sequences: temperature, then the top_k most likely, then of those the fewest whose probability reaches top_p.
+// Draws a token for each of some sequences: temperature, then the top_k most likely, then of those the fewest whose
+// probability reaches top_p.
 //
 // Bindings:
 //   0 logits      f32 [sequences, length]
@@ -7,10 +8,11 @@
 //   2 sequence    vec2<u32> [sequences]  position, which together with the seed gives the random number, and another word
 //   3 candidates  vec2<u32> [sequences]  bits of the logit, token
 //
-// Mapping: a workgroup a sequence, its index in z; thread t takes the logits t, t + workgroup_size, ... Thresholds are found by radix selection
-// on order-preserving keys, 8 bits a pass: by count for top_k, by probability mass for top_p. Tokens with the logit of
-// the last one that is kept are kept too. Mass is counted in integers, 2^30 for all, so that the sums don't depend on
-// their order. Where the best logit isn't finite, or nothing has any mass, the token is NOT_A_NUMBER.
+// Mapping: a workgroup a sequence, its index in z; thread t takes the logits t, t + workgroup_size, ... Thresholds are
+// found by radix selection on order-preserving keys, 8 bits a pass: by count for top_k, by probability mass for top_p.
+// Tokens with the logit of the last one that is kept are kept too. Mass is counted in integers, 2^30 for all, so that
+// the sums don't depend on their order. Where the best logit isn't finite, or nothing has any mass, the token is
+// NOT_A_NUMBER.
 override length: u32 = 1;
 override workgroup_size: u32 = 256;
 

@@ -1,6 +1,6 @@
 /**
- * Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves one
- * sequence or several in one dispatch, their index in workgroup.z.
+ * Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves
+ * one sequence or several in one dispatch, their index in workgroup.z.
  *
  * @module
  */
@@ -161,8 +161,8 @@ export async function advance(
 }
 
 /**
- * Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU reference, in f64. The largest logit
- * must be finite.
+ * Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU reference, in f64. The largest
+ * logit must be finite.
  */
 export function samplingProbabilities(logits: Float32Array, { temperature, topP, topK }: Sampling): Float64Array {
   const largest = logits.reduce((most, value) => Math.max(most, value), -Infinity);

@@ -1,5 +1,6 @@
 // needs: token_range
-// The MLP's activation: y[t, i] = silu(gate) * up with gate = x[t, i], up = x[t, width + i], silu(g) = g / (1 + exp(-g)).
+// The MLP's activation: y[t, i] = silu(gate) * up with gate = x[t, i], up = x[t, width + i], silu(g) = g / (1 +
+// exp(-g)).
 //
 // Bindings (T = range.tokens):
 //   0 range  uniform, see tokens/parts/token_range.wgsl

@@ -6,8 +6,9 @@
 import type { Gpu } from "../gpu/gpu.ts";
 
 /**
- * Consecutive tokens of a sequence, which may be one of several in a cache. Kernels take their number from the buffer, so pipelines and bindings serve any
- * number up to that for which their dispatches were made: rewrite the buffer and submit the same dispatches again.
+ * Consecutive tokens of a sequence, which may be one of several in a cache. Kernels take their number from the buffer,
+ * so pipelines and bindings serve any number up to that for which their dispatches were made: rewrite the buffer and
+ * submit the same dispatches again.
  */
 export interface TokenRange {
   /** Uniform: u32 number of tokens, u32 position of the first, u32 index of the sequence in its cache. */

@@ -42,10 +42,10 @@ export function checkSequences(sequences: number): void {
 }
 
 /**
- * Sequences 0, 1, ... of a model, each with a position of its own; often there is one. The cache holds the first tokens of
- * each; the next may be known too: chosen, but not taken in yet. A call takes the step that is made for as many sequences
- * as take part, so that the last one of several goes on as fast as one alone. One call at a time. Dispose it to free its
- * cache.
+ * Sequences 0, 1, ... of a model, each with a position of its own; often there is one. The cache holds the first tokens
+ * of each; the next may be known too: chosen, but not taken in yet. A call takes the step that is made for as many
+ * sequences as take part, so that the last one of several goes on as fast as one alone. One call at a time. Dispose it
+ * to free its cache.
  */
 export class Session implements Disposable {
   /** Number of sequences. */
@@ -141,8 +141,8 @@ export class Session implements Disposable {
   }
 
   /**
-   * Takes the token in that is known to follow in some sequences, chooses the next, and so on; nothing waits for the host
-   * until all are chosen. The other sequences stay as they are.
+   * Takes the token in that is known to follow in some sequences, chooses the next, and so on; nothing waits for the
+   * host until all are chosen. The other sequences stay as they are.
    *
    * @param sequences indices, each at most once
    * @param count tokens of each
@@ -224,7 +224,8 @@ export class Session implements Disposable {
    *
    * @param positions indices into `tokens`
    * @returns f32 [vocabulary] for each of `positions`
-   * @throws {RangeError} when there is no room for the tokens, one is outside the vocabulary, or a position outside the tokens
+   * @throws {RangeError} when there is no room for the tokens, one is outside the vocabulary, or a position outside the
+   * tokens
    * @throws {Error} when logits are not numbers
    */
   logitsAfter(
@@ -379,8 +380,8 @@ function pickOf({ pickBest, pickSampled }: DecodeStep, sampling: readonly Sampli
  *
  * @param capacity tokens that each has room for
  * @param sequences 1 to {@linkcode MAX_SEQUENCES}
- * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so large
- * a cache
+ * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so
+ * large a cache
  * @throws {OutOfMemoryError} with what the caches need, when the device has no room
  */
 export async function createSession(

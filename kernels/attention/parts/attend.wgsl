@@ -52,8 +52,8 @@ struct Scores { s0: Queries, s1: Queries, s2: Queries, s3: Queries }
 var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
 var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
 
-// Heads of a workgroup: query heads from the first on, which share a key head; `count` are left of it, of which a workgroup
-// takes up to QUERIES.
+// Heads of a workgroup: query heads from the first on, which share a key head; `count` are left of it, of which a
+// workgroup takes up to QUERIES.
 struct Heads { first: u32, key: u32, count: u32, is_first: bool }
 
 fn heads_of(group: u32) -> Heads {
@@ -191,8 +191,8 @@ fn angles_at(channel: u32, position: u32) -> Angles {
   return Angles(vec4(first.xz, second.xz), vec4(first.yw, second.yw));
 }
 
-// Four channels of a head of queries (norm 0) or keys (norm 1), rotated by the angles of its position: channel i forms a pair
-// with channel i + head_size / 2. The norm's weight is applied, its factor is not.
+// Four channels of a head of queries (norm 0) or keys (norm 1), rotated by the angles of its position: channel i forms
+// a pair with channel i + head_size / 2. The norm's weight is applied, its factor is not.
 fn rotated(head: u32, channel: u32, angles: Angles, norm: u32) -> vec4<f32> {
   let half = head_size / 2u;
   let is_lower = channel < half;
@@ -232,8 +232,8 @@ fn sum_lanes(value: Queries, thread: u32) -> Queries {
   return sum;
 }
 
-// Takes four tokens in. One that doesn't exist has the lowest score and no weight. The score can't tell the weight: where
-// no token exists, the lowest is the largest, and comparing would drop a score that is not a number.
+// Takes four tokens in. One that doesn't exist has the lowest score and no weight. The score can't tell the weight:
+// where no token exists, the lowest is the largest, and comparing would drop a score that is not a number.
 fn attend(state: Attended, scores: Scores, exists: vec4<bool>, turn: Turn) -> Attended {
   let largest = max(state.largest, max(max(scores.s0, scores.s1), max(scores.s2, scores.s3)));
   let kept = exp2(state.largest - largest);

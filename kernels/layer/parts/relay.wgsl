@@ -1,16 +1,16 @@
 // Values that workgroups of one dispatch hand to each other while they run, without a barrier between them.
 //
-// WGSL orders nothing between workgroups but the changes of one atomic. So every value is an atomic of its own that says
-// by itself whether it has come: its two lowest bits are the tag of the layer, which differs from that of the layer before;
-// who needs it loads it again until the tag is right. What is lost is 2 of 24 bits. A value is only overwritten in the next
-// layer, by a workgroup that has waited for what others made of it.
+// WGSL orders nothing between workgroups but the changes of one atomic. So every value is an atomic of its own that
+// says by itself whether it has come: its two lowest bits are the tag of the layer, which differs from that of the
+// layer before; who needs it loads it again until the tag is right. What is lost is 2 of 24 bits. A value is only
+// overwritten in the next layer, by a workgroup that has waited for what others made of it.
 //
 // WGSL doesn't promise that workgroups run side by side either. How many do is counted once (count_residents), and no
 // more are started. Should one not come after all, those that wait for it give up, say so in STATUS and go on with NaN.
 //
-// Vectors lie in the order in which product/parts/fill_values.wgsl takes them: 32 quarters of groups, each with its first channel,
-// then all with their second, and so on, so that the lanes of a subgroup load neighbouring words. The type of the buffer
-// says so, since then the index of a quarter is checked once for its four words.
+// Vectors lie in the order in which product/parts/fill_values.wgsl takes them: 32 quarters of groups, each with its
+// first channel, then all with their second, and so on, so that the lanes of a subgroup load neighbouring words. The
+// type of the buffer says so, since then the index of a quarter is checked once for its four words.
 //
 // From the kernel: the override `most_polls`.
 const STATUS = 0u; // 1: some workgroup gave up
@@ -92,8 +92,8 @@ fn not_a_number() -> f32 {
   return bitcast<f32>(0x7fc00000u | gave_up);
 }
 
-// Counts the workgroups that run side by side: each waits so long that all that fit have come; the first to end says how
-// many there were.
+// Counts the workgroups that run side by side: each waits so long that all that fit have come; the first to end says
+// how many there were.
 fn count_residents(polls: u32, thread: u32) {
   if (thread != 0u) { return; }
   atomicAdd(&relay[0][0][ARRIVED], 1u);

@@ -1,6 +1,7 @@
 // needs: relay fill_values
 // is: input
-// The input of a product of decode_layer.wgsl: what other workgroups hand over, or the input of the model's first layer.
+// The input of a product of decode_layer.wgsl: what other workgroups hand over, or the input of the model's first
+// layer.
 const RMS_NORM = 1u;
 
 // Four channels of a group, c + {0, 4, 8, 12}, as loaded.

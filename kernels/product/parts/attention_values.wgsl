@@ -1,5 +1,6 @@
 // needs: reduce_splits
-// Attention over a sequence that was split: see the kind `attention` of Prologue in prologue_epilogue.ts for what lies where.
+// Attention over a sequence that was split: see the kind `attention` of Prologue in prologue_epilogue.ts for what lies
+// where.
 // From the kernel: the binding `values`.
 override channels: u32 = 16;
 override splits: u32 = 1;

@@ -1,6 +1,6 @@
 // needs: rows decode
-// Packed activations of a workgroup's columns in workgroup memory, group by group, whence a lane takes half a block into
-// registers, and single groups for refine words, whose group is only known at run time. fill_packed.wgsl or
+// Packed activations of a workgroup's columns in workgroup memory, group by group, whence a lane takes half a block
+// into registers, and single groups for refine words, whose group is only known at run time. fill_packed.wgsl or
 // fill_values.wgsl brings them there.
 
 // Groups that one lane decodes.
@@ -34,8 +34,8 @@ fn cell_of(group: u32) -> u32 {
   return cell_at(group / (team * LANE_GROUPS), in_column % 8u, in_column / 8u);
 }
 
-// Blocks of the upper half are swapped about, so that neighbouring lanes, which take both halves of the same blocks, meet
-// in no memory bank.
+// Blocks of the upper half are swapped about, so that neighbouring lanes, which take both halves of the same blocks,
+// meet in no memory bank.
 fn cell_at(column: u32, group: u32, block: u32) -> u32 {
   return (column * 8u + group) * (team / 2u) + (block ^ (group / LANE_GROUPS * (team / 8u)));
 }

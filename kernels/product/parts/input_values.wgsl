@@ -1,5 +1,6 @@
 // needs: attention_values
-// The input of a product, computed from f32: see Prologue in prologue_epilogue.ts for what each kind is and where it lies.
+// The input of a product, computed from f32: see Prologue in prologue_epilogue.ts for what each kind is and where it
+// lies.
 // From the kernel: the bindings `values` and `norm_weight`.
 override input_kind: u32 = 0; // 0: the values themselves
 override epsilon: f32 = 0.0;

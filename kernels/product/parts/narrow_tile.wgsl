@@ -3,8 +3,9 @@
 // Matrix-matrix product for few tokens: y[t, r] = sum over c of w[r, c] x[t, c], for any kind of weights.
 //
 // Mapping: a workgroup of 4 teams of 32 threads makes 32 rows x 16 tokens. Each team takes every fourth run of 64
-// channels, 8 channels a turn, and makes all 32 x 16 sums, 4 x 4 a thread; at the end the teams' sums are added up. With
-// few tokens it is the weights' way from memory that counts: small tiles and short walks keep more loads in flight.
+// channels, 8 channels a turn, and makes all 32 x 16 sums, 4 x 4 a thread; at the end the teams' sums are added up.
+// With few tokens it is the weights' way from memory that counts: small tiles and short walks keep more loads in
+// flight.
 //
 // From the kernel: the same as for wide_tile.wgsl.
 
@@ -97,8 +98,8 @@ fn multiply_channel(channel: u32, row_quad: u32, token_quad: u32, sums: ptr<func
   (*sums)[3] = fma(weights, vec4(activations.w), (*sums)[3]);
 }
 
-// Sums over the teams, of token thread / 8 and row quad thread % 8: tokens 0 to 7 first, then 8 to 15, since the weights'
-// memory, [token][team, row of the tile / 4] by now, holds no more.
+// Sums over the teams, of token thread / 8 and row quad thread % 8: tokens 0 to 7 first, then 8 to 15, since the
+// weights' memory, [token][team, row of the tile / 4] by now, holds no more.
 fn add_teams(thread: u32, sums: ptr<function, Sums>) -> vec4<f32> {
   let first = add_half(thread, 0u, sums);
   let second = add_half(thread, 1u, sums);

@@ -35,7 +35,8 @@ fn pass_rows() -> u32 {
   return workgroup_size / outlier_lanes;
 }
 
-// outlier_lanes lanes share a row. Two passes are in flight; the first two are asked for before the rows are multiplied.
+// outlier_lanes lanes share a row. Two passes are in flight; the first two are asked for before the rows are
+// multiplied.
 fn first_outliers(thread: u32) -> Outliers {
   let row = thread / outlier_lanes;
   return Outliers(first_outlier(row, thread), first_outlier(row + pass_rows(), thread));

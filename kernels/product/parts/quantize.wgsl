@@ -2,7 +2,8 @@
 const LARGEST = 32512.0;
 // Added to a float below 2^22, it leaves no bits for a fraction.
 const ROUNDER = 12582912.0;
-// 4 * ROUNDER_BITS, where ROUNDER_BITS = 0x4b400000 are the bits of ROUNDER, and 2^23 - 65793 ROUNDER_BITS, modulo 2^32.
+// 4 * ROUNDER_BITS, where ROUNDER_BITS = 0x4b400000 are the bits of ROUNDER, and 2^23 - 65793 ROUNDER_BITS, modulo
+// 2^32.
 const FOUR_ROUNDERS = 754974720;
 const HIGH_START = 1967128576;
 // Bits of an infinite f32; those of a NaN are more.

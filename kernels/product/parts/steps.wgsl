@@ -1,7 +1,7 @@
 // needs: rows refine cells outliers
-// Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the mapping
-// and for where the asynchrony is. From the kernel: the planes of fused_gemv.wgsl, `refine_every`, and, unless from
-// one_matrix.wgsl, where planes start and has_outliers().
+// Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the
+// mapping and for where the asynchrony is. From the kernel: the planes of fused_gemv.wgsl, `refine_every`, and, unless
+// from one_matrix.wgsl, where planes start and has_outliers().
 
 // Past every step, but not so far that its rows overflow.
 const NO_STEP = 0x100000u;
@@ -106,8 +106,8 @@ fn multiply_row(words: vec4<u32>, m: u32, x: Activations, scale512: vec4<f32>, m
 }
 
 // What the refine words add to two rows of the step, the rows 0 and 1 in even lanes, 2 and 3 in odd ones. One word in a
-// block (the default) comes preloaded, other shares load theirs. The two lanes of a block share its words: which group is
-// refined stands in the meta words of both halves of a block, its codes perhaps in those of the other lane.
+// block (the default) comes preloaded, other shares load theirs. The two lanes of a block share its words: which group
+// is refined stands in the meta words of both halves of a block, its codes perhaps in those of the other lane.
 fn refine_step(now: Step, row: u32, lane: Lane) -> vec2<f32> {
   if (refine_every == 0u) { return vec2(0.0); }
   if (refine_every != 8u) { return refine_words(row, lane); }

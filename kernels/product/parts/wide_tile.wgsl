@@ -3,14 +3,15 @@
 // Matrix-matrix product for many tokens: y[t, r] = sum over c of w[r, c] x[t, c], for any kind of weights.
 //
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 tokens, 8 x 8 a thread. It walks the channels in steps of 16.
-// In a step every thread puts 8 weights and 16 activations into workgroup memory, as f32 and by channel; then it asks for
-// what the next step needs and meanwhile multiplies: 64 multiply-adds for 16 values read. By the times two such
+// In a step every thread puts 8 weights and 16 activations into workgroup memory, as f32 and by channel; then it asks
+// for what the next step needs and meanwhile multiplies: 64 multiply-adds for 16 values read. By the times two such
 // workgroups share a multiprocessor of an H200: while one waits at a barrier the other multiplies. A thread's rows are
 // four in a row and the four 32 further on, its tokens likewise 64 further on: so neighbouring lanes read neighbouring
 // words.
 //
 // From the kernel, where a turn is 8 consecutive channels:
-//   Weights, start_weights(row, 0), fetch_weights(weights, row, turn), put_weights(weights, tile_row, turn, tile_channel).
+//   Weights, start_weights(row, 0), fetch_weights(weights, row, turn), put_weights(weights, tile_row, turn,
+//   tile_channel).
 
 const TILE_ROWS = 64u;
 const TILE_TOKENS = 128u;
@@ -30,8 +31,8 @@ alias Activations = array<vec4<f32>, 4>;
 // [token of the thread][its low four rows, its high four rows]
 alias Sums = array<array<vec4<f32>, 2>, 8>;
 
-// Where a thread's rows and tokens begin, in fours. Lanes of a warp lie 8 along the rows and 4 along the tokens, so that
-// a read of workgroup memory touches few different words.
+// Where a thread's rows and tokens begin, in fours. Lanes of a warp lie 8 along the rows and 4 along the tokens, so
+// that a read of workgroup memory touches few different words.
 struct Place {
   row: u32,
   token: u32,

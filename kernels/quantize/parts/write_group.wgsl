@@ -1,6 +1,6 @@
 // needs: group_grid rounding
-// Where a group lies in the planes, searching its codes and writing them there. From the kernel: `rows`, `groups`, `refine_every`,
-// `picks`, `tile_scale`, `base`, `refine`, `group_codes`.
+// Where a group lies in the planes, searching its codes and writing them there. From the kernel: `rows`, `groups`,
+// `refine_every`, `picks`, `tile_scale`, `base`, `refine`, `group_codes`.
 
 // A group of one row.
 struct GroupPlace {
