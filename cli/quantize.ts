@@ -57,7 +57,13 @@ export const quantize: Command = {
       value: "SHARE",
       help: "Share of weights kept in 16 bits (default 0, at most 0.05).",
     },
-    calibration: { type: "string", value: "NAME", help: "Calibration text: calibration (default) or file:PATH." },
+    calibration: {
+      type: "string",
+      value: "NAME",
+      help:
+        "Calibration text: file:PATH, or calibration (default; speeches and novels). It decides: take text like what the " +
+        "model will be used for.",
+    },
     windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
     "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
     device: {
@@ -69,7 +75,12 @@ export const quantize: Command = {
     },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
-    report: { type: "boolean", help: "Print bits and error of each layer." },
+    report: {
+      type: "boolean",
+      help:
+        "Print bits and errors of each matrix: weighted by its inputs on the calibration text, where there is one, which " +
+        "follows what a model loses, and the plain squared error, which doesn't.",
+    },
     resume: { type: "boolean", help: "Go on with the finished layers of an interrupted run." },
     force: { type: "boolean", help: "Overwrite the packed file, or start an interrupted run again." },
   },
@@ -87,6 +98,7 @@ export const quantize: Command = {
         ...wanted,
         resume: options.resume === true,
         onProgress: line.update,
+        onLayer: (finished, layers) => line.step(finished / layers, `layer ${finished} of ${layers}`),
         onDevice({ reason }) {
           if (reason !== undefined) console.log(`quantizing on the CPU: ${reason}`);
         },
@@ -174,9 +186,13 @@ async function refuseOverwrite(path: string, options: OptionValues): Promise<voi
 }
 
 function describe(report: MatrixReport): string {
-  const { name, rows, channels, bits, relativeError, relativeErrorTwoBit, relativeErrorRefined } = report;
+  const { name, rows, channels, bits, weightedError, relativeError, relativeErrorTwoBit, relativeErrorRefined } =
+    report;
   const perWeight = totalBits(bits) / (rows * channels);
   const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
-  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, squared error ${percent(relativeError)} ` +
-    `(2-bit groups ${percent(relativeErrorTwoBit)}, refined ${percent(relativeErrorRefined)})`;
+  const weighted = weightedError === undefined ? "" : `weighted error ${percent(weightedError)}, `;
+  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, ${weighted}` +
+    `squared error ${percent(relativeError)} (2-bit groups ${percent(relativeErrorTwoBit)}, refined ${
+      percent(relativeErrorRefined)
+    })`;
 }

@@ -18,6 +18,7 @@ import type { Checkpoint } from "./files/checkpoint.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { hashWeights, openModel } from "./load.ts";
+import type { QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import { loadText } from "./text/text.ts";
@@ -65,6 +66,8 @@ export interface QuantizeOptions {
   readonly resume?: boolean;
   /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
+  /** Told of each finished layer: how many are, and how many there are. */
+  readonly onLayer?: (finished: number, layers: number) => void;
   /** Told where the model is quantized, once that is known. */
   readonly onDevice?: (place: Pick<QuantizingPlace, "kind" | "name" | "reason">) => void;
   /** Told of each quantized matrix; finding its errors takes a little time. */
@@ -169,9 +172,10 @@ export async function quantizeModel(
     quantizerOf: (layer, kind) => isExcluded(layer, kind) ? undefined : quantizer,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
+    ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
     onLayer(stored, { index, original }) {
       count(totals, stored, original);
-      if (onMatrix) reportLayer(index, stored, original, onMatrix);
+      options.onLayer?.(index + 1, checkpoint.config.layers);
     },
   });
   const { peakBytes } = place;
@@ -262,16 +266,14 @@ function count(totals: { weights: number; bytes: number }, stored: StoredLayer, 
   }
 }
 
-function reportLayer(
-  index: number,
-  stored: StoredLayer,
-  { linears }: Layer,
+function reportStage(
+  [stored, { index, original: { linears } }, hessian]: Parameters<NonNullable<QuantizePlan["onStage"]>>,
   onMatrix: (report: MatrixReport) => void,
 ): void {
   for (const [kind, tensor] of stored) {
     const name = linearName(index, kind);
     if (tensor.kind !== "twobit") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
     const { weights, rows, channels } = linears[kind];
-    onMatrix({ name, rows, channels, ...reportQuantization(weights, tensor.tensor) });
+    onMatrix({ name, rows, channels, ...reportQuantization(weights, tensor.tensor, hessian) });
   }
 }

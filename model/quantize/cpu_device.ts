@@ -69,6 +69,7 @@ function startLayer(
     },
     async quantize(job) {
       const sums = job.feedback && await calibrator?.sumStage(pair(), job.stage);
+      if (sums) job.onHessian?.(sums.gram);
       const stored = await quantizeStage(pool, original, job, sums);
       place(stored);
       return stored;

@@ -9,6 +9,7 @@ import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
 import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
+import { readSquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { factorize } from "../../kernels/quantize/factorize.ts";
 import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize/quantize_matrix.ts";
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
@@ -77,10 +78,11 @@ function startLayer(
         await passMatrices(work, isOriginalAhead ? { quantized: pair.quantized } : pair, stage - 1);
         isOriginalAhead = false;
       },
-      async quantize({ stage, quantizers, feedback }, onShare) {
+      async quantize({ stage, quantizers, feedback, onHessian }, onShare) {
         using stageScope = createBufferScope(gpu);
         const sums = feedback && await sumInputs(work, stageScope, stage, onShare);
         isOriginalAhead = sums?.correlation !== undefined;
+        if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
         const knowledge = sums && await prepareKnowledge(gpu, stageScope, sums, feedback!);
         const stored = new Map<LinearKind, StoredTensor>();
         for (const [kind, quantizer] of quantizers) {
