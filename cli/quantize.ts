@@ -78,8 +78,8 @@ export const quantize: Command = {
     report: {
       type: "boolean",
       help:
-        "Print bits and errors of each matrix: weighted by its inputs on the calibration text, where there is one, which " +
-        "follows what a model loses, and the plain squared error, which doesn't.",
+        "Print bits and errors of each matrix: weighted by its inputs on the calibration text (of search, on what " +
+        "--calibration names), which follows what a model loses, and the plain squared error, which doesn't.",
     },
     resume: { type: "boolean", help: "Go on with the finished layers of an interrupted run." },
     force: { type: "boolean", help: "Overwrite the packed file, or start an interrupted run again." },
@@ -127,16 +127,17 @@ function readOptions(options: OptionValues): QuantizeOptions {
   if (calibration !== "calibration" && !calibration.startsWith("file:")) {
     throw new UsageError(`--calibration is ${calibration}, must be calibration or file:PATH`);
   }
+  const method = oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]);
+  const windows = integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536);
+  const windowTokens = integerOption(options, "window-tokens", 512, 2, 65536);
   const layers = textOption(options, "layers", "");
   return {
-    method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
+    method,
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
-    calibration: {
-      text: calibration,
-      windows: integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536),
-      windowTokens: integerOption(options, "window-tokens", 512, 2, 65536),
-    },
+    ...((method !== "search" || options.calibration !== undefined) && {
+      calibration: { text: calibration, windows, windowTokens },
+    }),
     device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
     ...(layers !== "" && { exclude: readPattern(layers) }),

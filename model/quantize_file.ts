@@ -56,7 +56,7 @@ export interface QuantizeOptions {
   readonly outliers?: number;
   /** Matrices whose name matches stay in 16 bits. */
   readonly exclude?: RegExp;
-  /** What to calibrate on, where the method does. */
+  /** What to calibrate on, where the method does; else, where it is given, what reported errors are weighted by. */
   readonly calibration?: CalibrationOptions;
   /** Where to quantize; with `auto` (default) on the GPU where there is a real one that does what is asked for. */
   readonly device?: PlaceName;
@@ -151,9 +151,8 @@ export async function quantizeModel(
   const quantizer = twobitQuantizer(changes, method);
   using checkpoint = await openModel(name, onProgress);
   if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
-  const calibration = method === "search"
-    ? []
-    : await calibrationWindows(checkpoint, settings, options.calibration?.tokens);
+  const measures = method !== "search" || (onMatrix !== undefined && options.calibration !== undefined);
+  const calibration = measures ? await calibrationWindows(checkpoint, settings, options.calibration?.tokens) : [];
   const isExcluded = (layer: number, kind: LinearKind) =>
     exclude !== undefined && linearName(layer, kind).search(exclude) >= 0;
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);

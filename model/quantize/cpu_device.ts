@@ -68,7 +68,7 @@ function startLayer(
       await calibrator?.advance(pair(), stage);
     },
     async quantize(job) {
-      const sums = job.feedback && await calibrator?.sumStage(pair(), job.stage);
+      const sums = (job.feedback || job.onHessian) && await calibrator?.sumStage(pair(), job.stage);
       if (sums) job.onHessian?.(sums.gram);
       const stored = await quantizeStage(pool, original, job, sums);
       place(stored);

@@ -80,10 +80,11 @@ function startLayer(
       },
       async quantize({ stage, quantizers, feedback, onHessian }, onShare) {
         using stageScope = createBufferScope(gpu);
-        const sums = feedback && await sumInputs(work, stageScope, stage, onShare);
+        const wantsSums = text !== undefined && (feedback ?? onHessian) !== undefined;
+        const sums = wantsSums ? await sumInputs(work, stageScope, stage, onShare) : undefined;
         isOriginalAhead = sums?.correlation !== undefined;
         if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
-        const knowledge = sums && await prepareKnowledge(gpu, stageScope, sums, feedback!);
+        const knowledge = sums && feedback && await prepareKnowledge(gpu, stageScope, sums, feedback);
         const stored = new Map<LinearKind, StoredTensor>();
         for (const [kind, quantizer] of quantizers) {
           stored.set(kind, { kind: "twobit", tensor: await quantizeKind(work, kind, quantizer, knowledge) });

@@ -17,7 +17,7 @@ export interface QuantizePlan {
   readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
   /** Told of the share done and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
-  /** Told what is stored of a stage, and the Hessian of its input where it was measured for error feedback. */
+  /** Told what is stored of a stage, and the Hessian of its input, where there is calibration text. */
   readonly onStage?: (stored: StoredLayer, layer: LayerBefore, hessian?: Hessian) => void;
   /** Takes a finished layer: what is stored of it, and the layer as it was. */
   readonly onLayer: (stored: StoredLayer, layer: LayerBefore) => void | Promise<void>;

@@ -70,6 +70,6 @@ export interface StageJob {
   readonly quantizers: ReadonlyMap<LinearKind, Quantizer>;
   /** Error feedback of those that have any: their input is the same, and so is what is prepared from it. */
   readonly feedback?: FeedbackSettings;
-  /** Told the Hessian of that input, where there is error feedback. */
+  /** Told the Hessian of the stage's input, where there is calibration text. */
   readonly onHessian?: (hessian: Hessian) => void;
 }

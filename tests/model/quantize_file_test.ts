@@ -1,8 +1,10 @@
 import { openPacked } from "../../model/files/open_packed.ts";
 import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
 import { layersDirectory } from "../../model/quantize/packed_writer.ts";
+import type { PlaceName } from "../../model/workers/quantizing_place.ts";
+import type { QuantizeMethod } from "../../quant/recipe.ts";
 import { createRandom } from "../../quant/random.ts";
-import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
 
 const FIXTURE = new URL("../fixtures/llama_tied_gqa", import.meta.url).pathname;
@@ -48,6 +50,30 @@ Deno.test("quantizeModel: given tokens calibrate, excluded matrices stay, and th
     assertEquals(report.bitsPerWeight, (8 * report.bytes) / report.weights);
     assertEquals([report.device, report.deviceBytes], ["the CPU", undefined]);
     await assertRejects(() => quantizeModel(path, `${directory}/r`, options), Error, `${path} is packed already`);
+  }));
+
+Deno.test("quantizeModel: by weighted errors search is worse than error feedback, by squared ones better", () =>
+  inDirectory(async (directory) => {
+    const errorsBy = async (method: QuantizeMethod, device: PlaceName) => {
+      const sums = { weighted: 0, squared: 0 };
+      await quantizeModel(FIXTURE, `${directory}/q`, {
+        ...options,
+        method,
+        device,
+        onMatrix({ weightedError, relativeError }) {
+          sums.weighted += weightedError!;
+          sums.squared += relativeError;
+        },
+      });
+      return sums;
+    };
+    const [search, feedback] = [await errorsBy("search", "cpu"), await errorsBy("feedback", "cpu")];
+    assert(search.weighted > 1.2 * feedback.weighted, `${search.weighted} against ${feedback.weighted}`);
+    assert(search.squared < feedback.squared, `${search.squared} against ${feedback.squared}`);
+    const onGpu = await errorsBy("search", "gpu");
+    // Codes are the same; the text goes through in f16 there.
+    assertAlmostEquals(onGpu.squared, search.squared, 1e-6);
+    assertAlmostEquals(onGpu.weighted / search.weighted, 1, 0.02);
   }));
 
 Deno.test("quantizeModel: an abort leaves whole layers and nothing else, and a resumed run makes the same file", () =>
