@@ -13,9 +13,10 @@ import {
   type QuantizeOptions,
 } from "../model/quantize_file.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
+import { CALIBRATION_TEXTS } from "../model/text/text.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
-import { BUDGET_BITS, DEFAULT_WINDOWS, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
+import { BUDGET_BITS, CALIBRATION_SIZES, type CalibrationSize, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
   type Command,
   integerOption,
@@ -45,7 +46,7 @@ export const quantize: Command = {
       type: "string",
       value: "NAME",
       help: "corrected (default): error feedback towards corrected targets; feedback: error feedback alone; " +
-        "search: scales only, no calibration.",
+        "search: scales only, channels weighed by random tokens, without a text.",
     },
     refine: {
       type: "string",
@@ -61,11 +62,15 @@ export const quantize: Command = {
       type: "string",
       value: "NAME",
       help:
-        "Calibration text: file:PATH, or calibration (default; speeches and novels). It decides: take text like what the " +
-        "model will be used for.",
+        "Calibration text: mix (default; encyclopedia, documentation, code and prose), calibration (default of the " +
+        "embedded model; speeches and Moby Dick) or file:PATH. It decides: take text like what the model is for.",
     },
-    windows: { type: "string", value: "N", help: `Calibration windows (default ${DEFAULT_WINDOWS}).` },
-    "window-tokens": { type: "string", value: "N", help: "Tokens of a window (default 512)." },
+    windows: { type: "string", value: "N", help: `Calibration windows (default ${describeDefault("windows")}).` },
+    "window-tokens": {
+      type: "string",
+      value: "N",
+      help: `Tokens of a window, at most the model's context (default ${describeDefault("windowTokens")}).`,
+    },
     device: {
       type: "string",
       value: "NAME",
@@ -77,9 +82,8 @@ export const quantize: Command = {
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
     report: {
       type: "boolean",
-      help:
-        "Print bits and errors of each matrix: weighted by its inputs on the calibration text (of search, on what " +
-        "--calibration names), which follows what a model loses, and the plain squared error, which doesn't.",
+      help: "Print bits and errors of each matrix: weighted by its inputs on the calibration text (of search, on " +
+        "random tokens), which follows what a model loses, and the plain squared error, which doesn't.",
     },
     resume: { type: "boolean", help: "Go on with the finished layers of an interrupted run." },
     force: { type: "boolean", help: "Overwrite the packed file, or start an interrupted run again." },
@@ -120,24 +124,32 @@ export const quantize: Command = {
   },
 };
 
+/** The default of a size of the calibration text, as the help says it. */
+function describeDefault(size: keyof CalibrationSize): string {
+  const { cpu, gpu } = CALIBRATION_SIZES;
+  return gpu[size] === cpu[size]
+    ? `${cpu[size]}`
+    : `${gpu[size]} on a GPU, ${cpu[size]} on the CPU or a software adapter`;
+}
+
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
   const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
-  const calibration = textOption(options, "calibration", "calibration");
-  if (calibration !== "calibration" && !calibration.startsWith("file:")) {
-    throw new UsageError(`--calibration is ${calibration}, must be calibration or file:PATH`);
+  const text = textOption(options, "calibration", "");
+  if (text !== "" && !CALIBRATION_TEXTS.includes(text) && !text.startsWith("file:")) {
+    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_TEXTS.join(", ")} or file:PATH`);
   }
-  const method = oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]);
-  const windows = integerOption(options, "windows", DEFAULT_WINDOWS, 1, 65536);
-  const windowTokens = integerOption(options, "window-tokens", 512, 2, 65536);
   const layers = textOption(options, "layers", "");
   return {
-    method,
+    method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
-    ...((method !== "search" || options.calibration !== undefined) && {
-      calibration: { text: calibration, windows, windowTokens },
-    }),
+    calibration: {
+      ...(text !== "" && { text }),
+      ...(options.windows !== undefined && { windows: integerOption(options, "windows", 1, 1, 65536) }),
+      ...(options["window-tokens"] !== undefined &&
+        { windowTokens: integerOption(options, "window-tokens", 2, 2, 65536) }),
+    },
     device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
     ...(layers !== "" && { exclude: readPattern(layers) }),

@@ -10,7 +10,7 @@ import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
 import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluate/evaluation.ts";
 import type { Model } from "../model/llama/llama.ts";
 import { type LoadedModel, loadModel } from "../model/load.ts";
-import { DEFAULT_WINDOWS } from "../quant/recipe.ts";
+import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { createCpuScorer, type Scorer } from "../model/evaluate/scorer.ts";
 import { shareDeep } from "../model/host/shared.ts";
 import { readTask, type TaskFile } from "../model/evaluate/tasks.ts";
@@ -109,7 +109,7 @@ async function makeBaseline(settings: RunSettings, context: ExperimentContext): 
   const text = await loadText("calibration");
   const calibration = sampleWindows(text, tokenizer, {
     length: Math.min(plan.windowTokens, config.context),
-    count: quick ? QUICK_CALIBRATION_WINDOWS : DEFAULT_WINDOWS,
+    count: quick ? QUICK_CALIBRATION_WINDOWS : CALIBRATION_SIZES.cpu.windows,
   });
   const scorer = await context.scorer();
   await scorer.setModel(await context.sharedModel());

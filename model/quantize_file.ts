@@ -6,13 +6,16 @@
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";
 import {
-  DEFAULT_WINDOWS,
+  CALIBRATION_SIZES,
+  type CalibrationSize,
   FEEDBACK,
   QUANTIZE_METHODS,
   type QuantizeMethod,
+  RANDOM_SIZE,
   SETTINGS,
   twobitQuantizer,
 } from "../quant/recipe.ts";
+import { createRandom } from "../quant/random.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
@@ -23,7 +26,7 @@ import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import { loadText } from "./text/text.ts";
 import { readFittingTokenizer } from "./text/tokenizer.ts";
-import { sampleWindows } from "./text/windows.ts";
+import { sampleWindows, type WindowPlan } from "./text/windows.ts";
 import {
   openQuantizingPlace,
   type PlaceName,
@@ -33,11 +36,14 @@ import {
 
 /** What is calibrated on. */
 export interface CalibrationOptions {
-  /** `calibration` (default: speeches and chapters that come with twobit) or `file:PATH`. */
+  /**
+   * `mix` (encyclopedia, documentation, code and prose) or `calibration` (speeches and chapters), which come with
+   * twobit, or `file:PATH`. The default is `mix`; for the embedded model, which was trained on such speeches, `calibration`.
+   */
   readonly text?: string;
-  /** Windows, 40 by default, spread evenly over the text. */
+  /** Windows, spread evenly over the text: by default 128 on a GPU that isn't a software one, else 40. */
   readonly windows?: number;
-  /** Tokens of a window, BOS included, 512 by default; at most the model's context. */
+  /** Tokens of a window, BOS included, by default 512; at most the model's context. */
   readonly windowTokens?: number;
   /** The tokens of each window, in place of a text. */
   readonly tokens?: readonly Uint32Array[];
@@ -47,7 +53,7 @@ export interface CalibrationOptions {
 export interface QuantizeOptions {
   /**
    * `corrected` (default): error feedback towards targets corrected for what earlier layers lost; `feedback`: error
-   * feedback alone; `search`: scales only, no calibration.
+   * feedback alone; `search`: scales only, channels weighed by what random tokens make of them, without a text.
    */
   readonly method?: QuantizeMethod;
   /** One refined group in every so many; 8 by default. */
@@ -151,19 +157,25 @@ export async function quantizeModel(
   const quantizer = twobitQuantizer(changes, method);
   using checkpoint = await openModel(name, onProgress);
   if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
-  const measures = method !== "search" || (onMatrix !== undefined && options.calibration !== undefined);
-  const calibration = measures ? await calibrationWindows(checkpoint, settings, options.calibration?.tokens) : [];
   const isExcluded = (layer: number, kind: LinearKind) =>
     exclude !== undefined && linearName(layer, kind).search(exclude) >= 0;
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
+  const text = describeCalibration(name, method, place, options.calibration);
+  const calibration = await calibrationWindows(checkpoint, text, seed, options.calibration?.tokens);
   const totals = { weights: 0, bytes: 0 };
   await writePackedFile(place.device, checkpoint, {
     path,
     metadata: {
       sourceSha256: await hashWeights(checkpoint),
-      settings: JSON.stringify({ ...settings, device: place.kind, feedback: FEEDBACK, quantizer: SETTINGS }),
+      settings: JSON.stringify({
+        ...settings,
+        ...text,
+        device: place.kind,
+        feedback: FEEDBACK,
+        quantizer: quantizer.settings,
+      }),
     },
     resume: options.resume ?? false,
     calibration,
@@ -191,24 +203,29 @@ interface QuantizeSettings {
   readonly method: QuantizeMethod;
   readonly refine: RefineEvery;
   readonly outliers: number;
-  readonly calibration: string;
-  readonly windows: number;
-  readonly windowTokens: number;
   readonly seed: number;
   readonly layers: string;
+}
+
+/** What stands for a text where there is none. */
+const RANDOM_TOKENS = "random tokens";
+
+/** What it records of the text that was calibrated on. */
+interface CalibrationSettings extends CalibrationSize {
+  readonly calibration: string;
 }
 
 /** @throws {RangeError} for options out of range */
 function settingsOf(options: QuantizeOptions): QuantizeSettings {
   const { method = QUANTIZE_METHODS[0], refine = SETTINGS.refineEvery, outliers = 0, seed = 1, exclude } = options;
+  const { windows = 1, windowTokens = 2, tokens } = options.calibration ?? {};
   checkOneOf("method", method, QUANTIZE_METHODS);
   checkOneOf("refine", refine, REFINE_EVERY);
   checkOneOf("device", options.device ?? "auto", QUANTIZING_PLACES);
   if (!(outliers >= 0 && outliers <= 0.05)) throw new RangeError(`outliers is ${outliers}, must be between 0 and 0.05`);
-  const calibration = describeCalibration(options.calibration ?? {});
-  checkCount("windows", calibration.windows, 1);
-  checkCount("windowTokens", calibration.windowTokens, 2);
-  return { method, refine, outliers, ...calibration, seed, layers: exclude?.source ?? "" };
+  checkCount("windows", tokens?.length ?? windows, 1);
+  checkCount("windowTokens", windowTokens, 2);
+  return { method, refine, outliers, seed, layers: exclude?.source ?? "" };
 }
 
 function checkOneOf(name: string, value: string | number, values: readonly (string | number)[]): void {
@@ -220,28 +237,43 @@ function checkCount(name: string, value: number, least: number): void {
   throw new RangeError(`${name} is ${value}, must be a whole number from ${least} on`);
 }
 
+/** What is calibrated on: as given, else by the model and the place. */
 function describeCalibration(
-  { text = "calibration", windows = DEFAULT_WINDOWS, windowTokens = 512, tokens }: CalibrationOptions,
-): Pick<QuantizeSettings, "calibration" | "windows" | "windowTokens"> {
-  if (!tokens) return { calibration: text, windows, windowTokens };
+  model: string,
+  method: QuantizeMethod,
+  { isRealGpu }: QuantizingPlace,
+  given: CalibrationOptions = {},
+): CalibrationSettings {
+  if (method === "search") return { calibration: RANDOM_TOKENS, ...RANDOM_SIZE };
+  const { text = model === "tiny" ? "calibration" : "mix", tokens } = given;
+  const size = { ...CALIBRATION_SIZES[isRealGpu ? "gpu" : "cpu"], ...given };
+  if (!tokens) return { calibration: text, windows: size.windows, windowTokens: size.windowTokens };
   const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
   return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
 }
 
 async function calibrationWindows(
   checkpoint: Checkpoint,
-  { calibration: name, windows: count, windowTokens }: QuantizeSettings,
+  { calibration: name, windows: count, windowTokens }: CalibrationSettings,
+  seed: number,
   given: readonly Uint32Array[] | undefined,
 ): Promise<readonly Uint32Array[]> {
   const { context, vocabulary } = checkpoint.config;
+  const plan = { length: Math.min(windowTokens, context), count };
+  if (name === RANDOM_TOKENS) return randomWindows(plan, vocabulary, seed);
   if (given) {
     const bad = given.flatMap((window) => window.find((token) => token >= vocabulary) ?? []);
     if (bad.length > 0) throw new RangeError(`calibration has token ${bad[0]}, must be below ${vocabulary}`);
     return given;
   }
   const tokenizer = await readFittingTokenizer(checkpoint);
-  const plan = { length: Math.min(windowTokens, context), count };
   return sampleWindows(await loadText(name), tokenizer, plan).windows;
+}
+
+/** Tokens at random, all of them equally likely: they tell loud channels from quiet ones, as any text does. */
+function randomWindows({ length, count }: WindowPlan, vocabulary: number, seed: number): Uint32Array[] {
+  const random = createRandom(seed);
+  return Array.from({ length: count }, () => Uint32Array.from({ length }, () => random.integer(vocabulary)));
 }
 
 /** @throws {NothingToQuantizeError} */

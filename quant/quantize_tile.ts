@@ -31,6 +31,8 @@ export interface TileTask {
   readonly probed: GroupProblem;
   readonly rounded: GroupProblem;
   readonly feedback?: Feedback;
+  /** f64 [channels]: how much squared errors count, where there is no feedback. */
+  readonly channelWeights?: Float64Array;
   readonly stripScores?: Float64Array<ArrayBuffer>;
 }
 
@@ -48,7 +50,7 @@ export function quantizeTile(task: TileTask): void {
         (_, group) => probeGroup(groupOfRow(weights, firstRow + r, channels, group), task.probed),
       ),
   );
-  const importance = task.feedback?.diagonal;
+  const importance = task.feedback?.diagonal ?? task.channelWeights;
   const refined = pickRefined(probes, settings.refineEvery, settings.pick, {
     seed: settings.seed + tile,
     ...(importance && { importance }),
@@ -131,7 +133,7 @@ function quantizeRow(task: TileTask, row: number, masks: ReadonlyMap<number, num
  * @param errors f64 [channels]: theirs, in that order
  */
 function poseProblem(
-  { weights, feedback, rounded: problem }: TileTask,
+  { weights, feedback, channelWeights, rounded: problem }: TileTask,
   at: number,
   first: number,
   errors: Float64Array,
@@ -139,7 +141,8 @@ function poseProblem(
   const { size, pull } = problem;
   for (let k = 0; k < size; k++) {
     problem.start[k] = weights[at + k];
-    problem.pivot[k] = 1;
+    // Without feedback channels come in their natural order.
+    problem.pivot[k] = channelWeights ? Math.sqrt(channelWeights[first + k]) : 1;
   }
   if (!feedback || !pull) return;
   const { coefficients } = feedback;

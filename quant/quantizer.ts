@@ -12,8 +12,15 @@ import type { InputKnowledge } from "./input_knowledge.ts";
 export interface InputNeeds {
   /** Error feedback's settings; without them no Hessian is needed. */
   readonly feedback?: FeedbackSettings;
+  /** Whether channels count by the energy of their inputs (channel_weights.ts), in place of feedback. */
+  readonly weighsChannels?: boolean;
   /** Whether targets are corrected for what the earlier layers' quantization changed (target.ts). */
   readonly correctTarget?: boolean;
+}
+
+/** Whether a quantizer wants to know of the input at all, which takes calibration text. */
+export function measuresInput({ feedback, weighsChannels }: InputNeeds): boolean {
+  return feedback !== undefined || weighsChannels === true;
 }
 
 /** A matrix to quantize. */
@@ -28,6 +35,8 @@ export interface Matrix {
 
 /** What is known of a matrix's input, and which part of the matrix is wanted. */
 export interface Part extends Partial<InputKnowledge> {
+  /** f64 [channels]: how much squared errors count where there is no feedback; all 1 by default. */
+  readonly channelWeights?: Float64Array;
   /** First tile and last + 1; all of them by default. Others only where tiles are independent. */
   readonly tiles?: readonly [number, number];
 }

@@ -8,14 +8,15 @@ import { groupOfRow, type GroupProbe, rangeOf } from "./probe.ts";
 import { createRandom } from "./random.ts";
 
 /**
- * How the refined group of a run is picked: the one whose error falls most (`error`), with the largest range (`range`)
+ * How the refined group of a run is picked: the one whose error falls most (`error`; `error_hessian`: times the
+ * mean of the Hessian's diagonal over its channels), with the largest range (`range`)
  * or range² x Hessian (`range_hessian`), at random (`random`), or the same group for all rows of the matrix,
  * by the sum of range² x Hessian over its column strip (`strip`).
  *
  * Choice: the paper's figure picks whole column strips by "range x Hessian"; we read it as range² x the Hessian's diagonal,
  * the size of the error that the range causes. Strips here are one a run, where the paper takes any 25 % of all.
  */
-export type PickRule = "error" | "range" | "range_hessian" | "random" | "strip";
+export type PickRule = "error" | "error_hessian" | "range" | "range_hessian" | "random" | "strip";
 
 /** What picks need besides the probes. */
 export interface PickContext {
@@ -47,6 +48,8 @@ export function pickRefined(
     switch (rule) {
       case "error":
         return probe.twoBit.error - probe.fourBit.error;
+      case "error_hessian":
+        return (probe.twoBit.error - probe.fourBit.error) * energy[group];
       case "range":
         return probe.range;
       case "range_hessian":
@@ -89,7 +92,8 @@ export function sumStrips(
   });
 }
 
-function meanOf(importance: Float64Array | undefined, group: number): number {
+/** Mean of the importance over a group's channels. */
+export function meanOf(importance: Float64Array | undefined, group: number): number {
   if (!importance) return 1;
   const part = importance.subarray(group * GROUP_CHANNELS, (group + 1) * GROUP_CHANNELS);
   return part.length === 0 ? 0 : part.reduce((sum, value) => sum + value, 0) / part.length;

@@ -87,7 +87,8 @@ function damp(value: number, added: number): number {
   return value === 0 ? 1 : value + Math.fround(added);
 }
 
-async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float64Array> {
+/** Reads the diagonal of a square matrix: f64 [size]. */
+export async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float64Array> {
   using scope = createBufferScope(gpu);
   const diagonal = await scope.storage("diagonal", 4 * size);
   const words = await uploadUniforms(gpu, scope, slabs.map(({ firstRow, rows }) => [firstRow, rows]));

@@ -9,6 +9,7 @@
  */
 import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, refineWordsPerRow, TILE_ROWS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
+import { meanOf } from "../../quant/refine_pick.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { type PackedMatrix, type PackedSlab, planeBuffers } from "../matrix/packed_matrix.ts";
@@ -34,6 +35,10 @@ export interface QuantizingMatrix {
   readonly groupOrder: GPUBuffer;
   /** f32 [channels, rows]: the weights, or their target, in that order; error feedback replaces them by their errors. */
   readonly transposed: GPUBuffer;
+  /** f32 [channels]: how much squared errors count where there is no feedback, in the natural order. */
+  readonly channelWeights: GPUBuffer;
+  /** f32 [groups]: how much each group counts where refined ones are picked. */
+  readonly groupWeights: GPUBuffer;
   /** f32 [3, groups, rows]: see probe_groups.wgsl. */
   readonly prospects: GPUBuffer;
   /** u32 [runs, rows]: see pick_refined.wgsl. */
@@ -61,7 +66,9 @@ export async function createQuantizingMatrix(
   gpu: Gpu,
   scope: BufferScope,
   [rows, channels]: readonly [rows: number, channels: number],
-  { refineEvery, groupOrder, transposed }: Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "transposed">,
+  { refineEvery, groupOrder, transposed, channelWeights }:
+    & Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "transposed">
+    & { readonly channelWeights: Float64Array | undefined },
 ): Promise<QuantizingMatrix> {
   const blocks = blocksPerRow(channels);
   const groups = blocks * BLOCK_GROUPS;
@@ -76,6 +83,14 @@ export async function createQuantizingMatrix(
     refineEvery,
     groupOrder,
     transposed,
+    channelWeights: await scope.upload(
+      "channel weights",
+      Float32Array.from({ length: channels }, (_, channel) => channelWeights?.[channel] ?? 1),
+    ),
+    groupWeights: await scope.upload(
+      "group weights",
+      Float32Array.from({ length: groups }, (_, group) => meanOf(channelWeights, group)),
+    ),
     prospects: await words("prospects", 3 * groups * rows),
     picks: await words("picks", runs * rows),
     groupCodes: await words("group codes", groups * rows),
@@ -100,10 +115,12 @@ export function groupConstants({ rows, groups, refineEvery }: QuantizingMatrix):
 
 /** Buffers of a matrix by the names that shaders give them: those that this one binds. */
 export function groupBuffers({ bindings }: Shader, matrix: QuantizingMatrix): NamedBuffers {
-  const { groupOrder, transposed, prospects, picks, groupCodes, planes } = matrix;
+  const { groupOrder, transposed, channelWeights, groupWeights, prospects, picks, groupCodes, planes } = matrix;
   const all = {
     group_order: groupOrder,
     transposed,
+    channel_weights: channelWeights,
+    group_weights: groupWeights,
     prospects,
     picks,
     group_codes: groupCodes,

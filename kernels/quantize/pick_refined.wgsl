@@ -1,11 +1,13 @@
 // Which group of each run is refined, and the second-order scales that follow (quant/refine_pick.ts, quant/twobit.ts).
 //
-//   pick = the group of the run whose error falls most;  d[tile, g] = f16(largest wanted scale of its 16 rows / 15)
+//   pick = the group of the run whose error, times its weight, falls most
+//   d[tile, g] = f16(largest wanted scale of its 16 rows / 15)
 //
 // Bindings (G = groups with padding, a multiple of 8):
 //   0 prospects   f32 [3, G, rows], see probe_groups.wgsl
 //   1 picks       u32 [runs, rows]: the refined group of each run, counted from the run's start
 //   2 tile_scale  u32 [tiles, G / 2]: d of two groups, f16 each; infinity where d is beyond f16
+//   3 group_weights  f32 [G]: how much each group counts
 //
 // Mapping: a thread 16 rows x 16 groups, which hold whole runs of any length; workgroup.y says which groups.
 override rows: u32 = 1;
@@ -15,6 +17,7 @@ override refine_every: u32 = 8; // 0 for none
 @group(0) @binding(0) var<storage, read> prospects: array<f32>;
 @group(0) @binding(1) var<storage, read_write> picks: array<u32>;
 @group(0) @binding(2) var<storage, read_write> tile_scale: array<u32>;
+@group(0) @binding(3) var<storage, read> group_weights: array<f32>;
 
 const NO_PICK = 0xffffffffu;
 
@@ -49,9 +52,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 fn pick_group(row: u32, start: u32, end: u32) -> u32 {
   var best = start;
   for (var group = start + 1u; group < end; group++) {
-    if (prospects[group * rows + row] > prospects[best * rows + row]) { best = group; }
+    if (weighted_gain(group, row) > weighted_gain(best, row)) { best = group; }
   }
   return best;
+}
+
+fn weighted_gain(group: u32, row: u32) -> f32 {
+  return prospects[group * rows + row] * group_weights[group];
 }
 
 // Bits of the nearest f16 to a number that isn't negative, ties to even: the rounding of built-in conversions is free.

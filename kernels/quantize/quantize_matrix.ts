@@ -38,6 +38,12 @@ export interface DeviceKnowledge {
   readonly correlation?: GPUBuffer;
 }
 
+/** What it may know without error feedback. */
+export interface ChannelKnowledge {
+  /** f64 [channels]: how much squared errors count (quant/channel_weights.ts). */
+  readonly channelWeights: Float64Array;
+}
+
 /**
  * Puts the sum of (x - x') x'ᵀ, f32 [channels, channels], into the order of quantization, in place.
  *
@@ -69,15 +75,22 @@ export async function quantizeMatrixOnDevice(
   shape: readonly [rows: number, channels: number],
   weights: Float32Array<ArrayBuffer>,
   refineEvery: RefineEvery,
-  knowledge?: DeviceKnowledge,
+  known?: DeviceKnowledge | ChannelKnowledge,
 ): Promise<PackedMatrix> {
   checkQuantizable(...shape);
+  const knowledge = known && "factor" in known ? known : undefined;
+  const channelWeights = known && "channelWeights" in known ? known.channelWeights : undefined;
   using scope = createBufferScope(gpu);
   const order = knowledge?.factor.groupOrder ?? await scope.upload("group order", naturalOrder(shape[1]));
   const transposed = knowledge
     ? await turnTarget(gpu, scope, shape, weights, knowledge)
     : await transposeAlone(gpu, scope, shape, weights, order);
-  const matrix = await createQuantizingMatrix(gpu, scope, shape, { refineEvery, groupOrder: order, transposed });
+  const matrix = await createQuantizingMatrix(gpu, scope, shape, {
+    refineEvery,
+    groupOrder: order,
+    transposed,
+    channelWeights,
+  });
   gpu.submit([
     ...await pickGroups(gpu, matrix),
     ...(knowledge ? await quantizeWithFactor(gpu, scope, matrix, knowledge.factor) : [await searchGroups(gpu, matrix)]),

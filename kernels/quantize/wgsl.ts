@@ -16,4 +16,5 @@ export { default as free_rounding } from "./parts/free_rounding.wgsl" with { typ
 export { default as group_grid } from "./parts/group_grid.wgsl" with { type: "text" };
 export { default as pulled_rounding } from "./parts/pulled_rounding.wgsl" with { type: "text" };
 export { default as transposed_values } from "./parts/transposed_values.wgsl" with { type: "text" };
+export { default as weighted_rounding } from "./parts/weighted_rounding.wgsl" with { type: "text" };
 export { default as write_group } from "./parts/write_group.wgsl" with { type: "text" };

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { channelWeightsOf } from "../../quant/channel_weights.ts";
 import { type Feedback, prepareFeedback } from "../../quant/error_feedback.ts";
 import { independentParts, joinStored } from "../../quant/quantize.ts";
 import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
@@ -68,7 +69,8 @@ function startLayer(
       await calibrator?.advance(pair(), stage);
     },
     async quantize(job) {
-      const sums = (job.feedback || job.onHessian) && await calibrator?.sumStage(pair(), job.stage);
+      const isMeasured = job.feedback !== undefined || job.weighsChannels;
+      const sums = isMeasured ? await calibrator?.sumStage(pair(), job.stage) : undefined;
       if (sums) job.onHessian?.(sums.gram);
       const stored = await quantizeStage(pool, original, job, sums);
       place(stored);
@@ -83,14 +85,16 @@ function startLayer(
 async function quantizeStage(
   pool: QuantizePool,
   { linears }: Layer,
-  { quantizers, feedback: settings }: StageJob,
+  { quantizers, feedback: settings, weighsChannels }: StageJob,
   sums: TotalSums | undefined,
 ): Promise<StoredLayer> {
   const feedback = settings && sums && shareFeedback(prepareFeedback(sums.gram, settings));
+  const channelWeights = weighsChannels && sums && channelWeightsOf(diagonalOf(sums.gram));
   const tasks = [...quantizers].flatMap(([kind, quantizer]) => {
     const { drift, lack } = quantizer.correctTarget && sums || {};
     const input = quantizer.feedback && feedback && { feedback, ...(drift && { drift }), ...(lack && { lack }) };
-    const task = { linear: linears[kind], quantizer, ...input };
+    const weighed = quantizer.weighsChannels && channelWeights && { channelWeights };
+    const task = { linear: linears[kind], quantizer, ...input, ...weighed };
     return independentParts(task.linear.rows, quantizer, PART_TILES)
       .map((tiles) => ({ kind, task: { ...task, tiles } }));
   });
@@ -98,6 +102,11 @@ async function quantizeStage(
   return new Map(
     Array.from(quantizers.keys(), (kind) => [kind, joinStored(parts.filter((_, i) => tasks[i].kind === kind))]),
   );
+}
+
+function diagonalOf(gram: Float64Array): Float64Array {
+  const size = Math.sqrt(gram.length);
+  return Float64Array.from({ length: size }, (_, i) => gram[i * size + i]);
 }
 
 function shareFeedback(feedback: Feedback): Feedback {

@@ -10,8 +10,9 @@ import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
 import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
 import { readSquareMatrix } from "../../kernels/matrix/square_matrix.ts";
-import { factorize } from "../../kernels/quantize/factorize.ts";
+import { factorize, readDiagonal } from "../../kernels/quantize/factorize.ts";
 import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize/quantize_matrix.ts";
+import { channelWeightsOf } from "../../quant/channel_weights.ts";
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import { MAX_F16 } from "../../quant/float16.ts";
 import { BLOCK_GROUPS, blocksPerRow } from "../../quant/format.ts";
@@ -78,16 +79,21 @@ function startLayer(
         await passMatrices(work, isOriginalAhead ? { quantized: pair.quantized } : pair, stage - 1);
         isOriginalAhead = false;
       },
-      async quantize({ stage, quantizers, feedback, onHessian }, onShare) {
+      async quantize({ stage, quantizers, feedback, weighsChannels, onHessian }, onShare) {
         using stageScope = createBufferScope(gpu);
-        const wantsSums = text !== undefined && (feedback ?? onHessian) !== undefined;
-        const sums = wantsSums ? await sumInputs(work, stageScope, stage, onShare) : undefined;
-        isOriginalAhead = sums?.correlation !== undefined;
+        const isMeasured = feedback !== undefined || weighsChannels;
+        const sums = isMeasured ? await sumInputs(work, stageScope, stage, onShare) : undefined;
+        // Before a Hessian is factored in its place.
         if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
-        const knowledge = sums && feedback && await prepareKnowledge(gpu, stageScope, sums, feedback);
+        const channelWeights = weighsChannels && sums
+          ? channelWeightsOf(await readDiagonal(gpu, sums.gram))
+          : undefined;
+        isOriginalAhead = sums?.correlation !== undefined;
+        const knowledge = feedback && sums && await prepareKnowledge(gpu, stageScope, sums, feedback);
+        const known = { knowledge, channelWeights };
         const stored = new Map<LinearKind, StoredTensor>();
         for (const [kind, quantizer] of quantizers) {
-          stored.set(kind, { kind: "twobit", tensor: await quantizeKind(work, kind, quantizer, knowledge) });
+          stored.set(kind, { kind: "twobit", tensor: await quantizeKind(work, kind, quantizer, known) });
         }
         return stored;
       },
@@ -160,18 +166,25 @@ async function prepareKnowledge(
   return { factor, ...corrections };
 }
 
+/** What a stage's matrices may know of their input. */
+interface StageKnowledge {
+  readonly knowledge: DeviceKnowledge | undefined;
+  readonly channelWeights: Float64Array | undefined;
+}
+
 /** Quantizes a matrix, reads it back and puts it into the text's way. */
 async function quantizeKind(
   work: LayerWork,
   kind: LinearKind,
   quantizer: Quantizer,
-  knowledge: DeviceKnowledge | undefined,
+  { knowledge, channelWeights }: StageKnowledge,
 ): Promise<PackedTensor> {
   if (quantizer.kind !== "twobit") throw new TypeError(`quantizer is ${quantizer.kind}, must be twobit on the device`);
   const { gpu, config, index, original } = work;
-  const { settings: { refineEvery }, feedback, correctTarget } = quantizer;
+  const { settings: { refineEvery }, feedback, weighsChannels, correctTarget } = quantizer;
   const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
-  const known = feedback && knowledge && (correctTarget ? knowledge : { factor: knowledge.factor });
+  const measured = feedback && knowledge && (correctTarget ? knowledge : { factor: knowledge.factor });
+  const known = measured ?? (weighsChannels && channelWeights ? { channelWeights } : undefined);
   const matrix = await quantizeMatrixOnDevice(gpu, linearShape(config, kind), weights, refineEvery, known);
   using alone = createBufferScope(gpu);
   if (work.text) keep(work, kind, matrix);

@@ -7,6 +7,7 @@
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import type { Hessian } from "../../quant/weighted_error.ts";
 import { moveToShared } from "../host/shared.ts";
+import { measuresInput } from "../../quant/quantizer.ts";
 import { type LinearKind, linearName, STAGES } from "../llama/layer.ts";
 import type { Layer, Model } from "../llama/llama.ts";
 import type { LayerSource, QuantizingRun, StageJob, StoredLayer } from "./quantizing_device.ts";
@@ -17,7 +18,7 @@ export interface QuantizePlan {
   readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
   /** Told of the share done and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
-  /** Told what is stored of a stage, and the Hessian of its input, where there is calibration text. */
+  /** Told what is stored of a stage, and the Hessian of its input, where that was measured. */
   readonly onStage?: (stored: StoredLayer, layer: LayerBefore, hessian?: Hessian) => void;
   /** Takes a finished layer: what is stored of it, and the layer as it was. */
   readonly onLayer: (stored: StoredLayer, layer: LayerBefore) => void | Promise<void>;
@@ -96,13 +97,20 @@ function stageJob(
     const quantizer = quantizerOf(kind);
     if (!quantizer) continue;
     quantizers.set(kind, quantizer);
+    if (measuresInput(quantizer) && !isCalibrated) {
+      throw new TypeError(
+        `the quantizer ${
+          quantizer.feedback ? "has error feedback" : "weighs channels"
+        } but there is no calibration text`,
+      );
+    }
     if (!quantizer.feedback) continue;
-    if (!isCalibrated) throw new TypeError("the quantizer has error feedback but there is no calibration text");
     feedback ??= quantizer.feedback;
     const [wanted, found] = [feedback, quantizer.feedback].map((settings) => JSON.stringify(settings));
     if (found !== wanted) throw new TypeError(`${kind} has feedback ${found}, must be ${wanted} as for the same input`);
   }
-  return { stage, quantizers, ...(feedback && { feedback }) };
+  const weighsChannels = quantizers.values().some((quantizer) => quantizer.weighsChannels === true);
+  return { stage, quantizers, weighsChannels, ...(feedback && { feedback }) };
 }
 
 /** A layer with some matrices replaced by their decoded ones, which lie in memory that workers share. */

@@ -5,6 +5,7 @@
  */
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
+import { measuresInput } from "../../quant/quantizer.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { LINEAR_KINDS, type LinearKind } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
@@ -31,7 +32,7 @@ export interface QuantizeSpeed {
  * Quantizes two layers of random weights; without reading them from files and without writing the planes to one.
  *
  * @param config of the model; its number of layers doesn't matter
- * @param windows calibration windows, for quantizers with error feedback
+ * @param windows calibration windows, for quantizers that measure inputs
  */
 export async function measureQuantizing(
   gpu: Gpu,
@@ -46,14 +47,16 @@ export async function measureQuantizing(
   const layer = { linears: linears as Layer["linears"], attentionNorm: ones, mlpNorm: ones };
   const embedding = await source.half("embedding", config.vocabulary, config.hidden);
   const token = (i: number) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) % config.vocabulary;
-  const calibration = quantizer.feedback && {
-    embedding: toFloats(embedding).weights,
-    windows: Array.from(
-      { length: windows },
-      (_, window) => Uint32Array.from({ length: windowTokens }, (_, i) => token(window * windowTokens + i)),
-    ),
-    correctTarget: quantizer.correctTarget === true,
-  };
+  const calibration = measuresInput(quantizer)
+    ? {
+      embedding: toFloats(embedding).weights,
+      windows: Array.from(
+        { length: windows },
+        (_, window) => Uint32Array.from({ length: windowTokens }, (_, i) => token(window * windowTokens + i)),
+      ),
+      correctTarget: quantizer.correctTarget === true,
+    }
+    : undefined;
   const before = gpu.heldBytes;
   const ends = [performance.now()];
   let activationBytes: number | undefined;

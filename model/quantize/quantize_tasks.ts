@@ -17,6 +17,8 @@ export interface QuantizeTask {
   readonly quantizer: Quantizer;
   /** Error feedback of its input. */
   readonly feedback?: Feedback;
+  /** f64 [channels]: how much squared errors count, where there is no feedback. */
+  readonly channelWeights?: Float64Array;
   /** Sums that correct the target: {@linkcode StageSums}. */
   readonly drift?: Float32Array;
   /** See {@linkcode StageSums}. */

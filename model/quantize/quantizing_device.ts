@@ -70,6 +70,8 @@ export interface StageJob {
   readonly quantizers: ReadonlyMap<LinearKind, Quantizer>;
   /** Error feedback of those that have any: their input is the same, and so is what is prepared from it. */
   readonly feedback?: FeedbackSettings;
-  /** Told the Hessian of the stage's input, where there is calibration text. */
+  /** Told the Hessian of that input, where any of them needs to know it. */
   readonly onHessian?: (hessian: Hessian) => void;
+  /** Whether any of them weighs channels by their inputs. */
+  readonly weighsChannels: boolean;
 }

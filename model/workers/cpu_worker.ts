@@ -60,11 +60,12 @@ const tasks: CpuTasks = {
   },
 
   async quantize(task) {
-    const { linear, quantizer, feedback, tiles } = task;
+    const { linear, quantizer, feedback, channelWeights, tiles } = task;
     const correlation = task.drift && correlationOf(task, await matmulReady);
     return quantizeMatrix(linear, quantizer, {
       tiles,
       ...(feedback && { feedback }),
+      ...(channelWeights && { channelWeights }),
       ...(correlation && { correlation }),
     });
   },

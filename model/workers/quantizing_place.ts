@@ -29,6 +29,8 @@ export interface QuantizingPlace extends Disposable {
   readonly device: QuantizingDevice;
   /** Which of the two: what they make differs in rounding. */
   readonly kind: "cpu" | "gpu";
+  /** Whether that is a GPU and not a software adapter. */
+  readonly isRealGpu: boolean;
   /** Name for people. */
   readonly name: string;
   /** Why it isn't the GPU that is there. */
@@ -54,6 +56,7 @@ export async function openQuantizingPlace(
     return {
       device: gpuDevice(gpu),
       kind: "gpu",
+      isRealGpu: !gpu.isSoftware,
       name: gpu.adapterName,
       get peakBytes() {
         return gpu.peakBytes;
@@ -71,6 +74,7 @@ function openCpu(reason?: string): QuantizingPlace {
   return {
     device: cpuDevice(pool),
     kind: "cpu",
+    isRealGpu: false,
     name: "the CPU",
     ...(reason && { reason }),
     [Symbol.dispose]: () => pool[Symbol.dispose](),

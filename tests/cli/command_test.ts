@@ -41,7 +41,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["quantize", "--out", "q", "--outliers", "0.5"], "quantize: --outliers is 0.5, must be a number between 0 and 0.05"],
   [
     ["quantize", "--out", "q", "--calibration", "sotu"],
-    "quantize: --calibration is sotu, must be calibration or file:",
+    "quantize: --calibration is sotu, must be calibration, mix or file:",
   ],
   [["quantize", "--out", "q", "--device", "tpu"], "quantize: --device is tpu, must be one of auto, cpu, gpu"],
   [["quantize", "--out", "q", "--layers", "("], "quantize: --layers is (, must be a regular expression"],

@@ -1,10 +1,9 @@
 import { openPacked } from "../../model/files/open_packed.ts";
 import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
 import { layersDirectory } from "../../model/quantize/packed_writer.ts";
-import type { PlaceName } from "../../model/workers/quantizing_place.ts";
-import type { QuantizeMethod } from "../../quant/recipe.ts";
+import { RANDOM_SIZE } from "../../quant/recipe.ts";
 import { createRandom } from "../../quant/random.ts";
-import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
 
 const FIXTURE = new URL("../fixtures/llama_tied_gqa", import.meta.url).pathname;
@@ -52,28 +51,29 @@ Deno.test("quantizeModel: given tokens calibrate, excluded matrices stay, and th
     await assertRejects(() => quantizeModel(path, `${directory}/r`, options), Error, `${path} is packed already`);
   }));
 
-Deno.test("quantizeModel: by weighted errors search is worse than error feedback, by squared ones better", () =>
+Deno.test("quantizeModel: the embedded model's default text is speeches, another model's the mix, search has random tokens", () =>
   inDirectory(async (directory) => {
-    const errorsBy = async (method: QuantizeMethod, device: PlaceName) => {
-      const sums = { weighted: 0, squared: 0 };
-      await quantizeModel(FIXTURE, `${directory}/q`, {
-        ...options,
-        method,
-        device,
-        onMatrix({ weightedError, relativeError }) {
-          sums.weighted += weightedError!;
-          sums.squared += relativeError;
-        },
-      });
-      return sums;
+    const settingsOf = async (model: string, changes: QuantizeOptions) => {
+      const path = `${directory}/${crypto.randomUUID()}`;
+      await quantizeModel(model, path, { device: "cpu", ...changes });
+      using packed = await openPacked(path);
+      return { ...JSON.parse(packed.file.metadata.settings), path };
     };
-    const [search, feedback] = [await errorsBy("search", "cpu"), await errorsBy("feedback", "cpu")];
-    assert(search.weighted > 1.2 * feedback.weighted, `${search.weighted} against ${feedback.weighted}`);
-    assert(search.squared < feedback.squared, `${search.squared} against ${feedback.squared}`);
-    const onGpu = await errorsBy("search", "gpu");
-    // Codes are the same; the text goes through in f16 there.
-    assertAlmostEquals(onGpu.squared, search.squared, 1e-6);
-    assertAlmostEquals(onGpu.weighted / search.weighted, 1, 0.02);
+    const quick = { calibration: { windows: 2, windowTokens: 32 }, exclude: /layers\.[1-4]|mlp|[qko]_proj/ };
+    const embedded = new URL("../../model/tiny", import.meta.url).pathname;
+    const texts = [await settingsOf("tiny", quick), await settingsOf(embedded, quick)];
+    assertEquals(texts.map(({ calibration, windows, windowTokens }) => [calibration, windows, windowTokens]), [
+      ["calibration", 2, 32],
+      ["mix", 2, 32],
+    ]);
+    const [first, again] = [
+      await settingsOf(FIXTURE, { method: "search" }),
+      await settingsOf(FIXTURE, { method: "search" }),
+    ];
+    assertEquals([first.calibration, first.windows, first.windowTokens], ["random tokens", RANDOM_SIZE.windows, 512]);
+    assertEquals(first.quantizer.pick, "error_hessian");
+    const bytes = (settings: { path: string }) => Deno.readFile(settings.path);
+    assertEquals(await bytes(first), await bytes(again));
   }));
 
 Deno.test("quantizeModel: an abort leaves whole layers and nothing else, and a resumed run makes the same file", () =>

@@ -192,7 +192,7 @@ function probesOf(seed: number, rows: number, channels: number) {
   return { probes, weightsOf, groups };
 }
 
-const RULES: readonly PickRule[] = ["error", "range", "range_hessian", "random", "strip"];
+const RULES: readonly PickRule[] = ["error", "error_hessian", "range", "range_hessian", "random", "strip"];
 
 Deno.test("pickRefined: exactly one in every run, for every rule and density", () => {
   for (const channels of [384, 300, 40]) {
@@ -217,7 +217,7 @@ Deno.test("pickRefined: exactly one in every run, for every rule and density", (
 
 Deno.test("pickRefined: never picks padding where a run holds weights", () => {
   const { probes } = probesOf(8, 4, 40); // groups 0, 1 and half of 2; 3 .. 7 are padding
-  for (const rule of ["error", "range", "range_hessian", "strip"] as const) {
+  for (const rule of ["error", "error_hessian", "range", "range_hessian", "strip"] as const) {
     for (const importance of [undefined, new Float64Array(40).fill(2)]) {
       for (const row of pickRefined(probes, 8, rule, { seed: 1, ...(importance && { importance }) })) {
         assert(row.indexOf(1) < 3, `${rule}: ${row}`);
@@ -235,13 +235,14 @@ function highest(scores: readonly number[], run: number): number[] {
   });
 }
 
-Deno.test("pickRefined: error picks the largest drop, range the largest range, range_hessian weighs it", () => {
+Deno.test("pickRefined: error picks the largest drop, range the largest range, _hessian weighs them", () => {
   const { probes } = probesOf(4, 6, 384);
   const importance = Float64Array.from({ length: 384 }, (_, i) => (i * 37) % 11);
   const energy = (group: number) =>
     importance.slice(group * 16, (group + 1) * 16).reduce((sum, value) => sum + value, 0) / 16;
   const scores: [PickRule, (probe: GroupProbe, group: number) => number][] = [
     ["error", ({ twoBit, fourBit }) => twoBit.error - fourBit.error],
+    ["error_hessian", ({ twoBit, fourBit }, group) => (twoBit.error - fourBit.error) * energy(group)],
     ["range", ({ range }) => range],
     ["range_hessian", ({ range }, group) => range * range * energy(group)],
   ];

@@ -1,5 +1,6 @@
 import { totalBits } from "../../quant/bits.ts";
 import fc from "fast-check";
+import { channelWeightsOf } from "../../quant/channel_weights.ts";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { type Feedback, prepareFeedback } from "../../quant/error_feedback.ts";
@@ -14,6 +15,7 @@ import {
   type Quantizer,
   storedBytes,
 } from "../../quant/quantize.ts";
+import type { Part } from "../../quant/quantizer.ts";
 import { createRandom } from "../../quant/random.ts";
 import { shiftToTarget } from "../../quant/target.ts";
 import { quantizeTwobit, type TwobitSettings } from "../../quant/twobit.ts";
@@ -122,27 +124,54 @@ Deno.test("quantizeTwobit: finds the refined groups of weights that lie on the m
   refined.forEach((one, i) => assertEquals(one, i % 8 === (Math.floor(i / 16) * 5) % 8 ? 1 : 0));
 });
 
-Deno.test("quantizeTwobit: no other scale and zero code of a group would do better under its tile's scale", () => {
-  const [rows, channels] = [16, 128];
-  const weights = normals(20, rows * channels);
-  const tensor = quantizeTwobit(weights, rows, channels, SETTINGS);
-  const { refined, tileScale } = unpack(tensor);
-  const decoded = dequantize(tensor);
-  for (let group = 0; group < rows * 8; group++) {
-    const own = weights.subarray(group * 16, group * 16 + 16);
-    let best = Infinity;
-    for (let code = 0; code < 128; code++) {
-      const scale = (code >> 3) * tileScale[group % 8];
-      const values = refined[group]
-        ? Array.from({ length: 16 }, (_, c) => (c / 4 - 1.21875 - 0.1875 * (code % 8)) * scale)
-        : Array.from({ length: 4 }, (_, c) => (c - 0.625 - 0.25 * (code % 8)) * scale);
-      best = Math.min(
-        best,
-        own.reduce((sum, weight) => sum + Math.min(...values.map((value) => (weight - value) ** 2)), 0),
-      );
+for (const weighed of [false, true]) {
+  const what = weighed ? ", channels weighed" : "";
+  Deno.test(`quantizeTwobit: no other scale and zero code of a group would do better under its tile's scale${what}`, () => {
+    const [rows, channels] = [16, 128];
+    const weights = normals(20, rows * channels);
+    const channelWeights = Float64Array.from({ length: channels }, (_, i) => weighed ? 4 ** (i % 5) : 1);
+    const tensor = quantizeTwobit(weights, rows, channels, SETTINGS, weighed ? { channelWeights } : {});
+    const { refined, tileScale } = unpack(tensor);
+    const decoded = dequantize(tensor);
+    for (let group = 0; group < rows * 8; group++) {
+      const own = weights.subarray(group * 16, group * 16 + 16);
+      const counts = channelWeights.subarray((group % 8) * 16, (group % 8) * 16 + 16);
+      let best = Infinity;
+      for (let code = 0; code < 128; code++) {
+        const scale = (code >> 3) * tileScale[group % 8];
+        const values = refined[group]
+          ? Array.from({ length: 16 }, (_, c) => (c / 4 - 1.21875 - 0.1875 * (code % 8)) * scale)
+          : Array.from({ length: 4 }, (_, c) => (c - 0.625 - 0.25 * (code % 8)) * scale);
+        best = Math.min(
+          best,
+          own.reduce(
+            (sum, weight, k) => sum + counts[k] * Math.min(...values.map((value) => (weight - value) ** 2)),
+            0,
+          ),
+        );
+      }
+      const found = decoded.subarray(group * 16, group * 16 + 16);
+      const error = own.reduce((sum, weight, k) => sum + counts[k] * (weight - found[k]) ** 2, 0);
+      assert(error < best * (1 + 1e-6) + 1e-6, `group ${group}: error ${error}, could be ${best}`);
     }
-    const error = squaredError(own, decoded.subarray(group * 16, group * 16 + 16));
-    assert(error < best + 1e-6, `group ${group}: error ${error}, could be ${best}`);
+  });
+}
+
+Deno.test("quantizeTwobit: weights of channels are refused where they don't fit or there is feedback", () => {
+  const weights = normals(20, 16 * 128);
+  const quantize = (part: Part) => quantizeTwobit(weights, 16, 128, SETTINGS, part);
+  const channelWeights = new Float64Array(127).fill(1);
+  assertThrows(() => quantize({ channelWeights }), TypeError, "127 channel weights are given, must be 128");
+  const feedback = prepareFeedback(correlatedHessian(1, 128), { damping: 0.1, order: "groups" });
+  const both = { feedback, channelWeights: new Float64Array(128).fill(1) };
+  assertThrows(() => quantize(both), TypeError, "channel weights are given with feedback, must be without it");
+});
+
+Deno.test("channelWeightsOf: the diagonal over its mean, all alike where it is zero, refused where it is no number", () => {
+  assertEquals([...channelWeightsOf(Float64Array.of(2, 0, 4, 2))], [1, 0, 2, 1]);
+  assertEquals([...channelWeightsOf(new Float64Array(2))], [1, 1]);
+  for (const bad of [NaN, Infinity, -1]) {
+    assertThrows(() => channelWeightsOf(Float64Array.of(1, bad)), RangeError, `${bad} on its diagonal at 1`);
   }
 });
 

@@ -138,6 +138,25 @@ test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at every 
   }
 });
 
+test("quantizeMatrixOnDevice, channels weighed: the CPU's picks and codes but where errors tie", async () => {
+  const gpu = await testGpu();
+  for (const [rows, channels, refineEvery] of [[64, 256, 8], [36, 144, 4], [20, 400, 16]] as const) {
+    const weights = normals(rows, rows * channels, 0.02);
+    const channelWeights = Float64Array.from({ length: channels }, (_, i) => i === 20 ? 5000 : 0.1 + (i * 37) % 11);
+    const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, refineEvery, { channelWeights });
+    const onDevice = unpack(await readPackedMatrix(gpu, matrix));
+    destroyMatrices(gpu, matrix);
+    const settings = { ...SETTINGS, refineEvery, pick: "error_hessian" } as const;
+    const onCpu = unpack(quantizeTwobit(weights, rows, channels, settings, { channelWeights }));
+    const plain = unpack(quantizeTwobit(weights, rows, channels, { ...SETTINGS, refineEvery }));
+    for (const plane of ["refined", "tileScale", "scaleCodes", "zeroCodes", "codes"] as const) {
+      // Measured: no difference in these shapes.
+      assertEquals(onDevice[plane], onCpu[plane], plane);
+    }
+    for (const plane of ["refined", "scaleCodes"] as const) assert(plain[plane].some((x, i) => x !== onCpu[plane][i]));
+  }
+});
+
 test("quantizeMatrixOnDevice, degenerate rows: zeros stay zero, differences from the CPU are ties", async () => {
   for (const refineEvery of REFINE_EVERY) {
     const matrix = mixed(48, 272);

@@ -9,7 +9,8 @@ const HEAD = "model.embed_tokens.weight";
 Deno.test("weight sources: a weight that is NaN or beyond f16 is refused by its name", async () => {
   using checkpoint = await openModel(DIRECTORY);
   const model = await readModel(checkpoint);
-  const { vocabulary: rows, hidden } = checkpoint.config;
+  const { config, has } = checkpoint;
+  const { vocabulary: rows, hidden } = config;
   const name = "model.layers.1.mlp.down_proj";
   const { weights, rows: outputs, channels } = model.layers[1].linears["down_proj"];
   for (
@@ -22,7 +23,7 @@ Deno.test("weight sources: a weight that is NaN or beyond f16 is refused by its 
     changed[7] = value;
     const read = () => Promise.resolve(changed);
     const message = `${HEAD}[7] is ${what}, must be within 65504`;
-    const fromFile = checkpointSource({ ...checkpoint, read });
+    const fromFile = checkpointSource({ name: checkpoint.name, config, has, read });
     await assertRejects(() => fromFile.half(HEAD, rows, hidden), RangeError, message);
     const fromMemory = modelSource({ ...model, embedding: changed });
     await assertRejects(() => fromMemory.half(HEAD, rows, hidden), RangeError, message);

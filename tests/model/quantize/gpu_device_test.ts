@@ -20,6 +20,7 @@ import { whyNotOnDevice } from "../../../model/quantize/device_limits.ts";
 import { gpuDevice } from "../../../model/quantize/gpu_device.ts";
 import { measureQuantizing } from "../../../model/quantize/quantize_speed.ts";
 import { configOfShape } from "../../../model/engine/random_source.ts";
+import { measuresInput } from "../../../quant/quantizer.ts";
 import { SETTINGS, twobitQuantizer } from "../../../quant/recipe.ts";
 import { scoreWindow } from "../../../model/evaluate/score.ts";
 import { loadText } from "../../../model/text/text.ts";
@@ -27,11 +28,13 @@ import { sampleWindows } from "../../../model/text/windows.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import type { Quantizer } from "../../../quant/quantize.ts";
 import type { Hessian } from "../../../quant/weighted_error.ts";
+import { quantizeTwobit } from "../../../quant/twobit.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { openGpu } from "../../../kernels/gpu/gpu.ts";
 import { readSquareMatrix } from "../../../kernels/matrix/square_matrix.ts";
 import { testGpu } from "../../kernels/helpers.ts";
+import { assertSameTensor } from "../../quant/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 
 const fixture = (name: string) => new URL(`../../fixtures/${name}`, import.meta.url).pathname;
@@ -133,7 +136,7 @@ for (
 
 const plan = (path: string, quantizer: Quantizer, changes: Partial<PackedFilePlan> = {}): PackedFilePlan => ({
   path,
-  calibration: quantizer.feedback ? windows : [],
+  calibration: measuresInput(quantizer) ? windows : [],
   correctTarget: quantizer.correctTarget === true,
   metadata: { sourceSha256: "0".repeat(64), settings: "{}" },
   resume: false,
@@ -149,6 +152,38 @@ Deno.test("packed file by the GPU: without a Hessian it is the CPU's byte for by
     await writePackedFile(gpuDevice(await testGpu()), checkpoint, plan(`${directory}/gpu`, search));
     await writePackedFile(cpuDevice(pool), checkpoint, plan(`${directory}/cpu`, search));
     assertEquals(await Deno.readFile(`${directory}/gpu`), await Deno.readFile(`${directory}/cpu`));
+  }));
+
+Deno.test("search: channels count by the energy of their inputs, on the CPU and on the GPU", () =>
+  inDirectory(async (directory) => {
+    using checkpoint = await openModel(fixture("qwen3_wide_heads"));
+    const model = await readModel(checkpoint);
+    using pool = createCpuPool(1);
+    const search = twobitQuantizer({}, "search");
+    await writePackedFile(gpuDevice(await testGpu()), checkpoint, plan(`${directory}/gpu`, search));
+    await writePackedFile(cpuDevice(pool), checkpoint, plan(`${directory}/cpu`, search));
+    using onDevice = await openPacked(`${directory}/gpu`);
+    using onCpu = await openPacked(`${directory}/cpu`);
+    // The first matrix meets the embeddings, normed: the diagonal of the sum of x xᵀ, worked here.
+    const { hidden, normEpsilon } = model.config;
+    const { attentionNorm, linears: { q_proj: { weights, rows, channels } } } = model.layers[0];
+    const diagonal = new Float64Array(channels);
+    for (const token of windows.flatMap((window) => [...window])) {
+      const x = model.embedding.subarray(token * hidden, (token + 1) * hidden);
+      const square = x.reduce((sum, value) => sum + value * value, 0) / hidden + normEpsilon;
+      for (let i = 0; i < hidden; i++) diagonal[i] += (x[i] * attentionNorm[i]) ** 2 / square;
+    }
+    const channelWeights = diagonal.map((value) => (value * channels) / diagonal.reduce((a, b) => a + b));
+    const expected = quantizeTwobit(weights, rows, channels, search.settings, { channelWeights });
+    const plain = quantizeTwobit(weights, rows, channels, SETTINGS);
+    assertSameTensor(await onCpu.readPacked("model.layers.0.self_attn.q_proj"), expected);
+    assert(expected.base.some((word, i) => word !== plain.base[i]));
+    // Keys and values in f16 change later inputs a little, and so some choice where errors nearly tie.
+    for (const tensor of onCpu.packed.keys()) {
+      const [a, b] = [await onCpu.readPacked(tensor), await onDevice.readPacked(tensor)].map(({ base }) => base);
+      const same = a.reduce((sum, word, i) => sum + (word === b[i] ? 1 : 0), 0) / a.length;
+      assert(same > 0.98, `${tensor}: ${same} of the words are the same`);
+    }
   }));
 
 Deno.test("packed file by the GPU: an interrupted run resumes to the same bytes, and frees what it took", () =>
@@ -203,6 +238,8 @@ Deno.test("whyNotOnDevice: says what the device doesn't do", async () => {
   assertEquals(why(twobitQuantizer()), "");
   assert(why({ kind: "q2_k" }).includes("q2_k"));
   assert(why(twobitQuantizer({ pick: "range" })).includes("by range"));
+  assertEquals(why(twobitQuantizer({}, "search")), "");
+  assert(why({ ...twobitQuantizer(), settings: { ...SETTINGS, pick: "error_hessian" } }).includes("by error_hessian"));
   assert(why(twobitQuantizer({ outliers: { share: 0.01, groups: "both", rule: "error" } })).includes("outliers"));
   assert(why(twobitQuantizer(), { hidden: 40 }).includes("sixteens"));
   // A Hessian of 4 GiB is no obstacle, in slabs; a drift of more than any adapter binds is.

@@ -17,29 +17,37 @@ const texts = new Map(
 const hashOf = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 16);
 
 for (const name of EMBEDDED) {
-  Deno.test(`loadText: ${name} has the documents, in order, that the held-out rule gives in Python`, () => {
+  Deno.test(`loadText: ${name} has the documents, in order, that Python reads, by the held-out rule`, () => {
     assertEquals(texts.get(name)!.map(hashOf), HASHES[name]);
   });
 }
 
 Deno.test("loadText: the names, and how many documents each has", () => {
-  assertEquals([...TEXT_NAMES], ["sotu", "moby", "wikitext2", "calibration"]);
+  assertEquals([...TEXT_NAMES], ["sotu", "moby", "wikitext2", "calibration", "mix"]);
   // 19 of 139 parts of Moby Dick are held out: 7, 14, ..., 133.
   assertEquals(texts.get("moby")!.length, 19);
   const speeches = 233; // JSON files of the package whose names start with a year
   assertEquals(texts.get("sotu")!.length + texts.get("calibration")!.length, speeches + 120);
+  assertEquals(texts.get("mix")!.length, 11); // sources in the table of its README
 });
 
-Deno.test("loadText: calibration shares no document with what is evaluated", () => {
+Deno.test("loadText: what is calibrated on shares nothing with what is evaluated", () => {
   const calibration = new Set(texts.get("calibration"));
+  const mix = texts.get("mix")!.join("\n");
   for (const name of ["sotu", "moby"] as const) {
-    for (const document of texts.get(name)!) assert(!calibration.has(document), document.slice(0, 60));
+    for (const document of texts.get(name)!) {
+      assert(!calibration.has(document), document.slice(0, 60));
+      const middle = Math.floor(document.length / 2);
+      for (const at of [0, middle, document.length - 200]) {
+        assert(!mix.includes(document.slice(Math.max(0, at)).slice(0, 200)));
+      }
+    }
   }
 });
 
-Deno.test("loadText: every document is normalized ASCII and not empty", () => {
-  for (const documents of texts.values()) {
-    for (const document of documents) {
+Deno.test("loadText: every document of speeches and chapters is normalized ASCII and not empty", () => {
+  for (const name of ["sotu", "moby", "calibration"]) {
+    for (const document of texts.get(name)!) {
       assert(/^[\x20-\x7e\n\t]+$/.test(document) && document === normalizeText(document));
     }
   }
@@ -57,7 +65,7 @@ Deno.test("loadText: an unknown name is refused with the known ones", async () =
   await assertRejects(
     () => loadText("wikitext"),
     RangeError,
-    "text is wikitext, must be one of sotu, moby, wikitext2, calibration, wikitext2:FILE or file:PATH",
+    "text is wikitext, must be one of sotu, moby, wikitext2, calibration, mix, wikitext2:FILE or file:PATH",
   );
 });
 

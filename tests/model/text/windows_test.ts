@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { loadModel } from "../../../model/load.ts";
 import type { Tokenizer } from "../../../model/text/tokenizer.ts";
 import { loadText } from "../../../model/text/text.ts";
@@ -105,6 +106,58 @@ Deno.test("sampleWindows: a window that would start where a document ends lies i
   const before = { name: "t", documents: ["a".repeat(52), "b".repeat(50)] };
   const [other] = sampleWindows(before, UNITS, { length: 3, count: 1 }).windows;
   assertEquals(UNITS.decode(other.subarray(1)), "aa");
+});
+
+Deno.test("sampleWindows: where excerpts no longer fit windows follow each other, and the last tokens are one window", () => {
+  // Windows of 2 tokens behind the 7 and excerpts of 24 characters of 30: excerpts fit up to 6. Wanted are 1, 4, 7, ..., 28.
+  const document = String.fromCharCode(...Array.from({ length: 30 }, (_, i) => 200 + i));
+  const starts = (documents: string[], count: number) =>
+    sampleWindows({ name: "t", documents }, UNITS, { length: 3, count }).windows.map((window) => window[1] - 200);
+  assertEquals(starts([document], 10), [1, 4, 6, 8, 10, 12, 14, 16, 18, 20]);
+  // Of 30 windows, wanted at 0, 1, ..., 29, the last has one character left, which the one before it has already.
+  assertEquals(starts([document], 30), Array.from({ length: 29 }, (_, i) => i));
+  // Of 29 characters 15 windows are wanted at 0, 2, ..., 28: the last one, with one character left, becomes the last two.
+  assertEquals(starts([document.slice(0, 29)], 15), [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 27]);
+  // The next document begins anew.
+  assertEquals(starts([document, document], 20), [
+    1,
+    4,
+    6,
+    8,
+    10,
+    12,
+    14,
+    16,
+    18,
+    20,
+    1,
+    4,
+    6,
+    8,
+    10,
+    12,
+    14,
+    16,
+    18,
+    20,
+  ]);
+});
+
+Deno.test("sampleWindows: windows of the mix don't repeat, and those that end a source are its last tokens", async () => {
+  const { tokenizer } = await loadModel("tiny");
+  const text = await loadText("mix");
+  const { windows } = sampleWindows(text, tokenizer, { length: 2048, count: 128 });
+  assertEquals([windows.length, new Set(windows.map((window) => tokenizer.decode(window))).size], [128, 128]);
+  assert(windows.every((window) => window.length === 2048));
+});
+
+Deno.test("sampleWindows: the windows that results were calibrated on", async () => {
+  const { tokenizer } = await loadModel("tiny");
+  const { windows } = sampleWindows(await loadText("calibration"), tokenizer, { length: 512, count: 40 });
+  const hash = createHash("sha256");
+  for (const window of windows) hash.update(new Uint8Array(window.buffer));
+  // Taken before windows learnt to follow each other, when the tables in results/ were made.
+  assertEquals(hash.digest("hex").slice(0, 16), "ea2ff938192617fe");
 });
 
 Deno.test("sampleWindows: texts that are too short or have too few tokens are refused", () => {
