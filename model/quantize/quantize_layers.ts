@@ -5,7 +5,7 @@
  * @module
  */
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
-import type { Hessian } from "../../quant/weighted_error.ts";
+import type { Hessian } from "../../quant/report.ts";
 import { moveToShared } from "../host/shared.ts";
 import { measuresInput } from "../../quant/quantizer.ts";
 import { type LinearKind, linearName, STAGES } from "../llama/layer.ts";

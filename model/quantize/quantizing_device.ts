@@ -6,7 +6,7 @@
  */
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
-import type { Hessian } from "../../quant/weighted_error.ts";
+import type { Hessian } from "../../quant/report.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { LinearKind } from "../llama/layer.ts";

@@ -1,7 +1,6 @@
 import { SETTINGS } from "../../quant/recipe.ts";
-import { reportQuantization } from "../../quant/report.ts";
+import { reportQuantization, weightedError } from "../../quant/report.ts";
 import { dequantize } from "../../quant/dequantize.ts";
-import { weightedError } from "../../quant/weighted_error.ts";
 import { quantizeTwobit } from "../../quant/twobit.ts";
 import { unpack } from "../../quant/pack.ts";
 import { assertAlmostEquals, assertEquals } from "../assert.ts";

@@ -27,7 +27,7 @@ import { loadText } from "../../../model/text/text.ts";
 import { sampleWindows } from "../../../model/text/windows.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import type { Quantizer } from "../../../quant/quantize.ts";
-import type { Hessian } from "../../../quant/weighted_error.ts";
+import type { Hessian } from "../../../quant/report.ts";
 import { quantizeTwobit } from "../../../quant/twobit.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
