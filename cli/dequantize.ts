@@ -4,8 +4,8 @@
  * @module
  */
 import { writeHuggingFaceDirectory } from "../model/files/huggingface_writer.ts";
-import { openPacked } from "../model/files/open_packed.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
+import { openPackedOption } from "./packed_option.ts";
 import { createProgressLine } from "./progress.ts";
 
 /** Decodes a packed file into a Hugging Face directory in f16. */
@@ -20,7 +20,7 @@ export const dequantize: Command = {
   async run(options) {
     const [input, out] = [textOption(options, "in", ""), textOption(options, "out", "")];
     if (input === "" || out === "") throw new UsageError("--in and --out are needed");
-    using checkpoint = await openPacked(input);
+    using checkpoint = await openPackedOption("in", input);
     using line = createProgressLine("dequantize");
     await writeHuggingFaceDirectory(checkpoint, out, (share, step) => line.update(share, step));
     line.clear();

@@ -10,6 +10,7 @@ import { hubFile, openSnapshot, parseHubName } from "../model/hub/hub_repo.ts";
 import { readHubSettings } from "../model/hub/hub_settings.ts";
 import { openModel } from "../model/load.ts";
 import { openPacked } from "../model/files/open_packed.ts";
+import type { PackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 
 /**
  * Fails unless `--quantized` names a packed file, of the model that `--model` names where it is given.
@@ -24,11 +25,16 @@ export async function checkQuantized(path: string, model: string | undefined): P
 }
 
 async function readPackedConfig(path: string): Promise<ModelConfig> {
+  using checkpoint = await openPackedOption("quantized", path);
+  return checkpoint.config;
+}
+
+/** Opens the packed file that an option names. @throws {SyntaxError} that says what else it is */
+export async function openPackedOption(option: string, path: string): Promise<PackedCheckpoint> {
   try {
-    using checkpoint = await openPacked(path);
-    return checkpoint.config;
+    return await openPacked(path);
   } catch (cause) {
-    throw new SyntaxError(`--quantized is ${path}, must be a packed file: ${(cause as Error).message}`, { cause });
+    throw new SyntaxError(`--${option} is ${path}, must be a packed file: ${(cause as Error).message}`, { cause });
   }
 }
 

@@ -4,10 +4,12 @@
  * @module
  */
 
-/** Shows progress on one line of the terminal; silent where the output is not a terminal. Dispose it to remove it. */
+/** Shows progress on one line of the terminal; where the output is none, only steps are shown. Dispose it to remove it. */
 export interface ProgressLine extends Disposable {
   /** Share done, 0..1, and what is being done. */
   update(share: number, step: string): void;
+  /** A long step is done, and with it a share of the work, 0..1: where the output is not a terminal, a line says so. */
+  step(share: number, step: string): void;
   /** Removes the line. */
   clear(): void;
 }
@@ -27,6 +29,7 @@ export function createProgressLine(label: string, output: ProgressOutput = Deno.
   const encoder = new TextEncoder();
   const startMs = performance.now();
   let shownMs = -Infinity;
+  let last = { share: 0, ms: startMs };
   const write = (text: string) => {
     if (visible) output.writeSync(encoder.encode(`\r\x1b[2K${text}`));
   };
@@ -42,6 +45,15 @@ export function createProgressLine(label: string, output: ProgressOutput = Deno.
       const elapsedMs = nowMs - startMs;
       const left = share > 0.02 ? `, ${formatSeconds((elapsedMs * (1 - share)) / share)} left` : "";
       write(`${label}: ${(100 * share).toFixed(0)} % ${step} (${formatSeconds(elapsedMs)}${left})`.slice(0, 150));
+    },
+    step(share, step) {
+      if (visible) return;
+      const ms = performance.now();
+      // The pace is that of the last step: those before may have been done in an earlier run.
+      const leftMs = (ms - last.ms) / (share - last.share) * (1 - share);
+      last = { share, ms };
+      const left = share < 1 ? `, about ${formatSeconds(leftMs)} left` : "";
+      output.writeSync(encoder.encode(`${label}: ${step}, ${formatSeconds(ms - startMs)}${left}\n`));
     },
     clear,
     [Symbol.dispose]: clear,

@@ -64,7 +64,7 @@ export const quantize: Command = {
       value: "NAME",
       help:
         "Calibration text: mix (default; encyclopedia, documentation, code and prose), calibration (default of the " +
-        "embedded model; speeches and Moby Dick) or file:PATH.",
+        "embedded model; speeches and Moby Dick) or file:PATH. It decides: take text like what the model is for.",
     },
     windows: { type: "string", value: "N", help: `Calibration windows (default ${describeDefault("windows")}).` },
     "window-tokens": {
@@ -81,7 +81,11 @@ export const quantize: Command = {
     },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
-    report: { type: "boolean", help: "Print bits and error of each layer." },
+    report: {
+      type: "boolean",
+      help: "Print bits and errors of each matrix: weighted by its inputs on the calibration text (of search, on " +
+        "random tokens), which follows what a model loses, and the plain squared error, which doesn't.",
+    },
     resume: { type: "boolean", help: "Go on with the finished layers of an interrupted run." },
     force: { type: "boolean", help: "Overwrite the packed file, or start an interrupted run again." },
   },
@@ -99,6 +103,7 @@ export const quantize: Command = {
         ...wanted,
         resume: options.resume === true,
         onProgress: line.update,
+        onLayer: (finished, layers) => line.step(finished / layers, `layer ${finished} of ${layers}`),
         onDevice({ reason }) {
           if (reason !== undefined) console.log(`quantizing on the CPU: ${reason}`);
         },
@@ -193,9 +198,13 @@ async function refuseOverwrite(path: string, options: OptionValues): Promise<voi
 }
 
 function describe(report: MatrixReport): string {
-  const { name, rows, channels, bits, relativeError, relativeErrorTwoBit, relativeErrorRefined } = report;
+  const { name, rows, channels, bits, weightedError, relativeError, relativeErrorTwoBit, relativeErrorRefined } =
+    report;
   const perWeight = totalBits(bits) / (rows * channels);
   const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
-  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, squared error ${percent(relativeError)} ` +
-    `(2-bit groups ${percent(relativeErrorTwoBit)}, refined ${percent(relativeErrorRefined)})`;
+  const weighted = weightedError === undefined ? "" : `weighted error ${percent(weightedError)}, `;
+  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, ${weighted}` +
+    `squared error ${percent(relativeError)} (2-bit groups ${percent(relativeErrorTwoBit)}, refined ${
+      percent(relativeErrorRefined)
+    })`;
 }

@@ -26,6 +26,7 @@ import { lockPath } from "./host/path_lock.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
+import type { QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import { loadText } from "./text/text.ts";
@@ -66,7 +67,7 @@ export interface QuantizeOptions {
   readonly outliers?: number;
   /** Matrices whose name matches stay in 16 bits. */
   readonly exclude?: RegExp;
-  /** What to calibrate on, where the method does. */
+  /** What to calibrate on, where the method does; else, where it is given, what reported errors are weighted by. */
   readonly calibration?: CalibrationOptions;
   /** Where to quantize; with `auto` (default) on the GPU where there is a real one that does what is asked for. */
   readonly device?: PlaceName;
@@ -76,6 +77,8 @@ export interface QuantizeOptions {
   readonly resume?: boolean;
   /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
+  /** Told of each finished layer: how many are, and how many there are. */
+  readonly onLayer?: (finished: number, layers: number) => void;
   /** Told where the model is quantized, once that is known. */
   readonly onDevice?: (place: Pick<QuantizingPlace, "kind" | "name" | "reason">) => void;
   /** Told of each quantized matrix; finding its errors takes a little time. */
@@ -193,10 +196,11 @@ export async function quantizeModel(
     quantizerOf: (layer, kind) => isExcluded(layer, kind) ? undefined : quantizer,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
+    ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
     onLayer(stored, { index, original }) {
       refuseLost(index, stored, original);
       count(totals, stored, original);
-      if (onMatrix) reportLayer(index, stored, original, onMatrix);
+      options.onLayer?.(index + 1, checkpoint.config.layers);
     },
   });
   const { peakBytes } = place;
@@ -327,16 +331,14 @@ function refuseLost(index: number, stored: StoredLayer, { linears }: Layer): voi
   }
 }
 
-function reportLayer(
-  index: number,
-  stored: StoredLayer,
-  { linears }: Layer,
+function reportStage(
+  [stored, { index, original: { linears } }, hessian]: Parameters<NonNullable<QuantizePlan["onStage"]>>,
   onMatrix: (report: MatrixReport) => void,
 ): void {
   for (const [kind, tensor] of stored) {
     const name = linearName(index, kind);
     if (tensor.kind !== "twobit") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
     const { weights, rows, channels } = linears[kind];
-    onMatrix({ name, rows, channels, ...reportQuantization(weights, tensor.tensor) });
+    onMatrix({ name, rows, channels, ...reportQuantization(weights, tensor.tensor, hessian) });
   }
 }

@@ -62,3 +62,12 @@ export function slabsBefore({ slabs }: SquareMatrix, end: number): { slab: Squar
   return slabs.filter(({ firstRow }) => firstRow < end)
     .map((slab) => ({ slab, rows: Math.min(slab.rows, end - slab.firstRow) }));
 }
+
+/** Reads a matrix back: f32 [size, size]. */
+export async function readSquareMatrix(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float32Array<ArrayBuffer>> {
+  const matrix = new Float32Array(size * size);
+  for (const { firstRow, rows, buffer } of slabs) {
+    matrix.set(await gpu.readF32(buffer, rows * size), firstRow * size);
+  }
+  return matrix;
+}

@@ -71,6 +71,7 @@ function startLayer(
     async quantize(job) {
       const isMeasured = job.feedback !== undefined || job.weighsChannels;
       const sums = isMeasured ? await calibrator?.sumStage(pair(), job.stage) : undefined;
+      if (sums) job.onHessian?.(sums.gram);
       const stored = await quantizeStage(pool, original, job, sums);
       place(stored);
       return stored;

@@ -9,6 +9,7 @@ import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
 import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
+import { readSquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { factorize, readDiagonal } from "../../kernels/quantize/factorize.ts";
 import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize/quantize_matrix.ts";
 import { channelWeightsOf } from "../../quant/channel_weights.ts";
@@ -78,11 +79,12 @@ function startLayer(
         await passMatrices(work, isOriginalAhead ? { quantized: pair.quantized } : pair, stage - 1);
         isOriginalAhead = false;
       },
-      async quantize({ stage, quantizers, feedback, weighsChannels }, onShare) {
+      async quantize({ stage, quantizers, feedback, weighsChannels, onHessian }, onShare) {
         using stageScope = createBufferScope(gpu);
         const isMeasured = feedback !== undefined || weighsChannels;
         const sums = isMeasured ? await sumInputs(work, stageScope, stage, onShare) : undefined;
         // Before a Hessian is factored in its place.
+        if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
         const channelWeights = weighsChannels && sums
           ? channelWeightsOf(await readDiagonal(gpu, sums.gram))
           : undefined;

@@ -28,7 +28,7 @@ import { type TensorToWrite, writeSafetensors } from "../files/safetensors_write
 import type { QuantizingDevice, QuantizingRun, StoredLayer } from "./quantizing_device.ts";
 
 /** What a packed file is written from. */
-export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress" | "signal"> {
+export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress" | "onStage" | "signal"> {
   /** File to write. */
   readonly path: string;
   /** Calibration windows; none for quantizers without error feedback. */

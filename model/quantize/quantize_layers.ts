@@ -5,6 +5,7 @@
  * @module
  */
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
+import type { Hessian } from "../../quant/report.ts";
 import { moveToShared } from "../host/shared.ts";
 import { measuresInput } from "../../quant/quantizer.ts";
 import { type LinearKind, linearName, STAGES } from "../llama/layer.ts";
@@ -17,6 +18,8 @@ export interface QuantizePlan {
   readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
   /** Told of the share done and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
+  /** Told what is stored of a stage, and the Hessian of its input, where that was measured. */
+  readonly onStage?: (stored: StoredLayer, layer: LayerBefore, hessian?: Hessian) => void;
   /** Takes a finished layer: what is stored of it, and the layer as it was. */
   readonly onLayer: (stored: StoredLayer, layer: LayerBefore) => void | Promise<void>;
   /** Returns a layer that an earlier run finished. */
@@ -50,9 +53,10 @@ export async function quantizeLayers(run: QuantizingRun, source: LayerSource, pl
 async function quantizeLayer(
   run: QuantizingRun,
   layers: number,
-  { index, original }: LayerBefore,
-  { quantizerOf, finishedLayer, onProgress, signal }: QuantizePlan,
+  before: LayerBefore,
+  { quantizerOf, finishedLayer, onProgress, onStage, signal }: QuantizePlan,
 ): Promise<StoredLayer> {
+  const { index, original } = before;
   const report = (stages: number, step: string) => onProgress?.((index + stages / STAGES.length) / layers, step);
   const finished = await finishedLayer?.(index);
   if (finished) report(STAGES.length, `layer ${index} was finished before`);
@@ -64,13 +68,19 @@ async function quantizeLayer(
     if (!finished) report(stage, step);
     await layer.advance(stage);
     if (finished) {
-      await layer.restore(new Map([...finished].filter(([kind]) => kinds.includes(kind))));
+      const restored = new Map([...finished].filter(([kind]) => kinds.includes(kind)));
+      await layer.restore(restored);
+      onStage?.(restored, before);
       continue;
     }
-    const job = stageJob(stage, (kind) => quantizerOf(index, kind), run.isCalibrated);
-    for (const [kind, tensor] of await layer.quantize(job, (share) => report(stage + 0.9 * share, step))) {
-      stored.set(kind, tensor);
-    }
+    let hessian: Hessian | undefined;
+    const job = {
+      ...stageJob(stage, (kind) => quantizerOf(index, kind), run.isCalibrated),
+      ...(onStage && { onHessian: (found: Hessian) => void (hessian = found) }),
+    };
+    const made = await layer.quantize(job, (share) => report(stage + 0.9 * share, step));
+    for (const [kind, tensor] of made) stored.set(kind, tensor);
+    onStage?.(made, before, hessian);
   }
   await layer.advance(STAGES.length);
   return stored;

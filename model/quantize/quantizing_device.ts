@@ -6,6 +6,7 @@
  */
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
+import type { Hessian } from "../../quant/report.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { LinearKind } from "../llama/layer.ts";
@@ -69,6 +70,8 @@ export interface StageJob {
   readonly quantizers: ReadonlyMap<LinearKind, Quantizer>;
   /** Error feedback of those that have any: their input is the same, and so is what is prepared from it. */
   readonly feedback?: FeedbackSettings;
+  /** Told the Hessian of that input, where any of them needs to know it. */
+  readonly onHessian?: (hessian: Hessian) => void;
   /** Whether any of them weighs channels by their inputs. */
   readonly weighsChannels: boolean;
 }

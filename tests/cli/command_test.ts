@@ -210,6 +210,16 @@ Deno.test("main: generate wants a packed file from --quantized", () =>
     );
   }));
 
+Deno.test("main: dequantize says what a file is that isn't packed, and writes nothing", () =>
+  inDirectory(async (directory) => {
+    const dequantize = (path: string) => run("dequantize", "--in", path, "--out", `${directory}/out`);
+    const gguf = new URL("../fixtures/gguf/qwen2.gguf", import.meta.url).pathname;
+    const what = `${gguf} is a GGUF file, which quantize --model packs and other commands read as it is`;
+    assertOneLine(await dequantize(gguf), 1, `dequantize: --in is ${gguf}, must be a packed file: ${what}`);
+    assertOneLine(await dequantize(TINY), 1, `--in is ${TINY}, must be a packed file: ${TINY} is not a file`);
+    assertEquals(filesIn(directory), []);
+  }));
+
 /** Runs `generate` with some prompt. */
 function generate(...args: string[]) {
   return run("generate", "--prompt", "Fellow citizens", ...args);

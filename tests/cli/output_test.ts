@@ -53,6 +53,23 @@ Deno.test("createProgressLine: the line is removed when the work throws", () => 
   assertEquals(terminal.written, ["\r\x1b[2Kquantize: 50 % layer 1 (0.0 s, 0.0 s left)", "\r\x1b[2K"]);
 });
 
+Deno.test("createProgressLine: where there is no terminal, a line for each step with the time left, and nothing else", () => {
+  const output = { ...createTerminal(), isTerminal: () => false };
+  {
+    using line = createProgressLine("quantize", output);
+    line.update(0.1, "model.layers.0.self_attn.q_proj");
+    line.step(0.5, "layer 1 of 2");
+    line.step(1, "layer 2 of 2");
+  }
+  assertEquals(output.written, [
+    "quantize: layer 1 of 2, 0.0 s, about 0.0 s left\n",
+    "quantize: layer 2 of 2, 0.0 s\n",
+  ]);
+  const terminal = createTerminal();
+  createProgressLine("quantize", terminal).step(0.5, "layer 1 of 2");
+  assertEquals(terminal.written, []);
+});
+
 Deno.test("createProgressLine: what was removed or never shown isn't removed again", () => {
   const terminal = createTerminal();
   {

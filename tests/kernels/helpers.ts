@@ -58,13 +58,6 @@ export async function uploadSquare(
   return matrix;
 }
 
-/** Reads a square matrix back. */
-export async function readSquare(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float32Array<ArrayBuffer>> {
-  const values = new Float32Array(size * size);
-  for (const { firstRow, buffer } of slabs) values.set(await gpu.readF32(buffer), firstRow * size);
-  return values;
-}
-
 /** A packed matrix with every code, zero, scale and pick drawn at random. */
 export function randomTensor({ rows, channels, refineEvery, outlierShare }: TensorCase, seed: number): PackedTensor {
   const random = createRandom(seed);

@@ -20,19 +20,23 @@ Deno.test("quantizeModel: given tokens calibrate, excluded matrices stay, and th
     const path = `${directory}/q.safetensors`;
     const names: string[] = [];
     const shares: number[] = [];
+    const layerCounts: [finished: number, layers: number][] = [];
     const report = await quantizeModel(FIXTURE, path, {
       ...options,
       refine: 4,
       exclude: /layers\.0\.|v_proj/g,
-      onMatrix: ({ name, relativeError }) => {
+      onMatrix: ({ name, relativeError, weightedError }) => {
         assert(relativeError > 0 && relativeError < 0.2, `${name}: ${relativeError}`);
+        assert(weightedError! > 0 && weightedError! < relativeError, `${name}: ${weightedError}`);
         names.push(name);
       },
       onProgress: (share) => shares.push(share),
+      onLayer: (...count) => layerCounts.push(count),
       onDevice: ({ kind, reason }) => assertEquals([kind, reason], ["cpu", undefined]),
     });
     const kept = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj"];
     assertEquals(names, [...kept, "mlp.down_proj"].map((name) => `model.layers.1.${name}`));
+    assertEquals(layerCounts, [[1, 2], [2, 2]]);
     assert(shares.every((share, i) => share >= (shares[i - 1] ?? 0) && share <= 1));
     using packed = await openPacked(path);
     assertEquals([...packed.packed.keys()], names);

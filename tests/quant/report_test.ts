@@ -1,5 +1,6 @@
 import { SETTINGS } from "../../quant/recipe.ts";
-import { reportQuantization } from "../../quant/report.ts";
+import { reportQuantization, weightedError } from "../../quant/report.ts";
+import { dequantize } from "../../quant/dequantize.ts";
 import { quantizeTwobit } from "../../quant/twobit.ts";
 import { unpack } from "../../quant/pack.ts";
 import { assertAlmostEquals, assertEquals } from "../assert.ts";
@@ -23,6 +24,40 @@ Deno.test("reportQuantization: squared errors over squared weights, by hand", ()
   const loud = zeros.refineEvery === 8 ? Float32Array.from(weights, (_, i) => i === inRefined ? 3 : 0) : weights;
   const found = reportQuantization(loud, zeros);
   assertEquals([found.relativeError, found.relativeErrorTwoBit, found.relativeErrorRefined], [1, 0, 1]);
+});
+
+Deno.test("reportQuantization: the error weighted by a Hessian is the energy of the outputs' error, and one by identity", () => {
+  const [rows, channels, tokens] = [150, 128, 40];
+  const weights = normals(5, rows * channels);
+  const tensor = quantizeTwobit(weights, rows, channels, SETTINGS);
+  const decoded = dequantize(tensor);
+  const identity = Float64Array.from({ length: channels ** 2 }, (_, at) => at % (channels + 1) === 0 ? 1 : 0);
+  // Few rows stand for all.
+  const plain = reportQuantization(weights, tensor, identity);
+  assertAlmostEquals(plain.weightedError! / plain.relativeError, 1, 0.1);
+  assertEquals(reportQuantization(weights, tensor).weightedError, undefined);
+
+  // Of one row: the outputs themselves, for inputs of unlike channels; what lies below the diagonal isn't read.
+  const inputs = normals(6, tokens * channels).map((x, i) => x * (1 + i % channels));
+  const hessian = Float64Array.from({ length: channels ** 2 }, (_, at) => {
+    const [i, j] = [Math.floor(at / channels), at % channels];
+    if (j < i) return NaN;
+    let sum = 0;
+    for (let t = 0; t < tokens; t++) sum += inputs[t * channels + i] * inputs[t * channels + j];
+    return sum;
+  });
+  const first = weights.subarray(0, channels);
+  let [lost, all] = [0, 0];
+  for (let t = 0; t < tokens; t++) {
+    let [output, error] = [0, 0];
+    for (let i = 0; i < channels; i++) {
+      output += first[i] * inputs[t * channels + i];
+      error += (first[i] - decoded[i]) * inputs[t * channels + i];
+    }
+    lost += error ** 2;
+    all += output ** 2;
+  }
+  assertAlmostEquals(weightedError(first, decoded.subarray(0, channels), channels, hessian) / (lost / all), 1, 1e-9);
 });
 
 Deno.test("reportQuantization: the whole is the parts, weighted by their energy", () => {

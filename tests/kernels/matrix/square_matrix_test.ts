@@ -1,11 +1,11 @@
 import { addGram } from "../../../kernels/quantize/add_gram.ts";
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { outerOnCpu } from "../../../kernels/quantize/outer_update.ts";
-import { placeOfRow, slabsBefore } from "../../../kernels/matrix/square_matrix.ts";
+import { placeOfRow, readSquareMatrix, slabsBefore } from "../../../kernels/matrix/square_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { normals } from "../../quant/helpers.ts";
 import { test } from "../../test.ts";
-import { assertWithin, readSquare, testGpu, uploadSquare } from "../helpers.ts";
+import { assertWithin, testGpu, uploadSquare } from "../helpers.ts";
 
 test("square matrix: slabs hold whole panels of 256 rows, all rows once", async () => {
   const gpu = await testGpu();
@@ -30,7 +30,7 @@ test("addGram: the upper triangle of the sum, in several slabs the same bytes as
     const gram = await uploadSquare(gpu, scope, new Float32Array(size * size), maxBindingBytes);
     assertEquals(gram.slabs.length, maxBindingBytes ? 3 : 1);
     await addGram(gpu, tokens, await scope.upload("x", x), gram);
-    results.push(await readSquare(gpu, gram));
+    results.push(await readSquareMatrix(gpu, gram));
   }
   assertEquals(results[1], results[0]);
   const isUpper = (at: number) => at % size >= Math.floor(at / size);

@@ -7,7 +7,8 @@ import { shiftToTarget } from "../../../quant/target.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { correlatedHessian, normals } from "../../quant/helpers.ts";
 import { test } from "../../test.ts";
-import { readSquare, testGpu, uploadSquare } from "../helpers.ts";
+import { readSquareMatrix } from "../../../kernels/matrix/square_matrix.ts";
+import { testGpu, uploadSquare } from "../helpers.ts";
 
 const GROUPS: FeedbackSettings = { damping: 0.1, order: "groups" };
 
@@ -25,7 +26,7 @@ async function checkFactor(hessian: Float64Array<ArrayBuffer>, settings: Feedbac
   const order = new Uint32Array(await gpu.read(factor.groupOrder, channels / 4));
   assertEquals([...order], [...wanted.order].filter((_, i) => i % 16 === 0).map((channel) => channel / 16));
   assert(Math.abs(factor.added / wanted.added - 1) < 1e-6 || factor.added === wanted.added);
-  const matrix = await readSquare(gpu, factor.matrix);
+  const matrix = await readSquareMatrix(gpu, factor.matrix);
   for (let k = 0; k < channels; k++) {
     const pivot = wanted.coefficients[k * channels + k];
     for (let i = 0; i <= k; i++) {

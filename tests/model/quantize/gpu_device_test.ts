@@ -27,11 +27,13 @@ import { loadText } from "../../../model/text/text.ts";
 import { sampleWindows } from "../../../model/text/windows.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import type { Quantizer } from "../../../quant/quantize.ts";
+import type { Hessian } from "../../../quant/report.ts";
 import { quantizeTwobit } from "../../../quant/twobit.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { openGpu } from "../../../kernels/gpu/gpu.ts";
-import { readSquare, testGpu } from "../../kernels/helpers.ts";
+import { readSquareMatrix } from "../../../kernels/matrix/square_matrix.ts";
+import { testGpu } from "../../kernels/helpers.ts";
 import { assertSameTensor } from "../../quant/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 
@@ -109,7 +111,7 @@ for (
         const { rows, channels, weights } = pair.original.linears[STAGES[stage].linears[0]];
         const upper = (values: ArrayLike<number>) =>
           Float32Array.from(values, (value, i) => i % channels < Math.floor(i / channels) ? 0 : value);
-        assertSums(upper(await readSquare(gpu, sums.gram)), upper(gram), norm(gram), `${what}, gram`);
+        assertSums(upper(await readSquareMatrix(gpu, sums.gram)), upper(gram), norm(gram), `${what}, gram`);
         assertEquals(sums.correlation !== undefined, lack !== undefined);
         if (sums.drift) assertSums(await gpu.readF32(sums.drift), drift!, norm(gram), `${what}, drift`);
         await onDevice.pass(devicePair, stage);
@@ -204,6 +206,28 @@ Deno.test("packed file by the GPU: an interrupted run resumes to the same bytes,
     assertEquals(gpu.heldBytes, held);
     using packed = await openPacked(path);
     assertEquals(packed.packed.size, 13);
+  }));
+
+Deno.test("packed file by the GPU: stages come with the Hessian of their input, the first with the CPU's", () =>
+  inDirectory(async (directory) => {
+    using checkpoint = await openModel(fixture("llama_tied_gqa"));
+    using pool = createCpuPool(1);
+    const hessiansBy = async (device: QuantizingDevice) => {
+      const found: (Hessian | undefined)[] = [];
+      const onStage: PackedFilePlan["onStage"] = (_stored, _layer, hessian) => void found.push(hessian);
+      await writePackedFile(device, checkpoint, plan(`${directory}/q`, twobitQuantizer(), { onStage }));
+      return found;
+    };
+    const onGpu = await hessiansBy(gpuDevice(await testGpu()));
+    const onCpu = await hessiansBy(cpuDevice(pool));
+    assertEquals(onGpu.map((hessian) => hessian?.length), onCpu.map((hessian) => hessian?.length));
+    assertEquals(onGpu.length, checkpoint.config.layers * STAGES.length);
+    const upper = (values: Hessian) => {
+      const size = Math.sqrt(values.length);
+      return Float32Array.from(values, (value, at) => at % size < Math.floor(at / size) ? 0 : value);
+    };
+    const [mine, theirs] = [upper(onGpu[0]!), upper(onCpu[0]!)];
+    assertSums(mine, theirs, norm(theirs), "Hessian");
   }));
 
 Deno.test("whyNotOnDevice: says what the device doesn't do", async () => {
