@@ -7,7 +7,6 @@ Every source is one stream of tokens, documents separated by an empty line, no B
 """
 import bz2
 import gzip
-import html
 import json
 import re
 import sys
@@ -19,8 +18,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 HERE = Path(__file__).resolve().parent
 MAIN = HERE.parent.parent
-sys.path.insert(0, str(MAIN / "model/tiny"))
+sys.path[:0] = [str(MAIN / "model/tiny"), str(MAIN / "model/text/mix")]
 from make_corpus import austen, dictionary, files, man_page, normalize, read, strip_html  # noqa: E402
+from make_mix import wiki_page  # noqa: E402
 
 ROOT = HERE / "texts/root"
 LIMIT = 1_600_000  # characters of a source
@@ -38,23 +38,6 @@ def smol_tokenizer() -> tuple[Tokenizer, str]:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, k in zip(tokens, kinds) if k == 3])
     return tokenizer, field("tokenizer.chat_template")
-
-
-def wiki_page(source: str) -> str:
-    """Readable text of a page of wiki markup: templates, tables, references, files and links' targets go."""
-    text = html.unescape(source)
-    text = re.sub(r"(?s)<!--.*?-->|<ref[^>/]*/>|<ref.*?</ref>|<math.*?</math>|<gallery.*?</gallery>", "", text)
-    for _ in range(6):
-        text = re.sub(r"(?s)\{\{[^{}]*\}\}", "", text)
-        text = re.sub(r"(?s)\{\|(?:(?!\{\|).)*?\|\}", "", text)
-    for _ in range(3):
-        text = re.sub(r"\[\[(?:File|Image|Category):(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", "", text)
-    text = re.sub(r"\[\[(?:[^|\]]*\|)?([^\]]*)\]\]", r"\1", text)
-    text = re.sub(r"\[https?://\S*\s*([^\]]*)\]", r"\1", text)
-    text = re.sub(r"<[^>]+>|'{2,}", "", text)
-    text = re.sub(r"(?m)^[*#:;]+\s*", "", text)
-    text = re.split(r"(?m)^==\s*(?:References|External links|See also|Notes|Further reading)", text)[0]
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
 def wiki() -> list[str]:
