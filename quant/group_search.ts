@@ -52,11 +52,11 @@ export function createGroupProblem(isPulled = false): GroupProblem {
 }
 
 /**
- * Rounds a group with one scale and zero, into the problem's values and codes.
+ * Rounds a group with one scale and zero; without a limit, into the problem's values and codes.
  *
  * @param scale scaleCode * d; 0 rounds every weight to 0
  * @param zero in units of one base code
- * @param limit gives up (returns Infinity) when the error reaches it
+ * @param limit gives up (returns Infinity) when the error reaches it; Infinity where the rounding is to be kept
  * @returns the sum of pivot² x error²
  */
 export function roundGroup(
@@ -73,6 +73,7 @@ export function roundGroup(
   const maxCode = refined ? 15 : 3;
   const perStep = scale === 0 ? 0 : steps / scale;
   const offset = zero * steps + 0.5;
+  const keeps = limit === Infinity;
   if (pull !== null) { for (let k = 0; k < size; k++) rest[k] = start[k]; }
   let total = 0;
   for (let k = 0; k < size; k++) {
@@ -88,6 +89,7 @@ export function roundGroup(
       const row = k * GROUP_CHANNELS;
       for (let l = k + 1; l < size; l++) rest[l] -= value * pull[row + l];
     }
+    if (!keeps) continue;
     problem.values[k] = value;
     problem.codes[k] = code;
   }
