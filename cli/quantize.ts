@@ -75,9 +75,8 @@ export const quantize: Command = {
     device: {
       type: "string",
       value: "NAME",
-      help:
-        "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that does what is asked " +
-        "for (no outliers), else the CPU. With calibration the two differ in rounding.",
+      help: "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that takes the " +
+        "model's shapes, else the CPU. With calibration the two differ in rounding.",
     },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
