@@ -14,11 +14,11 @@ import {
   type QuantizeOptions,
 } from "../model/quantize_file.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
-import { CALIBRATION_TEXTS } from "../model/text/text.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
 import { BUDGET_BITS, CALIBRATION_SIZES, type CalibrationSize, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
+  calibrationTextOption,
   type Command,
   integerOption,
   MODEL_HELP,
@@ -135,17 +135,14 @@ function describeDefault(size: keyof CalibrationSize): string {
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
   const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
-  const text = textOption(options, "calibration", "");
-  if (text !== "" && !CALIBRATION_TEXTS.includes(text) && !text.startsWith("file:")) {
-    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_TEXTS.join(", ")} or file:PATH`);
-  }
+  const text = calibrationTextOption(options);
   const layers = textOption(options, "layers", "");
   return {
     method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
     calibration: {
-      ...(text !== "" && { text }),
+      ...(text !== undefined && { text }),
       ...(options.windows !== undefined && { windows: integerOption(options, "windows", 1, 1, 65536) }),
       ...(options["window-tokens"] !== undefined &&
         { windowTokens: integerOption(options, "window-tokens", 2, 2, 65536) }),
