@@ -9,6 +9,7 @@ import { type LayerBefore, quantizeLayers, type QuantizePlan } from "./quantize_
 import { writeTextBeside } from "../host/atomic_file.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
+import { FORMAT_VERSION } from "../../quant/format.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "../llama/layer.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
@@ -143,8 +144,8 @@ function describeDifference(path: string, found: string, wanted: string): string
 }
 
 /**
- * What layers that are resumed from must have been made with: metadata, and a hash of calibration tokens and every
- * quantizer.
+ * What layers that are resumed from must have been made with: metadata, the version of their format, and a hash of
+ * calibration tokens and every quantizer.
  */
 function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers: number): string {
   const hash = createHash("sha256");
@@ -152,7 +153,7 @@ function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers:
   for (let layer = 0; layer < layers; layer++) {
     hash.update(JSON.stringify(LINEAR_KINDS.map((kind) => quantizerOf(layer, kind) ?? null)));
   }
-  return JSON.stringify({ ...metadata, inputs: hash.digest("hex") });
+  return JSON.stringify({ ...metadata, formatVersion: FORMAT_VERSION, inputs: hash.digest("hex") });
 }
 
 /** Removes a directory of finished layers. @throws {Error} for one that holds anything else */

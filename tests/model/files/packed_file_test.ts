@@ -161,11 +161,12 @@ Deno.test("packed file: what isn't one is refused with what was found and what i
       return damaged;
     };
     const cases: readonly (readonly [from: string, to: string, message: string])[] = [
-      ['"version":"1"', '"version":"2"', "version is 2, must be 1"],
+      ['"version":"2"', '"version":"3"', "version is 3, must be 1 or 2"],
+      ['"version":"2"', '"version":"1"', "block_groups is missing, must be 8"],
       ['"tile_rows":"16"', '"tile_rows":"32"', "tile_rows is 32, must be 16"],
       ["0.625,0.875", "0.625,0.975", "base_zeros is"],
       ['\\"refineEvery\\":8', '\\"refineEvery\\":9', "must have positive rows and channels and refineEvery of"],
-      ['\\"refineEvery\\":8', '\\"refineEvery\\":4', "must be U32"],
+      ['\\"refineEvery\\":8', '\\"refineEvery\\":2', "must be U32"],
       ['q_proj.base"', 'q_proj.bass"', "no tensor"],
     ];
     for (const [from, to, message] of cases) {
