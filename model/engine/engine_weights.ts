@@ -80,6 +80,8 @@ export interface EngineWeights extends Disposable {
   readonly head: F16Matrix;
   /** Bytes in device memory. */
   readonly sizeBytes: number;
+  /** Whether that memory was freed, and nothing can be computed with them. */
+  readonly isDisposed: boolean;
 }
 
 /** What is on the device so far. */
@@ -110,9 +112,11 @@ export async function uploadWeights(
   }
   const before = gpu.heldBytes;
   const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
+  let isDisposed = false;
   const free = () => {
+    if (isDisposed) return;
+    isDisposed = true;
     destroyMatrices(gpu, ...uploaded.matrices);
-    uploaded.matrices.clear();
     uploaded.scope[Symbol.dispose]();
   };
   const half = async (name: string) => {
@@ -130,7 +134,19 @@ export async function uploadWeights(
     await gpu.wait();
     onProgress(1);
     const sizeBytes = gpu.heldBytes - before;
-    return { config, embedding, layers, arenas, finalNorm, head, sizeBytes, [Symbol.dispose]: free };
+    return {
+      config,
+      embedding,
+      layers,
+      arenas,
+      finalNorm,
+      head,
+      sizeBytes,
+      get isDisposed() {
+        return isDisposed;
+      },
+      [Symbol.dispose]: free,
+    };
   } catch (error) {
     free();
     if (!(error instanceof OutOfMemoryError)) throw error;
