@@ -4,6 +4,7 @@
  * @module
  */
 import { basename, dirname, join } from "@std/path";
+import { statPath } from "./path_exists.ts";
 
 /** Writes bytes to the file being made. */
 export type Write = (bytes: Uint8Array) => Promise<void>;
@@ -35,12 +36,12 @@ export async function removePartials(path: string): Promise<void> {
  * @throws {Error} for a directory, a device or a pipe, and for one of the sources, by whatever name
  */
 export async function refuseReplacing(path: string, sources: readonly string[] = []): Promise<void> {
-  const there = await Deno.stat(path).catch(() => undefined);
+  const there = await statPath(path);
   if (!there) return;
   if (there.isDirectory) throw new Error(`${path} is a directory, must be a file`);
   if (!there.isFile) throw new Error(`${path} is a device or a pipe, must be a regular file`);
   for (const source of sources) {
-    const own = await Deno.stat(source).catch(() => undefined);
+    const own = await statPath(source);
     if (own && own.dev === there.dev && own.ino === there.ino) {
       throw new Error(`${path} is part of the source, must be another file`);
     }
