@@ -93,6 +93,15 @@ interface Uploaded {
   readonly scope: BufferScope;
 }
 
+/** Refuses sizes that the kernels don't take, before anything is read. @throws {RangeError} */
+function checkSizes(config: ModelConfig): void {
+  checkAttentionShape(config);
+  for (const name of ["hidden", "intermediate"] as const) {
+    if (config[name] % CHUNK_CHANNELS === 0) continue;
+    throw new RangeError(`${name} size is ${config[name]}, must be a multiple of ${CHUNK_CHANNELS}`);
+  }
+}
+
 /**
  * Uploads a model's weights tensor by tensor; the host holds one layer's matrices at a time.
  *
@@ -106,10 +115,7 @@ export async function uploadWeights(
 ): Promise<EngineWeights> {
   const { config } = source;
   const { vocabulary, hidden, tiedHead } = config;
-  checkAttentionShape(config);
-  if (hidden % CHUNK_CHANNELS !== 0) {
-    throw new RangeError(`hidden size is ${hidden}, must be a multiple of ${CHUNK_CHANNELS}`);
-  }
+  checkSizes(config);
   const before = gpu.heldBytes;
   const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
   let isDisposed = false;

@@ -13,6 +13,7 @@ import {
   MAX_TEXT_BYTES,
   readFinite,
   readWeights,
+  refuseMissingTensors,
   refuseUnusedTensors,
   tensorToWrite,
   withOwnHead,
@@ -63,6 +64,7 @@ export async function readPackedCheckpoint(name: string, source: ByteSource): Pr
     const checkpoint = describeCheckpoint(name, file, packed, config);
     const weights = Array.from(packed.keys(), (tensor) => ({ name: `${tensor}.weight`, dtype: "F16" }));
     refuseUnusedTensors(name, config, [...weights, ...carriedTensors(checkpoint, packed)]);
+    refuseMissingTensors(checkpoint);
     return checkpoint;
   } catch (error) {
     source[Symbol.dispose]();
