@@ -20,12 +20,19 @@ function claimPartial(path: string): string {
   return partial;
 }
 
-/** Removes what killed processes left half written beside a path; only for who has its lock ({@linkcode lockPath}). */
+/**
+ * Removes what killed processes left half written beside a path; only for who has its lock ({@linkcode lockPath}). In a
+ * directory that may be written but not listed they stay: nobody here can know their names.
+ */
 export async function removePartials(path: string): Promise<void> {
-  for await (const { name } of Deno.readDir(dirname(path))) {
-    const partial = join(dirname(path), name);
-    const isOfPath = name.startsWith(`${basename(path)}.partial-`) && /\.partial-\d+(-\d+)?$/.test(name);
-    if (isOfPath && !unfinished.has(partial)) await Deno.remove(partial, { recursive: true });
+  try {
+    for await (const { name } of Deno.readDir(dirname(path))) {
+      const partial = join(dirname(path), name);
+      const isOfPath = name.startsWith(`${basename(path)}.partial-`) && /\.partial-\d+(-\d+)?$/.test(name);
+      if (isOfPath && !unfinished.has(partial)) await Deno.remove(partial, { recursive: true });
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
   }
 }
 

@@ -60,3 +60,48 @@ export function mutateText(text: string, random: Random, pieces: readonly string
   const put = ["", piece + piece, other, other + piece][random.integer(4)];
   return text.slice(0, start) + put + text.slice(start + length);
 }
+
+/** Numbers that a file may claim where it has another. */
+const HOSTILE_WORDS: readonly bigint[] = [0n, 1n, 0xffn, 1n << 31n, 1n << 32n, 1n << 53n, 1n << 63n, (1n << 64n) - 1n];
+
+/** A copy of a file with bits flipped, a number overwritten, a piece left out, doubled or moved, or its end cut off. */
+export function mutateBytes(bytes: Uint8Array, random: Random): Uint8Array<ArrayBuffer> {
+  const copy = Uint8Array.from(bytes);
+  // What says how to read the rest lies at the start or at the end, and decides most.
+  const region = Math.min(bytes.length, 64 << random.integer(11));
+  const at = random.integer(4) > 0 ? random.integer(region) : bytes.length - 1 - random.integer(region);
+  const [length, to] = [1 + random.integer(16), random.integer(bytes.length)];
+  switch (random.integer(6)) {
+    case 0:
+      return copy.slice(0, at);
+    case 1:
+      return Uint8Array.from([...copy.subarray(0, at), ...copy.subarray(at + length)]);
+    case 2:
+      return Uint8Array.from([...copy.subarray(0, at), ...copy.subarray(to, to + length), ...copy.subarray(at)]);
+    case 3: {
+      const word = new DataView(new ArrayBuffer(8));
+      word.setBigUint64(0, HOSTILE_WORDS[random.integer(HOSTILE_WORDS.length)], random.integer(2) === 0);
+      copy.set(new Uint8Array(word.buffer, 0, Math.min(8, copy.length - at)), at);
+      return copy;
+    }
+    case 4:
+      return copy.copyWithin(at, to, to + length);
+    default:
+      for (let flip = random.integer(3); flip >= 0; flip--) {
+        copy[(at + flip * random.integer(8)) % copy.length] ^= 1 << random.integer(8);
+      }
+      return copy;
+  }
+}
+
+/** A safetensors file whose header has a part replaced, left out, doubled or taken from elsewhere; its data stay. */
+export function mutateHeader(bytes: Uint8Array<ArrayBuffer>, random: Random): Uint8Array<ArrayBuffer> {
+  const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+  const text = new TextEncoder().encode(JSON.stringify(mutateJson(header, random)));
+  const mutated = new Uint8Array(8 + text.length + bytes.length - 8 - length);
+  new DataView(mutated.buffer).setBigUint64(0, BigInt(text.length), true);
+  mutated.set(text, 8);
+  mutated.set(bytes.subarray(8 + length), 8 + text.length);
+  return mutated;
+}
