@@ -29,6 +29,9 @@ import { mutateBytes, mutateHeader, mutateJson, mutateText } from "./mutate.ts";
 
 const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
 
+/** A part of every file's name, so that errors can be seen to name it. */
+const NAME = "strangers-file";
+
 /** A reader, and one damaged file for it. */
 export interface Reader {
   /** What it reads. */
@@ -53,9 +56,9 @@ async function readFiles(directory: string): Promise<Map<string, Uint8Array<Arra
 function folderOf(files: ReadonlyMap<string, Uint8Array<ArrayBuffer>>): CheckpointFolder {
   const get = (name: string) => Promise.resolve(files.get(name));
   return {
-    name: "m",
+    name: NAME,
     readText: async (name) => await get(name).then((bytes) => bytes && new TextDecoder().decode(bytes)),
-    open: async (name) => await get(name).then((bytes) => bytes && bytesSource(`m/${name}`, bytes)),
+    open: async (name) => await get(name).then((bytes) => bytes && bytesSource(`${NAME}/${name}`, bytes)),
   };
 }
 
@@ -87,7 +90,7 @@ async function safetensors(): Promise<Reader> {
     async attempt(random) {
       const base = bases[random.integer(bases.length)];
       const bytes = random.integer(2) === 0 ? mutateBytes(base, random) : mutateHeader(base, random);
-      using file = await readSafetensorsHeader(bytesSource("m", bytes));
+      using file = await readSafetensorsHeader(bytesSource(NAME, bytes));
       let end = 0;
       for (const info of file.tensors.values()) {
         const found = await readTensorBytes(file, info);
@@ -99,6 +102,24 @@ async function safetensors(): Promise<Reader> {
         assertEquals(values.length, info.shape.reduce((size, length) => size * length, 1));
       }
       assertEquals(end === 0 || end === bytes.length, true);
+    },
+  };
+}
+
+/** A whole model: its tensors are found, taken apart and reordered as its architecture and configuration say. */
+async function directory(): Promise<Reader> {
+  const bases = await Promise.all(ARCHITECTURES.filter((name) => name !== "llama3_scaled_bias").map(readFiles));
+  return {
+    name: "directory",
+    kinds: ["SyntaxError"],
+    async attempt(random) {
+      const files = new Map(bases[random.integer(bases.length)]);
+      const file = random.integer(8) === 0 ? "config.json" : "model.safetensors";
+      const base = files.get(file)!;
+      const damage = file === "config.json" ? mutateBytes : mutateHeader;
+      files.set(file, damage(base, random));
+      using checkpoint = await readCheckpointFolder(folderOf(files));
+      await readAll(checkpoint);
     },
   };
 }
@@ -161,7 +182,7 @@ async function config(): Promise<Reader> {
     attempt(random) {
       let fields = bases[random.integer(bases.length)];
       for (let k = 0; k <= random.integer(3); k++) fields = mutateJson(fields, random);
-      const found = parseConfig("m", JSON.stringify(fields));
+      const found = parseConfig(NAME, JSON.stringify(fields));
       const { headSize, heads, keyValueHeads, context, normEpsilon, rope, slidingWindow = 1 } = found;
       for (const [key, name] of Object.entries(CONFIG_FIELDS)) {
         assertEquals(found[key as keyof typeof CONFIG_FIELDS], fields[name], name);
@@ -189,7 +210,7 @@ async function packed(directory: string): Promise<Reader> {
     kinds: ["SyntaxError"],
     async attempt(random) {
       const bytes = random.integer(2) === 0 ? mutateBytes(base, random) : mutateHeader(base, random);
-      using checkpoint = await readPackedCheckpoint("m", bytesSource("m", bytes));
+      using checkpoint = await readPackedCheckpoint(NAME, bytesSource(NAME, bytes));
       await readAll(checkpoint);
       const tokenizer = await readTokenizer(checkpoint);
       assert(tokenizer.encode("the cat").every((token) => token < tokenizer.vocabulary));
@@ -201,7 +222,7 @@ async function gguf(directory: string): Promise<Reader> {
   const bases = await Promise.all(
     ["llama_spm", "llama_bpe", "qwen2", "qwen3"].map((name) => Deno.readFile(`${FIXTURES}gguf/${name}.gguf`)),
   );
-  const path = `${directory}/f.gguf`;
+  const path = `${directory}/${NAME}.gguf`;
   return {
     name: "GGUF",
     kinds: ["SyntaxError"],
@@ -227,7 +248,7 @@ async function tokenizer(): Promise<Reader> {
       const { base, parts } = kinds[random.integer(kinds.length)];
       let definition: unknown = { ...bases[base], ...parts, model: { ...bases[base].model, ...parts.model } };
       for (let k = 0; k <= random.integer(3); k++) definition = mutateJson(definition, random);
-      const tokenizer = parseTokenizer("m", { definition: JSON.stringify(definition), settings: undefined });
+      const tokenizer = parseTokenizer(NAME, { definition: JSON.stringify(definition), settings: undefined });
       const tokens = [...tokenizer.prefix, ...tokenizer.encode("Hello w\u00f6rld 12 \ufdfa\ufeff the cat\n")];
       assert(tokens.every((token) => token < tokenizer.vocabulary), tokens.join());
       tokenizer.decode([...tokens, 2 ** 31]);
@@ -266,14 +287,14 @@ async function template(): Promise<Reader> {
     attempt(random) {
       let [template] = templates[random.integer(templates.length)];
       for (let k = 0; k <= random.integer(3); k++) template = mutateText(`${template} `, random, TEMPLATE_PIECES);
-      assertEquals(typeof renderTemplate("m", template, values), "string");
+      assertEquals(typeof renderTemplate(NAME, template, values), "string");
     },
   };
 }
 
 async function parquet(directory: string): Promise<Reader> {
   const base = await Deno.readFile(`${FIXTURES}wikitext/test.parquet`);
-  const path = `${directory}/f.parquet`;
+  const path = `${directory}/${NAME}.parquet`;
   return {
     name: "Parquet",
     kinds: ["SyntaxError"],
@@ -287,6 +308,7 @@ async function parquet(directory: string): Promise<Reader> {
 /** All readers, by name; `directory` may be written to while they are used. */
 export const READERS: Readonly<Record<string, (directory: string) => Promise<Reader>>> = {
   safetensors,
+  directory,
   index,
   config,
   packed,
@@ -312,6 +334,7 @@ export async function fuzz({ name, kinds, attempt }: Reader, cases: number, rand
       // deno-lint-ignore no-control-regex -- that is what must not be there
       const isLine = message.length <= 300 && !/[\x00-\x1f\x7f-\x9f\u2028\u2029]/.test(message);
       assert(isLine, `${name}, case ${i}: ${message.length} characters: ${JSON.stringify(message.slice(0, 400))}`);
+      assert(message.includes(NAME), `${name}, case ${i}: ${message}: of which file?`);
       refused++;
     }
     const tookMs = performance.now() - startMs;

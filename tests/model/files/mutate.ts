@@ -28,6 +28,18 @@ const JUNK: readonly unknown[] = [
   new Array(2000).fill(7),
 ];
 
+/** What a stranger may call a field. */
+const JUNK_NAMES: readonly string[] = [
+  "",
+  "\u001b[31m\n\r\u2028",
+  "\u0007".repeat(500),
+  "model.layers.0.mlp." + "\u009b".repeat(200),
+  "model.layers.1." + "x".repeat(5000) + ".weight",
+  "__proto__",
+  "constructor",
+  "1e9",
+];
+
 /** A copy of a JSON value with a part of it replaced, left out, doubled or taken from elsewhere. */
 export function mutateJson(value: unknown, random: Random): unknown {
   const copy = structuredClone(value);
@@ -43,11 +55,12 @@ export function mutateJson(value: unknown, random: Random): unknown {
       at = inner;
       continue;
     }
-    const kind = random.integer(4);
+    const kind = random.integer(5);
     if (kind === 0) delete fields[key];
     else if (kind === 1) fields[key] = JUNK[random.integer(JUNK.length)];
     else if (kind === 2) fields[keys[random.integer(keys.length)]] = inner;
-    else fields[`${key}${random.integer(3)}`] = inner;
+    else if (kind === 3) fields[`${key}${random.integer(3)}`] = inner;
+    else fields[JUNK_NAMES[random.integer(JUNK_NAMES.length)]] = inner;
     return copy;
   }
 }
