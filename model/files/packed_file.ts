@@ -40,7 +40,7 @@ const PLANES: Readonly<Record<PlaneName, { readonly suffix: string; readonly dty
 const PLANE_NAMES = Object.keys(PLANES) as PlaneName[];
 
 /** Whether a tensor of a file is a plane of one of these packed tensors. */
-export function isPlane(name: string, packed: ReadonlyMap<string, PackedShape>): boolean {
+export function isPlane(name: string, packed: Pick<ReadonlySet<string>, "has">): boolean {
   const dot = name.lastIndexOf(".");
   const suffix = name.slice(dot + 1);
   return packed.has(name.slice(0, dot)) && PLANE_NAMES.some((plane) => PLANES[plane].suffix === suffix);

@@ -57,6 +57,7 @@ export function layersDirectory(path: string): string {
  *
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
+ * @throws {SyntaxError} when a tensor that stays as it is holds NaN or infinity
  * @throws {Error} when `path`.layers holds anything that no run left
  */
 export async function writePackedFile(
@@ -68,6 +69,7 @@ export async function writePackedFile(
   const { config } = checkpoint;
   plan.signal?.throwIfAborted();
   const state = stateOf(plan, config.layers);
+  await checkCarried(checkpoint, plan);
   await prepareDirectory(directory, plan, state);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
   {
@@ -92,6 +94,15 @@ export async function writePackedFile(
   };
   await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan, checkSource);
   await removeLayers(directory);
+}
+
+/** Reads what will be carried: what can't be is found before the layers are quantized. @throws {SyntaxError} */
+async function checkCarried(checkpoint: Checkpoint, { quantizerOf }: PackedFilePlan): Promise<void> {
+  const packed = new Set<string>();
+  for (let layer = 0; layer < checkpoint.config.layers; layer++) {
+    for (const kind of LINEAR_KINDS) if (quantizerOf(layer, kind)) packed.add(linearName(layer, kind));
+  }
+  for (const { bytes } of carriedTensors(checkpoint, packed)) release(await bytes());
 }
 
 /** Starts a run with the calibration text, where there is one. */
