@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type CarriedTensor, carryBlocks } from "./carried_blocks.ts";
 import { type Checkpoint, isIgnorable, refuseUnusedTensors } from "./checkpoint.ts";
 import { architectureOf } from "../llama/architectures.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
@@ -18,12 +19,12 @@ import {
 import { halfSplitOrder } from "../llama/rope.ts";
 import { describeConfig } from "./gguf_config.ts";
 import { ROPE_TENSORS } from "./gguf_rope.ts";
-import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor, refuseUnread } from "./gguf_file.ts";
+import { type GgufFile, openGgufFile } from "./gguf_file.ts";
+import { type GgufTensor, readGgufTensor, refuseUnread } from "./gguf_tensor.ts";
 import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
 import { bytesOf, toF16 } from "./numbers.ts";
 import { clipText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
-import type { TensorToWrite } from "./safetensors_writer.ts";
 import { checkShape, fusedTensors, readRowsInUnits, reorderHeads, splitRows } from "./tensor_layout.ts";
 
 /** What GGUF calls the parts of a layer. */
@@ -123,7 +124,10 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     name: path,
     config,
     files: file.paths,
-    tensors: Array.from(byName, ([name, { type, shape }]) => asTensor(name, type.name, shape, read)),
+    tensors: Array.from(byName.keys(), (name) => {
+      const { tensor, order } = find(name);
+      return tensor.type.decode ? carryBlocks(name, tensor, order) : asTensor(name, tensor, read);
+    }),
     shapes: new Map(Array.from(byName, ([name, { shape }]) => [name, shape])),
     has: (name) => byName.has(name),
     read,
@@ -142,9 +146,9 @@ async function readReordered(tensor: GgufTensor, order?: readonly number[]): Pro
   return new Float32Array(buffer);
 }
 
-/** A tensor to be carried into a safetensors file: f32 stays, everything else becomes f16. */
-function asTensor(name: string, type: string, shape: readonly number[], read: Checkpoint["read"]): TensorToWrite {
-  if (type === "F32") {
+/** A tensor of numbers, to be carried into a safetensors file: f32 stays, everything else becomes f16. */
+function asTensor(name: string, { type, shape }: GgufTensor, read: Checkpoint["read"]): CarriedTensor {
+  if (type.name === "F32") {
     return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }
   return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(name, await read(name, shape))) };

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type GgufFile, readGgufTensor } from "./gguf_file.ts";
+import type { GgufFile } from "./gguf_file.ts";
+import { readGgufTensor } from "./gguf_tensor.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { rotationOf } from "../llama/rope.ts";
 
