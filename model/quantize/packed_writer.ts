@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { type LayerBefore, quantizeLayers, type QuantizePlan } from "./quantize_layers.ts";
 import { writeTextBeside } from "../host/atomic_file.ts";
+import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { FORMAT_VERSION } from "../../quant/format.ts";
@@ -215,7 +216,7 @@ async function readStoredLayer(path: string, index: number, state: string): Prom
   return stored;
 }
 
-/** Joins the finished layers and the 16-bit rest into the packed file. */
+/** Joins the finished layers and the rest of the checkpoint into the packed file. */
 async function assemble(
   checkpoint: Checkpoint,
   layerPaths: readonly string[],
@@ -231,6 +232,7 @@ async function assemble(
     for (const [name, shape] of readPackedShapes(file)) shapes.set(name, shape);
     for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
   }
-  const carried = [...await carriedFiles(checkpoint), ...carriedTensors(checkpoint, shapes)];
-  await writeSafetensors(plan.path, [...carried, ...planes], packedMetadata(shapes, plan.metadata), checkSource);
+  const carried = carriedTensors(checkpoint, shapes);
+  const metadata = { ...packedMetadata(shapes, plan.metadata), ...blocksMetadata(carried) };
+  await writeSafetensors(plan.path, [...await carriedFiles(checkpoint), ...carried, ...planes], metadata, checkSource);
 }
