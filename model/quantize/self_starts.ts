@@ -27,7 +27,7 @@ export interface KindOfStarts {
 
 /**
  * Kinds and their shares: with a chat template half of the windows hold questions that the model makes up where the
- * template has the user speak, put to it; the others begin, by halves, with the first words of paragraphs of the mix and
+ * template has the user speak, put to it; the others begin by turns with the first words of a paragraph of the mix and
  * with any single token. Questions of a file would be the same few for all, and book text within a template doesn't help
  * (docs/accuracy_study.md).
  */
@@ -37,16 +37,16 @@ export async function kindsOfStarts(
   random: Random,
   write: Write,
 ): Promise<KindOfStarts[]> {
+  const { prefix } = engine.tokenizer;
   const userStart = startOfUser(engine, length);
   const conversations = userStart ? Math.floor(count / 2) : 0;
-  const loose = Math.floor((count - conversations) / 2);
-  const withPrefix = (start: () => ArrayLike<number>) => (count: number) =>
-    Promise.resolve(
-      Array.from({ length: count }, () => Uint32Array.from([...engine.tokenizer.prefix, ...Array.from(start())])),
-    );
+  const starts = [await paragraphStarts(engine, random), () => looseToken(engine, random)];
+  const startAny = (_: unknown, i: number) => Uint32Array.from([...prefix, ...starts[i % starts.length]()]);
   return [
-    { windows: count - conversations - loose, makePrompts: withPrefix(await paragraphStarts(engine, random)) },
-    { windows: loose, makePrompts: withPrefix(() => looseToken(engine, random)) },
+    {
+      windows: count - conversations,
+      makePrompts: (count) => Promise.resolve(Array.from({ length: count }, startAny)),
+    },
     {
       windows: conversations,
       makePrompts: (count) => askQuestions(engine, Array(count).fill(userStart), length, write),
@@ -72,10 +72,10 @@ async function paragraphStarts({ tokenizer }: Prompter, random: Random): Promise
 }
 
 /** A token that stands for some text. */
-function looseToken({ tokenizer }: Prompter, random: Random): [number] {
+function looseToken({ tokenizer }: Prompter, random: Random): Uint32Array {
   while (true) {
     const token = random.integer(tokenizer.vocabulary);
-    if (tokenizer.decode([token]) !== "") return [token];
+    if (tokenizer.decode([token]) !== "") return Uint32Array.of(token);
   }
 }
 

@@ -22,20 +22,21 @@ async function opened(template?: string) {
   return { tokenizer, prompts: await readPromptFormat({ name, readText: read }, tokenizer) };
 }
 
-Deno.test("kindsOfStarts: without a template first words of the mix's paragraphs and single tokens, by halves", async () => {
+Deno.test("kindsOfStarts: without a template first words of the mix's paragraphs and single tokens, by turns", async () => {
   const engine = await opened();
   const write = () => Promise.reject(new Error("nothing is asked"));
   const kinds = await kindsOfStarts(engine, { length: 64, count: 5 }, createRandom(1), write);
-  assertEquals(kinds.map(({ windows }) => windows), [3, 2, 0]);
+  assertEquals(kinds.map(({ windows }) => windows), [5, 0]);
   const { prefix, decode } = engine.tokenizer;
   const mix = (await readMix()).map(({ text }) => text).join("\n\n");
-  for (const prompt of await kinds[0].makePrompts(40)) {
+  const prompts = await kinds[0].makePrompts(80);
+  for (const prompt of prompts.filter((_, i) => i % 2 === 0)) {
     assertEquals([prompt.length, prompt[0]], [prefix.length + 8, prefix[0]]);
     // The last token may be part of a character.
     const start = decode(prompt).replace(/\ufffd+$/, "");
     assert(mix.startsWith(start) || mix.includes(`\n\n${start}`), start);
   }
-  const loose = await kinds[1].makePrompts(40);
+  const loose = prompts.filter((_, i) => i % 2 === 1);
   assert(loose.every((prompt) => prompt.length === prefix.length + 1 && decode(prompt) !== ""));
   assert(new Set(loose.map((prompt) => prompt[1])).size > 30);
 });
@@ -49,21 +50,21 @@ Deno.test("kindsOfStarts: with a template half are questions that the model writ
     asked.push([starts.map((start) => tokenizer.decode(start)), limit]);
     return Promise.resolve(written.map((text) => tokenizer.encode(text)));
   });
-  assertEquals(kinds.map(({ windows }) => windows), [3, 2, 4]);
-  const prompts = await kinds[2].makePrompts(4);
+  assertEquals(kinds.map(({ windows }) => windows), [5, 4]);
+  const prompts = await kinds[1].makePrompts(4);
   assertEquals(asked, [[Array(4).fill("<sys>Be kind to what-the-user-says.</sys>[user]"), 50]]);
   const put = (question: string) => `<sys>Be kind to what-the-user-says.</sys>[user] ${question}\n[model] `;
   const questions = ["Why?", "How many\nare there", "Why?", "How many\nare there"];
   assertEquals(prompts.map((prompt) => tokenizer.decode(prompt)), questions.map(put));
   written.fill(" ");
-  assertEquals(await kinds[2].makePrompts(4), []);
+  assertEquals(await kinds[1].makePrompts(4), []);
   const shortWindows = await kindsOfStarts(
     engine,
     { length: 32, count: 9 },
     createRandom(1),
     () => Promise.resolve([]),
   );
-  assertEquals(shortWindows.map(({ windows }) => windows), [5, 4, 0]);
+  assertEquals(shortWindows.map(({ windows }) => windows), [9, 0]);
 });
 
 Deno.test("takeTurns: every list is spread evenly over the whole", () => {
@@ -101,14 +102,13 @@ Deno.test("self-written text: the same for a seed, kept beside the output, made 
       const read = async () => {
         steps = [];
         return await readCalibration(checkpoint, {
-          ...{ calibration: "self", windows: 2, windowTokens: 32, seed: 1, path, sourceSha256: "x", gpu },
+          ...{ calibration: "self", windows: 1, windowTokens: 32, seed: 1, path, sourceSha256: "x", gpu },
           ...{ signal: undefined, onProgress: (step: string) => steps.push(step) },
         });
       };
       const first = await read();
-      assertEquals(steps.at(-1), "window 2 of 2 of self-written calibration text");
-      assertEquals(first.map(({ length }) => length), [32, 32]);
-      assert(first.every((window) => window[0] === checkpoint.tokenizer.prefix[0]));
+      assertEquals(steps.at(-1), "window 1 of 1 of self-written calibration text");
+      assertEquals(first.map((window) => [window.length, window[0]]), [[32, checkpoint.tokenizer.prefix[0]]]);
       assertEquals([await read(), steps], [first, []]);
       await Deno.writeTextFile(selfTextPath(path), (await Deno.readTextFile(selfTextPath(path))).replace(/\d+]/, "1]"));
       assertEquals(await read(), first);
