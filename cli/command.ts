@@ -6,7 +6,8 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { CHOICE_TASKS } from "../model/evaluate/questions.ts";
 import type { TaskFile } from "../model/evaluate/tasks.ts";
-import { CALIBRATION_TEXTS, EVALUATION_TEXTS, isEvaluationText } from "../model/text/text.ts";
+import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
+import { EVALUATION_TEXTS, isEvaluationText } from "../model/text/text.ts";
 
 /** An option of a command. */
 export interface Option {
@@ -144,8 +145,12 @@ export function evaluationTextOption(options: OptionValues): string {
 export function calibrationTextOption(options: OptionValues): string | undefined {
   const name = textOption(options, "calibration", "");
   if (name === "") return undefined;
-  if (CALIBRATION_TEXTS.includes(name) || name.startsWith("file:")) return name;
-  throw new UsageError(`--calibration is ${name}, must be ${CALIBRATION_TEXTS.join(", ")} or file:PATH`);
+  try {
+    splitCalibration(name);
+  } catch {
+    throw new UsageError(`--calibration is ${name}, must be ${CALIBRATION_GRAMMAR}`);
+  }
+  return name;
 }
 
 /** The option that names task files. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
-import { CALIBRATION_TEXTS } from "../model/text/text.ts";
+import { CALIBRATION_GRAMMAR } from "../model/text/calibration_names.ts";
 import {
   calibrationTextOption,
   evaluationTextOption,
@@ -29,7 +29,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   calibration: {
     type: "string",
     value: "NAME",
-    help: `Calibration text: ${CALIBRATION_TEXTS.join(", ")} or file:PATH (default as for quantize).`,
+    help: `Calibration: ${CALIBRATION_GRAMMAR} (default as for quantize).`,
   },
   device: {
     type: "string",

@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { fromFileUrl, join } from "@std/path";
 import {
   evaluateModel,
   type EvaluationPlan,
@@ -13,9 +14,9 @@ import {
 import { readTask, type TaskFile } from "../model/evaluate/tasks.ts";
 import { shareDeep } from "../model/host/shared.ts";
 import type { Model } from "../model/llama/llama.ts";
+import { chooseCalibration } from "../model/quantize/choose_calibration.ts";
 import { hashWeights, type LoadedModel, loadModel, openModel } from "../model/load.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text/text.ts";
-import { sampleWindows, type Windows } from "../model/text/windows.ts";
 import { createCpuPool } from "../model/workers/cpu_pool.ts";
 import { openQuantizingGpu, type PlaceName } from "../model/workers/quantizing_place.ts";
 import { FORMAT_VERSION } from "../quant/format.ts";
@@ -51,6 +52,9 @@ const WIKITEXT = {
   quick: { windows: QUICK.windows, windowTokens: WIKITEXT_WINDOW },
 };
 const QUICK_CALIBRATION_WINDOWS = 12;
+
+/** What models wrote for their calibration, for later runs. */
+const SELF_TEXTS = fromFileUrl(new URL("../.scratch/self-text", import.meta.url));
 
 /** Creates the context of a run, which keeps no rows; dispose it to end its workers and close its files. */
 export function createContext(
@@ -108,7 +112,7 @@ async function makeBaseline(
 ): Promise<Baseline> {
   const { quick, seed, textName } = settings;
   const { checkpoint: { config, tokenizer }, sha256 } = await context.opened();
-  const { scorer, gpuName, isRealGpu, scoreUnquantized } = await context.place();
+  const { scorer, gpu, isRealGpu, scoreUnquantized } = await context.place();
   const sizes = quick ? QUICK : isRealGpu ? FULL_ON_GPU : FULL;
   const plan = { ...sizes, ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
   const tasks = await Promise.all(settings.taskFiles.map(readTask));
@@ -134,7 +138,7 @@ async function makeBaseline(
     "scored on": scorer.device,
     "tokens": hashTokens(set, calibration),
   };
-  return { set, reference, calibration, scoredOn: scorer.device, ...(gpuName && { quantizedOn: gpuName }), state };
+  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
 }
 
 /**
@@ -142,22 +146,36 @@ async function makeBaseline(
  * first, as many and as long on every machine.
  */
 async function calibrationOf(
-  { quick, modelName, calibrationName }: RunSettings,
-  { opened, place }: Pick<ExperimentContext, "opened" | "place">,
+  { quick, seed, modelName, calibrationName }: RunSettings,
+  { opened, place, progress }: Pick<ExperimentContext, "opened" | "place" | "progress">,
   evaluatedTokens: number,
-): Promise<Windows> {
-  const { checkpoint: { config, tokenizer } } = await opened();
-  const isEmbedded = modelName === "tiny";
-  const size = CALIBRATION_SIZES[!isEmbedded && (await place()).isRealGpu ? "gpu" : "cpu"];
-  const text = await loadText(calibrationName ?? (isEmbedded ? "calibration" : "mix"));
-  return sampleWindows(text, tokenizer, {
-    length: Math.min(isEmbedded ? evaluatedTokens : size.windowTokens, config.context),
-    count: quick ? QUICK_CALIBRATION_WINDOWS : size.windows,
+): Promise<Baseline["calibration"]> {
+  const { checkpoint, sha256 } = await opened();
+  const { gpu, isRealGpu } = await place();
+  const isTiny = modelName === "tiny";
+  await Deno.mkdir(SELF_TEXTS, { recursive: true });
+  const { text, windows } = await chooseCalibration(checkpoint, {
+    method: "corrected",
+    given: {
+      ...(calibrationName !== undefined && { text: calibrationName }),
+      ...(isTiny && { windows: CALIBRATION_SIZES.cpu.windows, windowTokens: evaluatedTokens }),
+      ...(quick && { windows: QUICK_CALIBRATION_WINDOWS }),
+    },
+    isTiny,
+    isRealGpu,
+    gpu,
+    path: join(SELF_TEXTS, sha256),
+    seed,
+    sourceSha256: sha256,
+    signal: undefined,
+    onProgress: progress,
+    onCalibration: undefined,
   });
+  return { text: text.calibration, windows };
 }
 
 /** sha256 of everything that models read. */
-function hashTokens({ windows, choices, tasks = [] }: EvaluationSet, calibration: Windows): string {
+function hashTokens({ windows, choices, tasks = [] }: EvaluationSet, calibration: Baseline["calibration"]): string {
   const hash = createHash("sha256");
   const items = [...choices?.items ?? [], ...tasks.flatMap(({ items }) => items.flat())];
   const texts = items.flatMap(({ context, continuations }) => [context, ...continuations]);

@@ -6,7 +6,6 @@
 import type { Model } from "../model/llama/llama.ts";
 import type { LoadedModel, OpenModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluate/evaluation.ts";
-import type { Windows } from "../model/text/windows.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
 import type { FinishedRows, RowsState } from "./finished_rows.ts";
 import type { ModelPlace } from "./model_place.ts";
@@ -33,8 +32,8 @@ export interface Baseline {
   readonly scoredOn: string;
   /** The GPU that models are quantized on; by default the CPU. */
   readonly quantizedOn?: string;
-  /** Windows of text that is not evaluated. */
-  readonly calibration: Windows;
+  /** Windows of text that is not evaluated, and what that is. */
+  readonly calibration: { readonly text: string; readonly windows: readonly Uint32Array[] };
   /** All that decides what is measured of a quantizer. */
   readonly state: RowsState;
 }

@@ -41,8 +41,8 @@ export interface PlacePlan {
 
 /** A place for one model. Dispose it to free what it holds of it. */
 export interface ModelPlace extends Disposable {
-  /** Name for tables, where that isn't the CPU. */
-  readonly gpuName?: string;
+  /** The GPU, where it is one. */
+  readonly gpu?: Gpu;
   /** Whether that is a GPU and not a software adapter. */
   readonly isRealGpu: boolean;
   /** Scores what was given to it last; it keeps the unquantized model's predictions. */
@@ -118,7 +118,7 @@ export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint): Model
     }
   };
   return {
-    gpuName: gpu.adapterName,
+    gpu,
     isRealGpu: !gpu.isSoftware,
     scorer,
     layers,

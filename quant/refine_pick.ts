@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, type RefineEvery, TILE_ROWS } from "./format.ts";
+import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS } from "./format.ts";
 import { groupOfRow, type GroupProbe, rangeOf } from "./probe.ts";
 import { createRandom } from "./random.ts";
 
@@ -87,7 +87,7 @@ export function pickByWeights(
   importance?: Float64Array,
 ): Uint32Array<ArrayBuffer> {
   if (refineEvery === "none") return new Uint32Array(0);
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   const stripScores = pick === "strip" ? sumStrips(weights, rows, groups, importance) : undefined;
   const picks = new Uint32Array(Math.ceil(groups / refineEvery) * rows);
   for (let first = 0; first < rows; first += TILE_ROWS) {

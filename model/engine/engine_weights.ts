@@ -80,6 +80,8 @@ export interface EngineWeights extends Disposable {
   readonly head: F16Matrix;
   /** Bytes in device memory. */
   readonly sizeBytes: number;
+  /** Whether that memory was freed, and nothing can be computed with them. */
+  readonly isDisposed: boolean;
 }
 
 /** What is on the device so far. */
@@ -89,6 +91,15 @@ interface Uploaded {
   readonly matrices: Set<WeightMatrix>;
   /** Vectors, and planes that matrices share. */
   readonly scope: BufferScope;
+}
+
+/** Refuses sizes that the kernels don't take, before anything is read. @throws {RangeError} */
+function checkSizes(config: ModelConfig): void {
+  checkAttentionShape(config);
+  for (const name of ["hidden", "intermediate"] as const) {
+    if (config[name] % CHUNK_CHANNELS === 0) continue;
+    throw new RangeError(`${name} size is ${config[name]}, must be a multiple of ${CHUNK_CHANNELS}`);
+  }
 }
 
 /**
@@ -125,15 +136,14 @@ export interface WeightsUpload extends Disposable {
 export async function startUpload(gpu: Gpu, source: WeightSource): Promise<WeightsUpload> {
   const { config, sameLayers } = source;
   const { vocabulary, hidden, tiedHead } = config;
-  checkAttentionShape(config);
-  if (hidden % CHUNK_CHANNELS !== 0) {
-    throw new RangeError(`hidden size is ${hidden}, must be a multiple of ${CHUNK_CHANNELS}`);
-  }
+  checkSizes(config);
   const before = gpu.heldBytes;
   const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
+  let isDisposed = false;
   const free = () => {
+    if (isDisposed) return;
+    isDisposed = true;
     destroyMatrices(gpu, ...uploaded.matrices);
-    uploaded.matrices.clear();
     uploaded.scope[Symbol.dispose]();
   };
   const half = async (name: string) => {
@@ -184,6 +194,9 @@ export async function startUpload(gpu: Gpu, source: WeightSource): Promise<Weigh
           finalNorm,
           head,
           sizeBytes: gpu.heldBytes - before,
+          get isDisposed() {
+            return isDisposed;
+          },
           [Symbol.dispose]: free,
         };
       }),

@@ -14,7 +14,7 @@ import { factorize, readDiagonal } from "../../kernels/quantize/factorize.ts";
 import { type DeviceKnowledge, orderDrift } from "../../kernels/quantize/quantize_matrix.ts";
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import { MAX_F16 } from "../../quant/float16.ts";
-import { BLOCK_GROUPS, blocksPerRow } from "../../quant/format.ts";
+import { groupsPerRow } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -233,7 +233,7 @@ function checkFinite(name: string, { channels, tileScale, outlierChannel, outlie
   }
   const bad = tileScale.findIndex((d) => !Number.isFinite(d));
   if (bad < 0) return;
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   throw new RangeError(
     `${name}: group column ${bad % groups} of tile ${
       Math.floor(bad / groups)

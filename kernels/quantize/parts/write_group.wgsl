@@ -18,7 +18,7 @@ fn place_group(group: u32, row: u32) -> GroupPlace {
   }
   // See pick_outliers.wgsl; no bit for none.
   if (has_outliers != 0u) { outlier_mask = (1u << ((group_codes[group * rows + row] >> 7u) & 31u)) >> 1u; }
-  let scales = unpack2x16float(tile_scale[(row / 16u * groups + group) / 2u]);
+  let scales = unpack2x16float(tile_scale[(row / 16u * ((groups + 7u) / 8u * 8u) + group) / 2u]);
   return GroupPlace(row, group, is_refined, select(scales.x, scales.y, group % 2u == 1u));
 }
 
