@@ -68,6 +68,10 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   ],
   [["bench", "--batch", "4,17"], "bench: --batch is 17, must be whole numbers from 1 to 16 with commas between"],
   [["bench", "--batch", "4", "--generate", "0"], "bench: --batch is given and --generate is 0, must be 1 or more"],
+  [
+    ["quantize", "--out", "q", "--densities", "kl", "--refine", "8"],
+    "quantize: --refine is given and --densities is kl, must be one of them",
+  ],
   [["bench", "--refine", "8"], "bench: --refine needs --shape, a model has a density of its own"],
   [
     ["bench", "--shape", "llama-2-7b", "--refine", "8,3"],
