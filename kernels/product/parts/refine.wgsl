@@ -1,8 +1,8 @@
 // needs: rows cells decode
 // Refine words: what the second plane of bits adds to the rows of a step.
 
-// Loads and multiplies the refine words of four rows and a column, one for every `every` groups. Even lanes share out those of the rows 0 and 1, odd
-// lanes those of 2 and 3.
+// Loads and multiplies the refine words of four rows and a column, one for every `every` groups. Even lanes share out
+// those of the rows 0 and 1, odd lanes those of 2 and 3.
 fn refine_words(row: u32, every: u32, lane: Lane) -> vec2<f32> {
   var sums = vec2(0.0);
   let words = team * LANE_GROUPS / every;

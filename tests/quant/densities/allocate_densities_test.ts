@@ -47,7 +47,7 @@ Deno.test("allocateDensities: by hand", () => {
 
 Deno.test("allocateDensities: nothing where the budget doesn't hold the least", () => {
   assertEquals(allocateDensities([square(1)], 2.5624), undefined);
-  // A row of 8 channels is padded to a block.
+  // A row of 8 channels is padded.
   assertEquals(allocateDensities([{ shapes: [[16, 8]], loss: 1 }], 2.85), undefined);
 });
 
