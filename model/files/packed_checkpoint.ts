@@ -13,6 +13,7 @@ import {
   MAX_TEXT_BYTES,
   readFinite,
   readWeights,
+  refuseMissingTensors,
   refuseUnusedTensors,
   tensorToWrite,
   withOwnHead,
@@ -63,6 +64,7 @@ export async function readPackedCheckpoint(name: string, source: ByteSource): Pr
     const checkpoint = describeCheckpoint(name, file, packed, config);
     const weights = Array.from(packed.keys(), (tensor) => ({ name: `${tensor}.weight`, dtype: "F16" }));
     refuseUnusedTensors(name, config, [...weights, ...carriedTensors(checkpoint, packed)]);
+    refuseMissingTensors(checkpoint);
     return checkpoint;
   } catch (error) {
     source[Symbol.dispose]();
@@ -149,10 +151,10 @@ export async function carriedFiles(checkpoint: Checkpoint): Promise<TensorToWrit
 }
 
 /** The tensors of a checkpoint that stay as they are when some of its matrices are packed. */
-export function carriedTensors(checkpoint: Checkpoint, packed: ReadonlyMap<string, PackedShape>): TensorToWrite[] {
+export function carriedTensors(checkpoint: Checkpoint, packed: Pick<ReadonlySet<string>, "has">): TensorToWrite[] {
   return checkpoint.tensors.filter(({ name }) => isCarried(name, packed));
 }
 
-function isCarried(name: string, packed: ReadonlyMap<string, PackedShape>): boolean {
+function isCarried(name: string, packed: Pick<ReadonlySet<string>, "has">): boolean {
   return !name.startsWith(FILE_PREFIX) && !packed.has(withoutWeight(name)) && !isPlane(name, packed);
 }

@@ -83,10 +83,18 @@ fn load_step(row: u32, lane: Lane) -> Step {
   step.base1 = base[at + half_blocks];
   step.base2 = base[at + 2u * half_blocks];
   step.base3 = base[at + 3u * half_blocks];
-  step.meta_words = meta_words[meta_start + step_at];
+  step.meta_words = meta_words[meta_start + step_at - select(0u, 1u, is_missing_half(lane))];
   step.scales = block_scales(row, lane);
-  if (refine_every == 8u) { step.refine = refine[refine_start + step_at]; }
+  if (refine_every == 8u) {
+    step.refine = refine[refine_start + row / STEP_ROWS * whole_half_blocks() + lane.half_block];
+  }
   return step;
+}
+
+// Where a row ends in half a block, the next lane has no weights, but multiplies refine words of two rows: it takes the
+// meta words of the half that is there.
+fn is_missing_half(lane: Lane) -> bool {
+  return ends_in_half == 1u && lane.half_block == half_blocks;
 }
 
 // 512 times the products of a lane's second-order scales and the steps of its groups.
@@ -167,9 +175,9 @@ fn refine_run(words: vec4<u32>, picks: vec4<u32>, now: Step, lane: Lane) -> vec4
 }
 
 // What refine words that lanes share add to two rows of the step, the rows 0 and 1 in even lanes, 2 and 3 in odd ones.
-// One word in a block (the default) comes preloaded, one in two blocks is loaded here. The two lanes of a block share its
-// words: which group is refined stands in the meta words of both halves of a block, its codes perhaps in those of the
-// other lane.
+// One word in a block (the default) comes preloaded, one in two blocks is loaded here. The two lanes of a block share
+// its words: which group is refined stands in the meta words of both halves of a block, its codes perhaps in those of
+// the other lane.
 fn refine_step(now: Step, row: u32, lane: Lane) -> vec2<f32> {
   let is_odd = (lane.lane & 1u) == 1u;
   let own = select(now.meta_words.xy, now.meta_words.zw, is_odd);
