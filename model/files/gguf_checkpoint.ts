@@ -109,7 +109,7 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     name: path,
     config,
     files: file.paths,
-    tensors: Array.from(byName, ([name, { type, shape }]) => asTensor(name, type.name, shape, read)),
+    tensors: Array.from(byName, ([name, { type, shape }]) => asTensor(path, name, type.name, shape, read)),
     shapes: new Map(Array.from(byName, ([name, { shape }]) => [name, shape])),
     has: (name) => byName.has(name),
     read,
@@ -129,9 +129,15 @@ async function readReordered(tensor: GgufTensor, order?: readonly number[]): Pro
 }
 
 /** A tensor to be carried into a safetensors file: f32 stays, everything else becomes f16. */
-function asTensor(name: string, type: string, shape: readonly number[], read: Checkpoint["read"]): TensorToWrite {
+function asTensor(
+  path: string,
+  name: string,
+  type: string,
+  shape: readonly number[],
+  read: Checkpoint["read"],
+): TensorToWrite {
   if (type === "F32") {
     return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }
-  return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(name, await read(name, shape))) };
+  return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(`${path}: ${name}`, await read(name, shape))) };
 }
