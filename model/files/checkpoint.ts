@@ -107,6 +107,13 @@ export function refuseUnusedTensors(checkpoint: string, config: ModelConfig, ten
   }
 }
 
+/** Fails for a tensor that the model needs by its configuration and hasn't. @throws {SyntaxError} */
+export function refuseMissingTensors({ name: checkpoint, config, has }: Checkpoint): void {
+  const outside = ["model.embed_tokens.weight", "model.norm.weight", ...(config.tiedHead ? [] : ["lm_head.weight"])];
+  const missing = [...outside, ...allLayerTensors(config).keys()].find((name) => !has(name));
+  if (missing !== undefined) throw new SyntaxError(`${checkpoint}: no tensor ${missing}`);
+}
+
 /** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
 export const MAX_TEXT_BYTES = 2 ** 27;
 

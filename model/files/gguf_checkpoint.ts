@@ -4,7 +4,7 @@
  * @module
  */
 import { type CarriedTensor, carryBlocks } from "./carried_blocks.ts";
-import { type Checkpoint, isIgnorable, refuseUnusedTensors } from "./checkpoint.ts";
+import { type Checkpoint, isIgnorable, refuseMissingTensors, refuseUnusedTensors } from "./checkpoint.ts";
 import { architectureOf } from "../llama/architectures.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import {
@@ -73,11 +73,13 @@ export async function openGguf(path: string): Promise<Checkpoint> {
   try {
     const configText = await describeConfig(file);
     const config = parseConfig(`${path}, as config.json`, configText);
-    return describeCheckpoint(file, config, {
+    const checkpoint = describeCheckpoint(file, config, {
       "config.json": configText,
       "tokenizer.json": describeTokenizer(file),
       "tokenizer_config.json": describeTokenizerSettings(file),
     });
+    refuseMissingTensors(checkpoint);
+    return checkpoint;
   } catch (error) {
     file[Symbol.dispose]();
     throw error;

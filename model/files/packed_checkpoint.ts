@@ -14,6 +14,7 @@ import {
   MAX_TEXT_BYTES,
   readFinite,
   readWeights,
+  refuseMissingTensors,
   refuseUnusedTensors,
   tensorToWrite,
   withOwnHead,
@@ -69,6 +70,7 @@ export async function readPackedCheckpoint(name: string, source: ByteSource): Pr
       dtype: blocks?.type.name ?? dtype,
     }));
     refuseUnusedTensors(name, config, [...weights, ...carried]);
+    refuseMissingTensors(checkpoint);
     return checkpoint;
   } catch (error) {
     source[Symbol.dispose]();
@@ -166,10 +168,10 @@ export async function carriedFiles(checkpoint: Checkpoint): Promise<TensorToWrit
 }
 
 /** The tensors of a checkpoint that stay as they are when some of its matrices are packed. */
-export function carriedTensors(checkpoint: Checkpoint, packed: ReadonlyMap<string, PackedShape>): CarriedTensor[] {
+export function carriedTensors(checkpoint: Checkpoint, packed: Pick<ReadonlySet<string>, "has">): CarriedTensor[] {
   return checkpoint.tensors.filter(({ name }) => isCarried(name, packed));
 }
 
-function isCarried(name: string, packed: ReadonlyMap<string, PackedShape>): boolean {
+function isCarried(name: string, packed: Pick<ReadonlySet<string>, "has">): boolean {
   return !name.startsWith(FILE_PREFIX) && !packed.has(withoutWeight(name)) && !isPlane(name, packed);
 }

