@@ -74,6 +74,7 @@ export {
   quantizeModel,
   type QuantizeOptions,
   type QuantizeReport,
+  type UsedCalibration,
 } from "./model/quantize_file.ts";
 export type { PlaceName, QuantizingPlace } from "./model/workers/quantizing_place.ts";
 export type { QuantizeMethod } from "./quant/recipe.ts";

@@ -179,7 +179,7 @@ function readYarn(json: JsonObject, originalContext: number, context: number): Y
     slowTurns: numberField(json, "beta_slow", { min: 1e-6, fallback: 1 }),
     truncate: booleanField(json, "truncate", true),
     originalContext,
-    attentionFactor: number("attention_factor", usual),
+    attentionFactor: numberField(json, "attention_factor", { min: 1e-6, fallback: usual }),
   };
 }
 
@@ -197,6 +197,6 @@ function readLong(json: JsonObject, originalContext: number, { context, rotatedS
     shortFactors: factors("short_factor"),
     longFactors: factors("long_factor"),
     originalContext,
-    attentionFactor: numberField(json, "attention_factor", { min: 0, fallback: usual }),
+    attentionFactor: numberField(json, "attention_factor", { min: 1e-6, fallback: usual }),
   };
 }
