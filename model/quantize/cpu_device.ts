@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Feedback, prepareFeedback } from "../../quant/error_feedback.ts";
+import type { Feedback } from "../../quant/error_feedback.ts";
 import { independentParts, joinStored, type Quantizer } from "../../quant/quantize.ts";
 import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
 import { moveToShared, shareDeep } from "../host/shared.ts";
@@ -97,7 +97,7 @@ async function quantizeStage(
   { quantizers, feedback: settings, weighsChannels }: StageJob,
   sums: TotalSums | undefined,
 ): Promise<StoredLayer> {
-  const feedback = settings && sums && shareFeedback(prepareFeedback(sums.gram, settings));
+  const feedback = settings && sums && shareFeedback(sums.prepare(settings));
   const diagonal = weighsChannels && sums ? diagonalOf(sums.gram) : undefined;
   return await quantizeInParts(pool, quantizers, linears, (quantizer, linear, tiles) => {
     const { drift, lack } = quantizer.correctTarget && sums || {};
