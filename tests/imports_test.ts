@@ -18,6 +18,7 @@ const ORDERS: readonly string[] = [
   "model/engine < model/evaluate < model/workers",
   "model/engine < model/load_engine.ts",
   "model/workers < experiments < experiments/report < cli",
+  "experiments < experiments/peers < cli",
   "model/host < experiments/results < experiments/plots < experiments",
   "model/workers < model/quantize_file.ts < cli",
   "model/load_engine.ts < experiments",

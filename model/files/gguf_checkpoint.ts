@@ -25,7 +25,7 @@ import type { TensorToWrite } from "./safetensors_writer.ts";
 import { checkShape, readRowsInUnits, reorderHeads } from "./tensor_layout.ts";
 
 /** What GGUF calls the parts of a layer. */
-const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
+export const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
   attentionNorm: "attn_norm",
   mlpNorm: "ffn_norm",
   q_proj: "attn_q",
