@@ -53,6 +53,12 @@ export function medianEstimate(values: ArrayLike<number>): Estimate {
   return { value: median(values), standardError: (sorted[length - 1 - low] - sorted[low]) / 2 };
 }
 
+/** A ratio of two values that were measured apart. */
+export function ratioOf(a: Estimate, b: Estimate): Estimate {
+  const value = a.value / b.value;
+  return { value, standardError: value * Math.hypot(a.standardError / a.value, b.standardError / b.value) };
+}
+
 /** Median; the lower of the two in the middle where their number is even. */
 export function median(values: ArrayLike<number>): number {
   return Array.from(values).sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)];

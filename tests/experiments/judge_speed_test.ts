@@ -1,6 +1,6 @@
 import { judgeAsync } from "../../experiments/async_table.ts";
 import { judgeCost } from "../../experiments/cost.ts";
-import { judgeEndToEnd } from "../../experiments/end_to_end.ts";
+import { judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
 import type { Row } from "../../experiments/results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "../../experiments/unless_out_of_memory.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
@@ -11,11 +11,13 @@ const speedRow = (format: string, speed: number | null): Row => ({
   format,
   context: 128,
   decode_tokens_per_s: speed,
+  decode_tokens_per_s_error: speed === null ? null : speed / 100,
 });
 
 Deno.test("end_to_end: two speeds give their ratio", () => {
   const { measured, status } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 175)], false);
-  assertEquals([measured, status], [1.75, "reproduced"]);
+  // Two errors of 1 % each.
+  assertEquals([measured, status], ["1.75 ± 0.02", "reproduced"]);
   assertEquals(judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 150)], false).status, "not reproduced");
 });
 

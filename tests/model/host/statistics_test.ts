@@ -1,4 +1,4 @@
-import { clusteredMean, mean, medianEstimate, pairedDifference } from "../../../model/host/statistics.ts";
+import { clusteredMean, mean, medianEstimate, pairedDifference, ratioOf } from "../../../model/host/statistics.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "../../assert.ts";
 
@@ -32,6 +32,13 @@ Deno.test("pairedDifference: by hand; what both share cancels", () => {
 
 Deno.test("clusteredMean: refuses fewer than two clusters, which have no standard error", () => {
   assertThrows(() => clusteredMean([[1, 2]]), RangeError, "1 clusters given, must be at least 2");
+});
+
+Deno.test("ratioOf: relative errors add up in squares, by hand", () => {
+  // 3 % and 4 % make 5 %.
+  const { value, standardError } = ratioOf({ value: 200, standardError: 6 }, { value: 100, standardError: 4 });
+  assertEquals(value, 2);
+  assertAlmostEquals(standardError, 0.1, 1e-12);
 });
 
 Deno.test("medianEstimate: by hand; a value far off changes nothing", () => {
