@@ -43,6 +43,8 @@ export const async: Experiment = {
   id: "async",
   title: "Asynchronous dequantization",
   claim: "Asynchronous dequantization speeds the product of a 2-bit layer up by up to 3.92x.",
+  differs:
+    "The paper doesn't say over what: asynchrony alone is over the same kernel in order, the rest over a pipeline.",
   needsGpu: true,
   needsModel: false,
   async run({ quick, seed, progress }) {

@@ -51,6 +51,7 @@ export const cost: Experiment = {
   id: "cost",
   title: "Cost",
   claim: "Runtime cost and hardware cost fall by up to 2.70x and 2.81x.",
+  differs: "The paper defines neither; ours are GPUs that hold the model, and GPU-seconds a token, at equal prices.",
   needsGpu: true,
   needsModel: false,
   async run(context) {

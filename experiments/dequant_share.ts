@@ -42,6 +42,8 @@ export const dequantShare: Experiment = {
   id: "dequant_share",
   title: "Share of dequantization",
   claim: "Dequantization takes more than 50 % of the time of mainstream kernels, because scales are quantized too.",
+  differs:
+    "The paper's three kernels in WGSL, without tensor cores; arithmetic alone inside one kernel is a second table.",
   needsGpu: true,
   needsModel: false,
   async run({ quick, seed, progress }) {

@@ -32,6 +32,7 @@ export const endToEnd: Experiment = {
   id: "end_to_end",
   title: "End to end",
   claim: "Llama2-7b runs 1.74x faster than the original.",
+  differs: "The original is this engine's own f16; other programs stand below the table.",
   needsGpu: true,
   needsModel: false,
   async run(context) {
