@@ -3,14 +3,7 @@
  *
  * @module
  */
-import {
-  BASE_ZEROS,
-  BLOCK_GROUPS,
-  blocksPerRow,
-  GROUP_CHANNELS,
-  REFINED_ZEROS,
-  TILE_ROWS,
-} from "../../quant/format.ts";
+import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "../../quant/format.ts";
 import { unpack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
@@ -28,7 +21,7 @@ function halfUnit(value: number): number {
  */
 export function decodeScalesOnCpu({ rows, channels, ...planes }: PackedTensor): BoundedProduct {
   const { scaleCodes, tileScale } = unpack({ rows, channels, ...planes });
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   const y = new Float64Array(rows * groups);
   const bound = new Float64Array(rows * groups);
   for (let i = 0; i < y.length; i++) {

@@ -7,8 +7,10 @@ import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { type LayerBefore, quantizeLayers, type QuantizePlan } from "./quantize_layers.ts";
 import { writeTextBeside } from "../host/atomic_file.ts";
+import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
+import { FORMAT_VERSION } from "../../quant/format.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "../llama/layer.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
@@ -56,6 +58,7 @@ export function layersDirectory(path: string): string {
  *
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
+ * @throws {SyntaxError} when a tensor that stays as it is holds NaN or infinity
  * @throws {Error} when `path`.layers holds anything that no run left
  */
 export async function writePackedFile(
@@ -67,6 +70,7 @@ export async function writePackedFile(
   const { config } = checkpoint;
   plan.signal?.throwIfAborted();
   const state = stateOf(plan, config.layers);
+  await checkCarried(checkpoint, plan);
   await prepareDirectory(directory, plan, state);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
   {
@@ -91,6 +95,15 @@ export async function writePackedFile(
   };
   await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan, checkSource);
   await removeLayers(directory);
+}
+
+/** Reads what will be carried: what can't be is found before the layers are quantized. @throws {SyntaxError} */
+async function checkCarried(checkpoint: Checkpoint, { quantizerOf }: PackedFilePlan): Promise<void> {
+  const packed = new Set<string>();
+  for (let layer = 0; layer < checkpoint.config.layers; layer++) {
+    for (const kind of LINEAR_KINDS) if (quantizerOf(layer, kind)) packed.add(linearName(layer, kind));
+  }
+  for (const { bytes } of carriedTensors(checkpoint, packed)) release(await bytes());
 }
 
 /** Starts a run with the calibration text, where there is one. */
@@ -143,8 +156,8 @@ function describeDifference(path: string, found: string, wanted: string): string
 }
 
 /**
- * What layers that are resumed from must have been made with: metadata, and a hash of calibration tokens and every
- * quantizer.
+ * What layers that are resumed from must have been made with: metadata, the version of their format, and a hash of
+ * calibration tokens and every quantizer.
  */
 function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers: number): string {
   const hash = createHash("sha256");
@@ -152,7 +165,7 @@ function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers:
   for (let layer = 0; layer < layers; layer++) {
     hash.update(JSON.stringify(LINEAR_KINDS.map((kind) => quantizerOf(layer, kind) ?? null)));
   }
-  return JSON.stringify({ ...metadata, inputs: hash.digest("hex") });
+  return JSON.stringify({ ...metadata, formatVersion: FORMAT_VERSION, inputs: hash.digest("hex") });
 }
 
 /** Removes a directory of finished layers. @throws {Error} for one that holds anything else */
@@ -203,7 +216,7 @@ async function readStoredLayer(path: string, index: number, state: string): Prom
   return stored;
 }
 
-/** Joins the finished layers and the 16-bit rest into the packed file. */
+/** Joins the finished layers and the rest of the checkpoint into the packed file. */
 async function assemble(
   checkpoint: Checkpoint,
   layerPaths: readonly string[],
@@ -219,6 +232,7 @@ async function assemble(
     for (const [name, shape] of readPackedShapes(file)) shapes.set(name, shape);
     for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
   }
-  const carried = [...await carriedFiles(checkpoint), ...carriedTensors(checkpoint, shapes)];
-  await writeSafetensors(plan.path, [...carried, ...planes], packedMetadata(shapes, plan.metadata), checkSource);
+  const carried = carriedTensors(checkpoint, shapes);
+  const metadata = { ...packedMetadata(shapes, plan.metadata), ...blocksMetadata(carried) };
+  await writeSafetensors(plan.path, [...await carriedFiles(checkpoint), ...carried, ...planes], metadata, checkSource);
 }
