@@ -11,7 +11,7 @@ fn multiply_rows_in_order(first_row: u32, lane: Lane) {
     let row = matrix_row(first_row, step * STEP_ROWS);
     var now: Step;
     if (row < rows) { now = load_step(row, lane); }
-    store_sums(Sums(multiply_step(now, x, lane), refine_step(now, row, lane)), true, step, lane);
+    store_sums(sum_rows(now, row, x, lane), true, step, lane);
   }
   if (has_outliers()) { sum_outliers(first_outliers(lane.thread), 0u, lane.thread); }
 }

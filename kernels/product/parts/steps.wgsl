@@ -50,8 +50,7 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
     if (takes_outliers) { outliers.next = first_outlier(outlier_row + pass_rows(), lane.thread); }
     // The sums of the step before: their exchanges wait for each other, so this step's arithmetic goes between.
     store_sums(sums, start > 0u, step - row_teams, lane);
-    sums.rows = multiply_step(now, x, lane);
-    sums.refined = refine_step(now, matrix_row(first_row, step * STEP_ROWS), lane);
+    sums = sum_rows(now, matrix_row(first_row, step * STEP_ROWS), x, lane);
     if (takes_outliers) {
       sum_pass(outliers.now, outlier_row, lane.thread);
       outliers.now = outliers.next;
@@ -72,6 +71,10 @@ fn last_step(row_team: u32) -> u32 {
 struct Sums {
   rows: vec4<f32>,
   refined: vec2<f32>,
+}
+
+fn sum_rows(now: Step, row: u32, x: Activations, lane: Lane) -> Sums {
+  return Sums(multiply_step(now, x, lane), refine_step(now, row, lane));
 }
 
 fn store_sums(sums: Sums, is_done: bool, step: u32, lane: Lane) {
