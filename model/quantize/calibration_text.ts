@@ -10,10 +10,11 @@ import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { createEngine } from "../engine/engine.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { CARRIED_FILES } from "../files/packed_checkpoint.ts";
+import { removePartials } from "../host/atomic_file.ts";
 import { loadCalibrationText } from "../text/text.ts";
 import { SELF, splitCalibration } from "../text/calibration_names.ts";
 import { readFittingTokenizer } from "../text/tokenizer.ts";
-import { sampleWindows, type WindowPlan } from "../text/windows.ts";
+import { CHARACTERS_PER_TOKEN, sampleWindows, type WindowPlan } from "../text/windows.ts";
 import { takeTurns, writeSelfText } from "./self_text.ts";
 import { readCachedText, type SelfTextKey, selfTextPath, writeCachedText } from "./self_text_cache.ts";
 
@@ -52,12 +53,26 @@ export async function readCalibration(checkpoint: Checkpoint, plan: CalibrationP
   const parts = [];
   for (const [name, count] of shareWindows(splitCalibration(plan.calibration), plan.windows)) {
     if (count === 0) continue;
-    const { windows } = name === SELF
-      ? { windows: await selfWritten(checkpoint, { length, count }, plan) }
-      : sampleWindows(await loadCalibrationText(name), await readFittingTokenizer(checkpoint), { length, count });
-    parts.push(windows);
+    const wanted = { length, count };
+    parts.push(await (name === SELF ? selfWritten(checkpoint, wanted, plan) : sampleText(checkpoint, name, wanted)));
   }
   return takeTurns(parts);
+}
+
+/** Windows of a text, as many as it has tokens for: more would have most of their tokens in common. */
+async function sampleText(
+  checkpoint: Checkpoint,
+  name: string,
+  { length, count }: WindowPlan,
+): Promise<readonly Uint32Array[]> {
+  const [text, tokenizer] = [await loadCalibrationText(name), await readFittingTokenizer(checkpoint)];
+  const characters = text.documents.reduce((sum, document) => sum + document.length, 0);
+  // A long text has enough without counting.
+  const tokens = characters >= count * length * CHARACTERS_PER_TOKEN
+    ? Infinity
+    : text.documents.reduce((sum, document) => sum + tokenizer.encode(document).length, 0);
+  const available = Math.max(1, Math.min(count, Math.floor(tokens / length)));
+  return sampleWindows(text, tokenizer, { length, count: available }).windows;
 }
 
 /** Windows of each text: self-written text beside others has a quarter of all, and what is left is shared equally. */
@@ -97,6 +112,8 @@ async function selfWritten(
     ...(signal && { signal }),
     onProgress: (full) => onProgress(`window ${full} of ${windows} of self-written calibration text`),
   });
+  // Whoever writes the output has its lock, and with it this file.
+  await removePartials(selfTextPath(path));
   await writeCachedText(selfTextPath(path), key, written);
   return written;
 }

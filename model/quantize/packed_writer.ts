@@ -125,7 +125,7 @@ async function startRun(
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
 async function prepareDirectory(directory: string, plan: PackedFilePlan, state: string): Promise<void> {
   const statePath = join(directory, "run.json");
-  if (!plan.resume) {
+  if (!plan.resume || await isHardlyStarted(directory)) {
     await removeLayers(directory);
     await Deno.mkdir(directory, { recursive: true });
     await writeTextBeside(statePath, state);
@@ -140,6 +140,13 @@ async function prepareDirectory(directory: string, plan: PackedFilePlan, state: 
       `${directory} was made with other settings or another checkpoint: ${describeDifference(statePath, found, state)}`,
     );
   }
+}
+
+/** Whether a run ended before it could say what it is: a directory without anything to go on with. */
+async function isHardlyStarted(directory: string): Promise<boolean> {
+  if (!await pathExists(directory)) return false;
+  const files = await Array.fromAsync(Deno.readDir(directory));
+  return files.every(({ name }) => name.startsWith("run.json.partial-"));
 }
 
 /** Names the settings that differ; the hash of calibration text and quantizers only where they don't say it. */
