@@ -12,7 +12,6 @@ import { writeResult } from "../experiments/results/result.ts";
 import { RESULTS_ROOT } from "../experiments/run.ts";
 import { MODEL_SHAPES } from "../model/llama/shapes.ts";
 import { type Command, type OptionValues, textOption, UsageError } from "./command.ts";
-import { createProgressLine } from "./progress.ts";
 
 /** Seed of random weights; speed doesn't depend on it. */
 const SEED = 1;
@@ -76,9 +75,7 @@ async function measure(options: OptionValues, work: string): Promise<PeerRun[]> 
   if (!shape) {
     throw new UsageError(`--model is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
   }
-  const line = createProgressLine("peers");
-  using _clearing = { [Symbol.dispose]: () => line.clear() };
-  const onProgress = (step: string) => line.step(0, step);
+  const onProgress = (step: string) => console.error(`peers: ${step}`);
   const runs: PeerRun[] = [];
   if (only !== "pytorch") {
     const architecture = textOption(options, "architecture", "90");
