@@ -17,6 +17,8 @@ export interface Experiment {
   readonly title: string;
   /** The paper's claim, in one sentence. */
   readonly claim: string;
+  /** Where what is measured differs from the paper's definitions. */
+  readonly differs: string;
   /** Whether its numbers are timings, which mean nothing on a software adapter. */
   readonly needsGpu: boolean;
   /** Whether it measures the run's model; otherwise random weights in the shapes of published ones. */

@@ -18,6 +18,7 @@ import "../tests/kernels/attention/prefill_attention_test.ts";
 import "../tests/kernels/tokens/prefill_test.ts";
 import "../tests/kernels/quantize/quantize_matrix_test.ts";
 import "../tests/kernels/matrix/square_matrix_test.ts";
+import "../tests/kernels/product/three_pass_gemv_test.ts";
 import "../tests/kernels/product/two_pass_gemv_test.ts";
 import { browserTests, type Test } from "../tests/test.ts";
 import { element, setText } from "./elements.ts";
