@@ -118,6 +118,7 @@ function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerR
         return await quantizeKinds(work, quantizers, { knowledge, diagonal });
       },
       async restore(stored) {
+        if (!text || work.keepsInputs) return;
         for (const [kind, tensor] of stored) {
           const matrix = tensor.kind === "twobit" ? await uploadPackedMatrix(gpu, tensor.tensor) : undefined;
           await keep(work, kind, tensor, matrix);
