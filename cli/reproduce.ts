@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { EXPERIMENTS, findExperiments } from "../experiments/registry.ts";
+import { EXPERIMENTS, findExperiments, RUN_ORDER } from "../experiments/registry.ts";
 import { renderResult } from "../experiments/render.ts";
 import type { Result } from "../experiments/results/result.ts";
 import { runExperiments } from "../experiments/run.ts";
@@ -21,7 +21,7 @@ export const reproduce: Command = {
     ...RUN_OPTIONS,
   },
   run: (options) => {
-    const all = EXPERIMENTS.map(({ id }) => id);
+    const all = RUN_ORDER.map(({ id }) => id);
     return runAndPrint(typeof options.only === "string" ? options.only.split(",") : all, options, "reproduce");
   },
 };

@@ -4,7 +4,7 @@
  * @module
  */
 import { channelWeightsOf } from "../../quant/channel_weights.ts";
-import { type Feedback, prepareFeedback } from "../../quant/error_feedback.ts";
+import type { Feedback } from "../../quant/error_feedback.ts";
 import { independentParts, joinStored } from "../../quant/quantize.ts";
 import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
 import { moveToShared, shareDeep } from "../host/shared.ts";
@@ -88,7 +88,7 @@ async function quantizeStage(
   { quantizers, feedback: settings, weighsChannels }: StageJob,
   sums: TotalSums | undefined,
 ): Promise<StoredLayer> {
-  const feedback = settings && sums && shareFeedback(prepareFeedback(sums.gram, settings));
+  const feedback = settings && sums && shareFeedback(sums.prepare(settings));
   const channelWeights = weighsChannels && sums && channelWeightsOf(diagonalOf(sums.gram));
   const tasks = [...quantizers].flatMap(([kind, quantizer]) => {
     const { drift, lack } = quantizer.correctTarget && sums || {};

@@ -30,6 +30,7 @@ import {
 import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
 import { createLayerReader } from "./layer_reader.ts";
 import type { LayerRun, QuantizingDevice } from "./quantizing_device.ts";
+import { measureStageLosses } from "./stage_losses.ts";
 
 /** A GPU as a device, for what {@linkcode whyNotOnDevice} has nothing against. */
 export function gpuDevice(gpu: Gpu): QuantizingDevice {
@@ -44,6 +45,10 @@ export function gpuDevice(gpu: Gpu): QuantizingDevice {
           [Symbol.dispose]: () => scope[Symbol.dispose](),
         };
       }),
+    async measureLosses(checkpoint, plan) {
+      using source = await createLayerReader(checkpoint);
+      return await measureStageLosses(gpu, checkpoint, source, plan);
+    },
   };
 }
 
