@@ -28,7 +28,7 @@ import { release } from "../host/release.ts";
 import { checkShape, fusedTensors, readRowsInUnits, reorderHeads, splitRows } from "./tensor_layout.ts";
 
 /** What GGUF calls the parts of a layer. */
-const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
+export const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
   attentionNorm: "attn_norm",
   mlpNorm: "ffn_norm",
   q_proj: "attn_q",

@@ -95,8 +95,11 @@ Deno.test("plans of an H200 and of a software adapter are those that were measur
   const team = chooseTeam(H200);
   assertEquals(team, { lanes: 32, exchange: "exchange_subgroup", exchangeBytes: 0 });
   assertEquals([chooseWorkgroupSize(H200, team, 4, 16), chooseWorkgroupSize(SOFTWARE, team, 4, 16)], [256, 64]);
-  // 5504 steps of 4 rows over twice 132 workgroups: 21 each, which 263 workgroups take.
-  assertEquals(planGemv(H200, team, 22016, 64, { synchronous: true }).workgroups, 263);
+  // 5504 steps of 4 rows over 132 workgroups: 42 each, walked by 10 rows of two teams in order, by 6 a step ahead.
+  assertEquals([true, false].map((synchronous) => planGemv(H200, team, 22016, 64, { synchronous })), [
+    { columns: [2], rowTeams: 9, workgroupSteps: 42, workgroups: 132 },
+    { columns: [2], rowTeams: 6, workgroupSteps: 42, workgroups: 132 },
+  ]);
 });
 
 const LAYER = { hidden: 4096, intermediate: 11008, normEpsilon: 1e-5 };
