@@ -7,18 +7,14 @@ import { join } from "@std/path";
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";
 import {
-  CALIBRATION_SIZES,
-  type CalibrationSize,
   DENSITY_RULES,
   type DensityRule,
   FEEDBACK,
   QUANTIZE_METHODS,
   type QuantizeMethod,
-  RANDOM_SIZES,
   SETTINGS,
   twobitQuantizer,
 } from "../quant/recipe.ts";
-import { createRandom } from "../quant/random.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
 import { INDEX } from "./files/checkpoint_folder.ts";
@@ -28,13 +24,12 @@ import { lockPath } from "./host/path_lock.ts";
 import { LINEAR_KINDS, type LinearKind, linearName, STAGES } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
-import { asStageDensities, chooseDensities, type StageDensities } from "./quantize/choose_densities.ts";
+import { type CalibrationOptions, chooseCalibration, type UsedCalibration } from "./quantize/choose_calibration.ts";
+import { densitiesFor, type StageDensities } from "./quantize/choose_densities.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
-import { readInterruptedSettings, writePackedFile } from "./quantize/packed_writer.ts";
-import type { StageLossPlan, StoredLayer } from "./quantize/quantizing_device.ts";
-import { loadText } from "./text/text.ts";
-import { readFittingTokenizer } from "./text/tokenizer.ts";
-import { sampleWindows, type WindowPlan } from "./text/windows.ts";
+import { writePackedFile } from "./quantize/packed_writer.ts";
+import type { StoredLayer } from "./quantize/quantizing_device.ts";
+import { splitCalibration } from "./text/calibration_names.ts";
 import {
   openQuantizingPlace,
   type PlaceName,
@@ -42,20 +37,7 @@ import {
   type QuantizingPlace,
 } from "./workers/quantizing_place.ts";
 
-/** What is calibrated on. */
-export interface CalibrationOptions {
-  /**
-   * `mix` (encyclopedia, documentation, code and prose) or `calibration` (speeches and chapters), which come with
-   * twobit, or `file:PATH`. The default is `mix`; for the embedded model, which was trained on such speeches, `calibration`.
-   */
-  readonly text?: string;
-  /** Windows, spread evenly over the text: by default 128 on a GPU that isn't a software one, else 40. */
-  readonly windows?: number;
-  /** Tokens of a window, BOS included, by default 512; at most the model's context. */
-  readonly windowTokens?: number;
-  /** The tokens of each window, in place of a text. */
-  readonly tokens?: readonly Uint32Array[];
-}
+export type { CalibrationOptions, UsedCalibration };
 
 /** How {@linkcode quantizeModel} quantizes, and whom it tells. */
 export interface QuantizeOptions {
@@ -90,6 +72,8 @@ export interface QuantizeOptions {
   readonly onLayer?: (finished: number, layers: number) => void;
   /** Told where the model is quantized, once that is known. */
   readonly onDevice?: (place: Pick<QuantizingPlace, "kind" | "name" | "reason">) => void;
+  /** Told what the model is calibrated on, once that is there. */
+  readonly onCalibration?: (used: UsedCalibration) => void;
   /** Told of the densities that `kl` chose, or why they are uniform. */
   readonly onDensities?: (chosen: StageDensities | string) => void;
   /** Told of each quantized matrix; finding its errors takes a little time. */
@@ -186,15 +170,16 @@ export async function quantizeModel(
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
-  const text = describeCalibration(name, method, place, options.calibration);
-  const calibration = await calibrationWindows(checkpoint, text, seed, options.calibration?.tokens);
-  const totals = { weights: 0, bytes: 0 };
   const source = await watchWeights(checkpoint);
-  const densities = await stageDensities(place, checkpoint, path, settings, options, {
-    windows: calibration,
-    isQuantized: (layer, kind) => !isExcluded(layer, kind),
-    ...(signal && { signal }),
+  const { text, windows } = await chooseCalibration(checkpoint, {
+    ...{ method, path, seed, given: options.calibration, isTiny: name === "tiny", sourceSha256: source.sha256 },
+    ...{ isRealGpu: place.isRealGpu, gpu: place.gpu, signal, onProgress, onCalibration: options.onCalibration },
   });
+  const totals = { weights: 0, bytes: 0 };
+  const isQuantized = (layer: number, kind: LinearKind) => !isExcluded(layer, kind);
+  const densities = settings.densities === "kl"
+    ? await densitiesFor(place.device, checkpoint, { ...options, path, method, windows, isQuantized })
+    : undefined;
   const densityOf = (layer: number, kind: LinearKind) =>
     densities?.[layer][STAGES.findIndex(({ linears }) => linears.includes(kind))] ?? refine;
   await writePackedFile(place.device, checkpoint, {
@@ -213,7 +198,7 @@ export async function quantizeModel(
     },
     checkSource: source.check,
     resume: options.resume ?? false,
-    calibration,
+    calibration: windows,
     correctTarget: method === "corrected",
     quantizerOf: (layer, kind) =>
       isExcluded(layer, kind)
@@ -237,26 +222,6 @@ export async function quantizeModel(
   };
 }
 
-/** Densities by stage, where they are asked for and can be measured: those of an interrupted run go on. */
-async function stageDensities(
-  { device }: QuantizingPlace,
-  checkpoint: Checkpoint,
-  path: string,
-  { method, densities }: QuantizeSettings,
-  { resume, onDensities, onProgress }: QuantizeOptions,
-  plan: StageLossPlan,
-): Promise<StageDensities | undefined> {
-  if (densities !== "kl") return undefined;
-  const interrupted = resume ? await readInterruptedSettings(path) : undefined;
-  const step = onProgress && ((_share: number, step: string) => onProgress(0, step));
-  const chosen = asStageDensities(interrupted?.refine, checkpoint.config.layers) ??
-    (method === "search"
-      ? "search has no text"
-      : await chooseDensities(device, checkpoint, { ...plan, ...(step && { onProgress: step }) }));
-  onDensities?.(chosen);
-  return typeof chosen === "string" ? undefined : chosen;
-}
-
 /** All files of a model, which may lack some of them. */
 function sourcesOf({ name, files }: Checkpoint): string[] {
   return [...files, ...[...CARRIED_FILES, INDEX].map((file) => join(name, file))];
@@ -270,14 +235,6 @@ interface QuantizeSettings {
   readonly outliers: number;
   readonly seed: number;
   readonly layers: string;
-}
-
-/** What stands for a text where there is none. */
-const RANDOM_TOKENS = "random tokens";
-
-/** What it records of the text that was calibrated on. */
-interface CalibrationSettings extends CalibrationSize {
-  readonly calibration: string;
 }
 
 /** @throws {RangeError} for options out of range */
@@ -295,6 +252,7 @@ function settingsOf(options: QuantizeOptions): QuantizeSettings {
   if (!(outliers >= 0 && outliers <= 0.05)) throw new RangeError(`outliers is ${outliers}, must be between 0 and 0.05`);
   checkCount("windows", tokens?.length ?? windows, 1);
   checkCount("windowTokens", windowTokens, 2);
+  if (options.calibration?.text !== undefined) splitCalibration(options.calibration.text);
   return { method, refine, densities, outliers, seed, layers: exclude?.source ?? "" };
 }
 
@@ -305,45 +263,6 @@ function checkOneOf(name: string, value: string | number, values: readonly (stri
 function checkCount(name: string, value: number, least: number): void {
   if (Number.isInteger(value) && value >= least) return;
   throw new RangeError(`${name} is ${value}, must be a whole number from ${least} on`);
-}
-
-/** What is calibrated on: as given, else by the model and the place. */
-function describeCalibration(
-  model: string,
-  method: QuantizeMethod,
-  { isRealGpu }: QuantizingPlace,
-  given: CalibrationOptions = {},
-): CalibrationSettings {
-  const { text = model === "tiny" ? "calibration" : "mix", tokens, ...size } = given;
-  const place = isRealGpu ? "gpu" : "cpu";
-  if (method === "search") return { calibration: RANDOM_TOKENS, ...RANDOM_SIZES[place], ...size };
-  if (!tokens) return { calibration: text, ...CALIBRATION_SIZES[place], ...size };
-  const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
-  return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
-}
-
-async function calibrationWindows(
-  checkpoint: Checkpoint,
-  { calibration: name, windows: count, windowTokens }: CalibrationSettings,
-  seed: number,
-  given: readonly Uint32Array[] | undefined,
-): Promise<readonly Uint32Array[]> {
-  const { context, vocabulary } = checkpoint.config;
-  const plan = { length: Math.min(windowTokens, context), count };
-  if (name === RANDOM_TOKENS) return randomWindows(plan, vocabulary, seed);
-  if (given) {
-    const bad = given.flatMap((window) => window.find((token) => token >= vocabulary) ?? []);
-    if (bad.length > 0) throw new RangeError(`calibration has token ${bad[0]}, must be below ${vocabulary}`);
-    return given;
-  }
-  const tokenizer = await readFittingTokenizer(checkpoint);
-  return sampleWindows(await loadText(name), tokenizer, plan).windows;
-}
-
-/** Tokens at random, all of them equally likely: they tell loud channels from quiet ones, as any text does. */
-function randomWindows({ length, count }: WindowPlan, vocabulary: number, seed: number): Uint32Array[] {
-  const random = createRandom(seed);
-  return Array.from({ length: count }, () => Uint32Array.from({ length }, () => random.integer(vocabulary)));
 }
 
 /** @throws {NothingToQuantizeError} */

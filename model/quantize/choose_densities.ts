@@ -6,14 +6,47 @@
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { allocateDensities, type DensityUnit } from "../../quant/densities/allocate_densities.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
-import { BUDGET_BITS, SETTINGS } from "../../quant/recipe.ts";
+import { BUDGET_BITS, type QuantizeMethod, SETTINGS } from "../../quant/recipe.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
+import { readInterruptedSettings } from "./packed_writer.ts";
 import type { QuantizingDevice, StageLosses, StageLossPlan } from "./quantizing_device.ts";
 
 /** For each layer the density of each of its stages: one refined group in every so many. */
 export type StageDensities = readonly (readonly RefineEvery[])[];
+
+/** What densities are chosen for. */
+export interface DensityRequest extends StageLossPlan {
+  /** The packed file. */
+  readonly path: string;
+  /** Whether to go on with the densities that an interrupted run left beside it. */
+  readonly resume?: boolean;
+  /** How codes are found. */
+  readonly method: QuantizeMethod;
+  /** Told of the densities, or why they can't differ. */
+  readonly onDensities?: (chosen: StageDensities | string) => void;
+}
+
+/** Densities of least loss: those of an interrupted run, else measured; undefined where they can't differ. */
+export async function densitiesFor(
+  device: QuantizingDevice,
+  checkpoint: Checkpoint,
+  { path, resume, method, onDensities, windows, isQuantized, signal, onProgress }: DensityRequest,
+): Promise<StageDensities | undefined> {
+  const interrupted = resume ? await readInterruptedSettings(path) : undefined;
+  const plan = {
+    windows,
+    isQuantized,
+    ...(signal && { signal }),
+    // The share is that of quantizing, which is to come.
+    ...(onProgress && { onProgress: (_share: number, step: string) => onProgress(0, step) }),
+  };
+  const chosen = asStageDensities(interrupted?.refine, checkpoint.config.layers) ??
+    (method === "search" ? "search has no text" : await chooseDensities(device, checkpoint, plan));
+  onDensities?.(chosen);
+  return typeof chosen === "string" ? undefined : chosen;
+}
 
 /**
  * Measures what each stage loses and shares the budget's bits out by that.

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { type LayerBefore, quantizeLayers, type QuantizePlan } from "./quantize_layers.ts";
 import { writeTextBeside } from "../host/atomic_file.ts";
+import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { FORMAT_VERSION } from "../../quant/format.ts";
@@ -137,7 +138,7 @@ async function startRun(
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
 async function prepareDirectory(directory: string, plan: PackedFilePlan, state: string): Promise<void> {
   const file = statePath(plan.path);
-  if (!plan.resume) {
+  if (!plan.resume || await isHardlyStarted(directory)) {
     await removeLayers(directory);
     await Deno.mkdir(directory, { recursive: true });
     await writeTextBeside(file, state);
@@ -152,6 +153,13 @@ async function prepareDirectory(directory: string, plan: PackedFilePlan, state: 
       `${directory} was made with other settings or another checkpoint: ${describeDifference(file, found, state)}`,
     );
   }
+}
+
+/** Whether a run ended before it could say what it is: a directory without anything to go on with. */
+async function isHardlyStarted(directory: string): Promise<boolean> {
+  if (!await pathExists(directory)) return false;
+  const files = await Array.fromAsync(Deno.readDir(directory));
+  return files.every(({ name }) => name.startsWith("run.json.partial-"));
 }
 
 /** Names the settings that differ; the hash of calibration text and quantizers only where they don't say it. */
@@ -228,7 +236,7 @@ async function readStoredLayer(path: string, index: number, state: string): Prom
   return stored;
 }
 
-/** Joins the finished layers and the 16-bit rest into the packed file. */
+/** Joins the finished layers and the rest of the checkpoint into the packed file. */
 async function assemble(
   checkpoint: Checkpoint,
   layerPaths: readonly string[],
@@ -244,6 +252,7 @@ async function assemble(
     for (const [name, shape] of readPackedShapes(file)) shapes.set(name, shape);
     for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
   }
-  const carried = [...await carriedFiles(checkpoint), ...carriedTensors(checkpoint, shapes)];
-  await writeSafetensors(plan.path, [...carried, ...planes], packedMetadata(shapes, plan.metadata), checkSource);
+  const carried = carriedTensors(checkpoint, shapes);
+  const metadata = { ...packedMetadata(shapes, plan.metadata), ...blocksMetadata(carried) };
+  await writeSafetensors(plan.path, [...await carriedFiles(checkpoint), ...carried, ...planes], metadata, checkSource);
 }

@@ -63,8 +63,14 @@ export async function interruptAndResume(
   let met = 0;
   await inDirectory(async (directory) => {
     const path = `${directory}/q`;
-    const next = () => [...args, "--out", path, ...filesIn(directory).includes("q.layers") ? ["--resume"] : []];
-    for (let turn = random.integer(3); turn >= 0 && !filesIn(directory).includes("q"); turn--) {
+    const isWhole = () => filesIn(directory).join() === "q";
+    const next = () => {
+      const left = filesIn(directory);
+      // Ended between its last two steps, a run leaves both: the file, which is whole, and its layers.
+      const force = left.includes("q") ? ["--force"] : [];
+      return [...args, "--out", path, ...left.includes("q.layers") ? ["--resume", ...force] : force];
+    };
+    for (let turn = random.integer(3); turn >= 0 && !isWhole(); turn--) {
       const child = start(next(), end === "disk full" ? 1 + random.integer(wanted.length / 1024) : undefined);
       if (end !== "disk full") {
         const timer = setTimeout(() => child.kill(end), random.uniform() * tookMs);
@@ -75,7 +81,7 @@ export async function interruptAndResume(
       met++;
       checkLeft(end, directory, code, message);
     }
-    if (!filesIn(directory).includes("q")) {
+    if (!isWhole()) {
       const { code, message } = await finish(start(next()));
       assertEquals(code, 0, `after ${end}: ${message}`);
     }
@@ -92,8 +98,8 @@ function checkLeft(end: (typeof ENDS)[number], directory: string, code: number, 
   assertEquals(code, codes[end], `${end}: ${message}`);
   if (end === "SIGKILL") return;
   const left = filesIn(directory);
-  assert(left.every((name) => name === "q.layers"), `${end} leaves ${left}`);
-  const layers = left.length > 0 ? filesIn(`${directory}/q.layers`) : [];
+  assert(left.every((name) => name === "q.layers" || name === "q"), `${end} leaves ${left}`);
+  const layers = left.includes("q.layers") ? filesIn(`${directory}/q.layers`) : [];
   assert(layers.every((name) => /^(run\.json|layer-\d+\.safetensors)$/.test(name)), `${end} leaves ${layers}`);
   if (end === "disk full") assert(/cannot be written: .*large[^\n]*\n$/.test(message), message);
 }

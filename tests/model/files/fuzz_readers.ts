@@ -191,9 +191,11 @@ async function config(): Promise<Reader> {
         assert(Number.isInteger(size) && size > 0, `${size} is no size`);
       }
       assert(headSize % 2 === 0 && heads % keyValueHeads === 0 && normEpsilon >= 0 && normEpsilon <= 1);
-      const { rotatedSize = headSize, theta, llama3 } = rope;
+      const { rotatedSize = headSize, theta, scaling = {} } = rope;
       assert(theta >= 1 && rotatedSize % 2 === 0 && rotatedSize >= 2 && rotatedSize <= headSize);
-      for (const value of Object.values(llama3 ?? {})) assert(value > 0 && Number.isFinite(value));
+      for (const value of Object.values(scaling).flat()) {
+        if (typeof value === "number") assert(value > 0 && Number.isFinite(value));
+      }
     },
   };
 }

@@ -102,6 +102,11 @@ Deno.test("packed file: resuming with other settings is refused", () =>
 Deno.test("packed file: resuming without an interrupted run, or with other calibration or quantizers, is refused", () =>
   inDirectory(async (directory) => {
     await assertRejects(() => writeFixture(directory, "q", { resume: true }), RangeError, "holds no interrupted run");
+    // A run that was killed before it wrote what it is.
+    await Deno.mkdir(`${directory}/early.safetensors.layers`);
+    await Deno.writeTextFile(`${directory}/early.safetensors.layers/run.json.partial-7`, "{");
+    await writeFixture(directory, "early", { resume: true });
+    assertEquals(filesIn(directory), ["early.safetensors"]);
     const crash = {
       onLayer: () => {
         throw new Error("power cut");
