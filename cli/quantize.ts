@@ -16,11 +16,11 @@ import {
   type QuantizeOptions,
 } from "../model/quantize_file.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
-import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
 import { BUDGET_BITS, CALIBRATION_SIZES, DENSITY_RULES, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
+  calibrationTextOption,
   type Command,
   integerOption,
   MODEL_HELP,
@@ -96,9 +96,8 @@ export const quantize: Command = {
     device: {
       type: "string",
       value: "NAME",
-      help:
-        "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that does what is asked " +
-        "for (no outliers), else the CPU. With calibration the two differ in rounding.",
+      help: "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that takes the " +
+        "model's shapes, else the CPU. With calibration the two differ in rounding.",
     },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
@@ -129,15 +128,15 @@ export const quantize: Command = {
         onDevice({ reason }) {
           if (reason !== undefined) console.log(`quantizing on the CPU: ${reason}`);
         },
-        onDensities(chosen) {
-          line.clear();
-          console.log(typeof chosen === "string" ? `densities are uniform: ${chosen}` : describeDensities(chosen));
-        },
         onCalibration(used) {
           for (const note of noteCalibration(used, wanted)) {
             line.clear();
             console.log(note);
           }
+        },
+        onDensities(chosen) {
+          line.clear();
+          console.log(typeof chosen === "string" ? `densities are uniform: ${chosen}` : describeDensities(chosen));
         },
         ...(options.report === true && {
           onMatrix(report) {
@@ -165,8 +164,7 @@ function readOptions(options: OptionValues): QuantizeOptions {
   if (densities === "kl" && options.refine !== undefined) {
     throw new UsageError("--refine is given and --densities is kl, must be one of them");
   }
-  const text = textOption(options, "calibration", "");
-  if (text !== "") checkCalibration(text);
+  const text = calibrationTextOption(options);
   const layers = textOption(options, "layers", "");
   return {
     method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
@@ -176,7 +174,7 @@ function readOptions(options: OptionValues): QuantizeOptions {
     }),
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
     calibration: {
-      ...(text !== "" && { text }),
+      ...(text !== undefined && { text }),
       ...(options.windows !== undefined && { windows: integerOption(options, "windows", 1, 1, 65536) }),
       ...(options["window-tokens"] !== undefined &&
         { windowTokens: integerOption(options, "window-tokens", 2, 2, 65536) }),
@@ -185,15 +183,6 @@ function readOptions(options: OptionValues): QuantizeOptions {
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
     ...(layers !== "" && { exclude: readPattern(layers) }),
   };
-}
-
-/** @throws {UsageError} */
-function checkCalibration(text: string): void {
-  try {
-    splitCalibration(text);
-  } catch {
-    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_GRAMMAR}`);
-  }
 }
 
 /** @throws {UsageError} */

@@ -108,7 +108,7 @@ async function quantizeStage(
     const shape = linearShape(config, kind);
     const weights = layer.linears[kind].weights as Float32Array<ArrayBuffer>;
     const matrix = quantized.includes(kind)
-      ? await quantizeMatrixOnDevice(gpu, shape, weights, SETTINGS.refineEvery, { factor })
+      ? await quantizeMatrixOnDevice(gpu, shape, weights, SETTINGS, { factor })
       : await toF16Matrix(gpu, shape, weights);
     buffersOf(matrix).forEach(scope.own);
     matrices.push(placeRows<WeightMatrix>(matrix, firstRow, rows));

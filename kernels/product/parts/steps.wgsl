@@ -38,6 +38,7 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
   var now = first;
   let x = take_activations(lane);
   var outliers: Outliers;
+  var outlier_row = 0u;
   if (has_outliers()) { outliers = first_outliers(lane.thread); }
   var sums = Sums(vec4(0.0), vec2(0.0));
   for (var start = 0u; start < workgroup_steps; start += row_teams) {
@@ -45,16 +46,20 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
     let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
     var next: Step;
     if (next_row < rows) { next = load_step(next_row, lane); }
+    let takes_outliers = has_outliers() && outliers_by_round != 0u && outlier_row < workgroup_steps * STEP_ROWS;
+    if (takes_outliers) { outliers.next = first_outlier(outlier_row + pass_rows(), lane.thread); }
     // The sums of the step before: their exchanges wait for each other, so this step's arithmetic goes between.
     store_sums(sums, start > 0u, step - row_teams, lane);
-    let row = matrix_row(first_row, step * STEP_ROWS);
-    sums.rows = multiply_step(now, x, lane);
-    if (refine_every > 0u && refine_every <= LANE_GROUPS) { sums.rows += refine_rows(now, row, x, lane); }
-    sums.refined = refine_step(now, row, lane);
+    sums = sum_rows(now, matrix_row(first_row, step * STEP_ROWS), x, lane);
+    if (takes_outliers) {
+      sum_pass(outliers.now, outlier_row, lane.thread);
+      outliers.now = outliers.next;
+      outlier_row += pass_rows();
+    }
     now = next;
   }
   store_sums(sums, true, last_step(row_team), lane);
-  if (has_outliers()) { sum_outliers(outliers, lane.thread); }
+  if (has_outliers()) { sum_last_outliers(outliers, outlier_row, lane.thread); }
 }
 
 // The step that a row of teams walks last.
@@ -66,6 +71,13 @@ fn last_step(row_team: u32) -> u32 {
 struct Sums {
   rows: vec4<f32>,
   refined: vec2<f32>,
+}
+
+fn sum_rows(now: Step, row: u32, x: Activations, lane: Lane) -> Sums {
+  var sums = Sums(multiply_step(now, x, lane), vec2(0.0));
+  if (refine_every > 0u && refine_every <= LANE_GROUPS) { sums.rows += refine_rows(now, row, x, lane); }
+  sums.refined = refine_step(now, row, lane);
+  return sums;
 }
 
 fn store_sums(sums: Sums, is_done: bool, step: u32, lane: Lane) {
