@@ -177,8 +177,9 @@ export async function quantizeModel(
   });
   const totals = { weights: 0, bytes: 0 };
   const isQuantized = (layer: number, kind: LinearKind) => !isExcluded(layer, kind);
+  const quantizerOf = (refineEvery: RefineEvery) => twobitQuantizer({ ...changes, refineEvery }, method);
   const densities = settings.densities === "kl"
-    ? await densitiesFor(place.device, checkpoint, { ...options, path, method, windows, isQuantized })
+    ? await densitiesFor(place.device, checkpoint, { ...options, path, method, windows, isQuantized, quantizerOf })
     : undefined;
   const densityOf = (layer: number, kind: LinearKind) =>
     densities?.[layer][STAGES.findIndex(({ linears }) => linears.includes(kind))] ?? refine;
@@ -200,10 +201,7 @@ export async function quantizeModel(
     resume: options.resume ?? false,
     calibration: windows,
     correctTarget: method === "corrected",
-    quantizerOf: (layer, kind) =>
-      isExcluded(layer, kind)
-        ? undefined
-        : twobitQuantizer({ ...changes, refineEvery: densityOf(layer, kind) }, method),
+    quantizerOf: (layer, kind) => isQuantized(layer, kind) ? quantizerOf(densityOf(layer, kind)) : undefined,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
     ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
