@@ -14,11 +14,11 @@ import {
   type QuantizeOptions,
 } from "../model/quantize_file.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
-import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
 import { BUDGET_BITS, CALIBRATION_SIZES, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
+  calibrationTextOption,
   type Command,
   integerOption,
   MODEL_HELP,
@@ -84,9 +84,8 @@ export const quantize: Command = {
     device: {
       type: "string",
       value: "NAME",
-      help:
-        "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that does what is asked " +
-        "for (no outliers), else the CPU. With calibration the two differ in rounding.",
+      help: "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that takes the " +
+        "model's shapes, else the CPU. With calibration the two differ in rounding.",
     },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
@@ -146,15 +145,14 @@ export const quantize: Command = {
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
   const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
-  const text = textOption(options, "calibration", "");
-  if (text !== "") checkCalibration(text);
+  const text = calibrationTextOption(options);
   const layers = textOption(options, "layers", "");
   return {
     method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
     refine,
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
     calibration: {
-      ...(text !== "" && { text }),
+      ...(text !== undefined && { text }),
       ...(options.windows !== undefined && { windows: integerOption(options, "windows", 1, 1, 65536) }),
       ...(options["window-tokens"] !== undefined &&
         { windowTokens: integerOption(options, "window-tokens", 2, 2, 65536) }),
@@ -163,15 +161,6 @@ function readOptions(options: OptionValues): QuantizeOptions {
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
     ...(layers !== "" && { exclude: readPattern(layers) }),
   };
-}
-
-/** @throws {UsageError} */
-function checkCalibration(text: string): void {
-  try {
-    splitCalibration(text);
-  } catch {
-    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_GRAMMAR}`);
-  }
 }
 
 /** @throws {UsageError} */

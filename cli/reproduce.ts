@@ -48,6 +48,7 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
   using _clearing = { [Symbol.dispose]: () => lines.forEach((line) => line.clear()) };
   const results = await runExperiments(experiments, {
     settings: readRunSettings(options),
+    resume: options.resume === true,
     ...(typeof options.out === "string" && { out: options.out }),
     command: ["deno task", task, ...givenOptions(options)].join(" "),
     onProgress: (id, share, step) => lineOf(id).update(share, step),

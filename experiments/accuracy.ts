@@ -6,6 +6,7 @@
 import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama/layer.ts";
+import { measuresInput } from "../quant/quantizer.ts";
 import { FEEDBACK } from "../quant/recipe.ts";
 import {
   accuracyGain,
@@ -37,7 +38,7 @@ export const accuracy: Experiment = {
   needsModel: true,
   async run(context) {
     const baseline = await context.baseline();
-    const { config } = (await context.model()).model;
+    const { config } = (await context.opened()).checkpoint;
     const fitsQ2k = LINEAR_KINDS.every((kind) => linearShape(config, kind)[1] % Q2K_CHANNELS === 0);
     const all: (readonly [name: string, method: methods.Method])[] = [
       ["rtn2_g128", methods.rtn(2, 128)],
@@ -60,9 +61,9 @@ export const accuracy: Experiment = {
     const evaluations = new Map([["fp16", baseline.reference]]);
     for (const [i, [name, method]] of chosen.entries()) {
       const onProgress = (share: number, step: string) => context.progress((i + share) / chosen.length, step);
-      const { feedback, correctTarget } = method("q_proj");
-      const calibrator = correctTarget ? await context.calibrator(true) : feedback && await context.fixedCalibrator();
-      const found = await compareMethod(context, { name, method, onProgress, ...(calibrator && { calibrator }) });
+      const quantizer = method("q_proj");
+      const inputs = quantizer.correctTarget ? "corrected" : measuresInput(quantizer) ? "unquantized" : "none";
+      const found = await compareMethod(context, { name, method, inputs, onProgress });
       rows.push(found.row);
       evaluations.set(name, found.evaluation);
     }

@@ -45,7 +45,6 @@ export const fourBitShare: Experiment = {
   needsModel: true,
   async run(context) {
     const baseline = await context.baseline();
-    const calibrator = await context.fixedCalibrator();
     const cases = SWEEP.filter(([density]) => !context.quick || QUICK.includes(density))
       .flatMap(([density, picks]) => (context.quick ? picks.slice(-1) : picks).map((pick) => ({ density, pick })));
     const rows: Row[] = [];
@@ -56,7 +55,7 @@ export const fourBitShare: Experiment = {
       const { row, evaluation } = await compareMethod(context, {
         name,
         method: () => ({ kind: "twobit", settings, feedback: FEEDBACK }),
-        calibrator,
+        inputs: "unquantized",
         withoutChoices: true,
         onProgress: (share, step) => context.progress((i + share) / cases.length, step),
       });

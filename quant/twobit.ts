@@ -55,6 +55,7 @@
  * @module
  */
 import { packedBits } from "./bits.ts";
+import { channelWeightsOf } from "./channel_weights.ts";
 import { checkMatrix } from "./check.ts";
 import { concatenateRows } from "./concatenate.ts";
 import { dequantize } from "./dequantize.ts";
@@ -90,11 +91,20 @@ export interface TwobitQuantizer extends InputNeeds {
   readonly settings: TwobitSettings;
 }
 
+/** What is known of a matrix's input, and which part of the matrix is wanted. */
+export interface TwobitPart extends Omit<Part, "diagonal"> {
+  /** f64 [channels]: how much squared errors count where there is no feedback; all 1 by default. */
+  readonly channelWeights?: Float64Array;
+}
+
 /** What the method does. */
 export const TWOBIT: QuantizerKind<TwobitQuantizer, PackedTensor> = {
-  hasIndependentTiles: true,
-  quantize: ({ weights, rows, channels }, { settings }, part) =>
-    quantizeTwobit(weights, rows, channels, settings, part),
+  hasIndependentTiles: () => true,
+  quantize: ({ weights, rows, channels }, { settings }, { diagonal, ...part }) =>
+    quantizeTwobit(weights, rows, channels, settings, {
+      ...part,
+      ...(diagonal && { channelWeights: channelWeightsOf(diagonal) }),
+    }),
   join: concatenateRows,
   dequantize,
   sizeBytes: (tensor) => Object.values(planeBytes(tensor)).reduce((sum, bytes) => sum + bytes, 0),
@@ -117,7 +127,7 @@ export function quantizeTwobit(
   rows: number,
   channels: number,
   settings: TwobitSettings,
-  part: Part = {},
+  part: TwobitPart = {},
 ): PackedTensor {
   checkMatrix(weights, rows, channels);
   const { feedback, correlation, channelWeights, tiles: [firstTile, lastTile] = [0, tilesPerColumn(rows)] } = part;

@@ -10,6 +10,7 @@ import "../tests/kernels/quantize/factorize_test.ts";
 import "../tests/kernels/product/fused_gemv_test.ts";
 import "../tests/kernels/product/gemm_test.ts";
 import "../tests/kernels/product/prologue_epilogue_test.ts";
+import "../tests/kernels/quantize/grid_quantizer_test.ts";
 import "../tests/kernels/quantize/order_groups_test.ts";
 import "../tests/kernels/quantize/outer_update_test.ts";
 import "../tests/kernels/tokens/sampler_test.ts";

@@ -31,6 +31,11 @@ export interface Calibration {
   readonly windows: readonly Uint32Array[];
   /** Whether targets are corrected, which takes the text through the unquantized model too. */
   readonly correctTarget: boolean;
+  /**
+   * Whether the text goes through the unquantized model alone, so that every quantizer meets the same inputs; targets
+   * aren't corrected then.
+   */
+  readonly keepsInputs?: boolean;
 }
 
 /** A place where models are quantized. */
