@@ -6,6 +6,8 @@
 import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
 import { refuseReplacing } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
+import { STAGES } from "../model/llama/layer.ts";
+import type { StageDensities } from "../model/quantize/choose_densities.ts";
 import { layersDirectory } from "../model/quantize/packed_writer.ts";
 import {
   type MatrixReport,
@@ -16,7 +18,7 @@ import {
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
-import { BUDGET_BITS, CALIBRATION_SIZES, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
+import { BUDGET_BITS, CALIBRATION_SIZES, DENSITY_RULES, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
   calibrationTextOption,
   type Command,
@@ -53,7 +55,17 @@ export const quantize: Command = {
     refine: {
       type: "string",
       value: "N",
-      help: `One refined group in every N: ${REFINE_EVERY.join(", ")} (default ${SETTINGS.refineEvery}).`,
+      help: `One refined group in every N of all matrices: ${
+        REFINE_EVERY.join(", ")
+      } (default ${SETTINGS.refineEvery}).`,
+    },
+    densities: {
+      type: "string",
+      value: "NAME",
+      help:
+        "uniform (default): one density for all, --refine; kl: as many refined groups in each stage of each layer as " +
+        `make the model lose least within ${BUDGET_BITS} bits a weight, measured on a GPU with room for the whole model ` +
+        "in 16 bits, with a calibration text.",
     },
     outliers: {
       type: "string",
@@ -122,6 +134,10 @@ export const quantize: Command = {
             console.log(note);
           }
         },
+        onDensities(chosen) {
+          line.clear();
+          console.log(typeof chosen === "string" ? `densities are uniform: ${chosen}` : describeDensities(chosen));
+        },
         ...(options.report === true && {
           onMatrix(report) {
             reports.push(report);
@@ -144,12 +160,18 @@ export const quantize: Command = {
 
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
-  const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
+  const densities = oneOfOption(options, "densities", DENSITY_RULES, DENSITY_RULES[0]);
+  if (densities === "kl" && options.refine !== undefined) {
+    throw new UsageError("--refine is given and --densities is kl, must be one of them");
+  }
   const text = calibrationTextOption(options);
   const layers = textOption(options, "layers", "");
   return {
     method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
-    refine,
+    densities,
+    ...(options.refine !== undefined && {
+      refine: oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery),
+    }),
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
     calibration: {
       ...(text !== undefined && { text }),
@@ -203,13 +225,23 @@ async function refuseOverwrite(path: string, options: OptionValues): Promise<voi
   }
 }
 
+/** How many layers have which density in each stage. */
+function describeDensities(densities: StageDensities): string {
+  const stages = STAGES.map(({ name }, stage) => {
+    const counts = REFINE_EVERY.map((every) => densities.filter((layer) => layer[stage] === every).length);
+    return `${name} ${counts.join("/")}`;
+  });
+  return `layers with one refined group in ${REFINE_EVERY.join("/")}: ${stages.join(", ")}`;
+}
+
 function describe(report: MatrixReport): string {
-  const { name, rows, channels, bits, weightedError, relativeError, relativeErrorTwoBit, relativeErrorRefined } =
-    report;
+  const { name, rows, channels, refineEvery, bits, weightedError } = report;
+  const { relativeError, relativeErrorTwoBit, relativeErrorRefined } = report;
   const perWeight = totalBits(bits) / (rows * channels);
   const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
   const weighted = weightedError === undefined ? "" : `weighted error ${percent(weightedError)}, `;
-  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, ${weighted}` +
+  const refined = refineEvery === "none" ? "none" : `1 in ${refineEvery}`;
+  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, ${refined} refined, ${weighted}` +
     `squared error ${percent(relativeError)} (2-bit groups ${percent(relativeErrorTwoBit)}, refined ${
       percent(relativeErrorRefined)
     })`;

@@ -88,5 +88,5 @@ fn multiply_row(x: Activations, at: u32, masks: CodeMasks) -> f32 {
 
 fn refine_step(row: u32, lane: Lane) -> vec2<f32> {
   if (refine_every == 0u) { return vec2(0.0); }
-  return refine_words(row, lane);
+  return refine_words(row, max(refine_every, 1u), lane);
 }

@@ -36,6 +36,7 @@ import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
 import { createLayerReader } from "./layer_reader.ts";
 import type { QuantizePool } from "./quantize_tasks.ts";
 import type { LayerRun, QuantizingDevice, StageJob, StoredLayer } from "./quantizing_device.ts";
+import { measureStageLosses } from "./stage_losses.ts";
 
 /**
  * A GPU as a device, for what {@linkcode whyNotOnDevice} has nothing against.
@@ -55,6 +56,10 @@ export function gpuDevice(gpu: Gpu, pool?: QuantizePool): QuantizingDevice {
           [Symbol.dispose]: () => scope[Symbol.dispose](),
         };
       }),
+    async measureLosses(checkpoint, plan) {
+      using source = await createLayerReader(checkpoint);
+      return await measureStageLosses(gpu, checkpoint, source, plan);
+    },
   };
 }
 

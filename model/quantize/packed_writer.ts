@@ -52,6 +52,19 @@ export function layersDirectory(path: string): string {
   return `${path}.layers`;
 }
 
+/** File of that directory that says what its layers were made with. */
+function statePath(path: string): string {
+  return join(layersDirectory(path), "run.json");
+}
+
+/** Settings in the metadata of an interrupted run, where there is one. */
+export async function readInterruptedSettings(path: string): Promise<Readonly<Record<string, unknown>> | undefined> {
+  const file = statePath(path);
+  if (!await pathExists(file)) return undefined;
+  const { settings } = parseJsonObject(file, await Deno.readTextFile(file)).fields;
+  return parseJsonObject(`${file}: settings`, String(settings)).fields;
+}
+
 /**
  * Quantizes a checkpoint into a packed file, whose path the caller has locked. Finished layers lie in `path`.layers
  * until the file is whole; the file appears under its name only then.
@@ -124,20 +137,20 @@ async function startRun(
 
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
 async function prepareDirectory(directory: string, plan: PackedFilePlan, state: string): Promise<void> {
-  const statePath = join(directory, "run.json");
+  const file = statePath(plan.path);
   if (!plan.resume || await isHardlyStarted(directory)) {
     await removeLayers(directory);
     await Deno.mkdir(directory, { recursive: true });
-    await writeTextBeside(statePath, state);
+    await writeTextBeside(file, state);
     return;
   }
-  const found = await Deno.readTextFile(statePath).catch((error) => {
+  const found = await Deno.readTextFile(file).catch((error) => {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new RangeError(`${directory} holds no interrupted run, must be started without resuming`);
   });
   if (found !== state) {
     throw new RangeError(
-      `${directory} was made with other settings or another checkpoint: ${describeDifference(statePath, found, state)}`,
+      `${directory} was made with other settings or another checkpoint: ${describeDifference(file, found, state)}`,
     );
   }
 }

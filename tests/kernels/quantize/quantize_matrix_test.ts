@@ -345,6 +345,16 @@ test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards
   }
 });
 
+test("quantizeMatrixOnDevice: a factor of another input is refused", async () => {
+  const gpu = await testGpu();
+  using scope = createBufferScope(gpu);
+  const hessian = await uploadSquare(gpu, scope, Float32Array.from(correlatedHessian(3, 32)));
+  const factor = await factorize(gpu, scope, hessian, { damping: 0.1, order: "groups" });
+  const quantized = () =>
+    quantizeMatrixOnDevice(gpu, [16, 48], normals(1, 16 * 48, 0.02), { refineEvery: 8 }, { factor });
+  await assertRejects(quantized, TypeError, "factor is for 32 channels, must be for 48");
+});
+
 test("quantizeMatrixOnDevice, Hessian in several slabs: the same bytes as in one", async () => {
   const [rows, channels] = [20, 1152];
   const matrix = { weights: normals(9, rows * channels, 0.02), rows, channels };
