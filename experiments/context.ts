@@ -73,6 +73,7 @@ export function createContext(
     seed,
     pool,
     progress,
+    measured: new Map(),
     decodeSpeeds: new Map(),
     opened: () => opened ??= openOnce(modelName, progress, owned),
     model: () => model ??= loadModel(modelName, progress),
