@@ -29,6 +29,8 @@ import { openModel, watchWeights } from "./load.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
+import type { TuningReport } from "./tune/tune_model.ts";
+import { TUNING } from "./tune/tuning_plan.ts";
 import { loadText } from "./text/text.ts";
 import { readFittingTokenizer } from "./text/tokenizer.ts";
 import { sampleWindows, type WindowPlan } from "./text/windows.ts";
@@ -73,6 +75,11 @@ export interface QuantizeOptions {
   readonly device?: PlaceName;
   /** Seed of everything random, 1 by default. */
   readonly seed?: number;
+  /**
+   * Tunes second-order scales and norms after that, along gradients of the divergence from the unquantized model's next-token
+   * distribution, on the calibration text; on a GPU alone, and for corrected targets. Default: false.
+   */
+  readonly tune?: boolean;
   /** Goes on with the layers that an interrupted run of the same settings left beside the file; else they are removed. */
   readonly resume?: boolean;
   /** Told of the share done, 0..1, and of what is being done. */
@@ -109,6 +116,8 @@ export interface QuantizeReport {
   readonly bitsPerWeight: number;
   /** The most memory of the GPU that was held, in bytes. */
   readonly deviceBytes?: number;
+  /** What tuning did, where the model was tuned. */
+  readonly tuning?: TuningReport;
 }
 
 /**
@@ -176,6 +185,7 @@ export async function quantizeModel(
   const text = describeCalibration(name, method, place, options.calibration);
   const calibration = await calibrationWindows(checkpoint, text, seed, options.calibration?.tokens);
   const totals = { weights: 0, bytes: 0 };
+  let tuning: TuningReport | undefined;
   const source = await watchWeights(checkpoint);
   await writePackedFile(place.device, checkpoint, {
     path,
@@ -187,6 +197,7 @@ export async function quantizeModel(
         device: place.kind,
         feedback: FEEDBACK,
         quantizer: quantizer.settings,
+        ...(options.tune && { tuning: TUNING }),
       }),
     },
     checkSource: source.check,
@@ -196,6 +207,8 @@ export async function quantizeModel(
     quantizerOf: (layer, kind) => isExcluded(layer, kind) ? undefined : quantizer,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
+    ...(options.tune && { tuning: { ...TUNING, seed } }),
+    onTuned: ({ before, after, epoch }) => void (tuning = { before, after, epoch }),
     ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
     onLayer(stored, { index, original }) {
       refuseLost(index, stored, original);
@@ -209,6 +222,7 @@ export async function quantizeModel(
     ...totals,
     bitsPerWeight: (8 * totals.bytes) / totals.weights,
     ...(peakBytes !== undefined && { deviceBytes: peakBytes }),
+    ...(tuning && { tuning }),
   };
 }
 
@@ -244,6 +258,9 @@ function settingsOf(options: QuantizeOptions): QuantizeSettings {
   if (!(outliers >= 0 && outliers <= 0.05)) throw new RangeError(`outliers is ${outliers}, must be between 0 and 0.05`);
   checkCount("windows", tokens?.length ?? windows, 1);
   checkCount("windowTokens", windowTokens, 2);
+  if (options.tune && method !== "corrected") {
+    throw new RangeError(`method is ${method}, must be corrected to be tuned`);
+  }
   return { method, refine, outliers, seed, layers: exclude?.source ?? "" };
 }
 

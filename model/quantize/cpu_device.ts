@@ -29,6 +29,7 @@ export function cpuDevice(pool: QuantizePool): QuantizingDevice {
       }),
     // deno-lint-ignore require-await -- what is wrong with the calibration rejects the promise
     async start(config, calibration) {
+      if (calibration?.tuning) throw whyNotTuned();
       return startOnCpu(pool, calibration && createCalibrator(pool, config, calibration));
     },
   };
@@ -39,8 +40,13 @@ export function startOnCpu(pool: QuantizePool, calibrator?: Calibrator): Quantiz
   return {
     isCalibrated: calibrator !== undefined,
     startLayer: (index, original) => Promise.resolve(startLayer(pool, calibrator, index, shareDeep(original))),
+    tune: () => Promise.reject(whyNotTuned()),
     [Symbol.dispose]() {},
   };
+}
+
+function whyNotTuned(): Error {
+  return new Error("models are not tuned on the CPU, must be quantized on a GPU (--device gpu) or without tuning");
 }
 
 /** Reads a layer into memory that workers share, matrix by matrix, so that one of them at a time is there twice. */

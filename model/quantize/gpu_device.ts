@@ -28,6 +28,8 @@ import {
   type DeviceSums,
 } from "./device_calibrator.ts";
 import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
+import { tuneModel } from "../tune/tune_model.ts";
+import { checkTuning } from "../tune/tuning_limits.ts";
 import { createLayerReader } from "./layer_reader.ts";
 import type { LayerRun, QuantizingDevice } from "./quantizing_device.ts";
 
@@ -37,10 +39,16 @@ export function gpuDevice(gpu: Gpu): QuantizingDevice {
     openLayers: createLayerReader,
     start: (config, calibration) =>
       allOrNone(gpu, async (scope) => {
+        if (calibration?.tuning) await checkTuning(gpu, config, calibration.windows, calibration.tuning);
         const text = calibration && await createDeviceCalibrator(gpu, scope, config, calibration);
         return {
           isCalibrated: text !== undefined,
           startLayer: (index, original) => startLayer(gpu, config, text, { index, original }),
+          // deno-lint-ignore require-await -- a missing text rejects the promise
+          async tune(source, settings, watch) {
+            if (!text) throw new TypeError("there is no calibration text, must be one to tune on");
+            return tuneModel(gpu, source, text.finish(), settings, watch);
+          },
           [Symbol.dispose]: () => scope[Symbol.dispose](),
         };
       }),
