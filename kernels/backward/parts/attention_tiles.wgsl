@@ -31,11 +31,11 @@ const RUN_QUADS = 8u;
 // Elements of a workgroup, in fours: two runs. Larger heads take several workgroups, which all make the scores.
 const PART_QUADS = 16u;
 
-// [element of the run][own token]
+// [element of the run][slot of own token]
 var<workgroup> own_tile: array<f32, 1024>;
-// [element of the run][other token / 4], or [other token][element of the run / 4]
+// [element of the run][slot of other token / 4], or [other token][element of the run / 4]
 var<workgroup> other_tile: array<vec4<f32>, 256>;
-// [other token][own token]
+// [other token][slot of own token]
 var<workgroup> factor_tile: array<f32, 1024>;
 
 // Workgroups of a head.
@@ -80,20 +80,26 @@ fn is_seen(query: u32, key: u32) -> bool {
   return key <= query && query < key + window && query < range.tokens;
 }
 
+// Where a token lies in a row of a tile, shuffled by the row: lanes that store different rows at once then meet different
+// memory banks. Fours of tokens stay together.
+fn slot_of(token: u32, row: u32) -> u32 {
+  return token ^ (row & 28u);
+}
+
 // Puts a run of both tokens into the tiles, so that products can be summed over its elements: four elements of own
 // token thread / 8 and of the other's token thread / 8.
 fn put_products(thread: u32, own: vec4<f32>, other: vec4<f32>) {
-  let token = thread / 8u;
   let element = 4u * (thread % 8u);
+  let slot = slot_of(thread / 8u, element);
   workgroupBarrier();
-  own_tile[TILE * element + token] = own.x;
-  own_tile[TILE * (element + 1u) + token] = own.y;
-  own_tile[TILE * (element + 2u) + token] = own.z;
-  own_tile[TILE * (element + 3u) + token] = own.w;
-  other_tile[8u * element + token / 4u][token % 4u] = other.x;
-  other_tile[8u * (element + 1u) + token / 4u][token % 4u] = other.y;
-  other_tile[8u * (element + 2u) + token / 4u][token % 4u] = other.z;
-  other_tile[8u * (element + 3u) + token / 4u][token % 4u] = other.w;
+  own_tile[TILE * element + slot] = own.x;
+  own_tile[TILE * (element + 1u) + slot] = own.y;
+  own_tile[TILE * (element + 2u) + slot] = own.z;
+  own_tile[TILE * (element + 3u) + slot] = own.w;
+  other_tile[8u * element + slot / 4u][slot % 4u] = other.x;
+  other_tile[8u * (element + 1u) + slot / 4u][slot % 4u] = other.y;
+  other_tile[8u * (element + 2u) + slot / 4u][slot % 4u] = other.z;
+  other_tile[8u * (element + 3u) + slot / 4u][slot % 4u] = other.w;
   workgroupBarrier();
 }
 
@@ -114,12 +120,14 @@ fn add_products(thread: u32, sums: vec4<f32>) -> vec4<f32> {
 }
 
 fn add_element(thread: u32, i: u32, sums: vec4<f32>) -> vec4<f32> {
-  return fma(vec4(own_tile[TILE * i + thread / 8u]), other_tile[8u * i + thread % 8u], sums);
+  let others = other_tile[8u * i + slot_of(4u * (thread % 8u), i) / 4u];
+  return fma(vec4(own_tile[TILE * i + slot_of(thread / 8u, i)]), others, sums);
 }
 
 // Puts factors of the thread's own token and its four others into their tile.
 fn put_factors(thread: u32, factors: vec4<f32>) {
-  let at = TILE * 4u * (thread % 8u) + thread / 8u;
+  let other = 4u * (thread % 8u);
+  let at = TILE * other + slot_of(thread / 8u, other);
   workgroupBarrier();
   factor_tile[at] = factors.x;
   factor_tile[at + TILE] = factors.y;
@@ -148,5 +156,5 @@ fn add_weighted(thread: u32, other: vec4<f32>, sums: vec4<f32>) -> vec4<f32> {
 }
 
 fn add_other(thread: u32, i: u32, sums: vec4<f32>) -> vec4<f32> {
-  return fma(vec4(factor_tile[TILE * i + thread / 8u]), other_tile[8u * i + thread % 8u], sums);
+  return fma(vec4(factor_tile[TILE * i + slot_of(thread / 8u, i)]), other_tile[8u * i + thread % 8u], sums);
 }
