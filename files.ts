@@ -70,7 +70,9 @@
  */
 export { blobSource, type ByteSource, bytesSource } from "./model/files/byte_source.ts";
 export type { Shards } from "./model/files/checkpoint_folder.ts";
-export { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor } from "./model/files/gguf_file.ts";
+export { type GgufFile, openGgufFile } from "./model/files/gguf_file.ts";
+export { type GgufTensor, readGgufTensor } from "./model/files/gguf_tensor.ts";
+export type { CarriedBlocks, CarriedTensor } from "./model/files/carried_blocks.ts";
 export type { GgufType } from "./model/files/gguf_types.ts";
 export { openSafetensors, openShards } from "./model/files/open_directory.ts";
 export {

@@ -64,6 +64,7 @@ export type { Checkpoint } from "./model/files/checkpoint.ts";
 export type { DownloadProgress } from "./model/hub/hub_model.ts";
 export type { ArchitectureName } from "./model/llama/architectures.ts";
 export type { ModelConfig, Rope } from "./model/llama/config.ts";
+export type { RopeScaling } from "./model/llama/rope_scaling.ts";
 export { type OpenModel, openModel } from "./model/load.ts";
 export { loadEngine } from "./model/load_engine.ts";
 export {
@@ -73,6 +74,7 @@ export {
   quantizeModel,
   type QuantizeOptions,
   type QuantizeReport,
+  type UsedCalibration,
 } from "./model/quantize_file.ts";
 export type { TuningReport } from "./model/tune/tune_model.ts";
 export type { PlaceName, QuantizingPlace } from "./model/workers/quantizing_place.ts";

@@ -61,7 +61,9 @@ export async function main(args: readonly string[], interrupt: Interrupt = UNINT
 
 if (import.meta.main) {
   // Vulkan's loader complains on every start where this is unset, though it doesn't need it.
-  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  const variable = "XDG_RUNTIME_DIR";
+  const isAllowed = Deno.permissions.querySync({ name: "env", variable }).state === "granted";
+  if (isAllowed && !Deno.env.get(variable)) Deno.env.set(variable, "/tmp");
   const aborter = new AbortController();
   let isInterruptible = false;
   let interruptCode = 0;

@@ -14,11 +14,11 @@ import {
   type QuantizeOptions,
 } from "../model/quantize_file.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
+import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
 import type { TuningReport } from "../model/tune/tune_model.ts";
-import { CALIBRATION_TEXTS } from "../model/text/text.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
-import { BUDGET_BITS, CALIBRATION_SIZES, type CalibrationSize, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
+import { BUDGET_BITS, CALIBRATION_SIZES, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
   type Command,
   integerOption,
@@ -31,6 +31,7 @@ import {
 } from "./command.ts";
 import { hostPeakBytes } from "./host_peak.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
+import { noteCalibration, noteOutOfLine } from "./quantize_notes.ts";
 
 /** Quantizes a checkpoint into a packed file. */
 export const quantize: Command = {
@@ -64,14 +65,22 @@ export const quantize: Command = {
       type: "string",
       value: "NAME",
       help:
-        "Calibration text: mix (default; encyclopedia, documentation, code and prose), calibration (default of the " +
-        "embedded model; speeches and Moby Dick) or file:PATH. It decides: take text like what the model is for.",
+        "Calibration text: mix (default on the CPU; encyclopedia, documentation, code and prose), self (what the model " +
+        "writes itself, on the GPU), calibration (default of the embedded model; speeches and Moby Dick), wikitext2 " +
+        "(its train split) or c4 from the hub, file:PATH; or several joined by +, as mix+self (default on a GPU): self " +
+        "then has a quarter, the others share the rest. It decides: take text like what the model is for.",
     },
-    windows: { type: "string", value: "N", help: `Calibration windows (default ${describeDefault("windows")}).` },
+    windows: {
+      type: "string",
+      value: "N",
+      help: `Calibration windows (default ${CALIBRATION_SIZES.gpuSmall.windows} on a GPU, ` +
+        `${CALIBRATION_SIZES.gpu.windows} there from a billion weights on, ` +
+        `${CALIBRATION_SIZES.cpu.windows} on the CPU or a software adapter).`,
+    },
     "window-tokens": {
       type: "string",
       value: "N",
-      help: `Tokens of a window, at most the model's context (default ${describeDefault("windowTokens")}).`,
+      help: `Tokens of a window, at most the model's context (default ${CALIBRATION_SIZES.cpu.windowTokens}).`,
     },
     device: {
       type: "string",
@@ -102,6 +111,7 @@ export const quantize: Command = {
     const wanted = readOptions(options);
     await refuseOverwrite(path, options);
     const startMs = performance.now();
+    const reports: MatrixReport[] = [];
     using line = createProgressLine("quantize");
     const { device, weights, bytes, bitsPerWeight, deviceBytes, tuning } = await quantizeModel(
       textOption(options, "model", "tiny"),
@@ -114,8 +124,15 @@ export const quantize: Command = {
         onDevice({ reason }) {
           if (reason !== undefined) console.log(`quantizing on the CPU: ${reason}`);
         },
+        onCalibration(used) {
+          for (const note of noteCalibration(used, wanted)) {
+            line.clear();
+            console.log(note);
+          }
+        },
         ...(options.report === true && {
           onMatrix(report) {
+            reports.push(report);
             line.clear();
             console.log(describe(report));
           },
@@ -129,25 +146,16 @@ export const quantize: Command = {
         `${bitsPerWeight > BUDGET_BITS ? `, above ${BUDGET_BITS}` : ""}, ` +
         `${formatSeconds(performance.now() - startMs)} on ${device}${describeMemory(deviceBytes)}`,
     );
+    for (const note of noteOutOfLine(reports)) console.log(note);
     return 0;
   },
 };
-
-/** The default of a size of the calibration text, as the help says it. */
-function describeDefault(size: keyof CalibrationSize): string {
-  const { cpu, gpu } = CALIBRATION_SIZES;
-  return gpu[size] === cpu[size]
-    ? `${cpu[size]}`
-    : `${gpu[size]} on a GPU, ${cpu[size]} on the CPU or a software adapter`;
-}
 
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
   const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
   const text = textOption(options, "calibration", "");
-  if (text !== "" && !CALIBRATION_TEXTS.includes(text) && !text.startsWith("file:")) {
-    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_TEXTS.join(", ")} or file:PATH`);
-  }
+  if (text !== "") checkCalibration(text);
   const layers = textOption(options, "layers", "");
   return {
     method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
@@ -164,6 +172,15 @@ function readOptions(options: OptionValues): QuantizeOptions {
     tune: options.tune === true,
     ...(layers !== "" && { exclude: readPattern(layers) }),
   };
+}
+
+/** @throws {UsageError} */
+function checkCalibration(text: string): void {
+  try {
+    splitCalibration(text);
+  } catch {
+    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_GRAMMAR}`);
+  }
 }
 
 /** @throws {UsageError} */

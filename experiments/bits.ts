@@ -4,8 +4,10 @@
  * @module
  */
 import { addBits, bitsPerWeight, type BitTerms, NO_BITS, totalBits } from "../quant/bits.ts";
+import { FORMAT_VERSION } from "../quant/format.ts";
 import { quantizedBits, type Quantizer, storedBytes } from "../quant/quantize.ts";
 import { PAPER_LAYOUT } from "../quant/baselines/strip_layout.ts";
+import { packedDeviceBytes } from "../kernels/matrix/packed_matrix.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama/layer.ts";
 import { startOnCpu } from "../model/quantize/cpu_device.ts";
 import { quantizeInMemory } from "../model/quantize/quantize_layers.ts";
@@ -56,7 +58,8 @@ export const bits: Experiment = {
       settings: {
         "shapes": "config.json of each model on the Hugging Face hub (model/llama/shapes.ts names them)",
         "paper": "the paper's layout as reconstructed: quant/baselines/strip_layout.ts says how and what was inferred",
-        "twobit": "packed format, version 1, one refined group in 8, no outliers",
+        "twobit": `packed format, version ${FORMAT_VERSION}, one refined group in 8, no outliers`,
+        "on the device": "what the kernels read: rows in steps of four, scales in whole blocks",
         "model": "linear layers as packed; embeddings, head and norms in 16 bits",
       },
       columns: COLUMNS,
@@ -79,6 +82,7 @@ const COLUMNS: readonly Column[] = [
   { key: "layout", label: "layout", unit: "" },
   { key: "bits_per_weight", label: "all", unit: "bits a weight" },
   ...Object.entries(TERM_LABELS).map(([key, label]) => ({ key, label, unit: "bits" })),
+  { key: "device_bits_per_weight", label: "on the device", unit: "bits a weight" },
   { key: "weights", label: "weights in linear layers", unit: "" },
   { key: "linear_bytes", label: "linear layers", unit: "bytes" },
   { key: "packed_bytes", label: "really packed", unit: "bytes" },
@@ -91,13 +95,17 @@ async function loadedShape({ model }: ExperimentContext): Promise<ModelShape> {
   return { ...config, name, source: "the loaded checkpoint" };
 }
 
-function describe(shape: ModelShape, layout: Layout): Row {
+function describe(shape: ModelShape, { name, quantizer }: Layout): Row {
   let terms = NO_BITS;
   let weights = 0;
+  let deviceBits = 0;
   for (const kind of LINEAR_KINDS) {
     const [rows, channels] = linearShape(shape, kind);
-    terms = addBits(terms, quantizedBits(...linearShape(shape, kind), layout.quantizer));
+    terms = addBits(terms, quantizedBits(rows, channels, quantizer));
     weights += rows * channels;
+    if (quantizer.kind === "twobit") {
+      deviceBits += 8 * packedDeviceBytes(rows, channels, quantizer.settings.refineEvery, 0);
+    }
   }
   const perWeight = bitsPerWeight(terms, weights);
   const others = otherWeights(shape);
@@ -105,9 +113,10 @@ function describe(shape: ModelShape, layout: Layout): Row {
   const linearBytes = (totalBits(terms) * shape.layers) / 8;
   return {
     model: shape.name,
-    layout: layout.name,
+    layout: name,
     bits_per_weight: totalBits(perWeight),
     ...perWeight,
+    device_bits_per_weight: deviceBits === 0 ? null : deviceBits / weights,
     weights: linearWeights,
     linear_bytes: linearBytes,
     packed_bytes: null,

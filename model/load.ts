@@ -11,6 +11,7 @@ import { type DownloadProgress, fetchModel } from "./hub/hub_model.ts";
 import { parseHubName } from "./hub/hub_repo.ts";
 import { readHubSettings } from "./hub/hub_settings.ts";
 import { openFileSource } from "./files/file_source.ts";
+import { statPath } from "./host/path_exists.ts";
 import { openDirectory } from "./files/open_directory.ts";
 import { openPacked } from "./files/open_packed.ts";
 import type { Model } from "./llama/llama.ts";
@@ -87,7 +88,7 @@ export async function openModel(name: string, onDownload?: DownloadProgress): Pr
 }
 
 async function openPath(path: string): Promise<Checkpoint> {
-  const info = await Deno.stat(path).catch(() => undefined);
+  const info = await statPath(path);
   if (!info) throw new SyntaxError(`model ${path} does not exist, must be ${MODEL_NAMES}`);
   if (info.isDirectory) return await openDirectory(path);
   return await isGguf(path) ? await openGguf(path) : await openPacked(path);

@@ -6,17 +6,7 @@
 import { join } from "@std/path";
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";
-import {
-  CALIBRATION_SIZES,
-  type CalibrationSize,
-  FEEDBACK,
-  QUANTIZE_METHODS,
-  type QuantizeMethod,
-  RANDOM_SIZES,
-  SETTINGS,
-  twobitQuantizer,
-} from "../quant/recipe.ts";
-import { createRandom } from "../quant/random.ts";
+import { FEEDBACK, QUANTIZE_METHODS, type QuantizeMethod, SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
 import { INDEX } from "./files/checkpoint_folder.ts";
@@ -26,14 +16,13 @@ import { lockPath } from "./host/path_lock.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
+import { type CalibrationOptions, chooseCalibration, type UsedCalibration } from "./quantize/choose_calibration.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import type { TuningReport } from "./tune/tune_model.ts";
 import { TUNING } from "./tune/tuning_plan.ts";
-import { loadText } from "./text/text.ts";
-import { readFittingTokenizer } from "./text/tokenizer.ts";
-import { sampleWindows, type WindowPlan } from "./text/windows.ts";
+import { splitCalibration } from "./text/calibration_names.ts";
 import {
   openQuantizingPlace,
   type PlaceName,
@@ -41,20 +30,7 @@ import {
   type QuantizingPlace,
 } from "./workers/quantizing_place.ts";
 
-/** What is calibrated on. */
-export interface CalibrationOptions {
-  /**
-   * `mix` (encyclopedia, documentation, code and prose) or `calibration` (speeches and chapters), which come with
-   * twobit, or `file:PATH`. The default is `mix`; for the embedded model, which was trained on such speeches, `calibration`.
-   */
-  readonly text?: string;
-  /** Windows, spread evenly over the text: by default 128 on a GPU that isn't a software one, else 40. */
-  readonly windows?: number;
-  /** Tokens of a window, BOS included, by default 512; at most the model's context. */
-  readonly windowTokens?: number;
-  /** The tokens of each window, in place of a text. */
-  readonly tokens?: readonly Uint32Array[];
-}
+export type { CalibrationOptions, UsedCalibration };
 
 /** How {@linkcode quantizeModel} quantizes, and whom it tells. */
 export interface QuantizeOptions {
@@ -88,6 +64,8 @@ export interface QuantizeOptions {
   readonly onLayer?: (finished: number, layers: number) => void;
   /** Told where the model is quantized, once that is known. */
   readonly onDevice?: (place: Pick<QuantizingPlace, "kind" | "name" | "reason">) => void;
+  /** Told what the model is calibrated on, once that is there. */
+  readonly onCalibration?: (used: UsedCalibration) => void;
   /** Told of each quantized matrix; finding its errors takes a little time. */
   readonly onMatrix?: (report: MatrixReport) => void;
   /** Ends the run with the signal's reason before the next matrices; finished layers stay for a later `resume`. */
@@ -182,11 +160,13 @@ export async function quantizeModel(
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
-  const text = describeCalibration(name, method, place, options.calibration);
-  const calibration = await calibrationWindows(checkpoint, text, seed, options.calibration?.tokens);
-  const totals = { weights: 0, bytes: 0 };
   let tuning: TuningReport | undefined;
   const source = await watchWeights(checkpoint);
+  const { text, windows } = await chooseCalibration(checkpoint, {
+    ...{ method, path, seed, given: options.calibration, isTiny: name === "tiny", sourceSha256: source.sha256 },
+    ...{ isRealGpu: place.isRealGpu, gpu: place.gpu, signal, onProgress, onCalibration: options.onCalibration },
+  });
+  const totals = { weights: 0, bytes: 0 };
   await writePackedFile(place.device, checkpoint, {
     path,
     metadata: {
@@ -202,7 +182,7 @@ export async function quantizeModel(
     },
     checkSource: source.check,
     resume: options.resume ?? false,
-    calibration,
+    calibration: windows,
     correctTarget: method === "corrected",
     quantizerOf: (layer, kind) => isExcluded(layer, kind) ? undefined : quantizer,
     ...(onProgress && { onProgress }),
@@ -240,14 +220,6 @@ interface QuantizeSettings {
   readonly layers: string;
 }
 
-/** What stands for a text where there is none. */
-const RANDOM_TOKENS = "random tokens";
-
-/** What it records of the text that was calibrated on. */
-interface CalibrationSettings extends CalibrationSize {
-  readonly calibration: string;
-}
-
 /** @throws {RangeError} for options out of range */
 function settingsOf(options: QuantizeOptions): QuantizeSettings {
   const { method = QUANTIZE_METHODS[0], refine = SETTINGS.refineEvery, outliers = 0, seed = 1, exclude } = options;
@@ -261,6 +233,7 @@ function settingsOf(options: QuantizeOptions): QuantizeSettings {
   if (options.tune && method !== "corrected") {
     throw new RangeError(`method is ${method}, must be corrected to be tuned`);
   }
+  if (options.calibration?.text !== undefined) splitCalibration(options.calibration.text);
   return { method, refine, outliers, seed, layers: exclude?.source ?? "" };
 }
 
@@ -271,45 +244,6 @@ function checkOneOf(name: string, value: string | number, values: readonly (stri
 function checkCount(name: string, value: number, least: number): void {
   if (Number.isInteger(value) && value >= least) return;
   throw new RangeError(`${name} is ${value}, must be a whole number from ${least} on`);
-}
-
-/** What is calibrated on: as given, else by the model and the place. */
-function describeCalibration(
-  model: string,
-  method: QuantizeMethod,
-  { isRealGpu }: QuantizingPlace,
-  given: CalibrationOptions = {},
-): CalibrationSettings {
-  const { text = model === "tiny" ? "calibration" : "mix", tokens, ...size } = given;
-  const place = isRealGpu ? "gpu" : "cpu";
-  if (method === "search") return { calibration: RANDOM_TOKENS, ...RANDOM_SIZES[place], ...size };
-  if (!tokens) return { calibration: text, ...CALIBRATION_SIZES[place], ...size };
-  const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
-  return { calibration: "tokens", windows: tokens.length, windowTokens: longest };
-}
-
-async function calibrationWindows(
-  checkpoint: Checkpoint,
-  { calibration: name, windows: count, windowTokens }: CalibrationSettings,
-  seed: number,
-  given: readonly Uint32Array[] | undefined,
-): Promise<readonly Uint32Array[]> {
-  const { context, vocabulary } = checkpoint.config;
-  const plan = { length: Math.min(windowTokens, context), count };
-  if (name === RANDOM_TOKENS) return randomWindows(plan, vocabulary, seed);
-  if (given) {
-    const bad = given.flatMap((window) => window.find((token) => token >= vocabulary) ?? []);
-    if (bad.length > 0) throw new RangeError(`calibration has token ${bad[0]}, must be below ${vocabulary}`);
-    return given;
-  }
-  const tokenizer = await readFittingTokenizer(checkpoint);
-  return sampleWindows(await loadText(name), tokenizer, plan).windows;
-}
-
-/** Tokens at random, all of them equally likely: they tell loud channels from quiet ones, as any text does. */
-function randomWindows({ length, count }: WindowPlan, vocabulary: number, seed: number): Uint32Array[] {
-  const random = createRandom(seed);
-  return Array.from({ length: count }, () => Uint32Array.from({ length }, () => random.integer(vocabulary)));
 }
 
 /** @throws {NothingToQuantizeError} */

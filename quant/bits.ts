@@ -3,14 +3,7 @@
  *
  * @module
  */
-import {
-  BLOCK_CHANNELS,
-  BLOCK_GROUPS,
-  blocksPerRow,
-  type RefineEvery,
-  refineWordsPerRow,
-  tilesPerColumn,
-} from "./format.ts";
+import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, refineWordsPerRow, tilesPerColumn } from "./format.ts";
 
 /** Bits of each part of a matrix; padding is included in the part that is padded. */
 export interface BitTerms {
@@ -63,17 +56,16 @@ function mapTerms(value: (key: keyof BitTerms) => number): BitTerms {
 /** No bits at all. */
 export const NO_BITS: BitTerms = mapTerms(() => 0);
 
-/** Bits of a matrix in the packed format, version 1. */
+/** Bits of a matrix in the packed format, version 2. */
 export function packedBits(rows: number, channels: number, refineEvery: RefineEvery, outliers: number): BitTerms {
-  const blocks = blocksPerRow(channels);
-  const groups = rows * blocks * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   return {
-    codes: rows * blocks * BLOCK_CHANNELS * 2,
-    refine: rows * refineWordsPerRow(blocks, refineEvery) * 32,
-    scaleCodes: groups * 4,
-    zeroCodes: groups * 3,
-    picks: groups,
-    secondOrder: tilesPerColumn(rows) * blocks * BLOCK_GROUPS * 16,
+    codes: rows * groups * GROUP_CHANNELS * 2,
+    refine: rows * refineWordsPerRow(groups, refineEvery) * 32,
+    scaleCodes: rows * groups * 4,
+    zeroCodes: rows * groups * 3,
+    picks: rows * groups,
+    secondOrder: tilesPerColumn(rows) * groups * 16,
     outliers: outliers * 32,
     outlierStarts: outliers === 0 ? 0 : (rows + 1) * 32,
   };

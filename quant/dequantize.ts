@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { BASE_ZEROS, BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, REFINED_ZEROS, TILE_ROWS } from "./format.ts";
+import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "./format.ts";
 import type { PackedTensor } from "./packed_tensor.ts";
 import { unpack } from "./pack.ts";
 import type { UnpackedTensor } from "./unpacked_tensor.ts";
@@ -21,7 +21,7 @@ export function dequantize(tensor: PackedTensor): Float32Array<ArrayBuffer> {
 /** As {@linkcode dequantize}, from unpacked codes. */
 export function dequantizeCodes(tensor: UnpackedTensor): Float32Array<ArrayBuffer> {
   const { rows, channels, codes, scaleCodes, zeroCodes, refined, tileScale, outliers } = tensor;
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   const weights = new Float32Array(rows * channels);
   for (let row = 0; row < rows; row++) {
     const tileRow = Math.floor(row / TILE_ROWS) * groups;

@@ -1,5 +1,5 @@
 /**
- * The packed format, version 1: its sizes, its two zero tables and the arithmetic of one weight.
+ * The packed format, version 2: its sizes, its two zero tables and the arithmetic of one weight.
  *
  * Every quantity in a weight is a small dyadic fraction, so decoding is exact:
  *
@@ -15,11 +15,14 @@
 /** Consecutive input channels of one output row that share a scale and a zero (the paper's g1). */
 export const GROUP_CHANNELS = 16;
 
-/** Consecutive groups of one row that form a block, the unit of the memory layout. */
+/** Consecutive groups of one row that form a block, of which one is refined by default; a row may end in half a block. */
 export const BLOCK_GROUPS = 8;
 
-/** Input channels of a block: one 2 x vec4<u32> load of the base plane. */
-export const BLOCK_CHANNELS = GROUP_CHANNELS * BLOCK_GROUPS;
+/** Groups of half a block, the unit of the memory layout: those that one meta word serves. */
+export const HALF_BLOCK_GROUPS = 4;
+
+/** Input channels of half a block: one vec4<u32> load of the base plane. */
+export const HALF_BLOCK_CHANNELS = GROUP_CHANNELS * HALF_BLOCK_GROUPS;
 
 /** Output rows that share one second-order scale per group column (the paper's g2). */
 export const TILE_ROWS = 16;
@@ -30,8 +33,8 @@ export const SCALE_CODES = 16;
 /** Number of zero codes. */
 export const ZERO_CODES = 8;
 
-/** Version of the packed format that this code reads and writes. */
-export const FORMAT_VERSION = 1;
+/** Version of the packed format that this code writes. */
+export const FORMAT_VERSION = 2;
 
 /**
  * Zero of a 2-bit group by zero code, in units of one base code: 0.625, 0.875, ... 2.375.
@@ -57,14 +60,19 @@ export type RefineEvery = "none" | 16 | 8 | 4 | 2 | 1;
 /** All legal values of {@linkcode RefineEvery}, from no refined group to all of them. */
 export const REFINE_EVERY: readonly RefineEvery[] = ["none", 16, 8, 4, 2, 1];
 
-/** Blocks of a row with `channels` input channels, the last one padded with zero weights. */
-export function blocksPerRow(channels: number): number {
-  return Math.ceil(channels / BLOCK_CHANNELS);
+/** Half blocks of a row with `channels` input channels, the last one padded with zero weights. */
+export function halfBlocksPerRow(channels: number): number {
+  return Math.ceil(channels / HALF_BLOCK_CHANNELS);
 }
 
-/** Words of the refine plane in a row of `blocks` blocks: one 32-bit word for each refined group. */
-export function refineWordsPerRow(blocks: number, refineEvery: RefineEvery): number {
-  return refineEvery === "none" ? 0 : Math.ceil((blocks * BLOCK_GROUPS) / refineEvery);
+/** Groups of a row with `channels` input channels, with padding. */
+export function groupsPerRow(channels: number): number {
+  return halfBlocksPerRow(channels) * HALF_BLOCK_GROUPS;
+}
+
+/** Words of the refine plane in a row of `groups` groups: one for each run, of which the last may be short. */
+export function refineWordsPerRow(groups: number, refineEvery: RefineEvery): number {
+  return refineEvery === "none" ? 0 : Math.ceil(groups / refineEvery);
 }
 
 /** Tiles along the rows of a matrix. */

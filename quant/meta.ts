@@ -1,36 +1,34 @@
 /**
- * The meta plane: scale code, zero code and refined group of each group, two 32-bit words a block.
+ * The meta plane: scale code, zero code and refined group of each group, a 32-bit word for half a block.
  *
- * Word h of a block serves the groups 4h .. 4h+3, so a GPU lane that decodes half a block loads one word:
+ * Word h of a row serves the groups 4h .. 4h+3, so a GPU lane that decodes half a block loads one word:
  *
  *     bit   0         4      7         11     14        18     21        25     28       32
  *           | scale 0 | zero | scale 1 | zero | scale 2 | zero | scale 3 | zero | pick   |
  *
  * `pick` says which groups are refined, counted from the start of their run of `refineEvery` groups:
- * 16: index in 4 bits, the same in all words of a pair of blocks; 8: index in 3 bits, the same in both words;
- * 4: index in 2 bits for this half block; 2: two 1-bit indices, the lower run first; none and 1: zero.
+ * 16 and 8: index in 4 and 3 bits, the same in all words of the run; 4: index in 2 bits for this half block;
+ * 2: two 1-bit indices, the lower run first; none and 1: zero. The last run of 16 or 8 in a row may be short. It may
+ * then have no refined group: its index is its number of groups.
  *
  * @module
  */
-import { BLOCK_GROUPS, type RefineEvery } from "./format.ts";
-
-/** Groups that one meta word serves. */
-export const META_GROUPS = BLOCK_GROUPS / 2;
+import { HALF_BLOCK_GROUPS, type RefineEvery } from "./format.ts";
 
 /** Bits of one group in a meta word. */
 export const META_GROUP_BITS = 7;
 
 /** Position of the pick field in a meta word. */
-const PICK_SHIFT = META_GROUPS * META_GROUP_BITS;
+export const PICK_SHIFT = HALF_BLOCK_GROUPS * META_GROUP_BITS;
 
 /**
  * Builds the meta words of one row.
  *
- * @param scaleCodes 0..15, one a group, a whole number of blocks
+ * @param scaleCodes 0..15, one a group, a whole number of half blocks
  * @param zeroCodes 0..7, one a group
- * @param refined 1 for a refined group; exactly one in each run of `refineEvery` groups
+ * @param refined 1 for a refined group; one in each run of `refineEvery` groups, at most one in a short last run
  * @returns u32 words, one for every four groups
- * @throws {RangeError} when a run doesn't hold exactly one refined group
+ * @throws {RangeError} when a run holds another number of refined groups
  */
 export function packMeta(
   scaleCodes: Uint8Array,
@@ -38,10 +36,10 @@ export function packMeta(
   refined: Uint8Array,
   refineEvery: RefineEvery,
 ): Uint32Array<ArrayBuffer> {
-  const words = new Uint32Array(scaleCodes.length / META_GROUPS);
+  const words = new Uint32Array(scaleCodes.length / HALF_BLOCK_GROUPS);
   for (let group = 0; group < scaleCodes.length; group++) {
-    const shift = (group % META_GROUPS) * META_GROUP_BITS;
-    words[Math.floor(group / META_GROUPS)] |= (scaleCodes[group] | (zeroCodes[group] << 4)) << shift;
+    const shift = (group % HALF_BLOCK_GROUPS) * META_GROUP_BITS;
+    words[Math.floor(group / HALF_BLOCK_GROUPS)] |= (scaleCodes[group] | (zeroCodes[group] << 4)) << shift;
   }
   const picks = pickRefinedGroups(refined, refineEvery);
   for (let word = 0; word < words.length; word++) {
@@ -50,7 +48,7 @@ export function packMeta(
   return words;
 }
 
-/** Index of the refined group within each run of `refineEvery` groups. */
+/** Index of the refined group within each run; its number of groups where a short run has none. */
 function pickRefinedGroups(refined: Uint8Array, refineEvery: RefineEvery): number[] {
   const picks: number[] = [];
   if (refineEvery === "none") {
@@ -59,13 +57,14 @@ function pickRefinedGroups(refined: Uint8Array, refineEvery: RefineEvery): numbe
   }
   for (let start = 0; start < refined.length; start += refineEvery) {
     const run = refined.subarray(start, start + refineEvery);
-    const pick = run.indexOf(1);
-    if (pick < 0 || run.indexOf(1, pick + 1) >= 0) {
+    const count = run.filter(Boolean).length;
+    const isShort = run.length < refineEvery;
+    if (count > 1 || (count === 0 && !isShort)) {
       throw new RangeError(
-        `groups ${start}..${start + run.length - 1} hold ${run.filter(Boolean).length} refined groups, must hold 1`,
+        `groups ${start}..${start + run.length - 1} hold ${count} refined groups, must hold ${isShort ? "0 or 1" : 1}`,
       );
     }
-    picks.push(pick);
+    picks.push(count === 0 ? run.length : run.indexOf(1));
   }
   return picks;
 }
@@ -78,7 +77,7 @@ function pickField(picks: readonly number[], word: number, refineEvery: RefineEv
     case 2:
       return picks[2 * word] | (picks[2 * word + 1] << 1);
     default:
-      return picks[Math.floor((word * META_GROUPS) / refineEvery)];
+      return picks[Math.floor((word * HALF_BLOCK_GROUPS) / refineEvery)];
   }
 }
 
@@ -95,17 +94,23 @@ export function refinedRunOf(word: number, group: number, refineEvery: RefineEve
   return run * refineEvery + pick === group ? run : -1;
 }
 
+/** Whether a row's last run has no refined group, given its last meta word: only a short run may have none. */
+export function lastRunIsPlain(lastWord: number, groups: number, refineEvery: RefineEvery): boolean {
+  const shortGroups = refineEvery === "none" ? 0 : groups % refineEvery;
+  return shortGroups > 0 && lastWord >>> PICK_SHIFT === shortGroups;
+}
+
 /**
  * Checks the pick fields of one row of meta words.
  *
  * @throws {RangeError} with the value found and the one wanted
  */
 export function validatePicks(words: Uint32Array, refineEvery: RefineEvery): void {
-  const groups = words.length * META_GROUPS;
+  const groups = words.length * HALF_BLOCK_GROUPS;
   for (let word = 0; word < words.length; word++) {
     const field = words[word] >>> PICK_SHIFT;
     const first = firstWordOfRun(word, refineEvery);
-    const limit = pickLimit(first * META_GROUPS, groups, refineEvery);
+    const limit = pickLimit(first * HALF_BLOCK_GROUPS, groups, refineEvery);
     if (field >= limit) throw new RangeError(`pick field of meta word ${word} is ${field}, must be below ${limit}`);
     const wanted = words[first] >>> PICK_SHIFT;
     if (field !== wanted) {
@@ -116,14 +121,14 @@ export function validatePicks(words: Uint32Array, refineEvery: RefineEvery): voi
 
 /** First meta word of the run that `word` lies in; runs shorter than a word count as one. */
 function firstWordOfRun(word: number, refineEvery: RefineEvery): number {
-  if (refineEvery === "none" || refineEvery <= META_GROUPS) return word;
-  const wordsPerRun = refineEvery / META_GROUPS;
+  if (refineEvery === "none" || refineEvery <= HALF_BLOCK_GROUPS) return word;
+  const wordsPerRun = refineEvery / HALF_BLOCK_GROUPS;
   return Math.floor(word / wordsPerRun) * wordsPerRun;
 }
 
-/** Pick fields must be below this; the last run of a row may be short. */
+/** Pick fields must be below this; a short last run of a row may have no refined group. */
 function pickLimit(firstGroup: number, groups: number, refineEvery: RefineEvery): number {
   if (refineEvery === "none" || refineEvery === 1) return 1;
   if (refineEvery === 2) return 4;
-  return Math.min(refineEvery, groups - firstGroup);
+  return Math.min(refineEvery, groups - firstGroup + 1);
 }

@@ -3,24 +3,23 @@
  *
  * @module
  */
-import { blocksPerRow, GROUP_CHANNELS, refineWordsPerRow } from "./format.ts";
-import { META_GROUP_BITS, META_GROUPS, packMeta, refinedRunOf } from "./meta.ts";
+import { GROUP_CHANNELS, HALF_BLOCK_GROUPS, halfBlocksPerRow, refineWordsPerRow } from "./format.ts";
+import { META_GROUP_BITS, packMeta, refinedRunOf } from "./meta.ts";
 import { type PackedTensor, validatePackedTensor } from "./packed_tensor.ts";
 import type { UnpackedTensor } from "./unpacked_tensor.ts";
 
 /**
  * Packs codes into planes; {@linkcode unpack} is its inverse.
  *
- * @throws {RangeError} when a code is out of its range or a run of groups doesn't hold exactly one refined group
+ * @throws {RangeError} when a code is out of its range or a run of groups holds a wrong number of refined ones
  */
 export function pack(tensor: UnpackedTensor): PackedTensor {
   const { rows, channels, refineEvery, codes, scaleCodes, zeroCodes, refined } = tensor;
-  const blocks = blocksPerRow(channels);
   const groups = scaleCodes.length / rows;
   validateCodes(tensor);
   const base = new Uint32Array(rows * groups);
-  const refine = new Uint32Array(rows * refineWordsPerRow(blocks, refineEvery));
-  const meta = new Uint32Array(rows * blocks * 2);
+  const refine = new Uint32Array(rows * refineWordsPerRow(groups, refineEvery));
+  const meta = new Uint32Array(rows * halfBlocksPerRow(channels));
   for (let row = 0; row < rows; row++) {
     const row0 = row * groups;
     const metaRow = packMeta(
@@ -41,7 +40,7 @@ export function pack(tensor: UnpackedTensor): PackedTensor {
       }
       base[row0 + group] = baseWord;
       if (isRefined) {
-        const run = refinedRunOf(metaRow[Math.floor(group / META_GROUPS)], group, refineEvery);
+        const run = refinedRunOf(metaRow[Math.floor(group / HALF_BLOCK_GROUPS)], group, refineEvery);
         refine[(row * refine.length) / rows + run] = refineWord;
       }
     }
@@ -96,8 +95,8 @@ export function unpack(tensor: PackedTensor): UnpackedTensor {
   for (let row = 0; row < rows; row++) {
     for (let group = 0; group < groups; group++) {
       const index = row * groups + group;
-      const word = meta[Math.floor(index / META_GROUPS)];
-      const bits = word >>> ((group % META_GROUPS) * META_GROUP_BITS);
+      const word = meta[Math.floor(index / HALF_BLOCK_GROUPS)];
+      const bits = word >>> ((group % HALF_BLOCK_GROUPS) * META_GROUP_BITS);
       scaleCodes[index] = bits & 15;
       zeroCodes[index] = (bits >> 4) & 7;
       const run = refinedRunOf(word, group, refineEvery);

@@ -1,27 +1,27 @@
 /**
- * A weight matrix in the packed format, version 1: the planes as they lie in files and in GPU buffers.
+ * A weight matrix in the packed format, version 2: the planes as they lie in files and in GPU buffers.
  *
  * @module
  */
 import {
-  BLOCK_GROUPS,
-  blocksPerRow,
+  groupsPerRow,
+  halfBlocksPerRow,
   REFINE_EVERY,
   type RefineEvery,
   refineWordsPerRow,
   tilesPerColumn,
 } from "./format.ts";
-import { validatePicks } from "./meta.ts";
+import { lastRunIsPlain, validatePicks } from "./meta.ts";
 
 /**
  * One packed matrix W[rows, channels]; y = W x. All planes are row-major, words little end first.
  *
  * | plane | type | shape | bits |
  * |---|---|---|---|
- * | base | u32 | [rows, blocks, 8] | word g holds group g of the block; channel c of the group in bits 2c, 2c+1 |
+ * | base | u32 | [rows, half blocks, 4] | word g holds group g of the half; channel c of the group in bits 2c, 2c+1 |
  * | refine | u32 | [rows, words] | word j refines the j-th run of `refineEvery` groups of the row, same bit order as base |
- * | meta | u32 | [rows, blocks, 2] | 64 bits, see {@linkcode packMeta} |
- * | tileScale | f16 | [tiles, blocks * 8] | second-order scale d of 16 rows x 1 group |
+ * | meta | u32 | [rows, half blocks] | see {@linkcode packMeta} |
+ * | tileScale | f16 | [tiles, groups] | second-order scale d of 16 rows x 1 group |
  * | outlierStart | u32 | [rows + 1] | outliers of row r are outlierStart[r] .. outlierStart[r + 1] - 1 |
  * | outlierChannel | u16 | [outliers] | input channel, ascending within a row |
  * | outlierResidual | f16 | [outliers] | added to the decoded weight |
@@ -35,11 +35,11 @@ export interface PackedTensor {
   readonly channels: number;
   /** One refined group in every so many groups of a row. */
   readonly refineEvery: RefineEvery;
-  /** u32 [rows, blocks, 8]. */
+  /** u32 [rows, half blocks, 4]. */
   readonly base: Uint32Array<ArrayBuffer>;
   /** u32 [rows, refine words]. */
   readonly refine: Uint32Array<ArrayBuffer>;
-  /** u32 [rows, blocks, 2]. */
+  /** u32 [rows, half blocks]. */
   readonly meta: Uint32Array<ArrayBuffer>;
   /** f16 [tiles, groups]. */
   readonly tileScale: Float16Array<ArrayBuffer>;
@@ -68,12 +68,12 @@ export function planeLengths(
   refineEvery: RefineEvery,
   outliers: number,
 ): Readonly<Record<PlaneName, number>> {
-  const blocks = blocksPerRow(channels);
+  const groups = groupsPerRow(channels);
   return {
-    base: rows * blocks * BLOCK_GROUPS,
-    refine: rows * refineWordsPerRow(blocks, refineEvery),
-    meta: rows * blocks * 2,
-    tileScale: tilesPerColumn(rows) * blocks * BLOCK_GROUPS,
+    base: rows * groups,
+    refine: rows * refineWordsPerRow(groups, refineEvery),
+    meta: rows * halfBlocksPerRow(channels),
+    tileScale: tilesPerColumn(rows) * groups,
     outlierStart: outliers === 0 ? 0 : rows + 1,
     outlierChannel: outliers,
     outlierResidual: outliers,
@@ -82,7 +82,8 @@ export function planeLengths(
 
 /**
  * Checks every rule of the format that arithmetic relies on: plane lengths, finite scales and residuals,
- * refined group indices inside the row, spare bits zero, outlier starts ascending, channels in range and ascending.
+ * refined group indices inside the row, spare bits and words zero, outlier starts ascending, channels in range and
+ * ascending.
  *
  * @throws {RangeError} with the value found and the one wanted
  */
@@ -108,6 +109,7 @@ export function validatePackedTensor(tensor: PackedTensor): void {
   validateFinite("tileScale", tensor.tileScale);
   validateFinite("outlierResidual", tensor.outlierResidual);
   validateMeta(tensor);
+  validateLastRefineWords(tensor);
   validateOutliers(tensor);
 }
 
@@ -123,6 +125,17 @@ function validateMeta({ meta, rows, refineEvery }: PackedTensor): void {
       validatePicks(meta.subarray(row * wordsPerRow, (row + 1) * wordsPerRow), refineEvery);
     } catch (cause) {
       throw new RangeError(`row ${row}: ${(cause as Error).message}`, { cause });
+    }
+  }
+}
+
+/** A run without a refined group has nothing for its refine word to say. */
+function validateLastRefineWords({ meta, refine, rows, channels, refineEvery }: PackedTensor): void {
+  const groups = groupsPerRow(channels);
+  for (let row = 0; row < rows; row++) {
+    const word = refine[((row + 1) * refine.length) / rows - 1];
+    if (word !== 0 && lastRunIsPlain(meta[((row + 1) * meta.length) / rows - 1], groups, refineEvery)) {
+      throw new RangeError(`row ${row}: last refine word is ${word}, must be 0 where its run has no refined group`);
     }
   }
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, type RefineEvery, TILE_ROWS, tilesPerColumn } from "./format.ts";
+import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS, tilesPerColumn } from "./format.ts";
 import { pack } from "./pack.ts";
 import type { PackedTensor } from "./packed_tensor.ts";
 import { createRandom } from "./random.ts";
@@ -24,7 +24,7 @@ export function randomPacked(
   refineEvery: RefineEvery = 8,
 ): PackedTensor {
   const random = createRandom(seed);
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   const refined = new Uint8Array(RANDOM_ROWS * groups);
   const run = refineEvery === "none" ? Infinity : refineEvery;
   for (let row = 0; row < refined.length; row += groups) {

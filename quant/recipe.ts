@@ -23,14 +23,40 @@ export interface CalibrationSize {
 
 /**
  * What is taken by default, on the CPU and on a GPU that isn't a software one. More tokens give better targets (perplexity
- * over unquantized, embedded model at one density, 32 windows of 512: 1.075, 64: 1.065, 128: 1.057). Four times as many, in
- * windows of 2048, gain nothing on Wikipedia and 2 to 3 % elsewhere on SmolLM2-135M (docs/accuracy_study.md), and take 31 GB
- * of activations for Llama-2-7B where these take 8.
+ * over unquantized, embedded model at one density, 32 windows of 512: 1.075, 64: 1.065, 128: 1.057). Four times as many gain
+ * nothing on Wikipedia and 2 to 3 % elsewhere on SmolLM2-135M (docs/accuracy_study.md), so small models take about as many;
+ * Llama-2-7B would take 28 GB of activations for them where 128 windows take 8.
  */
-export const CALIBRATION_SIZES: Readonly<Record<"cpu" | "gpu", CalibrationSize>> = {
+export const CALIBRATION_SIZES: Readonly<Record<"cpu" | "gpu" | "gpuSmall", CalibrationSize>> = {
   cpu: { windows: 40, windowTokens: 512 },
   gpu: { windows: 128, windowTokens: 512 },
+  gpuSmall: { windows: 448, windowTokens: 512 },
 };
+
+/** Weights of the linear layers below which a model is small. */
+export const SMALL_WEIGHTS = 1e9;
+
+/** How much is taken by default for a model with so many weights in its linear layers. */
+export function calibrationSize(isRealGpu: boolean, weights: number): CalibrationSize {
+  if (!isRealGpu) return CALIBRATION_SIZES.cpu;
+  return weights < SMALL_WEIGHTS ? CALIBRATION_SIZES.gpuSmall : CALIBRATION_SIZES.gpu;
+}
+
+/**
+ * Share of the windows that the model writes itself where that stands beside other texts: on SmolLM2-135M a quarter takes
+ * conversations from 1.61 to 1.47 of the unquantized perplexity and leaves Wikipedia as it is (docs/accuracy_study.md).
+ */
+export const SELF_WRITTEN_SHARE = 0.25;
+
+/** Weights of the linear layers up to which the default has self-written text: as f16 they take 40 GB of the device. */
+export const SELF_WRITTEN_WEIGHTS = 20e9;
+
+/**
+ * Calibration tokens from which on corrected targets need no care. From 65,000 on they were always better as they are than
+ * with a strength that held-out windows decide; with 20,000 tokens of foreign text the latter is worth 1 to 2 %
+ * (docs/accuracy_study.md).
+ */
+export const ENOUGH_TOKENS = 40_000;
 
 /**
  * Random tokens by which the method `search` weighs channels, on the CPU and on a GPU. On the embedded model (32 windows of

@@ -58,7 +58,7 @@ import { packedBits } from "./bits.ts";
 import { checkMatrix } from "./check.ts";
 import { concatenateRows } from "./concatenate.ts";
 import { dequantize } from "./dequantize.ts";
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, type RefineEvery, TILE_ROWS, tilesPerColumn } from "./format.ts";
+import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS, tilesPerColumn } from "./format.ts";
 import { createGroupProblem } from "./group_search.ts";
 import { checkInput } from "./input_knowledge.ts";
 import type { OutlierSettings } from "./outliers.ts";
@@ -137,7 +137,7 @@ export function quantizeTwobit(
   const wanted = weights.subarray(firstRow * channels, lastRow * channels);
   const target = feedback && correlation ? shiftToTarget(wanted, correlation, feedback) : wanted;
   const stripScores = settings.pick === "strip"
-    ? sumStrips(weights, rows, blocksPerRow(channels) * BLOCK_GROUPS, feedback?.diagonal ?? channelWeights)
+    ? sumStrips(weights, rows, groupsPerRow(channels), feedback?.diagonal ?? channelWeights)
     : undefined;
   const [probed, rounded] = [createGroupProblem(), createGroupProblem(feedback !== undefined)];
   const { tensor, residuals } = createTensor(lastRow - firstRow, channels, settings.refineEvery);
@@ -161,7 +161,7 @@ export function quantizeTwobit(
 }
 
 function createTensor(rows: number, channels: number, refineEvery: RefineEvery) {
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   const tensor: Omit<UnpackedTensor, "outliers"> = {
     rows,
     channels,

@@ -15,7 +15,7 @@ export interface Outliers {
   readonly residual: Float16Array<ArrayBuffer>;
 }
 
-/** Codes of a matrix, padded to whole blocks of 128 channels. */
+/** Codes of a matrix, padded to whole half blocks of 64 channels. */
 export interface UnpackedTensor {
   /** Output rows. */
   readonly rows: number;
@@ -23,7 +23,7 @@ export interface UnpackedTensor {
   readonly channels: number;
   /** One refined group in every so many. */
   readonly refineEvery: RefineEvery;
-  /** [rows, blocks * 128]: 0..3, or 4 * base + refine = 0..15 in a refined group. */
+  /** [rows, groups * 16]: 0..3, or 4 * base + refine = 0..15 in a refined group. */
   readonly codes: Uint8Array<ArrayBuffer>;
   /** [rows, groups]: 0..15. */
   readonly scaleCodes: Uint8Array<ArrayBuffer>;

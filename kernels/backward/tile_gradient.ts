@@ -17,7 +17,7 @@ const WORKGROUP_GROUPS = 16;
  * gradient of its logarithm.
  *
  * @param weightGradient f32 [rows, channels] of the output that the matrix has its place in; cleared where it was read
- * @param gradient f32 [tiles, groups], as the plane of scales
+ * @param gradient f32 [tiles, scaleGroups], as the plane of scales
  * @throws {RangeError} when the matrix has several slabs, or channels that don't fill its groups
  */
 export async function tileGradient(

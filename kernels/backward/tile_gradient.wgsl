@@ -10,9 +10,9 @@
 //   0 base             u32 [rows, G]            2 bits x 16 channels
 //   1 refine           u32 [steps, words, 4]    2 bits x 16 channels of each refined group
 //   2 meta_words       u32 [steps, H, 4]        |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
-//   3 tile_scale       u32 [tiles, G / 2]       d of two groups, f16 each
+//   3 tile_scale       u32 [tiles, S / 2]       d of two groups, f16 each; S = G in whole blocks
 //   4 weight_gradient  vec4<f32> [first_row + rows or more, 4 * groups]
-//   5 gradient         f32 [tiles, G]
+//   5 gradient         f32 [tiles, S]
 //
 // Mapping: a workgroup of 256 threads takes 16 groups of a tile, a thread a group of a row.
 override rows: u32 = 1;
@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   workgroupBarrier();
   if (thread >= 16u || group >= groups) { return; }
   for (var i = 1u; i < TILE_ROWS; i++) { sum += row_sums[16u * i + thread]; }
-  gradient[workgroup.y * 4u * half_blocks + group] += sum;
+  gradient[workgroup.y * ((half_blocks + 1u) / 2u * 8u) + group] += sum;
 }
 
 // The sum over a group of a row, whose gradients are cleared.

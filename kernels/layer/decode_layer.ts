@@ -182,6 +182,7 @@ async function layerKernel(
     has_layer_outliers: share.outlierLanes > 0 ? 1 : 0,
     outlier_lanes: Math.max(1, share.outlierLanes),
     all_layers: layers.length,
+    ...(arenas[0].layers[0].some(({ halfBlocks }) => halfBlocks % 2 === 1) && { ends_in_half: 1 }),
     ...placesOf(arenas[0]),
     qkv_at: words.qkv,
     sums_at: words.sums,

@@ -32,6 +32,7 @@ override cell_count: u32 = 256; // of the matrix with the longest rows
 override partial_count: u32 = 32; // these two of the largest share of a workgroup
 override start_count: u32 = 18;
 override refine_every: u32 = 8;
+override ends_in_half: u32 = 0; // 1 where a row of a matrix may end in half a block
 override hidden: u32 = 64;
 override intermediate: u32 = 64;
 override epsilon: f32 = 0.00001;
@@ -211,7 +212,7 @@ fn begin_product(workgroups: u32) {
 fn set_shape(matrix_rows: u32, matrix_channels: u32, workgroups: u32) {
   rows = matrix_rows;
   channels = matrix_channels;
-  half_blocks = (matrix_channels + 127u) / 128u * 2u;
+  half_blocks = (matrix_channels + 63u) / 64u;
   columns = (half_blocks + team - 1u) / team;
   row_teams = workgroup_size / team / columns;
   let runs = rows_per_output();

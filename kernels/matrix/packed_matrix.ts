@@ -3,7 +3,15 @@
  *
  * @module
  */
-import { blocksPerRow, type RefineEvery, TILE_ROWS } from "../../quant/format.ts";
+import {
+  BLOCK_GROUPS,
+  groupsPerRow,
+  halfBlocksPerRow,
+  type RefineEvery,
+  refineWordsPerRow,
+  TILE_ROWS,
+  tilesPerColumn,
+} from "../../quant/format.ts";
 import { type PackedTensor, planeLengths } from "../../quant/packed_tensor.ts";
 import { allOrNone, type BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
@@ -11,22 +19,22 @@ import { type Plane, whole } from "../gpu/plane.ts";
 import { slabRowsWithin } from "./slabs.ts";
 
 /**
- * Rows of consecutive tiles of a packed matrix in device memory. Base words and scales lie as they do on disk; the
- * words of the other planes that belong to the four rows of a step follow each other, so that kernels load them at
- * once.
+ * Rows of consecutive tiles of a packed matrix in device memory. Base words lie as they do on disk; the words of the
+ * refine and meta planes that belong to the four rows of a step follow each other, and scales are padded to whole
+ * blocks with zeros, so that kernels load them at once.
  */
 export interface PackedSlab {
   /** First row of the matrix that this slab holds. */
   readonly firstRow: number;
   /** Rows of this slab. */
   readonly rows: number;
-  /** u32 [rows, blocks, 8]. */
+  /** u32 [rows, half blocks, 4]. */
   readonly base: Plane;
   /** u32 [steps, refine words, 4 rows]; 16 zero bytes where no group is refined. */
   readonly refine: Plane;
   /** u32 [steps, half blocks, 4 rows]. */
   readonly meta: Plane;
-  /** f16 [tiles, groups]. */
+  /** f16 [tiles, {@linkcode scaleGroups}]. */
   readonly tileScale: Plane;
   /** Row starts as u32 [rows + 1], then channels as u16, then residuals as f16, each padded to a whole word. */
   readonly outliers: Plane;
@@ -55,6 +63,25 @@ export interface PackedMatrix {
 /** Rows that the kernels multiply at a time. */
 export const STEP_ROWS = 4;
 
+/** Second-order scales of a tile in device memory, for a row of so many groups. */
+export function scaleGroups(groups: number): number {
+  return Math.ceil(groups / BLOCK_GROUPS) * BLOCK_GROUPS;
+}
+
+/** Bytes of a matrix in device memory, as one slab: those of the planes that {@linkcode uploadPackedMatrix} makes. */
+export function packedDeviceBytes(rows: number, channels: number, refineEvery: RefineEvery, outliers: number): number {
+  const groups = groupsPerRow(channels);
+  const stepRows = Math.ceil(rows / STEP_ROWS) * STEP_ROWS;
+  const planeBytes = [
+    4 * rows * groups,
+    4 * stepRows * refineWordsPerRow(groups, refineEvery),
+    4 * stepRows * halfBlocksPerRow(channels),
+    2 * tilesPerColumn(rows) * scaleGroups(groups),
+    outliers === 0 ? 0 : 4 * (rows + 1 + 2 * Math.ceil(outliers / 2)),
+  ];
+  return planeBytes.reduce((sum, bytes) => sum + Math.max(1, Math.ceil(bytes / 16)) * 16, 0);
+}
+
 /**
  * Uploads a packed tensor.
  *
@@ -76,7 +103,7 @@ export async function uploadPackedMatrix(
     }
     return uploaded;
   });
-  return { kind: "packed", rows, channels, refineEvery, halfBlocks: blocksPerRow(channels) * 2, slabs };
+  return { kind: "packed", rows, channels, refineEvery, halfBlocks: halfBlocksPerRow(channels), slabs };
 }
 
 async function uploadSlab(
@@ -87,10 +114,10 @@ async function uploadSlab(
 ): Promise<PackedSlab> {
   const rowsOf = (plane: Uint32Array<ArrayBuffer>) =>
     plane.subarray((plane.length / tensor.rows) * firstRow, (plane.length / tensor.rows) * endRow);
-  const tileGroups = blocksPerRow(tensor.channels) * 8;
+  const groups = groupsPerRow(tensor.channels);
   const tiles = tensor.tileScale.subarray(
-    Math.floor(firstRow / TILE_ROWS) * tileGroups,
-    Math.ceil(endRow / TILE_ROWS) * tileGroups,
+    Math.floor(firstRow / TILE_ROWS) * groups,
+    Math.ceil(endRow / TILE_ROWS) * groups,
   );
   const { words, residuals, count } = joinOutliers(tensor, firstRow, endRow);
   return {
@@ -99,7 +126,7 @@ async function uploadSlab(
     base: whole(await scope.upload("base", rowsOf(tensor.base))),
     refine: whole(await scope.upload("refine", interleaveSteps(rowsOf(tensor.refine), endRow - firstRow))),
     meta: whole(await scope.upload("meta", interleaveSteps(rowsOf(tensor.meta), endRow - firstRow))),
-    tileScale: whole(await scope.upload("tileScale", tiles)),
+    tileScale: whole(await scope.upload("tileScale", resizeRows(tiles, groups, scaleGroups(groups)))),
     outliers: whole(await scope.upload("outliers", words)),
     outlierResiduals: residuals,
     outlierCount: count,
@@ -131,6 +158,16 @@ function joinOutliers(tensor: PackedTensor, firstRow: number, endRow: number) {
   return { words, residuals, count: end - first };
 }
 
+/** From [rows, from] to [rows, to]: rows are cut off, or filled up with zeros. */
+function resizeRows(plane: Float16Array<ArrayBuffer>, from: number, to: number): Float16Array<ArrayBuffer> {
+  if (from === to) return plane;
+  const resized = new Float16Array((plane.length / from) * to);
+  for (let at = 0, row = 0; at < plane.length; at += from, row++) {
+    resized.set(plane.subarray(at, at + Math.min(from, to)), row * to);
+  }
+  return resized;
+}
+
 /** From [steps, words, 4 rows] to [rows, words]. */
 function separateSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32Array<ArrayBuffer> {
   const words = plane.length / rows;
@@ -154,8 +191,10 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
     throw new TypeError(`matrix has ${found}, must have 1, 0 and a multiple of ${STEP_ROWS} to be read`);
   }
   const lengths = planeLengths(rows, channels, refineEvery, 0);
+  const groups = groupsPerRow(channels);
   const words = async ({ buffer, offset }: Plane, length: number) =>
     length === 0 ? new Uint32Array(0) : new Uint32Array(await gpu.read(buffer, 4 * length, offset));
+  const scales = await words(slab.tileScale, (tilesPerColumn(rows) * scaleGroups(groups)) / 2);
   return {
     rows,
     channels,
@@ -163,7 +202,7 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
     base: await words(slab.base, lengths.base),
     refine: separateSteps(await words(slab.refine, lengths.refine), rows),
     meta: separateSteps(await words(slab.meta, lengths.meta), rows),
-    tileScale: new Float16Array((await words(slab.tileScale, lengths.tileScale / 2)).buffer),
+    tileScale: resizeRows(new Float16Array(scales.buffer), scaleGroups(groups), groups),
     outlierStart: new Uint32Array(0),
     outlierChannel: new Uint16Array(0),
     outlierResidual: new Float16Array(0),

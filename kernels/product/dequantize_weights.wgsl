@@ -7,7 +7,7 @@
 //   0 base        u32 [rows, G]       2 bits x 16 channels
 //   1 refine      u32 [steps, words, 4]  2 bits x 16 channels of each refined group
 //   2 meta_words  u32 [steps, H, 4]       |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
-//   3 tile_scale  u32 [tiles, G / 2]  d of two groups, f16 each
+//   3 tile_scale  u32 [tiles, S / 2]  d of two groups, f16 each; S = G in whole blocks
 //   4 weights     vec4<u32> [rows, 2 G]  f16, 16 channels of a group in two vectors
 //
 // Mapping: one thread half a group, so that neighbouring threads write neighbouring vectors.

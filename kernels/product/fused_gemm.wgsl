@@ -7,7 +7,7 @@
 //   1 base            vec4<u32> [rows, H]       2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
 //   2 refine          u32 [steps, words, 4]     2 bits x 16 channels of each refined group
 //   3 meta_words      u32 [steps, H, 4]         |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
-//   4 tile_scale      vec2<u32> [tiles, H]      d of four groups, f16 each
+//   4 tile_scale      vec2<u32> [tiles, H]      d of four groups, f16 each; H rounded up to even
 //   5 outlier_planes  u32                       row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
 //   6 x               vec4<f32> [T, channels / 4]
 //   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written
@@ -71,7 +71,7 @@ fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
   let half_block = min(turn / 8u, half_blocks - 1u);
   (*staged).base = base[row * half_blocks + half_block];
   (*staged).meta_word = meta_words[(row / 4u * half_blocks + half_block) * 4u + row % 4u];
-  (*staged).scales = tile_scale[row / 16u * half_blocks + half_block];
+  (*staged).scales = tile_scale[row / 16u * ((half_blocks + 1u) / 2u * 2u) + half_block];
   if (refine_every != 0u) { (*staged).refine = refine_words(row, half_block); }
 }
 

@@ -7,7 +7,7 @@
 // with scale = scaleCode * d (second order: 4-bit code times the f16 scale of 16 rows x 1 group) and code = base +
 // refine / 4 in the one refined group of every refine_every groups.
 //
-// Bindings (H = half_blocks, half blocks of 64 channels in a row; B = H / 2 blocks):
+// Bindings (H = half_blocks, half blocks of 64 channels in a row; B = H / 2 blocks, the last perhaps a half):
 //   0 base           vec4<u32> [rows, H]    2 bits x 64 channels: |group 0: c15..c0|group 1|group 2|group 3|
 //   1 refine         vec2<u32> [steps, words, 2]  2 bits x 16 channels of a refined group, same order, of 2 rows
 //   2 meta_words     vec4<u32> [steps, H]   |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest, of the 4 rows of a step

@@ -3,14 +3,7 @@
  *
  * @module
  */
-import {
-  BASE_ZEROS,
-  BLOCK_GROUPS,
-  blocksPerRow,
-  GROUP_CHANNELS,
-  REFINED_ZEROS,
-  TILE_ROWS,
-} from "../../quant/format.ts";
+import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "../../quant/format.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { unpack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
@@ -40,7 +33,7 @@ export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<Ar
   const { rows, channels } = tensor;
   const { values, steps } = activationsOf(activations, channels);
   const { codes, scaleCodes, zeroCodes, refined, tileScale, outliers } = unpack(tensor);
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   const y = new Float64Array(rows);
   const bound = new Float64Array(rows);
   for (let row = 0; row < rows; row++) {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { blocksPerRow, GROUP_CHANNELS } from "../../quant/format.ts";
+import { GROUP_CHANNELS, halfBlocksPerRow } from "../../quant/format.ts";
 
 /** 32-bit words of packed activations for one half block: bytes, scales and sums. */
 const LANE_WORDS = 32 + 4 + 4;
@@ -37,7 +37,7 @@ const LEAST = 2 ** -100;
  * @param x f32 [channels]; padding channels are zero
  */
 export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
-  const halfBlocks = blocksPerRow(x.length) * 2;
+  const halfBlocks = halfBlocksPerRow(x.length);
   const words = new Uint32Array(halfBlocks * LANE_WORDS);
   const bytes = new Int8Array(words.buffer);
   const floats = new Float32Array(words.buffer);

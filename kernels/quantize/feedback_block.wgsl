@@ -12,7 +12,7 @@
 //   1 transposed       f32 [C, rows]: w, which e replaces
 //   2 group_order  u32 [C / 16]: the group at each position
 //   3 picks        u32 [runs, rows]: see pick_refined.wgsl
-//   4 tile_scale   u32 [tiles, G / 2]: d of two groups, f16 each
+//   4 tile_scale   u32 [tiles, S / 2]: d of two groups, f16 each; S = G in whole blocks
 //   5 factor       vec4<f32> rows of C / 4: V in the upper triangle
 //   6 carried      f32 [some channels, rows]: sum over the channels i before the block of e[i] V[i, k], zeroed when read
 //   7 base         u32 [rows, G]      2 bits x 16 channels

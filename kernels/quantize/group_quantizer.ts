@@ -7,12 +7,12 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, refineWordsPerRow, TILE_ROWS } from "../../quant/format.ts";
+import { GROUP_CHANNELS, groupsPerRow, halfBlocksPerRow, refineWordsPerRow, TILE_ROWS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
 import { meanOf } from "../../quant/refine_pick.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
-import { type PackedMatrix, type PackedSlab, planeBuffers } from "../matrix/packed_matrix.ts";
+import { type PackedMatrix, type PackedSlab, planeBuffers, scaleGroups } from "../matrix/packed_matrix.ts";
 import { whole } from "../gpu/plane.ts";
 import { joinShader, type Shader } from "../gpu/shader.ts";
 import { submitWeightParts } from "../matrix/weight_parts.ts";
@@ -70,9 +70,8 @@ export async function createQuantizingMatrix(
     & Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "transposed">
     & { readonly channelWeights: Float64Array | undefined },
 ): Promise<QuantizingMatrix> {
-  const blocks = blocksPerRow(channels);
-  const groups = blocks * BLOCK_GROUPS;
-  const runs = refineWordsPerRow(blocks, refineEvery);
+  const groups = groupsPerRow(channels);
+  const runs = refineWordsPerRow(groups, refineEvery);
   const words = (label: string, count: number) => scope.storage(label, 4 * Math.max(4, count));
   const plane = async (label: string, count: number) =>
     whole(await gpu.createStorage(label, 16 * Math.max(1, Math.ceil(count / 4))));
@@ -99,8 +98,8 @@ export async function createQuantizingMatrix(
       rows,
       base: await plane("base", rows * groups),
       refine: await plane("refine", rows * runs),
-      meta: await plane("meta", rows * blocks * 2),
-      tileScale: await plane("tileScale", (Math.ceil(rows / TILE_ROWS) * groups) / 2),
+      meta: await plane("meta", rows * halfBlocksPerRow(channels)),
+      tileScale: await plane("tileScale", (Math.ceil(rows / TILE_ROWS) * scaleGroups(groups)) / 2),
       outliers: await plane("outliers", 4),
       outlierResiduals: 0,
       outlierCount: 0,
@@ -190,6 +189,6 @@ export function packMetaWords(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispa
 }
 
 /** The packed matrix whose planes have been written. */
-export function packedMatrixOf({ rows, channels, groups, refineEvery, planes }: QuantizingMatrix): PackedMatrix {
-  return { kind: "packed", rows, channels, refineEvery, halfBlocks: groups / 4, slabs: [planes] };
+export function packedMatrixOf({ rows, channels, refineEvery, planes }: QuantizingMatrix): PackedMatrix {
+  return { kind: "packed", rows, channels, refineEvery, halfBlocks: halfBlocksPerRow(channels), slabs: [planes] };
 }

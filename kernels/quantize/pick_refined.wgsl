@@ -3,10 +3,10 @@
 //   pick = the group of the run whose error, times its weight, falls most
 //   d[tile, g] = f16(largest wanted scale of its 16 rows / 15)
 //
-// Bindings (G = groups with padding, a multiple of 8):
+// Bindings (G = groups with padding, a multiple of 4; S of them in whole blocks):
 //   0 prospects   f32 [3, G, rows], see probe_groups.wgsl
 //   1 picks       u32 [runs, rows]: the refined group of each run, counted from the run's start
-//   2 tile_scale  u32 [tiles, G / 2]: d of two groups, f16 each; infinity where d is beyond f16
+//   2 tile_scale  u32 [tiles, S / 2]: d of two groups, f16 each; infinity where d is beyond f16
 //   3 group_weights  f32 [G]: how much each group counts
 //
 // Mapping: a thread 16 rows x 16 groups, which hold whole runs of any length; workgroup.y says which groups.
@@ -45,7 +45,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   for (var group = first; group < last; group += 2u) {
     let pair = half_bits(largest[group - first] / 15.0) | (half_bits(largest[group - first + 1u] / 15.0) << 16u);
-    tile_scale[(tile * groups + group) / 2u] = pair;
+    tile_scale[(tile * ((groups + 7u) / 8u * 8u) + group) / 2u] = pair;
   }
 }
 

@@ -6,7 +6,7 @@
 //   0 transposed       f32 [16 P, rows]
 //   1 group_order  u32 [P]: the group at each position
 //   2 picks        u32 [runs, rows]: see pick_refined.wgsl
-//   3 tile_scale   u32 [tiles, G / 2]: d of two groups, f16 each
+//   3 tile_scale   u32 [tiles, S / 2]: d of two groups, f16 each; S = G in whole blocks
 //   4 base         u32 [rows, G]       2 bits x 16 channels
 //   5 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
 //   6 group_codes  u32 [G, rows]       scale code 4b, zero code 3b

@@ -85,7 +85,7 @@ export async function createStepBuffers(
     sequence: await words("sequence", 2),
     chosen: await scope.storage("chosen tokens", 4 * sequences * (capacity + 1)),
     sequences,
-    rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity)),
+    rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity, tokens)),
     caches: await createCaches(gpu, scope, config, capacity, sequences),
   };
 }

@@ -9,7 +9,13 @@ import { type ChatMessage, type ChatOptions, type PromptFormat, readPromptFormat
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type EngineWeights, uploadWeights } from "./engine_weights.ts";
-import { type GenerateOptions, type GenerateSummary, generateText, type TextPiece } from "./generate.ts";
+import {
+  checkMaxTokens,
+  type GenerateOptions,
+  type GenerateSummary,
+  generateText,
+  type TextPiece,
+} from "./generate.ts";
 import { checkSequences, createSession, type Session } from "./session.ts";
 import { readFittingTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { checkpointSource, weightBytes } from "./weight_source.ts";
@@ -206,6 +212,7 @@ export class Engine implements Disposable {
 
   /** Tokens to have room for, with a prompt of so many. */
   #capacityFor(promptTokens: number, { context, maxTokens = DEFAULT_NEW_TOKENS }: EngineGenerateOptions): number {
+    checkMaxTokens(maxTokens);
     return context ?? Math.min(this.config.context, promptTokens + maxTokens);
   }
 

@@ -80,6 +80,8 @@ export interface EngineWeights extends Disposable {
   readonly head: F16Matrix;
   /** Bytes in device memory. */
   readonly sizeBytes: number;
+  /** Whether that memory was freed, and nothing can be computed with them. */
+  readonly isDisposed: boolean;
 }
 
 /** What is on the device so far. */
@@ -89,6 +91,15 @@ interface Uploaded {
   readonly matrices: Set<WeightMatrix>;
   /** Vectors, and planes that matrices share. */
   readonly scope: BufferScope;
+}
+
+/** Refuses sizes that the kernels don't take, before anything is read. @throws {RangeError} */
+function checkSizes(config: ModelConfig): void {
+  checkAttentionShape(config);
+  for (const name of ["hidden", "intermediate"] as const) {
+    if (config[name] % CHUNK_CHANNELS === 0) continue;
+    throw new RangeError(`${name} size is ${config[name]}, must be a multiple of ${CHUNK_CHANNELS}`);
+  }
 }
 
 /**
@@ -104,15 +115,14 @@ export async function uploadWeights(
 ): Promise<EngineWeights> {
   const { config } = source;
   const { vocabulary, hidden, tiedHead } = config;
-  checkAttentionShape(config);
-  if (hidden % CHUNK_CHANNELS !== 0) {
-    throw new RangeError(`hidden size is ${hidden}, must be a multiple of ${CHUNK_CHANNELS}`);
-  }
+  checkSizes(config);
   const before = gpu.heldBytes;
   const uploaded: Uploaded = { gpu, matrices: new Set(), scope: createBufferScope(gpu) };
+  let isDisposed = false;
   const free = () => {
+    if (isDisposed) return;
+    isDisposed = true;
     destroyMatrices(gpu, ...uploaded.matrices);
-    uploaded.matrices.clear();
     uploaded.scope[Symbol.dispose]();
   };
   const half = async (name: string) => {
@@ -130,7 +140,19 @@ export async function uploadWeights(
     await gpu.wait();
     onProgress(1);
     const sizeBytes = gpu.heldBytes - before;
-    return { config, embedding, layers, arenas, finalNorm, head, sizeBytes, [Symbol.dispose]: free };
+    return {
+      config,
+      embedding,
+      layers,
+      arenas,
+      finalNorm,
+      head,
+      sizeBytes,
+      get isDisposed() {
+        return isDisposed;
+      },
+      [Symbol.dispose]: free,
+    };
   } catch (error) {
     free();
     if (!(error instanceof OutOfMemoryError)) throw error;

@@ -131,12 +131,18 @@ export async function* generateTokens(
   }
 }
 
+/** Checks how many tokens are asked for. @throws {RangeError} */
+export function checkMaxTokens(maxTokens: number): void {
+  if (maxTokens >= 1 && (Number.isInteger(maxTokens) || maxTokens === Infinity)) return;
+  throw new RangeError(`maxTokens is ${maxTokens}, must be 1 or more and whole`);
+}
+
 function startSequences(
   session: Session,
   prompts: readonly Uint32Array[],
   { sampling, maxTokens = Infinity }: GenerateOptions,
 ): Going[] {
-  if (!(maxTokens >= 1)) throw new RangeError(`maxTokens is ${maxTokens}, must be 1 or more`);
+  checkMaxTokens(maxTokens);
   return prompts.map(({ length }, index) => {
     const start = session.lengths[index] + length;
     return {

@@ -28,8 +28,9 @@ export function cacheBytes({ layers, keyValueHeads, headSize }: ModelConfig, cap
  * @throws {RangeError} when the model's context is shorter, or the device can't bind so long a cache
  */
 export function checkCapacity(gpu: Gpu, config: ModelConfig, capacity: number, sequences = 1): void {
-  if (!(capacity >= 1 && capacity <= config.context)) {
-    throw new RangeError(`capacity is ${capacity} tokens, must be 1 to the model's context of ${config.context}`);
+  if (!(Number.isInteger(capacity) && capacity >= 1 && capacity <= config.context)) {
+    const wanted = `must be 1 to the model's context of ${config.context} and whole`;
+    throw new RangeError(`capacity is ${capacity} tokens, ${wanted}`);
   }
   const planeBytes = sequences * cacheBytes(config, capacity) / config.layers / 2;
   const { maxStorageBufferBindingSize: limit } = gpu.device.limits;

@@ -41,6 +41,11 @@ export function checkSequences(sequences: number): void {
   throw new RangeError(`a batch of ${sequences}, must have 1 to ${MAX_SEQUENCES} sequences`);
 }
 
+/** Fails where the memory of the weights was freed. @throws {Error} */
+function checkNotDisposed(weights: EngineWeights): void {
+  if (weights.isDisposed) throw new Error("the engine is disposed, must be another");
+}
+
 /**
  * Sequences 0, 1, ... of a model, each with a position of its own; often there is one. The cache holds the first tokens
  * of each; the next may be known too: chosen, but not taken in yet. A call takes the step that is made for as many
@@ -119,7 +124,7 @@ export class Session implements Disposable {
     sampling?: readonly Sampling[],
     signal?: AbortSignal,
   ): Promise<Uint32Array<ArrayBuffer>> {
-    return this.#exclusive.run(async () => {
+    return this.#run(async () => {
       if (prompts.length !== this.sequences) {
         throw new TypeError(`${prompts.length} prompts, must be one for each of ${this.sequences} sequences`);
       }
@@ -157,7 +162,7 @@ export class Session implements Disposable {
     count: number,
     sampling?: readonly Sampling[],
   ): Promise<Uint32Array<ArrayBuffer>[]> {
-    return this.#exclusive.run(async () => {
+    return this.#run(async () => {
       this.#known.check(sequences);
       for (const sequence of sequences) this.#known.checkNext(sequence, count);
       const step = await this.#startStep(sequences, sequences.map((i) => this.lengths[i]), sampling);
@@ -170,7 +175,7 @@ export class Session implements Disposable {
 
   /** Logits from which the last tokens were chosen, f32 [sequences, vocabulary]: first those of the last call, in its order. */
   logits(): Promise<Float32Array<ArrayBuffer>> {
-    return this.#gpu.readF32(this.#buffers.logits);
+    return this.#run(() => this.#gpu.readF32(this.#buffers.logits));
   }
 
   /**
@@ -179,7 +184,7 @@ export class Session implements Disposable {
    * @param tokens one for each sequence of the last call, in its order
    */
   logProbabilities(tokens: Uint32Array<ArrayBuffer>): Promise<Float32Array<ArrayBuffer>> {
-    return this.#exclusive.run(async () => {
+    return this.#run(async () => {
       const { logits } = this.#buffers;
       this.#likelihoods ??= await createLikelihoodReader(
         this.#gpu,
@@ -205,7 +210,7 @@ export class Session implements Disposable {
     targets: Uint32Array<ArrayBuffer>,
     onLogits?: OnLogits,
   ): Promise<TokenScores> {
-    return this.#exclusive.run(async () => {
+    return this.#run(async () => {
       this.#known.checkText(0, tokens);
       if (targets.length !== tokens.length) {
         throw new TypeError(`${targets.length} targets, must be one for each of ${tokens.length} tokens`);
@@ -232,7 +237,7 @@ export class Session implements Disposable {
     tokens: Uint32Array<ArrayBuffer>,
     positions: readonly number[],
   ): Promise<Float32Array<ArrayBuffer>[]> {
-    return this.#exclusive.run(async () => {
+    return this.#run(async () => {
       this.#known.checkText(0, tokens);
       const outside = positions.find((position) => !(position in tokens));
       if (outside !== undefined) throw new RangeError(`position is ${outside}, must be 0 to ${tokens.length - 1}`);
@@ -254,6 +259,14 @@ export class Session implements Disposable {
     if (this.#exclusive.isClosed) return;
     this.#exclusive.close();
     for (const part of [this.#prefill, this.#scorer, ...this.#steps.values(), this.#scope]) part?.[Symbol.dispose]();
+  }
+
+  /** Runs a call that nothing else meets. @throws {Error} where there is nothing left to compute with */
+  #run<T>(work: () => Promise<T>): Promise<T> {
+    return this.#exclusive.run(async () => {
+      checkNotDisposed(this.#weights);
+      return await work();
+    });
   }
 
   /** Says which sequences the next steps take, from which positions on, and how their tokens are drawn. */
@@ -390,6 +403,7 @@ export async function createSession(
   capacity: number,
   sequences = 1,
 ): Promise<Session> {
+  checkNotDisposed(weights);
   checkSequences(sequences);
   const { config } = weights;
   checkCapacity(gpu, config, capacity, sequences);

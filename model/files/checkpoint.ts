@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { findNotFinite } from "../../quant/check.ts";
+import type { CarriedTensor } from "./carried_blocks.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
   allLayerTensors,
@@ -18,7 +18,7 @@ import {
   normWidth,
 } from "../llama/layer.ts";
 import type { Layer, Linear, Model } from "../llama/llama.ts";
-import { decodeWeights, decodeWeightsInto, WEIGHT_DTYPES } from "./numbers.ts";
+import { checkFinite, decodeWeights, decodeWeightsInto, WEIGHT_DTYPES } from "./numbers.ts";
 import { clipText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
 import { DTYPE_BYTES } from "./safetensors.ts";
@@ -53,7 +53,7 @@ export interface Checkpoint extends Disposable {
   /** Paths of the weight files. */
   readonly files: readonly string[];
   /** Every tensor, as it goes into a safetensors file. */
-  readonly tensors: readonly TensorToWrite[];
+  readonly tensors: readonly CarriedTensor[];
 }
 
 /**
@@ -107,6 +107,13 @@ export function refuseUnusedTensors(checkpoint: string, config: ModelConfig, ten
   }
 }
 
+/** Fails for a tensor that the model needs by its configuration and hasn't. @throws {SyntaxError} */
+export function refuseMissingTensors({ name: checkpoint, config, has }: Checkpoint): void {
+  const outside = ["model.embed_tokens.weight", "model.norm.weight", ...(config.tiedHead ? [] : ["lm_head.weight"])];
+  const missing = [...outside, ...allLayerTensors(config).keys()].find((name) => !has(name));
+  if (missing !== undefined) throw new SyntaxError(`${checkpoint}: no tensor ${missing}`);
+}
+
 /** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
 export const MAX_TEXT_BYTES = 2 ** 27;
 
@@ -132,14 +139,6 @@ export async function readFinite(stored: PlacedTensor): Promise<Float32Array> {
   const values = await decodeTensor(stored);
   checkFinite(file.source.name, info.name, values);
   return values;
-}
-
-/** @throws {SyntaxError} naming the first element that is NaN or infinite */
-function checkFinite(file: string, tensor: string, values: Float32Array, first = 0): void {
-  const bad = findNotFinite(values);
-  if (bad >= 0) {
-    throw new SyntaxError(`${file}: tensor ${clipText(tensor)} holds ${values[bad]} at element ${first + bad}`);
-  }
 }
 
 /** Bytes of a tensor that are read at a time, so that memory holds its values and only so many of its bytes. */

@@ -8,6 +8,7 @@ import {
   type Checkpoint,
   readFinite,
   readWeights,
+  refuseMissingTensors,
   refuseUnusedTensors,
   tensorToWrite,
   withOwnHead,
@@ -48,7 +49,9 @@ export async function readCheckpointFolder(folder: CheckpointFolder): Promise<Ch
   const config = parseConfig(`${directory}/config.json`, configText);
   const shards = await readShards(folder);
   try {
-    return describeCheckpoint(folder, withOwnHead(config, shards.tensors), shards);
+    const checkpoint = describeCheckpoint(folder, withOwnHead(config, shards.tensors), shards);
+    refuseMissingTensors(checkpoint);
+    return checkpoint;
   } catch (error) {
     shards[Symbol.dispose]();
     throw error;

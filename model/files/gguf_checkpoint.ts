@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { type Checkpoint, isIgnorable, refuseUnusedTensors } from "./checkpoint.ts";
+import { type CarriedTensor, carryBlocks } from "./carried_blocks.ts";
+import { type Checkpoint, isIgnorable, refuseMissingTensors, refuseUnusedTensors } from "./checkpoint.ts";
+import { architectureOf } from "../llama/architectures.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import {
   allLayerTensors,
@@ -16,13 +18,14 @@ import {
 } from "../llama/layer.ts";
 import { halfSplitOrder } from "../llama/rope.ts";
 import { describeConfig } from "./gguf_config.ts";
-import { type GgufFile, type GgufTensor, openGgufFile, readGgufTensor, refuseUnread } from "./gguf_file.ts";
+import { ROPE_TENSORS } from "./gguf_rope.ts";
+import { type GgufFile, openGgufFile } from "./gguf_file.ts";
+import { type GgufTensor, readGgufTensor, refuseUnread } from "./gguf_tensor.ts";
 import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.ts";
 import { bytesOf, toF16 } from "./numbers.ts";
 import { clipText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
-import type { TensorToWrite } from "./safetensors_writer.ts";
-import { checkShape, readRowsInUnits, reorderHeads } from "./tensor_layout.ts";
+import { checkShape, fusedTensors, readRowsInUnits, reorderHeads, splitRows } from "./tensor_layout.ts";
 
 /** What GGUF calls the parts of a layer. */
 const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
@@ -39,6 +42,12 @@ const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
   down_proj: "ffn_down",
 };
 
+/** What it calls tensors that Hugging Face fuses too; `ffn_up` is one of them where a row has gate and up in one tensor. */
+const FUSED_PARTS: Readonly<Record<string, string>> = {
+  attn_qkv: "self_attn.qkv_proj",
+  ffn_up: "mlp.gate_up_proj",
+};
+
 /** What it calls the tensors outside layers. */
 const OTHER_TENSORS: Readonly<Record<string, string>> = {
   "token_embd.weight": "model.embed_tokens.weight",
@@ -47,8 +56,10 @@ const OTHER_TENSORS: Readonly<Record<string, string>> = {
 };
 
 /** Hugging Face's name of a tensor; undefined for one that a model doesn't hold (rope_freqs). */
-function huggingFaceName(name: string): string | undefined {
+function huggingFaceName(name: string, { architecture }: ModelConfig): string | undefined {
   const [, layer, part, suffix] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
+  const fused = Object.hasOwn(FUSED_PARTS, part ?? "") ? FUSED_PARTS[part] : undefined;
+  if (fused && architectureOf(architecture).fused?.[fused]) return `model.layers.${layer}.${fused}.${suffix}`;
   const linear = LINEAR_KINDS.find((kind) => LAYER_PARTS[kind] === part);
   if (linear) return `${linearName(Number(layer), linear)}.${suffix}`;
   const norm = NORM_KINDS.find((kind) => LAYER_PARTS[kind] === part);
@@ -62,11 +73,13 @@ export async function openGguf(path: string): Promise<Checkpoint> {
   try {
     const configText = await describeConfig(file);
     const config = parseConfig(`${path}, as config.json`, configText);
-    return describeCheckpoint(file, config, {
+    const checkpoint = describeCheckpoint(file, config, {
       "config.json": configText,
       "tokenizer.json": describeTokenizer(file),
       "tokenizer_config.json": describeTokenizerSettings(file),
     });
+    refuseMissingTensors(checkpoint);
+    return checkpoint;
   } catch (error) {
     file[Symbol.dispose]();
     throw error;
@@ -77,13 +90,19 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
   const { name: path } = file.source;
   const byName = new Map<string, GgufTensor>();
   for (const tensor of file.tensors.values()) {
-    const name = huggingFaceName(tensor.name);
+    const name = huggingFaceName(tensor.name, config);
     if (name !== undefined) {
       refuseUnread(tensor);
       byName.set(name, tensor);
-    } else if (!isIgnorable({ name: tensor.name, dtype: tensor.type.name }) && tensor.name !== "rope_freqs.weight") {
+    } else if (!isIgnorable({ name: tensor.name, dtype: tensor.type.name }) && !ROPE_TENSORS.includes(tensor.name)) {
       throw new SyntaxError(`${path} has ${clipText(tensor.name)}, which ${config.architecture} has no use for`);
     }
+  }
+  for (const { name, parts } of fusedTensors(config)) {
+    const fused = byName.get(name);
+    if (!fused) throw new SyntaxError(`${path}: no tensor ${name}`);
+    byName.delete(name);
+    for (const part of splitRows(path, fused, parts)) byName.set(part.name, part);
   }
   refuseUnusedTensors(path, config, Array.from(byName, ([name, { type }]) => ({ name, dtype: type.name })));
   const tensors = allLayerTensors(config);
@@ -107,7 +126,10 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     name: path,
     config,
     files: file.paths,
-    tensors: Array.from(byName, ([name, { type, shape }]) => asTensor(name, type.name, shape, read)),
+    tensors: Array.from(byName.keys(), (name) => {
+      const { tensor, order } = find(name);
+      return tensor.type.decode ? carryBlocks(name, tensor, order) : asTensor(name, tensor, read);
+    }),
     shapes: new Map(Array.from(byName, ([name, { shape }]) => [name, shape])),
     has: (name) => byName.has(name),
     read,
@@ -126,9 +148,9 @@ async function readReordered(tensor: GgufTensor, order?: readonly number[]): Pro
   return new Float32Array(buffer);
 }
 
-/** A tensor to be carried into a safetensors file: f32 stays, everything else becomes f16. */
-function asTensor(name: string, type: string, shape: readonly number[], read: Checkpoint["read"]): TensorToWrite {
-  if (type === "F32") {
+/** A tensor of numbers, to be carried into a safetensors file: f32 stays, everything else becomes f16. */
+function asTensor(name: string, { type, shape }: GgufTensor, read: Checkpoint["read"]): CarriedTensor {
+  if (type.name === "F32") {
     return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }
   return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(name, await read(name, shape))) };

@@ -3,24 +3,24 @@
  *
  * @module
  */
-import { type GgufFile, headerJson, readGgufTensor } from "./gguf_file.ts";
-import type { Rope } from "../llama/config.ts";
+import { type GgufFile, headerJson } from "./gguf_file.ts";
+import { describeScaling } from "./gguf_rope.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
-import { ropeFrequencies } from "../llama/rope.ts";
 
 /** Architectures by their name in GGUF. Mistral's files say llama, and have no sliding window. */
 const ARCHITECTURES: Readonly<Record<string, string>> = {
   llama: "LlamaForCausalLM",
   qwen2: "Qwen2ForCausalLM",
   qwen3: "Qwen3ForCausalLM",
+  phi3: "Phi3ForCausalLM",
 };
 
 /** Settings that would change the arithmetic, each with the values that don't. */
 const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
   expert_count: [undefined, 0],
-  "rope.scaling.type": [undefined, "none"],
-  "rope.scaling.attn_factor": [undefined, 0, 1],
-  "attention.sliding_window": [undefined],
+  "rope.scaling.yarn_ext_factor": [undefined, 1],
+  "rope.scaling.yarn_attn_factor": [undefined, 1],
+  "rope.scaling.yarn_log_multiplier": [undefined, 0],
   "attention.causal": [undefined, true],
   "attention.scale": [undefined, 0],
   "attention.clamp_kqv": [undefined, 0],
@@ -29,9 +29,6 @@ const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
   embedding_scale: [undefined, 0, 1],
   residual_scale: [undefined, 0, 1],
 };
-
-/** Llama 3's published scaling, but for its factor: what rope_freqs is compared with, since it holds only the result. */
-const LLAMA3 = { lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext: 8192 };
 
 /** Builds `config.json`. @throws {SyntaxError} for an architecture or a setting that the forward pass doesn't know */
 export async function describeConfig(file: GgufFile): Promise<string> {
@@ -50,18 +47,19 @@ export async function describeConfig(file: GgufFile): Promise<string> {
   };
   const value = (key: string) => asNumber(metadata[`${family}.${key}`]);
   for (const [key, known] of Object.entries(NEUTRAL)) refuse(name, `${family}.${key}`, value(key), known);
-  // Without a type a factor is linear scaling, under its older name too.
-  for (const key of value("rope.scaling.type") === "none" ? [] : ["rope.scaling.factor", "rope.scale_linear"]) {
-    refuse(name, `${family}.${key}`, value(key), [undefined, 0, 1]);
-  }
   const heads = value("attention.head_count");
   const headSize = value("attention.key_length") ?? Number(value("embedding_length")) / Number(heads);
-  for (const key of ["rope.dimension_count", "attention.value_length"]) {
-    refuse(name, `${family}.${key}`, value(key), [undefined, headSize]);
+  const rotatedSize = value("rope.dimension_count") ?? headSize;
+  const isPhi = architecture === "Phi3ForCausalLM";
+  refuse(name, `${family}.attention.value_length`, value("attention.value_length"), [undefined, headSize]);
+  if (!isPhi) {
+    refuse(name, `${family}.rope.dimension_count`, rotatedSize, [headSize]);
+    refuse(name, `${family}.attention.sliding_window`, value("attention.sliding_window"), [undefined]);
   }
   refuseSomeBiases(file, family);
   const theta = value("rope.freq_base") ?? 10000;
-  const scaling = await findScaling(file, Number(theta), Number(headSize));
+  const sizes = { theta: Number(theta), headSize: Number(headSize), rotatedSize: Number(rotatedSize) };
+  const scaling = await describeScaling(file, value, sizes);
   return headerJson({
     architectures: [architecture],
     model_type: family,
@@ -76,6 +74,11 @@ export async function describeConfig(file: GgufFile): Promise<string> {
     rms_norm_eps: value("attention.layer_norm_rms_epsilon"),
     rope_theta: theta,
     ...(scaling && { rope_scaling: scaling }),
+    ...(isPhi && {
+      partial_rotary_factor: sizes.rotatedSize / sizes.headSize,
+      original_max_position_embeddings: value("rope.scaling.original_context_length") ?? value("context_length"),
+      sliding_window: value("attention.sliding_window") || null,
+    }),
     attention_bias: tensors.has("blk.0.attn_q.bias"),
     tie_word_embeddings: !tensors.has("output.weight"),
     bos_token_id: asNumber(metadata["tokenizer.ggml.bos_token_id"]),
@@ -105,24 +108,4 @@ function refuse(file: string, key: string, value: unknown, known: readonly unkno
       `${file}: ${key} is ${quoteText(value)}, must be ${known.map((item) => item ?? "absent").join(" or ")}`,
     );
   }
-}
-
-/** Settings of Llama 3's scaling that give the divisors of frequencies in rope_freqs. @throws {SyntaxError} for others */
-async function findScaling(file: GgufFile, theta: number, headSize: number): Promise<object | undefined> {
-  const tensor = file.tensors.get("rope_freqs.weight");
-  if (!tensor) return undefined;
-  const divisors = await readGgufTensor(tensor);
-  const factor = divisors.reduce((max, divisor) => Math.max(max, divisor), 0);
-  const llama3: Rope["llama3"] = { ...LLAMA3, factor };
-  const [plain, scaled] = [ropeFrequencies({ theta }, headSize), ropeFrequencies({ theta, llama3 }, headSize)];
-  const fits = divisors.length === plain.length &&
-    divisors.every((divisor, i) => Math.abs(scaled[i] * divisor / plain[i] - 1) < 1e-4);
-  if (!fits) throw new SyntaxError(`${file.source.name}: rope_freqs.weight is not Llama 3's scaling, must be`);
-  return {
-    rope_type: "llama3",
-    factor,
-    low_freq_factor: LLAMA3.lowFrequencyFactor,
-    high_freq_factor: LLAMA3.highFrequencyFactor,
-    original_max_position_embeddings: LLAMA3.originalContext,
-  };
 }

@@ -3,23 +3,13 @@
  *
  * @module
  */
-import { findNotFinite } from "../../quant/check.ts";
 import { GGMLQuantizationType, gguf, type GGUFParseOutput } from "@huggingface/gguf";
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
-import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
+import type { GgufTensor } from "./gguf_tensor.ts";
+import { GGUF_TYPES } from "./gguf_types.ts";
 import { clipText } from "../host/quote_text.ts";
 import { restoreMarks } from "./gguf_marks.ts";
-import { release } from "../host/release.ts";
-import type { StoredRows } from "./safetensors.ts";
-
-/** Where one tensor lies. */
-export interface GgufTensor extends StoredRows {
-  /** Element type. */
-  readonly type: GgufType;
-  /** The file that holds it. */
-  readonly source: ByteSource;
-}
 
 /** A GGUF file, or all parts of one that was split, whose headers have been read and checked. Dispose it to close them. */
 export interface GgufFile extends Disposable {
@@ -170,29 +160,4 @@ function describeTensor(
 /** What a header says, as JSON: whole numbers of 64 bits become numbers, whatever stands beside them. */
 export function headerJson(value: object): string {
   return JSON.stringify(value, (_, item) => typeof item === "bigint" ? Number(item) : item);
-}
-
-/** Fails for a tensor of a type that isn't read; such a one may be in a file all the same. @throws {SyntaxError} */
-export function refuseUnread({ name, type, source }: GgufTensor): void {
-  if (type.bytes > 0) return;
-  const known = Array.from(GGUF_TYPES.values(), ({ name }) => name).join(", ");
-  throw new SyntaxError(`${source.name}: tensor ${name} has type ${type.name}, must be one of ${known}`);
-}
-
-/**
- * Reads a tensor, or rows of one ({@linkcode tensorRows}), as f32.
- *
- * @throws {SyntaxError} when it has a type that isn't read, or holds NaN or infinity
- */
-export async function readGgufTensor(tensor: GgufTensor): Promise<Float32Array<ArrayBuffer>> {
-  const { source } = tensor;
-  refuseUnread(tensor);
-  const bytes = await source.read(tensor.offset, tensor.sizeBytes);
-  const values = decodeGguf(tensor.type, bytes);
-  if (values.buffer !== bytes.buffer) release(bytes);
-  const bad = findNotFinite(values);
-  if (bad >= 0) {
-    throw new SyntaxError(`${source.name}: tensor ${tensor.name} holds ${values[bad]} at element ${bad}`);
-  }
-  return values;
 }

@@ -6,6 +6,7 @@
 import { join } from "@std/path";
 import { unfinished } from "../host/atomic_file.ts";
 import { pathExists } from "../host/path_exists.ts";
+import { decodeBlocks } from "./carried_blocks.ts";
 import { lockPath } from "../host/path_lock.ts";
 import { bytesOf, decodeWeights, toF16, WEIGHT_DTYPES } from "./numbers.ts";
 import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";
@@ -45,7 +46,7 @@ export async function writeHuggingFaceDirectory(
         return bytesOf(toF16(`${name}.weight`, await checkpoint.read(`${name}.weight`, [rows, channels])));
       },
     }));
-    const carried = carriedTensors(checkpoint, checkpoint.packed).map(asF16);
+    const carried = carriedTensors(checkpoint, checkpoint.packed).map((tensor) => asF16(decodeBlocks(tensor)));
     const tensors = toOwnLayout(checkpoint.config, [...carried, ...decoded]);
     await writeSafetensors(join(beside, "model.safetensors"), tensors, { format: "pt" });
     await Deno.rename(beside, directory);

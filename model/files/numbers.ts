@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { findNotFinite } from "../../quant/check.ts";
+import { clipText } from "../host/quote_text.ts";
 import { type Dtype, DTYPE_BYTES } from "./safetensors.ts";
 
 /** Dtypes that hold weights. */
@@ -58,4 +60,18 @@ export function toF16(name: string, values: ArrayLike<number>): Float16Array<Arr
 /** The bytes of a typed array, without a copy. */
 export function bytesOf(array: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+/**
+ * Fails for weights that are no numbers.
+ *
+ * @param file that holds the tensor
+ * @param first element of the tensor that `values` begin with
+ * @throws {SyntaxError} naming the first element that is NaN or infinite
+ */
+export function checkFinite(file: string, tensor: string, values: Float32Array, first = 0): void {
+  const bad = findNotFinite(values);
+  if (bad >= 0) {
+    throw new SyntaxError(`${file}: tensor ${clipText(tensor)} holds ${values[bad]} at element ${first + bad}`);
+  }
 }

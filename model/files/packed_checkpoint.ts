@@ -1,5 +1,5 @@
 /**
- * A quantized model in one file: packed linear layers, the 16-bit rest as it was, configuration and tokenizer.
+ * A quantized model in one file: packed linear layers, the rest as it was, configuration and tokenizer.
  *
  * @module
  */
@@ -8,20 +8,23 @@ import { dequantize } from "../../quant/dequantize.ts";
 import { TILE_ROWS } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ByteSource } from "./byte_source.ts";
+import { type CarriedTensor, carryBlocks, findCarriedBlocks } from "./carried_blocks.ts";
 import {
   type Checkpoint,
   MAX_TEXT_BYTES,
   readFinite,
   readWeights,
+  refuseMissingTensors,
   refuseUnusedTensors,
   tensorToWrite,
   withOwnHead,
 } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { clipText } from "../host/quote_text.ts";
+import { readGgufTensor } from "./gguf_tensor.ts";
 import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo, tensorRows } from "./safetensors.ts";
-import { readRowsInUnits } from "./tensor_layout.ts";
+import { checkShape, readRowsInUnits } from "./tensor_layout.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
 /** Text files of a checkpoint that a packed file carries, as U8 tensors of this prefix and their name. */
@@ -62,7 +65,12 @@ export async function readPackedCheckpoint(name: string, source: ByteSource): Pr
     const config = withOwnHead(parseConfig(`${name}, config.json`, configText), file.tensors);
     const checkpoint = describeCheckpoint(name, file, packed, config);
     const weights = Array.from(packed.keys(), (tensor) => ({ name: `${tensor}.weight`, dtype: "F16" }));
-    refuseUnusedTensors(name, config, [...weights, ...carriedTensors(checkpoint, packed)]);
+    const carried = carriedTensors(checkpoint, packed).map(({ name, dtype, blocks }) => ({
+      name,
+      dtype: blocks?.type.name ?? dtype,
+    }));
+    refuseUnusedTensors(name, config, [...weights, ...carried]);
+    refuseMissingTensors(checkpoint);
     return checkpoint;
   } catch (error) {
     source[Symbol.dispose]();
@@ -82,8 +90,9 @@ function describeCheckpoint(
     return readPackedTensor(file, name, shape);
   };
   const carried = Array.from(file.tensors.values()).filter(({ name }) => isCarried(name, packed));
+  const blocks = findCarriedBlocks(file);
   const shapes = new Map([
-    ...carried.map(({ name, shape }) => [name, shape] as const),
+    ...carried.map(({ name, shape }) => [name, blocks.get(name)?.shape ?? shape] as const),
     ...Array.from(packed, ([name, { rows, channels }]) => [`${name}.weight`, [rows, channels]] as const),
   ]);
   return {
@@ -91,13 +100,21 @@ function describeCheckpoint(
     config,
     file,
     files: [file.source.name],
-    tensors: Array.from(file.tensors.values(), (info) => tensorToWrite({ file, info })),
+    tensors: Array.from(file.tensors.values(), (info) => {
+      const tensor = blocks.get(info.name);
+      return tensor ? carryBlocks(info.name, tensor) : tensorToWrite({ file, info });
+    }),
     packed,
     readPacked,
     readText: (name) => readCarriedFile(file, name),
     shapes,
     has: (name) => shapes.has(name),
     async read(name, shape) {
+      const tensorOfBlocks = blocks.get(name);
+      if (tensorOfBlocks) {
+        checkShape(checkpoint, tensorOfBlocks, shape);
+        return await readGgufTensor(tensorOfBlocks);
+      }
       if (!packed.has(withoutWeight(name))) return await readWeights({ file, info: tensorInfo(file, name) }, shape);
       const tensor = await readPacked(withoutWeight(name));
       if (tensor.rows !== shape[0] || tensor.channels !== shape[1]) {
@@ -108,6 +125,8 @@ function describeCheckpoint(
       return dequantize(tensor);
     },
     async readRows(name, first, count) {
+      const tensorOfBlocks = blocks.get(name);
+      if (tensorOfBlocks) return await readGgufTensor(tensorRows(tensorOfBlocks, first, count));
       if (!packed.has(withoutWeight(name))) {
         return await readFinite({ file, info: tensorRows(tensorInfo(file, name), first, count) });
       }
@@ -149,10 +168,10 @@ export async function carriedFiles(checkpoint: Checkpoint): Promise<TensorToWrit
 }
 
 /** The tensors of a checkpoint that stay as they are when some of its matrices are packed. */
-export function carriedTensors(checkpoint: Checkpoint, packed: ReadonlyMap<string, PackedShape>): TensorToWrite[] {
+export function carriedTensors(checkpoint: Checkpoint, packed: Pick<ReadonlySet<string>, "has">): CarriedTensor[] {
   return checkpoint.tensors.filter(({ name }) => isCarried(name, packed));
 }
 
-function isCarried(name: string, packed: ReadonlyMap<string, PackedShape>): boolean {
+function isCarried(name: string, packed: Pick<ReadonlySet<string>, "has">): boolean {
   return !name.startsWith(FILE_PREFIX) && !packed.has(withoutWeight(name)) && !isPlane(name, packed);
 }

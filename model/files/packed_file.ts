@@ -1,14 +1,17 @@
 /**
- * Packed tensors in a safetensors file: the names, shapes and metadata of the packed format, version 1.
+ * Packed tensors in a safetensors file: the names, shapes and metadata of the packed format, version 2. Files
+ * of version 1 are read too (packed_version1.ts).
  *
  * @module
  */
 import {
   BASE_ZEROS,
   BLOCK_GROUPS,
-  blocksPerRow,
   FORMAT_VERSION,
   GROUP_CHANNELS,
+  groupsPerRow,
+  HALF_BLOCK_GROUPS,
+  halfBlocksPerRow,
   REFINE_EVERY,
   REFINED_ZEROS,
   type RefineEvery,
@@ -19,6 +22,7 @@ import { type PackedTensor, planeLengths, type PlaneName, validatePackedTensor }
 import { parseJsonObject } from "../host/json.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
 import { bytesOf } from "./numbers.ts";
+import { fromVersion1, planeShapeOfVersion1 } from "./packed_version1.ts";
 import { type Dtype, readTensorBytes, type SafetensorsFile, tensorInfo } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";
 
@@ -36,7 +40,7 @@ const PLANES: Readonly<Record<PlaneName, { readonly suffix: string; readonly dty
 const PLANE_NAMES = Object.keys(PLANES) as PlaneName[];
 
 /** Whether a tensor of a file is a plane of one of these packed tensors. */
-export function isPlane(name: string, packed: ReadonlyMap<string, PackedShape>): boolean {
+export function isPlane(name: string, packed: Pick<ReadonlySet<string>, "has">): boolean {
   const dot = name.lastIndexOf(".");
   const suffix = name.slice(dot + 1);
   return packed.has(name.slice(0, dot)) && PLANE_NAMES.some((plane) => PLANES[plane].suffix === suffix);
@@ -47,11 +51,21 @@ const FORMAT_METADATA: Readonly<Record<string, string>> = {
   format: "twobit",
   version: String(FORMAT_VERSION),
   group_channels: String(GROUP_CHANNELS),
-  block_groups: String(BLOCK_GROUPS),
+  half_block_groups: String(HALF_BLOCK_GROUPS),
   tile_rows: String(TILE_ROWS),
   base_zeros: JSON.stringify(BASE_ZEROS),
   refined_zeros: JSON.stringify(REFINED_ZEROS),
 };
+
+/** The same of version 1. */
+function metadataOfVersion1(): Readonly<Record<string, string>> {
+  const { half_block_groups: _, ...others } = FORMAT_METADATA;
+  return { ...others, version: "1", block_groups: String(BLOCK_GROUPS) };
+}
+
+function isVersion1({ metadata }: SafetensorsFile): boolean {
+  return metadata.version === "1";
+}
 
 /** Shape and density of a packed tensor, as the file's metadata states it. */
 export interface PackedShape {
@@ -92,9 +106,11 @@ export function isPackedFile({ metadata }: SafetensorsFile): boolean {
  *
  * @throws {SyntaxError} naming what was found and what is wanted
  */
-export function readPackedShapes({ source, metadata }: SafetensorsFile): Map<string, PackedShape> {
-  for (const [key, wanted] of Object.entries(FORMAT_METADATA)) {
-    if (metadata[key] !== wanted) {
+export function readPackedShapes(file: SafetensorsFile): Map<string, PackedShape> {
+  const { source, metadata } = file;
+  for (const [key, value] of Object.entries(isVersion1(file) ? metadataOfVersion1() : FORMAT_METADATA)) {
+    if (metadata[key] !== value) {
+      const wanted = key === "version" ? `1 or ${value}` : value;
       throw new SyntaxError(`${source.name}: ${key} is ${clipText(metadata[key] ?? "missing")}, must be ${wanted}`);
     }
   }
@@ -137,23 +153,22 @@ export function planeToWrite<Name extends PlaneName>(
 }
 
 function planeShape(plane: PlaneName, { rows, channels }: PackedShape, length: number): number[] {
-  const blocks = blocksPerRow(channels);
   switch (plane) {
     case "base":
-      return [rows, blocks, BLOCK_GROUPS];
+      return [rows, halfBlocksPerRow(channels), HALF_BLOCK_GROUPS];
     case "meta":
-      return [rows, blocks, 2];
+      return [rows, halfBlocksPerRow(channels)];
     case "refine":
       return [rows, length / rows];
     case "tileScale":
-      return [tilesPerColumn(rows), blocks * BLOCK_GROUPS];
+      return [tilesPerColumn(rows), groupsPerRow(channels)];
     default:
       return [length];
   }
 }
 
 /**
- * Reads and checks a packed tensor.
+ * Reads and checks a packed tensor; one of version 1 becomes one of version 2 with the same weights.
  *
  * @throws {SyntaxError} when a plane is missing, misshapen, or breaks a rule of the format
  */
@@ -165,7 +180,9 @@ export async function readPackedTensor(file: SafetensorsFile, name: string, shap
   for (const plane of PLANE_NAMES) {
     const { suffix, dtype } = PLANES[plane];
     const info = tensorInfo(file, `${name}.${suffix}`);
-    const wanted = planeShape(plane, shape, lengths[plane]);
+    const wanted = isVersion1(file)
+      ? planeShapeOfVersion1(plane, shape, outliers)
+      : planeShape(plane, shape, lengths[plane]);
     if (info.dtype !== dtype || info.shape.join() !== wanted.join()) {
       throw new SyntaxError(
         `${file.source.name}: ${info.name} is ${info.dtype} [${info.shape.join(", ")}], must be ${dtype} [${
@@ -176,7 +193,7 @@ export async function readPackedTensor(file: SafetensorsFile, name: string, shap
     bytes.set(plane, await readTensorBytes(file, info));
   }
   const buffer = (plane: PlaneName) => bytes.get(plane)!.buffer;
-  const tensor: PackedTensor = {
+  const stored: PackedTensor = {
     rows,
     channels,
     refineEvery,
@@ -188,6 +205,7 @@ export async function readPackedTensor(file: SafetensorsFile, name: string, shap
     outlierChannel: new Uint16Array(buffer("outlierChannel")),
     outlierResidual: new Float16Array(buffer("outlierResidual")),
   };
+  const tensor = isVersion1(file) ? fromVersion1(stored) : stored;
   try {
     validatePackedTensor(tensor);
   } catch (cause) {

@@ -157,7 +157,9 @@ function parseEntry(name: string, entry: unknown, dataStart: number, fail: Fail)
   if (typeof dtype !== "string" || !Object.hasOwn(DTYPE_BYTES, dtype)) {
     return fail(
       offset,
-      `tensor ${clipText(name)} has dtype ${quoteText(dtype)}, must be one of ${Object.keys(DTYPE_BYTES).join(", ")}`,
+      `tensor ${clipText(name, 60)} has dtype ${quoteText(dtype, 20)}, must be one of ${
+        Object.keys(DTYPE_BYTES).join(", ")
+      }`,
     );
   }
   const sizeBytes = range[1] - range[0];

@@ -96,7 +96,8 @@ export function toStandardLayout(
     const fused = stored.get(name);
     if (!fused) throw new SyntaxError(`${checkpoint}: no tensor ${name}`);
     standard.delete(name);
-    for (const part of splitRows(fused, parts)) standard.set(part.info.name, part);
+    const { file, info } = fused;
+    for (const part of splitRows(file.source.name, info, parts)) standard.set(part.name, { file, info: part });
   }
   for (const { name, shape, rotates } of allLayerTensors(config).values()) {
     const tensor = standard.get(name);
@@ -126,12 +127,13 @@ function headOrder({ architecture, rope, headSize }: ModelConfig): readonly numb
 }
 
 /** A fused tensor, and the parts whose rows lie in it one after the other. */
-interface FusedTensor {
+export interface FusedTensor {
   readonly name: string;
   readonly parts: readonly LayerTensor[];
 }
 
-function fusedTensors(config: ModelConfig): FusedTensor[] {
+/** The fused tensors of all layers. */
+export function fusedTensors(config: ModelConfig): FusedTensor[] {
   const fused = Object.entries(architectureOf(config.architecture).fused ?? {});
   return Array.from({ length: config.layers }, (_, layer) => {
     const tensors = layerTensors(config, layer);
@@ -142,14 +144,15 @@ function fusedTensors(config: ModelConfig): FusedTensor[] {
   }).flat();
 }
 
-function splitRows({ file, info }: PlacedTensor, parts: readonly LayerTensor[]): PlacedTensor[] {
+/** The parts of a fused tensor, each a tensor of the same file. @throws {SyntaxError} for one of another shape */
+export function splitRows<T extends StoredRows>(file: string, fused: T, parts: readonly LayerTensor[]): T[] {
   const rows = parts.reduce((sum, { shape }) => sum + shape[0], 0);
-  checkShape(file.source.name, info, [rows, parts[0].shape[1]]);
-  let { offset } = info;
+  checkShape(file, fused, [rows, parts[0].shape[1]]);
+  let { offset } = fused;
   return parts.map(({ name, shape }) => {
-    const sizeBytes = (info.sizeBytes / rows) * shape[0];
+    const sizeBytes = (fused.sizeBytes / rows) * shape[0];
     offset += sizeBytes;
-    return { file, info: { ...info, name, shape, sizeBytes, offset: offset - sizeBytes } };
+    return { ...fused, name, shape, sizeBytes, offset: offset - sizeBytes };
   });
 }
 

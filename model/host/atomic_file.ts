@@ -4,6 +4,7 @@
  * @module
  */
 import { basename, dirname, join } from "@std/path";
+import { statPath } from "./path_exists.ts";
 
 /** Writes bytes to the file being made. */
 export type Write = (bytes: Uint8Array) => Promise<void>;
@@ -19,12 +20,19 @@ function claimPartial(path: string): string {
   return partial;
 }
 
-/** Removes what killed processes left half written beside a path; only for who has its lock ({@linkcode lockPath}). */
+/**
+ * Removes what killed processes left half written beside a path; only for who has its lock ({@linkcode lockPath}). In a
+ * directory that may be written but not listed they stay: nobody here can know their names.
+ */
 export async function removePartials(path: string): Promise<void> {
-  for await (const { name } of Deno.readDir(dirname(path))) {
-    const partial = join(dirname(path), name);
-    const isOfPath = name.startsWith(`${basename(path)}.partial-`) && /\.partial-\d+(-\d+)?$/.test(name);
-    if (isOfPath && !unfinished.has(partial)) await Deno.remove(partial, { recursive: true });
+  try {
+    for await (const { name } of Deno.readDir(dirname(path))) {
+      const partial = join(dirname(path), name);
+      const isOfPath = name.startsWith(`${basename(path)}.partial-`) && /\.partial-\d+(-\d+)?$/.test(name);
+      if (isOfPath && !unfinished.has(partial)) await Deno.remove(partial, { recursive: true });
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
   }
 }
 
@@ -35,12 +43,12 @@ export async function removePartials(path: string): Promise<void> {
  * @throws {Error} for a directory, a device or a pipe, and for one of the sources, by whatever name
  */
 export async function refuseReplacing(path: string, sources: readonly string[] = []): Promise<void> {
-  const there = await Deno.stat(path).catch(() => undefined);
+  const there = await statPath(path);
   if (!there) return;
   if (there.isDirectory) throw new Error(`${path} is a directory, must be a file`);
   if (!there.isFile) throw new Error(`${path} is a device or a pipe, must be a regular file`);
   for (const source of sources) {
-    const own = await Deno.stat(source).catch(() => undefined);
+    const own = await statPath(source);
     if (own && own.dev === there.dev && own.ino === there.ino) {
       throw new Error(`${path} is part of the source, must be another file`);
     }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { refuseLfsPointer } from "./lfs_pointer.ts";
 import { clipText, quoteText } from "./quote_text.ts";
 
 /**
@@ -84,6 +85,7 @@ export interface JsonObject {
 
 /** Parses a JSON object. @throws {SyntaxError} when the text isn't one */
 export function parseJsonObject(name: string, text: string): JsonObject {
+  refuseLfsPointer(name, text);
   let value: unknown;
   try {
     value = parseBoundedJson(text);

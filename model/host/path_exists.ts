@@ -1,16 +1,20 @@
 /**
- * Whether a path is there.
+ * What is at a path, or whether anything is. Any other obstacle than absence is an error, not a no.
  *
  * @module
  */
 
-/** Whether a path exists. Any other obstacle than its absence is an error, not a no. */
-export async function pathExists(path: string): Promise<boolean> {
+/** What is at a path, where anything is. */
+export async function statPath(path: string): Promise<Deno.FileInfo | undefined> {
   try {
-    await Deno.stat(path);
-    return true;
+    return await Deno.stat(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
+    if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
+}
+
+/** Whether a path exists. */
+export async function pathExists(path: string): Promise<boolean> {
+  return await statPath(path) !== undefined;
 }

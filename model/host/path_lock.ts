@@ -5,6 +5,7 @@
  */
 import { dirname } from "@std/path";
 import { removePartials, unfinished } from "./atomic_file.ts";
+import { statPath } from "./path_exists.ts";
 
 /**
  * Claims a path that will be written, by a locked `path.lock` beside it; dispose it to let go. The lock of a process
@@ -21,7 +22,7 @@ export async function lockPath(path: string): Promise<Disposable> {
       file.close();
       throw new Error(`${path} is being written by another run, must be another path or wait for it`);
     }
-    const [own, there] = [await file.stat(), await Deno.stat(lock).catch(() => undefined)];
+    const [own, there] = [await file.stat(), await statPath(lock)];
     // Whoever had the lock before may have removed the file.
     if (own.ino !== there?.ino || own.dev !== there.dev) {
       file.close();

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import { fromFileUrl } from "@std/path";
+import { clipText } from "./quote_text.ts";
 
 /** What a worker can do: functions of one payload, by name; payload and result are copied, memory that is shared is not. */
 // deno-lint-ignore no-explicit-any -- each function has a payload of its own
@@ -43,11 +45,13 @@ type TaskReply = { readonly id: number; readonly result: unknown } | { readonly 
  * Starts workers.
  *
  * @param file the worker's module, which calls {@linkcode serveTasks} with its tasks
+ * @throws {Error} where the modules may not be read
  */
 export function createWorkerPool<T extends Tasks<T>>(
   file: URL,
   size: number = navigator.hardwareConcurrency,
 ): WorkerPool<T> {
+  allowReading(file);
   const workers = Array.from({ length: size }, () => startWorker(file));
   return {
     size,
@@ -66,9 +70,18 @@ export function createWorkerPool<T extends Tasks<T>>(
   };
 }
 
+/** Asks for what a worker's modules need, since each worker that lacks it prints a trace of its own. @throws {Error} */
+function allowReading({ protocol }: URL): void {
+  if (protocol !== "file:") return;
+  const path = fromFileUrl(new URL("../../", import.meta.url));
+  if (Deno.permissions.requestSync({ name: "read", path }).state === "granted") return;
+  throw new Error(`workers require read access to their modules in ${path}, run again with the --allow-read flag`);
+}
+
 function startWorker(file: URL) {
   const worker = new Worker(file, { type: "module" });
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  let failure: Error | undefined;
   let nextId = 0;
   worker.onmessage = ({ data }: MessageEvent<TaskReply>) => {
     const entry = waiting.get(data.id);
@@ -78,11 +91,14 @@ function startWorker(file: URL) {
   };
   worker.onerror = (event) => {
     event.preventDefault();
-    for (const { reject } of waiting.values()) reject(new Error(`worker failed: ${event.message}`));
+    // A worker that could not even start does nothing that it is asked for later.
+    failure = new Error(`worker failed: ${clipText(event.message, 200)}`);
+    for (const { reject } of waiting.values()) reject(failure);
     waiting.clear();
   };
   return {
     run(name: PropertyKey, payload: unknown): Promise<unknown> {
+      if (failure) return Promise.reject(failure);
       const id = nextId++;
       const entry = Promise.withResolvers<unknown>();
       waiting.set(id, entry);

@@ -10,7 +10,7 @@ import { downloadFile, fileDownloadInfo } from "@huggingface/hub";
 import { asking, describeRepo, type HubFile, type HubSnapshot, HubUnreachable } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";
 import { unfinished } from "../host/atomic_file.ts";
-import { pathExists } from "../host/path_exists.ts";
+import { pathExists, statPath } from "../host/path_exists.ts";
 import { clipText } from "../host/quote_text.ts";
 
 /** Tries of a download whose connection breaks. */
@@ -71,7 +71,7 @@ async function openPartial(partial: string, blob: string): Promise<Deno.FsFile |
   while (true) {
     const file = await Deno.open(partial, { read: true, write: true, create: true });
     await file.lock(true);
-    const [own, there] = [await file.stat(), await Deno.stat(partial).catch(() => undefined)];
+    const [own, there] = [await file.stat(), await statPath(partial)];
     // Whoever had the lock before may have renamed or removed the file.
     const isThere = own.ino === there?.ino && own.dev === there.dev;
     const isDone = await pathExists(blob);

@@ -32,6 +32,8 @@ export interface Architecture {
     readonly headSize?: number;
     /** Key and value heads. */
     readonly keyValueHeads?: number;
+    /** Tokens of the context before its stretching, where `config.json` says it outside the scaling; there it counts. */
+    readonly originalContext?: number;
     /** Share of a head that rotates. */
     readonly partialRotary?: number;
     /** Tokens that a token sees. */
@@ -63,7 +65,7 @@ const TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
     bias: "none",
     slidingWindow: true,
     fused: { "self_attn.qkv_proj": ["q_proj", "k_proj", "v_proj"], "mlp.gate_up_proj": ["gate_proj", "up_proj"] },
-    defaults: { partialRotary: 1 },
+    defaults: { partialRotary: 1, originalContext: 4096 },
   },
 };
 

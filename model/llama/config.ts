@@ -6,20 +6,16 @@
 import { type Architecture, type ArchitectureName, architectureOf, ARCHITECTURES } from "./architectures.ts";
 import { asJsonObject, booleanField, type JsonObject, numberField, parseJsonObject } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
+import { readScaling, type RopeScaling } from "./rope_scaling.ts";
 
-/** Rotary position embedding: base and, for Llama 3.1 and later, the scaling of low frequencies. */
+/** Rotary position embedding. */
 export interface Rope {
   /** Base of the frequencies. */
   readonly theta: number;
   /** Elements of a head that rotate, an even number; all of them where this is absent. */
   readonly rotatedSize?: number;
-  /** Scaling of Llama 3.1 and later. */
-  readonly llama3?: {
-    readonly factor: number;
-    readonly lowFrequencyFactor: number;
-    readonly highFrequencyFactor: number;
-    readonly originalContext: number;
-  };
+  /** How the trained context is stretched, where it is. */
+  readonly scaling?: RopeScaling;
 }
 
 /** Sizes and constants of a model. */
@@ -94,9 +90,8 @@ export function parseConfig(name: string, text: string): ModelConfig {
     heads,
     keyValueHeads,
     headSize,
-    context: size("max_position_embeddings", 2048),
+    ...readRope(json, headSize, size("max_position_embeddings", 2048), row.defaults),
     normEpsilon: numberField(json, "rms_norm_eps", { min: 0, max: 1, fallback: 1e-6 }),
-    rope: readRope(json, headSize, row.defaults.partialRotary),
     tiedHead: booleanField(json, "tie_word_embeddings", false),
     attentionBias,
     outputBias: attentionBias && row.bias === "qkvo",
@@ -142,32 +137,33 @@ function refuseUnknown({ name, fields }: JsonObject, key: string, known: readonl
 /**
  * Reads RoPE settings from both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` of transformers 5. Of
  * both the former counts, as there, where it isn't empty.
+ *
+ * @param stated the context by `max_position_embeddings`
  */
-function readRope(json: JsonObject, headSize: number, partialRotary: number | undefined): Rope {
+function readRope(
+  json: JsonObject,
+  headSize: number,
+  stated: number,
+  defaults: Architecture["defaults"],
+): Pick<ModelConfig, "rope" | "context"> {
   const { rope_scaling: older, rope_parameters: newer } = json.fields;
   const parameters = [older, newer].find((found) => Object.keys(found ?? {}).length > 0) ?? {};
   const scaling = asJsonObject(`${json.name}: rope scaling`, parameters);
   const found = ["rope_theta", "partial_rotary_factor"].map((key) => [key, scaling.fields[key] ?? json.fields[key]]);
   const either = { name: json.name, fields: Object.fromEntries(found) };
-  const rope = {
-    theta: numberField(either, "rope_theta", { min: 1, fallback: 10000 }),
-    ...readRotatedSize(either, headSize, partialRotary),
-  };
-  const type = scaling.fields.rope_type ?? scaling.fields.type ?? "default";
-  if (type === "default") return rope;
-  if (type !== "llama3") {
-    throw new SyntaxError(`${scaling.name}: rope_type is ${quoteText(type)}, must be default or llama3`);
-  }
-  const positive = (key: string) => numberField(scaling, key, { min: 1e-6 });
-  return {
-    ...rope,
-    llama3: {
-      factor: positive("factor"),
-      lowFrequencyFactor: positive("low_freq_factor"),
-      highFrequencyFactor: positive("high_freq_factor"),
-      originalContext: positive("original_max_position_embeddings"),
-    },
-  };
+  const rotated = readRotatedSize(either, headSize, defaults.partialRotary);
+  const { context, ...scaled } = readScaling(scaling, {
+    context: stated,
+    rotatedSize: rotated.rotatedSize ?? headSize,
+    ...(defaults.originalContext !== undefined && {
+      originalContext: numberField(json, "original_max_position_embeddings", {
+        min: 1,
+        fallback: defaults.originalContext,
+      }),
+    }),
+  });
+  const theta = numberField(either, "rope_theta", { min: 1, fallback: 10000 });
+  return { rope: { theta, ...rotated, ...scaled }, context };
 }
 
 /** The part of a head that rotates, cut to whole elements as transformers does. */

@@ -12,7 +12,7 @@ import type { ModelConfig } from "./config.ts";
 import { type Stage, type StageInput, STAGES } from "./layer.ts";
 import type { Layer, Linear, Model } from "./llama.ts";
 import { type MatMul, rowMajor } from "./matmul.ts";
-import { ropeFrequencies, rotateHeads } from "./rope.ts";
+import { refuseOtherRotation, rotateHeads, rotationOf } from "./rope.ts";
 
 /** Consecutive tokens of one sequence that go through the model together. */
 export interface Segment {
@@ -51,7 +51,8 @@ export interface ForwardResult {
 /**
  * Runs segments through the model.
  *
- * @throws {RangeError} when a token lies outside the vocabulary or a sequence is longer than the context
+ * @throws {RangeError} when a token lies outside the vocabulary, a sequence is longer than the context, or its first segment
+ * was rotated otherwise than the whole is (`longrope`)
  */
 export function forward(model: Model, segments: readonly Segment[], matmul: MatMul): ForwardResult {
   const { config, layers } = model;
@@ -75,7 +76,7 @@ export function runLayer(flow: LayerFlow): readonly KeyValues[] {
 
 /** Residual stream before the first layer: f32 [tokens, hidden]. @throws {RangeError} */
 export function embedTokens(
-  { hidden, vocabulary, context }: ModelConfig,
+  { hidden, vocabulary, context, rope }: ModelConfig,
   embedding: Float32Array,
   segments: readonly Segment[],
 ): Float32Array {
@@ -83,7 +84,9 @@ export function embedTokens(
   const stream = new Float32Array(total * hidden);
   let at = 0;
   for (const { tokens, prefix } of segments) {
-    const length = tokens.length + (prefix?.[0]?.length ?? 0);
+    const before = prefix?.[0]?.length ?? 0;
+    const length = tokens.length + before;
+    refuseOtherRotation(rope, before, length);
     if (length > context) throw new RangeError(`sequence has ${length} tokens, must have at most ${context}`);
     for (const token of tokens) {
       if (token >= vocabulary) throw new RangeError(`token is ${token}, must be below ${vocabulary}`);
@@ -131,15 +134,15 @@ function mixValues(flow: LayerFlow, queries: Float32Array, keys: Float32Array, v
   const { heads, keyValueHeads, headSize, rope, normEpsilon } = config;
   const q = layer.queryNorm ? rmsNorm(queries, layer.queryNorm, normEpsilon) : queries;
   const k = layer.keyNorm ? rmsNorm(keys, layer.keyNorm, normEpsilon) : keys;
-  const frequencies = ropeFrequencies(rope, headSize);
   const mixed = new Float32Array(q.length);
   let first = 0;
   for (const [segment, count] of lengths.entries()) {
     const prefix = prefixes[segment];
     const start = prefix?.length ?? 0;
+    const rotation = rotationOf(rope, headSize, start + count);
     for (let t = 0; t < count; t++) {
-      rotateHeads(q, (first + t) * heads * headSize, heads, frequencies, start + t);
-      rotateHeads(k, (first + t) * keyValueHeads * headSize, keyValueHeads, frequencies, start + t);
+      rotateHeads(q, (first + t) * heads * headSize, heads, rotation, start + t);
+      rotateHeads(k, (first + t) * keyValueHeads * headSize, keyValueHeads, rotation, start + t);
     }
     const part = (values: Float32Array, width: number) => values.subarray(first * width, (first + count) * width);
     const entry = {

@@ -1,26 +1,50 @@
 /**
- * Rotary position embedding, of whole heads or of a part of them, with Llama 3.1's scaling of low frequencies.
+ * Rotary position embedding, of whole heads or of a part of them, with or without a scaling.
  *
  * @module
  */
 import type { Rope } from "./config.ts";
+import { scaleFrequency } from "./rope_scaling.ts";
+
+/** How positions turn heads. */
+export interface Rotation {
+  /** Angles between a position and the next, one for each pair of a head's elements; 0 for pairs that don't rotate. */
+  readonly frequencies: Float32Array;
+  /** Factor of cosine and sine of pairs that rotate. */
+  readonly attentionFactor: number;
+}
 
 /**
- * Angular frequencies, one for each pair of a head's elements, rounded to f32 as Hugging Face transformers does.
- * Llama 3.1: wavelengths above originalContext / lowFrequencyFactor are slowed by `factor`, those below
- * originalContext / highFrequencyFactor are kept, those between are blended. Pairs that don't rotate have frequency 0.
+ * The rotation of a sequence, with frequencies rounded to f32 as Hugging Face transformers does.
+ *
+ * @param tokens of the sequence, or that it has room for: `longrope` has other frequencies beyond its original context
  */
-export function ropeFrequencies({ theta, rotatedSize, llama3 }: Rope, headSize: number): Float32Array {
-  const rotated = rotatedSize ?? headSize;
-  return Float32Array.from({ length: headSize / 2 }, (_, i) => {
-    if (2 * i >= rotated) return 0;
-    const frequency = Math.fround(1 / Math.pow(theta, (2 * i) / rotated));
-    if (!llama3) return frequency;
-    const { factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalContext } = llama3;
-    const turns = (originalContext * frequency) / (2 * Math.PI);
-    const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
-    return kept * frequency + ((1 - kept) * frequency) / factor;
+export function rotationOf({ theta, rotatedSize, scaling }: Rope, headSize: number, tokens: number): Rotation {
+  const rope = { theta, rotatedSize: rotatedSize ?? headSize, tokens };
+  const frequencies = Float32Array.from({ length: headSize / 2 }, (_, pair) => {
+    if (2 * pair >= rope.rotatedSize) return 0;
+    const frequency = Math.fround(1 / Math.pow(theta, (2 * pair) / rope.rotatedSize));
+    return scaling ? scaleFrequency(scaling, frequency, pair, rope) : frequency;
   });
+  return { frequencies, attentionFactor: scaling && "attentionFactor" in scaling ? scaling.attentionFactor : 1 };
+}
+
+/** Fails for a sequence that goes on from keys that were rotated otherwise than its next are. @throws {RangeError} */
+export function refuseOtherRotation({ scaling }: Rope, before: number, tokens: number): void {
+  if (scaling?.type !== "longrope" || before === 0) return;
+  const { originalContext } = scaling;
+  if (before > originalContext || tokens <= originalContext) return;
+  throw new RangeError(
+    `sequence goes on from ${before} to ${tokens} tokens, must stay within its original context of ${originalContext} ` +
+      "or be taken in at once",
+  );
+}
+
+/** Cosine and sine of a pair's angle at a position. */
+function turnOf({ frequencies, attentionFactor }: Rotation, pair: number, position: number): [number, number] {
+  const angle = Math.fround(position * frequencies[pair]);
+  const factor = frequencies[pair] === 0 ? 1 : attentionFactor;
+  return [Math.cos(angle) * factor, Math.sin(angle) * factor];
 }
 
 /**
@@ -39,17 +63,21 @@ export function halfSplitOrder(rope: Rope, headSize: number, rotatesNeighbours: 
   });
 }
 
-/** Cosine and sine of every position's angles: f32 [positions, headSize / 2, 2]. */
-export function rotationTable(rope: Rope, headSize: number, positions: number): Float32Array<ArrayBuffer> {
-  const frequencies = ropeFrequencies(rope, headSize);
+/**
+ * Cosine and sine of every position's angles: f32 [positions, headSize / 2, 2].
+ *
+ * @param tokens that sequences have room for, at most `positions`
+ */
+export function rotationTable(
+  rope: Rope,
+  headSize: number,
+  positions: number,
+  tokens = positions,
+): Float32Array<ArrayBuffer> {
+  const rotation = rotationOf(rope, headSize, tokens);
   const table = new Float32Array(positions * headSize);
-  let at = 0;
-  for (let position = 0; position < positions; position++) {
-    for (const frequency of frequencies) {
-      const angle = Math.fround(position * frequency);
-      table[at++] = Math.cos(angle);
-      table[at++] = Math.sin(angle);
-    }
+  for (let position = 0, at = 0; position < positions; position++) {
+    for (let pair = 0; pair < headSize / 2; pair++, at += 2) table.set(turnOf(rotation, pair, position), at);
   }
   return table;
 }
@@ -63,14 +91,12 @@ export function rotateHeads(
   values: Float32Array,
   offset: number,
   heads: number,
-  frequencies: Float32Array,
+  rotation: Rotation,
   position: number,
 ): void {
-  const half = frequencies.length;
+  const half = rotation.frequencies.length;
   for (let i = 0; i < half; i++) {
-    const angle = Math.fround(position * frequencies[i]);
-    const cos = Math.cos(angle);
-    const sin = Math.sin(angle);
+    const [cos, sin] = turnOf(rotation, i, position);
     for (let head = 0; head < heads; head++) {
       const at = offset + head * 2 * half + i;
       const a = values[at];

@@ -49,4 +49,6 @@ export const MODEL_SHAPES: readonly ModelShape[] = [
   shape("chatglm3-6b", "THUDM/chatglm3-6b", [4096, 13696, 28, 32, 2, 65024]),
   shape("glm-4-9b", "THUDM/glm-4-9b-hf", [4096, 13696, 40, 32, 2, 151552]),
   shape("phi-3-mini", "microsoft/Phi-3-mini-4k-instruct", [3072, 8192, 32, 32, 32, 32064]),
+  { ...shape("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", [576, 1536, 30, 9, 3, 49152]), tiedHead: true },
+  { ...shape("smollm2-360m", "HuggingFaceTB/SmolLM2-360M", [960, 2560, 32, 15, 5, 49152]), tiedHead: true },
 ];

@@ -105,7 +105,7 @@ export async function createStreamContext(
     config,
     qkv: await scope.storage("qkv", 4 * longest * Math.max(hidden, (heads + 2 * keyValueHeads) * headSize)),
     gateUp: await scope.storage("gate and up", 4 * longest * Math.max(hidden, heads * headSize, 2 * intermediate)),
-    rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity)),
+    rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity, longest)),
     cache: {
       capacity,
       keys: whole(await scope.storage("keys", cacheBytes)),

@@ -15,7 +15,7 @@ import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../
 import { channelWeightsOf } from "../../quant/channel_weights.ts";
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import { MAX_F16 } from "../../quant/float16.ts";
-import { BLOCK_GROUPS, blocksPerRow } from "../../quant/format.ts";
+import { groupsPerRow } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -212,7 +212,7 @@ function keep({ matrices, pair }: LayerWork, kind: LinearKind, matrix: PackedMat
 function checkScales(name: string, { channels, tileScale }: PackedTensor): void {
   const bad = tileScale.findIndex((d) => !Number.isFinite(d));
   if (bad < 0) return;
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   throw new RangeError(
     `${name}: group column ${bad % groups} of tile ${
       Math.floor(bad / groups)

@@ -7,8 +7,10 @@ import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { type LayerBefore, quantizeLayers, type QuantizePlan } from "./quantize_layers.ts";
 import { writeTextBeside } from "../host/atomic_file.ts";
+import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
+import { FORMAT_VERSION } from "../../quant/format.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "../llama/layer.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
@@ -68,6 +70,7 @@ export function layersDirectory(path: string): string {
  *
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
+ * @throws {SyntaxError} when a tensor that stays as it is holds NaN or infinity
  * @throws {Error} when `path`.layers holds anything that no run left
  */
 export async function writePackedFile(
@@ -79,6 +82,7 @@ export async function writePackedFile(
   const { config } = checkpoint;
   plan.signal?.throwIfAborted();
   const state = stateOf(plan, config.layers);
+  await checkCarried(checkpoint, plan);
   await prepareDirectory(directory, plan, state);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
   const readStored = (index: number) => readStoredLayer(layerPath(index), index, state);
@@ -117,6 +121,15 @@ export async function writePackedFile(
   await removeLayers(directory);
 }
 
+/** Reads what will be carried: what can't be is found before the layers are quantized. @throws {SyntaxError} */
+async function checkCarried(checkpoint: Checkpoint, { quantizerOf }: PackedFilePlan): Promise<void> {
+  const packed = new Set<string>();
+  for (let layer = 0; layer < checkpoint.config.layers; layer++) {
+    for (const kind of LINEAR_KINDS) if (quantizerOf(layer, kind)) packed.add(linearName(layer, kind));
+  }
+  for (const { bytes } of carriedTensors(checkpoint, packed)) release(await bytes());
+}
+
 /** Starts a run with the calibration text, where there is one. */
 async function startRun(
   device: QuantizingDevice,
@@ -136,7 +149,7 @@ async function startRun(
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
 async function prepareDirectory(directory: string, plan: PackedFilePlan, state: string): Promise<void> {
   const statePath = join(directory, "run.json");
-  if (!plan.resume) {
+  if (!plan.resume || await isHardlyStarted(directory)) {
     await removeLayers(directory);
     await Deno.mkdir(directory, { recursive: true });
     await writeTextBeside(statePath, state);
@@ -153,6 +166,13 @@ async function prepareDirectory(directory: string, plan: PackedFilePlan, state: 
   }
 }
 
+/** Whether a run ended before it could say what it is: a directory without anything to go on with. */
+async function isHardlyStarted(directory: string): Promise<boolean> {
+  if (!await pathExists(directory)) return false;
+  const files = await Array.fromAsync(Deno.readDir(directory));
+  return files.every(({ name }) => name.startsWith("run.json.partial-"));
+}
+
 /** Names the settings that differ; the hash of calibration text and quantizers only where they don't say it. */
 function describeDifference(path: string, found: string, wanted: string): string {
   const settingsOf = (text: string) => {
@@ -167,8 +187,8 @@ function describeDifference(path: string, found: string, wanted: string): string
 }
 
 /**
- * What layers that are resumed from must have been made with: metadata, and a hash of calibration tokens and every
- * quantizer.
+ * What layers that are resumed from must have been made with: metadata, the version of their format, and a hash of
+ * calibration tokens and every quantizer.
  */
 function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers: number): string {
   const hash = createHash("sha256");
@@ -176,7 +196,7 @@ function stateOf({ metadata, calibration, quantizerOf }: PackedFilePlan, layers:
   for (let layer = 0; layer < layers; layer++) {
     hash.update(JSON.stringify(LINEAR_KINDS.map((kind) => quantizerOf(layer, kind) ?? null)));
   }
-  return JSON.stringify({ ...metadata, inputs: hash.digest("hex") });
+  return JSON.stringify({ ...metadata, formatVersion: FORMAT_VERSION, inputs: hash.digest("hex") });
 }
 
 /** Removes a directory of finished layers. @throws {Error} for one that holds anything else */
@@ -227,7 +247,7 @@ async function readStoredLayer(path: string, index: number, state: string): Prom
   return stored;
 }
 
-/** Joins the finished layers, what tuning changed of them and the 16-bit rest into the packed file. */
+/** Joins the finished layers, what tuning changed of them and the rest of the checkpoint into the packed file. */
 async function assemble(
   checkpoint: Checkpoint,
   layerPaths: readonly string[],
@@ -244,8 +264,10 @@ async function assemble(
     for (const [name, shape] of readPackedShapes(file)) shapes.set(name, shape);
     for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
   }
-  const carried = [...await carriedFiles(checkpoint), ...carriedTensors(checkpoint, shapes)];
+  const carried = carriedTensors(checkpoint, shapes);
   const tuned = parameters && tunedTensors(parameters, shapes);
-  const tensors = [...carried, ...planes].map((tensor) => tuned?.get(tensor.name) ?? tensor);
-  await writeSafetensors(plan.path, tensors, packedMetadata(shapes, plan.metadata), checkSource);
+  const tensors = [...await carriedFiles(checkpoint), ...carried, ...planes];
+  const metadata = { ...packedMetadata(shapes, plan.metadata), ...blocksMetadata(carried) };
+  const changed = tensors.map((tensor) => tuned?.get(tensor.name) ?? tensor);
+  await writeSafetensors(plan.path, changed, metadata, checkSource);
 }

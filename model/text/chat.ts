@@ -5,6 +5,7 @@
  */
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
+import { refuseLfsPointer } from "../host/lfs_pointer.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { tokenText } from "./prefix.ts";
 import { renderTemplate } from "./template.ts";
@@ -60,7 +61,9 @@ export async function readPromptFormat(
   // Where a model has the older file too, transformers takes its special tokens.
   const settings: Fields = { ...await read("tokenizer_config.json"), ...await read("special_tokens_map.json") };
   const { chat_template: inline } = settings;
-  const template = await readText("chat_template.jinja") ??
+  const own = await readText("chat_template.jinja");
+  if (own !== undefined) refuseLfsPointer(`${name}/chat_template.jinja`, own);
+  const template = own ??
     (typeof inline === "string" || Array.isArray(inline) ? inline : undefined);
   const renderChat = (messages: readonly ChatMessage[], { addGenerationPrompt = true }: ChatOptions = {}) => {
     if (template === undefined) throw new TypeError(`${name} has no chat template, must have one to chat`);

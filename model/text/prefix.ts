@@ -13,7 +13,8 @@ const MAX_PREFIX = 4;
 
 /**
  * Reads what the tokenizer puts before a text: what its post-processor does, as transformers has it; where that says
- * nothing BOS by an explicit `add_bos_token`; and nothing otherwise.
+ * nothing BOS by an explicit `add_bos_token`; and nothing otherwise: a configuration's `bos_token_id` puts no token there
+ * in transformers 5.24, whatever the tokenizer's class.
  *
  * @param settings tokenizer_config.json
  * @throws {SyntaxError} for a post-processor that isn't known, or a token that the vocabulary lacks

@@ -6,6 +6,7 @@
  */
 import { parse, tokenize } from "@huggingface/jinja";
 import { clipText } from "../host/quote_text.ts";
+import { createTimeLimit } from "../host/time_limit.ts";
 import { createBudget } from "./jinja/budget.ts";
 import type { Node } from "./jinja/node.ts";
 import { parameters } from "./jinja/parameters.ts";
@@ -18,11 +19,14 @@ import { type Callable, Float, type Value, View, whole } from "./jinja/value.ts"
 /** Renders a template with values as JSON has them. @throws {SyntaxError} where it fails, with its message */
 export function renderTemplate(name: string, template: string, context: Readonly<Record<string, unknown>>): string {
   try {
-    const { body } = parse(rewriteTests(markBrackets(tokenize(prepare(template))))) as Node;
-    const scope: Scope = { names: new Map<string, Value>(GLOBALS), budget: createBudget() };
-    scope.names.set("range", createRange(scope));
-    for (const [key, value] of Object.entries(context)) scope.names.set(key, asValue(value));
-    return renderBlock(body!, scope);
+    const limit = createTimeLimit("it");
+    return limit(template.length, () => {
+      const { body } = parse(rewriteTests(markBrackets(tokenize(prepare(template))))) as Node;
+      const scope: Scope = { names: new Map<string, Value>(GLOBALS), budget: createBudget() };
+      scope.names.set("range", createRange(scope));
+      for (const [key, value] of Object.entries(context)) scope.names.set(key, asValue(value));
+      return renderBlock(body!, scope);
+    });
   } catch (cause) {
     throw new SyntaxError(`${name}: the chat template fails: ${clipText((cause as Error).message)}`, { cause });
   }

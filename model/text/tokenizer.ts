@@ -6,6 +6,7 @@
  */
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
+import { createTimeLimit } from "../host/time_limit.ts";
 import { createFinder } from "./added_tokens.ts";
 import { readBytePairs } from "./byte_pairs.ts";
 import { readDecoder } from "./decode_tokens.ts";
@@ -16,7 +17,11 @@ import { readVocabulary } from "./vocabulary.ts";
 
 /** Tokenizer of a model. */
 export interface Tokenizer {
-  /** Tokens of a text, without special tokens. @throws {SyntaxError} where its normal form fills the memory */
+  /**
+   * Tokens of a text, without special tokens.
+   *
+   * @throws {SyntaxError} where its normal form fills the memory, or the tokenizer's patterns take too long
+   */
   encode(text: string): Uint32Array<ArrayBuffer>;
   /** Text of tokens, to the letter; special tokens and ids without a token are left out. */
   decode(tokens: ArrayLike<number>): string;
@@ -61,24 +66,28 @@ export function parseTokenizer(checkpoint: string, texts: TokenizerTexts): Token
   const preTokenize = readPreTokenizer(`${file}: pre_tokenizer`, fields.pre_tokenizer);
   const decodeTokens = readDecoder(`${file}: decoder`, fields.decoder);
   const find = createFinder(file, added.filter((token) => !token.normalized), ({ content }) => content);
-  const findNormalized = createFinder(
-    file,
-    added.filter((token) => token.normalized),
-    ({ content }) => normalize(content),
-  );
+  const limit = createTimeLimit(file);
+  const findNormalized = limit(added.length, () =>
+    createFinder(
+      file,
+      added.filter((token) => token.normalized),
+      ({ content }) => normalize(content),
+    ));
   const isSpecial = new Set(added.filter(({ special }) => special).map(({ id }) => id));
   return {
     encode: (text) =>
-      Uint32Array.from(
-        find(text).flatMap((raw, i) =>
-          (typeof raw === "number" ? [raw] : findNormalized(normalize(raw))).flatMap((part, k) =>
-            typeof part === "number" ? [part] : encodePieces(preTokenize([part], i === 0 && k === 0))
-          )
-        ),
-      ),
+      limit(text.length, () =>
+        Uint32Array.from(
+          find(text).flatMap((raw, i) =>
+            (typeof raw === "number" ? [raw] : findNormalized(normalize(raw))).flatMap((part, k) =>
+              typeof part === "number" ? [part] : encodePieces(preTokenize([part], i === 0 && k === 0))
+            )
+          ),
+        )),
     decode(given) {
       const known = Array.from(given).filter((id) => tokens.has(id) && !isSpecial.has(id));
-      return known.length === 0 ? "" : decodeTokens(known.map((id) => tokens.get(id)!)).join("");
+      if (known.length === 0) return "";
+      return limit(known.length, () => decodeTokens(known.map((id) => tokens.get(id)!)).join(""));
     },
     vocabulary: tokens.keys().reduce((size, id) => Math.max(size, id + 1), 0),
     prefix: Uint32Array.from(readPrefix(definition, settings, vocabulary)),

@@ -1,42 +1,39 @@
 /**
- * The test split of WikiText-2, on which GPTQ and its successors report perplexity, joined as they do.
+ * WikiText-2: its test split, on which GPTQ and its successors report perplexity, joined as they do, and its train split.
  *
  * @module
  */
 import { parquetReadObjects } from "hyparquet";
-import { fetchFile } from "../hub/hub_download.ts";
-import { hubFile, type HubRepo, openSnapshot } from "../hub/hub_repo.ts";
+import { fetchDatasetFile } from "../hub/hub_dataset.ts";
 import { type HubSettings, readHubSettings } from "../hub/hub_settings.ts";
-import { join } from "@std/path";
 import { strip } from "../host/python_text.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
 
-/** Where the hub has it; it has this data set as Parquet alone. */
-const REPO: HubRepo = { type: "dataset", name: "Salesforce/wikitext", revision: "main" };
-const FOLDER = "wikitext-2-raw-v1";
-const FILE = `${FOLDER}/test-00000-of-00001.parquet`;
+/** A part of the text: what is evaluated on, and what may be calibrated on. */
+export type WikitextSplit = "test" | "train";
 
-/** Largest file that is read; the test split has 1.3 MB. */
+/** Largest file that is read; the test split has 1.3 MB, the train split 11. */
 const MAX_FILE_BYTES = 2 ** 26;
 
 /**
  * Reads the text: rows joined by an empty line.
  *
  * @param path the text as first published (wiki.test.raw) or the hub's Parquet file; by default loaded from the hub
+ * @param split what the hub is asked for
  * @throws {SyntaxError} for a file that is too large or no Parquet
  */
-export async function readWikitext(path?: string): Promise<string> {
-  const file = path ?? await fetchWikitext(await readHubSettings());
+export async function readWikitext(path?: string, split: WikitextSplit = "test"): Promise<string> {
+  const file = path ?? await fetchWikitext(await readHubSettings(), split);
   const { size } = await Deno.stat(file);
   if (size > MAX_FILE_BYTES) throw new SyntaxError(`${file} has ${size} bytes, must have at most ${MAX_FILE_BYTES}`);
   const rows = file.endsWith(".parquet") ? await readParquet(file) : splitRows(await Deno.readTextFile(file));
   return rows.join("\n\n");
 }
 
-/** Gets the test split into the hub's cache. */
-export async function fetchWikitext(settings: HubSettings): Promise<string> {
-  const snapshot = await openSnapshot(REPO, settings, FOLDER);
-  return snapshot.files ? await fetchFile(snapshot, hubFile(snapshot, FILE), settings) : join(snapshot.directory, FILE);
+/** Gets a split into the hub's cache, where it is as Parquet alone. */
+export function fetchWikitext(settings: HubSettings, split: WikitextSplit = "test"): Promise<string> {
+  const file = `${split}-00000-of-00001.parquet`;
+  return fetchDatasetFile({ dataset: "Salesforce/wikitext", folder: "wikitext-2-raw-v1", file }, settings);
 }
 
 /** Rows of the text as the hub's loading script makes them: lines with their line break, empty where all is space. */

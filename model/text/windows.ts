@@ -74,7 +74,7 @@ function withPrefix(prefix: ArrayLike<number>, tokens: Uint32Array): Uint32Array
 }
 
 /** Characters of an excerpt for each token that is wanted of it; enough for any tokenizer on any text we know. */
-const CHARACTERS_PER_TOKEN = 12;
+export const CHARACTERS_PER_TOKEN = 12;
 
 /**
  * Takes windows that start at even distances of the text's characters, each within one document, without tokenizing

@@ -20,6 +20,7 @@ import { dequantizeOnGpu } from "../../kernels/product/two_pass_gemv.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
+import { HALF_BLOCK_CHANNELS } from "../../quant/format.ts";
 import type { EngineLayer } from "../engine/engine_weights.ts";
 import { attentionExtras, attentionShape } from "../engine/layer_operations.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -149,7 +150,7 @@ async function transposePart(
   const { gpu } = context;
   if (part.kind === "f16") return await transposeHalves(gpu, part, part.channels, transposed);
   const [{ firstRow, rows }] = part.slabs;
-  const halves = await halvesOf(context, "decoded", rows, part.halfBlocks * 64);
+  const halves = await halvesOf(context, "decoded", rows, part.halfBlocks * HALF_BLOCK_CHANNELS);
   return [
     ...await dequantizeOnGpu(gpu, part, halves),
     ...await transposeHalves(gpu, placeRows(halves, firstRow, part.rows), part.channels, transposed),

@@ -8,8 +8,8 @@
 import { type AdamBuffers, adamStep, adamWords, scaleTiles } from "../../kernels/backward/adam.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import type { PackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
-import { TILE_ROWS, tilesPerColumn } from "../../quant/format.ts";
+import { type PackedMatrix, scaleGroups } from "../../kernels/matrix/packed_matrix.ts";
+import { HALF_BLOCK_GROUPS, TILE_ROWS, tilesPerColumn } from "../../quant/format.ts";
 import type { EngineLayer, EngineWeights } from "../engine/engine_weights.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type LinearKind, linearName, linearShape, normName, STAGES } from "../llama/layer.ts";
@@ -24,7 +24,7 @@ export interface TunedParameters {
 
 /** Gradients of all parameters, and steps along them. */
 export interface Parameters {
-  /** f32 [tiles, groups]: gradient of the logarithms of a matrix's scales. */
+  /** f32 [tiles, scaleGroups]: gradient of the logarithms of a matrix's scales. */
   scalesGradient(matrix: PackedMatrix): GPUBuffer;
   /** f32 [hidden]: gradient of a norm's weights, by the buffer that holds them. */
   normGradient(norm: GPUBuffer): GPUBuffer;
@@ -100,9 +100,11 @@ export async function readParameters<T extends Float16Array | Float32Array>(
       const parts = layer.linears[name].filter((part) => part.kind === "packed");
       for (const part of parts) {
         const values = await readScales(part);
-        const groups = 4 * part.halfBlocks;
+        const groups = part.halfBlocks * HALF_BLOCK_GROUPS;
+        const padded = scaleGroups(groups);
         for (const { kind, tile, tiles } of placesIn(config, linears, part)) {
-          scales.set(linearName(i, kind), values.slice(tile * groups, (tile + tiles) * groups) as T);
+          const own = values.subarray(tile * padded, (tile + tiles) * padded);
+          scales.set(linearName(i, kind), own.filter((_: number, at: number) => at % padded < groups) as T);
         }
       }
     }

@@ -21,6 +21,8 @@ export interface PassShape {
   readonly windows: number;
   /** Tokens of each, a multiple of 64, so that each begins where bindings may. */
   readonly windowTokens: number;
+  /** Tokens of the longest one without padding. */
+  readonly longest: number;
 }
 
 /** Tokens of a pass: more of them don't make products faster. */
@@ -33,7 +35,7 @@ const PADDED_TOKENS = 64;
 export function passShape(config: ModelConfig, longest: number, batchWindows: number, limitBytes: number): PassShape {
   const windowTokens = Math.ceil(longest / PADDED_TOKENS) * PADDED_TOKENS;
   const most = Math.min(PASS_TOKENS, limitBytes / (4 * widestOf(config)));
-  return { windows: evenShare(batchWindows, Math.max(1, Math.floor(most / windowTokens))), windowTokens };
+  return { windows: evenShare(batchWindows, Math.max(1, Math.floor(most / windowTokens))), windowTokens, longest };
 }
 
 /** The most elements that a token has in one buffer. */
@@ -111,7 +113,7 @@ export async function createTuningBuffers(
     windowRange: await range(windowTokens),
     normed: await make("normed", hidden),
     mixed: await make("mixed", heads * headSize),
-    rotations: await scope.upload("rotations", rotationTable(rope, headSize, windowTokens)),
+    rotations: await scope.upload("rotations", rotationTable(rope, headSize, windowTokens, shape.longest)),
     cache: { capacity: windowTokens, keys: await plane("keys"), values: await plane("values") },
     inputs,
     qkvBefore: queryKeyNorm ? await make("qkv product", qkvWidth) : stages.qkv,

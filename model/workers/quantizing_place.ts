@@ -4,7 +4,7 @@
  * @module
  */
 import { describeAdapter } from "../../kernels/gpu/adapter.ts";
-import { openGpu } from "../../kernels/gpu/gpu.ts";
+import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { cpuDevice } from "../quantize/cpu_device.ts";
@@ -31,6 +31,12 @@ export interface QuantizingPlace extends Disposable {
   readonly kind: "cpu" | "gpu";
   /** Whether that is a GPU and not a software adapter. */
   readonly isRealGpu: boolean;
+  /**
+   * The GPU, where that is what quantizes.
+   *
+   * @ignore
+   */
+  readonly gpu?: Gpu;
   /** Name for people. */
   readonly name: string;
   /** Why it isn't the GPU that is there. */
@@ -56,6 +62,7 @@ export async function openQuantizingPlace(
     return {
       device: gpuDevice(gpu),
       kind: "gpu",
+      gpu,
       isRealGpu: !gpu.isSoftware,
       name: gpu.adapterName,
       get peakBytes() {

@@ -41,8 +41,9 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["quantize", "--out", "q", "--outliers", "0.5"], "quantize: --outliers is 0.5, must be a number between 0 and 0.05"],
   [
     ["quantize", "--out", "q", "--calibration", "sotu"],
-    "quantize: --calibration is sotu, must be calibration, mix or file:",
+    "quantize: --calibration is sotu, must be mix, self, calibration, wikitext2, c4 or file:",
   ],
+  [["quantize", "--out", "q", "--calibration", "mix+mix"], "quantize: --calibration is mix+mix, must be mix, self"],
   [["quantize", "--out", "q", "--device", "tpu"], "quantize: --device is tpu, must be one of auto, cpu, gpu"],
   [["quantize", "--out", "q", "--layers", "("], "quantize: --layers is (, must be a regular expression"],
   [["quantize", "--out", "q", "--layers", "."], "quantize: --layers is ., must leave a matrix to quantize"],

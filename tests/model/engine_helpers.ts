@@ -27,6 +27,10 @@ export const ARCHITECTURE_FIXTURES = [
   "glm_partial",
   "phi3_fused",
   "phi3_partial_window",
+  "phi3_longrope",
+  "llama_linear",
+  "llama_dynamic",
+  "qwen2_yarn",
 ];
 
 /** Logits of Hugging Face transformers, in f32 where the engine has f16 weights and activations. */

@@ -71,6 +71,24 @@ Deno.test("lockPath: another process that holds it and is killed", () =>
     assertEquals(filesIn(directory), []);
   }));
 
+Deno.test("lockPath: a directory that may be written but not listed is enough", () =>
+  inDirectory(async (directory) => {
+    await Deno.mkdir(`${directory}/box`);
+    await Deno.chmod(directory, 0o755);
+    await Deno.chmod(`${directory}/box`, 0o333);
+    const module = new URL("../../model/host/path_lock.ts", import.meta.url).href;
+    const code =
+      `using lock = await (await import("${module}")).lockPath("${directory}/box/q"); console.log("locked");`;
+    // Root may list any directory.
+    const user = Deno.uid() === 0 ? ["setpriv", "--reuid=65534", "--clear-groups"] : [];
+    const [command, ...args] = [...user, Deno.execPath(), "eval", "--no-check", code];
+    const env = { DENO_DIR: `${directory}/box/cache`, HOME: directory, NO_COLOR: "1" };
+    const { stdout, stderr } = await new Deno.Command(command, { args, env }).output();
+    assertEquals(new TextDecoder().decode(stdout), "locked\n", new TextDecoder().decode(stderr));
+    assertEquals(filesIn(`${directory}/box`).includes("q.lock"), false);
+    await Deno.chmod(`${directory}/box`, 0o755);
+  }));
+
 Deno.test("quantizeModel: no output replaces the source, a directory, or what is no regular file", () =>
   inDirectory(async (directory) => {
     const model = await copyModel(directory);

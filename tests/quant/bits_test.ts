@@ -1,6 +1,6 @@
 import { quantizeStrips } from "../../quant/baselines/strips.ts";
 import { addBits, bitsPerWeight, NO_BITS, packedBits, totalBits } from "../../quant/bits.ts";
-import { REFINE_EVERY } from "../../quant/format.ts";
+import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
 import { planeBytes } from "../../quant/packed_tensor.ts";
 import { storedBytes } from "../../quant/quantize.ts";
@@ -17,6 +17,7 @@ import { normals, randomUnpacked } from "./helpers.ts";
 
 const SHAPES: readonly (readonly [rows: number, channels: number])[] = [
   [1, 1],
+  [1, 64],
   [1, 128],
   [15, 16],
   [16, 127],
@@ -25,6 +26,7 @@ const SHAPES: readonly (readonly [rows: number, channels: number])[] = [
   [33, 300],
   [48, 384],
   [40, 1000],
+  [32, 576],
 ];
 
 Deno.test("packedBits: 8 x the bytes of packed tensors, every plane", () => {
@@ -71,10 +73,35 @@ Deno.test("packedBits: Llama-2-7B by hand", () => {
   assertEquals(totalBits(sum) / 202_375_168, 2.8125);
 });
 
-Deno.test("packedBits: one weight pays for a block, a tile and an outlier", () => {
-  // base 256, refine 32, meta 64, 8 tile scales 128, outlier 32, row starts 64.
-  assertEquals(totalBits(packedBits(1, 1, 8, 1)), 256 + 32 + 64 + 128 + 32 + 64);
-  assertEquals(totalBits(packedBits(1, 1, 1, 0)), 256 + 8 * 32 + 64 + 128);
+Deno.test("packedBits: rows that end in half a block, by hand", () => {
+  const perWeight = (channels: number, refineEvery: RefineEvery) =>
+    totalBits(packedBits(16, channels, refineEvery, 0)) / (16 * channels);
+  // Groups: 576 = 36 x 16. Base words 36, refine words ceil(36 / 8) = 5, meta words 9; 36 scales of 16 bits a tile.
+  assertEquals(perWeight(576, 8), ((36 + 5 + 9) * 32) / 576 + 1 / 16); // 2.8403
+  // 960 = 60 groups: 8 refine words, 15 meta words.
+  assertEquals(perWeight(960, 8), ((60 + 8 + 15) * 32) / 960 + 1 / 16); // 2.8292
+  // 2880 = 180 groups: 23 refine words, 45 meta words.
+  assertEquals(perWeight(2880, 8), ((180 + 23 + 45) * 32) / 2880 + 1 / 16); // 2.8181
+  assertEquals(perWeight(576, 16), ((36 + 3 + 9) * 32) / 576 + 1 / 16);
+  assertEquals(perWeight(576, 4), ((36 + 9 + 9) * 32) / 576 + 1 / 16);
+  assertEquals(perWeight(576, "none"), ((36 + 9) * 32) / 576 + 1 / 16);
+});
+
+Deno.test("packedBits: SmolLM2-135M by hand", () => {
+  // A layer: q, o 576 x 576; k, v 192 x 576; gate, up 1536 x 576; down 576 x 1536. A row of 576 has 50 words (above),
+  // one of 1536 (96 groups) 96 + 12 + 24 = 132; a tile has 36 or 96 scales.
+  const shapes = [[576, 576], [576, 576], [192, 576], [192, 576], [1536, 576], [1536, 576], [576, 1536]] as const;
+  const weights = 2 * 576 * 576 + 2 * 192 * 576 + 3 * 576 * 1536;
+  const sum = shapes.map(([rows, channels]) => packedBits(rows, channels, 8, 0)).reduce(addBits, NO_BITS);
+  const rows576 = 2 * 576 + 2 * 192 + 2 * 1536;
+  assertEquals(totalBits(sum), rows576 * 50 * 32 + (rows576 / 16) * 36 * 16 + 576 * 132 * 32 + 36 * 96 * 16);
+  assertEquals((totalBits(sum) / weights).toFixed(4), "2.8333");
+});
+
+Deno.test("packedBits: one weight pays for half a block, a tile and an outlier", () => {
+  // base 128, refine 32, meta 32, 4 tile scales 64, outlier 32, row starts 64.
+  assertEquals(totalBits(packedBits(1, 1, 8, 1)), 128 + 32 + 32 + 64 + 32 + 64);
+  assertEquals(totalBits(packedBits(1, 1, 1, 0)), 128 + 4 * 32 + 32 + 64);
 });
 
 Deno.test("stripBits: the paper's layout by hand, 4096 x 4096", () => {

@@ -68,19 +68,31 @@ Deno.test("validatePackedTensor: refuses pick fields outside their run, unequal 
     const tensor = DENSITIES.get(every)!;
     return withElement(tensor, "meta", word, (tensor.meta[word] & 0x0fffffff) | pick << 28);
   };
-  // Six words a row; word 7 is the second of row 1.
-  assertRefused(withPick("none", 7, 1), "row 1: pick field of meta word 1 is 1, must be below 1");
-  assertRefused(withPick(1, 7, 8), "row 1: pick field of meta word 1 is 8, must be below 1");
-  assertRefused(withPick(2, 7, 4), "row 1: pick field of meta word 1 is 4, must be below 4");
-  assertRefused(withPick(4, 7, 4), "row 1: pick field of meta word 1 is 4, must be below 4");
-  assertRefused(withPick(8, 7, 8), "row 1: pick field of meta word 1 is 8, must be below 8");
-  // The run of 16 at the end of 24 groups holds 8.
-  assertRefused(withPick(16, 10, 8), "row 1: pick field of meta word 4 is 8, must be below 8");
-  for (const [every, word] of [[8, 7], [16, 9]] as const) {
+  // Five words a row; word 6 is the second of row 1.
+  assertRefused(withPick("none", 6, 1), "row 1: pick field of meta word 1 is 1, must be below 1");
+  assertRefused(withPick(1, 6, 8), "row 1: pick field of meta word 1 is 8, must be below 1");
+  assertRefused(withPick(2, 6, 4), "row 1: pick field of meta word 1 is 4, must be below 4");
+  assertRefused(withPick(4, 6, 4), "row 1: pick field of meta word 1 is 4, must be below 4");
+  assertRefused(withPick(8, 6, 8), "row 1: pick field of meta word 1 is 8, must be below 8");
+  // The runs of 16 and of 8 at the end of 20 groups hold 4, of which none need be refined.
+  assertRefused(withPick(16, 9, 5), "row 1: pick field of meta word 4 is 5, must be below 5");
+  assertRefused(withPick(8, 9, 5), "row 1: pick field of meta word 4 is 5, must be below 5");
+  for (const [every, word] of [[8, 6], [16, 8]] as const) {
     const tensor = DENSITIES.get(every)!;
     const now = tensor.meta[word] >>> 28;
     const other = (now + 1) % 8;
     assertRefused(withPick(every, word, other), `is ${other}, must be ${now} as in word 0`);
+  }
+});
+
+Deno.test("validatePackedTensor: refuses a refine word where a short run has no refined group", () => {
+  for (const every of [8, 16] as const) {
+    const tensor = DENSITIES.get(every)!;
+    const last = (2 * tensor.refine.length) / 6 - 1;
+    const plain = withElement(tensor, "meta", 9, (tensor.meta[9] & 0x0fffffff) | 4 << 28);
+    validatePackedTensor(withElement(plain, "refine", last, 0));
+    const message = "row 1: last refine word is 7, must be 0 where its run has no refined group";
+    assertRefused(withElement(plain, "refine", last, 7), message);
   }
 });
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { BLOCK_GROUPS, blocksPerRow, GROUP_CHANNELS, type RefineEvery, TILE_ROWS } from "../../quant/format.ts";
+import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS } from "../../quant/format.ts";
 import { type PackedTensor, planeLengths, type PlaneName } from "../../quant/packed_tensor.ts";
 import { createRandom } from "../../quant/random.ts";
 import type { TwobitSettings } from "../../quant/twobit.ts";
@@ -90,12 +90,14 @@ export function randomUnpacked(
   outlierShare: number,
 ): UnpackedTensor {
   const random = createRandom(seed);
-  const groups = blocksPerRow(channels) * BLOCK_GROUPS;
+  const groups = groupsPerRow(channels);
   const refined = new Uint8Array(rows * groups);
   if (refineEvery !== "none") {
     for (let row = 0; row < rows; row++) {
       for (let start = 0; start < groups; start += refineEvery) {
-        refined[row * groups + start + random.integer(Math.min(refineEvery, groups - start))] = 1;
+        const size = Math.min(refineEvery, groups - start);
+        const pick = random.integer(size < refineEvery ? size + 1 : size);
+        if (pick < size) refined[row * groups + start + pick] = 1;
       }
     }
   }

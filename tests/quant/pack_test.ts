@@ -36,9 +36,9 @@ Deno.test("pack: unpack is its inverse for every legal tensor", () => {
   );
 });
 
-Deno.test("pack: every density, one block and two and a half, all codes", () => {
+Deno.test("pack: every density, half a block to two and a half, all codes", () => {
   for (const refineEvery of REFINE_EVERY) {
-    for (const channels of [1, 16, 127, 128, 129, 320]) {
+    for (const channels of [1, 16, 64, 65, 80, 127, 128, 129, 192, 320, 576]) {
       const tensor = randomUnpacked(channels, 3, channels, refineEvery, 0.1);
       assertSameBits(unpack(pack(tensor)).codes, tensor.codes);
     }
@@ -115,8 +115,7 @@ Deno.test("dequantize: the 128 weights of the block worked out by hand", () => {
 });
 
 Deno.test("meta: pick fields of every density", () => {
-  const groups = 24; // three blocks: the second run of 16 is short
-  const picksOf = (refineEvery: RefineEvery, refinedGroups: readonly number[]) => {
+  const picksOf = (refineEvery: RefineEvery, refinedGroups: readonly number[], groups = 24) => {
     const refined = new Uint8Array(groups);
     for (const group of refinedGroups) refined[group] = 1;
     const words = packMeta(new Uint8Array(groups), new Uint8Array(groups), refined, refineEvery);
@@ -127,12 +126,21 @@ Deno.test("meta: pick fields of every density", () => {
     return Array.from(words, (word) => word >>> 28);
   };
   assertEquals(picksOf("none", []), [0, 0, 0, 0, 0, 0]);
+  // 24 groups are three blocks: the second run of 16 is short.
   assertEquals(picksOf(16, [13, 16 + 7]), [13, 13, 13, 13, 7, 7]);
   assertEquals(picksOf(8, [5, 8, 16 + 7]), [5, 5, 0, 0, 7, 7]);
   assertEquals(picksOf(4, [3, 4, 10, 13, 19, 20]), [3, 0, 2, 1, 3, 0]);
   // Two 1-bit indices in a word, the lower run first: groups 1 and 2 = 1 + 2 * 0, 4 and 7 = 0 + 2 * 1, ...
   assertEquals(picksOf(2, [1, 2, 4, 7, 8, 10, 13, 15, 16, 19, 21, 22]), [1, 2, 0, 3, 2, 1]);
-  assertEquals(picksOf(1, Array.from({ length: groups }, (_, group) => group)), [0, 0, 0, 0, 0, 0]);
+  assertEquals(picksOf(1, Array.from({ length: 24 }, (_, group) => group)), [0, 0, 0, 0, 0, 0]);
+  // Half a block at the end; a short run without a refined group has its number of groups for an index.
+  assertEquals(picksOf(8, [5, 8 + 3], 12), [5, 5, 3]);
+  assertEquals(picksOf(8, [5], 12), [5, 5, 4]);
+  assertEquals(picksOf(16, [11], 12), [11, 11, 11]);
+  assertEquals(picksOf(16, [], 12), [12, 12, 12]);
+  assertEquals(picksOf(16, [2, 16], 20), [2, 2, 2, 2, 0]);
+  assertEquals(picksOf(16, [2], 24), [2, 2, 2, 2, 8, 8]);
+  assertEquals(picksOf(4, [1, 6, 8], 12), [1, 2, 0]);
 });
 
 const changed = <T extends "codes" | "scaleCodes" | "zeroCodes" | "refined">(name: T, at: number, value: number) => {
@@ -148,7 +156,7 @@ Deno.test("pack: refuses codes out of their range", () => {
   assertThrows(() => pack(changed("zeroCodes", 7, 8)), RangeError, "zero code 7 is 8, must be at most 7");
 });
 
-Deno.test("pack: refuses runs without exactly one refined group", () => {
+Deno.test("pack: refuses runs without exactly one refined group, and short ones with two", () => {
   const holds = (count: number) => `groups 0..7 hold ${count} refined groups, must hold 1`;
   assertThrows(() => pack(changed("refined", 5, 1)), RangeError, holds(2));
   assertThrows(
@@ -156,6 +164,16 @@ Deno.test("pack: refuses runs without exactly one refined group", () => {
     RangeError,
     holds(0),
   );
+  const half = {
+    ...BLOCK_TENSOR,
+    channels: 64,
+    codes: new Uint8Array(64),
+    scaleCodes: new Uint8Array(4),
+    zeroCodes: new Uint8Array(4),
+    refined: Uint8Array.of(1, 0, 1, 0),
+    tileScale: new Float16Array(4),
+  };
+  assertThrows(() => pack(half), RangeError, "groups 0..3 hold 2 refined groups, must hold 0 or 1");
   assertThrows(() => pack({ ...BLOCK_TENSOR, refineEvery: "none" }), RangeError, "a group is refined, must be none");
 });
 
@@ -165,7 +183,7 @@ Deno.test("pack: refuses planes whose length doesn't fit", () => {
     RangeError,
     "plane tileScale has 7 elements, must have 8",
   );
-  assertThrows(() => pack({ ...BLOCK_TENSOR, channels: 129 }), RangeError, "must have 16");
+  assertThrows(() => pack({ ...BLOCK_TENSOR, channels: 129 }), RangeError, "must have 12");
   for (const name of ["codes", "zeroCodes"] as const) {
     assertThrows(() => pack({ ...BLOCK_TENSOR, [name]: BLOCK_TENSOR[name].slice(1) }), Error, "must ", name);
   }

@@ -15,7 +15,8 @@ fn decode(row: u32, group: u32, masks: CodeMasks) -> Group {
   let meta_word = meta_words[(row / 4u * half_blocks + group / 4u) * 4u + row % 4u];
   let codes = align_codes(meta_word, group % 4u);
   // Second order: the scale of the group.
-  let d = unpack2x16float(tile_scale[((row / 16u) * groups + group) / 2u] >> (16u * (group % 2u))).x;
+  let tile_groups = (groups + 7u) / 8u * 8u;
+  let d = unpack2x16float(tile_scale[((row / 16u) * tile_groups + group) / 2u] >> (16u * (group % 2u))).x;
   let scale = scale_of(codes, masks, 512.0 * d);
   // First order: its zero and, in the caller, its codes.
   var zero = zero_plus(codes, masks) - ZERO_PLUS;

@@ -5,6 +5,7 @@ override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
 override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
 override half_blocks: u32 = 2;
+override ends_in_half: u32 = half_blocks % 2u; // 1 where a row may end in half a block
 override refine_every: u32 = 8; // 0 for none
 override team: u32 = 32;
 override columns: u32 = 2;

@@ -14,7 +14,7 @@ fn refine_words(row: u32, lane: Lane) -> vec2<f32> {
     let run = lane.first_block * 8u / max(refine_every, 1u) + index % words;
     let group = run * refine_every + picked(step, i, run);
     let codes = meta_words[meta_start + step * half_blocks + group / LANE_GROUPS][i];
-    let scales = tile_scale[scale_start + (row / TILE_ROWS) * (half_blocks / 2u) + group / 8u];
+    let scales = tile_scale[scale_start + (row / TILE_ROWS) * (whole_half_blocks() / 2u) + group / 8u];
     let block = group / 8u - lane.first_block;
     let word = refine[refine_start + (step * row_words + run) * 2u + i / 2u][i % 2u];
     let term = refine_term(word, codes, scales, group % 8u, block, lane);

@@ -82,5 +82,10 @@ fn row_sum(i: u32) -> f32 {
 
 // Second-order scales of the eight groups of a lane's block: two f16 in each word.
 fn block_scales(row: u32, lane: Lane) -> vec4<u32> {
-  return tile_scale[scale_start + (row / TILE_ROWS) * (half_blocks / 2u) + lane.half_block / 2u];
+  return tile_scale[scale_start + (row / TILE_ROWS) * (whole_half_blocks() / 2u) + lane.half_block / 2u];
+}
+
+// Half blocks of a row with the one that is missing where it ends in half a block.
+fn whole_half_blocks() -> u32 {
+  return (half_blocks + ends_in_half) & ~ends_in_half;
 }

@@ -81,10 +81,18 @@ fn load_step(row: u32, lane: Lane) -> Step {
   step.base1 = base[at + half_blocks];
   step.base2 = base[at + 2u * half_blocks];
   step.base3 = base[at + 3u * half_blocks];
-  step.meta_words = meta_words[meta_start + step_at];
+  step.meta_words = meta_words[meta_start + step_at - select(0u, 1u, is_missing_half(lane))];
   step.scales = block_scales(row, lane);
-  if (refine_every == 8u) { step.refine = refine[refine_start + step_at]; }
+  if (refine_every == 8u) {
+    step.refine = refine[refine_start + row / STEP_ROWS * whole_half_blocks() + lane.half_block];
+  }
   return step;
+}
+
+// Where a row ends in half a block, the next lane has no weights, but multiplies refine words of two rows: it takes the
+// meta words of the half that is there.
+fn is_missing_half(lane: Lane) -> bool {
+  return ends_in_half == 1u && lane.half_block == half_blocks;
 }
 
 fn multiply_step(now: Step, x: Activations, lane: Lane) -> vec4<f32> {

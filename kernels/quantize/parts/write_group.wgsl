@@ -16,7 +16,7 @@ fn place_group(group: u32, row: u32) -> GroupPlace {
     let run = group / max(refine_every, 1u);
     is_refined = run * refine_every + picks[run * rows + row] == group;
   }
-  let scales = unpack2x16float(tile_scale[(row / 16u * groups + group) / 2u]);
+  let scales = unpack2x16float(tile_scale[(row / 16u * ((groups + 7u) / 8u * 8u) + group) / 2u]);
   return GroupPlace(row, group, is_refined, select(scales.x, scales.y, group % 2u == 1u));
 }
 

@@ -1,4 +1,4 @@
-import { ropeFrequencies, rotateHeads, rotationTable } from "../../../model/llama/rope.ts";
+import { rotateHeads, rotationOf, rotationTable } from "../../../model/llama/rope.ts";
 import { decodeAttention, decodeAttentionOnCpu, partialsLength } from "../../../kernels/attention/decode_attention.ts";
 import { reduceSplits, reduceSplitsToF16 } from "../../../kernels/product/split_reduce.ts";
 import { inputOnCpu } from "../../../kernels/product/prologue_epilogue_reference.ts";
@@ -58,7 +58,7 @@ function attend(testCase: Case, { qkv, bias, norms, keys, values }: Drawn) {
     norm(own, 0, heads, norms.subarray(0, size), normEpsilon);
     norm(own, heads * size, kv, norms.subarray(size), normEpsilon);
   }
-  rotateHeads(own, 0, heads + kv, ropeFrequencies(ROPE, size), position);
+  rotateHeads(own, 0, heads + kv, rotationOf(ROPE, size, CAPACITY), position);
   const rounded = Float32Array.from(Float16Array.from(own.subarray(heads * size)));
   const all = (rows: Float32Array, part: number) =>
     Float32Array.from([...rows, ...rounded.subarray(part * kv * size, (part + 1) * kv * size)]);

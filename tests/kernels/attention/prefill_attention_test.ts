@@ -7,7 +7,7 @@ import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts"
 import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
 import { createTokenRange, setTokenRange } from "../../../kernels/tokens/token_range.ts";
 import { ropeCache } from "../../../kernels/attention/rope_cache.ts";
-import { ropeFrequencies, rotateHeads, rotationTable } from "../../../model/llama/rope.ts";
+import { rotateHeads, rotationOf, rotationTable } from "../../../model/llama/rope.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
@@ -179,7 +179,7 @@ async function checkRope(kind: RopeCase) {
   const qkv = randomActivations(part.tokens * width, 8);
   const bias = randomActivations(width, 9);
   const norms = randomActivations(2 * headSize, 10);
-  const frequencies = ropeFrequencies({ theta: 10000 }, headSize);
+  const rotation = rotationOf({ theta: 10000 }, headSize, capacity);
   const plane = async (label: string) =>
     whole(await gpu.createStorage(label, 2 * 2 * keyValueHeads * capacity * headSize));
   const cache = { capacity, keys: await plane("keys"), values: await plane("values") };
@@ -199,7 +199,7 @@ async function checkRope(kind: RopeCase) {
     const expected = prepare(kind, qkv.subarray(t * width, (t + 1) * width), bias, norms);
     // Rotation keeps the length of a pair, so its error is a share of the largest element.
     const largest = expected.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
-    rotateHeads(expected, 0, heads + keyValueHeads, frequencies, part.first + t);
+    rotateHeads(expected, 0, heads + keyValueHeads, rotation, part.first + t);
     const cached = await readCached(cache, kind, part.first + t);
     const token = [...actual.subarray(t * width, t * width + heads * headSize), ...cached];
     const bound = Float64Array.from(expected, (value, i) => {

@@ -58,6 +58,15 @@ const CASES: Readonly<Record<string, LayersCase>> = {
     runs: [2, 1],
     withHeadNorm: true,
   },
+  "rows that end in half a block, of one and of several columns": {
+    hidden: 192,
+    intermediate: 576,
+    heads: 3,
+    keyValueHeads: 3,
+    headSize: 64,
+    runs: [2],
+    outlierShare: FEW_OUTLIERS,
+  },
   "a sliding window, one query, wide heads": {
     hidden: 64,
     intermediate: 64,

@@ -19,6 +19,8 @@ const TENSORS: readonly PackedTensor[] = [
   randomTensor({ rows: 36, channels: 300, refineEvery: 8, outlierShare: 0.02 }, 2),
   randomTensor({ rows: 4, channels: 128, refineEvery: "none", outlierShare: 0 }, 3),
   randomTensor({ rows: 100, channels: 144, refineEvery: 2, outlierShare: 0.01 }, 4),
+  randomTensor({ rows: 36, channels: 576, refineEvery: 8, outlierShare: 0 }, 5),
+  randomTensor({ rows: 20, channels: 192, refineEvery: 16, outlierShare: 0 }, 6),
 ];
 
 async function uploadAll(gpu: Gpu): Promise<PackedMatrix[]> {

@@ -40,6 +40,17 @@ for (const refineEvery of REFINE_EVERY) {
     }
   });
 
+  test(`fused_gemv, refined groups ${refineEvery}: rows that end in half a block`, async () => {
+    const gpu = await testGpu();
+    const withoutSubgroups = await openGpu({ withoutSubgroups: true });
+    for (const [rows, channels] of [[7, 64], [18, 192], [33, 576], [9, 2112]]) {
+      await check(gpu, { rows, channels, refineEvery, outlierShare: 0.01 }, rows);
+      await check(gpu, { rows, channels, refineEvery, outlierShare: 0.01 }, rows, { synchronous: true });
+      await check(withoutSubgroups, { rows, channels, refineEvery, outlierShare: 0 }, rows);
+    }
+    withoutSubgroups.close();
+  });
+
   test(`fused_sync_gemv, refined groups ${refineEvery}`, async () => {
     const gpu = await testGpu();
     for (const [rows, channels] of [[40, 4096], [33, 11008], [17, 300], [1, 1]]) {

@@ -24,7 +24,7 @@ import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE];
 /** Rows, channels, tokens. */
-const CASES = [[70, 300, 3], [1, 4, 1], [33, 1028, 17], [130, 132, 130]];
+const CASES = [[70, 300, 3], [1, 4, 1], [33, 1028, 17], [130, 132, 130], [20, 576, 2]];
 
 type Launch = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => Promise<Dispatch[]>;
 

@@ -45,7 +45,7 @@ Deno.test("packActivations by hand: one group", () => {
   assertEquals(steps[0], 1);
   assertEquals([values[0], values[1], values[5]], [32512, -400, 8]); // 6 / 4 = 1.5, to even 2, times 4
   assertEquals(words[0] & 0xff, 127); // high byte of channel 0
-  assertEquals(words[64 * 2 / 4] & 0xff, 127); // its low byte: 127 * 255 + 127
+  assertEquals(words[64 / 4] & 0xff, 127); // its low byte, after 64 high bytes of half a block: 127 * 255 + 127
 });
 
 Deno.test("packActivations keeps a not-a-number visible", () => {

@@ -20,7 +20,7 @@ import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 for (const refineEvery of REFINE_EVERY) {
   test(`two_pass_gemv, refined groups ${refineEvery}: f16 weights to the last bit, then their product`, async () => {
     const gpu = await testGpu();
-    for (const [rows, channels] of [[48, 4096], [17, 300], [1, 1], [70, 1000]]) {
+    for (const [rows, channels] of [[48, 4096], [17, 300], [1, 1], [70, 1000], [18, 576]]) {
       for (const outlierShare of [0, 0.02]) {
         const tensor = randomTensor({ rows, channels, refineEvery, outlierShare }, rows);
         const matrix = await uploadPackedMatrix(gpu, tensor);

@@ -126,8 +126,10 @@ const mixed = (rows: number, channels: number): Matrix => {
 };
 
 test("quantizeMatrixOnDevice without a Hessian: bit for bit the CPU's, at every density and shape", async () => {
-  for (const [i, refineEvery] of REFINE_EVERY.entries()) {
-    const [rows, channels] = [[64, 256], [36, 144], [128, 512], [20, 400], [16, 16], [48, 128]][i];
+  const shapes = [[64, 256], [36, 144], [128, 512], [20, 400], [16, 16], [48, 128]] as const;
+  // Rows that end in half a block at every density too.
+  const cases = REFINE_EVERY.flatMap((refineEvery, i) => [[refineEvery, shapes[i]], [refineEvery, [20, 192]]] as const);
+  for (const [i, [refineEvery, [rows, channels]]] of cases.entries()) {
     const matrix = { weights: normals(i + 1, rows * channels, 0.02), rows, channels };
     const gpu = await quantizeOnGpu(matrix, refineEvery);
     validatePackedTensor(gpu);

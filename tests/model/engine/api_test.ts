@@ -123,6 +123,47 @@ Deno.test("a generation frees its cache also where nobody reads on", async () =>
   assertEquals(engine.gpu.heldBytes, held);
 });
 
+Deno.test("numbers of tokens are whole, or refused by their value", async () => {
+  const generate = (options: object) => Array.fromAsync(engine.generate("Fellow", options));
+  for (const maxTokens of [1.5, 0, -1, NaN]) {
+    const wanted = `maxTokens is ${maxTokens}, must be 1 or more and whole`;
+    await assertRejects(() => generate({ maxTokens }), RangeError, wanted);
+    await assertRejects(() => generate({ maxTokens, context: 64 }), RangeError, wanted);
+  }
+  for (const context of [64.5, 0, NaN, Infinity]) {
+    await assertRejects(() => generate({ context }), RangeError, `capacity is ${context} tokens, must be 1 to`);
+  }
+});
+
+for (const owner of ["its caller's", "its own"]) {
+  Deno.test(`an engine that is disposed says so, on ${owner} device, in every call and from every session`, async () => {
+    const disposed = await loadEngine("tiny", owner === "its own" ? {} : { gpu: engine.gpu });
+    const session = await disposed.createSession(64);
+    await session.prefill([Uint32Array.of(1, 2)]);
+    const started = disposed.generate("Fellow", { maxTokens: 200 });
+    await started.next();
+    disposed[Symbol.dispose]();
+    disposed[Symbol.dispose]();
+    const calls: Readonly<Record<string, () => Promise<unknown>>> = {
+      generate: () => Array.fromAsync(disposed.generate("Fellow")),
+      logits: () => disposed.logits([1, 2]),
+      createSession: () => disposed.createSession(64),
+      "a generation that had begun": () => Array.fromAsync(started),
+      "session.prefill": () => session.prefill([Uint32Array.of(3)]),
+      "session.decode": () => session.decode([0], 1),
+      "session.logits": () => session.logits(),
+      "session.logProbabilities": () => session.logProbabilities(Uint32Array.of(1)),
+      "session.score": () => session.score(Uint32Array.of(3), Uint32Array.of(4)),
+      "session.logitsAfter": () => session.logitsAfter(Uint32Array.of(3), [0]),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      await assertRejects(call, Error, "the engine is disposed, must be another", name);
+    }
+    session[Symbol.dispose]();
+    await assertRejects(() => session.decode([0], 1), Error, "the session is disposed");
+  });
+}
+
 Deno.test("a batch's pieces carry the tokens of each text, and log-probabilities where asked", async () => {
   const prompts = ["Fellow citizens", "The", "We have met"];
   const tokens: number[][] = prompts.map(() => []);

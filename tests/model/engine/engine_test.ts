@@ -105,7 +105,11 @@ for (const name of ARCHITECTURE_FIXTURES) {
     {
       using session = await createSession(engine.gpu, weights, 200);
       await assertLogits(session, tokens, positions, (row) => logits[row]);
-      if (greedy) assert(await follow(session, greedy) < 5, "few ties");
+    }
+    if (greedy) {
+      // Room within the original context of longrope, whose factors depend on it.
+      using session = await createSession(engine.gpu, weights, 100);
+      assert(await follow(session, greedy) < 5, "few ties");
     }
     weights[Symbol.dispose]();
   });

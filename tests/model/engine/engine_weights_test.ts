@@ -35,6 +35,10 @@ Deno.test("uploadWeights: sizes that the kernels don't take are refused before a
   await refused({ headSize: 100 }, "head size is 100, must be a multiple of 8 up to 256");
   await refused({ headSize: 264 }, "head size is 264, must be a multiple of 8 up to 256");
   await refused({ hidden: 44 }, "hidden size is 44, must be a multiple of 8");
+  // The product of gate and up takes 4, that with down 8, and neither says so before its layer is on the device.
+  for (const intermediate of [44, 49, 50]) {
+    await refused({ intermediate }, `intermediate size is ${intermediate}, must be a multiple of 8`);
+  }
 });
 
 Deno.test("uploadWeights: packed layers, also where they are copied, leave nothing on the device either", () =>

@@ -2,7 +2,7 @@ import { readModel } from "../../../model/files/checkpoint.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { openModel } from "../../../model/load.ts";
-import { assertClose, assertRejects } from "../../assert.ts";
+import { assertClose, assertEquals, assertRejects } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";
 import { inDirectory } from "../../temporary.ts";
 
@@ -11,7 +11,7 @@ const EXPECTED = await readJson<Record<string, { tokens: number[]; positions: nu
   "gguf/expected.json",
 );
 
-const [U32, F32, ARRAY] = [4, 6, 9];
+const [U32, F32, TEXT, ARRAY] = [4, 6, 8, 9];
 
 /** Little-endian bytes: texts with their length, [bytes of a number, number], or "f" and an f32. */
 function bytes(...parts: (string | readonly [4 | 8, number] | readonly ["f", number])[]): number[] {
@@ -25,6 +25,7 @@ function bytes(...parts: (string | readonly [4 | 8, number] | readonly ["f", num
 /** A setting of the header. */
 const number = (key: string, value: number) => bytes(key, [4, U32], [4, value]);
 const float = (key: string, value: number) => bytes(key, [4, F32], ["f", value]);
+const text = (key: string, value: string) => bytes(key, [4, TEXT], value);
 const array = (key: string, ...values: number[]) =>
   bytes(key, [4, ARRAY], [4, U32], [8, values.length], ...values.map((value) => [4, value] as const));
 
@@ -88,8 +89,9 @@ Deno.test("openModel: what would change a GGUF file's arithmetic is refused by n
   inDirectory(async (directory) => {
     const path = `${directory}/f.gguf`;
     const settings: [number[], string][] = [
-      [float("llama.rope.scaling.factor", 4), "llama.rope.scaling.factor is 4, must be absent or 0 or 1"],
-      [float("llama.rope.scale_linear", 2), "llama.rope.scale_linear is 2"],
+      [text("llama.rope.scaling.type", "ntk"), 'rope.scaling.type is "ntk", must be none or linear or yarn'],
+      [float("llama.rope.scaling.attn_factor", 2), "rope.scaling.attn_factor is 2, must be 1"],
+      [float("llama.rope.scaling.yarn_ext_factor", 2), "llama.rope.scaling.yarn_ext_factor is 2, must be absent or 1"],
       [number("general.alignment", 24), "general.alignment is 24, must be a power of two"],
       [float("llama.logit_scale", 2), "llama.logit_scale is 2"],
       [number("llama.attention.value_length", 7), "llama.attention.value_length is 7"],
@@ -105,7 +107,6 @@ Deno.test("openModel: what would change a GGUF file's arithmetic is refused by n
       [tensor("blk.0.ffn_gate.bias", 0), "model.layers.0.mlp.gate_proj.bias"],
       [tensor("blk.0.ffn_gate.scale", 0), "blk.0.ffn_gate.scale"],
       [tensor("output.bias", 0), "output.bias"],
-      [tensor("rope_factors_long.weight", 0), "rope_factors_long.weight"],
       [tensor("blk.1.attn_norm_2.weight", 16), "blk.1.attn_norm_2.weight"],
       [tensor("blk.0.attn_q.bias", 0), "a bias for q of attention, must have one for all of q, k, v, output or none"],
     ];
@@ -115,4 +116,41 @@ Deno.test("openModel: what would change a GGUF file's arithmetic is refused by n
     }
     await Deno.writeFile(path, changed([], [tensor("output.weight", 16)]));
     await assertRejects(() => openModel(path), SyntaxError, "tensor output.weight");
+  }));
+
+Deno.test("openModel: a GGUF file's linear and YaRN scalings, with llama.cpp's attention factor times the paper's", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/f.gguf`;
+    const opened = async (...settings: number[][]) => {
+      await Deno.writeFile(path, changed(settings));
+      using checkpoint = await openModel(path);
+      return checkpoint.config;
+    };
+    const linear = { type: "linear", factor: 4 } as const;
+    const factor = float("llama.rope.scaling.factor", 4);
+    assertEquals((await opened(factor)).rope.scaling, linear);
+    assertEquals((await opened(float("llama.rope.scale_linear", 4))).rope.scaling, linear);
+    assertEquals((await opened(text("llama.rope.scaling.type", "linear"), factor)).rope.scaling, linear);
+    assertEquals((await opened(text("llama.rope.scaling.type", "none"), factor)).rope.scaling, undefined);
+    const yarn = [
+      text("llama.rope.scaling.type", "yarn"),
+      factor,
+      number("llama.rope.scaling.original_context_length", 64),
+    ];
+    const { rope: { scaling }, context } = await opened(...yarn);
+    const attentionFactor = 1 + 0.1 * Math.log(4);
+    const usual = {
+      type: "yarn" as const,
+      factor: 4,
+      fastTurns: 32,
+      slowTurns: 1,
+      truncate: true,
+      originalContext: 64,
+      attentionFactor,
+    };
+    assertEquals([scaling, context], [usual, 256]);
+    const half = await opened(...yarn, float("llama.rope.scaling.attn_factor", 0.5));
+    assertEquals(half.rope.scaling, { ...usual, attentionFactor: attentionFactor / 2 });
+    await Deno.writeFile(path, changed([], [tensor("rope_factors_long.weight", 0)]));
+    await assertRejects(() => openModel(path), SyntaxError, "no tensor rope_factors_short.weight");
   }));

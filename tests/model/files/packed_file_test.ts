@@ -6,13 +6,25 @@ import { LINEAR_KINDS, linearName } from "../../../model/llama/layer.ts";
 import { openModel } from "../../../model/load.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { readPackedCheckpoint } from "../../../model/files/packed_checkpoint.ts";
-import type { PackedMetadata } from "../../../model/files/packed_file.ts";
+import {
+  type PackedMetadata,
+  packedMetadata,
+  planesToWrite,
+  readPackedShapes,
+  readPackedTensor,
+} from "../../../model/files/packed_file.ts";
+import { openSafetensors } from "../../../model/files/open_directory.ts";
+import { writeSafetensors } from "../../../model/files/safetensors_writer.ts";
 import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { layersDirectory, type PackedFilePlan, writePackedFile } from "../../../model/quantize/packed_writer.ts";
+import { REFINE_EVERY } from "../../../quant/format.ts";
+import { pack } from "../../../quant/pack.ts";
+import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { twobitQuantizer } from "../../../quant/recipe.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
+import { assertSameTensor, randomUnpacked } from "../../quant/helpers.ts";
 import { filesIn, inDirectory } from "../../temporary.ts";
 
 const FIXTURE = new URL("../../fixtures/llama_tied_gqa", import.meta.url).pathname;
@@ -80,11 +92,21 @@ Deno.test("packed file: resuming with other settings is refused", () =>
     const [zeros, ones] = ["0".repeat(64), "1".repeat(64)];
     await resumed({ sourceSha256: ones, settings: "{}" }, `sourceSha256 was "${zeros}", is "${ones}"`);
     await resumed({ sourceSha256: zeros, settings: '{"refine":4}' }, "refine was missing, is 4");
+    // A run of version 1 didn't say its version.
+    const state = `${layersDirectory(`${directory}/q.safetensors`)}/run.json`;
+    const { formatVersion: _, ...others } = JSON.parse(await Deno.readTextFile(state));
+    await Deno.writeTextFile(state, JSON.stringify(others));
+    await resumed({ sourceSha256: zeros, settings: "{}" }, "formatVersion was missing, is 2");
   }));
 
 Deno.test("packed file: resuming without an interrupted run, or with other calibration or quantizers, is refused", () =>
   inDirectory(async (directory) => {
     await assertRejects(() => writeFixture(directory, "q", { resume: true }), RangeError, "holds no interrupted run");
+    // A run that was killed before it wrote what it is.
+    await Deno.mkdir(`${directory}/early.safetensors.layers`);
+    await Deno.writeTextFile(`${directory}/early.safetensors.layers/run.json.partial-7`, "{");
+    await writeFixture(directory, "early", { resume: true });
+    assertEquals(filesIn(directory), ["early.safetensors"]);
     const crash = {
       onLayer: () => {
         throw new Error("power cut");
@@ -103,6 +125,30 @@ Deno.test("packed file: resuming without an interrupted run, or with other calib
       );
     }
     await writeFixture(directory, "q", { resume: true });
+  }));
+
+Deno.test("packed file: tensors come back as they were, rows that end in half a block too", () =>
+  inDirectory(async (directory) => {
+    const tensors = new Map<string, PackedTensor>();
+    for (const channels of [16, 64, 80, 192, 576]) {
+      for (const every of REFINE_EVERY) {
+        tensors.set(`t${channels}.${every}`, pack(randomUnpacked(channels, 17, channels, every, 0.01)));
+      }
+    }
+    const path = `${directory}/tensors.safetensors`;
+    const planes = Array.from(tensors, ([name, tensor]) => planesToWrite(name, tensor)).flat();
+    await writeSafetensors(path, planes, packedMetadata(tensors, { sourceSha256: "", settings: "{}" }));
+    const file = await openSafetensors(path);
+    using _source = file.source;
+    const shapes = readPackedShapes(file);
+    assertEquals([...shapes.keys()], [...tensors.keys()]);
+    for (const [name, shape] of shapes) {
+      assertSameTensor(await readPackedTensor(file, name, shape), tensors.get(name)!);
+    }
+    assertEquals(file.tensors.get("t576.8.base")?.shape, [17, 9, 4]);
+    assertEquals(file.tensors.get("t576.8.refine")?.shape, [17, 5]);
+    assertEquals(file.tensors.get("t576.8.meta")?.shape, [17, 9]);
+    assertEquals(file.tensors.get("t576.8.tile_scale")?.shape, [2, 36]);
   }));
 
 Deno.test("packed file: excluded matrices stay as they were, everything else of the checkpoint is carried", () =>
@@ -161,11 +207,12 @@ Deno.test("packed file: what isn't one is refused with what was found and what i
       return damaged;
     };
     const cases: readonly (readonly [from: string, to: string, message: string])[] = [
-      ['"version":"1"', '"version":"2"', "version is 2, must be 1"],
+      ['"version":"2"', '"version":"3"', "version is 3, must be 1 or 2"],
+      ['"version":"2"', '"version":"1"', "block_groups is missing, must be 8"],
       ['"tile_rows":"16"', '"tile_rows":"32"', "tile_rows is 32, must be 16"],
       ["0.625,0.875", "0.625,0.975", "base_zeros is"],
       ['\\"refineEvery\\":8', '\\"refineEvery\\":9', "must have positive rows and channels and refineEvery of"],
-      ['\\"refineEvery\\":8', '\\"refineEvery\\":4', "must be U32"],
+      ['\\"refineEvery\\":8', '\\"refineEvery\\":2', "must be U32"],
       ['q_proj.base"', 'q_proj.bass"', "no tensor"],
     ];
     for (const [from, to, message] of cases) {

@@ -1,6 +1,6 @@
 import { writeBeside } from "../../../model/host/atomic_file.ts";
 import { bytesSource } from "../../../model/files/byte_source.ts";
-import { openSafetensors } from "../../../model/files/open_directory.ts";
+import { openDirectory, openSafetensors } from "../../../model/files/open_directory.ts";
 import { readTensor } from "../../../model/files/read_tensor.ts";
 import { loadModel } from "../../../model/load.ts";
 import { bytesOf } from "../../../model/files/numbers.ts";
@@ -13,6 +13,8 @@ import {
   tensorRows,
 } from "../../../model/files/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../../../model/files/safetensors_writer.ts";
+import { readPromptFormat } from "../../../model/text/chat.ts";
+import { readTokenizer } from "../../../model/text/tokenizer.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../../assert.ts";
 import { filesIn, inDirectory } from "../../temporary.ts";
@@ -304,6 +306,7 @@ const INDEX = "model.safetensors.index.json";
 async function loadSpoilt(
   change: (directory: string, weightMap: Record<string, string>) => Promise<void>,
   message: string,
+  load: (directory: string) => Promise<unknown> = loadModel,
 ): Promise<void> {
   await inDirectory(async (directory) => {
     for (const name of filesIn(`${FIXTURES}llama3_scaled_bias`)) {
@@ -313,17 +316,43 @@ async function loadSpoilt(
     const { weight_map: weightMap } = JSON.parse(await Deno.readTextFile(`${directory}/${INDEX}`));
     await change(directory, weightMap);
     await Deno.writeTextFile(`${directory}/${INDEX}`, JSON.stringify({ weight_map: weightMap }));
-    await assertRejects(() => loadModel(directory), SyntaxError, message);
+    await assertRejects(() => load(directory), SyntaxError, message);
   });
 }
 
 const SHARD = "model-00002-of-00003.safetensors";
+
+const POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234567\n";
+
+for (const file of ["config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"]) {
+  Deno.test(`a git-lfs pointer in the place of ${file} is called so`, () =>
+    loadSpoilt(
+      (directory) => Deno.writeTextFile(`${directory}/${file}`, POINTER),
+      `${file}: this is a git-lfs pointer in place of the file, must be fetched with git lfs pull`,
+      async (directory) => {
+        using checkpoint = await openDirectory(directory);
+        await readPromptFormat(checkpoint, await readTokenizer(checkpoint));
+      },
+    ));
+}
 
 Deno.test("loadModel: a tensor that the index leaves out is named", () =>
   loadSpoilt((_, weightMap) => {
     delete weightMap["model.norm.weight"];
     return Promise.resolve();
   }, "no tensor model.norm.weight"));
+
+for (const missing of ["model.layers.1.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.bias", "lm_head.weight"]) {
+  Deno.test(`openModel: ${missing} that is missing is noticed before anything is read`, () =>
+    loadSpoilt(
+      (_, weightMap) => {
+        delete weightMap[missing];
+        return Promise.resolve();
+      },
+      `no tensor ${missing}`,
+      openDirectory,
+    ));
+}
 
 Deno.test("loadModel: a tensor that its shard doesn't hold is named with the shard", () =>
   loadSpoilt((_, weightMap) => {

@@ -2,13 +2,10 @@ import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openGguf } from "../../../model/files/gguf_checkpoint.ts";
 import { parseJsonObject } from "../../../model/host/json.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
-import { renderTemplate } from "../../../model/text/template.ts";
-import { parseTokenizer, readTokenizer } from "../../../model/text/tokenizer.ts";
+import { readTokenizer } from "../../../model/text/tokenizer.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
-import { readJson } from "../../fixture.ts";
 import { inDirectory } from "../../temporary.ts";
-import { mutateJson, mutateText } from "./mutate.ts";
 
 const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
 
@@ -130,66 +127,3 @@ Deno.test("openGguf: 400 random byte flips give an error that names the file or 
     }
     assert(refused > 20, `${refused} of 400 flips were refused`);
   }));
-
-/** Runs what may refuse with one of these kinds of errors, whose message is one short line. */
-function mayRefuse(kinds: readonly string[], work: () => void): void {
-  try {
-    work();
-  } catch (error) {
-    const { name, message } = error as Error;
-    assert(kinds.includes(name), `${error}`);
-    // deno-lint-ignore no-control-regex -- that is what must not be there
-    assert(message.length <= 300 && !/[\x00-\x1f\x7f-\x9f\u2028\u2029]/.test(message), message);
-  }
-}
-
-Deno.test("parseTokenizer: 500 damaged tokenizers are refused in one short line, or give ids that they have", async () => {
-  const { bases, kinds } = await readJson<{
-    readonly bases: Readonly<Record<string, { readonly model: object }>>;
-    readonly kinds: readonly { readonly base: string; readonly parts: { readonly model?: object } }[];
-  }>("tokenizer_kinds.json");
-  const random = createRandom(5);
-  for (let i = 0; i < 500; i++) {
-    const { base, parts } = kinds[random.integer(kinds.length)];
-    let definition: unknown = { ...bases[base], ...parts, model: { ...bases[base].model, ...parts.model } };
-    for (let k = 0; k <= random.integer(3); k++) definition = mutateJson(definition, random);
-    mayRefuse(["SyntaxError", "RangeError"], () => {
-      const tokenizer = parseTokenizer("m", { definition: JSON.stringify(definition), settings: undefined });
-      const tokens = [...tokenizer.prefix, ...tokenizer.encode("Hello w\u00f6rld 12 \ufdfa\ufeff the cat\n")];
-      assert(tokens.every((token) => token < tokenizer.vocabulary), tokens.join());
-      tokenizer.decode([...tokens, 2 ** 31]);
-    });
-  }
-});
-
-Deno.test("renderTemplate: 1,000 damaged templates are refused in one short line, or rendered", async () => {
-  const { templates, values } = await readJson<{
-    readonly templates: readonly (readonly [template: string, text: string | null])[];
-    readonly values: Readonly<Record<string, unknown>>;
-  }>("templates.json");
-  const pieces = [
-    "{{",
-    "}}",
-    "{%",
-    "%}",
-    "|",
-    "(",
-    ")",
-    "[",
-    "'",
-    "for x in l",
-    "endfor",
-    "range(9)",
-    "~",
-    "\\",
-    "\u001b",
-    " is ",
-    "**",
-  ];
-  const random = createRandom(6);
-  for (let i = 0; i < 1000; i++) {
-    let [template] = templates[random.integer(templates.length)];
-    for (let k = 0; k <= random.integer(3); k++) template = mutateText(`${template} `, random, pieces);
-    mayRefuse(["SyntaxError"], () => void renderTemplate("m", template, values));
-  }
-});

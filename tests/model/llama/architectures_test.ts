@@ -15,7 +15,7 @@ import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { SETTINGS, twobitQuantizer } from "../../../quant/recipe.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
+import { assert, assertAlmostEquals, assertClose, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";
 import { inDirectory } from "../../temporary.ts";
 import { packPlan } from "../pack_plan.ts";
@@ -24,7 +24,8 @@ const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
 
 /** Architectures whose tensors are fused, or whose heads rotate in part. */
 const OTHER_LAYOUTS = ["glm_partial", "phi3_fused", "phi3_partial_window"];
-const NAMES = ["mistral_window", "qwen2_tied", "qwen3_wide_heads", ...OTHER_LAYOUTS];
+const SCALED = ["llama_linear", "llama_dynamic", "qwen2_yarn", "phi3_longrope"];
+const NAMES = ["mistral_window", "qwen2_tied", "qwen3_wide_heads", ...OTHER_LAYOUTS, ...SCALED];
 
 /** What Hugging Face transformers computes in f32, and slices of its tensors (tests/fixtures/make_architectures.py). */
 interface Expected {
@@ -199,8 +200,8 @@ Deno.test("parseConfig: of two scalings of RoPE the older key counts, as in tran
     };
     for (const rope_scaling of [null, {}, undefined]) assertEquals(await opened({ rope_scaling }), 5000);
     assertEquals(await opened({ rope_scaling: { rope_type: "default", rope_theta: 7000 } }), 7000);
-    await assertRejects(() => opened({ rope_scaling: { rope_type: "yarn", factor: 4 } }), SyntaxError, 'is "yarn"');
-    await assertRejects(() => opened({ rope_scaling: { type: "linear", factor: 4 } }), SyntaxError, 'is "linear"');
+    await assertRejects(() => opened({ rope_scaling: { rope_type: "mrope", factor: 4 } }), SyntaxError, 'is "mrope"');
+    await assertRejects(() => opened({ rope_scaling: { type: "axial", factor: 4 } }), SyntaxError, 'is "axial"');
   }));
 
 Deno.test("parseConfig: layer_types must say what every layer does", () =>
@@ -329,7 +330,63 @@ Deno.test("parseConfig: partial rotation where an architecture has it, and what 
   refused(glm, { partial_rotary_factor: 0.1 }, "which rotates 1 of a head's 16 elements");
   refused(glm, { partial_rotary_factor: 1.5 }, "partial_rotary_factor is 1.5, must be a number between 0 and 1");
   refused(llama, { partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5, must be 1");
-  refused(phi3, { rope_scaling: { type: "longrope" } }, 'rope_type is "longrope", must be default or llama3');
+});
+
+Deno.test("parseConfig: contexts that scalings of rotation stretch, and what is refused", async () => {
+  const read = async (name: string) => JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/config.json`));
+  const contexts = await Promise.all(SCALED.map(async (name) => {
+    return parseConfig("config.json", JSON.stringify(await read(name))).context;
+  }));
+  assertEquals(contexts, [256, 200, 256, 256]);
+  const refused = async (name: string, changes: object, message: string) => {
+    const fields = await read(name);
+    const rope_parameters = { ...fields.rope_parameters, ...changes };
+    const text = JSON.stringify({ ...fields, rope_parameters });
+    assertThrows(() => parseConfig("config.json", text), SyntaxError, message);
+  };
+  await refused("llama_linear", { factor: 0 }, "factor is 0, must be a number between 0.000001");
+  await refused("llama_dynamic", { factor: "x" }, 'factor is "x", must be a number');
+  await refused("qwen2_yarn", { truncate: 1 }, "truncate is 1, must be true or false");
+  await refused("phi3_longrope", { long_factor: null }, "long_factor is null, must be a list");
+  await refused("phi3_longrope", { short_factor: [1, 2] }, "short_factor is [1,2], must be 6 positive numbers");
+});
+
+Deno.test("parseConfig: older names of longrope, which needs its factors, and YaRN's factors of attention", async () => {
+  const parse = (json: object, changes: object) =>
+    parseConfig("config.json", JSON.stringify({ ...json, rope_parameters: changes })).rope.scaling;
+  const read = async (name: string) => JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}/config.json`));
+  const phi3 = await read("phi3_longrope");
+  const { rope_type: _, ...factors } = phi3.rope_parameters;
+  const wanted = parse(phi3, phi3.rope_parameters);
+  for (const type of ["su", "yarn"]) assertEquals(parse(phi3, { type, ...factors }), wanted);
+  const yarn = await read("qwen2_yarn");
+  const attention = (changes: object) => {
+    const scaling = parse(yarn, { ...yarn.rope_parameters, ...changes });
+    return scaling?.type === "yarn" && scaling.attentionFactor;
+  };
+  // 0.1 ln(4) + 1 and, of mscale 1 and mscale_all_dim 0.5, the quotient of 0.1 ln(4) + 1 and 0.05 ln(4) + 1.
+  assertAlmostEquals(Number(attention({})), 1.1386294, 1e-6);
+  assertAlmostEquals(Number(attention({ mscale: 1, mscale_all_dim: 0.5 })), 1.0648216, 1e-6);
+  assertEquals(attention({ attention_factor: 2 }), 2);
+});
+
+Deno.test("forward: sequences end where a dynamic rotation would change, and don't go on where longrope does", async () => {
+  const run = async (name: string, ...lengths: readonly number[]) => {
+    const { model } = await loadFixture(name);
+    let prefix: ReturnType<typeof forward>["cache"][number] | undefined;
+    for (const length of lengths) {
+      const segment = { tokens: new Uint32Array(length), ...(prefix && { prefix }) };
+      [prefix] = forward(model, [segment], matmulPlain).cache;
+    }
+  };
+  await assertRejects(() => run("llama_dynamic", 201), RangeError, "sequence has 201 tokens, must have at most 200");
+  await run("phi3_longrope", 60, 40);
+  await run("phi3_longrope", 101, 2);
+  await assertRejects(
+    () => run("phi3_longrope", 60, 41),
+    RangeError,
+    "sequence goes on from 60 to 101 tokens, must stay within its original context of 100 or be taken in at once",
+  );
 });
 
 Deno.test("openDirectory: a bias that config.json doesn't speak of is refused", () =>

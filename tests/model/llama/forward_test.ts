@@ -87,7 +87,7 @@ Deno.test("openDirectory: names what a model directory lacks", async () => {
   );
   await write({ num_hidden_layers: -1 });
   await assertRejects(() => openDirectory(directory), SyntaxError, "num_hidden_layers is -1, must be an integer");
-  await write({ rope_parameters: { rope_type: "yarn" } });
-  await assertRejects(() => openDirectory(directory), SyntaxError, 'rope_type is "yarn", must be default or llama3');
+  await write({ rope_parameters: { rope_type: "axial" } });
+  await assertRejects(() => openDirectory(directory), SyntaxError, 'rope_type is "axial", must be default, linear');
   await Deno.remove(directory, { recursive: true });
 });

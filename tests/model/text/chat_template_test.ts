@@ -17,12 +17,12 @@ const TOKENIZER: Tokenizer = {
 };
 
 /** Prompt format of a model with these files. */
-function read(files: Readonly<Record<string, unknown>>): Promise<PromptFormat> {
+function read(files: Readonly<Record<string, unknown>>, tokenizer = TOKENIZER): Promise<PromptFormat> {
   const readText = (file: string) => {
     const content = files[file];
     return Promise.resolve(content === undefined || typeof content === "string" ? content : JSON.stringify(content));
   };
-  return readPromptFormat({ name: "m", readText }, TOKENIZER);
+  return readPromptFormat({ name: "m", readText }, tokenizer);
 }
 
 const MESSAGES = [{ role: "user", content: "Call me Ishmael." }];
@@ -68,6 +68,14 @@ Deno.test("readPromptFormat: templates are given what transformers gives them", 
 Deno.test("readPromptFormat: a plain text has in front what the tokenizer puts there", async () => {
   const prompts = await read({ "config.json": { bos_token_id: 7 }, "tokenizer_config.json": { add_bos_token: false } });
   assertEquals(Array.from(prompts.encodeText("ab")), [0, 97, 98]);
+  // transformers 5.24 asks the post-processor alone: with none, a config.json with bos_token_id 0 gives [5] for "hi" by
+  // each of LlamaTokenizer, LlamaTokenizerFast, GPT2Tokenizer, Qwen2Tokenizer and PreTrainedTokenizerFast.
+  const silent = { ...TOKENIZER, prefix: new Uint32Array() };
+  const plain = await read(
+    { "config.json": { bos_token_id: 0 }, "generation_config.json": { bos_token_id: 0 } },
+    silent,
+  );
+  assertEquals(Array.from(plain.encodeText("ab")), [97, 98]);
 });
 
 Deno.test("readPromptFormat: a text ends at all tokens that the files or the chat formats name", async () => {
