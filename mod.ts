@@ -67,6 +67,7 @@ export type { ModelConfig, Rope } from "./model/llama/config.ts";
 export type { RopeScaling } from "./model/llama/rope_scaling.ts";
 export { type OpenModel, openModel } from "./model/load.ts";
 export { loadEngine } from "./model/load_engine.ts";
+export type { StageDensities } from "./model/quantize/choose_densities.ts";
 export {
   type CalibrationOptions,
   type MatrixReport,
@@ -78,7 +79,7 @@ export {
 } from "./model/quantize_file.ts";
 export type { TuningReport } from "./model/tune/tune_model.ts";
 export type { PlaceName, QuantizingPlace } from "./model/workers/quantizing_place.ts";
-export type { QuantizeMethod } from "./quant/recipe.ts";
+export type { DensityRule, QuantizeMethod } from "./quant/recipe.ts";
 export type { QuantizationReport } from "./quant/report.ts";
 export type { ChatMessage, ChatOptions, PromptFormat } from "./model/text/chat.ts";
 export type { Tokenizer } from "./model/text/tokenizer.ts";

@@ -3,11 +3,14 @@
  *
  * @module
  */
+import { REFINE_EVERY } from "../quant/format.ts";
+import { SETTINGS } from "../quant/recipe.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import { uploadWeights } from "../model/engine/engine_weights.ts";
 import { openModel } from "../model/load.ts";
-import { configOfShape, FORMATS, isFormat, randomSource } from "../model/engine/random_source.ts";
+import { configOfShape, type DensityPattern, FORMATS, isFormat, randomSource } from "../model/engine/random_source.ts";
+import { STAGES } from "../model/llama/layer.ts";
 import { MODEL_SHAPES } from "../model/llama/shapes.ts";
 import { measureBatchSpeed, measureSpeed, type SpeedPlan } from "../model/engine/speed.ts";
 import { mean } from "../model/host/statistics.ts";
@@ -38,6 +41,14 @@ export const bench: Command = {
       type: "string",
       value: "NAME",
       help: `Format of random weights: ${FORMATS.join(", ")} (default twobit).`,
+    },
+    refine: {
+      type: "string",
+      value: "N|N/N/N/N,...",
+      help:
+        `Densities of random weights: one refined group in every N, of q, k, v/o/gate, up/down, for layers in turn: ${
+          REFINE_EVERY.join(", ")
+        } (default ${SETTINGS.refineEvery}).`,
     },
     prompt: { type: "string", value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
     generate: { type: "string", value: "N", help: "Tokens to generate; 0 for none (default 128)." },
@@ -172,7 +183,12 @@ async function openSource(options: OptionValues, context: number) {
   const format = textOption(options, "format", "twobit");
   if (!isFormat(format)) throw new UsageError(`--format is ${format}, must be one of ${FORMATS.join(", ")}`);
   if (name === "") {
-    if (options.format !== undefined) throw new UsageError("--format needs --shape, a model has a format of its own");
+    const given = ["format", "refine"].find((option) => options[option] !== undefined);
+    if (given) {
+      throw new UsageError(
+        `--${given} needs --shape, a model has a ${given === "format" ? given : "density"} of its own`,
+      );
+    }
     const model = textOption(options, "model", "tiny");
     using line = createProgressLine("loading");
     const checkpoint = await openModel(model, (share, file) => line.update(share, file));
@@ -183,8 +199,25 @@ async function openSource(options: OptionValues, context: number) {
   if (!shape) {
     throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
   }
-  const source = randomSource(configOfShape(shape, context), format);
+  if (options.refine !== undefined && format !== "twobit") {
+    throw new UsageError(`--refine is given and --format is ${format}, must be twobit`);
+  }
+  const source = randomSource(configOfShape(shape, context), format, 1, densitiesOption(options));
   return { name: `${name} ${format}`, source, [Symbol.dispose]() {} };
+}
+
+/** Reads --refine: layers with commas between, each one density or one for each stage with slashes between. */
+function densitiesOption(options: OptionValues): DensityPattern {
+  const text = textOption(options, "refine", String(SETTINGS.refineEvery));
+  return text.split(",").map((layer) => {
+    const stages = layer.split("/").map((name) => REFINE_EVERY.find((every) => String(every) === name));
+    const found = stages.filter((every) => every !== undefined);
+    if (found.length < stages.length || (stages.length !== 1 && stages.length !== STAGES.length)) {
+      const wanted = `${REFINE_EVERY.join(", ")}, or ${STAGES.length} of them with slashes between`;
+      throw new UsageError(`--refine has ${layer}, must be one of ${wanted}, for each layer`);
+    }
+    return found.length === 1 ? STAGES.map(() => found[0]) : found;
+  });
 }
 
 /** Reads an option as whole numbers with commas between. @throws {UsageError} */

@@ -6,6 +6,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { CHOICE_TASKS } from "../model/evaluate/questions.ts";
 import type { TaskFile } from "../model/evaluate/tasks.ts";
+import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
 import { EVALUATION_TEXTS, isEvaluationText } from "../model/text/text.ts";
 
 /** An option of a command. */
@@ -136,6 +137,18 @@ export function evaluationTextOption(options: OptionValues): string {
     throw new UsageError(
       `--text is ${name}, must be one of ${EVALUATION_TEXTS.join(", ")}, wikitext2:FILE or file:PATH`,
     );
+  }
+  return name;
+}
+
+/** Reads the name of a calibration text, where one is given. @throws {UsageError} */
+export function calibrationTextOption(options: OptionValues): string | undefined {
+  const name = textOption(options, "calibration", "");
+  if (name === "") return undefined;
+  try {
+    splitCalibration(name);
+  } catch {
+    throw new UsageError(`--calibration is ${name}, must be ${CALIBRATION_GRAMMAR}`);
   }
   return name;
 }

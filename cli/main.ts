@@ -11,6 +11,7 @@ import { compare } from "./compare.ts";
 import { dequantize } from "./dequantize.ts";
 import { doctor } from "./doctor.ts";
 import { generate } from "./generate.ts";
+import { peers } from "./peers.ts";
 import { perplexity } from "./perplexity.ts";
 import { quantize } from "./quantize.ts";
 import { render } from "./render.ts";
@@ -24,6 +25,7 @@ const COMMANDS: readonly Command[] = [
   compare,
   render,
   report,
+  peers,
   quantize,
   dequantize,
   perplexity,

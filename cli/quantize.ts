@@ -6,7 +6,9 @@
 import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
 import { refuseReplacing } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
-import { layersDirectory } from "../model/quantize/packed_writer.ts";
+import { STAGES } from "../model/llama/layer.ts";
+import type { StageDensities } from "../model/quantize/choose_densities.ts";
+import { layersDirectory, QUANTIZING_SHARE } from "../model/quantize/packed_writer.ts";
 import {
   type MatrixReport,
   NothingToQuantizeError,
@@ -14,12 +16,12 @@ import {
   type QuantizeOptions,
 } from "../model/quantize_file.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
-import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
 import type { TuningReport } from "../model/tune/tune_model.ts";
 import { totalBits } from "../quant/bits.ts";
 import { REFINE_EVERY } from "../quant/format.ts";
-import { BUDGET_BITS, CALIBRATION_SIZES, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
+import { BUDGET_BITS, CALIBRATION_SIZES, DENSITY_RULES, QUANTIZE_METHODS, SETTINGS } from "../quant/recipe.ts";
 import {
+  calibrationTextOption,
   type Command,
   integerOption,
   MODEL_HELP,
@@ -54,7 +56,17 @@ export const quantize: Command = {
     refine: {
       type: "string",
       value: "N",
-      help: `One refined group in every N: ${REFINE_EVERY.join(", ")} (default ${SETTINGS.refineEvery}).`,
+      help: `One refined group in every N of all matrices: ${
+        REFINE_EVERY.join(", ")
+      } (default ${SETTINGS.refineEvery}).`,
+    },
+    densities: {
+      type: "string",
+      value: "NAME",
+      help:
+        "uniform (default): one density for all, --refine; kl: as many refined groups in each stage of each layer as " +
+        `make the model lose least within ${BUDGET_BITS} bits a weight, measured on a GPU with room for the whole model ` +
+        "in 16 bits, with a calibration text.",
     },
     outliers: {
       type: "string",
@@ -85,9 +97,8 @@ export const quantize: Command = {
     device: {
       type: "string",
       value: "NAME",
-      help:
-        "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that does what is asked " +
-        "for (no outliers), else the CPU. With calibration the two differ in rounding.",
+      help: "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that takes the " +
+        "model's shapes, else the CPU. With calibration the two differ in rounding.",
     },
     tune: {
       type: "boolean",
@@ -111,6 +122,7 @@ export const quantize: Command = {
     const wanted = readOptions(options);
     await refuseOverwrite(path, options);
     const startMs = performance.now();
+    const quantizing = wanted.tune ? QUANTIZING_SHARE : 1;
     const reports: MatrixReport[] = [];
     using line = createProgressLine("quantize");
     const { device, weights, bytes, bitsPerWeight, deviceBytes, tuning } = await quantizeModel(
@@ -120,7 +132,11 @@ export const quantize: Command = {
         ...wanted,
         resume: options.resume === true,
         onProgress: line.update,
-        onLayer: (finished, layers) => line.step(finished / layers, `layer ${finished} of ${layers}`),
+        onLayer: (finished, layers) => line.step(quantizing * finished / layers, `layer ${finished} of ${layers}`),
+        onEpoch(epoch, epochs, divergence) {
+          const share = quantizing + (1 - quantizing) * epoch / epochs;
+          line.step(share, `tuning, epoch ${epoch} of ${epochs}, held-out divergence ${divergence.toFixed(4)} nats`);
+        },
         onDevice({ reason }) {
           if (reason !== undefined) console.log(`quantizing on the CPU: ${reason}`);
         },
@@ -129,6 +145,10 @@ export const quantize: Command = {
             line.clear();
             console.log(note);
           }
+        },
+        onDensities(chosen) {
+          line.clear();
+          console.log(typeof chosen === "string" ? `densities are uniform: ${chosen}` : describeDensities(chosen));
         },
         ...(options.report === true && {
           onMatrix(report) {
@@ -153,16 +173,21 @@ export const quantize: Command = {
 
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
-  const refine = oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery);
-  const text = textOption(options, "calibration", "");
-  if (text !== "") checkCalibration(text);
+  const densities = oneOfOption(options, "densities", DENSITY_RULES, DENSITY_RULES[0]);
+  if (densities === "kl" && options.refine !== undefined) {
+    throw new UsageError("--refine is given and --densities is kl, must be one of them");
+  }
+  const text = calibrationTextOption(options);
   const layers = textOption(options, "layers", "");
   return {
     method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
-    refine,
+    densities,
+    ...(options.refine !== undefined && {
+      refine: oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery),
+    }),
     outliers: numberOption(options, "outliers", 0, 0, 0.05),
     calibration: {
-      ...(text !== "" && { text }),
+      ...(text !== undefined && { text }),
       ...(options.windows !== undefined && { windows: integerOption(options, "windows", 1, 1, 65536) }),
       ...(options["window-tokens"] !== undefined &&
         { windowTokens: integerOption(options, "window-tokens", 2, 2, 65536) }),
@@ -172,15 +197,6 @@ function readOptions(options: OptionValues): QuantizeOptions {
     tune: options.tune === true,
     ...(layers !== "" && { exclude: readPattern(layers) }),
   };
-}
-
-/** @throws {UsageError} */
-function checkCalibration(text: string): void {
-  try {
-    splitCalibration(text);
-  } catch {
-    throw new UsageError(`--calibration is ${text}, must be ${CALIBRATION_GRAMMAR}`);
-  }
 }
 
 /** @throws {UsageError} */
@@ -228,13 +244,23 @@ async function refuseOverwrite(path: string, options: OptionValues): Promise<voi
   }
 }
 
+/** How many layers have which density in each stage. */
+function describeDensities(densities: StageDensities): string {
+  const stages = STAGES.map(({ name }, stage) => {
+    const counts = REFINE_EVERY.map((every) => densities.filter((layer) => layer[stage] === every).length);
+    return `${name} ${counts.join("/")}`;
+  });
+  return `layers with one refined group in ${REFINE_EVERY.join("/")}: ${stages.join(", ")}`;
+}
+
 function describe(report: MatrixReport): string {
-  const { name, rows, channels, bits, weightedError, relativeError, relativeErrorTwoBit, relativeErrorRefined } =
-    report;
+  const { name, rows, channels, refineEvery, bits, weightedError } = report;
+  const { relativeError, relativeErrorTwoBit, relativeErrorRefined } = report;
   const perWeight = totalBits(bits) / (rows * channels);
   const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
   const weighted = weightedError === undefined ? "" : `weighted error ${percent(weightedError)}, `;
-  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, ${weighted}` +
+  const refined = refineEvery === "none" ? "none" : `1 in ${refineEvery}`;
+  return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, ${refined} refined, ${weighted}` +
     `squared error ${percent(relativeError)} (2-bit groups ${percent(relativeErrorTwoBit)}, refined ${
       percent(relativeErrorRefined)
     })`;

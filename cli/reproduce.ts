@@ -3,9 +3,12 @@
  *
  * @module
  */
-import { EXPERIMENTS, findExperiments } from "../experiments/registry.ts";
+import { dirname, join } from "@std/path";
+import { pathExists } from "../model/host/path_exists.ts";
+import { EXPERIMENTS, findExperiments, RUN_ORDER } from "../experiments/registry.ts";
 import { renderResult } from "../experiments/render.ts";
-import type { Result } from "../experiments/results/result.ts";
+import { PEERS_ID, peersBeside } from "../experiments/results/peers.ts";
+import { readResult, type Result } from "../experiments/results/result.ts";
 import { runExperiments } from "../experiments/run.ts";
 import { type Command, type OptionValues, UsageError } from "./command.ts";
 import { createProgressLine, formatSeconds, type ProgressLine } from "./progress.ts";
@@ -21,7 +24,7 @@ export const reproduce: Command = {
     ...RUN_OPTIONS,
   },
   run: (options) => {
-    const all = EXPERIMENTS.map(({ id }) => id);
+    const all = RUN_ORDER.map(({ id }) => id);
     return runAndPrint(typeof options.only === "string" ? options.only.split(",") : all, options, "reproduce");
   },
 };
@@ -43,20 +46,24 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
     throw new UsageError((error as Error).message);
   }
   if (options.out === "") throw new UsageError("--out is empty, must name a directory");
+  const directories = new Map<string, string>();
   const lines = new Map<string, ProgressLine>();
   const lineOf = (id: string) => lines.get(id) ?? lines.set(id, createProgressLine(id)).get(id)!;
   using _clearing = { [Symbol.dispose]: () => lines.forEach((line) => line.clear()) };
   const results = await runExperiments(experiments, {
     settings: readRunSettings(options),
+    resume: options.resume === true,
     ...(typeof options.out === "string" && { out: options.out }),
     command: ["deno task", task, ...givenOptions(options)].join(" "),
     onProgress: (id, share, step) => lineOf(id).update(share, step),
     onResult({ id, verdict }, path, timeMs) {
+      directories.set(id, dirname(path));
       lineOf(id).clear();
       console.error(`${id}: ${verdict.status} in ${formatSeconds(timeMs)}, ${path}`);
     },
   });
-  console.log(options.json === true ? JSON.stringify(results, null, 1) : results.map(summarize).join("\n"));
+  if (options.json === true) console.log(JSON.stringify(results, null, 1));
+  else for (const result of results) console.log(await summarize(result, directories.get(result.id)!));
   return 0;
 }
 
@@ -65,7 +72,9 @@ function givenOptions(options: OptionValues): string[] {
   return Object.entries(options).map(([name, value]) => value === true ? `--${name}` : `--${name} ${value}`);
 }
 
-function summarize(result: Result): string {
-  // The page's part above its plot and settings: claim, verdict and table.
-  return renderResult(result).split("\n## ")[0];
+/** The page's part above its plot and settings: claim, verdict and table, with rows of other programs. */
+async function summarize(result: Result, directory: string): Promise<string> {
+  const peers = join(directory, `${PEERS_ID}.json`);
+  const beside = await pathExists(peers) ? peersBeside(await readResult(peers), result.id) : undefined;
+  return renderResult(result, beside).split("\n## ")[0];
 }

@@ -3,10 +3,14 @@
  *
  * @module
  */
+import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
+import { CALIBRATION_GRAMMAR } from "../model/text/calibration_names.ts";
 import {
+  calibrationTextOption,
   evaluationTextOption,
   integerOption,
   MODEL_HELP,
+  oneOfOption,
   type Option,
   type OptionValues,
   taskFilesOption,
@@ -22,6 +26,23 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   model: { type: "string", value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]", help: `Model to work on: ${MODEL_HELP}.` },
   text: { type: "string", value: "NAME", help: TEXT_HELP },
   tasks: TASKS_OPTION,
+  calibration: {
+    type: "string",
+    value: "NAME",
+    help: `Calibration: ${CALIBRATION_GRAMMAR} (default as for quantize).`,
+  },
+  device: {
+    type: "string",
+    value: "NAME",
+    help:
+      "Where models are quantized and scored: gpu, cpu, or auto (default): the GPU where there is a real one that " +
+      "takes the model's shapes, else the CPU.",
+  },
+  resume: {
+    type: "boolean",
+    help: "Go on with the rows of accuracy, four_bit_share and outliers that an interrupted run of the same settings " +
+      "finished.",
+  },
   seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
   out: {
     type: "string",
@@ -34,11 +55,14 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
 
 /** Reads them. @throws {UsageError} */
 export function readRunSettings(options: OptionValues): RunSettings {
+  const calibration = calibrationTextOption(options);
   return {
     quick: options.quick === true,
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
     modelName: textOption(options, "model", "tiny"),
     textName: evaluationTextOption(options),
+    ...(calibration !== undefined && { calibrationName: calibration }),
     taskFiles: taskFilesOption(options),
+    device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
   };
 }

@@ -3,15 +3,14 @@
  *
  * @module
  */
-import { storedBytes } from "../quant/quantize.ts";
-import type { Calibrator } from "../model/quantize/calibrator.ts";
 import { evaluateModel, type Evaluation } from "../model/evaluate/evaluation.ts";
-import { startOnCpu } from "../model/quantize/cpu_device.ts";
-import { quantizeInMemory } from "../model/quantize/quantize_layers.ts";
+import { LINEAR_KINDS } from "../model/llama/layer.ts";
 import { type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
 import type { TaskScore } from "../model/evaluate/tasks.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
+import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
+import type { Inputs } from "./model_place.ts";
 import type { Cell, Column, Row, Verdict } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract with programs that read results. */
@@ -89,39 +88,52 @@ export function comparisonRow(
 export interface MethodCase {
   readonly name: string;
   readonly method: Method;
-  /** Needed by methods with error feedback. */
-  readonly calibrator?: Calibrator;
+  /** What calibrates it. */
+  readonly inputs: Inputs;
   /** Leaves multiple choice and tasks out: its standard error is too large for the small differences of a sweep. */
   readonly withoutChoices?: boolean;
   readonly onProgress: (share: number, step: string) => void;
 }
 
-/** Quantizes the model, evaluates what was stored, and describes it. */
+/** Quantizes the model, evaluates what was stored, and describes it; a row that is finished already is taken as it is. */
 export async function compareMethod(
   context: ExperimentContext,
-  { name, method, calibrator, withoutChoices, onProgress }: MethodCase,
+  method: MethodCase,
 ): Promise<{ row: Row; evaluation: Evaluation }> {
-  const { set, reference } = await context.baseline();
-  using run = startOnCpu(context.pool, calibrator);
-  const quantized = await quantizeInMemory(run, await context.sharedModel(), {
-    quantizerOf: (_layer, kind) => method(kind),
+  const { reference } = await context.baseline();
+  const { name, inputs, withoutChoices = false } = method;
+  const rows = await context.finishedRows();
+  const quantizers = JSON.stringify({
+    inputs,
+    withoutChoices,
+    ...Object.fromEntries(LINEAR_KINDS.map((kind) => [kind, method.method(kind)])),
+  });
+  const known = rows.find(name, quantizers);
+  const measured = known ?? await measureMethod(context, method);
+  if (!known) await rows.add(name, quantizers, measured);
+  const { bitsPerWeight, evaluation } = measured;
+  return { row: comparisonRow(name, bitsPerWeight, evaluation, reference), evaluation };
+}
+
+async function measureMethod(
+  context: ExperimentContext,
+  { name, method, inputs, withoutChoices, onProgress }: MethodCase,
+): Promise<Measured> {
+  const { set, calibration } = await context.baseline();
+  const place = await context.place();
+  const bitsPerWeight = await place.quantize({
+    quantizerOf: method,
+    inputs,
+    windows: calibration.windows,
     onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
   });
-  const scorer = await context.scorer();
-  await scorer.setModel(quantized.model);
   const evaluation = await evaluateModel(
-    scorer,
+    place.scorer,
     withoutChoices ? { ...set, choices: undefined, tasks: [] } : set,
     "compared",
     (share) => onProgress((1 + share) / 2, `${name}: evaluating`),
   );
-  let bytes = 0;
-  let weights = 0;
-  for (const stored of quantized.tensors.values()) {
-    bytes += storedBytes(stored);
-    weights += stored.tensor.rows * stored.tensor.channels;
-  }
-  return { row: comparisonRow(name, (8 * bytes) / weights, evaluation, reference), evaluation };
+  return { bitsPerWeight, evaluation };
 }
 
 /** What each model scored on each window: any average, error and paired difference follows from these. */
@@ -167,10 +179,13 @@ export function statusOf(margin: number, standardError: number): Verdict["status
 }
 
 /** The settings that every comparison states. */
-export function comparisonSettings({ set, reference, calibration, scoredOn }: Baseline): Record<string, Cell> {
+export function comparisonSettings(
+  { set, reference, calibration, scoredOn, quantizedOn }: Baseline,
+): Record<string, Cell> {
   const { windows, choices, divergenceWindows } = set;
   const length = windows.windows[0].length;
   return {
+    ...(quantizedOn && { "quantized on": `GPU (${quantizedOn}), f32` }),
     "scored on": scoredOn,
     "evaluation text": windows.text,
     "tokens of the text": windows.textTokens,

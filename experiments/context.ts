@@ -3,21 +3,27 @@
  *
  * @module
  */
-import { describeAdapter } from "../kernels/gpu/adapter.ts";
-import { openGpu } from "../kernels/gpu/gpu.ts";
-import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/quantize/calibrator.ts";
-import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
-import { evaluateModel, type EvaluationPlan, prepareEvaluation } from "../model/evaluate/evaluation.ts";
-import type { Model } from "../model/llama/llama.ts";
-import { type LoadedModel, loadModel } from "../model/load.ts";
-import { CALIBRATION_SIZES } from "../quant/recipe.ts";
-import { createCpuScorer, type Scorer } from "../model/evaluate/scorer.ts";
-import { shareDeep } from "../model/host/shared.ts";
+import { createHash } from "node:crypto";
+import { fromFileUrl, join } from "@std/path";
+import {
+  evaluateModel,
+  type EvaluationPlan,
+  type EvaluationSet,
+  prepareEvaluation,
+} from "../model/evaluate/evaluation.ts";
 import { readTask, type TaskFile } from "../model/evaluate/tasks.ts";
+import { shareDeep } from "../model/host/shared.ts";
+import type { Model } from "../model/llama/llama.ts";
+import { chooseCalibration } from "../model/quantize/choose_calibration.ts";
+import { hashWeights, type LoadedModel, loadModel, openModel } from "../model/load.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text/text.ts";
-import { sampleWindows } from "../model/text/windows.ts";
-import { type CpuPool, createCpuPool } from "../model/workers/cpu_pool.ts";
-import type { Baseline, ExperimentContext } from "./experiment.ts";
+import { createCpuPool } from "../model/workers/cpu_pool.ts";
+import { openQuantizingGpu, type PlaceName } from "../model/workers/quantizing_place.ts";
+import { FORMAT_VERSION } from "../quant/format.ts";
+import { CALIBRATION_SIZES, twobitQuantizer } from "../quant/recipe.ts";
+import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
+import { UNKEPT_ROWS } from "./finished_rows.ts";
+import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
 
 /** What a run is made with. */
 export interface RunSettings {
@@ -27,13 +33,19 @@ export interface RunSettings {
   readonly modelName: string;
   /** Name of the evaluation text. */
   readonly textName: string;
+  /** Name of the calibration text; by default the one that `quantize` takes for the model. */
+  readonly calibrationName?: string;
   /** Files of multiple-choice questions that accuracy is measured on too. */
   readonly taskFiles: readonly TaskFile[];
+  /** Where to quantize and score; by default `auto`. */
+  readonly device?: PlaceName;
 }
 
 /** Sizes of a full and of a quick run. */
 const FULL: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 512, choices: 256 };
 const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 48 };
+/** On a GPU there is time for so many that next-token accuracies differ by less than 0.1 points by chance. */
+const FULL_ON_GPU: typeof FULL = { ...FULL, windows: 128 };
 /** WikiText-2 is evaluated as the papers do that report it: all windows of 2048 tokens. */
 const WIKITEXT = {
   full: { windows: 2 ** 20, windowTokens: WIKITEXT_WINDOW },
@@ -41,83 +53,132 @@ const WIKITEXT = {
 };
 const QUICK_CALIBRATION_WINDOWS = 12;
 
-/** Creates the context of a run; dispose it to end its workers. */
+/** What models wrote for their calibration, for later runs. */
+const SELF_TEXTS = fromFileUrl(new URL("../.scratch/self-text", import.meta.url));
+
+/** Creates the context of a run, which keeps no rows; dispose it to end its workers and close its files. */
 export function createContext(
   settings: RunSettings,
   progress: ExperimentContext["progress"],
 ): ExperimentContext & Disposable {
   const { quick, seed, modelName } = settings;
-  const pool = createCpuPool();
+  const owned = new DisposableStack();
+  const pool = owned.use(createCpuPool());
+  let opened: Promise<OpenedModel> | undefined;
   let model: Promise<LoadedModel> | undefined;
   let sharedModel: Promise<Model> | undefined;
+  let place: Promise<ModelPlace> | undefined;
   let baseline: Promise<Baseline> | undefined;
-  let fixedCalibrator: Promise<Calibrator> | undefined;
-  let scoring: Promise<OpenScorer> | undefined;
-  let closeScorer = () => {};
   const context: ExperimentContext = {
     quick,
     seed,
     pool,
     progress,
     decodeSpeeds: new Map(),
-    async scorer() {
-      const opened = await (scoring ??= openScorer(pool));
-      closeScorer = opened.close;
-      return opened.scorer;
-    },
+    opened: () => opened ??= openOnce(modelName, progress, owned),
     model: () => model ??= loadModel(modelName, progress),
     sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
+    place: () => place ??= openPlace(settings, context, owned),
     baseline: () => baseline ??= makeBaseline(settings, context),
-    async calibrator(correctTarget) {
-      const { config, embedding } = await context.sharedModel();
-      const { windows } = (await context.baseline()).calibration;
-      return createCalibrator(pool, config, { embedding, windows, correctTarget });
-    },
-    fixedCalibrator: () => fixedCalibrator ??= makeFixedCalibrator(context),
+    finishedRows: () => Promise.resolve(UNKEPT_ROWS),
   };
-  const close = () => {
-    pool[Symbol.dispose]();
-    closeScorer();
-  };
-  return { ...context, [Symbol.dispose]: close };
+  return { ...context, [Symbol.dispose]: () => owned[Symbol.dispose]() };
 }
 
-interface OpenScorer {
-  readonly scorer: Scorer;
-  readonly close: () => void;
+async function openOnce(
+  name: string,
+  progress: ExperimentContext["progress"],
+  owned: DisposableStack,
+): Promise<OpenedModel> {
+  const checkpoint = owned.use(await openModel(name, progress));
+  return { name, checkpoint, sha256: await hashWeights(checkpoint) };
 }
 
-/** Scores on the GPU where there is a real one; a software adapter is slower than the CPU reference. */
-async function openScorer(pool: CpuPool): Promise<OpenScorer> {
-  if ((await describeAdapter())?.software !== false) return { scorer: createCpuScorer(pool), close: () => {} };
-  const gpu = await openGpu();
-  return { scorer: createEngineScorer(gpu), close: () => gpu.close() };
+/** The GPU where `quantize` would take it for this model, else the CPU. */
+async function openPlace(
+  { device = "auto" }: RunSettings,
+  { opened, pool, sharedModel }: ExperimentContext,
+  owned: DisposableStack,
+): Promise<ModelPlace> {
+  const { checkpoint } = await opened();
+  // Of all methods the one that needs the most of a device.
+  const { gpu } = await openQuantizingGpu(device, checkpoint.config, twobitQuantizer());
+  return owned.use(gpu ? gpuPlace(gpu, pool, checkpoint) : cpuPlace(pool, sharedModel));
 }
 
-async function makeFixedCalibrator(context: ExperimentContext): Promise<Calibrator> {
-  context.progress(0, "measuring the unquantized model's inputs");
-  return await createFixedCalibrator(await context.calibrator(false), (await context.sharedModel()).layers);
-}
-
-async function makeBaseline(settings: RunSettings, context: ExperimentContext): Promise<Baseline> {
+async function makeBaseline(
+  settings: RunSettings,
+  context: ExperimentContext,
+): Promise<Baseline> {
   const { quick, seed, textName } = settings;
-  const { model, tokenizer } = await context.model();
-  const { config } = model;
-  const plan = { ...(quick ? QUICK : FULL), ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
+  const { checkpoint: { config, tokenizer }, sha256 } = await context.opened();
+  const { scorer, gpu, isRealGpu, scoreUnquantized } = await context.place();
+  const sizes = quick ? QUICK : isRealGpu ? FULL_ON_GPU : FULL;
+  const plan = { ...sizes, ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
   const tasks = await Promise.all(settings.taskFiles.map(readTask));
   const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
-  const text = await loadText("calibration");
-  const calibration = sampleWindows(text, tokenizer, {
-    length: Math.min(plan.windowTokens, config.context),
-    count: quick ? QUICK_CALIBRATION_WINDOWS : CALIBRATION_SIZES.cpu.windows,
-  });
-  const scorer = await context.scorer();
-  await scorer.setModel(await context.sharedModel());
+  const calibration = await calibrationOf(settings, context, plan.windowTokens);
+  await scoreUnquantized();
   const reference = await evaluateModel(
     scorer,
     set,
     "reference",
     (share) => context.progress(share / 20, "evaluating the unquantized model"),
   );
-  return { set, reference, calibration, scoredOn: scorer.device };
+  const state = {
+    "model": sha256,
+    "format": FORMAT_VERSION,
+    "quick": quick,
+    seed,
+    "text": textName,
+    "windows": set.windows.windows.length,
+    "tasks": settings.taskFiles.map(({ name }) => name).join(", "),
+    "calibration": calibration.text,
+    "calibration windows": calibration.windows.length,
+    "scored on": scorer.device,
+    "tokens": hashTokens(set, calibration),
+  };
+  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
+}
+
+/**
+ * Calibration windows: as `quantize` takes them for the model and the place; for the embedded one, whose tables came
+ * first, as many and as long on every machine.
+ */
+async function calibrationOf(
+  { quick, seed, modelName, calibrationName }: RunSettings,
+  { opened, place, progress }: Pick<ExperimentContext, "opened" | "place" | "progress">,
+  evaluatedTokens: number,
+): Promise<Baseline["calibration"]> {
+  const { checkpoint, sha256 } = await opened();
+  const { gpu, isRealGpu } = await place();
+  const isTiny = modelName === "tiny";
+  await Deno.mkdir(SELF_TEXTS, { recursive: true });
+  const { text, windows } = await chooseCalibration(checkpoint, {
+    method: "corrected",
+    given: {
+      ...(calibrationName !== undefined && { text: calibrationName }),
+      ...(isTiny && { windows: CALIBRATION_SIZES.cpu.windows, windowTokens: evaluatedTokens }),
+      ...(quick && { windows: QUICK_CALIBRATION_WINDOWS }),
+    },
+    isTiny,
+    isRealGpu,
+    gpu,
+    path: join(SELF_TEXTS, sha256),
+    seed,
+    sourceSha256: sha256,
+    signal: undefined,
+    onProgress: progress,
+    onCalibration: undefined,
+  });
+  return { text: text.calibration, windows };
+}
+
+/** sha256 of everything that models read. */
+function hashTokens({ windows, choices, tasks = [] }: EvaluationSet, calibration: Baseline["calibration"]): string {
+  const hash = createHash("sha256");
+  const items = [...choices?.items ?? [], ...tasks.flatMap(({ items }) => items.flat())];
+  const texts = items.flatMap(({ context, continuations }) => [context, ...continuations]);
+  for (const tokens of [...windows.windows, ...texts, ...calibration.windows]) hash.update(`${tokens.join()};`);
+  return hash.digest("hex");
 }

@@ -3,13 +3,12 @@
  *
  * @module
  */
-import type { Calibrator } from "../model/quantize/calibrator.ts";
 import type { Model } from "../model/llama/llama.ts";
-import type { LoadedModel } from "../model/load.ts";
+import type { LoadedModel, OpenModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluate/evaluation.ts";
-import type { Windows } from "../model/text/windows.ts";
-import type { Scorer } from "../model/evaluate/scorer.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
+import type { FinishedRows, RowsState } from "./finished_rows.ts";
+import type { ModelPlace } from "./model_place.ts";
 import type { Findings } from "./results/result.ts";
 
 /** One claim of the paper and the code that measures it. */
@@ -18,6 +17,8 @@ export interface Experiment {
   readonly title: string;
   /** The paper's claim, in one sentence. */
   readonly claim: string;
+  /** Where what is measured differs from the paper's definitions. */
+  readonly differs: string;
   /** Whether its numbers are timings, which mean nothing on a software adapter. */
   readonly needsGpu: boolean;
   /** Whether it measures the run's model; otherwise random weights in the shapes of published ones. */
@@ -31,8 +32,20 @@ export interface Baseline {
   readonly reference: Evaluation;
   /** Where models are scored. */
   readonly scoredOn: string;
-  /** Windows of text that is not evaluated. */
-  readonly calibration: Windows;
+  /** The GPU that models are quantized on; by default the CPU. */
+  readonly quantizedOn?: string;
+  /** Windows of text that is not evaluated, and what that is. */
+  readonly calibration: { readonly text: string; readonly windows: readonly Uint32Array[] };
+  /** All that decides what is measured of a quantizer. */
+  readonly state: RowsState;
+}
+
+/** The run's model, whose tensors are read when they are asked for. */
+export interface OpenedModel {
+  readonly name: string;
+  readonly checkpoint: OpenModel;
+  /** sha256 of the weight files, one after the other, in hexadecimal. */
+  readonly sha256: string;
 }
 
 /** What experiments share during a run; everything is made when it is first asked for. */
@@ -41,17 +54,18 @@ export interface ExperimentContext {
   readonly quick: boolean;
   readonly seed: number;
   readonly pool: CpuPool;
-  /** Scores models: on the GPU where there is a real one. */
-  scorer(): Promise<Scorer>;
+  /** The model's files. */
+  opened(): Promise<OpenedModel>;
+  /** The whole model in memory. */
   model(): Promise<LoadedModel>;
   /** The model's weights in shared memory. */
   sharedModel(): Promise<Model>;
+  /** Where the model is quantized and scored. */
+  place(): Promise<ModelPlace>;
   /** Evaluates the unquantized model once; the scorer keeps its predictions for comparison. */
   baseline(): Promise<Baseline>;
-  /** Puts the calibration text on its way through the model anew; with corrected targets also through the original. */
-  calibrator(correctTarget: boolean): Promise<Calibrator>;
-  /** The sums of the unquantized model, measured once: equal calibration for many settings. */
-  fixedCalibrator(): Promise<Calibrator>;
+  /** The experiment's rows that are finished. */
+  finishedRows(): Promise<FinishedRows>;
   /**
    * Samples of decode speed in tokens a second, by model, format and context; who measures first leaves them for the
    * others.

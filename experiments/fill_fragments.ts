@@ -54,21 +54,28 @@ function shorten(value: Cell): Cell {
  * isn't the embedded one stands first.
  */
 function renderHeadline(byPlace: ResultsByPlace): string {
-  const rows = EXPERIMENTS.map(({ id, claim }) => {
+  const rows = EXPERIMENTS.map(({ id, claim, differs }) => {
     const all = Array.from(byPlace, ([place, results]) => ({ place, result: results.get(id) }));
     const best = [true, false].flatMap((ofModel) =>
       findMeasured(all.filter(({ place }) => place.includes("/") === ofModel))
     );
     const text = claim.replace(/\.$/, "");
-    if (best.length === 0) return [text, null, null, null, "not measured yet"];
+    if (best.length === 0) return [text, null, null, null, differs, "not measured yet"];
     const { paper, unit } = best[0].result.verdict;
     const measured = best.flatMap(({ place, result: { verdict } }) =>
       verdict.measured === null ? [] : [`${formatCell(shorten(verdict.measured))} (${place})`]
     );
     const verdicts = best.map(({ place, result: { verdict } }) => `[${verdict.status}](results/${place}/${id}.md)`);
-    return [text, formatCell(paper), measured.length > 0 ? measured.join("; ") : null, unit, verdicts.join("; ")];
+    return [
+      text,
+      formatCell(paper),
+      measured.length > 0 ? measured.join("; ") : null,
+      unit,
+      differs,
+      verdicts.join("; "),
+    ];
   });
-  const labels = ["claim", "paper", "measured (device)", "unit", "verdict"];
+  const labels = ["claim", "paper", "measured (device)", "quantity", "where definitions differ", "verdict"];
   return renderTable(labels.map((label) => ({ key: label, label, unit: "" })), rows);
 }
 

@@ -1,10 +1,10 @@
 /**
- * Matrices of real layer shapes on the device, and timing over copies of them that exceed the cache.
+ * Matrices of real layer shapes on the device, in copies that exceed the cache, and the bandwidth of a plain read.
  *
  * @module
  */
 import type { PackedTensor } from "../quant/packed_tensor.ts";
-import type { Dispatch, Gpu } from "../kernels/gpu/gpu.ts";
+import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
 import { readMemory } from "../kernels/gpu/read_memory.ts";
 import { calibrateTicks, timeDispatches, type Timing } from "../kernels/gpu/timer.ts";
@@ -63,12 +63,6 @@ export async function withCopies<T>(
   } finally {
     destroyMatrices(gpu, ...matrices);
   }
-}
-
-/** Times sequences in rotation; a sample is at least 64 of them where the device is a GPU. */
-export function timeRotation(gpu: Gpu, sequences: readonly (readonly Dispatch[])[], tickNs: number): Promise<Timing> {
-  const repeats = gpu.isSoftware ? sequences.length : Math.ceil(64 / sequences.length) * sequences.length;
-  return timeDispatches(gpu, sequences, { samples: 12, repeats, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 });
 }
 
 /** A long read, whose bandwidth no kernel exceeds, and the length of a timestamp tick. */

@@ -33,7 +33,7 @@ export function greenbit(groupChannels: number): Method {
 
 /** llama.cpp's Q2_K, its most used 2-bit format, without and with an importance matrix. */
 export const q2k: Method = () => ({ kind: "q2_k" });
-export const q2kImatrix: Method = () => ({ kind: "q2_k", feedback: GPTQ_FEEDBACK });
+export const q2kImatrix: Method = () => ({ kind: "q2_k", weighsChannels: true });
 
 /** The paper's layout as reconstructed; scales searched, error feedback as for the others. */
 export const paperLayout: Method = baseline(PAPER_LAYOUT, "weighted_error", true);

@@ -6,7 +6,7 @@
 import { BLOCK_GROUPS, GROUP_CHANNELS } from "../quant/format.ts";
 import { groupOfRow, probeGroup } from "../quant/probe.ts";
 import { pickRefined } from "../quant/refine_pick.ts";
-import type { Layer } from "../model/llama/llama.ts";
+import type { LayerSource } from "../model/quantize/quantizing_device.ts";
 
 /** One row in this many is looked at: the distribution is smooth and probing takes time. */
 const EVERY_ROW = 16;
@@ -15,9 +15,10 @@ const EVERY_ROW = 16;
  * Describes the distance of each group's most extreme weight from the group's mean, in standard deviations of the
  * matrix, for 2-bit groups and for refined ones (one in 8, picked by error).
  */
-export function describeExtremes(layers: readonly Layer[]): Record<string, string> {
+export async function describeExtremes({ config, readLayer }: LayerSource): Promise<Record<string, string>> {
   const distances: [twoBit: number[], refined: number[]] = [[], []];
-  for (const { linears } of layers) {
+  for (let layer = 0; layer < config.layers; layer++) {
+    const { linears } = await readLayer(layer);
     for (const { weights, rows, channels } of Object.values(linears)) {
       const deviation = Math.sqrt(weights.reduce((sum, weight) => sum + weight * weight, 0) / weights.length);
       const groups = Math.floor(channels / GROUP_CHANNELS / BLOCK_GROUPS) * BLOCK_GROUPS;

@@ -8,14 +8,17 @@ import { writeTextBeside } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
 import { hasPlot, plotOf } from "./plots/plots.ts";
 import { EXPERIMENTS } from "./registry.ts";
-import { type Cell, type Column, readResults, type Result } from "./results/result.ts";
+import { describePeers, PEERS_ID, peersBeside } from "./results/peers.ts";
+import { type Cell, type Column, readResults, type Result, type Row } from "./results/result.ts";
 
 /** Renders `<id>.md` and `<id>.svg` beside each result file of a directory. Returns path and text of each. */
 export async function renderDirectory(directory: string): Promise<Map<string, string>> {
   const pages = new Map<string, string>();
-  for (const [id, result] of await readResults(directory)) {
-    pages.set(join(directory, `${id}.md`), renderResult(result));
-    if (hasPlot(result)) pages.set(join(directory, `${id}.svg`), await plotOf(result));
+  const results = await readResults(directory);
+  for (const [id, result] of results) {
+    const peers = peersBeside(results.get(PEERS_ID), id);
+    pages.set(join(directory, `${id}.md`), renderResult(result, peers));
+    if (hasPlot(result)) pages.set(join(directory, `${id}.svg`), await plotOf(result, peers));
   }
   return pages;
 }
@@ -56,8 +59,12 @@ export async function writePages(pages: ReadonlyMap<string, string>): Promise<vo
   for (const [path, text] of pages) await writeTextBeside(path, text);
 }
 
-/** One result as a Markdown page: claim, verdict, table, settings, provenance. */
-export function renderResult(result: Result): string {
+/**
+ * One result as a Markdown page: claim, verdict, table, settings, provenance.
+ *
+ * @param peers rows of other programs that belong beside its table
+ */
+export function renderResult(result: Result, peers?: Result): string {
   const { id, title, claim, verdict, columns, rows, settings, device, environment } = result;
   const { model, seed, command, startedAt, commit, dirty, deno } = environment;
   return [
@@ -65,7 +72,8 @@ export function renderResult(result: Result): string {
     `**Claim.** ${claim}`,
     `**Verdict: ${verdict.status}.** Paper: ${withUnit(verdict.paper, verdict.unit)}. ` +
     `Measured: ${withUnit(verdict.measured, verdict.unit)}. ${verdict.note}`,
-    renderTable(columns, rows.map((row) => columns.map(({ key }) => row[key] ?? null))),
+    renderRows(columns, rows),
+    ...(peers ? [`${describePeers(peers)}:`, renderRows(peers.columns, peers.rows)] : []),
     ...(hasPlot(result) ? ["## Plot", `![${title}](${id}.svg)`] : []),
     "## Settings",
     renderTable(
@@ -78,6 +86,10 @@ export function renderResult(result: Result): string {
     `${dirty ? " with uncommitted changes" : ""}, started ${startedAt}, command \`${command}\`. ` +
     `Raw data: [${id}.json](${id}.json).`,
   ].join("\n\n") + "\n";
+}
+
+function renderRows(columns: readonly Column[], rows: readonly Row[]): string {
+  return renderTable(columns, rows.map((row) => columns.map(({ key }) => row[key] ?? null)));
 }
 
 /** Index of all results: one row a claim, one verdict a place. */
@@ -100,6 +112,9 @@ export function renderIndex(byPlace: ReadonlyMap<string, ReadonlyMap<string, Res
     "second part names the model where it isn't the embedded one. " +
     "`deno task report` makes one page of all of it, with sortable tables and raw samples.",
     renderTable(columns, rows),
+    ...places.filter((place) => byPlace.get(place)?.has(PEERS_ID)).map((place) =>
+      `What other programs reach on ${place}, in runs of their own: [table](${place}/${PEERS_ID}.md).`
+    ),
   ].join("\n\n") + "\n";
 }
 

@@ -7,6 +7,7 @@ import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
+import { openFinishedRows, rowsPath } from "./finished_rows.ts";
 import { describeDevice, describeEnvironment } from "./provenance.ts";
 import { renderDirectory, writePages } from "./render.ts";
 import { type Findings, type Result, writeResult } from "./results/result.ts";
@@ -19,6 +20,8 @@ export interface RunOptions {
   readonly settings: RunSettings;
   /** Directory of the result files; by default {@linkcode resultPlace} below results/. */
   readonly out?: string;
+  /** Whether to go on with the rows that an interrupted run finished. */
+  readonly resume?: boolean;
   /** The command line, for the result files. */
   readonly command: string;
   /** Told of the experiment that runs, the share of it that is done and what is being done. */
@@ -40,19 +43,27 @@ export async function runExperiments(experiments: readonly Experiment[], options
   for (const directory of directories) await checkWritable(directory);
   let running = "";
   using context = createContext(options.settings, (share, step) => options.onProgress?.(running, share, step));
-  const { name, sha256 } = await context.model();
+  const { name, sha256 } = await context.opened();
   const results: Result[] = [];
   for (const experiment of experiments) {
     const { id, title, claim } = experiment;
     running = id;
     const startMs = performance.now();
     const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
-    const findings = withoutSoftwareTimings(experiment, await experiment.run(context), device.software);
+    const path = rowsPath(directoryOf(experiment), id);
+    const finishedRows = once(async () => {
+      await Deno.mkdir(directoryOf(experiment), { recursive: true });
+      const { state } = await context.baseline();
+      return await openFinishedRows(path, { experiment: id, ...state }, options.resume ?? false);
+    });
+    const found = await experiment.run({ ...context, finishedRows });
+    const findings = withoutSoftwareTimings(experiment, found, device.software);
     const result: Result = { schema: 1, id, title, claim, device, environment, ...findings };
     const directory = directoryOf(experiment);
     await Deno.mkdir(directory, { recursive: true });
-    const path = await writeResult(directory, result);
-    options.onResult?.(result, path, performance.now() - startMs);
+    const written = await writeResult(directory, result);
+    await Deno.remove(path).catch(() => {}); // experiments without such rows have no file of them
+    options.onResult?.(result, written, performance.now() - startMs);
     results.push(result);
   }
   for (const directory of directories) await writePages(await renderDirectory(directory));
@@ -72,6 +83,12 @@ function modelSlug(name: string): string {
   const last = name.replace(/@[^/]*$/, "").replace(/\/+$/, "").split(/[/\\:]/).at(-1)!;
   const stem = last.replace(/\.(gguf|safetensors)$/, "").replace(/[.-](b?f\d+|i?q\d\w*)$/i, "");
   return stem.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "model";
+}
+
+/** A function that makes something when it is first called. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => made ??= make();
 }
 
 /** A timing made on a software adapter is not evidence of GPU speed. */

@@ -6,20 +6,30 @@
 import { join } from "@std/path";
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";
-import { FEEDBACK, QUANTIZE_METHODS, type QuantizeMethod, SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
+import {
+  DENSITY_RULES,
+  type DensityRule,
+  FEEDBACK,
+  QUANTIZE_METHODS,
+  type QuantizeMethod,
+  SETTINGS,
+  twobitQuantizer,
+} from "../quant/recipe.ts";
 import { type QuantizationReport, reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
 import { INDEX } from "./files/checkpoint_folder.ts";
 import { CARRIED_FILES } from "./files/packed_checkpoint.ts";
 import { refuseReplacing } from "./host/atomic_file.ts";
 import { lockPath } from "./host/path_lock.ts";
-import { LINEAR_KINDS, type LinearKind, linearName } from "./llama/layer.ts";
+import { LINEAR_KINDS, type LinearKind, linearName, STAGES } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
 import { type CalibrationOptions, chooseCalibration, type UsedCalibration } from "./quantize/choose_calibration.ts";
+import { asStageDensities, chooseDensities, type StageDensities } from "./quantize/choose_densities.ts";
+import { whyNotTuned } from "./quantize/cpu_device.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
-import { writePackedFile } from "./quantize/packed_writer.ts";
-import type { StoredLayer } from "./quantize/quantizing_device.ts";
+import { readInterruptedSettings, writePackedFile } from "./quantize/packed_writer.ts";
+import type { StageLossPlan, StoredLayer } from "./quantize/quantizing_device.ts";
 import type { TuningReport } from "./tune/tune_model.ts";
 import { TUNING } from "./tune/tuning_plan.ts";
 import { splitCalibration } from "./text/calibration_names.ts";
@@ -39,8 +49,14 @@ export interface QuantizeOptions {
    * feedback alone; `search`: scales only, channels weighed by what random tokens make of them, without a text.
    */
   readonly method?: QuantizeMethod;
-  /** One refined group in every so many; 8 by default. */
+  /** One refined group in every so many of all matrices; 8 by default. */
   readonly refine?: RefineEvery;
+  /**
+   * `uniform` (default): one density for all matrices; `kl`: as many refined groups in each stage of each layer as make the
+   * model lose least within 2.85 bits a weight, by what it loses where that stage alone is quantized. That is measured on a
+   * GPU with room for the whole model in 16 bits; elsewhere, and without a text, densities are uniform.
+   */
+  readonly densities?: DensityRule;
   /** Share of weights kept in 16 bits, 0 (default) to 0.05. */
   readonly outliers?: number;
   /** Matrices whose name matches stay in 16 bits. */
@@ -62,10 +78,14 @@ export interface QuantizeOptions {
   readonly onProgress?: (share: number, step: string) => void;
   /** Told of each finished layer: how many are, and how many there are. */
   readonly onLayer?: (finished: number, layers: number) => void;
+  /** Told of each epoch of tuning, from 1 on, of how many, with the divergence on held-out windows after it, in nats. */
+  readonly onEpoch?: (epoch: number, epochs: number, divergence: number) => void;
   /** Told where the model is quantized, once that is known. */
   readonly onDevice?: (place: Pick<QuantizingPlace, "kind" | "name" | "reason">) => void;
   /** Told what the model is calibrated on, once that is there. */
   readonly onCalibration?: (used: UsedCalibration) => void;
+  /** Told of the densities that `kl` chose, or why they are uniform. */
+  readonly onDensities?: (chosen: StageDensities | string) => void;
   /** Told of each quantized matrix; finding its errors takes a little time. */
   readonly onMatrix?: (report: MatrixReport) => void;
   /** Ends the run with the signal's reason before the next matrices; finished layers stay for a later `resume`. */
@@ -80,6 +100,8 @@ export interface MatrixReport extends QuantizationReport {
   readonly rows: number;
   /** Input channels. */
   readonly channels: number;
+  /** One refined group in every so many. */
+  readonly refineEvery: RefineEvery;
 }
 
 /** What became of a model. */
@@ -160,6 +182,7 @@ export async function quantizeModel(
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
+  if (options.tune && place.kind === "cpu") throw whyNotTuned();
   let tuning: TuningReport | undefined;
   const source = await watchWeights(checkpoint);
   const { text, windows } = await chooseCalibration(checkpoint, {
@@ -167,6 +190,13 @@ export async function quantizeModel(
     ...{ isRealGpu: place.isRealGpu, gpu: place.gpu, signal, onProgress, onCalibration: options.onCalibration },
   });
   const totals = { weights: 0, bytes: 0 };
+  const densities = await stageDensities(place, checkpoint, path, settings, options, {
+    windows,
+    isQuantized: (layer, kind) => !isExcluded(layer, kind),
+    ...(signal && { signal }),
+  });
+  const densityOf = (layer: number, kind: LinearKind) =>
+    densities?.[layer][STAGES.findIndex(({ linears }) => linears.includes(kind))] ?? refine;
   await writePackedFile(place.device, checkpoint, {
     path,
     metadata: {
@@ -174,9 +204,11 @@ export async function quantizeModel(
       settings: JSON.stringify({
         ...settings,
         ...text,
+        densities: densities ? "kl" : "uniform",
+        refine: densities ?? refine,
         device: place.kind,
         feedback: FEEDBACK,
-        quantizer: quantizer.settings,
+        quantizer: { ...quantizer.settings, ...(densities && { refineEvery: undefined }) },
         ...(options.tune && { tuning: TUNING }),
       }),
     },
@@ -184,10 +216,14 @@ export async function quantizeModel(
     resume: options.resume ?? false,
     calibration: windows,
     correctTarget: method === "corrected",
-    quantizerOf: (layer, kind) => isExcluded(layer, kind) ? undefined : quantizer,
+    quantizerOf: (layer, kind) =>
+      isExcluded(layer, kind)
+        ? undefined
+        : twobitQuantizer({ ...changes, refineEvery: densityOf(layer, kind) }, method),
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
     ...(options.tune && { tuning: { ...TUNING, seed } }),
+    ...(options.onEpoch && { onEpoch: options.onEpoch }),
     onTuned: ({ before, after, epoch }) => void (tuning = { before, after, epoch }),
     ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
     onLayer(stored, { index, original }) {
@@ -206,6 +242,26 @@ export async function quantizeModel(
   };
 }
 
+/** Densities by stage, where they are asked for and can be measured: those of an interrupted run go on. */
+async function stageDensities(
+  { device }: QuantizingPlace,
+  checkpoint: Checkpoint,
+  path: string,
+  { method, densities }: QuantizeSettings,
+  { resume, onDensities, onProgress }: QuantizeOptions,
+  plan: StageLossPlan,
+): Promise<StageDensities | undefined> {
+  if (densities !== "kl") return undefined;
+  const interrupted = resume ? await readInterruptedSettings(path) : undefined;
+  const step = onProgress && ((_share: number, step: string) => onProgress(0, step));
+  const chosen = asStageDensities(interrupted?.refine, checkpoint.config.layers) ??
+    (method === "search"
+      ? "search has no text"
+      : await chooseDensities(device, checkpoint, { ...plan, ...(step && { onProgress: step }) }));
+  onDensities?.(chosen);
+  return typeof chosen === "string" ? undefined : chosen;
+}
+
 /** All files of a model, which may lack some of them. */
 function sourcesOf({ name, files }: Checkpoint): string[] {
   return [...files, ...[...CARRIED_FILES, INDEX].map((file) => join(name, file))];
@@ -215,6 +271,7 @@ function sourcesOf({ name, files }: Checkpoint): string[] {
 interface QuantizeSettings {
   readonly method: QuantizeMethod;
   readonly refine: RefineEvery;
+  readonly densities: DensityRule;
   readonly outliers: number;
   readonly seed: number;
   readonly layers: string;
@@ -223,8 +280,13 @@ interface QuantizeSettings {
 /** @throws {RangeError} for options out of range */
 function settingsOf(options: QuantizeOptions): QuantizeSettings {
   const { method = QUANTIZE_METHODS[0], refine = SETTINGS.refineEvery, outliers = 0, seed = 1, exclude } = options;
+  const { densities = DENSITY_RULES[0] } = options;
   const { windows = 1, windowTokens = 2, tokens } = options.calibration ?? {};
   checkOneOf("method", method, QUANTIZE_METHODS);
+  checkOneOf("densities", densities, DENSITY_RULES);
+  if (densities === "kl" && options.refine !== undefined) {
+    throw new RangeError(`refine is ${refine} and densities is kl, must be one of them`);
+  }
   checkOneOf("refine", refine, REFINE_EVERY);
   checkOneOf("device", options.device ?? "auto", QUANTIZING_PLACES);
   if (!(outliers >= 0 && outliers <= 0.05)) throw new RangeError(`outliers is ${outliers}, must be between 0 and 0.05`);
@@ -234,7 +296,7 @@ function settingsOf(options: QuantizeOptions): QuantizeSettings {
     throw new RangeError(`method is ${method}, must be corrected to be tuned`);
   }
   if (options.calibration?.text !== undefined) splitCalibration(options.calibration.text);
-  return { method, refine, outliers, seed, layers: exclude?.source ?? "" };
+  return { method, refine, densities, outliers, seed, layers: exclude?.source ?? "" };
 }
 
 function checkOneOf(name: string, value: string | number, values: readonly (string | number)[]): void {
@@ -291,6 +353,7 @@ function reportStage(
     const name = linearName(index, kind);
     if (tensor.kind !== "twobit") throw new TypeError(`${name} is stored as ${tensor.kind}, must be packed`);
     const { weights, rows, channels } = linears[kind];
-    onMatrix({ name, rows, channels, ...reportQuantization(weights, tensor.tensor, hessian) });
+    const { refineEvery } = tensor.tensor;
+    onMatrix({ name, rows, channels, refineEvery, ...reportQuantization(weights, tensor.tensor, hessian) });
   }
 }

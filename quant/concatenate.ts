@@ -28,21 +28,27 @@ export function concatenateRows(parts: readonly PackedTensor[]): PackedTensor {
     rows: parts.reduce((sum, { rows }) => sum + rows, 0),
     channels,
     refineEvery,
-    base: join(Uint32Array, parts.map(({ base }) => base)),
-    refine: join(Uint32Array, parts.map(({ refine }) => refine)),
-    meta: join(Uint32Array, parts.map(({ meta }) => meta)),
-    tileScale: join(Float16Array, parts.map(({ tileScale }) => tileScale)),
+    base: joinPlanes(parts.map(({ base }) => base)),
+    refine: joinPlanes(parts.map(({ refine }) => refine)),
+    meta: joinPlanes(parts.map(({ meta }) => meta)),
+    tileScale: joinPlanes(parts.map(({ tileScale }) => tileScale)),
     outlierStart: joinStarts(parts),
-    outlierChannel: join(Uint16Array, parts.map(({ outlierChannel }) => outlierChannel)),
-    outlierResidual: join(Float16Array, parts.map(({ outlierResidual }) => outlierResidual)),
+    outlierChannel: joinPlanes(parts.map(({ outlierChannel }) => outlierChannel)),
+    outlierResidual: joinPlanes(parts.map(({ outlierResidual }) => outlierResidual)),
   };
   validatePackedTensor(joined);
   return joined;
 }
 
-type Plane = Uint32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Float16Array<ArrayBuffer>;
+type Plane =
+  | Uint32Array<ArrayBuffer>
+  | Uint16Array<ArrayBuffer>
+  | Uint8Array<ArrayBuffer>
+  | Float16Array<ArrayBuffer>;
 
-function join<T extends Plane>(kind: new (length: number) => T, planes: readonly T[]): T {
+/** Joins arrays of one kind, at least one. */
+export function joinPlanes<T extends Plane>(planes: readonly T[]): T {
+  const kind = planes[0].constructor as new (length: number) => T;
   const all = new kind(planes.reduce((sum, plane) => sum + plane.length, 0));
   let at = 0;
   for (const plane of planes) {

@@ -26,8 +26,8 @@ export interface GroupProblem {
   readonly values: Float64Array;
   /** [16]: their codes: 0..3, or 0..15 where refined. */
   readonly codes: Uint8Array;
-  /** f64 [16]: weights as those before them leave them. */
-  readonly rest: Float64Array;
+  /** f64 [16]: scratch. */
+  readonly scratch: Float64Array;
 }
 
 /** A rounded group. */
@@ -47,7 +47,7 @@ export function createGroupProblem(isPulled = false): GroupProblem {
     outliers: 0,
     values: new Float64Array(GROUP_CHANNELS),
     codes: new Uint8Array(GROUP_CHANNELS),
-    rest: new Float64Array(GROUP_CHANNELS),
+    scratch: new Float64Array(GROUP_CHANNELS),
   };
 }
 
@@ -66,29 +66,26 @@ export function roundGroup(
   refined: boolean,
   limit: number,
 ): number {
-  const { size, start, pivot, pull, outliers } = problem;
-  // Where nothing is pulled the weights stay as they are.
-  const rest = pull === null ? start : problem.rest;
+  const { size, start, pivot, pull, outliers, scratch: rounded } = problem;
   const steps = refined ? 4 : 1;
+  const perCode = 1 / steps;
   const maxCode = refined ? 15 : 3;
   const perStep = scale === 0 ? 0 : steps / scale;
   const offset = zero * steps + 0.5;
   const keeps = limit === Infinity;
-  if (pull !== null) { for (let k = 0; k < size; k++) rest[k] = start[k]; }
   let total = 0;
   for (let k = 0; k < size; k++) {
-    const wanted = rest[k];
+    let wanted = start[k];
+    // Most candidates are given up after a few weights, so what they pull is summed where it is needed.
+    if (pull !== null) { for (let j = 0; j < k; j++) wanted -= rounded[j] * pull[j * GROUP_CHANNELS + k]; }
     let code = Math.floor(wanted * perStep + offset);
     code = code < 0 ? 0 : code > maxCode ? maxCode : code;
-    let value = (code / steps - zero) * scale;
+    let value = (code * perCode - zero) * scale;
     if ((outliers >> k) & 1) value = wanted;
     const error = (wanted - value) * pivot[k];
     total += error * error;
     if (total >= limit) return Infinity;
-    if (pull !== null) {
-      const row = k * GROUP_CHANNELS;
-      for (let l = k + 1; l < size; l++) rest[l] -= value * pull[row + l];
-    }
+    rounded[k] = value;
     if (!keeps) continue;
     problem.values[k] = value;
     problem.codes[k] = code;
@@ -143,12 +140,13 @@ interface Search {
 
 /** Tries the codes of a window against the best known, but for those that were tried in another window. */
 function tryCodes(
-  { problem, d, refined, bounds: { min, max } }: Search,
+  { problem, d, refined, bounds }: Search,
   window: SearchWindow,
   known: GroupRounding,
   tried?: SearchWindow,
 ): GroupRounding {
   const zeros = refined ? REFINED_ZEROS : BASE_ZEROS;
+  const { min, max } = bounds;
   let best = known;
   if (d === 0) return best;
   for (let scaleCode = window.firstScale; scaleCode <= window.lastScale; scaleCode++) {
@@ -158,11 +156,26 @@ function tryCodes(
     const lastZero = Math.min(ZERO_CODES - 1, centred + window.zeroReach);
     for (let zeroCode = Math.max(0, centred - window.zeroReach); zeroCode <= lastZero; zeroCode++) {
       if (Math.abs(zeroCode - centred) <= done) continue;
+      if (problem.pull === null && clips(problem, bounds, scale, zeros[zeroCode], refined, best.error)) continue;
       const error = roundGroup(problem, scale, zeros[zeroCode], refined, best.error);
       if (error < best.error) best = { scaleCode, zeroCode, error };
     }
   }
   return best;
+}
+
+/** Whether the lowest or the highest weight, which nothing pulls, alone has an error that reaches a limit. */
+function clips(
+  { pivot }: GroupProblem,
+  { min, max, lowest, highest }: Bounds,
+  scale: number,
+  zero: number,
+  refined: boolean,
+  limit: number,
+): boolean {
+  const above = max - ((refined ? 3.75 : 3) - zero) * scale;
+  const below = -zero * scale - min;
+  return (above > 0 && (above * pivot[highest]) ** 2 >= limit) || (below > 0 && (below * pivot[lowest]) ** 2 >= limit);
 }
 
 /** Largest distance from 0, in base codes, that a 2-bit group can express: codes 0..3, zeros 0.625..2.375. */
@@ -172,27 +185,29 @@ const ZERO_REACH = 2.375;
 export interface Bounds {
   readonly min: number;
   readonly max: number;
+  /** Which they are. */
+  readonly lowest: number;
+  readonly highest: number;
 }
 
 /** What the codes of a group must span: its range, or more where all weights lie on one side of 0. */
-export function spanOf({ min, max }: Bounds): number {
+export function spanOf({ min, max }: Pick<Bounds, "min" | "max">): number {
   return Math.max(max - min, (Math.max(max, -min) * 3) / ZERO_REACH);
 }
 
 /** Lowest and highest weight as they would be if none were rounded, outliers aside; 0 and 0 where nothing is left. */
-export function boundsOf({ size, start, pull, outliers, rest }: GroupProblem): Bounds {
-  let min = Infinity;
-  let max = -Infinity;
+export function boundsOf({ size, start, pull, outliers, scratch: rest }: GroupProblem): Bounds {
+  let [min, max, lowest, highest] = [Infinity, -Infinity, 0, 0];
   for (let k = 0; k < size; k++) rest[k] = start[k];
   for (let k = 0; k < size; k++) {
     if (pull !== null) {
       for (let l = k + 1; l < size; l++) rest[l] -= rest[k] * pull[k * GROUP_CHANNELS + l];
     }
     if ((outliers >> k) & 1) continue;
-    min = Math.min(min, rest[k]);
-    max = Math.max(max, rest[k]);
+    if (rest[k] < min) [min, lowest] = [rest[k], k];
+    if (rest[k] > max) [max, highest] = [rest[k], k];
   }
-  return max < min ? { min: 0, max: 0 } : { min, max };
+  return max < min ? { min: 0, max: 0, lowest, highest } : { min, max, lowest, highest };
 }
 
 /** Code of the zero nearest to `wanted`. */

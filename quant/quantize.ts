@@ -43,7 +43,7 @@ function kindOf({ kind }: { readonly kind: keyof QuantizerKinds }): QuantizerKin
 /** Tiles of a matrix that can be quantized by themselves: all of them, or for other layouts the matrix as a whole. */
 export function independentParts(rows: number, quantizer: Quantizer, tilesPerPart: number): [number, number][] {
   const tiles = tilesPerColumn(rows);
-  if (!kindOf(quantizer).hasIndependentTiles) return [[0, tiles]];
+  if (!kindOf(quantizer).hasIndependentTiles(quantizer)) return [[0, tiles]];
   return Array.from({ length: Math.ceil(tiles / tilesPerPart) }, (_, i) => [
     i * tilesPerPart,
     Math.min(tiles, (i + 1) * tilesPerPart),

@@ -6,6 +6,7 @@
  */
 import type { BitTerms } from "./bits.ts";
 import type { FeedbackSettings } from "./error_feedback.ts";
+import { TILE_ROWS, tilesPerColumn } from "./format.ts";
 import type { InputKnowledge } from "./input_knowledge.ts";
 
 /** What every quantizer may ask to know of a matrix's input. */
@@ -33,10 +34,20 @@ export interface Matrix {
   readonly channels: number;
 }
 
+/** The rows of some tiles, by default of all, as a matrix. @throws {RangeError} for tiles that it doesn't have */
+export function rowsOfTiles({ weights, rows, channels }: Matrix, tiles?: Part["tiles"]): Matrix {
+  const [first, last] = tiles ?? [0, tilesPerColumn(rows)];
+  if (!(0 <= first && first < last && last <= tilesPerColumn(rows))) {
+    throw new RangeError(`tiles are ${first}..${last}, must lie within 0..${tilesPerColumn(rows)}`);
+  }
+  const [firstRow, endRow] = [first * TILE_ROWS, Math.min(rows, last * TILE_ROWS)];
+  return { weights: weights.subarray(firstRow * channels, endRow * channels), rows: endRow - firstRow, channels };
+}
+
 /** What is known of a matrix's input, and which part of the matrix is wanted. */
 export interface Part extends Partial<InputKnowledge> {
-  /** f64 [channels]: how much squared errors count where there is no feedback; all 1 by default. */
-  readonly channelWeights?: Float64Array;
+  /** f64 [channels]: the Hessian's diagonal, for quantizers that weigh channels. */
+  readonly diagonal?: Float64Array;
   /** First tile and last + 1; all of them by default. Others only where tiles are independent. */
   readonly tiles?: readonly [number, number];
 }
@@ -49,7 +60,7 @@ export interface Part extends Partial<InputKnowledge> {
  */
 export interface QuantizerKind<Q, T> {
   /** Whether any range of tiles can be quantized by itself and joined with the others. */
-  readonly hasIndependentTiles: boolean;
+  hasIndependentTiles(quantizer: Q): boolean;
   /** Quantizes a matrix. @throws {TypeError | RangeError} for one that is empty, misshapen or not finite */
   quantize(matrix: Matrix, quantizer: Q, part: Part): T;
   /** Joins consecutive parts. */

@@ -76,6 +76,12 @@ export type QuantizeMethod = "corrected" | "feedback" | "search";
 /** Ways to find codes, the default first: see `quantizeModel`. */
 export const QUANTIZE_METHODS: readonly QuantizeMethod[] = ["corrected", "feedback", "search"];
 
+/** How densities are chosen. */
+export type DensityRule = "uniform" | "kl";
+
+/** Ways to choose densities, the default first: see `quantizeModel`. */
+export const DENSITY_RULES: readonly DensityRule[] = ["uniform", "kl"];
+
 /**
  * The method with some settings changed, with or without its two steps of calibration. Without them channels are weighed
  * by the energy of their inputs: where all count alike, models with a few loud channels are lost.

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { GROUP_CHANNELS, type RefineEvery } from "./format.ts";
+import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS } from "./format.ts";
 import { groupOfRow, type GroupProbe, rangeOf } from "./probe.ts";
 import { createRandom } from "./random.ts";
 
@@ -64,6 +64,53 @@ export function pickRefined(
     scores.fill(stripScores ?? energy.map((_, group) => scores.reduce((sum, row) => sum + row[group], 0)));
   }
   return scores.map((row) => pickHighest(row, refineEvery));
+}
+
+/** Rules that look at no errors of groups, so that picks follow from the weights alone. */
+export function picksByWeights(rule: PickRule): boolean {
+  return rule !== "error" && rule !== "error_hessian";
+}
+
+const UNPROBED = { error: 0, scale: 0 };
+
+/**
+ * Picks the refined groups of a matrix by a rule that {@linkcode picksByWeights}, as quantizing it tile by tile does.
+ *
+ * @param weights f32 [rows, channels]
+ * @param importance f64 [channels]: the Hessian's diagonal; all 1 without it
+ * @returns u32 [runs, rows]: the refined group of each run, counted from the run's start
+ */
+export function pickByWeights(
+  weights: Float32Array,
+  [rows, channels]: readonly [rows: number, channels: number],
+  { refineEvery, pick, seed }: { readonly refineEvery: RefineEvery; readonly pick: PickRule; readonly seed: number },
+  importance?: Float64Array,
+): Uint32Array<ArrayBuffer> {
+  if (refineEvery === "none") return new Uint32Array(0);
+  const groups = groupsPerRow(channels);
+  const stripScores = pick === "strip" ? sumStrips(weights, rows, groups, importance) : undefined;
+  const picks = new Uint32Array(Math.ceil(groups / refineEvery) * rows);
+  for (let first = 0; first < rows; first += TILE_ROWS) {
+    const probes = Array.from(
+      { length: Math.min(TILE_ROWS, rows - first) },
+      (_, r) =>
+        Array.from({ length: groups }, (_, group): GroupProbe => {
+          const range = rangeOf(groupOfRow(weights, first + r, channels, group));
+          return { range, extreme: 0, twoBit: UNPROBED, fourBit: UNPROBED };
+        }),
+    );
+    const refined = pickRefined(probes, refineEvery, pick, {
+      seed: seed + first / TILE_ROWS,
+      ...(importance && { importance }),
+      ...(stripScores && { stripScores }),
+    });
+    for (const [r, flags] of refined.entries()) {
+      flags.forEach((flag, group) => {
+        if (flag === 1) picks[Math.floor(group / refineEvery) * rows + first + r] = group % refineEvery;
+      });
+    }
+  }
+  return picks;
 }
 
 function pickHighest(scores: Float64Array, run: number): Uint8Array<ArrayBuffer> {

@@ -20,8 +20,7 @@
  * Tried and left out: coordinate descent on codes after the feedback (-0.003 for a third more time), refitting d (0),
  * several candidates for d (0), a Hessian-weighted probe (0), inputs of the unquantized model for the Hessian (0),
  * smoothing and permuting channels (0), refitting norms (0), coupling rows by a Fisher matrix (-0.003, needs gradients),
- * densities that differ by kind of matrix within 2.85 bits (-0.006; but q, k and v of different densities are three
- * products where one would do, and decoding is a third slower),
+ * densities that differ between q, k and v or gate and up (three products where one would do; equal ones are as good),
  * outliers (-0.003 for 0.0224 bits where rows have 1024 channels; the same bits are worth more as refined groups).
  *
  * These numbers are in-domain: that model was trained on the kind of text that it is calibrated and scored on. A second
@@ -50,11 +49,12 @@
  *
  * The mix of the study had a seventh from sources whose licence kept them out of the one that is shipped, which wasn't
  * measured. On its own held-out text SmolLM2 stands at 2.085 with speeches and 1.370 with the mix; densities by KL gain 2.8 %
- * there. So: text first; correction always; guided Hessians and outliers not; densities when the kernels can have them.
+ * there. So: text first; correction always; guided Hessians and outliers not; densities by stage (quant/densities/).
  *
  * @module
  */
 import { packedBits } from "./bits.ts";
+import { channelWeightsOf } from "./channel_weights.ts";
 import { checkMatrix } from "./check.ts";
 import { concatenateRows } from "./concatenate.ts";
 import { dequantize } from "./dequantize.ts";
@@ -90,11 +90,20 @@ export interface TwobitQuantizer extends InputNeeds {
   readonly settings: TwobitSettings;
 }
 
+/** What is known of a matrix's input, and which part of the matrix is wanted. */
+export interface TwobitPart extends Omit<Part, "diagonal"> {
+  /** f64 [channels]: how much squared errors count where there is no feedback; all 1 by default. */
+  readonly channelWeights?: Float64Array;
+}
+
 /** What the method does. */
 export const TWOBIT: QuantizerKind<TwobitQuantizer, PackedTensor> = {
-  hasIndependentTiles: true,
-  quantize: ({ weights, rows, channels }, { settings }, part) =>
-    quantizeTwobit(weights, rows, channels, settings, part),
+  hasIndependentTiles: () => true,
+  quantize: ({ weights, rows, channels }, { settings }, { diagonal, ...part }) =>
+    quantizeTwobit(weights, rows, channels, settings, {
+      ...part,
+      ...(diagonal && { channelWeights: channelWeightsOf(diagonal) }),
+    }),
   join: concatenateRows,
   dequantize,
   sizeBytes: (tensor) => Object.values(planeBytes(tensor)).reduce((sum, bytes) => sum + bytes, 0),
@@ -117,7 +126,7 @@ export function quantizeTwobit(
   rows: number,
   channels: number,
   settings: TwobitSettings,
-  part: Part = {},
+  part: TwobitPart = {},
 ): PackedTensor {
   checkMatrix(weights, rows, channels);
   const { feedback, correlation, channelWeights, tiles: [firstTile, lastTile] = [0, tilesPerColumn(rows)] } = part;

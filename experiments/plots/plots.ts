@@ -10,7 +10,7 @@ import { asyncPlot, dequantSharePlot, endToEndPlot } from "./speed.ts";
 import { bitsPlot, costPlot, rangesPlot } from "./storage.ts";
 
 /** The plot of each experiment, by its id. */
-export const PLOTS: Readonly<Record<string, (result: Result) => Spec>> = {
+export const PLOTS: Readonly<Record<string, (result: Result, peers?: Result) => Spec>> = {
   bits: bitsPlot,
   ranges: rangesPlot,
   accuracy: accuracyPlot,
@@ -27,8 +27,8 @@ export function hasPlot({ id, device, verdict }: Result): boolean {
   return Object.hasOwn(PLOTS, id) && !(device.software && verdict.status === "not measured");
 }
 
-/** Draws a result's plot as an SVG. */
-export async function plotOf(result: Result): Promise<string> {
+/** Draws a result's plot as an SVG, with what other programs reached where the plot has room for it. */
+export async function plotOf(result: Result, peers?: Result): Promise<string> {
   const { id, title, device } = result;
-  return await renderPlot(`${id}-${device.name}`, `${title}, on ${device.name}`, PLOTS[id](result));
+  return await renderPlot(`${id}-${device.name}`, `${title}, on ${device.name}`, PLOTS[id](result, peers));
 }

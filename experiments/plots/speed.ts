@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Result, Row } from "../results/result.ts";
+import type { Cell, Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { verticalRule } from "./storage.ts";
 import { FORMAT_SCALE, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
@@ -13,11 +13,14 @@ const STEPS: Readonly<Record<string, string>> = {
   first_order: "1st-order dequantization",
   second_order: "2nd-order dequantization",
   multiply: "multiplication",
-  load: "load, store, other",
+  load: "load, store",
+  other: "other",
 };
 
 /** Time of each kernel by step, below the paper's own split. */
-export function dequantSharePlot({ rows }: Result): Spec {
+export function dequantSharePlot(result: Result): Spec {
+  // A pipeline's sequence is what the shares are of, and has none itself.
+  const rows = result.rows.filter(({ share }) => share !== null);
   const values = [...paperShares(rows), ...rows].map(({ variant, shape, step, share }) => ({
     variant,
     shape,
@@ -26,7 +29,7 @@ export function dequantSharePlot({ rows }: Result): Spec {
     order: Object.keys(STEPS).indexOf(String(step)),
   }));
   const variants = [...new Set(values.map(({ variant }) => variant))];
-  const title = "share of the kernel's time (%); below 0: noise of differences";
+  const title = "share of the kernel's time (%)";
   return {
     title: "Where the time of a product goes",
     data: { values },
@@ -54,9 +57,9 @@ export function dequantSharePlot({ rows }: Result): Spec {
   };
 }
 
-const STEP_COLOURS = { domain: Object.values(STEPS), range: [SERIES[1], SERIES[4], SERIES[0], SERIES[5]] };
+const STEP_COLOURS = { domain: Object.values(STEPS), range: [SERIES[1], SERIES[4], SERIES[0], SERIES[5], SERIES[6]] };
 
-/** The paper's shares as rows; what it calls other stands where we have load and store. */
+/** The paper's shares as rows; what it doesn't name stands where we have load and store. */
 function paperShares(rows: readonly Row[]): Row[] {
   const first = rows.filter(({ variant, shape }) => variant === rows[0].variant && shape === rows[0].shape);
   const named = first.reduce((sum, { paper_share: share }) => sum + Number(share ?? 0), 0);
@@ -70,20 +73,14 @@ function paperShares(rows: readonly Row[]): Row[] {
 
 const CLAIMED_SPEEDUP = 3.92;
 
-/** Kernels of `async`, best first; the one that also packs its activations is left to the table. */
-const VARIANTS = ["fused_async", "fused_async_outliers", "fused_sync", "f16", "two_pass"];
-const VARIANT = {
-  field: "variant",
-  type: "nominal",
-  title: null,
-  scale: { domain: VARIANTS, range: SERIES.slice(0, VARIANTS.length) },
-};
+/** Kernels of `async`, best first; what also packs its activations or is tried out is left to the table. */
+const VARIANTS = ["fused_async", "fused_async_outliers", "fused_sync", "f16", "two_pass", "three_kernels"];
 /** Names of shapes take some of the width. */
 const SHAPES_WIDTH = PANEL_WIDTH - 120;
 
 /** Speed-up over two_pass of each shape, and how much of the memory's bandwidth each kernel reaches. */
-export function asyncPlot({ rows }: Result): Spec {
-  const values = rows.filter(({ variant }) => VARIANTS.includes(String(variant))).map((row) => {
+export function asyncPlot({ rows }: Result, peers?: Result): Spec {
+  const own = rows.filter(({ variant }) => VARIANTS.includes(String(variant))).map((row) => {
     const [height, width] = String(row.shape).split("x").map(Number);
     return {
       variant: row.variant,
@@ -93,65 +90,105 @@ export function asyncPlot({ rows }: Result): Spec {
       percent: 100 * Number(row.bandwidth_fraction),
     };
   });
-  return { data: { values }, vconcat: [SPEEDUP_PANEL, BANDWIDTH_PANEL], spacing: 32 };
+  const others = rows.filter(({ variant }) => variant === "two_pass").flatMap((row) =>
+    (peers?.rows ?? []).filter(({ shape }) => shape === row.shape).map((peer) => ({
+      variant: nameOfPeer(peer),
+      name: `${row.model}  ${row.layer}  ${row.shape}`,
+      speedup: Number(row.time_us) / Number(peer.time_us),
+    }))
+  );
+  const values = [...own, ...others];
+  const scale = withOthers(VARIANTS, SERIES.slice(0, VARIANTS.length), values.map(({ variant }) => String(variant)));
+  const color = { field: "variant", type: "nominal", title: null, scale };
+  return { vconcat: [speedupPanel(values, color), bandwidthPanel(own, color)], spacing: 32 };
 }
 
-const SPEEDUP_PANEL: Spec = {
-  title: "Speed-up over the two-pass product, by shape",
-  width: SHAPES_WIDTH,
-  height: { step: 20 },
-  layer: [
-    {
-      mark: "point",
-      encoding: {
-        x: { field: "speedup", type: "quantitative", title: "speed over two_pass's (x)", scale: { nice: false } },
-        y: { field: "name", type: "nominal", sort: null, title: null, axis: { grid: true } },
-        color: VARIANT,
-      },
-    },
-    verticalRule(CLAIMED_SPEEDUP, `paper: up to ${CLAIMED_SPEEDUP}`),
-  ],
-};
+/** Another program's series, which says that it is one. */
+function nameOfPeer({ program, format }: Row): string {
+  return `${program} ${format}, another run`;
+}
 
-const BANDWIDTH_PANEL: Spec = {
-  title: "Fraction of the memory's bandwidth, by size of the matrix",
-  width: SHAPES_WIDTH,
-  height: 260,
-  mark: { type: "line", point: true },
-  encoding: {
-    x: {
-      field: "weights",
-      type: "quantitative",
-      title: "weights of the matrix",
-      scale: { type: "log", nice: false },
-      axis: { format: "~s", labelSeparation: 8 },
+/** A colour scale with what else is drawn behind its own series. */
+function withOthers(domain: readonly string[], colours: readonly string[], drawn: readonly string[]) {
+  const others = [...new Set(drawn)].filter((name) => !domain.includes(name));
+  const free = SERIES.filter((colour) => !colours.includes(colour));
+  return { domain: [...domain, ...others], range: [...colours, ...others.map((_, i) => free[i % free.length])] };
+}
+
+function speedupPanel(values: readonly unknown[], color: Spec): Spec {
+  return {
+    data: { values },
+    title: "Speed-up over the two-pass product, by shape",
+    width: SHAPES_WIDTH,
+    height: { step: 20 },
+    layer: [
+      {
+        mark: "point",
+        encoding: {
+          x: { field: "speedup", type: "quantitative", title: "speed over two_pass's (x)", scale: { nice: false } },
+          y: { field: "name", type: "nominal", sort: null, title: null, axis: { grid: true } },
+          color,
+        },
+      },
+      verticalRule(CLAIMED_SPEEDUP, `paper: up to ${CLAIMED_SPEEDUP}`),
+    ],
+  };
+}
+
+function bandwidthPanel(values: readonly unknown[], color: Spec): Spec {
+  return {
+    data: { values },
+    title: "Fraction of the memory's bandwidth, by size of the matrix",
+    width: SHAPES_WIDTH,
+    height: 260,
+    mark: { type: "line", point: true },
+    encoding: {
+      x: {
+        field: "weights",
+        type: "quantitative",
+        title: "weights of the matrix",
+        scale: { type: "log", nice: false },
+        axis: { format: "~s", labelSeparation: 8 },
+      },
+      y: { field: "percent", type: "quantitative", title: "of the measured read bandwidth (%)" },
+      color,
     },
-    y: { field: "percent", type: "quantitative", title: "of the measured read bandwidth (%)" },
-    color: VARIANT,
-  },
-};
+  };
+}
 
 /** The paper's speed-up of a whole model. */
 const CLAIMED_END_TO_END = 1.74;
 
 /** Decode speed against context, a panel for each model; the paper's claim is a line above f16's. */
-export function endToEndPlot({ rows }: Result): Spec {
-  // A model that doesn't fit on the device has a row without numbers.
-  const measured = rows.filter(({ decode_tokens_per_s: speed }) => typeof speed === "number");
-  const models = [...new Set(measured.map(({ model }) => String(model)))];
+export function endToEndPlot({ rows }: Result, peers?: Result): Spec {
+  const point = (row: Row, format: string): Point => {
+    return { model: row.model, format, context: row.context, speed: Number(row.decode_tokens_per_s) };
+  };
+  // A model that doesn't fit on the device has a row without numbers, and other programs have rows of prompts.
+  const hasSpeed = (row: Row) => typeof row.decode_tokens_per_s === "number";
+  const own = rows.filter(hasSpeed).map((row) => point(row, String(row.format)));
+  const others = peers?.rows.filter(hasSpeed).map((row) => point(row, nameOfPeer(row))) ?? [];
+  const points = [...own, ...others];
+  const scale = withOthers(FORMAT_SCALE.domain, FORMAT_SCALE.range, points.map(({ format }) => format));
+  const color = { field: "format", type: "nominal", title: null, scale };
   return {
-    vconcat: models.map((model) => decodePanel(model, measured.filter((row) => row.model === model))),
+    vconcat: [...new Set(own.map(({ model }) => model))].map((model) =>
+      decodePanel(String(model), points.filter((each) => each.model === model), color)
+    ),
     spacing: 32,
   };
 }
 
-function decodePanel(model: string, rows: readonly Row[]): Spec {
-  const speeds = rows.map(({ format, context, decode_tokens_per_s: speed }) => ({
-    format,
-    context,
-    speed: Number(speed),
-  }));
-  const claimed = speeds.filter(({ format }) => format === "f16")
+/** A speed of a panel. */
+interface Point {
+  readonly model: Cell;
+  readonly format: string;
+  readonly context: Cell;
+  readonly speed: number;
+}
+
+function decodePanel(model: string, points: readonly Point[], color: Spec): Spec {
+  const claimed = points.filter(({ format }) => format === "f16")
     .map(({ context, speed }) => ({ context, speed: CLAIMED_END_TO_END * speed }));
   const contexts = { type: "log", base: 2, nice: false };
   const position = {
@@ -164,9 +201,9 @@ function decodePanel(model: string, rows: readonly Row[]): Spec {
     height: 220,
     layer: [
       {
-        data: { values: speeds },
+        data: { values: points },
         mark: { type: "line", point: true },
-        encoding: { ...position, color: { field: "format", type: "nominal", title: null, scale: FORMAT_SCALE } },
+        encoding: { ...position, color },
       },
       // Where f16 doesn't fit there is nothing to multiply.
       ...(claimed.length > 0 ? claimLayers(claimed, position) : []),

@@ -7,6 +7,7 @@ import { escapeText } from "../results/escape_text.ts";
 import { EXPERIMENTS } from "../registry.ts";
 import { hasPlot, plotOf } from "../plots/plots.ts";
 import { formatCell } from "../render.ts";
+import { PEERS_ID, peersBeside } from "../results/peers.ts";
 import type { Cell, Result } from "../results/result.ts";
 import { anchorOf, badge, resultSection } from "./result_section.ts";
 import sortTables from "./sort_tables.js" with { type: "text" };
@@ -22,7 +23,9 @@ export async function renderReport(byPlace: ResultsByPlace): Promise<string> {
     const parts: string[] = [];
     for (const [place, results] of byPlace) {
       const result = results.get(id);
-      if (result) parts.push(resultSection(place, result, hasPlot(result) ? await plotOf(result) : undefined));
+      if (!result) continue;
+      const peers = peersBeside(results.get(PEERS_ID), id);
+      parts.push(resultSection(place, result, hasPlot(result) ? await plotOf(result, peers) : undefined, peers));
     }
     sections.push(`<section id="${id}">
 <h2>${escapeText(title)}</h2>

@@ -5,6 +5,7 @@
  */
 import { escapeText } from "../results/escape_text.ts";
 import { formatCell, withUnit } from "../render.ts";
+import { describePeers } from "../results/peers.ts";
 import type { Cell, Result } from "../results/result.ts";
 import { resultTable } from "./result_table.ts";
 
@@ -13,8 +14,8 @@ export function anchorOf(id: string, device: string): string {
   return `${id}-${device.replaceAll("/", "-")}`;
 }
 
-/** Verdict, plot, table, settings and environment; closed where nothing was measured. */
-export function resultSection(device: string, result: Result, plot: string | undefined): string {
+/** Verdict, plot, table, rows of other programs, settings and environment; closed where nothing was measured. */
+export function resultSection(device: string, result: Result, plot: string | undefined, peers?: Result): string {
   const { id, title, verdict } = result;
   const open = verdict.status === "not measured" ? "" : " open";
   return `<details class="result" id="${anchorOf(id, device)}"${open}>
@@ -24,6 +25,7 @@ Measured: <b>${escapeText(withUnit(verdict.measured, verdict.unit))}</b>.</p>
 <p>${escapeText(verdict.note)}</p>
 ${plot ? `<figure aria-label="${escapeText(title)}">${plot}</figure>` : ""}
 ${resultTable(result)}
+${peers ? `<p>${escapeText(describePeers(peers))}:</p>\n${resultTable(peers)}` : ""}
 <details><summary>Settings</summary>${definitions(result.settings)}</details>
 <details><summary>Where and how it was measured</summary>${definitions(environmentOf(result))}
 <p>Raw data: <a href="${device}/${id}.json">${device}/${id}.json</a></p></details>

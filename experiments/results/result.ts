@@ -6,6 +6,7 @@
  */
 import { join } from "@std/path";
 import { writeTextBeside } from "../../model/host/atomic_file.ts";
+import { PEERS_ID, peersProblem } from "./peers.ts";
 
 /** A column of a result table. */
 export interface Column {
@@ -117,6 +118,8 @@ export function parseResult(name: string, text: string): Result {
     ? "id, columns or rows are missing"
     : !STATUSES.some((status) => status === value.verdict?.status)
     ? `verdict status is ${JSON.stringify(value.verdict?.status)}, must be one of ${STATUSES.join(", ")}`
+    : value.id === PEERS_ID
+    ? peersProblem(value as Result)
     : undefined;
   if (problem) throw new SyntaxError(`${name}: ${problem}`);
   return value as Result;

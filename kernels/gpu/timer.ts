@@ -47,44 +47,88 @@ export async function timeDispatches(
   sequences: readonly (readonly Dispatch[])[],
   options: TimeOptions = {},
 ): Promise<Timing> {
+  const work = { sequences, repeats: options.repeats ?? sequences.length };
+  const rounds = Math.max(10, options.samples ?? 15);
+  const { samplesUs: [samplesUs], invalid } = await timeRounds(gpu, [work], { ...options, rounds });
+  const sorted = samplesUs.toSorted((a, b) => a - b);
+  return {
+    samplesUs,
+    medianUs: sorted[Math.floor(sorted.length / 2)],
+    minUs: sorted[0],
+    maxUs: sorted[sorted.length - 1],
+    invalid,
+  };
+}
+
+/** Sequences of dispatches that take turns, and how many of them are one sample. */
+export interface Work {
+  readonly sequences: readonly (readonly Dispatch[])[];
+  /** Sequences in one timed pass. */
+  readonly repeats: number;
+}
+
+/** Times of several pieces of work that took turns. */
+export interface Rounds {
+  /** Microseconds of one sequence by work, then by round: round i of all works was measured side by side. */
+  readonly samplesUs: readonly (readonly number[])[];
+  /** Rounds dropped because timestamps were zero or ran backwards. */
+  readonly invalid: number;
+}
+
+/**
+ * Times several pieces of work in turn, one pass of each in every round, in one submit: what slows the device for a
+ * while slows all of them alike, and their samples can be compared round by round.
+ *
+ * @throws {Error} when the device has no timestamps, or fewer than half of the rounds are valid
+ */
+export async function timeRounds(
+  gpu: Gpu,
+  works: readonly Work[],
+  { rounds, warmUpMs = 60, tickNs = 1 }: Omit<TimeOptions, "samples" | "repeats"> & { readonly rounds: number },
+): Promise<Rounds> {
   if (!gpu.features.has("timestamp-query")) {
     throw new Error("the device lacks timestamp-query, want it for timing");
   }
-  const repeats = options.repeats ?? sequences.length;
-  const tickNs = options.tickNs ?? 1;
-  const probe = await timePasses(gpu, sequences, 3, repeats, repeats);
-  const probeUs = Math.min(...samplesOf(probe, repeats, tickNs), 1e6);
-  const warmUp = Math.min(MAX_WARM_UP, Math.ceil(((options.warmUpMs ?? 60) * 1000) / probeUs));
-  const stamps = await timePasses(gpu, sequences, Math.max(10, options.samples ?? 15), repeats, warmUp);
-  return summarize(stamps, repeats, tickNs);
+  const probe = validRounds(await timePasses(gpu, works, 3, works.map(({ repeats }) => repeats)), works, tickNs);
+  const shareUs = (warmUpMs * 1000) / works.length;
+  const warmUps = probe.map((samplesUs) => Math.min(MAX_WARM_UP, Math.ceil(shareUs / Math.min(...samplesUs, 1e6))));
+  const samplesUs = validRounds(await timePasses(gpu, works, rounds, warmUps), works, tickNs);
+  const invalid = rounds - samplesUs[0].length;
+  if (invalid > rounds / 2) {
+    throw new Error(`${rounds - invalid} of ${rounds} rounds have valid timestamps, want at least half`);
+  }
+  return { samplesUs, invalid };
 }
 
 /** Most sequences of a warm-up pass: encoding one costs the CPU a few microseconds a dispatch. */
 const MAX_WARM_UP = 8192;
 
-/** Begin and end ticks of `samples` passes of `repeats` sequences each, after one pass of `warmUp` sequences. */
+/** Begin and end ticks of a pass of each work in each round, after a pass of so many sequences of each to warm up. */
 async function timePasses(
   gpu: Gpu,
-  sequences: readonly (readonly Dispatch[])[],
-  samples: number,
-  repeats: number,
-  warmUp: number,
+  works: readonly Work[],
+  rounds: number,
+  warmUps: readonly number[],
 ): Promise<BigUint64Array> {
-  const querySet = gpu.device.createQuerySet({ type: "timestamp", count: 2 * samples });
+  const passes = rounds * works.length;
+  const querySet = gpu.device.createQuerySet({ type: "timestamp", count: 2 * passes });
   const usage = GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC;
-  const ticks = await gpu.createBuffer("timestamps", 16 * samples, usage);
+  const ticks = await gpu.createBuffer("timestamps", 16 * passes, usage);
   const encoder = gpu.device.createCommandEncoder();
-  let next = 0;
-  const encodePass = (count: number, timestampWrites?: GPUComputePassTimestampWrites) => {
+  const next = works.map(() => 0);
+  const encodePass = (work: number, count: number, timestampWrites?: GPUComputePassTimestampWrites) => {
+    const { sequences } = works[work];
     const pass = encoder.beginComputePass(timestampWrites ? { timestampWrites } : {});
-    for (let i = 0; i < count; i++) encodeDispatches(pass, sequences[next++ % sequences.length]);
+    for (let i = 0; i < count; i++) encodeDispatches(pass, sequences[next[work]++ % sequences.length]);
     pass.end();
   };
-  encodePass(warmUp);
-  for (let i = 0; i < samples; i++) {
-    encodePass(repeats, { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 });
+  for (const [work, count] of warmUps.entries()) encodePass(work, count);
+  for (let i = 0; i < passes; i++) {
+    const work = i % works.length;
+    const writes = { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 };
+    encodePass(work, works[work].repeats, writes);
   }
-  encoder.resolveQuerySet(querySet, 0, 2 * samples, ticks, 0);
+  encoder.resolveQuerySet(querySet, 0, 2 * passes, ticks, 0);
   gpu.device.queue.submit([encoder.finish()]);
   const stamps = new BigUint64Array(await gpu.read(ticks));
   gpu.destroyBuffer(ticks);
@@ -92,29 +136,15 @@ async function timePasses(
   return stamps;
 }
 
-function samplesOf(stamps: BigUint64Array, repeats: number, tickNs: number): number[] {
-  const samplesUs: number[] = [];
-  for (let i = 0; i < stamps.length; i += 2) {
-    if (stamps[i] === 0n || stamps[i + 1] <= stamps[i]) continue;
-    samplesUs.push((Number(stamps[i + 1] - stamps[i]) * tickNs) / 1000 / repeats);
+/** Microseconds of a sequence by work and round, of the rounds in which all timestamps are valid. */
+function validRounds(stamps: BigUint64Array, works: readonly Work[], tickNs: number): number[][] {
+  const samplesUs = works.map((): number[] => []);
+  for (let first = 0; first < stamps.length; first += 2 * works.length) {
+    const ticks = works.map((_, i) => Number(stamps[first + 2 * i + 1] - stamps[first + 2 * i]));
+    if (!ticks.every((count, i) => count > 0 && stamps[first + 2 * i] !== 0n)) continue;
+    for (const [i, count] of ticks.entries()) samplesUs[i].push((count * tickNs) / 1000 / works[i].repeats);
   }
   return samplesUs;
-}
-
-function summarize(stamps: BigUint64Array, repeats: number, tickNs: number): Timing {
-  const samplesUs = samplesOf(stamps, repeats, tickNs);
-  const count = stamps.length / 2;
-  if (samplesUs.length < count / 2) {
-    throw new Error(`${samplesUs.length} of ${count} timestamp pairs are valid, want at least half`);
-  }
-  const sorted = samplesUs.toSorted((a, b) => a - b);
-  return {
-    samplesUs,
-    medianUs: sorted[Math.floor(sorted.length / 2)],
-    minUs: sorted[0],
-    maxUs: sorted[sorted.length - 1],
-    invalid: count - samplesUs.length,
-  };
 }
 
 /**
@@ -126,9 +156,10 @@ export async function calibrateTicks(gpu: Gpu, dispatch: Dispatch, targetMs = 50
   const repeats = Math.max(1, Math.min(4096, Math.round((targetMs * 1000) / first.medianUs)));
   await gpu.wait();
   const started = performance.now();
-  const stamps = await timePasses(gpu, [[dispatch]], 1, repeats, 0);
+  const work = { sequences: [[dispatch]], repeats };
+  const stamps = await timePasses(gpu, [work], 1, [0]);
   const hostUs = (performance.now() - started) * 1000;
-  const deviceUs = samplesOf(stamps, 1, 1)[0];
+  const deviceUs = validRounds(stamps, [{ ...work, repeats: 1 }], 1)[0][0];
   const ratio = hostUs / deviceUs;
   return Math.abs(ratio - 1) < 0.1 ? 1 : ratio;
 }

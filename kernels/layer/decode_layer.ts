@@ -30,6 +30,9 @@ export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" |
   readonly output: GPUBuffer;
 }
 
+/** The density that the kernel needs not look up. */
+const COMPILED_DENSITY = 8;
+
 /** The dispatches of a decode step's layers. */
 export interface LayerDispatches {
   /** All layers in order, some to a dispatch; they serve every position. */
@@ -121,16 +124,18 @@ async function prepareRun(
   const norms = await joined("layer norms", layers.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
   const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
-  const slabs = matrices.flat().map(({ slabs: [slab] }) => slab);
-  const outlierStarts = slabs.flatMap(({ outliers, outlierResiduals }) => [
-    (outliers.offset - slabs[0].outliers.offset) / 4,
+  const [[{ slabs: [slab] }]] = matrices;
+  const places = matrices.flat().flatMap(({ refineEvery, slabs: [{ refine, outliers, outlierResiduals }] }) => [
+    refineEvery === "none" ? 0 : refineEvery,
+    (refine.offset - slab.refine.offset) / 8,
+    (outliers.offset - slab.outliers.offset) / 4,
     outlierResiduals,
   ]);
   const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
-  const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...outlierStarts));
+  const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...places));
   return (kernel) =>
     gpu.bind(kernel, {
-      ...Object.fromEntries(Object.entries(planeBuffers(slabs[0])).map(([name, plane]) => [name, fromOffset(plane)])),
+      ...Object.fromEntries(Object.entries(planeBuffers(slab)).map(([name, plane]) => [name, fromOffset(plane)])),
       relay,
       hidden_in: input,
       hidden_out: output,
@@ -179,6 +184,7 @@ async function layerKernel(
     hidden,
     intermediate,
     epsilon: shape.normEpsilon,
+    has_layer_densities: arenas.some(hasDensities) ? 1 : 0,
     has_layer_outliers: share.outlierLanes > 0 ? 1 : 0,
     outlier_lanes: Math.max(1, share.outlierLanes),
     all_layers: layers.length,
@@ -210,9 +216,14 @@ async function layerKernel(
   });
 }
 
+/** Whether a matrix has another density than the one that the kernel has compiled in. */
+function hasDensities({ layers }: LayerArena): boolean {
+  return layers.flat().some(({ refineEvery }) => refineEvery !== COMPILED_DENSITY);
+}
+
 /** Where layers lie, and the matrices of each but the first, in the vectors that the kernel reads. */
 function placesOf({ strides, offsets }: LayerArena): Record<string, number> {
-  const planes = [["base", 16], ["refine", 8], ["meta", 16], ["scale", 16]] as const;
+  const planes = [["base", 16], ["meta", 16], ["scale", 16]] as const;
   const matrices = [["o", offsets[1]], ["gate_up", offsets[2]], ["down", offsets[3]]] as const;
   return Object.fromEntries([
     ...planes.map(([plane, vectorBytes], i) => [`${plane}_stride`, strides[i] / vectorBytes]),

@@ -19,8 +19,9 @@
 //                                                 of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm
 //   14 bias        f32 [layers, (heads + 2 K) D]   where has_bias
-//   15 layer_info  u32 [3 + 8 layers]   first layer, number of layers, sequences in the cache; for each layer the first
-//                                       word of the outlier planes and of the residuals of each matrix
+//   15 layer_info  u32 [3 + 16 layers]  first layer, number of layers, sequences in the cache; for each layer and matrix
+//                                       its density (0 for none), the first vector of its refine words, the first word
+//                                       of its outlier planes and that of the residuals there
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
@@ -31,24 +32,20 @@ override workgroup_size: u32 = 384; // a whole number of teams
 override cell_count: u32 = 256; // of the matrix with the longest rows
 override partial_count: u32 = 32; // these two of the largest share of a workgroup
 override start_count: u32 = 18;
-override refine_every: u32 = 8;
 override ends_in_half: u32 = 0; // 1 where a row of a matrix may end in half a block
 override hidden: u32 = 64;
 override intermediate: u32 = 64;
 override epsilon: f32 = 0.00001;
+override has_layer_densities: u32 = 0; // else one group in 8 is refined in all matrices
 override has_layer_outliers: u32 = 0;
 override outlier_lanes: u32 = 4;
 override all_layers: u32 = 2; // of the model
 override base_stride: u32 = 0; // vectors of a layer in each plane
-override refine_stride: u32 = 0;
 override meta_stride: u32 = 0;
 override scale_stride: u32 = 0;
 override base_o: u32 = 0; // first vector of each matrix of a layer but the first in each plane
 override base_gate_up: u32 = 0;
 override base_down: u32 = 0;
-override refine_o: u32 = 0;
-override refine_gate_up: u32 = 0;
-override refine_down: u32 = 0;
 override meta_o: u32 = 0;
 override meta_gate_up: u32 = 0;
 override meta_down: u32 = 0;
@@ -108,6 +105,7 @@ var<private> own_layer: u32;
 
 // The product at hand: what other kernels have as constants.
 var<private> stage: u32;
+var<private> refine_every: u32;
 var<private> rows: u32;
 var<private> channels: u32;
 var<private> half_blocks: u32;
@@ -123,6 +121,9 @@ var<private> outlier_residuals: u32;
 var<private> input_kind: u32;
 var<private> input_at: u32;
 var<private> output_kind: u32;
+
+// Density and first refine vector of the product after it: asked for a product ahead.
+var<private> next_refined: vec2<u32>;
 
 // Of the row that a thread writes next.
 var<private> residual: f32;
@@ -152,6 +153,7 @@ fn main(
   sequences = layer_info[2];
   own_sequence = sequence[1];
   splits = select(long_splits, select(middle_splits, short_splits, position < short_tokens), position < middle_tokens);
+  next_refined = refined_of(0u);
   let layers = layer_info[1];
   for (own_layer = 0u; own_layer < layers; own_layer++) {
     layer = layer_info[0] + own_layer;
@@ -181,32 +183,41 @@ fn begin_product(workgroups: u32) {
   switch stage {
     case QKV: {
       set_shape((heads + 2u * key_value_heads) * head_size, hidden, workgroups);
-      set_starts(0u, 0u, 0u, 0u);
+      set_starts(0u, 0u, 0u);
       input_at = select(hidden_at, OWN_INPUT, layer == 0u);
     }
     case O: {
       set_shape(hidden, heads * head_size, workgroups);
-      set_starts(base_o, refine_o, meta_o, scale_o);
+      set_starts(base_o, meta_o, scale_o);
       input_kind = 0u;
       input_at = mixed_at;
     }
     case GATE_UP: {
       output_kind = SILU_PRODUCT;
       set_shape(2u * intermediate, hidden, workgroups);
-      set_starts(base_gate_up, refine_gate_up, meta_gate_up, scale_gate_up);
+      set_starts(base_gate_up, meta_gate_up, scale_gate_up);
       input_at = middle_at;
     }
     default: {
       set_shape(hidden, intermediate, workgroups);
-      set_starts(base_down, refine_down, meta_down, scale_down);
+      set_starts(base_down, meta_down, scale_down);
       input_kind = 0u;
       input_at = inner_at;
     }
   }
+  let product = 4u * own_layer + stage;
+  refine_every = 8u;
+  if (has_layer_densities != 0u) { refine_every = next_refined.x; }
+  refine_start = next_refined.y;
+  next_refined = refined_of(product + 1u);
   if (has_layer_outliers != 0u) {
-    outlier_start = layer_info[3u + 8u * own_layer + 2u * stage];
-    outlier_residuals = layer_info[4u + 8u * own_layer + 2u * stage];
+    outlier_start = layer_info[5u + 4u * product];
+    outlier_residuals = layer_info[6u + 4u * product];
   }
+}
+
+fn refined_of(product: u32) -> vec2<u32> {
+  return vec2(layer_info[3u + 4u * product], layer_info[4u + 4u * product]);
 }
 
 fn set_shape(matrix_rows: u32, matrix_channels: u32, workgroups: u32) {
@@ -220,9 +231,8 @@ fn set_shape(matrix_rows: u32, matrix_channels: u32, workgroups: u32) {
   workgroup_steps = (run_steps + workgroups - 1u) / workgroups * runs;
 }
 
-fn set_starts(base_at: u32, refine_at: u32, meta_at: u32, scale_at: u32) {
+fn set_starts(base_at: u32, meta_at: u32, scale_at: u32) {
   base_start = own_layer * base_stride + base_at;
-  refine_start = own_layer * refine_stride + refine_at;
   meta_start = own_layer * meta_stride + meta_at;
   scale_start = own_layer * scale_stride + scale_at;
 }

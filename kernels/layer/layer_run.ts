@@ -42,9 +42,6 @@ export interface LayerRun {
 
 const STORAGE_BUFFERS = 16;
 
-/** The density that the kernel decodes. */
-const REFINE_EVERY = 8;
-
 /** Cuts the layers of a model into runs. */
 export function cutRuns(arenas: readonly LayerArena[], layers: readonly DecodeLayer[]): LayerRun[] {
   const runs: LayerRun[] = [];
@@ -70,8 +67,6 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   const { maxStorageBuffersPerShaderStage: buffers } = gpu.device.limits;
   const widths = [hidden, intermediate, heads * headSize, headSize];
   const uneven = widths.find((channels) => channels % 16 !== 0);
-  const densities = arenas.flatMap((arena) => arena.layers.flat()).map(({ refineEvery }) => refineEvery);
-  const density = densities.find((every) => every !== REFINE_EVERY);
   if (!IS_DENO) return "this is a browser, must be Deno";
   if (layers < 2) return `the model has ${layers} layer, must have 2 or more`;
   const { subgroupSize } = gpu.profile;
@@ -80,7 +75,6 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   }
   if (buffers < STORAGE_BUFFERS) return `a shader has ${buffers} storage buffers, must have ${STORAGE_BUFFERS}`;
   if (uneven !== undefined) return `a vector or head has ${uneven} channels, must have a multiple of 16`;
-  if (density !== undefined) return `one group in ${density} is refined, must be one in ${REFINE_EVERY}`;
   const isAlike = (arena: LayerArena) => `${arena.strides}` === `${strides}` && `${arena.offsets}` === `${offsets}`;
   return arenas.every(isAlike) ? undefined : "layers have matrices of different sizes, must be alike";
 }

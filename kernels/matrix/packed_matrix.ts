@@ -13,6 +13,7 @@ import {
   tilesPerColumn,
 } from "../../quant/format.ts";
 import { type PackedTensor, planeLengths } from "../../quant/packed_tensor.ts";
+import type { Outliers } from "../../quant/unpacked_tensor.ts";
 import { allOrNone, type BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type Plane, whole } from "../gpu/plane.ts";
@@ -144,8 +145,11 @@ function interleaveSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32A
   return steps;
 }
 
+/** The planes of a tensor that hold its outliers. */
+type OutlierPlanes = Pick<PackedTensor, "outlierStart" | "outlierChannel" | "outlierResidual">;
+
 /** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings. */
-function joinOutliers(tensor: PackedTensor, firstRow: number, endRow: number) {
+function joinOutliers(tensor: OutlierPlanes, firstRow: number, endRow: number) {
   if (tensor.outlierStart.length === 0) return { words: new Uint32Array(4), residuals: 0, count: 0 };
   const starts = tensor.outlierStart.subarray(firstRow, endRow + 1);
   const [first, end] = [starts[0], starts[starts.length - 1]];
@@ -180,15 +184,33 @@ function separateSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32Arr
 }
 
 /**
- * Reads a matrix without outliers back from the device.
+ * Puts outliers into a matrix without them, which lies in one slab.
  *
- * @throws {TypeError} when it lies in several slabs, has outliers or a last step of fewer than four rows
+ * @returns the matrix with them, in place of the one that is given
+ */
+export async function placeOutliers(
+  gpu: Gpu,
+  matrix: PackedMatrix,
+  { start, channel, residual }: Outliers,
+): Promise<PackedMatrix> {
+  const [slab] = matrix.slabs;
+  const planes = { outlierStart: start, outlierChannel: channel, outlierResidual: residual };
+  const { words, residuals, count } = joinOutliers(planes, 0, matrix.rows);
+  const outliers = whole(await gpu.uploadStorage("outliers", words));
+  gpu.destroyBuffer(slab.outliers.buffer);
+  return { ...matrix, slabs: [{ ...slab, outliers, outlierResiduals: residuals, outlierCount: count }] };
+}
+
+/**
+ * Reads a matrix back from the device.
+ *
+ * @throws {TypeError} when it lies in several slabs or has a last step of fewer than four rows
  */
 export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<PackedTensor> {
   const { rows, channels, refineEvery, slabs: [slab] } = matrix;
-  if (matrix.slabs.length !== 1 || slab.outlierCount !== 0 || rows % STEP_ROWS !== 0) {
-    const found = `${matrix.slabs.length} slabs, ${slab.outlierCount} outliers and ${rows} rows`;
-    throw new TypeError(`matrix has ${found}, must have 1, 0 and a multiple of ${STEP_ROWS} to be read`);
+  if (matrix.slabs.length !== 1 || rows % STEP_ROWS !== 0) {
+    const found = `${matrix.slabs.length} slabs and ${rows} rows`;
+    throw new TypeError(`matrix has ${found}, must have 1 and a multiple of ${STEP_ROWS} to be read`);
   }
   const lengths = planeLengths(rows, channels, refineEvery, 0);
   const groups = groupsPerRow(channels);
@@ -203,9 +225,23 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
     refine: separateSteps(await words(slab.refine, lengths.refine), rows),
     meta: separateSteps(await words(slab.meta, lengths.meta), rows),
     tileScale: resizeRows(new Float16Array(scales.buffer), scaleGroups(groups), groups),
-    outlierStart: new Uint32Array(0),
-    outlierChannel: new Uint16Array(0),
-    outlierResidual: new Float16Array(0),
+    ...await readOutlierPlanes(gpu, slab),
+  };
+}
+
+/** The reverse of {@linkcode joinOutliers}. */
+async function readOutlierPlanes(
+  gpu: Gpu,
+  { rows, outliers, outlierResiduals, outlierCount }: PackedSlab,
+): Promise<OutlierPlanes> {
+  const starts = outlierCount === 0 ? 0 : rows + 1;
+  const bytes = outlierCount === 0
+    ? new ArrayBuffer(0)
+    : await gpu.read(outliers.buffer, 4 * (outlierResiduals + Math.ceil(outlierCount / 2)), outliers.offset);
+  return {
+    outlierStart: new Uint32Array(bytes, 0, starts),
+    outlierChannel: new Uint16Array(bytes, 4 * starts, outlierCount),
+    outlierResidual: new Float16Array(bytes, 4 * outlierResiduals, outlierCount),
   };
 }
 

@@ -12,15 +12,16 @@ import { destroyMatrices } from "./slabs.ts";
 /** Offsets of bindings are multiples of this in every implementation. */
 const ALIGNMENT_BYTES = 256;
 
-/** Names of the planes, in the order of {@linkcode planesOf}; only the last, outliers, differs in size from layer to layer. */
+/** Names of the planes, in the order of {@linkcode planesOf}. */
 const PLANES = ["base", "refine", "meta", "tileScale", "outliers"] as const;
-const ALIKE = PLANES.slice(0, -1);
+/** Those whose size doesn't follow the density or the number of outliers: it is the same in all layers. */
+const ALIKE = ["base", "meta", "tileScale"] as const;
 
 /** Layers of the same matrices, whose planes lie one after the other in buffers that they share. */
 export interface LayerArena {
   /** Matrices of each layer. */
   readonly layers: readonly (readonly PackedMatrix[])[];
-  /** Bytes from a layer to the next, in the planes base, refine, meta and tileScale. */
+  /** Bytes from a layer to the next, in the planes base, meta and tileScale. */
   readonly strides: readonly number[];
   /** For each matrix of a layer the bytes from the layer's start to it, in the same planes. */
   readonly offsets: readonly (readonly number[])[];
@@ -59,20 +60,19 @@ export async function sharePlanes(
     return { ...matrix, slabs: [{ ...slab, ...Object.fromEntries(shared) }] };
   };
   const matrices = layers[0].length;
+  const alike = ALIKE.map((name) => places[PLANES.indexOf(name)]);
   return {
     layers: layers.map((layer, l) => layer.map((matrix, m) => move(matrix, l * matrices + m))),
-    strides: ALIKE.map((_, i) => places[i].sizeBytes / layers.length),
-    offsets: layers[0].map((_, m) => ALIKE.map((_, i) => places[i].offsets[m])),
+    strides: alike.map(({ sizeBytes }) => sizeBytes / layers.length),
+    offsets: layers[0].map((_, m) => alike.map(({ offsets }) => offsets[m])),
     buffers,
   };
 }
 
-/** Whether layers have matrices of the same sizes and density. */
+/** Whether layers have matrices of the same sizes. */
 function areAlike(a: readonly PackedMatrix[], b: readonly PackedMatrix[]): boolean {
   return a.length === b.length &&
-    a.every(({ rows, channels, refineEvery }, i) =>
-      rows === b[i].rows && channels === b[i].channels && refineEvery === b[i].refineEvery
-    );
+    a.every(({ rows, channels }, i) => rows === b[i].rows && channels === b[i].channels);
 }
 
 /** Where each slab's part of each plane lies. */

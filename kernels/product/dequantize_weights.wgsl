@@ -1,13 +1,14 @@
 // needs: group
-// First pass of the two-pass product: packed weights to f16 in memory, scales before weights.
+// First pass of the two-pass product: packed weights to f16 in memory, scales before weights. Second of the three-pass
+// product, where decode_scales.wgsl has decoded the scales already.
 //
-//   w[r, c] = (code[r, c] - zero[r, g]) * scaleCode[r, g] * d[r / 16, g]
+//   w[r, c] = (code[r, c] - zero[r, g]) * scale[r, g],    scale = scaleCode[r, g] * d[r / 16, g]
 //
 // Bindings (H = half_blocks, G = 4 H groups in a row):
 //   0 base        u32 [rows, G]       2 bits x 16 channels
 //   1 refine      u32 [steps, words, 4]  2 bits x 16 channels of each refined group
 //   2 meta_words  u32 [steps, H, 4]       |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
-//   3 tile_scale  u32 [tiles, S / 2]  d of two groups, f16 each; S = G in whole blocks
+//   3 d or scales, see coded_scales.wgsl and stored_scales.wgsl
 //   4 weights     vec4<u32> [rows, 2 G]  f16, 16 channels of a group in two vectors
 //
 // Mapping: one thread half a group, so that neighbouring threads write neighbouring vectors.
@@ -19,7 +20,6 @@ override workgroup_size: u32 = 256;
 @group(0) @binding(0) var<storage, read> base: array<u32>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
 @group(0) @binding(2) var<storage, read> meta_words: array<u32>;
-@group(0) @binding(3) var<storage, read> tile_scale: array<u32>;
 @group(0) @binding(4) var<storage, read_write> weights: array<vec4<u32>>;
 
 @compute @workgroup_size(workgroup_size)

@@ -1,5 +1,5 @@
 /**
- * Launcher of the fused matrix-vector kernels, asynchronous and synchronous.
+ * Launcher of the fused matrix-vector kernel, asynchronous or in order.
  *
  * @module
  */
@@ -23,9 +23,11 @@ import * as wgsl from "./wgsl.ts";
 export interface FusedGemvOptions {
   /** Tokens of a small batch, for which the same weights are multiplied. Default: 1. */
   readonly tokens?: number;
-  /** Load, decode and multiply one after the other, with barriers between. Default: false. */
+  /** Ask for the words of a step when they are needed, and multiply nothing while they come. Default: false. */
   readonly synchronous?: boolean;
-  /** Workgroups to spread the rows over; best is one for each multiprocessor, the default; synchronous: two. */
+  /** Take outliers along with the rounds of steps instead of after them; see product/parts/outliers.wgsl. Default: false. */
+  readonly outliersByRound?: boolean;
+  /** Workgroups to spread the rows over; best is one for each multiprocessor, the default. */
   readonly workgroups?: number;
   /**
    * Most teams (subgroups) of a workgroup; more hide more latency, fewer have more registers. Default: 16 where these
@@ -52,8 +54,6 @@ export interface GemvPlan {
 export const LANE_GROUPS = 4;
 /** Workgroup memory of a column for each lane. */
 const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
-/** Workgroup memory of a synchronous team for each lane: words, meta words and scales of four rows. */
-const STAGED_BYTES = 4 * (16 + 4 + 16);
 /** Workgroup memory of a workgroup whatever its size: the last outlier starts, a norm's factor. */
 const FIXED_BYTES = 32;
 /** Steps of a workgroup that the choice of columns leaves room for. */
@@ -75,12 +75,11 @@ export async function fusedGemv(
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
-  const { synchronous, tokens = 1, without = 0 } = options;
+  const { synchronous, outliersByRound, tokens = 1, without = 0 } = options;
   const team = chooseTeam(gpu.profile);
-  const main = synchronous ? "fused_sync_gemv" : "fused_gemv";
   const shader = input.kind === "packed"
-    ? joinShader(wgsl, main, "fill_packed", team.exchange)
-    : joinShader(wgsl, main, "fill_values", "one_input", team.exchange);
+    ? joinShader(wgsl, "fused_gemv", "fill_packed", team.exchange)
+    : joinShader(wgsl, "fused_gemv", "fill_values", "one_input", team.exchange);
   const perOutput = rowsPerOutput(output);
   const tokenRows = matrix.rows / perOutput;
   const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * tokenRows * 4 };
@@ -98,6 +97,8 @@ export async function fusedGemv(
           output_kind: outputConstant(part > 0 ? { ...output, kind: "add" } : output),
           token_rows: tokenRows,
           y_row: slab.firstRow,
+          in_order: synchronous ? 1 : 0,
+          outliers_by_round: outliersByRound && !synchronous ? 1 : 0,
           without,
         },
         buffers: {
@@ -158,8 +159,8 @@ export function planGemv(
   halfBlocks: number,
   options: FusedGemvOptions & { readonly rowsPerOutput?: 1 | 2 } = {},
 ): GemvPlan {
-  // For each lane exchange and staging, for each team the squares of a norm.
-  const teamBytes = 4 + team.lanes * (team.exchangeBytes + (options.synchronous ? STAGED_BYTES : 0));
+  // For each lane exchange, for each team the squares of a norm.
+  const teamBytes = 4 + team.lanes * team.exchangeBytes;
   const columnBytes = team.lanes * CELL_BYTES;
   // Of partial sums for each column and for outliers, and of outlier starts.
   const stepBytes = (columns: number) => (columns + 2) * STEP_ROWS * 4;
@@ -168,7 +169,7 @@ export function planGemv(
   // A workgroup takes as many steps of gate rows as of up rows.
   const runs = options.rowsPerOutput ?? 1;
   const runSteps = Math.ceil(rows / runs / STEP_ROWS);
-  const workgroups = options.workgroups ?? (options.synchronous ? 2 : 1) * multiprocessors;
+  const workgroups = options.workgroups ?? multiprocessors;
   const allColumns = Math.ceil(halfBlocks / team.lanes);
   const isOneRound = runs * Math.ceil(runSteps / workgroups) * allColumns <= 16;
   // Columns that don't divide 12 teams leave too few to hide latency.

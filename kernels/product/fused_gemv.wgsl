@@ -1,4 +1,4 @@
-// needs: one_matrix steps fill
+// needs: one_matrix steps in_order fill
 // Fused, asynchronous matrix-vector product with packed weights:
 //
 //   y[r] = sum over groups g of scale[r, g] * (sum over c in g of code[r, c] x[c]  -  zero[r, g] * sum over c in g of x[c])
@@ -29,20 +29,25 @@
 //     first use. For the same reason no address depends on a loaded word: scales come for all groups of a block, though
 //     a refine word needs one.
 //   - 12 teams share a multiprocessor, three to each of its four schedulers. While some wait, others decode and
-//     multiply, and no barrier ever makes them meet; the synchronous kernel (fused_sync_gemv.wgsl) is this one with
-//     barriers. Measured on an H200: 22016 x 4096 takes 12.6 us without arithmetic, 12.2 us from cache, 13.5 us with
-//     both; asking for the words of a step at its start made it 17.4.
+//     multiply, and no barrier ever makes them meet. Measured on an H200: 22016 x 4096 takes 12.6 us without
+//     arithmetic, 12.2 us from cache, 13.5 us with both.
 //   - Activations stay in registers for all rows, but refine words take theirs from workgroup memory.
+//
+// With `in_order` a lane asks for the words of a step when it needs them, and nothing is on its way while it multiplies:
+// the same kernel without asynchrony, see in_order.wgsl.
+override in_order: u32 = 0;
+
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let lane = locate(thread, workgroup);
   let first_row = workgroup.x * workgroup_outputs();
   let input = begin_fill(lane.token, thread);
-  let first = first_step(first_row, lane);
+  var first: Step;
+  if (in_order == 0u) { first = first_step(first_row, lane); }
   if (has_outliers()) { load_outlier_starts(first_row, thread); }
   fill_cells(input, lane.token, thread);
   workgroupBarrier();
-  multiply_rows(first, first_row, lane);
+  if (in_order == 0u) { multiply_rows(first, first_row, lane); } else { multiply_rows_in_order(first_row, lane); }
   finish_input(thread);
   workgroupBarrier();
   write_rows(first_row, thread, lane.token);

@@ -23,6 +23,7 @@ const LEAST = 2 ** -100;
  * Each group of 16 channels shares a step s = max |x| / 32512. Even channels are stored as round(x / s), odd channels
  * as round(x / 4s) (see product/parts/decode.wgsl), so the error is at most s / 2 or 2 s, on the device 2 % more, where
  * reciprocals are rounded: 2^-14 of the group's largest value at most, below what rounding that value to f16 costs.
+ * What that means beside a massive activation is measured in docs/kernel_notes.md.
  * Groups below 2^-100 are stored as zeros. With H half blocks the planes are, each vec4<u32> [H]:
  *
  * | plane | content |

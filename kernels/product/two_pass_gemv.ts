@@ -20,27 +20,34 @@ export function createDequantized(gpu: Gpu, matrix: PackedMatrix): Promise<F16Ma
   return createF16Matrix(gpu, matrix.rows, matrix.halfBlocks * 64);
 }
 
+/** What {@linkcode dequantizeOnGpu} accepts beside its matrices. */
+export interface DequantizeOptions {
+  /** Parts to leave out when measuring their cost: the override `without` of product/parts/decode.wgsl. Default: 0. */
+  readonly without?: number;
+  /** Decoded scales, as from `decodeScalesOnGpu`. By default scales are decoded on the way. */
+  readonly scales?: GPUBuffer;
+}
+
 /**
  * Dispatches that decode a packed matrix to f16.
  *
  * @param target as from {@linkcode createDequantized}
- * @param without parts to leave out when measuring their cost: the override `without` of product/parts/decode.wgsl
  * @throws {RangeError} when the matrix and its target are not one slab each
  */
 export async function dequantizeOnGpu(
   gpu: Gpu,
   matrix: PackedMatrix,
   target: F16Matrix,
-  without = 0,
+  { without = 0, scales }: DequantizeOptions = {},
 ): Promise<Dispatch[]> {
   if (matrix.slabs.length !== 1 || target.slabs.length !== 1) {
     throw new RangeError(`${matrix.slabs.length} and ${target.slabs.length} slabs, must be one each`);
   }
   const slab = matrix.slabs[0];
-  const { outlier_planes, ...planes } = planeBuffers(slab);
+  const { outlier_planes, tile_scale, ...planes } = planeBuffers(slab);
   const { weights } = target.slabs[0];
   const dispatches = [
-    await gpu.makeDispatch(joinShader(wgsl, "dequantize_weights"), {
+    await gpu.makeDispatch(joinShader(wgsl, "dequantize_weights", scales ? "stored_scales" : "coded_scales"), {
       constants: {
         rows: slab.rows,
         half_blocks: matrix.halfBlocks,
@@ -48,7 +55,7 @@ export async function dequantizeOnGpu(
         workgroup_size: DECODE_THREADS,
         without,
       },
-      buffers: { ...planes, weights },
+      buffers: { ...planes, weights, ...(scales ? { scales } : { tile_scale }) },
       workgroups: spreadWorkgroups(Math.ceil((slab.rows * matrix.halfBlocks * 8) / DECODE_THREADS)),
     }),
   ];

@@ -29,10 +29,14 @@ const THREADS = 64;
 export interface DeviceFactor {
   /** Input channels. */
   readonly channels: number;
-  /** [channels / 16]: the group at each position of the order of quantization. */
+  /** Channels that stay together in the order of quantization: groups of 16, or each by itself. */
+  readonly width: number;
+  /** [channels / width]: the group of so many channels at each position of that order. */
   readonly order: Uint32Array<ArrayBuffer>;
-  /** u32 [channels / 16]: the same. */
-  readonly groupOrder: GPUBuffer;
+  /** u32 [channels]: the channel at each position. */
+  readonly channelOrder: GPUBuffer;
+  /** f64 [channels]: the Hessian's diagonal, before damping. */
+  readonly diagonal: Float64Array<ArrayBuffer>;
   /** f32 [channels, channels]: V in the upper triangle, Vᵀ in the lower, in quantization order. */
   readonly matrix: SquareMatrix;
   /** f32 [blocks, 64, 64]: the diagonal blocks of Vᵀ. */
@@ -46,7 +50,7 @@ export interface DeviceFactor {
  *
  * @param scope takes over the factor's other buffers
  * @param hessian of which the upper triangle is read; becomes the factor's matrix
- * @throws {RangeError} when it holds NaN or infinity, cannot be factored, or its order would split groups
+ * @throws {RangeError} when it holds NaN or infinity or cannot be factored
  */
 export async function factorize(
   gpu: Gpu,
@@ -54,25 +58,22 @@ export async function factorize(
   hessian: SquareMatrix,
   settings: FeedbackSettings,
 ): Promise<DeviceFactor> {
-  if (settings.order === "channels") throw new RangeError("order is channels, must be groups or natural on the device");
   const channels = hessian.size;
   const diagonal = await readDiagonal(gpu, hessian);
   const bad = diagonal.findIndex((value) => !Number.isFinite(value));
   if (bad >= 0) throw new RangeError(`Hessian holds ${diagonal[bad]} on its diagonal at ${bad}, must be finite`);
-  const channelOrder = orderChannels(diagonal, settings.order);
-  const order = Uint32Array.from(
-    channelOrder.filter((_, i) => i % GROUP_CHANNELS === 0),
-    (first) => first / GROUP_CHANNELS,
-  );
-  const groupOrder = await scope.upload("group order", order);
+  const ordered = Uint32Array.from(orderChannels(diagonal, settings.order));
+  const width = settings.order === "channels" ? 1 : GROUP_CHANNELS;
+  const order = ordered.filter((_, i) => i % width === 0).map((first) => first / width);
+  const channelOrder = await scope.upload("channel order", ordered);
   const blocks = await scope.storage("diagonal blocks", 4 * Math.ceil(channels / FACTOR_BLOCK) * FACTOR_BLOCK ** 2);
   const meanDiagonal = diagonal.reduce((sum, value) => sum + value, 0) / channels;
   let damping = settings.damping;
   for (let attempt = 0; attempt < MAX_TRIES; attempt++, damping = nextDamping(damping)) {
     const added = damping * meanDiagonal;
-    const damped = Float32Array.from(channelOrder, (channel) => damp(diagonal[channel], added));
-    if (await tryToFactor(gpu, { matrix: hessian, groupOrder, blocks, damped })) {
-      return { channels, order, groupOrder, matrix: hessian, blocks, added };
+    const damped = Float32Array.from(ordered, (channel) => damp(diagonal[channel], added));
+    if (await tryToFactor(gpu, { matrix: hessian, channelOrder, blocks, damped })) {
+      return { channels, width, order, channelOrder, diagonal, matrix: hessian, blocks, added };
     }
   }
   throw new RangeError(
@@ -82,13 +83,18 @@ export async function factorize(
   );
 }
 
+/** The channel at each position of the order of quantization. */
+export function channelsOf({ channels, width, order }: DeviceFactor): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from({ length: channels }, (_, i) => width * order[Math.floor(i / width)] + i % width);
+}
+
 /** A zero on the diagonal is the mark of a channel that is never active. */
 function damp(value: number, added: number): number {
   return value === 0 ? 1 : value + Math.fround(added);
 }
 
 /** Reads the diagonal of a square matrix: f64 [size]. */
-export async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float64Array> {
+export async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Promise<Float64Array<ArrayBuffer>> {
   using scope = createBufferScope(gpu);
   const diagonal = await scope.storage("diagonal", 4 * size);
   const words = await uploadUniforms(gpu, scope, slabs.map(({ firstRow, rows }) => [firstRow, rows]));
@@ -103,18 +109,18 @@ export async function readDiagonal(gpu: Gpu, { size, slabs }: SquareMatrix): Pro
   return Float64Array.from(await gpu.readF32(diagonal));
 }
 
-interface Attempt extends Pick<DeviceFactor, "matrix" | "groupOrder" | "blocks"> {
+interface Attempt extends Pick<DeviceFactor, "matrix" | "channelOrder" | "blocks"> {
   /** The damped diagonal in quantization order. */
   readonly damped: Float32Array<ArrayBuffer>;
 }
 
 /** Puts the damped Hessian below the diagonal and factors it there; returns whether every pivot was positive. */
-async function tryToFactor(gpu: Gpu, { matrix, groupOrder, blocks, damped }: Attempt): Promise<boolean> {
+async function tryToFactor(gpu: Gpu, { matrix, channelOrder, blocks, damped }: Attempt): Promise<boolean> {
   using scope = createBufferScope(gpu);
   const diagonal = await scope.upload("diagonal", damped);
   const failed = await scope.storage("failed pivots", 4);
   const panel = await scope.storage("panel", 4 * PANEL_ROWS * matrix.size);
-  await orderHessian(gpu, scope, { matrix, groupOrder, diagonal, panel });
+  await orderHessian(gpu, scope, { matrix, channelOrder, diagonal, panel });
   gpu.submit(await factorBlocks(gpu, scope, { matrix, blocks, diagonal, failed, panel }));
   if (new Uint32Array(await gpu.read(failed))[0] !== 0) return false;
   await symmetrizeFactor(gpu, scope, matrix, panel);
@@ -136,7 +142,7 @@ async function panelRanges(gpu: Gpu, scope: BufferScope, { size, slabs }: Square
   }));
 }
 
-interface OrderBuffers extends Pick<DeviceFactor, "matrix" | "groupOrder"> {
+interface OrderBuffers extends Pick<DeviceFactor, "matrix" | "channelOrder"> {
   /** f32 [channels]: the damped diagonal in quantization order. */
   readonly diagonal: GPUBuffer;
   /** f32 [{@linkcode PANEL_ROWS}, channels]: rows on their way. */
@@ -146,7 +152,7 @@ interface OrderBuffers extends Pick<DeviceFactor, "matrix" | "groupOrder"> {
 async function orderHessian(
   gpu: Gpu,
   scope: BufferScope,
-  { matrix, groupOrder, diagonal, panel }: OrderBuffers,
+  { matrix, channelOrder, diagonal, panel }: OrderBuffers,
 ): Promise<void> {
   const { size, slabs } = matrix;
   for (const { first, rows, words } of await panelRanges(gpu, scope, matrix)) {
@@ -156,7 +162,7 @@ async function orderHessian(
     const dispatches = slabs.map(({ buffer }, i) =>
       gpu.makeDispatch(joinShader(wgsl, "order_hessian"), {
         constants: { size },
-        buffers: { range: words[i], slab: buffer, group_order: groupOrder, diagonal, panel },
+        buffers: { range: words[i], slab: buffer, channel_order: channelOrder, diagonal, panel },
         workgroups: [Math.ceil((first + rows) / THREADS), rows, 1],
       })
     );
@@ -181,7 +187,7 @@ async function symmetrizeFactor(gpu: Gpu, scope: BufferScope, matrix: SquareMatr
   }
 }
 
-interface FactorBuffers extends Omit<OrderBuffers, "groupOrder"> {
+interface FactorBuffers extends Omit<OrderBuffers, "channelOrder"> {
   readonly blocks: GPUBuffer;
   readonly failed: GPUBuffer;
 }

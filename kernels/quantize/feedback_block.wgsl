@@ -17,7 +17,7 @@
 //   6 carried      f32 [some channels, rows]: sum over the channels i before the block of e[i] V[i, k], zeroed when read
 //   7 base         u32 [rows, G]      2 bits x 16 channels
 //   8 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
-//   9 group_codes  u32 [G, rows]      scale code 4b, zero code 3b
+//   9 group_codes  u32 [G, rows]      scale code 4b, zero code 3b, outlier: see pick_outliers.wgsl
 //
 // Mapping: a thread a row, 32 rows a workgroup, so that few rows still spread over the device. What all rows share, the
 // pulls within a group, lies in workgroup memory (quantize/parts/pulled_rounding.wgsl).
@@ -86,11 +86,11 @@ fn quantize_group(at: u32, row: u32) {
   let grid = make_grid(f32(choice.scale_code) * place.d, choice.zero_code, place.is_refined);
   var wanted = start;
   settle(&wanted, grid);
-  write_group(place, choice, wanted, grid);
-  write_errors(at, row, weights[0] - nearest_values(wanted[0], grid));
-  write_errors(at + 4u, row, weights[1] - nearest_values(wanted[1], grid));
-  write_errors(at + 8u, row, weights[2] - nearest_values(wanted[2], grid));
-  write_errors(at + 12u, row, weights[3] - nearest_values(wanted[3], grid));
+  let residual = write_group(place, choice, wanted, grid);
+  write_errors(at, row, weights[0] - stored_values(0u, wanted[0], grid, residual));
+  write_errors(at + 4u, row, weights[1] - stored_values(1u, wanted[1], grid, residual));
+  write_errors(at + 8u, row, weights[2] - stored_values(2u, wanted[2], grid, residual));
+  write_errors(at + 12u, row, weights[3] - stored_values(3u, wanted[3], grid, residual));
 }
 
 fn write_errors(at: u32, row: u32, values: vec4<f32>) {

@@ -12,8 +12,8 @@
 import { blockRanges } from "../gpu/block_ranges.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { DeviceFactor } from "./factorize.ts";
-import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { groupBuffers, groupConstants, type QuantizingMatrix } from "./group_quantizer.ts";
+import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
+import { groupBuffers, type QuantizingMatrix, roundingConstants } from "./group_quantizer.ts";
 import { outerUpdate, type UpdateRange, updateWords } from "./outer_update.ts";
 import { placeOfRow, slabsBefore, type SquareSlab } from "../matrix/square_matrix.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
@@ -26,26 +26,47 @@ const BLOCK_CHANNELS = 128;
 /** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once; for all devices, as sums follow it. */
 const STRETCH_CHANNELS = 1024;
 
-/** Rows of a workgroup. */
-const WORKGROUP_ROWS = 32;
+/** Rows of a workgroup of the kernels that quantize a block. */
+export const BLOCK_ROWS = 32;
 
 /** A block to quantize, or errors to carry: a = rows of a slab of the factor, b = errors, c = carried. */
 type Step =
   | { readonly kind: "quantize"; readonly slab: SquareSlab; readonly words: readonly number[] }
   | { readonly kind: "carry"; readonly slab: SquareSlab; readonly range: UpdateRange };
 
+/** A matrix that error feedback goes through. */
+export interface FedMatrix {
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels. */
+  readonly channels: number;
+  /** f32 [channels, rows]: weights in the order of quantization, which their errors replace. */
+  readonly transposed: GPUBuffer;
+}
+
+/** What a kernel that quantizes a block of channels binds of error feedback. */
+export interface FedBlock {
+  /** Uniform: first channel, channels, first channel of `carried`, the element of `factor` where its first row begins. */
+  readonly block: GPUBufferBinding;
+  /** f32: the slab of the factor that has the block's rows. */
+  readonly factor: GPUBuffer;
+  /** f32 [channels of a stretch, rows]: errors carried into it. */
+  readonly carried: GPUBuffer;
+}
+
 /**
- * Dispatches that quantize a matrix with error feedback, once its groups are picked.
+ * Dispatches that take error feedback through a matrix.
  *
  * @param scope takes over what they need
+ * @param quantizeBlock makes the dispatch that quantizes a block, after which its errors take its weights' place
  */
-export async function quantizeWithFactor(
+export async function feedBack(
   gpu: Gpu,
   scope: BufferScope,
-  matrix: QuantizingMatrix,
+  { rows, channels, transposed }: FedMatrix,
   factor: DeviceFactor,
+  quantizeBlock: (block: FedBlock & NamedBuffers) => Promise<Dispatch>,
 ): Promise<Dispatch[]> {
-  const { rows, channels, transposed } = matrix;
   if (factor.channels !== channels) {
     throw new TypeError(`factor is for ${factor.channels} channels, must be for ${channels}`);
   }
@@ -56,8 +77,6 @@ export async function quantizeWithFactor(
     scope,
     steps.map((step) => step.kind === "quantize" ? step.words : updateWords(step.range)),
   );
-  const shader = joinShader(wgsl, "feedback_block");
-  const constants = { ...groupConstants(matrix), channels };
   const dispatches: Dispatch[] = [];
   for (const [i, step] of steps.entries()) {
     const words = uniforms[i];
@@ -68,13 +87,32 @@ export async function quantizeWithFactor(
         stride: rows,
       }];
       dispatches.push(await outerUpdate(gpu, { range: step.range, words, a, b, c }));
-      continue;
+    } else {
+      dispatches.push(await quantizeBlock({ block: words, factor: buffer, carried }));
     }
-    const buffers = { ...groupBuffers(shader, matrix), block: words, factor: buffer, carried };
-    const workgroups = [Math.ceil(rows / WORKGROUP_ROWS), 1, 1] as const;
-    dispatches.push(await gpu.makeDispatch(shader, { constants, buffers, workgroups }));
   }
   return dispatches;
+}
+
+/**
+ * Dispatches that quantize a matrix with error feedback, once its groups are picked.
+ *
+ * @param scope takes over what they need
+ */
+export function quantizeWithFactor(
+  gpu: Gpu,
+  scope: BufferScope,
+  matrix: QuantizingMatrix,
+  factor: DeviceFactor,
+): Promise<Dispatch[]> {
+  const shader = joinShader(wgsl, "feedback_block");
+  const constants = { ...roundingConstants(matrix), channels: matrix.channels };
+  return feedBack(gpu, scope, matrix, factor, (block) =>
+    gpu.makeDispatch(shader, {
+      constants,
+      buffers: { ...groupBuffers(shader, matrix), ...block },
+      workgroups: [Math.ceil(matrix.rows / BLOCK_ROWS), 1, 1],
+    }));
 }
 
 /** Steps of a stretch of channels. */

@@ -1,5 +1,6 @@
 /**
- * Launchers of the kernels that quantize a matrix group by group, all rows at once: probe, pick, search, meta words.
+ * Launchers of the kernels that quantize a matrix group by group, all rows at once: search, meta words; pick_groups.ts has
+ * what comes before.
  *
  * Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where
  * two candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a
@@ -9,6 +10,7 @@
  */
 import { GROUP_CHANNELS, groupsPerRow, halfBlocksPerRow, refineWordsPerRow, TILE_ROWS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
+import type { OutlierSettings } from "../../quant/outliers.ts";
 import { meanOf } from "../../quant/refine_pick.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
@@ -19,7 +21,7 @@ import { submitWeightParts } from "../matrix/weight_parts.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** Rows of a workgroup of all these kernels. */
-const WORKGROUP_ROWS = 64;
+export const WORKGROUP_ROWS = 64;
 
 /** A matrix on its way into the packed format. */
 export interface QuantizingMatrix {
@@ -43,7 +45,11 @@ export interface QuantizingMatrix {
   readonly prospects: GPUBuffer;
   /** u32 [runs, rows]: see pick_refined.wgsl. */
   readonly picks: GPUBuffer;
-  /** u32 [groups, rows]: scale and zero codes. */
+  /** Whether `picks` were given. */
+  readonly hasPicks: boolean;
+  /** Which weights become outliers. */
+  readonly outliers: OutlierSettings;
+  /** u32 [groups, rows]: scale and zero codes, and what is stored of an outlier: see pick_outliers.wgsl. */
   readonly groupCodes: GPUBuffer;
   /** The planes that are being written. */
   readonly planes: PackedSlab;
@@ -66,9 +72,9 @@ export async function createQuantizingMatrix(
   gpu: Gpu,
   scope: BufferScope,
   [rows, channels]: readonly [rows: number, channels: number],
-  { refineEvery, groupOrder, transposed, channelWeights }:
-    & Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "transposed">
-    & { readonly channelWeights: Float64Array | undefined },
+  { refineEvery, groupOrder, transposed, channelWeights, picks, outliers }:
+    & Pick<QuantizingMatrix, "refineEvery" | "groupOrder" | "transposed" | "outliers">
+    & { readonly channelWeights: Float64Array | undefined; readonly picks: Uint32Array<ArrayBuffer> | undefined },
 ): Promise<QuantizingMatrix> {
   const groups = groupsPerRow(channels);
   const runs = refineWordsPerRow(groups, refineEvery);
@@ -91,7 +97,9 @@ export async function createQuantizingMatrix(
       Float32Array.from({ length: groups }, (_, group) => meanOf(channelWeights, group)),
     ),
     prospects: await words("prospects", 3 * groups * rows),
-    picks: await words("picks", runs * rows),
+    picks: picks ? await scope.upload("picks", picks) : await words("picks", runs * rows),
+    hasPicks: picks !== undefined,
+    outliers,
     groupCodes: await words("group codes", groups * rows),
     planes: {
       firstRow: 0,
@@ -112,6 +120,21 @@ export function groupConstants({ rows, groups, refineEvery }: QuantizingMatrix):
   return { rows, groups, refine_every: refineEvery === "none" ? 0 : refineEvery };
 }
 
+/** Whether a matrix may have outliers at all. */
+export function mayHaveOutliers({ outliers, channels }: Pick<QuantizingMatrix, "outliers" | "channels">): boolean {
+  return outliersOf(outliers, TILE_ROWS, channels) > 0;
+}
+
+/** Outliers of some rows, as quant/outliers.ts counts them. */
+export function outliersOf({ share }: OutlierSettings, rows: number, channels: number): number {
+  return Math.round(share * rows * channels);
+}
+
+/** Override constants of the kernels that round groups. */
+export function roundingConstants(matrix: QuantizingMatrix): Record<string, number> {
+  return { ...groupConstants(matrix), has_outliers: mayHaveOutliers(matrix) ? 1 : 0 };
+}
+
 /** Buffers of a matrix by the names that shaders give them: those that this one binds. */
 export function groupBuffers({ bindings }: Shader, matrix: QuantizingMatrix): NamedBuffers {
   const { groupOrder, transposed, channelWeights, groupWeights, prospects, picks, groupCodes, planes } = matrix;
@@ -129,7 +152,7 @@ export function groupBuffers({ bindings }: Shader, matrix: QuantizingMatrix): Na
 }
 
 /** A dispatch of `lines` threads, 64 a workgroup, by `depth`. */
-function launch(
+export function launch(
   gpu: Gpu,
   shader: Shader,
   matrix: QuantizingMatrix,
@@ -143,44 +166,34 @@ function launch(
 /**
  * Adds a matrix of the host, transposed, to what is in `transposed`: see transpose_weights.wgsl.
  *
- * @param weights f32 [rows, channels]
+ * @param weights f32 [rows, channels], channels a multiple of 16
+ * @param channelOrder u32 [channels]: the channel at each position
  * @param transposed f32 [channels, rows]
  */
 export async function transposeWeights(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
   weights: Float32Array<ArrayBuffer>,
-  groupOrder: GPUBuffer,
+  channelOrder: GPUBuffer,
   transposed: GPUBuffer,
 ): Promise<void> {
-  const groups = channels / GROUP_CHANNELS;
   await submitWeightParts(
     gpu,
     [rows, channels],
     weights,
     (part) =>
       gpu.makeDispatch(joinShader(wgsl, "transpose_weights"), {
-        constants: { rows, groups },
-        buffers: { part: part.range, weights: part.weights, group_order: groupOrder, transposed },
-        workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), groups, 1],
+        constants: { rows, channels },
+        buffers: { part: part.range, weights: part.weights, channel_order: channelOrder, transposed },
+        workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), channels / GROUP_CHANNELS, 1],
       }),
   );
-}
-
-/** Dispatches that look at every group, pick the refined ones and set second-order scales. */
-export async function pickGroups(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch[]> {
-  const { rows, channels, groups } = matrix;
-  const [probe, pick] = [joinShader(wgsl, "probe_groups"), joinShader(wgsl, "pick_refined")];
-  return [
-    await launch(gpu, probe, matrix, [rows, channels / GROUP_CHANNELS], { rows, groups }),
-    await launch(gpu, pick, matrix, [Math.ceil(rows / TILE_ROWS), Math.ceil(groups / 16)]),
-  ];
 }
 
 /** Dispatch that searches every group's codes by itself. */
 export function searchGroups(gpu: Gpu, matrix: QuantizingMatrix): Promise<Dispatch> {
   const lines = [matrix.rows, matrix.channels / GROUP_CHANNELS] as const;
-  return launch(gpu, joinShader(wgsl, "search_groups"), matrix, lines);
+  return launch(gpu, joinShader(wgsl, "search_groups"), matrix, lines, roundingConstants(matrix));
 }
 
 /** Dispatch that packs the meta words, once all groups have their codes. */

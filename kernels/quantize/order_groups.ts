@@ -1,8 +1,9 @@
 /**
- * Launcher of the kernel that puts channels into the order of quantization.
+ * Launcher of the kernel that puts channels into the order of quantization, in groups or one by one.
  *
  * @module
  */
+import { GROUP_CHANNELS } from "../../quant/format.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
@@ -12,29 +13,38 @@ import * as wgsl from "./wgsl.ts";
 const THREADS = 64;
 
 /** An f32 matrix x: [channels, lines] or, with channels in columns, [lines, channels]. */
-export type OrderedMatrix = { readonly x: GPUBuffer; readonly lines: number; readonly channelsLie: "rows" | "columns" };
+export interface OrderedMatrix {
+  /** The matrix. */
+  readonly x: GPUBuffer;
+  /** Elements of each channel. */
+  readonly lines: number;
+  /** How they lie. */
+  readonly channelsLie: "rows" | "columns";
+  /** Channels that move together; 16 by default. */
+  readonly width?: number;
+}
 
 /**
- * Dispatch that puts the groups of a matrix into another order, in place.
+ * Dispatch that puts the groups of channels of a matrix into another order, in place.
  *
  * @param scope takes over what it needs
- * @param order [channels / 16]: the group that comes to each position
+ * @param order [channels / width]: the group that comes to each position
  */
 export async function orderGroups(
   gpu: Gpu,
   scope: BufferScope,
   order: Uint32Array,
-  { x, lines, channelsLie }: OrderedMatrix,
+  { x, lines, channelsLie, width = GROUP_CHANNELS }: OrderedMatrix,
 ): Promise<Dispatch> {
   const strides = channelsLie === "rows"
     ? { channel_stride: lines, line_stride: 1 }
-    : { channel_stride: 1, line_stride: 16 * order.length };
+    : { channel_stride: 1, line_stride: width * order.length };
   const words = cyclesOf(order);
   const cycles = await scope.upload("cycles", words);
   return await gpu.makeDispatch(joinShader(wgsl, "order_groups"), {
-    constants: { lines, ...strides },
+    constants: { width, lines, ...strides },
     buffers: { cycles: { buffer: cycles, size: words.byteLength }, x },
-    workgroups: spreadWorkgroups(Math.ceil(16 * lines / THREADS)),
+    workgroups: spreadWorkgroups(Math.ceil(width * lines / THREADS)),
   });
 }
 

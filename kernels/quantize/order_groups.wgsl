@@ -1,16 +1,17 @@
 // Puts the groups of channels of a matrix into the order of quantization, in place.
 //
-//   x[16 p + k] becomes x[16 group_order[p] + k], for every line of the matrix: a line holds one element of each
-//   channel
+//   x[W p + k] becomes x[W group_order[p] + k], k < W = width, for every line of the matrix: a line holds one element of
+//   each channel
 //
-// Bindings (P = groups):
+// Bindings (P = groups of W channels):
 //   0 cycles  u32 [P]: the positions in the order in which each takes the next one's group; bit 31 marks the first of a
 //                      cycle, whose own group the last one takes
-//   1 x       f32 [16 P, lines] where channel_stride = lines, line_stride = 1
-//             f32 [lines, 16 P] where channel_stride = 1, line_stride = 16 P
+//   1 x       f32 [W P, lines] where channel_stride = lines, line_stride = 1
+//             f32 [lines, W P] where channel_stride = 1, line_stride = W P
 //
 // Mapping: a thread a line and one k of all groups; neighbours have neighbouring addresses, and no other thread moves
 // what a thread moves.
+override width: u32 = 16;
 override lines: u32 = 1;
 override channel_stride: u32 = 1;
 override line_stride: u32 = 16;
@@ -27,15 +28,15 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let index = (workgroup.y * count.x + workgroup.x) * 64u + thread;
-  if (index >= 16u * lines) { return; }
-  let k = select(index / lines, index % 16u, channel_stride == 1u);
-  let line = select(index % lines, index / 16u, channel_stride == 1u);
+  if (index >= width * lines) { return; }
+  let k = select(index / lines, index % width, channel_stride == 1u);
+  let line = select(index % lines, index / width, channel_stride == 1u);
   let start = k * channel_stride + line * line_stride;
   var held = 0.0;
   var before = start;
   for (var i = 0u; i < arrayLength(&cycles); i++) {
     let word = cycles[i];
-    let at = start + 16u * (word & ~FIRST_OF_CYCLE) * channel_stride;
+    let at = start + width * (word & ~FIRST_OF_CYCLE) * channel_stride;
     let value = x[at];
     if ((word & FIRST_OF_CYCLE) == 0u) {
       x[before] = value;

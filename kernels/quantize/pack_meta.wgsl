@@ -3,7 +3,7 @@
 //   |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
 //
 // Bindings (G = groups with padding):
-//   0 group_codes  u32 [G, rows]: scale code 4b, zero code 3b
+//   0 group_codes  u32 [G, rows]: scale code 4b, zero code 3b; more of outliers
 //   1 picks        u32 [runs, rows]: see pick_refined.wgsl
 //   2 meta_words   u32 [rows / 4, G / 4, 4]
 //
@@ -21,9 +21,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let row = id.x;
   if (row >= rows) { return; }
   let first = 4u * id.y;
-  let codes = group_codes[first * rows + row] | (group_codes[(first + 1u) * rows + row] << 7u) |
-    (group_codes[(first + 2u) * rows + row] << 14u) | (group_codes[(first + 3u) * rows + row] << 21u);
+  let codes = codes_of(first, row) | (codes_of(first + 1u, row) << 7u) | (codes_of(first + 2u, row) << 14u) |
+    (codes_of(first + 3u, row) << 21u);
   meta_words[(row / 4u * (groups / 4u) + id.y) * 4u + row % 4u] = codes | (pick_field(row, first) << 28u);
+}
+
+fn codes_of(group: u32, row: u32) -> u32 {
+  return group_codes[group * rows + row] & 0x7fu;
 }
 
 fn pick_field(row: u32, first: u32) -> u32 {

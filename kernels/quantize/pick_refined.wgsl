@@ -1,6 +1,7 @@
+// needs: half_bits
 // Which group of each run is refined, and the second-order scales that follow (quant/refine_pick.ts, quant/twobit.ts).
 //
-//   pick = the group of the run whose error, times its weight, falls most
+//   pick = the group of the run whose error, times its weight, falls most, unless picks are given
 //   d[tile, g] = f16(largest wanted scale of its 16 rows / 15)
 //
 // Bindings (G = groups with padding, a multiple of 4; S of them in whole blocks):
@@ -13,6 +14,7 @@
 override rows: u32 = 1;
 override groups: u32 = 8;
 override refine_every: u32 = 8; // 0 for none
+override has_picks: u32 = 0; // 1 where `picks` are given
 
 @group(0) @binding(0) var<storage, read> prospects: array<f32>;
 @group(0) @binding(1) var<storage, read_write> picks: array<u32>;
@@ -34,8 +36,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
       let end = min(start + run_groups, last);
       var pick = NO_PICK;
       if (refine_every != 0u) {
-        pick = pick_group(row, start, end);
-        picks[start / run_groups * rows + row] = pick - start;
+        let at = start / run_groups * rows + row;
+        if (has_picks == 0u) { picks[at] = pick_group(row, start, end) - start; }
+        pick = start + picks[at];
       }
       for (var group = start; group < end; group++) {
         let plane = select(1u, 2u, group == pick);
@@ -59,12 +62,4 @@ fn pick_group(row: u32, start: u32, end: u32) -> u32 {
 
 fn weighted_gain(group: u32, row: u32) -> f32 {
   return prospects[group * rows + row] * group_weights[group];
-}
-
-// Bits of the nearest f16 to a number that isn't negative, ties to even: the rounding of built-in conversions is free.
-fn half_bits(value: f32) -> u32 {
-  if (value >= 65520.0) { return 0x7c00u; }
-  if (value < 0.00006103515625) { return bitcast<u32>(value + 0.5) - 0x3f000000u; }
-  let bits = bitcast<u32>(value);
-  return ((bits + 0xfffu + ((bits >> 13u) & 1u)) >> 13u) - 0x1c000u;
 }

@@ -5,6 +5,7 @@
  */
 import { GROUP_CHANNELS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
+import { type OutlierSettings, WITHOUT_OUTLIERS } from "../../quant/outliers.ts";
 import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import { blend } from "../matrix/elementwise.ts";
 import type { DeviceFactor } from "./factorize.ts";
@@ -13,15 +14,16 @@ import type { Gpu } from "../gpu/gpu.ts";
 import {
   checkQuantizable,
   createQuantizingMatrix,
+  mayHaveOutliers,
   packedMatrixOf,
   packMetaWords,
-  pickGroups,
   searchGroups,
   transposeWeights,
 } from "./group_quantizer.ts";
 import { orderGroups } from "./order_groups.ts";
 import { outerUpdate, updateWords } from "./outer_update.ts";
-import type { PackedMatrix } from "../matrix/packed_matrix.ts";
+import { type PackedMatrix, placeOutliers } from "../matrix/packed_matrix.ts";
+import { pickGroups, readOutliers } from "./pick_groups.ts";
 import { solveFactor } from "./solve_factor.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
 
@@ -44,6 +46,19 @@ export interface ChannelKnowledge {
   readonly channelWeights: Float64Array;
 }
 
+/** How the device quantizes a matrix. */
+export interface DeviceSettings {
+  /** One refined group in every so many. */
+  readonly refineEvery: RefineEvery;
+  /** Which weights become outliers; none by default. */
+  readonly outliers?: OutlierSettings;
+  /**
+   * u32 [runs, rows]: the refined group of each run, counted from the run's start; by default the one whose error, times
+   * the group's weight, falls most.
+   */
+  readonly picks?: Uint32Array<ArrayBuffer>;
+}
+
 /**
  * Puts the sum of (x - x') x'ᵀ, f32 [channels, channels], into the order of quantization, in place.
  *
@@ -52,10 +67,10 @@ export interface ChannelKnowledge {
 export async function orderDrift(
   gpu: Gpu,
   scope: BufferScope,
-  { order, channels }: DeviceFactor,
+  { order, width, channels }: DeviceFactor,
   drift: GPUBuffer,
 ): Promise<void> {
-  const matrix = { x: drift, lines: channels };
+  const matrix = { x: drift, lines: channels, width };
   gpu.submit([
     await orderGroups(gpu, scope, order, { ...matrix, channelsLie: "rows" }),
     await orderGroups(gpu, scope, order, { ...matrix, channelsLie: "columns" }),
@@ -66,41 +81,47 @@ export async function orderDrift(
  * Quantizes a matrix.
  *
  * @param weights f32 [rows, channels], finite
- * @returns the packed matrix; a second-order scale beyond f16 is infinite there
+ * @returns the packed matrix; a second-order scale or an outlier's residual beyond f16 is infinite there
  * @throws {TypeError} when the array's length doesn't fit the shape
- * @throws {RangeError} for a shape that the device doesn't quantize
+ * @throws {RangeError} for a shape that the device doesn't quantize, or feedback whose order splits groups
  */
 export async function quantizeMatrixOnDevice(
   gpu: Gpu,
   shape: readonly [rows: number, channels: number],
   weights: Float32Array<ArrayBuffer>,
-  refineEvery: RefineEvery,
+  { refineEvery, outliers = WITHOUT_OUTLIERS, picks }: DeviceSettings,
   known?: DeviceKnowledge | ChannelKnowledge,
 ): Promise<PackedMatrix> {
   checkQuantizable(...shape);
   const knowledge = known && "factor" in known ? known : undefined;
   const channelWeights = known && "channelWeights" in known ? known.channelWeights : undefined;
+  if (knowledge && knowledge.factor.width !== GROUP_CHANNELS) {
+    throw new RangeError("order of feedback splits groups, must be natural or groups");
+  }
   using scope = createBufferScope(gpu);
-  const order = knowledge?.factor.groupOrder ?? await scope.upload("group order", naturalOrder(shape[1]));
+  const order = knowledge?.factor.order ?? naturalOrder(shape[1] / GROUP_CHANNELS);
   const transposed = knowledge
     ? await turnTarget(gpu, scope, shape, weights, knowledge)
-    : await transposeAlone(gpu, scope, shape, weights, order);
+    : await transposeAlone(gpu, scope, shape, weights, await scope.upload("channel order", naturalOrder(shape[1])));
   const matrix = await createQuantizingMatrix(gpu, scope, shape, {
     refineEvery,
-    groupOrder: order,
+    groupOrder: await scope.upload("group order", order),
     transposed,
     channelWeights,
+    picks,
+    outliers,
   });
   gpu.submit([
-    ...await pickGroups(gpu, matrix),
+    ...await pickGroups(gpu, scope, matrix),
     ...(knowledge ? await quantizeWithFactor(gpu, scope, matrix, knowledge.factor) : [await searchGroups(gpu, matrix)]),
     await packMetaWords(gpu, matrix),
   ]);
-  return packedMatrixOf(matrix);
+  const packed = packedMatrixOf(matrix);
+  return mayHaveOutliers(matrix) ? await placeOutliers(gpu, packed, await readOutliers(gpu, matrix)) : packed;
 }
 
-function naturalOrder(channels: number): Uint32Array<ArrayBuffer> {
-  return Uint32Array.from({ length: channels / GROUP_CHANNELS }, (_, group) => group);
+function naturalOrder(length: number): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from({ length }, (_, i) => i);
 }
 
 async function transposeAlone(
@@ -108,15 +129,20 @@ async function transposeAlone(
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
   weights: Float32Array<ArrayBuffer>,
-  order: GPUBuffer,
+  channelOrder: GPUBuffer,
 ): Promise<GPUBuffer> {
   const transposed = await scope.storage("transposed", 4 * shape[0] * shape[1]);
-  await transposeWeights(gpu, shape, weights, order, transposed);
+  await transposeWeights(gpu, shape, weights, channelOrder, transposed);
   return transposed;
 }
 
-/** The target of error feedback, transposed: the weights plus correlation * H⁻¹ (quant/target.ts is the CPU reference). */
-async function turnTarget(
+/**
+ * The target of error feedback: the weights plus correlation * H⁻¹ (quant/target.ts is the CPU reference).
+ *
+ * @param scope owns it; a correlation becomes it and stays its owner's
+ * @returns f32 [channels, rows], in the order of quantization
+ */
+export async function turnTarget(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
@@ -124,16 +150,17 @@ async function turnTarget(
   { factor, drift, correlation }: DeviceKnowledge,
 ): Promise<GPUBuffer> {
   const [rows, channels] = shape;
+  const { order, width, channelOrder } = factor;
   using inner = createBufferScope(gpu);
   if (correlation) {
     gpu.submit([
-      await orderGroups(gpu, inner, factor.order, { x: correlation, lines: rows, channelsLie: "rows" }),
+      await orderGroups(gpu, inner, order, { x: correlation, lines: rows, channelsLie: "rows", width }),
       ...await solveFactor(gpu, inner, factor, correlation, rows),
     ]);
-    await transposeWeights(gpu, shape, weights, factor.groupOrder, correlation);
+    await transposeWeights(gpu, shape, weights, channelOrder, correlation);
     return correlation;
   }
-  const transposed = await transposeAlone(gpu, scope, shape, weights, factor.groupOrder);
+  const transposed = await transposeAlone(gpu, scope, shape, weights, channelOrder);
   if (!drift) return transposed;
   const shift = await inner.storage("shift", 4 * rows * channels);
   const range = { m: channels, n: rows, k: channels };

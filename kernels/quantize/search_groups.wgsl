@@ -9,7 +9,7 @@
 //   3 tile_scale   u32 [tiles, S / 2]: d of two groups, f16 each; S = G in whole blocks
 //   4 base         u32 [rows, G]       2 bits x 16 channels
 //   5 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
-//   6 group_codes  u32 [G, rows]       scale code 4b, zero code 3b
+//   6 group_codes  u32 [G, rows]       scale code 4b, zero code 3b, outlier: see pick_outliers.wgsl
 //   7 channel_weights  f32 [16 P]: how much each channel counts, in its natural order
 //
 // Mapping: a thread a group, 64 rows a workgroup; workgroup.y is the position. Among equal errors the lowest scale code

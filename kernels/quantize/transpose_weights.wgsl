@@ -1,18 +1,18 @@
-// Turns rows of a matrix so that channels lie in rows, groups in the order of quantization: what the quantizing kernels
-// read. They are added to what is there, the shift of a corrected target.
+// Turns rows of a matrix so that channels lie in rows, in the order of quantization: what the quantizing kernels read.
+// They are added to what is there, the shift of a corrected target.
 //
-//   transposed[16 p + k, r] += weights[r - first, 16 group_order[p] + k]
+//   transposed[p, r] += weights[r - first, channel_order[p]]
 //
-// Bindings (P = groups without padding):
-//   0 part         uniform: first row of the part, its rows
-//   1 weights      vec4<f32> [part's rows, 4 P]
-//   2 group_order  u32 [P]
-//   3 transposed       f32 [16 P, rows]
+// Bindings (C = channels):
+//   0 part           uniform: first row of the part, its rows
+//   1 weights        f32 [part's rows, C]
+//   2 channel_order  u32 [C]: the channel at each position
+//   3 transposed     f32 [C, rows]
 //
-// Mapping: a thread a group of a row, 64 rows a workgroup; workgroup.y is the position. A thread reads 64 bytes in a
-// row, neighbours write neighbouring words.
+// Mapping: a thread 16 positions of a row, 64 rows a workgroup; workgroup.y says which. Where groups of 16 channels stay
+// together a thread reads 64 bytes in a row; neighbours write neighbouring words.
 override rows: u32 = 1;
-override groups: u32 = 1; // without padding
+override channels: u32 = 16;
 
 struct Part {
   first: u32,
@@ -20,24 +20,21 @@ struct Part {
 }
 
 @group(0) @binding(0) var<uniform> part: Part;
-@group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> group_order: array<u32>;
+@group(0) @binding(1) var<storage, read> weights: array<f32>;
+@group(0) @binding(2) var<storage, read> channel_order: array<u32>;
 @group(0) @binding(3) var<storage, read_write> transposed: array<f32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (id.x >= part.rows) { return; }
-  let source = 4u * (id.x * groups + group_order[id.y]);
-  let target_at = 16u * id.y * rows + part.first + id.x;
-  add_four(target_at, weights[source]);
-  add_four(target_at + 4u * rows, weights[source + 1u]);
-  add_four(target_at + 8u * rows, weights[source + 2u]);
-  add_four(target_at + 12u * rows, weights[source + 3u]);
+  for (var k = 0u; k < 16u; k += 4u) { add_four(16u * id.y + k, id.x); }
 }
 
-fn add_four(at: u32, values: vec4<f32>) {
-  transposed[at] += values.x;
-  transposed[at + rows] += values.y;
-  transposed[at + 2u * rows] += values.z;
-  transposed[at + 3u * rows] += values.w;
+fn add_four(position: u32, row: u32) {
+  let source = row * channels;
+  let target_at = position * rows + part.first + row;
+  transposed[target_at] += weights[source + channel_order[position]];
+  transposed[target_at + rows] += weights[source + channel_order[position + 1u]];
+  transposed[target_at + 2u * rows] += weights[source + channel_order[position + 2u]];
+  transposed[target_at + 3u * rows] += weights[source + channel_order[position + 3u]];
 }

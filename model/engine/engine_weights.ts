@@ -113,7 +113,28 @@ export async function uploadWeights(
   source: WeightSource,
   onProgress: (share: number) => void = () => {},
 ): Promise<EngineWeights> {
-  const { config } = source;
+  const { layers } = source.config;
+  using upload = await startUpload(gpu, source);
+  for (let count = 1; count <= layers; count++) {
+    await upload.addLayer();
+    onProgress(count / (layers + 1));
+  }
+  const weights = await upload.finish();
+  onProgress(1);
+  return weights;
+}
+
+/** Weights on their way to the device, layer by layer. Dispose it to free those of an upload that isn't finished. */
+export interface WeightsUpload extends Disposable {
+  /** Uploads the next layer, of which the source is asked for nothing but now. */
+  addLayer(): Promise<void>;
+  /** Uploads what comes after the layers; the weights are the caller's then. */
+  finish(): Promise<EngineWeights>;
+}
+
+/** Begins to upload a model's weights, as {@linkcode uploadWeights} does at once. */
+export async function startUpload(gpu: Gpu, source: WeightSource): Promise<WeightsUpload> {
+  const { config, sameLayers } = source;
   const { vocabulary, hidden, tiedHead } = config;
   checkSizes(config);
   const before = gpu.heldBytes;
@@ -132,54 +153,57 @@ export async function uploadWeights(
     return matrix;
   };
   const layers: EngineLayer[] = [];
-  try {
-    const embedding = await half("model.embed_tokens.weight");
-    const arenas = await uploadLayers(uploaded, source, layers, (count) => onProgress(count / (config.layers + 1)));
-    const finalNorm = await uploadVectors(uploaded, source, ["model.norm.weight"], [hidden]);
-    const head = tiedHead ? embedding : await half("lm_head.weight");
-    await gpu.wait();
-    onProgress(1);
-    const sizeBytes = gpu.heldBytes - before;
-    return {
-      config,
-      embedding,
-      layers,
-      arenas,
-      finalNorm,
-      head,
-      sizeBytes,
-      get isDisposed() {
-        return isDisposed;
-      },
-      [Symbol.dispose]: free,
-    };
-  } catch (error) {
-    free();
-    if (!(error instanceof OutOfMemoryError)) throw error;
-    const message = `layer ${layers.length} of ${config.layers} doesn't fit: ${error.message}`;
-    throw new OutOfMemoryError(message, error.neededBytes, error.heldBytes);
-  }
-}
-
-/** Uploads all layers run by run, each into `layers` as soon as it is there; returns where their matrices lie. */
-async function uploadLayers(
-  uploaded: Uploaded,
-  source: WeightSource,
-  layers: EngineLayer[],
-  onLayer: (count: number) => void,
-): Promise<EngineWeights["arenas"]> {
-  const { config, sameLayers } = source;
   const arenas: (LayerArena | string)[] = [];
-  for (let i = 0; i < config.layers; i++) {
-    layers.push(i > 0 && sameLayers ? await copyLayer(uploaded, layers[0]) : await uploadLayer(uploaded, source, i));
-    if (layers.length % RUN_LAYERS === 0 || i === config.layers - 1) {
-      const shared = await shareLayers(uploaded, layers.splice(i - i % RUN_LAYERS));
-      layers.push(...shared.layers);
-      arenas.push(...shared.arenas);
+  /** Frees everything where an upload fails. */
+  const orFree = async <T>(upload: () => Promise<T>): Promise<T> => {
+    try {
+      return await upload();
+    } catch (error) {
+      free();
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      const message = `layer ${layers.length} of ${config.layers} doesn't fit: ${error.message}`;
+      throw new OutOfMemoryError(message, error.neededBytes, error.heldBytes);
     }
-    onLayer(i + 1);
-  }
-  return arenas.find((arena) => typeof arena === "string") ?? arenas.filter((arena) => typeof arena === "object");
+  };
+  const embedding = await orFree(() => half("model.embed_tokens.weight"));
+  let isFinished = false;
+  return {
+    addLayer: () =>
+      orFree(async () => {
+        const i = layers.length;
+        layers.push(
+          i > 0 && sameLayers ? await copyLayer(uploaded, layers[0]) : await uploadLayer(uploaded, source, i),
+        );
+        if (layers.length % RUN_LAYERS !== 0 && i !== config.layers - 1) return;
+        const shared = await shareLayers(uploaded, layers.splice(i - i % RUN_LAYERS));
+        layers.push(...shared.layers);
+        arenas.push(...shared.arenas);
+      }),
+    finish: () =>
+      orFree(async () => {
+        const finalNorm = await uploadVectors(uploaded, source, ["model.norm.weight"], [hidden]);
+        const head = tiedHead ? embedding : await half("lm_head.weight");
+        await gpu.wait();
+        isFinished = true;
+        return {
+          config,
+          embedding,
+          layers,
+          arenas: arenas.find((arena) => typeof arena === "string") ??
+            arenas.filter((arena) => typeof arena === "object"),
+          finalNorm,
+          head,
+          sizeBytes: gpu.heldBytes - before,
+          get isDisposed() {
+            return isDisposed;
+          },
+          [Symbol.dispose]: free,
+        };
+      }),
+    [Symbol.dispose]() {
+      if (!isFinished) free();
+    },
+  };
 }
 
 /** A value for each stage. */

@@ -6,7 +6,8 @@
 import { createRandom } from "../../quant/random.ts";
 import { randomPacked } from "../../quant/random_packed.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { type LinearKind, linearShape } from "../llama/layer.ts";
+import { type LinearKind, linearShape, STAGES } from "../llama/layer.ts";
+import type { RefineEvery } from "../../quant/format.ts";
 import { SETTINGS } from "../../quant/recipe.ts";
 import type { ModelShape } from "../llama/shapes.ts";
 import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
@@ -41,8 +42,19 @@ export function configOfShape(shape: ModelShape, context: number): ModelConfig {
   };
 }
 
-/** Random weights; all layers are the same. */
-export function randomSource(config: ModelConfig, format: Format, seed = 1): WeightSource {
+/** Densities of the stages of some layers, which the layers of a model take over and over. */
+export type DensityPattern = readonly (readonly RefineEvery[])[];
+
+/** One density everywhere, the default's. */
+const ONE_DENSITY: DensityPattern = [STAGES.map(() => SETTINGS.refineEvery)];
+
+/** Random weights; all layers are the same but for their densities. */
+export function randomSource(
+  config: ModelConfig,
+  format: Format,
+  seed = 1,
+  densities: DensityPattern = ONE_DENSITY,
+): WeightSource {
   const random = createRandom(seed);
   const half = (rows: number, channels: number): HalfMatrix => {
     // Outputs about as large as inputs, so that 80 layers neither vanish nor overflow.
@@ -54,18 +66,21 @@ export function randomSource(config: ModelConfig, format: Format, seed = 1): Wei
     }
     return { kind: "f16", rows, channels, weights };
   };
-  const linears = new Map<LinearKind, HostMatrix>();
-  const linear = (kind: LinearKind): HostMatrix => {
+  const linears = new Map<string, HostMatrix>();
+  const linear = (kind: LinearKind, density: RefineEvery): HostMatrix => {
     const [rows, channels] = linearShape(config, kind);
     if (format === "f16") return half(rows, channels);
-    return { kind: "packed", tensor: randomPacked(rows, channels, 0, seed, SETTINGS.refineEvery) };
+    return { kind: "packed", tensor: randomPacked(rows, channels, 0, seed, density) };
   };
   return {
     config,
-    sameLayers: true,
-    linear(_layer, kind) {
-      let matrix = linears.get(kind);
-      if (!matrix) linears.set(kind, matrix = linear(kind));
+    sameLayers: densities.length === 1,
+    linear(layer, kind) {
+      const stage = STAGES.findIndex(({ linears }) => linears.includes(kind));
+      const density = densities[layer % densities.length][stage];
+      const name = `${kind} ${density}`;
+      const matrix = linears.get(name) ?? linear(kind, density);
+      linears.set(name, matrix);
       return Promise.resolve(matrix);
     },
     half: (_name, rows, channels) => Promise.resolve(half(rows, channels)),

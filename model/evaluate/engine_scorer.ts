@@ -12,7 +12,10 @@ import { createSession, type Session } from "../engine/session.ts";
 import { modelSource } from "../engine/weight_source.ts";
 
 /** A scorer that holds a model on the device. */
-export interface EngineScorer extends Scorer, Disposable {}
+export interface EngineScorer extends Scorer, Disposable {
+  /** Takes over the weights to score next, or none; those before are freed. */
+  setWeights(weights: EngineWeights | undefined): void;
+}
 
 /**
  * Makes a scorer.
@@ -42,6 +45,10 @@ export function createEngineScorer(gpu: Gpu, weights?: EngineWeights): EngineSco
   };
   return {
     device: `GPU engine (${gpu.adapterName}), f16 activations`,
+    setWeights(next) {
+      close();
+      current = next;
+    },
     async setModel(model) {
       close();
       current = await uploadWeights(gpu, modelSource(model));

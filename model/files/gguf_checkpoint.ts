@@ -28,7 +28,7 @@ import { release } from "../host/release.ts";
 import { checkShape, fusedTensors, readRowsInUnits, reorderHeads, splitRows } from "./tensor_layout.ts";
 
 /** What GGUF calls the parts of a layer. */
-const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
+export const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
   attentionNorm: "attn_norm",
   mlpNorm: "ffn_norm",
   q_proj: "attn_q",
@@ -128,7 +128,7 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     files: file.paths,
     tensors: Array.from(byName.keys(), (name) => {
       const { tensor, order } = find(name);
-      return tensor.type.decode ? carryBlocks(name, tensor, order) : asTensor(name, tensor, read);
+      return tensor.type.decode ? carryBlocks(name, tensor, order) : asTensor(path, name, tensor, read);
     }),
     shapes: new Map(Array.from(byName, ([name, { shape }]) => [name, shape])),
     has: (name) => byName.has(name),
@@ -149,9 +149,14 @@ async function readReordered(tensor: GgufTensor, order?: readonly number[]): Pro
 }
 
 /** A tensor of numbers, to be carried into a safetensors file: f32 stays, everything else becomes f16. */
-function asTensor(name: string, { type, shape }: GgufTensor, read: Checkpoint["read"]): CarriedTensor {
+function asTensor(
+  path: string,
+  name: string,
+  { type, shape }: GgufTensor,
+  read: Checkpoint["read"],
+): CarriedTensor {
   if (type.name === "F32") {
     return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }
-  return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(name, await read(name, shape))) };
+  return { name, dtype: "F16", shape, bytes: async () => bytesOf(toF16(`${path}: ${name}`, await read(name, shape))) };
 }

@@ -38,6 +38,27 @@ export function pairedDifference(a: ArrayLike<number>, b: ArrayLike<number>): Es
   return clusteredMean(Array.from(a, (value, i) => [value - b[i]]));
 }
 
+/**
+ * Median with its standard error: half the distance between the values that lie half a root of their number below and
+ * above the middle, which enclose the true median in at least two of three cases whatever the distribution. Values far
+ * off count by their place alone.
+ *
+ * @throws {RangeError} for fewer than two values
+ */
+export function medianEstimate(values: ArrayLike<number>): Estimate {
+  const { length } = values;
+  if (length < 2) throw new RangeError(`${length} values given, must be at least 2`);
+  const sorted = Array.from(values).sort((a, b) => a - b);
+  const low = Math.max(0, Math.floor((length - 1 - Math.sqrt(length)) / 2));
+  return { value: median(values), standardError: (sorted[length - 1 - low] - sorted[low]) / 2 };
+}
+
+/** A ratio of two values that were measured apart. */
+export function ratioOf(a: Estimate, b: Estimate): Estimate {
+  const value = a.value / b.value;
+  return { value, standardError: value * Math.hypot(a.standardError / a.value, b.standardError / b.value) };
+}
+
 /** Median; the lower of the two in the middle where their number is even. */
 export function median(values: ArrayLike<number>): number {
   return Array.from(values).sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)];

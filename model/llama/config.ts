@@ -151,18 +151,19 @@ function readRope(
   const scaling = asJsonObject(`${json.name}: rope scaling`, parameters);
   const found = ["rope_theta", "partial_rotary_factor"].map((key) => [key, scaling.fields[key] ?? json.fields[key]]);
   const either = { name: json.name, fields: Object.fromEntries(found) };
+  const theta = numberField(either, "rope_theta", { min: 1, fallback: 10000 });
   const rotated = readRotatedSize(either, headSize, defaults.partialRotary);
   const { context, ...scaled } = readScaling(scaling, {
+    theta,
     context: stated,
     rotatedSize: rotated.rotatedSize ?? headSize,
     ...(defaults.originalContext !== undefined && {
       originalContext: numberField(json, "original_max_position_embeddings", {
-        min: 1,
+        min: 2,
         fallback: defaults.originalContext,
       }),
     }),
   });
-  const theta = numberField(either, "rope_theta", { min: 1, fallback: 10000 });
   return { rope: { theta, ...rotated, ...scaled }, context };
 }
 

@@ -96,8 +96,13 @@ function blendedPairs(scaling: Yarn, { theta, rotatedSize }: ScaledRope): [numbe
   return [first, first === last ? last + 0.001 : last];
 }
 
+/** Longest context that a factor stretches another to. */
+const MAX_CONTEXT = 2 ** 24;
+
 /** What a configuration says beside the fields of its scaling. */
 export interface ScalingContext {
+  /** Base of the frequencies. */
+  readonly theta: number;
   /** `max_position_embeddings`. */
   readonly context: number;
   /** Tokens of the context before it was stretched, where the configuration says it outside the scaling. */
@@ -126,12 +131,16 @@ export function readScaling(json: JsonObject, from: ScalingContext): { scaling?:
   }
   const positive = (key: string, fallback?: number) =>
     numberField(json, key, { min: 1e-6, ...(fallback !== undefined && { fallback }) });
-  const originalContext = () => from.originalContext ?? positive("original_max_position_embeddings", from.context);
+  // Logarithms of the original context and of the base are divided by.
+  const originalContext = () =>
+    from.originalContext ?? numberField(json, "original_max_position_embeddings", { min: 2, fallback: from.context });
   const { context } = from;
+  const stretch = (original: number, factor: number) =>
+    Math.max(context, Math.min(MAX_CONTEXT, Math.floor(original * factor)));
   switch (type) {
     case "linear": {
       const factor = positive("factor");
-      return { scaling: { type, factor }, context: Math.max(context, Math.floor(context * factor)) };
+      return { scaling: { type, factor }, context: stretch(context, factor) };
     }
     case "llama3":
       return {
@@ -145,8 +154,9 @@ export function readScaling(json: JsonObject, from: ScalingContext): { scaling?:
         context,
       };
     case "yarn": {
+      if (from.theta === 1) throw new SyntaxError(`${json.name}: rope_theta is 1, must be above 1 for yarn`);
       const scaling = readYarn(json, originalContext(), context);
-      return { scaling, context: Math.max(context, Math.floor(scaling.originalContext * scaling.factor)) };
+      return { scaling, context: stretch(scaling.originalContext, scaling.factor) };
     }
     case "longrope":
       return { scaling: readLong(json, originalContext(), from), context };
@@ -165,12 +175,11 @@ function readYarn(json: JsonObject, originalContext: number, context: number): Y
   return {
     type: "yarn",
     factor,
-    // As in transformers a 0 counts as missing.
-    fastTurns: number("beta_fast", 32) || 32,
-    slowTurns: number("beta_slow", 1) || 1,
+    fastTurns: numberField(json, "beta_fast", { min: 1e-6, fallback: 32 }),
+    slowTurns: numberField(json, "beta_slow", { min: 1e-6, fallback: 1 }),
     truncate: booleanField(json, "truncate", true),
     originalContext,
-    attentionFactor: number("attention_factor", usual),
+    attentionFactor: numberField(json, "attention_factor", { min: 1e-6, fallback: usual }),
   };
 }
 
@@ -179,8 +188,8 @@ function readLong(json: JsonObject, originalContext: number, { context, rotatedS
   const usual = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalContext));
   const factors = (key: string) => {
     const found = listField(json, key);
-    const isPositive = (value: unknown): value is number => typeof value === "number" && value > 0;
-    if (found.length === rotatedSize / 2 && found.every(isPositive)) return found;
+    const isFactor = (value: unknown): value is number => typeof value === "number" && value >= 1e-6;
+    if (found.length === rotatedSize / 2 && found.every(isFactor)) return found;
     throw new SyntaxError(`${json.name}: ${key} is ${quoteText(found)}, must be ${rotatedSize / 2} positive numbers`);
   };
   return {
@@ -188,6 +197,6 @@ function readLong(json: JsonObject, originalContext: number, { context, rotatedS
     shortFactors: factors("short_factor"),
     longFactors: factors("long_factor"),
     originalContext,
-    attentionFactor: numberField(json, "attention_factor", { min: 0, fallback: usual }),
+    attentionFactor: numberField(json, "attention_factor", { min: 1e-6, fallback: usual }),
   };
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type Feedback, type FeedbackSettings, prepareFeedback } from "../../quant/error_feedback.ts";
 import type { CalibrationPart, StageSums } from "./calibration.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { STAGES } from "../llama/layer.ts";
@@ -23,6 +24,8 @@ export interface TotalSums {
   readonly drift: Float32Array | undefined;
   /** f32 [hidden, channels]: see {@linkcode StageSums}. */
   readonly lack: Float32Array | undefined;
+  /** Prepares error feedback from the Hessian. */
+  readonly prepare: (settings: FeedbackSettings) => Feedback;
 }
 
 /** A layer as it is and as it is becoming. */
@@ -79,7 +82,9 @@ export function createCalibrator(
         for (const sums of await pool.map("sumStage", tasks.slice(i, i + pool.size))) addTo(totals, sums);
       }
       const shared = (sum: Float64Array | undefined) => sum && moveToShared(Float32Array.from(sum));
-      return { gram: totals.gram!, drift: shared(totals.drift), lack: shared(totals.lack) };
+      const gram = totals.gram!;
+      const prepare = (settings: FeedbackSettings) => prepareFeedback(gram, settings);
+      return { gram, drift: shared(totals.drift), lack: shared(totals.lack), prepare };
     },
   };
 }
@@ -99,7 +104,7 @@ export async function createFixedCalibrator(
     const sums: TotalSums[] = [];
     for (const stage of STAGES.keys()) {
       await calibrator.advance(pair, stage);
-      sums.push(await calibrator.sumStage(pair, stage));
+      sums.push(preparedOnce(await calibrator.sumStage(pair, stage)));
     }
     await calibrator.advance(pair, STAGES.length);
     known.push(sums);
@@ -107,6 +112,19 @@ export async function createFixedCalibrator(
   return {
     advance: () => Promise.resolve(),
     sumStage: ({ index }, stage) => Promise.resolve(known[index][stage]),
+  };
+}
+
+/** Sums that factor their Hessian once for all that ask with the same settings one after the other. */
+function preparedOnce(sums: TotalSums): TotalSums {
+  let last: { readonly settings: string; readonly feedback: Feedback } | undefined;
+  return {
+    ...sums,
+    prepare(wanted) {
+      const settings = JSON.stringify(wanted);
+      if (last?.settings !== settings) last = { settings, feedback: sums.prepare(wanted) };
+      return last.feedback;
+    },
   };
 }
 

@@ -3,16 +3,15 @@
  *
  * @module
  */
-import { channelWeightsOf } from "../../quant/channel_weights.ts";
-import { type Feedback, prepareFeedback } from "../../quant/error_feedback.ts";
-import { independentParts, joinStored } from "../../quant/quantize.ts";
+import type { Feedback } from "../../quant/error_feedback.ts";
+import { independentParts, joinStored, type Quantizer } from "../../quant/quantize.ts";
 import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
 import { moveToShared, shareDeep } from "../host/shared.ts";
 import { LINEAR_KINDS, type LinearKind } from "../llama/layer.ts";
 import type { Layer, Linear } from "../llama/llama.ts";
 import { type Calibrator, createCalibrator, type TotalSums } from "./calibrator.ts";
 import { decodeLayer } from "./quantize_layers.ts";
-import type { QuantizePool } from "./quantize_tasks.ts";
+import type { QuantizePool, QuantizeTask } from "./quantize_tasks.ts";
 import type { LayerRun, QuantizingDevice, QuantizingRun, StageJob, StoredLayer } from "./quantizing_device.ts";
 
 /** Tiles of a matrix that one task quantizes: 128 rows. */
@@ -30,22 +29,29 @@ export function cpuDevice(pool: QuantizePool): QuantizingDevice {
     // deno-lint-ignore require-await -- what is wrong with the calibration rejects the promise
     async start(config, calibration) {
       if (calibration?.tuning) throw whyNotTuned();
-      return startOnCpu(pool, calibration && createCalibrator(pool, config, calibration));
+      const calibrator = calibration && createCalibrator(pool, config, calibration);
+      return startOnCpu(pool, calibrator, calibration?.keepsInputs);
     },
   };
 }
 
-/** Begins to quantize a model with the calibration text of a calibrator, which is before the first layer. */
-export function startOnCpu(pool: QuantizePool, calibrator?: Calibrator): QuantizingRun {
+/**
+ * Begins to quantize a model with the calibration text of a calibrator, which is before the first layer.
+ *
+ * @param keepsInputs see {@linkcode Calibration}
+ */
+export function startOnCpu(pool: QuantizePool, calibrator?: Calibrator, keepsInputs = false): QuantizingRun {
   return {
     isCalibrated: calibrator !== undefined,
-    startLayer: (index, original) => Promise.resolve(startLayer(pool, calibrator, index, shareDeep(original))),
+    startLayer: (index, original) =>
+      Promise.resolve(startLayer({ pool, calibrator, keepsInputs, index, original: shareDeep(original) })),
     tune: () => Promise.reject(whyNotTuned()),
     [Symbol.dispose]() {},
   };
 }
 
-function whyNotTuned(): Error {
+/** What is said where a model is to be tuned on the CPU. */
+export function whyNotTuned(): Error {
   return new Error("models are not tuned on the CPU, must be quantized on a GPU (--device gpu) or without tuning");
 }
 
@@ -59,16 +65,20 @@ async function readSharedLayer(checkpoint: Checkpoint, index: number): Promise<L
   return { linears: linears as Layer["linears"], ...await readNorms(checkpoint, index) };
 }
 
-function startLayer(
-  pool: QuantizePool,
-  calibrator: Calibrator | undefined,
-  index: number,
-  original: Layer,
-): LayerRun {
+/** A layer that is being quantized. */
+interface LayerWork {
+  readonly pool: QuantizePool;
+  readonly calibrator: Calibrator | undefined;
+  readonly keepsInputs: boolean;
+  readonly index: number;
+  readonly original: Layer;
+}
+
+function startLayer({ pool, calibrator, keepsInputs, index, original }: LayerWork): LayerRun {
   let quantized = original;
   const pair = () => ({ index, original, quantized });
   const place = (stored: StoredLayer) => {
-    if (calibrator) quantized = decodeLayer(quantized, stored);
+    if (calibrator && !keepsInputs) quantized = decodeLayer(quantized, stored);
   };
   return {
     async advance(stage) {
@@ -94,16 +104,26 @@ async function quantizeStage(
   { quantizers, feedback: settings, weighsChannels }: StageJob,
   sums: TotalSums | undefined,
 ): Promise<StoredLayer> {
-  const feedback = settings && sums && shareFeedback(prepareFeedback(sums.gram, settings));
-  const channelWeights = weighsChannels && sums && channelWeightsOf(diagonalOf(sums.gram));
-  const tasks = [...quantizers].flatMap(([kind, quantizer]) => {
+  const feedback = settings && sums && shareFeedback(sums.prepare(settings));
+  const diagonal = weighsChannels && sums ? diagonalOf(sums.gram) : undefined;
+  return await quantizeInParts(pool, quantizers, linears, (quantizer, linear, tiles) => {
     const { drift, lack } = quantizer.correctTarget && sums || {};
     const input = quantizer.feedback && feedback && { feedback, ...(drift && { drift }), ...(lack && { lack }) };
-    const weighed = quantizer.weighsChannels && channelWeights && { channelWeights };
-    const task = { linear: linears[kind], quantizer, ...input, ...weighed };
-    return independentParts(task.linear.rows, quantizer, PART_TILES)
-      .map((tiles) => ({ kind, task: { ...task, tiles } }));
+    return { linear, quantizer, tiles, ...input, ...(quantizer.weighsChannels && diagonal && { diagonal }) };
   });
+}
+
+/** Quantizes matrices of a layer in parts that the workers share; `taskOf` makes the task of some tiles. */
+export async function quantizeInParts(
+  pool: QuantizePool,
+  quantizers: StageJob["quantizers"],
+  linears: Layer["linears"],
+  taskOf: (quantizer: Quantizer, linear: Linear, tiles: readonly [number, number]) => QuantizeTask,
+): Promise<StoredLayer> {
+  const tasks = [...quantizers].flatMap(([kind, quantizer]) =>
+    independentParts(linears[kind].rows, quantizer, PART_TILES)
+      .map((tiles) => ({ kind, task: taskOf(quantizer, linears[kind], tiles) }))
+  );
   const parts = await pool.map("quantize", tasks.map(({ task }) => task));
   return new Map(
     Array.from(quantizers.keys(), (kind) => [kind, joinStored(parts.filter((_, i) => tasks[i].kind === kind))]),

@@ -8,6 +8,8 @@ import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { PANEL_ROWS } from "../../kernels/matrix/square_matrix.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
 import { measuresInput } from "../../quant/quantizer.ts";
+import { picksByWeights } from "../../quant/refine_pick.ts";
+import type { TwobitQuantizer } from "../../quant/twobit.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
 
@@ -17,13 +19,9 @@ import { linearShape, STAGES } from "../llama/layer.ts";
  * @param config the model, of which every matrix is looked at
  */
 export function whyNotOnDevice(gpu: Gpu, config: ModelConfig, quantizer: Quantizer): string | undefined {
-  if (quantizer.kind !== "twobit") return `the device doesn't quantize to ${quantizer.kind}`;
-  const { settings, feedback, correctTarget } = quantizer;
-  if (settings.outliers.share !== 0) return "the device doesn't pick outliers";
-  // Refined groups are picked by the weights of channels, which only matrices without feedback have there.
-  const picks = quantizer.weighsChannels ? "error_hessian" : "error";
-  if (settings.pick !== picks) return `the device doesn't pick refined groups by ${settings.pick}`;
-  if (feedback?.order === "channels") return "the device doesn't order channels one by one";
+  const { feedback, correctTarget } = quantizer;
+  const unpicked = quantizer.kind === "twobit" && whyNotPicked(quantizer);
+  if (unpicked) return unpicked;
   const unattended = feedback && whyNotAttended(config);
   if (unattended) return `${unattended} on the device`;
   const limit = gpu.device.limits.maxStorageBufferBindingSize;
@@ -42,4 +40,13 @@ export function whyNotOnDevice(gpu: Gpu, config: ModelConfig, quantizer: Quantiz
     if (largest > limit) return `${kind} needs a buffer of ${largest} bytes, the device binds ${limit}`;
   }
   return undefined;
+}
+
+/** Why the device cannot pick refined groups as a quantizer asks for. */
+function whyNotPicked({ settings: { pick }, feedback, weighsChannels, correctTarget }: TwobitQuantizer) {
+  if (feedback?.order === "channels") return "the device keeps groups of channels together";
+  // By errors, refined groups are picked with the weights of channels, which only matrices without feedback have there.
+  const byErrors = weighsChannels ? "error_hessian" : "error";
+  if (pick === byErrors || (picksByWeights(pick) && !correctTarget)) return undefined;
+  return `the device doesn't pick refined groups by ${pick}${picksByWeights(pick) ? " of corrected targets" : ""}`;
 }

@@ -11,13 +11,12 @@ import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../k
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
 import { readSquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { factorize, readDiagonal } from "../../kernels/quantize/factorize.ts";
-import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../kernels/quantize/quantize_matrix.ts";
-import { channelWeightsOf } from "../../quant/channel_weights.ts";
+import { type DeviceKnowledge, orderDrift } from "../../kernels/quantize/quantize_matrix.ts";
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import { MAX_F16 } from "../../quant/float16.ts";
 import { groupsPerRow } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
-import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
+import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
@@ -27,23 +26,36 @@ import {
   type DeviceLayerPair,
   type DeviceSums,
 } from "./device_calibrator.ts";
+import {
+  quantizeByWorkers,
+  quantizeStripsOnDevice,
+  quantizeTwobitOnDevice,
+  type StageKnowledge,
+} from "./device_quantizers.ts";
 import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
 import { tuneModel } from "../tune/tune_model.ts";
 import { checkTuning } from "../tune/tuning_limits.ts";
 import { createLayerReader } from "./layer_reader.ts";
-import type { LayerRun, QuantizingDevice } from "./quantizing_device.ts";
+import type { QuantizePool } from "./quantize_tasks.ts";
+import type { LayerRun, QuantizingDevice, StageJob, StoredLayer } from "./quantizing_device.ts";
+import { measureStageLosses } from "./stage_losses.ts";
 
-/** A GPU as a device, for what {@linkcode whyNotOnDevice} has nothing against. */
-export function gpuDevice(gpu: Gpu): QuantizingDevice {
+/**
+ * A GPU as a device, for what {@linkcode whyNotOnDevice} has nothing against.
+ *
+ * @param pool workers for quantizers other than the method, which are needed for nothing else
+ */
+export function gpuDevice(gpu: Gpu, pool?: QuantizePool): QuantizingDevice {
   return {
     openLayers: createLayerReader,
     start: (config, calibration) =>
       allOrNone(gpu, async (scope) => {
         if (calibration?.tuning) await checkTuning(gpu, config, calibration.windows, calibration.tuning);
         const text = calibration && await createDeviceCalibrator(gpu, scope, config, calibration);
+        const keepsInputs = calibration?.keepsInputs === true;
         return {
           isCalibrated: text !== undefined,
-          startLayer: (index, original) => startLayer(gpu, config, text, { index, original }),
+          startLayer: (index, original) => startLayer({ gpu, pool, config, text, index, original, keepsInputs }),
           // deno-lint-ignore require-await -- a missing text rejects the promise
           async tune(source, settings, watch) {
             if (!text) throw new TypeError("there is no calibration text, must be one to tune on");
@@ -52,34 +64,37 @@ export function gpuDevice(gpu: Gpu): QuantizingDevice {
           [Symbol.dispose]: () => scope[Symbol.dispose](),
         };
       }),
+    async measureLosses(checkpoint, plan) {
+      using source = await createLayerReader(checkpoint);
+      return await measureStageLosses(gpu, checkpoint, source, plan);
+    },
   };
 }
 
 /** A layer that is being quantized. */
 interface LayerWork {
   readonly gpu: Gpu;
+  readonly pool: QuantizePool | undefined;
   /** Owns the matrices that the text goes through next. */
   readonly matrices: BufferScope;
   readonly config: ModelConfig;
   readonly index: number;
   readonly original: Layer;
   readonly text: DeviceCalibrator | undefined;
+  /** Whether the text goes through the matrices as they were. */
+  readonly keepsInputs: boolean;
   /** The layer in the models that the text goes through. */
   readonly pair: DeviceLayerPair;
 }
 
-function startLayer(
-  gpu: Gpu,
-  config: ModelConfig,
-  text: DeviceCalibrator | undefined,
-  { index, original }: Pick<LayerWork, "index" | "original">,
-): Promise<LayerRun> {
+function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerRun> {
+  const { gpu, text, original } = given;
   return allOrNone(gpu, async (scope) => {
     const vectors = text && await uploadVectors(scope, original);
     const newLayer = (): DeviceLayer | undefined => vectors && { vectors, matrices: new Map() };
     const pair = { quantized: newLayer(), original: text?.correctTarget ? newLayer() : undefined };
     const matrices = createBufferScope(gpu);
-    const work: LayerWork = { gpu, matrices, config, index, original, text, pair };
+    const work: LayerWork = { ...given, matrices, pair };
     let isOriginalAhead = false;
     return {
       async advance(stage) {
@@ -93,22 +108,15 @@ function startLayer(
         const sums = isMeasured ? await sumInputs(work, stageScope, stage, onShare) : undefined;
         // Before a Hessian is factored in its place.
         if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
-        const channelWeights = weighsChannels && sums
-          ? channelWeightsOf(await readDiagonal(gpu, sums.gram))
-          : undefined;
+        const diagonal = weighsChannels && sums ? await readDiagonal(gpu, sums.gram) : undefined;
         isOriginalAhead = sums?.correlation !== undefined;
         const knowledge = feedback && sums && await prepareKnowledge(gpu, stageScope, sums, feedback);
-        const known = { knowledge, channelWeights };
-        const stored = new Map<LinearKind, StoredTensor>();
-        for (const [kind, quantizer] of quantizers) {
-          stored.set(kind, { kind: "twobit", tensor: await quantizeKind(work, kind, quantizer, known) });
-        }
-        return stored;
+        return await quantizeKinds(work, quantizers, { knowledge, diagonal });
       },
       async restore(stored) {
-        if (!text) return;
         for (const [kind, tensor] of stored) {
-          if (tensor.kind === "twobit") keep(work, kind, await uploadPackedMatrix(gpu, tensor.tensor));
+          const matrix = tensor.kind === "twobit" ? await uploadPackedMatrix(gpu, tensor.tensor) : undefined;
+          await keep(work, kind, tensor, matrix);
         }
       },
       [Symbol.dispose]() {
@@ -174,42 +182,68 @@ async function prepareKnowledge(
   return { factor, ...corrections };
 }
 
-/** What a stage's matrices may know of their input. */
-interface StageKnowledge {
-  readonly knowledge: DeviceKnowledge | undefined;
-  readonly channelWeights: Float64Array | undefined;
-}
-
-/** Quantizes a matrix, reads it back and puts it into the text's way. */
-async function quantizeKind(
+/** Quantizes matrices of a stage, reads them back and puts them into the text's way. */
+async function quantizeKinds(
   work: LayerWork,
+  quantizers: StageJob["quantizers"],
+  known: StageKnowledge,
+): Promise<StoredLayer> {
+  const { gpu, pool, config, index, original: { linears } } = work;
+  const stored = new Map<LinearKind, StoredTensor>();
+  const left = new Map<LinearKind, Quantizer>();
+  for (const [kind, quantizer] of quantizers) {
+    const matrix = { shape: linearShape(config, kind), weights: linears[kind].weights as Float32Array<ArrayBuffer> };
+    if (quantizer.kind === "twobit") {
+      const onDevice = await quantizeTwobitOnDevice(gpu, matrix, quantizer, known);
+      const tensor = await readPackedMatrix(gpu, onDevice);
+      checkFinite(linearName(index, kind), tensor);
+      stored.set(kind, { kind: "twobit", tensor });
+      await keep(work, kind, stored.get(kind)!, onDevice);
+    } else if (quantizer.kind === "strips" && quantizer.feedback && pool) {
+      stored.set(kind, {
+        kind: "strips",
+        tensor: await quantizeStripsOnDevice(gpu, pool, matrix, quantizer, known),
+      });
+      await keep(work, kind, stored.get(kind)!);
+    } else {
+      left.set(kind, quantizer);
+    }
+  }
+  if (left.size === 0) return stored;
+  if (!pool) {
+    throw new TypeError(`quantizers are ${[...left.values()].map(({ kind }) => kind)}, must be twobit without workers`);
+  }
+  for (const [kind, tensor] of await quantizeByWorkers(pool, left, linears, known)) {
+    stored.set(kind, tensor);
+    await keep(work, kind, tensor);
+  }
+  return stored;
+}
+
+/** Puts a matrix into the text's way, where there is one: as it is on the device, or else decoded, in f16. */
+async function keep(
+  { gpu, config, matrices, pair, keepsInputs }: LayerWork,
   kind: LinearKind,
-  quantizer: Quantizer,
-  { knowledge, channelWeights }: StageKnowledge,
-): Promise<PackedTensor> {
-  if (quantizer.kind !== "twobit") throw new TypeError(`quantizer is ${quantizer.kind}, must be twobit on the device`);
-  const { gpu, config, index, original } = work;
-  const { settings: { refineEvery }, feedback, weighsChannels, correctTarget } = quantizer;
-  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
-  const measured = feedback && knowledge && (correctTarget ? knowledge : { factor: knowledge.factor });
-  const known = measured ?? (weighsChannels && channelWeights ? { channelWeights } : undefined);
-  const matrix = await quantizeMatrixOnDevice(gpu, linearShape(config, kind), weights, refineEvery, known);
+  stored: StoredTensor,
+  onDevice?: PackedMatrix,
+): Promise<void> {
   using alone = createBufferScope(gpu);
-  if (work.text) keep(work, kind, matrix);
-  else buffersOf(matrix).forEach(alone.own);
-  const tensor = await readPackedMatrix(gpu, matrix);
-  checkScales(linearName(index, kind), tensor);
-  return tensor;
+  const isWanted = pair.quantized !== undefined && !keepsInputs;
+  const matrix = onDevice ??
+    (isWanted ? await toF16Matrix(gpu, linearShape(config, kind), dequantizeStored(stored)) : undefined);
+  if (!matrix) return;
+  buffersOf(matrix).forEach((isWanted ? matrices : alone).own);
+  if (isWanted) pair.quantized?.matrices.set(kind, matrix);
 }
 
-/** Puts a matrix into the text's way. */
-function keep({ matrices, pair }: LayerWork, kind: LinearKind, matrix: PackedMatrix): void {
-  buffersOf(matrix).forEach(matrices.own);
-  pair.quantized?.matrices.set(kind, matrix);
-}
-
-/** @throws {RangeError} where a second-order scale is beyond f16 */
-function checkScales(name: string, { channels, tileScale }: PackedTensor): void {
+/** @throws {RangeError} where a second-order scale or an outlier's residual is beyond f16 */
+function checkFinite(name: string, { channels, tileScale, outlierChannel, outlierResidual }: PackedTensor): void {
+  const lost = outlierResidual.findIndex((residual) => !Number.isFinite(residual));
+  if (lost >= 0) {
+    throw new RangeError(
+      `${name}: the outlier at channel ${outlierChannel[lost]} needs a residual beyond f16, must be at most ${MAX_F16}`,
+    );
+  }
   const bad = tileScale.findIndex((d) => !Number.isFinite(d));
   if (bad < 0) return;
   const groups = groupsPerRow(channels);

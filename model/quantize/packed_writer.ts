@@ -28,7 +28,7 @@ import { release } from "../host/release.ts";
 import { readTensorBytes } from "../files/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../files/safetensors_writer.ts";
 import type { TunedParameters } from "../tune/parameters.ts";
-import type { TunedModel, TuningReport } from "../tune/tune_model.ts";
+import type { TunedModel, TuningReport, TuningWatch } from "../tune/tune_model.ts";
 import type { TuningSettings } from "../tune/tuning_plan.ts";
 import type { QuantizingDevice, QuantizingRun, StoredLayer } from "./quantizing_device.ts";
 import { quantizedSource, tunedTensors } from "./tuned_tensors.ts";
@@ -51,16 +51,31 @@ export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onPr
   readonly tuning?: TuningSettings;
   /** Told of each finished layer. */
   readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
+  /** Told of each epoch of tuning. */
+  readonly onEpoch?: TuningWatch["onEpoch"];
   /** Told what tuning did. */
   readonly onTuned?: (report: TuningReport) => void;
 }
 
 /** Share of the time that quantizing takes where the model is tuned after it, by the runs in docs/accuracy_study.md. */
-const QUANTIZING_SHARE = 0.25;
+export const QUANTIZING_SHARE = 0.25;
 
 /** Directory in which finished layers wait for the others. */
 export function layersDirectory(path: string): string {
   return `${path}.layers`;
+}
+
+/** File of that directory that says what its layers were made with. */
+function statePath(path: string): string {
+  return join(layersDirectory(path), "run.json");
+}
+
+/** Settings in the metadata of an interrupted run, where there is one. */
+export async function readInterruptedSettings(path: string): Promise<Readonly<Record<string, unknown>> | undefined> {
+  const file = statePath(path);
+  if (!await pathExists(file)) return undefined;
+  const { settings } = parseJsonObject(file, await Deno.readTextFile(file)).fields;
+  return parseJsonObject(`${file}: settings`, String(settings)).fields;
 }
 
 /**
@@ -104,8 +119,11 @@ export async function writePackedFile(
       },
     });
     if (tuning) {
-      const watch = { onProgress: report(QUANTIZING_SHARE, 1 - QUANTIZING_SHARE), ...(signal && { signal }) };
-      tuned = await run.tune(quantizedSource(checkpoint, readStored), tuning, watch);
+      tuned = await run.tune(quantizedSource(checkpoint, readStored), tuning, {
+        onProgress: report(QUANTIZING_SHARE, 1 - QUANTIZING_SHARE),
+        ...(plan.onEpoch && { onEpoch: plan.onEpoch }),
+        ...(signal && { signal }),
+      });
       plan.onTuned?.(tuned);
     }
   }
@@ -148,20 +166,20 @@ async function startRun(
 
 /** Makes the directory of finished layers, or checks that it belongs to this run. */
 async function prepareDirectory(directory: string, plan: PackedFilePlan, state: string): Promise<void> {
-  const statePath = join(directory, "run.json");
+  const file = statePath(plan.path);
   if (!plan.resume || await isHardlyStarted(directory)) {
     await removeLayers(directory);
     await Deno.mkdir(directory, { recursive: true });
-    await writeTextBeside(statePath, state);
+    await writeTextBeside(file, state);
     return;
   }
-  const found = await Deno.readTextFile(statePath).catch((error) => {
+  const found = await Deno.readTextFile(file).catch((error) => {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new RangeError(`${directory} holds no interrupted run, must be started without resuming`);
   });
   if (found !== state) {
     throw new RangeError(
-      `${directory} was made with other settings or another checkpoint: ${describeDifference(statePath, found, state)}`,
+      `${directory} was made with other settings or another checkpoint: ${describeDifference(file, found, state)}`,
     );
   }
 }

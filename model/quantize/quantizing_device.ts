@@ -36,6 +36,11 @@ export interface Calibration {
   readonly correctTarget: boolean;
   /** How the model will be tuned on it, where it will, which takes corrected targets. */
   readonly tuning?: TuningSettings;
+  /**
+   * Whether the text goes through the unquantized model alone, so that every quantizer meets the same inputs; targets
+   * aren't corrected then.
+   */
+  readonly keepsInputs?: boolean;
 }
 
 /** A place where models are quantized. */
@@ -49,7 +54,32 @@ export interface QuantizingDevice {
    * @throws {Error} when the model will be tuned, and the device can't
    */
   start(config: ModelConfig, calibration?: Calibration): Promise<QuantizingRun>;
+  /**
+   * Measures what the model loses where each stage of each layer alone is quantized; a device that would take too long for
+   * it has none.
+   *
+   * @throws {OutOfMemoryError} when there is no room for the whole model in 16 bits
+   */
+  readonly measureLosses?: (checkpoint: Checkpoint, plan: StageLossPlan) => Promise<StageLosses>;
 }
+
+/** What is measured. */
+export interface StageLossPlan {
+  /** The calibration text. */
+  readonly windows: readonly Uint32Array[];
+  /** Whether a matrix will be quantized. */
+  readonly isQuantized: (layer: number, kind: LinearKind) => boolean;
+  /** Told of the share done, 0..1, and of what is being done. */
+  readonly onProgress?: (share: number, step: string) => void;
+  /** Ends the measuring before the next layer, with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * For each layer and stage KL from the unquantized model's predictions, in nats a token; none where the stage has nothing to
+ * quantize.
+ */
+export type StageLosses = readonly (readonly (number | undefined)[])[];
 
 /** A model that is being quantized; dispose it to free what the device holds of it. */
 export interface QuantizingRun extends Disposable {

@@ -31,6 +31,8 @@ export interface TunedModel extends TuningReport {
 export interface TuningWatch {
   /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
+  /** Told of each epoch, from 1 on, of how many, with the divergence on held-out windows after it. */
+  readonly onEpoch?: (epoch: number, epochs: number, divergence: number) => void;
   /** Ends it before the next step, with the signal's reason. */
   readonly signal?: AbortSignal;
 }
@@ -49,7 +51,7 @@ export async function tuneModel(
   source: WeightSource,
   windows: readonly TuningWindow[],
   settings: TuningSettings,
-  { onProgress, signal }: TuningWatch = {},
+  { onProgress, onEpoch, signal }: TuningWatch = {},
 ): Promise<TunedModel> {
   const { epochs, batchWindows, seed } = settings;
   const { tuned, heldOut } = splitWindows(windows);
@@ -73,6 +75,7 @@ export async function tuneModel(
       onProgress?.(done / (epochs * batches.length), step);
     }
     const after = await tuner.divergenceOf(heldOut);
+    onEpoch?.(epoch + 1, epochs, after);
     if (after >= best.after) continue;
     best = { before, after, epoch: epoch + 1, parameters: await tuner.parameters.read() };
   }

@@ -6,7 +6,9 @@
  * @module
  */
 import { TILE_ROWS } from "../../quant/format.ts";
-import { quantizeMatrix } from "../../quant/quantize.ts";
+import { fitStripScales } from "../../quant/baselines/strip_scales.ts";
+import { dequantizeStored, quantizeMatrix } from "../../quant/quantize.ts";
+import { toF16 } from "../files/numbers.ts";
 import { scoreChoices, scoreWindow } from "../evaluate/score.ts";
 import type { ScoreTasks } from "../evaluate/scorer.ts";
 import { serveTasks } from "../host/worker_pool.ts";
@@ -60,15 +62,20 @@ const tasks: CpuTasks = {
   },
 
   async quantize(task) {
-    const { linear, quantizer, feedback, channelWeights, tiles } = task;
+    const { linear, quantizer, feedback, diagonal, tiles } = task;
     const correlation = task.drift && correlationOf(task, await matmulReady);
     return quantizeMatrix(linear, quantizer, {
       tiles,
       ...(feedback && { feedback }),
-      ...(channelWeights && { channelWeights }),
+      ...(diagonal && { diagonal }),
       ...(correlation && { correlation }),
     });
   },
+
+  fitStrips: ({ settings: { layout, search }, matrix: { weights, rows }, importance, fourBit }) =>
+    fitStripScales(layout, weights, rows, importance, search, fourBit).scales,
+
+  decodeHalf: (stored) => toF16("decoded matrix", dequantizeStored(stored)),
 };
 
 /** w sum of (x - x') x'ᵀ + sum of r x'ᵀ for the rows of some tiles (quant/target.ts). */
@@ -86,4 +93,5 @@ function correlationOf({ linear, drift, lack, tiles }: QuantizeTask, matmul: Mat
   return correlation;
 }
 
-serveTasks(tasks);
+// Nobody else has what was decoded.
+serveTasks(tasks, (name, result) => name === "decodeHalf" ? [(result as Float16Array<ArrayBuffer>).buffer] : []);

@@ -46,6 +46,25 @@ export interface QuantizingPlace extends Disposable {
 }
 
 /**
+ * Opens the GPU where a model is to be quantized there; or says why not, where there is one that could.
+ *
+ * @throws {Error} when the GPU is asked for and there is none, or it doesn't do what is asked for
+ */
+export async function openQuantizingGpu(
+  wanted: PlaceName,
+  config: ModelConfig,
+  quantizer: Quantizer,
+): Promise<{ readonly gpu?: Gpu; readonly reason?: string }> {
+  if (wanted === "cpu" || (wanted === "auto" && (await describeAdapter())?.software !== false)) return {};
+  const gpu = await openGpu();
+  const reason = whyNotOnDevice(gpu, config, quantizer);
+  if (reason === undefined) return { gpu };
+  gpu.close();
+  if (wanted === "gpu") throw new Error(`${reason}, must be quantized with --device cpu`);
+  return { reason };
+}
+
+/**
  * Opens a place.
  *
  * @throws {Error} when the GPU is asked for and there is none, or it doesn't do what is asked for
@@ -55,10 +74,8 @@ export async function openQuantizingPlace(
   config: ModelConfig,
   quantizer: Quantizer,
 ): Promise<QuantizingPlace> {
-  if (wanted === "cpu" || (wanted === "auto" && (await describeAdapter())?.software !== false)) return openCpu();
-  const gpu = await openGpu();
-  const reason = whyNotOnDevice(gpu, config, quantizer);
-  if (reason === undefined) {
+  const { gpu, reason } = await openQuantizingGpu(wanted, config, quantizer);
+  if (gpu) {
     return {
       device: gpuDevice(gpu),
       kind: "gpu",
@@ -71,8 +88,6 @@ export async function openQuantizingPlace(
       [Symbol.dispose]: () => gpu.close(),
     };
   }
-  gpu.close();
-  if (wanted === "gpu") throw new Error(`${reason}, must be quantized with --device cpu`);
   return openCpu(reason);
 }
 

@@ -7,7 +7,8 @@ import { NO_BITS } from "../bits.ts";
 import { checkMatrix } from "../check.ts";
 import { MAX_F16 } from "../float16.ts";
 import { nearestCode } from "../grid.ts";
-import type { InputNeeds, QuantizerKind } from "../quantizer.ts";
+import { joinPlanes } from "../concatenate.ts";
+import { type InputNeeds, type QuantizerKind, rowsOfTiles } from "../quantizer.ts";
 import { decodeQ2kBlock, packQ2kBlock, Q2K_BLOCK, Q2K_BLOCKS, Q2K_BYTES, Q2K_CHANNELS } from "./q2k.ts";
 import { fitQ2kBlock, fitSecondOrder } from "./q2k_search.ts";
 
@@ -21,7 +22,7 @@ export interface Q2kTensor {
   readonly blocks: Uint8Array<ArrayBuffer>;
 }
 
-/** Q2_K, as data; of the feedback's Hessian it uses the diagonal alone. */
+/** Q2_K, as data; it has no feedback, and weighs channels by the Hessian's diagonal itself. */
 export interface Q2kQuantizer extends InputNeeds {
   /** Which kind it is. */
   readonly kind: "q2_k";
@@ -29,10 +30,16 @@ export interface Q2kQuantizer extends InputNeeds {
 
 /** What Q2_K does. */
 export const Q2K: QuantizerKind<Q2kQuantizer, Q2kTensor> = {
-  hasIndependentTiles: false,
-  quantize: ({ weights, rows, channels }, _quantizer, { feedback }) =>
-    quantizeQ2k(weights, rows, channels, feedback?.diagonal),
-  join: ([whole]) => whole,
+  hasIndependentTiles: () => true,
+  quantize(matrix, _quantizer, { diagonal, tiles }) {
+    const { weights, rows, channels } = rowsOfTiles(matrix, tiles);
+    return quantizeQ2k(weights, rows, channels, diagonal);
+  },
+  join: (parts) => ({
+    rows: parts.reduce((sum, { rows }) => sum + rows, 0),
+    channels: parts[0].channels,
+    blocks: joinPlanes(parts.map(({ blocks }) => blocks)),
+  }),
   dequantize: dequantizeQ2k,
   sizeBytes: ({ blocks }) => blocks.length,
   bits(rows, channels) {
@@ -52,7 +59,7 @@ export const Q2K: QuantizerKind<Q2kQuantizer, Q2kTensor> = {
  * Quantizes a matrix to Q2_K.
  *
  * @param weights f32 [rows, channels]
- * @param importance f64 [channels]: weight of a channel's squared error (the Hessian's diagonal)
+ * @param importance f64 [channels]: weight of a channel's squared error (by the Hessian's diagonal)
  * @throws {RangeError} when the channels aren't a multiple of 256 (llama.cpp stores such a matrix in another format), or
  * for a matrix that is empty, not finite or beyond the range of f16 scales
  * @throws {TypeError} when weights or importance don't fit the shape

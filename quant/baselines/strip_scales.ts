@@ -6,6 +6,7 @@
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 import { MAX_F16 } from "../float16.ts";
 import { nearestCode } from "../grid.ts";
+import { rangeOf } from "../probe.ts";
 import { integerZero, minMaxScale } from "./minmax.ts";
 import {
   fourBitStrips,
@@ -28,6 +29,7 @@ const CLIPS: readonly number[] = Array.from({ length: 13 }, (_, i) => 1 - 0.05 *
  *
  * @param weights f32 [rows, channels]
  * @param importance f64 [channels]: weight of a channel's squared error (the Hessian's diagonal); all 1 without one
+ * @param fourBit [strips]: 1 for each 4-bit strip; by default those that {@linkcode pickStrips} picks by these rows
  * @throws {RangeError} when a group's range needs a scale above the largest f16
  */
 export function fitStripScales(
@@ -36,9 +38,9 @@ export function fitStripScales(
   rows: number,
   importance: Float64Array,
   search: ScaleSearch,
+  fourBit: Uint8Array<ArrayBuffer> = pickStrips(layout, weights, rows, importance),
 ): { scales: StripScales; grouping: StripGroups } {
   const channels = importance.length;
-  const fourBit = pickStrips(layout, weights, rows, importance);
   const grouping = stripGroups(layout, channels, fourBit);
   const { groupOf, ordinary, groups } = grouping;
   const members = Array.from({ length: groups }, () => [] as number[]);
@@ -95,7 +97,7 @@ function toF16(scales: Float64Array): Float16Array<ArrayBuffer> {
  * Picks the 4-bit strips: those with the largest sum over rows of range² x importance.
  * Choice: the paper's figure says "range x Hessian" for whole column strips; see quant/refine_pick.ts.
  */
-function pickStrips(
+export function pickStrips(
   layout: StripLayout,
   weights: Float32Array,
   rows: number,
@@ -110,8 +112,7 @@ function pickStrips(
     const end = Math.min(channels, start + GROUP_CHANNELS);
     let total = 0;
     for (let row = 0; row < rows; row++) {
-      const group = weights.subarray(row * channels + start, row * channels + end);
-      total += (Math.max(...group) - Math.min(...group)) ** 2;
+      total += rangeOf(weights.subarray(row * channels + start, row * channels + end)) ** 2;
     }
     return total * importance.subarray(start, end).reduce((sum, value) => sum + value, 0);
   });

@@ -7,11 +7,11 @@ import { checkMatrix } from "../check.ts";
 import { quantizeWithFeedback } from "../error_feedback.ts";
 import { nearestCodes } from "../grid.ts";
 import { checkInput } from "../input_knowledge.ts";
-import type { InputNeeds, Part, QuantizerKind } from "../quantizer.ts";
+import { type InputNeeds, type Part, type QuantizerKind, rowsOfTiles } from "../quantizer.ts";
 import { stripBits, type StripLayout } from "./strip_layout.ts";
 import { fitStripScales, type ScaleSearch } from "./strip_scales.ts";
 import { shiftToTarget } from "../target.ts";
-import { dequantizeStrips, packStrips, stripBytes, stripGrid, type StripTensor } from "./strip_tensor.ts";
+import { dequantizeStrips, joinStrips, packStrips, stripBytes, stripGrid, type StripTensor } from "./strip_tensor.ts";
 
 /** Settings of a baseline. */
 export interface StripSettings {
@@ -29,12 +29,14 @@ export interface StripQuantizer extends InputNeeds {
   readonly settings: StripSettings;
 }
 
-/** What baselines do. Strips are picked by the whole matrix, and scales need all rows of a tile's channels. */
+/** What baselines do. Scales need all rows of a tile's channels, and 4-bit strips are picked by the whole matrix. */
 export const STRIPS: QuantizerKind<StripQuantizer, StripTensor> = {
-  hasIndependentTiles: false,
-  quantize: ({ weights, rows, channels }, { settings }, part) =>
-    quantizeStrips(weights, rows, channels, settings, part),
-  join: ([whole]) => whole,
+  hasIndependentTiles: ({ settings: { layout } }) => layout.fourBitShare === 0,
+  quantize(matrix, { settings }, part) {
+    const { weights, rows, channels } = rowsOfTiles(matrix, part.tiles);
+    return quantizeStrips(weights, rows, channels, settings, part);
+  },
+  join: joinStrips,
   dequantize: dequantizeStrips,
   sizeBytes: stripBytes,
   bits: (rows, channels, { settings: { layout } }) => stripBits(layout, rows, channels),

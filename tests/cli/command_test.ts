@@ -69,6 +69,20 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   ],
   [["bench", "--batch", "4,17"], "bench: --batch is 17, must be whole numbers from 1 to 16 with commas between"],
   [["bench", "--batch", "4", "--generate", "0"], "bench: --batch is given and --generate is 0, must be 1 or more"],
+  [
+    ["quantize", "--out", "q", "--densities", "kl", "--refine", "8"],
+    "quantize: --refine is given and --densities is kl, must be one of them",
+  ],
+  [["bench", "--refine", "8"], "bench: --refine needs --shape, a model has a density of its own"],
+  [
+    ["bench", "--shape", "llama-2-7b", "--refine", "8,3"],
+    "bench: --refine has 3, must be one of none, 16, 8, 4, 2, 1, or",
+  ],
+  [["bench", "--shape", "llama-2-7b", "--refine", "8/8"], "bench: --refine has 8/8, must be one of none, 16, 8, 4, 2,"],
+  [
+    ["bench", "--shape", "llama-2-7b", "--format", "f16", "--refine", "8"],
+    "bench: --refine is given and --format is f16, must be twobit",
+  ],
   [["generate"], "generate: --prompt is missing, must be the text to go on from"],
   [["generate", "--prompt", "a", "--prompts", "f"], "generate: --prompt and --prompts are given, must be one of them"],
   [["perplexity", "--window-tokens", "4097"], "--window-tokens is 4097, must be at most the model's context of 4096"],

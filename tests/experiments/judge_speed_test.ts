@@ -1,5 +1,6 @@
+import { judgeAsync } from "../../experiments/async_table.ts";
 import { judgeCost } from "../../experiments/cost.ts";
-import { judgeEndToEnd } from "../../experiments/end_to_end.ts";
+import { judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
 import type { Row } from "../../experiments/results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "../../experiments/unless_out_of_memory.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
@@ -10,11 +11,13 @@ const speedRow = (format: string, speed: number | null): Row => ({
   format,
   context: 128,
   decode_tokens_per_s: speed,
+  decode_tokens_per_s_error: speed === null ? null : speed / 100,
 });
 
 Deno.test("end_to_end: two speeds give their ratio", () => {
   const { measured, status } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 175)], false);
-  assertEquals([measured, status], [1.75, "reproduced"]);
+  // Two errors of 1 % each.
+  assertEquals([measured, status], ["1.75 ± 0.02", "reproduced"]);
   assertEquals(judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 150)], false).status, "not reproduced");
 });
 
@@ -56,6 +59,23 @@ for (const [rows, measured, status] of COSTS) {
     assertEquals([verdict.measured, verdict.status], [measured, status]);
   });
 }
+
+const asyncRow = (sync: number, threeKernels: number): Row => ({
+  variant: "fused_async",
+  ...{ speedup_vs_sync: sync, speedup_vs_sync_error: 0.03, speedup_vs_three_kernels: threeKernels },
+  ...{ speedup_vs_three_kernels_error: 0.04, speedup_vs_two_pass: 4, speedup_vs_two_pass_error: 0.3 },
+  ...{ speedup_vs_f16: 2, speedup_vs_f16_error: 0 },
+});
+
+Deno.test("async: by the best shape over the kernel in order and over the pipeline; means are geometric", () => {
+  const { measured, status, note } = judgeAsync([asyncRow(1.5, 8), asyncRow(1.2, 2)], false);
+  assertEquals([measured, status], ["1.50 ± 0.03 (in order), 8.00 ± 0.04 (three kernels)", "partly"]);
+  // The root of 8 x 2; half the root of (0.04 / 8)² + (0.04 / 2)² of it.
+  assertStringIncludes(note, "8.00 ± 0.04 (4.00 ± 0.04) over three_kernels");
+  assertEquals(judgeAsync([asyncRow(4, 8)], false).status, "reproduced");
+  assertEquals(judgeAsync([asyncRow(1.5, 3)], false).status, "not reproduced");
+  assertEquals(judgeAsync([], true).status, "not measured");
+});
 
 Deno.test("unlessOutOfMemory: undefined where there is no room, other errors go on", async () => {
   assertEquals(await unlessOutOfMemory(() => Promise.resolve(3)), 3);

@@ -18,9 +18,10 @@ import type { MatMul } from "../../model/llama/matmul.ts";
 import { configOfShape } from "../../model/engine/random_source.ts";
 import { rotationTable } from "../../model/llama/rope.ts";
 import { dequantize } from "../../quant/dequantize.ts";
+import type { RefineEvery } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
-import { randomTensor } from "./helpers.ts";
+import { randomTensor, type TensorCase } from "./helpers.ts";
 
 /** Matrices of a layer. */
 export type MatrixKind = "qkv" | "o" | "gateUp" | "down";
@@ -39,6 +40,8 @@ export interface LayersCase {
   readonly withHeadNorm?: boolean;
   /** Share of outliers of a matrix. Default: none anywhere. */
   readonly outlierShare?: (layer: number, kind: MatrixKind) => number;
+  /** Density of a matrix. Default: 8 everywhere. */
+  readonly density?: (layer: number, kind: MatrixKind) => RefineEvery;
 }
 
 /** Tokens that the caches have room for. */
@@ -65,8 +68,8 @@ export interface TestLayers {
 }
 
 /** Weights about four times those of {@linkcode randomTensor}, so that what a layer adds is as large as its input. */
-function randomWeights(rows: number, channels: number, outlierShare: number, seed: number): PackedTensor {
-  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare }, seed);
+function randomWeights(shape: TensorCase, seed: number): PackedTensor {
+  const tensor = randomTensor(shape, seed);
   return { ...tensor, tileScale: tensor.tileScale.map((scale) => 4 * scale) };
 }
 
@@ -155,15 +158,17 @@ async function createLayer(
   gpu: Gpu,
   scope: BufferScope,
   { hidden, intermediate, heads, keyValueHeads, headSize, normEpsilon }: ModelConfig,
-  { outlierShare = () => 0, withHeadNorm }: LayersCase,
+  { outlierShare = () => 0, density = () => 8, withHeadNorm }: LayersCase,
   index: number,
   random: Random,
   withBias: boolean,
 ) {
   const [queryRows, keyRows] = [heads * headSize, keyValueHeads * headSize];
   const draw = (length: number, mean = 0) => Float32Array.from({ length }, () => mean + 0.5 * random.normal());
-  const weights = (kind: MatrixKind, rows: number, channels: number) =>
-    randomWeights(rows, channels, outlierShare(index, kind), random.integer(2 ** 32));
+  const weights = (kind: MatrixKind, rows: number, channels: number) => {
+    const shape = { rows, channels, refineEvery: density(index, kind), outlierShare: outlierShare(index, kind) };
+    return randomWeights(shape, random.integer(2 ** 32));
+  };
   const tensors = {
     qkv: weights("qkv", queryRows + 2 * keyRows, hidden),
     o: weights("o", hidden, queryRows),

@@ -81,6 +81,24 @@ Deno.test("quantizeModel: the embedded model's default text is speeches, another
     assertEquals(await bytes(first), await bytes(again));
   }));
 
+Deno.test("quantizeModel: densities by KL are uniform on the CPU and without a text, and it says so", () =>
+  inDirectory(async (directory) => {
+    for (
+      const [changes, reason] of [
+        [options, "what layers lose is measured on a GPU alone"],
+        [{ device: "cpu", method: "search" }, "search has no text"],
+      ] as const
+    ) {
+      const path = `${directory}/${reason.length}`;
+      const told: unknown[] = [];
+      await quantizeModel(FIXTURE, path, { ...changes, densities: "kl", onDensities: (chosen) => told.push(chosen) });
+      assertEquals(told, [reason]);
+      using packed = await openPacked(path);
+      const { densities, refine } = JSON.parse(packed.file.metadata.settings);
+      assertEquals([densities, refine], ["uniform", 8]);
+    }
+  }));
+
 Deno.test("quantizeModel: an abort leaves whole layers and nothing else, and a resumed run makes the same file", () =>
   inDirectory(async (directory) => {
     const [whole, path] = [`${directory}/whole`, `${directory}/q`];
@@ -140,6 +158,8 @@ Deno.test("quantizeModel: options that can't be met are refused before anything 
     await refused({ outliers: 0.06 }, "outliers is 0.06, must be between 0 and 0.05");
     await refused({ method: "best" }, "method is best, must be one of corrected, feedback, search");
     await refused({ refine: 3 }, "refine is 3, must be one of none, 16, 8, 4, 2, 1");
+    await refused({ densities: "best" }, "densities is best, must be one of uniform, kl");
+    await refused({ densities: "kl", refine: 4 }, "refine is 4 and densities is kl, must be one of them");
     await refused({ device: "tpu" }, "device is tpu, must be one of auto, cpu, gpu");
     await refused({ calibration: { windows: 0 } }, "windows is 0, must be a whole number from 1 on");
     await refused({ calibration: { windowTokens: 1 } }, "windowTokens is 1, must be a whole number from 2 on");

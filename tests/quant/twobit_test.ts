@@ -15,10 +15,9 @@ import {
   type Quantizer,
   storedBytes,
 } from "../../quant/quantize.ts";
-import type { Part } from "../../quant/quantizer.ts";
 import { createRandom } from "../../quant/random.ts";
 import { shiftToTarget } from "../../quant/target.ts";
-import { quantizeTwobit, type TwobitSettings } from "../../quant/twobit.ts";
+import { quantizeTwobit, type TwobitPart, type TwobitSettings } from "../../quant/twobit.ts";
 import { assert, assertEquals, assertThrows } from "../assert.ts";
 import { assertSameTensor, correlatedHessian, normals, objective, SETTINGS, squaredError } from "./helpers.ts";
 
@@ -159,7 +158,7 @@ for (const weighed of [false, true]) {
 
 Deno.test("quantizeTwobit: weights of channels are refused where they don't fit or there is feedback", () => {
   const weights = normals(20, 16 * 128);
-  const quantize = (part: Part) => quantizeTwobit(weights, 16, 128, SETTINGS, part);
+  const quantize = (part: TwobitPart) => quantizeTwobit(weights, 16, 128, SETTINGS, part);
   const channelWeights = new Float64Array(127).fill(1);
   assertThrows(() => quantize({ channelWeights }), TypeError, "127 channel weights are given, must be 128");
   const feedback = prepareFeedback(correlatedHessian(1, 128), { damping: 0.1, order: "groups" });

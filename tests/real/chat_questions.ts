@@ -10,7 +10,7 @@ import { loadEngine } from "../../mod.ts";
 import { readJson } from "../fixture.ts";
 
 /** What transformers answers (tests/fixtures/make_chat_answers.py). */
-export interface ChatAnswer {
+interface ChatAnswer {
   readonly question: string;
   /** Its text, and its tokens up to the end token. */
   readonly answer: string;
@@ -22,12 +22,12 @@ export interface ChatAnswer {
 }
 
 /** Reads them. */
-export function readChatAnswers(): Promise<ChatAnswer[]> {
+function readChatAnswers(): Promise<ChatAnswer[]> {
   return readJson<ChatAnswer[]>("chat_answers.json");
 }
 
 /** Greedy answers of a model, all questions at once; its texts end after `maxTokens`. */
-export async function askModel(name: string, questions: readonly string[], maxTokens: number) {
+async function askModel(name: string, questions: readonly string[], maxTokens: number) {
   using engine = await loadEngine(name);
   const answers = questions.map(() => ({ text: "", tokens: [] as number[] }));
   const prompts = questions.map((content) => [{ role: "user", content }]);

@@ -90,9 +90,16 @@ fn multiply_group(
 
 // A refined group's weights are (base + refine / 4 - zero4) scale with zero4 = 0.75 zero + 0.75, so beyond the
 // base term it adds (refine / 4 + 0.25 zero - 0.75) scale.
-fn refine_group(word: u32, codes: u32, d: f32, cell: u32, masks: CodeMasks) -> f32 {
-  let step_sum = cell_sum[cell];
-  let dot = dot_codes(word, cell_hi[cell], cell_lo[cell]) - MAGIC;
+fn refine_group(
+  word: u32,
+  codes: u32,
+  masks: CodeMasks,
+  hi: vec4<u32>,
+  lo: vec4<u32>,
+  scale512: f32,
+  x_sum: f32,
+) -> f32 {
+  let dot = dot_codes(word, hi, lo) - MAGIC;
   let zero = fma(0.25, zero_plus(codes, masks), -0.25 * ZERO_PLUS - 0.75);
-  return scale_of(codes, masks, step_sum.x * d) * fma(zero, step_sum.y, 0.25 * dot);
+  return scale_of(codes, masks, scale512) * fma(zero, x_sum, 0.25 * dot);
 }

@@ -1,6 +1,6 @@
-// needs: decode
+// needs: decode scales
 // Decoding one group by itself; refine and meta words lie by steps of four rows, see packed_matrix.ts. From the kernel:
-// `base`, `refine`, `meta_words`, `tile_scale`, `half_blocks`, `refine_every`.
+// `base`, `refine`, `meta_words`, `half_blocks`, `refine_every`.
 
 struct Group {
   word: u32,
@@ -14,10 +14,7 @@ fn decode(row: u32, group: u32, masks: CodeMasks) -> Group {
   let groups = 4u * half_blocks;
   let meta_word = meta_words[(row / 4u * half_blocks + group / 4u) * 4u + row % 4u];
   let codes = align_codes(meta_word, group % 4u);
-  // Second order: the scale of the group.
-  let tile_groups = (groups + 7u) / 8u * 8u;
-  let d = unpack2x16float(tile_scale[((row / 16u) * tile_groups + group) / 2u] >> (16u * (group % 2u))).x;
-  let scale = scale_of(codes, masks, 512.0 * d);
+  let scale = group_scale(row, group, codes, masks);
   // First order: its zero and, in the caller, its codes.
   var zero = zero_plus(codes, masks) - ZERO_PLUS;
   let run = refined_run(meta_word, group);

@@ -1,6 +1,6 @@
 // needs: outputs
 // One matrix: its planes have their bindings for themselves, its sums go to y. Sizes and bindings of fused_gemv.wgsl,
-// where they are explained, and fused_sync_gemv.wgsl.
+// where they are explained.
 override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
 override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y

@@ -1,5 +1,8 @@
 // needs: rows cells reduce
-// The sparse term: sum of residual[o] x[channel[o]] over the outliers o of each row of a workgroup.
+// The sparse term: sum of residual[o] x[channel[o]] over the outliers o of each row of a workgroup, in passes over its
+// rows. They are taken after the rows' steps, two of them on their way, or, with `outliers_by_round`, one in each round
+// of steps, asked for a round earlier: then other teams' steps hide their latency, and no team waits for them in the end.
+override outliers_by_round: u32 = 0;
 
 // Where the outliers of each row start and those of the row before end; loaded early, so that at the end only one
 // memory latency is left. Gate and up rows are two runs of rows, with an entry more at the end of each.
@@ -12,7 +15,7 @@ struct Outlier {
   half: u32,
 }
 
-// Of the first and the second pass over a workgroup's rows.
+// Of a pass and of the next one.
 struct Outliers {
   now: Outlier,
   next: Outlier,
@@ -35,35 +38,52 @@ fn pass_rows() -> u32 {
   return workgroup_size / outlier_lanes;
 }
 
-// outlier_lanes lanes share a row. Two passes are in flight; the first two are asked for before the rows are
-// multiplied.
+// outlier_lanes lanes share a row. The first passes are asked for before the rows are multiplied.
 fn first_outliers(thread: u32) -> Outliers {
-  let row = thread / outlier_lanes;
-  return Outliers(first_outlier(row, thread), first_outlier(row + pass_rows(), thread));
+  var outliers: Outliers;
+  outliers.now = first_outlier(0u, thread);
+  if (outliers_by_round == 0u) { outliers.next = first_outlier(pass_rows(), thread); }
+  return outliers;
 }
 
-fn sum_outliers(first_two: Outliers, thread: u32) {
-  let count = workgroup_steps * STEP_ROWS;
-  let own = thread % outlier_lanes;
+// The passes from row `start` on, of which these two are on their way.
+fn sum_outliers(first_two: Outliers, start: u32, thread: u32) {
   var outliers = first_two;
-  for (var first = 0u; first < count; first += pass_rows()) {
-    let row = first + thread / outlier_lanes;
-    let after = first_outlier(row + 2u * pass_rows(), thread);
-    var sum = outlier_term(outliers.now);
-    if (row < count) {
-      let end = outlier_starts[start_of(row) + 1u];
-      for (var i = outlier_starts[start_of(row)] + own + outlier_lanes; i < end; i += outlier_lanes) {
-        sum += outlier_term(load_outlier(i));
-      }
-    }
-    sum = sum_strided(sum, thread, 1u, outlier_lanes);
-    if (own == 0u && row < count) { partial[columns * count + row] = sum; }
+  for (var first = start; first < workgroup_steps * STEP_ROWS; first += pass_rows()) {
+    let after = first_outlier(first + 2u * pass_rows(), thread);
+    sum_pass(outliers.now, first, thread);
     outliers = Outliers(outliers.next, after);
   }
 }
 
-// A lane's first outlier of a row, one of residual 0 where there is none.
-fn first_outlier(row: u32, thread: u32) -> Outlier {
+// What the rounds of steps have left, from row `start` on; as a rule nothing.
+fn sum_last_outliers(outliers: Outliers, start: u32, thread: u32) {
+  let rounds = (workgroup_steps + row_teams - 1u) / row_teams;
+  if (outliers_by_round == 0u) { sum_outliers(outliers, start, thread); }
+  if (outliers_by_round != 0u && rounds * pass_rows() < workgroup_steps * STEP_ROWS) {
+    sum_outliers(Outliers(outliers.now, first_outlier(start + pass_rows(), thread)), start, thread);
+  }
+}
+
+// One pass; outliers that a row has beyond its lanes are loaded here.
+fn sum_pass(outlier: Outlier, first: u32, thread: u32) {
+  let count = workgroup_steps * STEP_ROWS;
+  let row = first + thread / outlier_lanes;
+  let own = thread % outlier_lanes;
+  var sum = outlier_term(outlier);
+  if (row < count) {
+    let end = outlier_starts[start_of(row) + 1u];
+    for (var i = outlier_starts[start_of(row)] + own + outlier_lanes; i < end; i += outlier_lanes) {
+      sum += outlier_term(load_outlier(i));
+    }
+  }
+  sum = sum_strided(sum, thread, 1u, outlier_lanes);
+  if (own == 0u && row < count) { partial[columns * count + row] = sum; }
+}
+
+// A lane's first outlier of its row in a pass, one of residual 0 where there is none.
+fn first_outlier(first: u32, thread: u32) -> Outlier {
+  let row = first + thread / outlier_lanes;
   if (row < workgroup_steps * STEP_ROWS) {
     let i = outlier_starts[start_of(row)] + thread % outlier_lanes;
     if (i < outlier_starts[start_of(row) + 1u]) { return load_outlier(i); }

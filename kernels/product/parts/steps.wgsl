@@ -38,6 +38,7 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
   var now = first;
   let x = take_activations(lane);
   var outliers: Outliers;
+  var outlier_row = 0u;
   if (has_outliers()) { outliers = first_outliers(lane.thread); }
   var sums = Sums(vec4(0.0), vec2(0.0));
   for (var start = 0u; start < workgroup_steps; start += row_teams) {
@@ -45,14 +46,20 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
     let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
     var next: Step;
     if (next_row < rows) { next = load_step(next_row, lane); }
+    let takes_outliers = has_outliers() && outliers_by_round != 0u && outlier_row < workgroup_steps * STEP_ROWS;
+    if (takes_outliers) { outliers.next = first_outlier(outlier_row + pass_rows(), lane.thread); }
     // The sums of the step before: their exchanges wait for each other, so this step's arithmetic goes between.
     store_sums(sums, start > 0u, step - row_teams, lane);
-    sums.rows = multiply_step(now, x, lane);
-    sums.refined = refine_step(now, matrix_row(first_row, step * STEP_ROWS), lane);
+    sums = sum_rows(now, matrix_row(first_row, step * STEP_ROWS), x, lane);
+    if (takes_outliers) {
+      sum_pass(outliers.now, outlier_row, lane.thread);
+      outliers.now = outliers.next;
+      outlier_row += pass_rows();
+    }
     now = next;
   }
   store_sums(sums, true, last_step(row_team), lane);
-  if (has_outliers()) { sum_outliers(outliers, lane.thread); }
+  if (has_outliers()) { sum_last_outliers(outliers, outlier_row, lane.thread); }
 }
 
 // The step that a row of teams walks last.
@@ -64,6 +71,13 @@ fn last_step(row_team: u32) -> u32 {
 struct Sums {
   rows: vec4<f32>,
   refined: vec2<f32>,
+}
+
+fn sum_rows(now: Step, row: u32, x: Activations, lane: Lane) -> Sums {
+  var sums = Sums(multiply_step(now, x, lane), vec2(0.0));
+  if (refine_every > 0u && refine_every <= LANE_GROUPS) { sums.rows += refine_rows(now, row, x, lane); }
+  sums.refined = refine_step(now, row, lane);
+  return sums;
 }
 
 fn store_sums(sums: Sums, is_done: bool, step: u32, lane: Lane) {
@@ -95,9 +109,14 @@ fn is_missing_half(lane: Lane) -> bool {
   return ends_in_half == 1u && lane.half_block == half_blocks;
 }
 
-fn multiply_step(now: Step, x: Activations, lane: Lane) -> vec4<f32> {
+// 512 times the products of a lane's second-order scales and the steps of its groups.
+fn scales512(now: Step, x: Activations, lane: Lane) -> vec4<f32> {
   let scales = select(now.scales.xy, now.scales.zw, lane.half_block % 2u == 1u);
-  let scale512 = x.step512 * vec4(unpack2x16float(scales.x), unpack2x16float(scales.y));
+  return x.step512 * vec4(unpack2x16float(scales.x), unpack2x16float(scales.y));
+}
+
+fn multiply_step(now: Step, x: Activations, lane: Lane) -> vec4<f32> {
+  let scale512 = scales512(now, x, lane);
   return vec4(
     multiply_row(now.base0, now.meta_words.x, x, scale512, lane.masks),
     multiply_row(now.base1, now.meta_words.y, x, scale512, lane.masks),
@@ -113,16 +132,72 @@ fn multiply_row(words: vec4<u32>, m: u32, x: Activations, scale512: vec4<f32>, m
   return multiply_group(words.w, m >> 7u, masks, x.hi3, x.lo3, scale512.w, x.sum.w, x.bias.w, sum);
 }
 
-// What the refine words add to two rows of the step, the rows 0 and 1 in even lanes, 2 and 3 in odd ones. One word in a
-// block (the default) comes preloaded, other shares load theirs. The two lanes of a block share its words: which group
-// is refined stands in the meta words of both halves of a block, its codes perhaps in those of the other lane.
+// What refine words add where half a block has some to itself, one for each run of its groups: their lane takes them in
+// all rows of the step. All are asked for before any is used.
+fn refine_rows(now: Step, row: u32, x: Activations, lane: Lane) -> vec4<f32> {
+  let first = lane.half_block % 2u * LANE_GROUPS;
+  let field = now.meta_words >> vec4(28u);
+  // 8, 4 and 2 vectors, for densities of 1, 2 and 4.
+  let vectors = 8u >> (refine_every / 2u);
+  let at = refine_start + (row / STEP_ROWS * half_blocks + lane.half_block) * vectors;
+  if (refine_every == 1u) {
+    let a = four_words(at);
+    let b = four_words(at + 2u);
+    let c = four_words(at + 4u);
+    let d = four_words(at + 6u);
+    let scale512 = scales512(now, x, lane);
+    return vec4(
+      refine_row(vec4(a.x, b.x, c.x, d.x), now.meta_words.x, x, scale512, lane.masks),
+      refine_row(vec4(a.y, b.y, c.y, d.y), now.meta_words.y, x, scale512, lane.masks),
+      refine_row(vec4(a.z, b.z, c.z, d.z), now.meta_words.z, x, scale512, lane.masks),
+      refine_row(vec4(a.w, b.w, c.w, d.w), now.meta_words.w, x, scale512, lane.masks),
+    );
+  }
+  if (refine_every == 2u) {
+    let a = four_words(at);
+    let b = four_words(at + 2u);
+    let picks = vec4(first) + (field & vec4(1u));
+    return refine_run(a, picks, now, lane) + refine_run(b, vec4(first + 2u) + (field >> vec4(1u)), now, lane);
+  }
+  return refine_run(four_words(at), vec4(first) + field, now, lane);
+}
+
+// Refine words of the four rows of a step.
+fn four_words(at: u32) -> vec4<u32> {
+  return vec4(refine[at], refine[at + 1u]);
+}
+
+// All four groups of a row are refined.
+fn refine_row(words: vec4<u32>, m: u32, x: Activations, scale512: vec4<f32>, masks: CodeMasks) -> f32 {
+  return refine_group(words.x, m << 14u, masks, x.hi0, x.lo0, scale512.x, x.sum.x) +
+    refine_group(words.y, m << 7u, masks, x.hi1, x.lo1, scale512.y, x.sum.y) +
+    refine_group(words.z, m, masks, x.hi2, x.lo2, scale512.z, x.sum.z) +
+    refine_group(words.w, m >> 7u, masks, x.hi3, x.lo3, scale512.w, x.sum.w);
+}
+
+// One group of each row is refined, `picks` of the block.
+fn refine_run(words: vec4<u32>, picks: vec4<u32>, now: Step, lane: Lane) -> vec4<f32> {
+  let block = lane.lane / 2u;
+  return vec4(
+    refine_term(words.x, now.meta_words.x, now.scales, picks.x, block, lane),
+    refine_term(words.y, now.meta_words.y, now.scales, picks.y, block, lane),
+    refine_term(words.z, now.meta_words.z, now.scales, picks.z, block, lane),
+    refine_term(words.w, now.meta_words.w, now.scales, picks.w, block, lane),
+  );
+}
+
+// What refine words that lanes share add to two rows of the step, the rows 0 and 1 in even lanes, 2 and 3 in odd ones.
+// One word in a block (the default) comes preloaded, one in two blocks is loaded here. The two lanes of a block share
+// its words: which group is refined stands in the meta words of both halves of a block, its codes perhaps in those of
+// the other lane.
 fn refine_step(now: Step, row: u32, lane: Lane) -> vec2<f32> {
-  if (refine_every == 0u) { return vec2(0.0); }
-  if (refine_every != 8u) { return refine_words(row, lane); }
   let is_odd = (lane.lane & 1u) == 1u;
   let own = select(now.meta_words.xy, now.meta_words.zw, is_odd);
   let handed = select(now.meta_words.zw, now.meta_words.xy, is_odd);
+  // Before the density is asked for: where it is a variable, a compiler may not know that it is the same for all lanes.
   let other = vec2(exchange_bits(handed.x, lane.thread, 1u), exchange_bits(handed.y, lane.thread, 1u));
+  if (refine_every > 8u) { return refine_words(row, 16u, lane); }
+  if (refine_every != 8u) { return vec2(0.0); }
   let pick = own >> vec2(28u);
   let codes = select(own, other, (pick >= vec2(LANE_GROUPS)) != vec2(is_odd));
   let block = lane.lane / 2u;

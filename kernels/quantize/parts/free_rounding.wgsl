@@ -2,13 +2,13 @@
 // is: rounding
 // The error of a group's codes where its weights are rounded independently.
 
-fn squares(weights: vec4<f32>, grid: Grid) -> vec4<f32> {
-  let error = weights - nearest_values(weights, grid);
+fn squares(four: u32, weights: vec4<f32>, grid: Grid) -> vec4<f32> {
+  let error = weights - rounded_values(four, weights, grid);
   return error * error;
 }
 
 fn rounding_error(weights: Values, grid: Grid) -> f32 {
-  let sums = squares(weights[0], grid) + squares(weights[1], grid) + squares(weights[2], grid) +
-    squares(weights[3], grid);
+  let sums = squares(0u, weights[0], grid) + squares(1u, weights[1], grid) + squares(2u, weights[2], grid) +
+    squares(3u, weights[3], grid);
   return (sums.x + sums.y) + (sums.z + sums.w);
 }

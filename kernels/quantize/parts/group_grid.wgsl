@@ -1,5 +1,7 @@
 // The grid of a group while it is being quantized: w = (code - zero) * step, in units of the finest code (format.ts).
 
+override has_outliers: u32 = 0;
+
 const SCALE_CODES = 16u;
 const ZERO_CODES = 8u;
 
@@ -26,6 +28,19 @@ fn nearest_codes(weights: vec4<f32>, grid: Grid) -> vec4<f32> {
 
 fn nearest_values(weights: vec4<f32>, grid: Grid) -> vec4<f32> {
   return (nearest_codes(weights, grid) - grid.zero) * grid.step;
+}
+
+// Bit k is set where weight k of the group is stored exactly; it then leaves no error.
+var<private> outlier_mask: u32;
+
+fn are_outliers(four: u32) -> vec4<bool> {
+  if (has_outliers == 0u) { return vec4(false); }
+  return (vec4(outlier_mask >> (4u * four)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
+}
+
+// What weights 4 four .. 4 four + 3 of the group are rounded to; outliers stay as they are.
+fn rounded_values(four: u32, weights: vec4<f32>, grid: Grid) -> vec4<f32> {
+  return select(nearest_values(weights, grid), weights, are_outliers(four));
 }
 
 // Scale and zero code that suit a group best, and the error that they leave.

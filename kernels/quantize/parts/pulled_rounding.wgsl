@@ -10,13 +10,13 @@ var<workgroup> pivots: Values;
 fn rounding_error(start: Values, grid: Grid) -> f32 {
   var wanted = start;
   settle(&wanted, grid);
-  let sums = squares(wanted[0], pivots[0], grid) + squares(wanted[1], pivots[1], grid) +
-    squares(wanted[2], pivots[2], grid) + squares(wanted[3], pivots[3], grid);
+  let sums = squares(0u, wanted[0], pivots[0], grid) + squares(1u, wanted[1], pivots[1], grid) +
+    squares(2u, wanted[2], pivots[2], grid) + squares(3u, wanted[3], pivots[3], grid);
   return (sums.x + sums.y) + (sums.z + sums.w);
 }
 
-fn squares(wanted: vec4<f32>, pivot: vec4<f32>, grid: Grid) -> vec4<f32> {
-  let error = (wanted - nearest_values(wanted, grid)) * pivot;
+fn squares(four: u32, wanted: vec4<f32>, pivot: vec4<f32>, grid: Grid) -> vec4<f32> {
+  let error = (wanted - rounded_values(four, wanted, grid)) * pivot;
   return error * error;
 }
 
@@ -29,13 +29,14 @@ fn settle(wanted: ptr<function, Values>, grid: Grid) {
 }
 
 fn settle_four(four: u32, wanted: ptr<function, Values>, grid: Grid) {
-  pull_from(four, pulls[4u * four], nearest_value((*wanted)[four].x, grid), wanted);
-  pull_from(four, pulls[4u * four + 1u], nearest_value((*wanted)[four].y, grid), wanted);
-  pull_from(four, pulls[4u * four + 2u], nearest_value((*wanted)[four].z, grid), wanted);
-  pull_from(four, pulls[4u * four + 3u], nearest_value((*wanted)[four].w, grid), wanted);
+  pull_from(four, pulls[4u * four], rounded_value(4u * four, (*wanted)[four].x, grid), wanted);
+  pull_from(four, pulls[4u * four + 1u], rounded_value(4u * four + 1u, (*wanted)[four].y, grid), wanted);
+  pull_from(four, pulls[4u * four + 2u], rounded_value(4u * four + 2u, (*wanted)[four].z, grid), wanted);
+  pull_from(four, pulls[4u * four + 3u], rounded_value(4u * four + 3u, (*wanted)[four].w, grid), wanted);
 }
 
-fn nearest_value(wanted: f32, grid: Grid) -> f32 {
+fn rounded_value(k: u32, wanted: f32, grid: Grid) -> f32 {
+  if (has_outliers != 0u && ((outlier_mask >> k) & 1u) != 0u) { return wanted; }
   return (clamp(floor(wanted * grid.per_step + (grid.zero + 0.5)), 0.0, grid.last_code) - grid.zero) * grid.step;
 }
 

@@ -5,13 +5,13 @@
 
 var<private> importance: Values;
 
-fn squares(weights: vec4<f32>, counts: vec4<f32>, grid: Grid) -> vec4<f32> {
-  let error = weights - nearest_values(weights, grid);
+fn squares(four: u32, weights: vec4<f32>, counts: vec4<f32>, grid: Grid) -> vec4<f32> {
+  let error = weights - rounded_values(four, weights, grid);
   return error * error * counts;
 }
 
 fn rounding_error(weights: Values, grid: Grid) -> f32 {
-  let sums = squares(weights[0], importance[0], grid) + squares(weights[1], importance[1], grid) +
-    squares(weights[2], importance[2], grid) + squares(weights[3], importance[3], grid);
+  let sums = squares(0u, weights[0], importance[0], grid) + squares(1u, weights[1], importance[1], grid) +
+    squares(2u, weights[2], importance[2], grid) + squares(3u, weights[3], importance[3], grid);
   return (sums.x + sums.y) + (sums.z + sums.w);
 }

@@ -1,5 +1,5 @@
-// needs: group_grid rounding
-// Where a group lies in the planes, searching its codes and writing them there. From the kernel: `rows`, `groups`,
+// needs: group_grid rounding half_bits
+// Where a group lies in the planes, searching its codes and writing them there, its outlier too. From the kernel: `rows`, `groups`,
 // `refine_every`, `picks`, `tile_scale`, `base`, `refine`, `group_codes`.
 
 // A group of one row.
@@ -16,6 +16,8 @@ fn place_group(group: u32, row: u32) -> GroupPlace {
     let run = group / max(refine_every, 1u);
     is_refined = run * refine_every + picks[run * rows + row] == group;
   }
+  // See pick_outliers.wgsl; no bit for none.
+  if (has_outliers != 0u) { outlier_mask = (1u << ((group_codes[group * rows + row] >> 7u) & 31u)) >> 1u; }
   let scales = unpack2x16float(tile_scale[(row / 16u * ((groups + 7u) / 8u * 8u) + group) / 2u]);
   return GroupPlace(row, group, is_refined, select(scales.x, scales.y, group % 2u == 1u));
 }
@@ -34,8 +36,8 @@ fn search(weights: Values, place: GroupPlace) -> Choice {
   return best;
 }
 
-// Writes a choice, and the codes nearest to what is rounded.
-fn write_group(place: GroupPlace, choice: Choice, wanted: Values, grid: Grid) {
+// Writes a choice, the codes nearest to what is rounded, and what an outlier lacks, which is returned.
+fn write_group(place: GroupPlace, choice: Choice, wanted: Values, grid: Grid) -> f32 {
   let codes = array<vec4<u32>, 4>(
     vec4<u32>(nearest_codes(wanted[0], grid)),
     vec4<u32>(nearest_codes(wanted[1], grid)),
@@ -49,7 +51,33 @@ fn write_group(place: GroupPlace, choice: Choice, wanted: Values, grid: Grid) {
     let word = place.row / 4u * runs + place.group / max(refine_every, 1u);
     refine[word * 4u + place.row % 4u] = join_group(codes, 0u);
   }
-  group_codes[place.group * rows + place.row] = choice.scale_code | (choice.zero_code << 4u);
+  let at = place.group * rows + place.row;
+  let word = choice.scale_code | (choice.zero_code << 4u);
+  if (has_outliers == 0u) {
+    group_codes[at] = word;
+    return 0.0;
+  }
+  let residual = residual_bits(wanted, grid);
+  group_codes[at] = word | (group_codes[at] & 0xf80u) | (residual << 16u);
+  return unpack2x16float(residual).x;
+}
+
+// Bits of the f16 that is added to an outlier's code; 0 for none.
+fn residual_bits(wanted: Values, grid: Grid) -> u32 {
+  let rest = lacking(0u, wanted[0], grid) + lacking(1u, wanted[1], grid) + lacking(2u, wanted[2], grid) +
+    lacking(3u, wanted[3], grid);
+  // All but one are zero.
+  let value = (rest.x + rest.y) + (rest.z + rest.w);
+  return half_bits(abs(value)) | select(0u, 0x8000u, value < 0.0);
+}
+
+fn lacking(four: u32, wanted: vec4<f32>, grid: Grid) -> vec4<f32> {
+  return select(vec4(0.0), wanted - nearest_values(wanted, grid), are_outliers(four));
+}
+
+// What weights decode to, their outlier included.
+fn stored_values(four: u32, wanted: vec4<f32>, grid: Grid, residual: f32) -> vec4<f32> {
+  return nearest_values(wanted, grid) + select(vec4(0.0), vec4(residual), are_outliers(four));
 }
 
 // Bits `shift` and `shift` + 1 of 16 codes.

@@ -1,9 +1,12 @@
 import { chooseSplits, chooseWorkgroupSize } from "../../../kernels/attention/decode_attention.ts";
+import { adapterName, isSoftwareAdapter } from "../../../kernels/gpu/adapter.ts";
 import { profileOf } from "../../../kernels/gpu/device_profile.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
 import { splitTiers } from "../../../kernels/layer/layer_plan.ts";
-import { assertEquals } from "../../assert.ts";
+import { cutRuns, type DecodeLayer } from "../../../kernels/layer/layer_run.ts";
+import type { LayerArena } from "../../../kernels/matrix/share_planes.ts";
+import { assert, assertEquals } from "../../assert.ts";
 import { H200, SOFTWARE } from "../helpers.ts";
 
 function profileWith(info: Partial<GPUAdapterInfo>, features: readonly string[]) {
@@ -18,6 +21,56 @@ Deno.test("profileOf knows software adapters and subgroups of one size", () => {
   assertEquals(profileWith(llvmpipe, []).subgroupSize, 0);
   const mixed = { description: "some GPU", subgroupMinSize: 8, subgroupMaxSize: 32 };
   assertEquals(profileWith(mixed, ["subgroups"]), { ...SOFTWARE, software: false, subgroupSize: 0 });
+  // Reductions halve a subgroup, and take four lanes at least.
+  const sizes = [2, 4, 6, 24, 32, 64].map((size) =>
+    profileWith({ subgroupMinSize: size, subgroupMaxSize: size }, ["subgroups"]).subgroupSize
+  );
+  assertEquals(sizes, [0, 4, 0, 0, 32, 64]);
+});
+
+Deno.test("isSoftwareAdapter goes by the driver's name, by what a browser says, and by the fallback flag", () => {
+  const info = (known: Partial<GPUAdapterInfo>) =>
+    ({
+      description: "",
+      device: "",
+      vendor: "",
+      architecture: "",
+      isFallbackAdapter: false,
+      ...known,
+    }) as GPUAdapterInfo;
+  const names = [
+    { description: "a", device: "b" },
+    { device: "b", vendor: "c" },
+    { vendor: "c", architecture: "d" },
+    {},
+  ];
+  assertEquals(names.map((known) => adapterName(info(known))), ["a", "b", "c d", "unnamed adapter"]);
+  assertEquals(adapterName(info({ vendor: "nvidia" })), "nvidia");
+  const software = [
+    { description: "llvmpipe (LLVM 15.0.6, 256 bits)" },
+    { device: "SwiftShader Device (Subzero)" },
+    { vendor: "google", architecture: "swiftshader" },
+    { description: "Microsoft Basic Render Driver" },
+    { description: "Apple Software Renderer" },
+    { description: "NVIDIA H200", isFallbackAdapter: true },
+  ];
+  for (const known of software) assert(isSoftwareAdapter(info(known)), JSON.stringify(known));
+  for (const description of ["NVIDIA H200", "AMD Radeon RX 7900 XTX (RADV NAVI31)", "Apple M3", ""]) {
+    assert(!isSoftwareAdapter(info({ description })), description);
+  }
+});
+
+Deno.test("cutRuns: a run is of one arena and of layers whose caches share a buffer", () => {
+  const layer = (buffer: string) => ({ cache: { keys: { buffer } } }) as unknown as DecodeLayer;
+  const arena = (...names: string[]) => ({ layers: names }) as unknown as LayerArena;
+  const layers = ["a", "a", "a", "b", "b", "b"].map(layer);
+  const cut = (...arenas: LayerArena[]) =>
+    cutRuns(arenas, layers).map(({ first, matrices, layers: own }) => {
+      assertEquals(own, layers.slice(first, first + own.length));
+      return [first, ...matrices.map(String)];
+    });
+  assertEquals(cut(arena("0", "1", "2", "3", "4", "5")), [[0, "0", "1", "2"], [3, "3", "4", "5"]]);
+  assertEquals(cut(arena("0", "1"), arena("2", "3", "4", "5")), [[0, "0", "1"], [2, "2"], [3, "3", "4", "5"]]);
 });
 
 const SEVEN_B = { heads: 32, keyValueHeads: 32, headSize: 128 };
@@ -42,8 +95,11 @@ Deno.test("plans of an H200 and of a software adapter are those that were measur
   const team = chooseTeam(H200);
   assertEquals(team, { lanes: 32, exchange: "exchange_subgroup", exchangeBytes: 0 });
   assertEquals([chooseWorkgroupSize(H200, team, 4, 16), chooseWorkgroupSize(SOFTWARE, team, 4, 16)], [256, 64]);
-  // 5504 steps of 4 rows over twice 132 workgroups: 21 each, which 263 workgroups take.
-  assertEquals(planGemv(H200, team, 22016, 64, { synchronous: true }).workgroups, 263);
+  // 5504 steps of 4 rows over 132 workgroups: 42 each, walked by 10 rows of two teams in order, by 6 a step ahead.
+  assertEquals([true, false].map((synchronous) => planGemv(H200, team, 22016, 64, { synchronous })), [
+    { columns: [2], rowTeams: 9, workgroupSteps: 42, workgroups: 132 },
+    { columns: [2], rowTeams: 6, workgroupSteps: 42, workgroups: 132 },
+  ]);
 });
 
 const LAYER = { hidden: 4096, intermediate: 11008, normEpsilon: 1e-5 };

@@ -1,5 +1,5 @@
 import { DeviceLostError, OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
-import { openGpu, spreadWorkgroups } from "../../../kernels/gpu/gpu.ts";
+import { type Gpu, openGpu, spreadWorkgroups } from "../../../kernels/gpu/gpu.ts";
 import { wholeShader } from "../../../kernels/gpu/shader.ts";
 import { timeDispatches } from "../../../kernels/gpu/timer.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
@@ -71,6 +71,11 @@ Deno.test("spreadWorkgroups covers the count within the limit of a dimension", (
     const [x, y] = spreadWorkgroups(count);
     assert(x <= 65535 && y <= 65535 && x * y >= count && x * (y - 1) < count, `${count}: ${x} x ${y}`);
   }
+});
+
+Deno.test("timeDispatches says that a device has no timestamps", async () => {
+  const without = { features: new Set() } as unknown as Gpu;
+  await assertRejects(() => timeDispatches(without, [[]]), Error, "the device lacks timestamp-query");
 });
 
 Deno.test("timeDispatches keeps raw samples in order and their median", async () => {

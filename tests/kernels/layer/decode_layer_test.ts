@@ -2,6 +2,7 @@ import type { LayerDispatches } from "../../../kernels/layer/decode_layer.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import type { KeyValues } from "../../../model/llama/attention.ts";
 import { type MatMul, matmulPlain } from "../../../model/llama/matmul.ts";
+import { REFINE_EVERY } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";
@@ -20,6 +21,10 @@ import {
 const POSITIONS = [0, 1, 255, 256, 1023, 1024];
 
 const FEW_OUTLIERS = (layer: number, kind: string) => kind === "qkv" || kind === "down" && layer % 2 === 1 ? 0.02 : 0;
+
+/** Each density in each stage of some layer. */
+const DENSITIES_BY_STAGE = (layer: number, kind: string) =>
+  REFINE_EVERY[(layer + ["qkv", "o", "gateUp", "down"].indexOf(kind)) % REFINE_EVERY.length];
 
 const CASES: Readonly<Record<string, LayersCase>> = {
   "one query, an even number of layers": {
@@ -85,6 +90,25 @@ const CASES: Readonly<Record<string, LayersCase>> = {
     headSize: 32,
     runs: [2, 2],
     slidingWindow: 300,
+  },
+  "densities by layer and stage, rows of one column and of several, outliers": {
+    hidden: 144,
+    intermediate: 784,
+    heads: 4,
+    keyValueHeads: 2,
+    headSize: 32,
+    runs: [4, 2],
+    density: DENSITIES_BY_STAGE,
+    outlierShare: FEW_OUTLIERS,
+  },
+  "one density other than the default": {
+    hidden: 128,
+    intermediate: 160,
+    heads: 2,
+    keyValueHeads: 2,
+    headSize: 32,
+    runs: [2],
+    density: () => 4,
   },
 };
 

@@ -19,24 +19,26 @@ function shuffled(length: number): number[] {
 }
 
 for (const channelsLie of ["rows", "columns"] as const) {
-  test(`orderGroups, channels in ${channelsLie}: moves whole groups to their positions, in place`, async () => {
-    const gpu = await testGpu();
-    for (const order of ORDERS) {
-      const channels = 16 * order.length;
-      for (const lines of [1, 12, 100]) {
-        using scope = createBufferScope(gpu);
-        const at = (channel: number, line: number) =>
-          channelsLie === "rows" ? channel * lines + line : line * channels + channel;
-        const before = Float32Array.from({ length: channels * lines }, (_, i) => i);
-        const wanted = before.slice();
-        for (let channel = 0; channel < channels; channel++) {
-          const source = 16 * order[Math.floor(channel / 16)] + channel % 16;
-          for (let line = 0; line < lines; line++) wanted[at(channel, line)] = before[at(source, line)];
+  for (const width of [16, 1]) {
+    test(`orderGroups, channels in ${channelsLie}: moves groups of ${width} to their positions, in place`, async () => {
+      const gpu = await testGpu();
+      for (const order of ORDERS) {
+        const channels = width * order.length;
+        for (const lines of [1, 12, 100]) {
+          using scope = createBufferScope(gpu);
+          const at = (channel: number, line: number) =>
+            channelsLie === "rows" ? channel * lines + line : line * channels + channel;
+          const before = Float32Array.from({ length: channels * lines }, (_, i) => i);
+          const wanted = before.slice();
+          for (let channel = 0; channel < channels; channel++) {
+            const source = width * order[Math.floor(channel / width)] + channel % width;
+            for (let line = 0; line < lines; line++) wanted[at(channel, line)] = before[at(source, line)];
+          }
+          const x = await scope.upload("x", before);
+          gpu.submit([await orderGroups(gpu, scope, Uint32Array.from(order), { x, lines, channelsLie, width })]);
+          assertEquals(await gpu.readF32(x, wanted.length), wanted);
         }
-        const x = await scope.upload("x", before);
-        gpu.submit([await orderGroups(gpu, scope, Uint32Array.from(order), { x, lines, channelsLie })]);
-        assertEquals(await gpu.readF32(x), wanted);
       }
-    }
-  });
+    });
+  }
 }

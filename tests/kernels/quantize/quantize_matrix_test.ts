@@ -2,7 +2,12 @@ import { type BufferScope, createBufferScope } from "../../../kernels/gpu/buffer
 import { factorize } from "../../../kernels/quantize/factorize.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import { readPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
-import { type DeviceKnowledge, orderDrift, quantizeMatrixOnDevice } from "../../../kernels/quantize/quantize_matrix.ts";
+import {
+  type DeviceKnowledge,
+  type DeviceSettings,
+  orderDrift,
+  quantizeMatrixOnDevice,
+} from "../../../kernels/quantize/quantize_matrix.ts";
 import { dequantize } from "../../../quant/dequantize.ts";
 import { type FeedbackSettings, prepareFeedback } from "../../../quant/error_feedback.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
@@ -52,13 +57,14 @@ async function uploadKnowledge(
 
 async function quantizeOnGpu(
   { weights, rows, channels }: Matrix,
-  refineEvery: RefineEvery,
+  settings: RefineEvery | DeviceSettings,
   correlations?: Correlations,
 ): Promise<PackedTensor> {
   const gpu = await testGpu();
   using scope = createBufferScope(gpu);
   const knowledge = correlations && await uploadKnowledge(gpu, scope, correlations);
-  const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, refineEvery, knowledge);
+  const given = typeof settings === "object" ? settings : { refineEvery: settings };
+  const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, given, knowledge);
   const tensor = await readPackedMatrix(gpu, matrix);
   destroyMatrices(gpu, matrix);
   return tensor;
@@ -145,7 +151,7 @@ test("quantizeMatrixOnDevice, channels weighed: the CPU's picks and codes but wh
   for (const [rows, channels, refineEvery] of [[64, 256, 8], [36, 144, 4], [20, 400, 16]] as const) {
     const weights = normals(rows, rows * channels, 0.02);
     const channelWeights = Float64Array.from({ length: channels }, (_, i) => i === 20 ? 5000 : 0.1 + (i * 37) % 11);
-    const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, refineEvery, { channelWeights });
+    const matrix = await quantizeMatrixOnDevice(gpu, [rows, channels], weights, { refineEvery }, { channelWeights });
     const onDevice = unpack(await readPackedMatrix(gpu, matrix));
     destroyMatrices(gpu, matrix);
     const settings = { ...SETTINGS, refineEvery, pick: "error_hessian" } as const;
@@ -229,6 +235,92 @@ test("quantizeMatrixOnDevice with feedback: the CPU's codes but for a few, and i
   }
 });
 
+test("quantizeMatrixOnDevice with outliers, without a Hessian: the CPU's planes by every rule and in every group", async () => {
+  const cases = [
+    { rule: "error", groups: "two_bit", share: 0.005, refineEvery: 8 },
+    { rule: "error", groups: "four_bit", share: 0.002, refineEvery: 4 },
+    { rule: "magnitude", groups: "both", share: 0.01, refineEvery: 16 },
+    // More than there are groups that may have one: all of these have.
+    { rule: "error", groups: "two_bit", share: 0.05, refineEvery: 2 },
+    { rule: "magnitude", groups: "two_bit", share: 0.004, refineEvery: "none" },
+  ] as const;
+  for (const [i, { refineEvery, ...outliers }] of cases.entries()) {
+    // The last tile of the second has 4 rows.
+    const [rows, channels] = [[64, 272], [36, 144], [48, 256], [16, 128], [32, 512]][i];
+    const weights = normals(i + 1, rows * channels, 0.02);
+    const settings = { ...SETTINGS, refineEvery, outliers };
+    const gpu = await quantizeOnGpu({ weights, rows, channels }, settings);
+    validatePackedTensor(gpu);
+    const cpu = quantizeTwobit(weights, rows, channels, settings);
+    assert(cpu.outlierChannel.length > 0);
+    // Measured: no difference in these shapes.
+    assertEquals(gpu, cpu, `${rows} x ${channels}`);
+  }
+});
+
+test("quantizeMatrixOnDevice, outliers of degenerate rows: first rows first among equals, none in constant groups", async () => {
+  const [rows, channels] = [16, 128];
+  const weights = new Float32Array(rows * channels);
+  // The same group in every row, beside constant ones.
+  const group = normals(2, 16, 0.02);
+  group[3] = 0.4;
+  for (let row = 0; row < rows; row++) weights.set(group, row * channels + 32);
+  const outliers = { share: 3 / (rows * channels), groups: "both", rule: "error" } as const;
+  const settings = { ...SETTINGS, outliers };
+  const gpu = await quantizeOnGpu({ weights, rows, channels }, settings);
+  assertEquals(gpu, quantizeTwobit(weights, rows, channels, settings));
+  assertEquals([...gpu.outlierStart.subarray(0, 5)], [0, 1, 2, 3, 3]);
+  assertEquals([...gpu.outlierChannel], [35, 35, 35]);
+  weights[35] = 1e6;
+  const { outlierResidual } = await quantizeOnGpu({ weights, rows, channels }, settings);
+  assert(outlierResidual.some((residual) => !Number.isFinite(residual)));
+});
+
+test("quantizeMatrixOnDevice with outliers and feedback: the CPU's codes but for a few, and its objective", async () => {
+  for (const groups of ["two_bit", "four_bit", "both"] as const) {
+    const [rows, channels] = [48, 272];
+    const matrix = { weights: normals(rows, rows * channels, 0.02), rows, channels };
+    const hessian = correlatedHessian(channels, channels);
+    const settings = { ...SETTINGS, outliers: { share: 0.005, groups, rule: "error" as const } };
+    const gpu = await quantizeOnGpu(matrix, settings, { hessian });
+    validatePackedTensor(gpu);
+    const feedback = prepareFeedback(hessian, FEEDBACK);
+    const cpu = quantizeTwobit(matrix.weights, rows, channels, settings, { feedback });
+    for (const plane of ["outlierStart", "outlierChannel", "tileScale"] as const) assertEquals(gpu[plane], cpu[plane]);
+    assert(equalShare(gpu, cpu) > 0.9, `${equalShare(gpu, cpu)} of the weights are equal`);
+    const ratio = objective(matrix, gpu, hessian) / objective(matrix, cpu, hessian);
+    assert(ratio > 0.99 && ratio < 1.01, `objective is ${ratio} of the CPU's`);
+    const without = quantizeTwobit(matrix.weights, rows, channels, SETTINGS, { feedback });
+    assert(objective(matrix, gpu, hessian) < objective(matrix, without, hessian), "outliers don't help");
+  }
+});
+
+test("quantizeMatrixOnDevice: picks that are given are taken", async () => {
+  const [rows, channels] = [32, 256];
+  const weights = normals(3, rows * channels, 0.02);
+  for (const pick of ["range", "random", "strip"] as const) {
+    const settings = { ...SETTINGS, pick };
+    const cpu = quantizeTwobit(weights, rows, channels, settings);
+    const { refined } = unpack(cpu);
+    const picks = new Uint32Array(2 * rows);
+    refined.forEach((flag, at) => {
+      const [row, group] = [Math.floor(at / 16), at % 16];
+      if (flag === 1) picks[Math.floor(group / 8) * rows + row] = group % 8;
+    });
+    assertEquals(await quantizeOnGpu({ weights, rows, channels }, { refineEvery: 8, picks }), cpu);
+  }
+});
+
+test("quantizeMatrixOnDevice: feedback in an order that splits groups is refused", async () => {
+  const gpu = await testGpu();
+  using scope = createBufferScope(gpu);
+  const square = await uploadSquare(gpu, scope, Float32Array.from(correlatedHessian(1, 32)));
+  const factor = await factorize(gpu, scope, square, { damping: 0.1, order: "channels" });
+  const weights = normals(1, 16 * 32, 0.02);
+  const split = () => quantizeMatrixOnDevice(gpu, [16, 32], weights, { refineEvery: 8 }, { factor });
+  await assertRejects(split, RangeError, "must be natural or groups");
+});
+
 test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards the same target", async () => {
   const [rows, channels] = [32, 144];
   const matrix = { weights: normals(5, rows * channels, 0.02), rows, channels };
@@ -251,6 +343,16 @@ test("quantizeMatrixOnDevice with corrected targets: the CPU's objective towards
     assert(ratio > 0.98 && ratio < 1.02, `${Object.keys(given)}: objective is ${ratio} of the CPU's`);
     assert(objective(matrix, gpu, hessian) > 2 * objective(target, gpu, hessian), "the target is no other one");
   }
+});
+
+test("quantizeMatrixOnDevice: a factor of another input is refused", async () => {
+  const gpu = await testGpu();
+  using scope = createBufferScope(gpu);
+  const hessian = await uploadSquare(gpu, scope, Float32Array.from(correlatedHessian(3, 32)));
+  const factor = await factorize(gpu, scope, hessian, { damping: 0.1, order: "groups" });
+  const quantized = () =>
+    quantizeMatrixOnDevice(gpu, [16, 48], normals(1, 16 * 48, 0.02), { refineEvery: 8 }, { factor });
+  await assertRejects(quantized, TypeError, "factor is for 32 channels, must be for 48");
 });
 
 test("quantizeMatrixOnDevice, Hessian in several slabs: the same bytes as in one", async () => {

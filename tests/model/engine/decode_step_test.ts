@@ -3,11 +3,12 @@ import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
-import type { LinearKind } from "../../../model/llama/layer.ts";
+import { type LinearKind, STAGES } from "../../../model/llama/layer.ts";
 import type { Model } from "../../../model/llama/llama.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
+import type { RefineEvery } from "../../../quant/format.ts";
 import { twobitQuantizer } from "../../../quant/recipe.ts";
 import type { PackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createSession, type Session } from "../../../model/engine/session.ts";
@@ -79,6 +80,9 @@ interface Case {
   readonly layers?: number;
 }
 
+/** Of the stages of a layer. */
+const DENSITIES: readonly RefineEvery[] = [2, "none", 16, 1];
+
 const NOT_ALIKE = "linear layers of one input aren't packed alike, must be";
 
 const CASES: readonly Case[] = [
@@ -110,9 +114,15 @@ const CASES: readonly Case[] = [
   {
     name: "qwen2_tied",
     what: "another density in all",
-    kinds: SINGLE,
-    reason: "one group in 4 is refined, must be one in 8",
+    kinds: ["layers"],
     quantizerOf: () => twobitQuantizer({ refineEvery: 4 }),
+  },
+  {
+    name: "mistral_window",
+    what: "a density for each stage",
+    kinds: ["layers"],
+    quantizerOf: (kind) =>
+      twobitQuantizer({ refineEvery: DENSITIES[STAGES.findIndex((s) => s.linears.includes(kind))] }),
   },
 ];
 

@@ -12,6 +12,7 @@ import { WEIGHT_DTYPES } from "../../../model/files/numbers.ts";
 import { readPackedCheckpoint } from "../../../model/files/packed_checkpoint.ts";
 import { readSafetensorsHeader, readTensorBytes } from "../../../model/files/safetensors.ts";
 import { parseConfig } from "../../../model/llama/config.ts";
+import { rotationOf } from "../../../model/llama/rope.ts";
 import { allLayerTensors } from "../../../model/llama/layer.ts";
 import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
@@ -74,6 +75,12 @@ async function readAll(checkpoint: Checkpoint): Promise<Map<string, Float32Array
     assertEquals(found.length, shape.reduce((size, length) => size * length, 1), name);
     assert(found.every(Number.isFinite), `${name} is not finite`);
     values.set(name, found);
+  }
+  // As they are carried into another file.
+  for (const { name, shape, bytes } of checkpoint.tensors) {
+    const { length } = await bytes();
+    const elements = shape.reduce((size, length) => size * length, 1);
+    assert(elements === 0 ? length === 0 : length > 0, `${name} has ${length} bytes for ${elements} elements`);
   }
   return values;
 }
@@ -161,6 +168,9 @@ const ARCHITECTURES = [
   "qwen3_wide_heads",
   "glm_partial",
   "phi3_fused",
+  "llama_linear",
+  "qwen2_yarn",
+  "phi3_longrope",
 ];
 
 /** Fields of a configuration and what `config.json` calls them. */
@@ -191,10 +201,11 @@ async function config(): Promise<Reader> {
         assert(Number.isInteger(size) && size > 0, `${size} is no size`);
       }
       assert(headSize % 2 === 0 && heads % keyValueHeads === 0 && normEpsilon >= 0 && normEpsilon <= 1);
-      const { rotatedSize = headSize, theta, scaling = {} } = rope;
+      const { rotatedSize = headSize, theta } = rope;
       assert(theta >= 1 && rotatedSize % 2 === 0 && rotatedSize >= 2 && rotatedSize <= headSize);
-      for (const value of Object.values(scaling).flat()) {
-        if (typeof value === "number") assert(value > 0 && Number.isFinite(value));
+      for (const tokens of headSize < 1024 ? [1, context] : []) {
+        const { frequencies, attentionFactor } = rotationOf(rope, headSize, tokens);
+        assert([...frequencies, attentionFactor].every((value) => value >= 0 && Number.isFinite(value)));
       }
     },
   };
@@ -222,12 +233,15 @@ async function packed(directory: string): Promise<Reader> {
 
 async function gguf(directory: string): Promise<Reader> {
   const bases = await Promise.all(
-    ["llama_spm", "llama_bpe", "qwen2", "qwen3"].map((name) => Deno.readFile(`${FIXTURES}gguf/${name}.gguf`)),
+    ["llama_spm", "llama_bpe", "qwen2", "qwen3", "phi3_long"].map((name) =>
+      Deno.readFile(`${FIXTURES}gguf/${name}.gguf`)
+    ),
   );
   const path = `${directory}/${NAME}.gguf`;
   return {
     name: "GGUF",
-    kinds: ["SyntaxError"],
+    // A weight beyond f16, which is what carries it into another file.
+    kinds: ["SyntaxError", "RangeError"],
     async attempt(random) {
       await Deno.writeFile(path, mutateBytes(bases[random.integer(bases.length)], random));
       using checkpoint = await openGguf(path);

@@ -151,6 +151,38 @@ Deno.test("packed file: tensors come back as they were, rows that end in half a 
     assertEquals(file.tensors.get("t576.8.tile_scale")?.shape, [2, 36]);
   }));
 
+Deno.test("packed file: a directory of layers that holds anything else is left as it is", () =>
+  inDirectory(async (directory) => {
+    const layers = `${directory}/q.safetensors.layers`;
+    const strange: Readonly<Record<string, (path: string) => Promise<void>>> = {
+      "notes.txt": (path) => Deno.writeTextFile(path, "mine"),
+      "layer-0.safetensors": (path) => Deno.mkdir(path),
+      "layer-1.safetensors": (path) => Deno.symlink(FIXTURE, path),
+      "layer-x.safetensors": (path) => Deno.writeTextFile(path, "mine"),
+    };
+    for (const [name, make] of Object.entries(strange)) {
+      await Deno.mkdir(layers);
+      await Deno.writeTextFile(`${layers}/layer-7.safetensors`, "");
+      await make(`${layers}/${name}`);
+      const message = `${layers} holds "${name}", must hold nothing but layers to be removed`;
+      await assertRejects(() => writeFixture(directory, "q"), Error, message);
+      assertEquals(filesIn(layers), [name, "layer-7.safetensors"].sort());
+      await Deno.remove(layers, { recursive: true });
+    }
+  }));
+
+Deno.test("packed file: a quantizer that measures its input is refused without a calibration text", () =>
+  inDirectory(async (directory) => {
+    const wanted = [
+      [twobitQuantizer(), "the quantizer has error feedback but there is no calibration text"],
+      [twobitQuantizer({}, "search"), "the quantizer weighs channels but there is no calibration text"],
+    ] as const;
+    for (const [quantizer, message] of wanted) {
+      const plan = { calibration: [], correctTarget: false, quantizerOf: () => quantizer };
+      await assertRejects(() => writeFixture(directory, "q", plan), TypeError, message);
+    }
+  }));
+
 Deno.test("packed file: excluded matrices stay as they were, everything else of the checkpoint is carried", () =>
   inDirectory(async (directory) => {
     const path = await writeFixture(directory, "part", {

@@ -1,3 +1,4 @@
+import { prepareFeedback } from "../../../quant/error_feedback.ts";
 import { STAGES } from "../../../model/llama/layer.ts";
 import { createCalibrator, createFixedCalibrator } from "../../../model/quantize/calibrator.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
@@ -96,10 +97,16 @@ Deno.test("createFixedCalibrator: repeats the sums of the unquantized model", as
   const live = start();
   const pair = { index: 0, original, quantized: original };
   await live.advance(pair, 0);
-  assertEquals(
+  const [measured, repeated] = [
     await live.sumStage(pair, 0),
     await fixed.sumStage({ index: 0, original, quantized: spoil(original) }, 0),
-  );
+  ];
+  const { prepare: _, ...sums } = measured;
+  assertEquals(sums, { gram: repeated.gram, drift: repeated.drift, lack: repeated.lack });
+  // Error feedback is prepared once for settings that are asked for again, and again for others.
+  const prepared = [0.1, 0.1, 0.01, 0.1].map((damping) => repeated.prepare({ damping, order: "groups" }));
+  assert(prepared[0] === prepared[1] && prepared[2] !== prepared[1] && prepared[3] !== prepared[0]);
+  assertEquals(prepared[2], prepareFeedback(sums.gram, { damping: 0.01, order: "groups" }));
   const none = { embedding, windows: [], correctTarget: false };
   assertThrows(() => createCalibrator(pool, config, none), RangeError, "0 windows");
 });

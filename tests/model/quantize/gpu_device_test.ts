@@ -28,6 +28,9 @@ import { sampleWindows } from "../../../model/text/windows.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import type { Quantizer } from "../../../quant/quantize.ts";
 import type { Hessian } from "../../../quant/report.ts";
+import { PAPER_LAYOUT, plainLayout, type StripLayout } from "../../../quant/baselines/strip_layout.ts";
+import type { StripTensor } from "../../../quant/baselines/strip_tensor.ts";
+import type { FeedbackSettings } from "../../../quant/error_feedback.ts";
 import { quantizeTwobit } from "../../../quant/twobit.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
@@ -154,6 +157,115 @@ Deno.test("packed file by the GPU: without a Hessian it is the CPU's byte for by
     assertEquals(await Deno.readFile(`${directory}/gpu`), await Deno.readFile(`${directory}/cpu`));
   }));
 
+Deno.test("packed file by the GPU: other picks and outliers are the CPU's, and codes but where errors tie", () =>
+  inDirectory(async (directory) => {
+    using checkpoint = await openModel(fixture("qwen3_wide_heads"));
+    using pool = createCpuPool(1);
+    const outliers = { share: 0.005, groups: "both", rule: "error" } as const;
+    for (const changes of [{ outliers }, { pick: "strip" }, { pick: "random", seed: 3 }] as const) {
+      const search: Quantizer = { kind: "twobit", settings: { ...SETTINGS, ...changes } };
+      await writePackedFile(gpuDevice(await testGpu()), checkpoint, plan(`${directory}/gpu`, search));
+      await writePackedFile(cpuDevice(pool), checkpoint, plan(`${directory}/cpu`, search));
+      using onDevice = await openPacked(`${directory}/gpu`);
+      using onCpu = await openPacked(`${directory}/cpu`);
+      let words = 0;
+      let different = 0;
+      for (const name of onCpu.packed.keys()) {
+        const [mine, theirs] = [await onDevice.readPacked(name), await onCpu.readPacked(name)];
+        for (const plane of ["outlierStart", "outlierChannel", "tileScale"] as const) {
+          assertEquals(mine[plane], theirs[plane], `${name}, ${plane}`);
+        }
+        words += theirs.base.length;
+        different += theirs.base.reduce((sum, word, i) => sum + (word === mine.base[i] ? 0 : 1), 0);
+      }
+      // Measured: one or two groups of 6,000.
+      assert(different <= words / 1000, `${different} of ${words} groups differ`);
+    }
+  }));
+
+Deno.test("packed file by the GPU: outliers with feedback are the CPU's in the first matrix, and resume as they were", () =>
+  inDirectory(async (directory) => {
+    using checkpoint = await openModel(fixture("llama_tied_gqa"));
+    using pool = createCpuPool(1);
+    const quantizer = twobitQuantizer({ outliers: { share: 0.01, groups: "two_bit", rule: "error" } }, "feedback");
+    const gpu = gpuDevice(await testGpu());
+    await writePackedFile(gpu, checkpoint, plan(`${directory}/gpu`, quantizer));
+    await writePackedFile(cpuDevice(pool), checkpoint, plan(`${directory}/cpu`, quantizer));
+    using onDevice = await openPacked(`${directory}/gpu`);
+    using onCpu = await openPacked(`${directory}/cpu`);
+    const first = "model.layers.0.self_attn.q_proj";
+    const [mine, theirs] = [await onDevice.readPacked(first), await onCpu.readPacked(first)];
+    assert(theirs.outlierChannel.length > 0);
+    assertEquals([mine.outlierStart, mine.outlierChannel], [theirs.outlierStart, theirs.outlierChannel]);
+    const crash = () => {
+      throw new Error("power cut");
+    };
+    const path = `${directory}/resumed`;
+    await assertRejects(
+      () => writePackedFile(gpu, checkpoint, plan(path, quantizer, { onLayer: crash })),
+      Error,
+      "cut",
+    );
+    await writePackedFile(gpu, checkpoint, plan(path, quantizer, { resume: true }));
+    assertEquals(await Deno.readFile(path), await Deno.readFile(`${directory}/gpu`));
+  }));
+
+Deno.test("baselines on the GPU: the CPU's where inputs don't matter, with feedback its errors", async () => {
+  using checkpoint = await openModel(fixture("llama_tied_gqa"));
+  const model = await readModel(checkpoint);
+  using pool = createCpuPool(2);
+  const gpu = await testGpu();
+  const calibration = { embedding: model.embedding, windows, correctTarget: false, keepsInputs: true };
+  const quantizeBy = async (device: QuantizingDevice, quantizer: Quantizer, changes = {}) => {
+    using run = await device.start(model.config, { ...calibration, ...changes });
+    return await quantizeInMemory(run, model, { quantizerOf: () => quantizer });
+  };
+  const compare = async (quantizer: Quantizer, tolerance: number, changes = {}) => {
+    const onDevice = await quantizeBy(gpuDevice(gpu, pool), quantizer, changes);
+    const onCpu = await quantizeBy(cpuDevice(pool), quantizer, changes);
+    for (const [index, { linears }] of model.layers.entries()) {
+      for (const kind of LINEAR_KINDS) {
+        const [mine, theirs] = [onDevice, onCpu].map((quantized) => {
+          const { weights } = quantized.model.layers[index].linears[kind];
+          return norm(weights.map((weight, i) => weight - linears[kind].weights[i]));
+        });
+        assert(
+          Math.abs(mine / theirs - 1) <= tolerance,
+          `layer ${index}, ${kind}: error is ${mine}, on the CPU ${theirs}`,
+        );
+      }
+    }
+    return [onDevice.tensors, onCpu.tensors] as const;
+  };
+  const strips = (
+    layout: StripLayout,
+    search: "minmax" | "weighted_error",
+    feedback?: FeedbackSettings,
+  ): Quantizer => ({
+    kind: "strips",
+    settings: { layout, search },
+    ...(feedback && { feedback }),
+  });
+  const byChannels = { damping: 0.01, order: "channels" } as const;
+  const [roundedHere, roundedThere] = await compare(strips(plainLayout(2, 16), "minmax"), 0);
+  assertEquals(roundedHere, roundedThere);
+  const [fedHere, fedThere] = await compare(strips(plainLayout(2, 16), "minmax", byChannels), 0.02);
+  for (const [name, { tensor }] of fedThere) {
+    const wanted = tensor as StripTensor;
+    const found = fedHere.get(name)!.tensor as StripTensor;
+    assertEquals([found.scales, found.zeros], [wanted.scales, wanted.zeros], name);
+  }
+  await compare(strips(PAPER_LAYOUT, "weighted_error", byChannels), 0.05);
+  const corrected = { ...strips(PAPER_LAYOUT, "weighted_error", byChannels), correctTarget: true };
+  const throughBoth = { keepsInputs: false, correctTarget: true };
+  await compare(corrected, 0.1, throughBoth);
+  const held = gpu.heldBytes;
+  await quantizeBy(gpuDevice(gpu, pool), corrected, throughBoth);
+  assertEquals(gpu.heldBytes, held);
+  const alone = () => quantizeBy(gpuDevice(gpu), strips(plainLayout(2, 16), "minmax"));
+  await assertRejects(alone, TypeError, "must be twobit without workers");
+});
+
 Deno.test("search: channels count by the energy of their inputs, on the CPU and on the GPU", () =>
   inDirectory(async (directory) => {
     using checkpoint = await openModel(fixture("qwen3_wide_heads"));
@@ -236,11 +348,13 @@ Deno.test("whyNotOnDevice: says what the device doesn't do", async () => {
   const { config } = checkpoint;
   const why = (quantizer: Quantizer, changes = {}) => whyNotOnDevice(gpu, { ...config, ...changes }, quantizer) ?? "";
   assertEquals(why(twobitQuantizer()), "");
-  assert(why({ kind: "q2_k" }).includes("q2_k"));
-  assert(why(twobitQuantizer({ pick: "range" })).includes("by range"));
+  assertEquals(why({ kind: "q2_k" }), "");
+  assert(why(twobitQuantizer({ pick: "range" })).includes("by range of corrected targets"));
+  assertEquals(why(twobitQuantizer({ pick: "range" }, "feedback")), "");
+  assert(why({ ...twobitQuantizer(), feedback: { damping: 0.1, order: "channels" } }).includes("together"));
   assertEquals(why(twobitQuantizer({}, "search")), "");
   assert(why({ ...twobitQuantizer(), settings: { ...SETTINGS, pick: "error_hessian" } }).includes("by error_hessian"));
-  assert(why(twobitQuantizer({ outliers: { share: 0.01, groups: "both", rule: "error" } })).includes("outliers"));
+  assertEquals(why(twobitQuantizer({ outliers: { share: 0.01, groups: "both", rule: "error" } })), "");
   const unattended = "head size is 100, must be a multiple of 8 up to 256 on the device";
   assertEquals(why(twobitQuantizer(), { headSize: 100, heads: 4 }), unattended);
   assert(why(twobitQuantizer(), { hidden: 40 }).includes("sixteens"));

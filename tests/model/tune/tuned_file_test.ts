@@ -97,6 +97,8 @@ Deno.test("tuning is refused early: on the CPU, without corrected targets, with 
     const one = plan(path, { tuning, calibration: windows.slice(0, 1) });
     const device = gpuDevice(await testGpu());
     await assertRejects(() => writePackedFile(device, checkpoint, one), RangeError, "tuning has 1 windows");
+    const tiny = () => quantizeModel("tiny", path, { device: "cpu", tune: true });
+    await assertRejects(tiny, Error, "not tuned on the CPU");
     const search = () => quantizeModel("tiny", path, { method: "search", tune: true });
     await assertRejects(search, RangeError, "method is search, must be corrected");
   }));

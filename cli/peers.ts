@@ -1,0 +1,90 @@
+/**
+ * `deno task peers`: what other programs reach on this machine's GPU.
+ *
+ * @module
+ */
+import { join, resolve } from "@std/path";
+import { downloadSource, measureLlamaCpp, packSource } from "../experiments/peers/llama_cpp.ts";
+import { type PeerRun, peersResult } from "../experiments/peers/peer_run.ts";
+import { measurePytorch } from "../experiments/peers/pytorch.ts";
+import { describeDevice, describeEnvironment } from "../experiments/provenance.ts";
+import { writeResult } from "../experiments/results/result.ts";
+import { RESULTS_ROOT } from "../experiments/run.ts";
+import { MODEL_SHAPES } from "../model/llama/shapes.ts";
+import { type Command, type OptionValues, textOption, UsageError } from "./command.ts";
+
+/** Seed of random weights; speed doesn't depend on it. */
+const SEED = 1;
+
+/** Measures other programs. */
+export const peers: Command = {
+  name: "peers",
+  summary:
+    "Measures other programs on this machine's GPU, for the tables of end_to_end and async: llama.cpp with CUDA, " +
+    "built here with nvcc and CMake, on random weights in Llama-2 7B's shape (16 GB in --work), and with --python " +
+    "PyTorch's f16 product. Writes results/<device>/peers.json; run `deno task render` then.",
+  positionals: [],
+  options: {
+    source: {
+      type: "string",
+      value: "FILE",
+      help: "llama.cpp's source, as from --pack (default: download it with pip).",
+    },
+    pack: {
+      type: "string",
+      value: "FILE",
+      help: "Only download the source and write FILE (11 MB), for --source elsewhere.",
+    },
+    python: {
+      type: "string",
+      value: "PROGRAM",
+      help: "A Python that has PyTorch with CUDA; else PyTorch is left out.",
+    },
+    only: { type: "string", value: "NAME", help: "llama.cpp or pytorch alone." },
+    architecture: { type: "string", value: "N", help: "CUDA architecture to build for (default 90: H100 and H200)." },
+    model: { type: "string", value: "SHAPE", help: "Shape of the random weights (default llama-2-7b)." },
+    work: { type: "string", value: "DIR", help: "Folder of source, build and weights (default .scratch/peers)." },
+    out: { type: "string", value: "DIR", help: "Directory of the result file (default results/<device>)." },
+  },
+  async run(options) {
+    const work = resolve(textOption(options, "work", ".scratch/peers"));
+    await Deno.mkdir(work, { recursive: true });
+    if (typeof options.pack === "string") {
+      await packSource(await downloadSource(work), work, resolve(options.pack));
+      console.log(options.pack);
+      return 0;
+    }
+    const device = await describeDevice();
+    const environment = await describeEnvironment({ name: "random", sha256: "none" }, SEED, "deno task peers");
+    const result = peersResult(await measure(options, work), { device, environment });
+    const directory = textOption(options, "out", join(RESULTS_ROOT, device.name));
+    await Deno.mkdir(directory, { recursive: true });
+    console.log(await writeResult(directory, result));
+    return 0;
+  },
+};
+
+async function measure(options: OptionValues, work: string): Promise<PeerRun[]> {
+  const { source, python, only } = options;
+  if (only !== undefined && only !== "llama.cpp" && only !== "pytorch") {
+    throw new UsageError(`--only is ${only}, must be llama.cpp or pytorch`);
+  }
+  if (only === "pytorch" && python === undefined) throw new UsageError("--only pytorch needs --python");
+  const name = textOption(options, "model", "llama-2-7b");
+  const shape = MODEL_SHAPES.find((known) => known.name === name);
+  if (!shape) {
+    throw new UsageError(`--model is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
+  }
+  const onProgress = (step: string) => console.error(`peers: ${step}`);
+  const runs: PeerRun[] = [];
+  if (only !== "pytorch") {
+    const architecture = textOption(options, "architecture", "90");
+    const plan = { work, architecture, shape, seed: SEED, onProgress };
+    runs.push(await measureLlamaCpp({ ...plan, ...(typeof source === "string" && { source: resolve(source) }) }));
+  }
+  if (only !== "llama.cpp" && typeof python === "string") {
+    onProgress("PyTorch");
+    runs.push(await measurePytorch(python));
+  }
+  return runs;
+}

@@ -1,0 +1,99 @@
+/**
+ * Rows of `dequant_share`: how the time of a pipeline or a kernel is shared out between its steps.
+ *
+ * @module
+ */
+import type { Estimate } from "../model/host/statistics.ts";
+import type { Row } from "./results/result.ts";
+import { countSlow, estimate, type Samples } from "./timed_variants.ts";
+
+/** The paper's split of a kernel's time, from a later version of it. */
+const PAPER_SHARES: Readonly<Record<string, number>> = {
+  second_order: 0.191,
+  first_order: 0.327,
+  multiply: 0.434,
+  other: 0.048,
+};
+
+/** Samples of a pipeline's kernels, each by itself, and of all in sequence. */
+type PipelineSamples = Samples<"secondOrder" | "firstOrder" | "multiply" | "sequence">;
+
+/** Samples of a kernel with ever less in it. */
+type AblationSamples = Samples<"full" | "noSecond" | "noOrders" | "bare">;
+
+/**
+ * Rows of a pipeline. Shares are of the sequence, or of the parts' sum where the parts take longer by themselves, so
+ * that they are within 0 and 1 and add up to 1 in every round.
+ *
+ * @returns also the share of both orders of dequantization together
+ */
+export function pipelineRows(
+  shape: string,
+  samples: PipelineSamples,
+): { readonly rows: Row[]; readonly dequantization: Estimate } {
+  type Times = Readonly<Record<keyof PipelineSamples, number>>;
+  const sum = (t: Times) => t.secondOrder + t.firstOrder + t.multiply;
+  const whole = (t: Times) => Math.max(t.sequence, sum(t));
+  const row = (step: string, time: (t: Times) => number, slow: number): Row => {
+    const share = estimate(samples, (t) => Math.max(0, time(t)) / whole(t));
+    return stepRow(shape, "three_kernels", step, estimate(samples, time), share, slow);
+  };
+  const slow = countSlow(samples.sequence);
+  return {
+    rows: [
+      row("second_order", (t) => t.secondOrder, countSlow(samples.secondOrder)),
+      row("first_order", (t) => t.firstOrder, countSlow(samples.firstOrder)),
+      row("multiply", (t) => t.multiply, countSlow(samples.multiply)),
+      row("other", (t) => t.sequence - sum(t), slow),
+      stepRow(shape, "three_kernels", "sequence", estimate(samples, (t) => t.sequence), null, slow),
+    ],
+    dequantization: estimate(samples, (t) => (t.secondOrder + t.firstOrder) / whole(t)),
+  };
+}
+
+/** Rows of a kernel from whose time stages were taken out one after the other. */
+export function ablationRows(shape: string, variant: string, samples: AblationSamples): Row[] {
+  type Times = Readonly<Record<keyof AblationSamples, number>>;
+  const slow = Object.values(samples).reduce((count, values) => count + countSlow(values), 0);
+  const row = (step: string, time: (t: Times) => number): Row => {
+    const share = estimate(samples, (t) => Math.min(1, Math.max(0, time(t) / t.full)));
+    return stepRow(shape, variant, step, estimate(samples, time), share, slow);
+  };
+  return [
+    row("load", (t) => t.bare),
+    row("first_order", (t) => t.noSecond - t.noOrders),
+    row("second_order", (t) => t.full - t.noSecond),
+    row("multiply", (t) => t.noOrders - t.bare),
+  ];
+}
+
+function stepRow(
+  shape: string,
+  variant: string,
+  step: string,
+  time: Estimate,
+  share: Estimate | null,
+  slow: number,
+): Row {
+  return {
+    shape,
+    variant,
+    step,
+    time_us: time.value,
+    time_us_error: time.standardError,
+    share: share?.value ?? null,
+    share_error: share?.standardError ?? null,
+    slow_samples: slow,
+    note: describeDifference(time, step),
+    paper_share: PAPER_SHARES[step] ?? null,
+  };
+}
+
+/** What a difference of times says that isn't above its error. */
+function describeDifference({ value, standardError }: Estimate, step: string): string | null {
+  if (Math.abs(value) <= standardError) return `${value.toFixed(2)} ± ${standardError.toFixed(2)} us: within noise`;
+  if (value > 0) return null;
+  return step === "other"
+    ? "in sequence a kernel finds in the cache what the one before wrote"
+    : "without it the rest takes longer: counted as nothing";
+}

@@ -1,0 +1,174 @@
+/**
+ * Where a run's model is quantized and scored: by the CPU's workers, in memory as a whole, or on a GPU, layer by layer.
+ *
+ * @module
+ */
+import type { Gpu } from "../kernels/gpu/gpu.ts";
+import { type Quantizer, storedBytes, type StoredTensor } from "../quant/quantize.ts";
+import { startUpload, uploadWeights } from "../model/engine/engine_weights.ts";
+import { checkpointSource } from "../model/engine/weight_source.ts";
+import type { HostMatrix } from "../kernels/product/weight_format.ts";
+import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
+import { createCpuScorer, type Scorer } from "../model/evaluate/scorer.ts";
+import type { Checkpoint } from "../model/files/checkpoint.ts";
+import { release } from "../model/host/release.ts";
+import type { LinearKind } from "../model/llama/layer.ts";
+import type { Model } from "../model/llama/llama.ts";
+import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/quantize/calibrator.ts";
+import { startOnCpu } from "../model/quantize/cpu_device.ts";
+import { gpuDevice } from "../model/quantize/gpu_device.ts";
+import { quantizeInMemory, quantizeLayers } from "../model/quantize/quantize_layers.ts";
+import type { LayerSource } from "../model/quantize/quantizing_device.ts";
+import type { CpuPool } from "../model/workers/cpu_pool.ts";
+
+/**
+ * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; or those of the model as it
+ * is being quantized, with targets corrected.
+ */
+export type Inputs = "none" | "unquantized" | "corrected";
+
+/** How a model is quantized. */
+export interface PlacePlan {
+  /** The quantizer of each kind of matrix. */
+  readonly quantizerOf: (kind: LinearKind) => Quantizer;
+  /** What calibrates it. */
+  readonly inputs: Inputs;
+  /** The calibration text. */
+  readonly windows: readonly Uint32Array[];
+  /** Told of the share done, 0..1, and of what is being done. */
+  readonly onProgress: (share: number, step: string) => void;
+}
+
+/** A place for one model. Dispose it to free what it holds of it. */
+export interface ModelPlace extends Disposable {
+  /** The GPU, where it is one. */
+  readonly gpu?: Gpu;
+  /** Whether that is a GPU and not a software adapter. */
+  readonly isRealGpu: boolean;
+  /** Scores what was given to it last; it keeps the unquantized model's predictions. */
+  readonly scorer: Scorer;
+  /** Layers of the unquantized model, in order. */
+  layers(): Promise<LayerSource>;
+  /** Gives the unquantized model to the scorer. */
+  scoreUnquantized(): Promise<void>;
+  /** Quantizes the model and gives what was stored, decoded, to the scorer; returns bits a weight. */
+  quantize(plan: PlacePlan): Promise<number>;
+}
+
+/** The CPU; inputs of the unquantized model are measured once and kept, all layers' Hessians, which is for small models. */
+export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelPlace {
+  const scorer = createCpuScorer(pool);
+  let fixed: Promise<Calibrator> | undefined;
+  const calibratorOf = async (model: Model, { inputs, windows, onProgress }: PlacePlan) => {
+    const start = (correctTarget: boolean) =>
+      createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget });
+    if (inputs === "none") return undefined;
+    if (inputs === "corrected") return start(true);
+    if (!fixed) onProgress(0, "measuring the unquantized model's inputs");
+    return await (fixed ??= createFixedCalibrator(start(false), model.layers));
+  };
+  return {
+    isRealGpu: false,
+    scorer,
+    async layers() {
+      const { config, layers } = await loadModel();
+      return { config, readLayer: (index) => Promise.resolve(layers[index]) };
+    },
+    scoreUnquantized: async () => await scorer.setModel(await loadModel()),
+    async quantize(plan) {
+      const model = await loadModel();
+      using run = startOnCpu(pool, await calibratorOf(model, plan));
+      const { quantizerOf, onProgress } = plan;
+      const quantized = await quantizeInMemory(run, model, {
+        quantizerOf: (_layer, kind) => quantizerOf(kind),
+        onProgress,
+      });
+      await scorer.setModel(quantized.model);
+      const size = addSizes({ bytes: 0, weights: 0 }, quantized.tensors.values());
+      return (8 * size.bytes) / size.weights;
+    },
+    [Symbol.dispose]() {},
+  };
+}
+
+/**
+ * A GPU: what is stored of a layer goes to the scorer, decoded to f16, before the next one is read. The host holds no more
+ * of a model than quantizing it does.
+ */
+export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint): ModelPlace {
+  const device = gpuDevice(gpu, pool);
+  const scorer = createEngineScorer(gpu);
+  const source = checkpointSource(checkpoint);
+  const { config } = checkpoint;
+  let opened: Promise<LayerSource & Disposable> | undefined;
+  let close = () => {};
+  const layers = async () => {
+    const reader = await (opened ??= device.openLayers(checkpoint));
+    close = () => reader[Symbol.dispose]();
+    return reader;
+  };
+  const start = async ({ inputs, windows }: PlacePlan) => {
+    if (inputs === "none") return await device.start(config);
+    const embedding = await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
+    const correctTarget = inputs === "corrected";
+    try {
+      return await device.start(config, { embedding, windows, correctTarget, keepsInputs: !correctTarget });
+    } finally {
+      release(embedding); // the run took what the text needs
+    }
+  };
+  return {
+    gpu,
+    isRealGpu: !gpu.isSoftware,
+    scorer,
+    layers,
+    async scoreUnquantized() {
+      scorer.setWeights(undefined);
+      scorer.setWeights(await uploadWeights(gpu, source));
+    },
+    async quantize(plan) {
+      scorer.setWeights(undefined);
+      const size = { bytes: 0, weights: 0 };
+      const finished = new Map<LinearKind, HostMatrix>();
+      using upload = await startUpload(gpu, {
+        ...source,
+        linear: (_layer, kind) => Promise.resolve(finished.get(kind)!),
+      });
+      {
+        using run = await start(plan);
+        await quantizeLayers(run, await layers(), {
+          quantizerOf: (_layer, kind) => plan.quantizerOf(kind),
+          onProgress: plan.onProgress,
+          async onLayer(stored) {
+            addSizes(size, stored.values());
+            const halves = await pool.map("decodeHalf", [...stored.values()]);
+            for (const [i, [kind, { tensor: { rows, channels } }]] of [...stored].entries()) {
+              finished.set(kind, { kind: "f16", rows, channels, weights: halves[i] });
+            }
+            await upload.addLayer();
+          },
+        });
+      }
+      scorer.setWeights(await upload.finish());
+      return (8 * size.bytes) / size.weights;
+    },
+    [Symbol.dispose]() {
+      close();
+      gpu.close();
+    },
+  };
+}
+
+/** Bytes and weights of stored matrices. */
+interface Sizes {
+  bytes: number;
+  weights: number;
+}
+
+function addSizes(size: Sizes, tensors: Iterable<StoredTensor>): Sizes {
+  for (const stored of tensors) {
+    size.bytes += storedBytes(stored);
+    size.weights += stored.tensor.rows * stored.tensor.channels;
+  }
+  return size;
+}

@@ -1,0 +1,75 @@
+/**
+ * What was measured of another program, and the result file that it becomes.
+ *
+ * @module
+ */
+import { medianEstimate } from "../../model/host/statistics.ts";
+import { PEER_COLUMNS, PEERS_ID, peersProblem, type PeerValue, samplesName } from "../results/peers.ts";
+import type { Cell, Provenance, Result, Row } from "../results/result.ts";
+
+/** Samples of one speed or time of a program. */
+export interface PeerMeasurement {
+  /** What was measured. */
+  readonly key: PeerValue;
+  /** Shape of a whole model. */
+  readonly model?: string;
+  /** Rows x channels of a product. */
+  readonly shape?: string;
+  readonly format: string;
+  /** Tokens in the cache before. */
+  readonly context?: number;
+  /** Tokens of a prompt. */
+  readonly prompt?: number | null;
+  readonly samples: readonly number[];
+}
+
+/** A program and what it reached. */
+export interface PeerRun {
+  readonly program: string;
+  readonly version: string;
+  /** How it was built or installed. */
+  readonly built: string;
+  /** What was run. */
+  readonly command: string;
+  readonly measurements: readonly PeerMeasurement[];
+}
+
+/** The result file of some programs. @throws {RangeError} when a program's numbers are no numbers */
+export function peersResult(runs: readonly PeerRun[], provenance: Provenance): Result {
+  const rows: Row[] = [];
+  const samples: Record<string, readonly number[]> = {};
+  for (const { program, version, measurements } of runs) {
+    for (const { key, samples: values, ...subject } of measurements) {
+      const { value, standardError } = medianEstimate(values);
+      const experiment = key === "time_us" ? "async" : "end_to_end";
+      const cells: Record<string, Cell> = { experiment, program, version, ...subject };
+      const row = { ...cells, [key]: value, [`${key}_error`]: standardError };
+      rows.push(row);
+      samples[samplesName(row)] = values;
+    }
+  }
+  const result: Result = {
+    schema: 1,
+    id: PEERS_ID,
+    title: "Other programs",
+    claim: "None of the paper's: what people would use instead, beside our tables.",
+    ...provenance,
+    settings: Object.fromEntries(runs.flatMap(({ program, built, command }) => [
+      [`${program}: built`, built],
+      [`${program}: command`, command],
+    ])),
+    columns: PEER_COLUMNS,
+    rows,
+    samples,
+    verdict: {
+      paper: "nothing",
+      measured: null,
+      unit: "",
+      status: "not measured",
+      note: "Other programs, in a run of their own, are no part of any verdict.",
+    },
+  };
+  const problem = peersProblem(result);
+  if (problem) throw new RangeError(`peers: ${problem}`);
+  return result;
+}

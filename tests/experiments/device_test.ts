@@ -1,0 +1,116 @@
+import { join } from "@std/path";
+import type { RunSettings } from "../../experiments/context.ts";
+import type { Experiment } from "../../experiments/experiment.ts";
+import { fourBitShare } from "../../experiments/four_bit_share.ts";
+import { outliers } from "../../experiments/outliers.ts";
+import type { Result } from "../../experiments/results/result.ts";
+import { runExperiments, type RunOptions } from "../../experiments/run.ts";
+import { type TensorToWrite, writeSafetensors } from "../../model/files/safetensors_writer.ts";
+import { parseConfig } from "../../model/llama/config.ts";
+import { allLayerTensors } from "../../model/llama/layer.ts";
+import { loadText } from "../../model/text/text.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { normals } from "../quant/helpers.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
+
+const TINY = new URL("../../model/tiny/", import.meta.url);
+
+/** A random model of two small layers for the embedded model's tokenizer, with a context of 64 tokens, and a short text. */
+async function makeSmallModel(directory: string): Promise<Pick<RunSettings, "modelName" | "textName">> {
+  const model = join(directory, "model");
+  await Deno.mkdir(model);
+  const changes = {
+    hidden_size: 128,
+    intermediate_size: 256,
+    num_hidden_layers: 2,
+    num_attention_heads: 2,
+    num_key_value_heads: 1,
+    max_position_embeddings: 64,
+  };
+  const config = { ...JSON.parse(await Deno.readTextFile(new URL("config.json", TINY))), ...changes };
+  await Deno.writeTextFile(join(model, "config.json"), JSON.stringify(config));
+  for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
+    await Deno.copyFile(new URL(name, TINY), join(model, name));
+  }
+  const tensor = (name: string, shape: readonly number[], values: Float32Array<ArrayBuffer>): TensorToWrite => ({
+    name,
+    dtype: "F32",
+    shape,
+    bytes: () => new Uint8Array(values.buffer),
+  });
+  const shapes = [...allLayerTensors(parseConfig("config.json", JSON.stringify(config))).values()];
+  await writeSafetensors(join(model, "model.safetensors"), [
+    tensor("model.embed_tokens.weight", [config.vocab_size, 128], normals(1, config.vocab_size * 128, 0.3)),
+    tensor("model.norm.weight", [128], new Float32Array(128).fill(1)),
+    ...shapes.map(({ name, shape: [rows, channels] }, i) =>
+      channels === undefined
+        ? tensor(name, [rows], new Float32Array(rows).fill(1))
+        : tensor(name, [rows, channels], normals(i, rows * channels, 0.08))
+    ),
+  ]);
+  const text = join(directory, "text.txt");
+  await Deno.writeTextFile(text, (await loadText("sotu")).documents[0].slice(0, 4000));
+  return { modelName: model, textName: `file:${text}` };
+}
+
+async function runOne(
+  experiment: Experiment,
+  directory: string,
+  settings: Partial<RunSettings>,
+  changes: Partial<RunOptions> = {},
+): Promise<Result> {
+  const plain = { quick: true, seed: 1, modelName: "tiny", textName: "sotu", taskFiles: [] };
+  const [result] = await runExperiments([experiment], {
+    settings: { ...plain, ...settings },
+    out: join(directory, "results"),
+    command: "test",
+    ...changes,
+  });
+  return result;
+}
+
+Deno.test("outliers: on the GPU the same rows as on the CPU, of the same bits and about as good", () =>
+  inDirectory(async (directory) => {
+    const model = await makeSmallModel(directory);
+    const [gpu, cpu] = [
+      await runOne(outliers, directory, { ...model, device: "gpu" }),
+      await runOne(outliers, directory, { ...model, device: "cpu" }),
+    ];
+    assert(String(gpu.settings["quantized on"]).startsWith("GPU"));
+    assertEquals(cpu.settings["quantized on"], undefined);
+    for (const key of ["evaluation text", "windows", "calibration"]) {
+      assertEquals(gpu.settings[key], cpu.settings[key]);
+    }
+    assert(String(gpu.settings.calibration).includes("mix"));
+    assertEquals(gpu.rows.map(({ method }) => method), cpu.rows.map(({ method }) => method));
+    for (const [i, row] of gpu.rows.entries()) {
+      assertEquals(row.bits_per_weight, cpu.rows[i].bits_per_weight);
+      // Activations are f16 there, and quantizations that differ in rounding alone are some tenths of a percent apart.
+      const ratio = Number(row.perplexity) / Number(cpu.rows[i].perplexity);
+      assert(Math.abs(ratio - 1) < 0.03, `${row.method}: perplexity is ${ratio} of the CPU's`);
+    }
+  }));
+
+Deno.test("an interrupted experiment goes on after its last finished row, to the same result", () =>
+  inDirectory(async (directory) => {
+    const settings = { ...await makeSmallModel(directory), device: "cpu" } as const;
+    const whole = await runOne(fourBitShare, directory, settings);
+    const steps: string[] = [];
+    const interrupt = (_id: string, _share: number, step: string) => {
+      if (step.startsWith("twobit_1in8")) throw new Error("power cut");
+    };
+    await assertRejects(() => runOne(fourBitShare, directory, settings, { onProgress: interrupt }), Error, "power cut");
+    assertEquals(filesIn(join(directory, "results")).filter((name) => name.endsWith(".rows")), ["four_bit_share.rows"]);
+    const otherSeed = () => runOne(fourBitShare, directory, { ...settings, seed: 2 }, { resume: true });
+    await assertRejects(otherSeed, RangeError, "holds rows of other settings, seed was 1, is 2");
+    const resumed = await runOne(fourBitShare, directory, settings, {
+      resume: true,
+      onProgress: (_id, _share, step) => void steps.push(step),
+    });
+    assert(!steps.some((step) => step.startsWith("twobit_none")), "a finished row was made again");
+    assert(steps.some((step) => step.startsWith("twobit_1in8")));
+    const { environment: _, ...found } = resumed;
+    const { environment: __, ...wanted } = whole;
+    assertEquals(found, wanted);
+    assertEquals(filesIn(join(directory, "results")).filter((name) => name.endsWith(".rows")), []);
+  }));

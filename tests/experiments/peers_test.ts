@@ -1,0 +1,187 @@
+import { parseLlamaBench } from "../../experiments/peers/llama_cpp.ts";
+import { type PeerRun, peersResult } from "../../experiments/peers/peer_run.ts";
+import { parseTorch } from "../../experiments/peers/pytorch.ts";
+import { GGUF_FORMATS, writeRandomGguf } from "../../experiments/peers/random_gguf.ts";
+import { plotOf } from "../../experiments/plots/plots.ts";
+import { renderDirectory, renderResult } from "../../experiments/render.ts";
+import { renderReport } from "../../experiments/report/report_page.ts";
+import { compareResults } from "../../experiments/results/compare_results.ts";
+import { peersBeside } from "../../experiments/results/peers.ts";
+import { parseResult, type Result, writeResult } from "../../experiments/results/result.ts";
+import { openGgufFile } from "../../model/files/gguf_file.ts";
+import { readGgufTensor } from "../../model/files/gguf_tensor.ts";
+import { describeConfig } from "../../model/files/gguf_config.ts";
+import type { ModelShape } from "../../model/llama/shapes.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../assert.ts";
+import { inDirectory } from "../temporary.ts";
+import { makeResult } from "./make_result.ts";
+
+const { device, environment } = makeResult({
+  device: { name: "nvidia-h200", adapter: "NVIDIA H200", software: false },
+});
+
+const LLAMA: PeerRun = {
+  program: "llama.cpp CUDA",
+  version: "1.0",
+  built: "CMake",
+  command: "llama-bench -p 512",
+  measurements: [
+    { key: "prefill_tokens_per_s", model: "7b", format: "Q2_K", context: 0, prompt: 512, samples: [6000, 6100, 6200] },
+    { key: "decode_tokens_per_s", model: "7b", format: "Q2_K", context: 128, prompt: null, samples: [303, 301, 305] },
+  ],
+};
+const TORCH: PeerRun = {
+  program: "PyTorch",
+  version: "2.9",
+  built: "as installed",
+  command: "torch.mv",
+  measurements: [{ key: "time_us", shape: "64x128", format: "F16", samples: [25, 26, 27] }],
+};
+const PEERS = peersResult([LLAMA, TORCH], { device, environment });
+
+const SPEEDS = makeResult({
+  id: "end_to_end",
+  device,
+  columns: ["model", "format", "context", "decode_tokens_per_s"].map((key) => ({ key, label: key, unit: "" })),
+  rows: [128, 1024].flatMap((context) => [
+    { model: "7b", format: "f16", context, decode_tokens_per_s: 230 },
+    { model: "7b", format: "twobit", context, decode_tokens_per_s: 600 },
+  ]),
+});
+
+Deno.test("peers: rows beside the tables they belong to, with medians and errors", () => {
+  const beside = peersBeside(PEERS, "end_to_end")!;
+  assertEquals(beside.rows.map((row) => [row.decode_tokens_per_s ?? null, row.prefill_tokens_per_s ?? null]), [
+    [null, 6100],
+    [303, null],
+  ]);
+  assertEquals(beside.rows[1].decode_tokens_per_s_error, 2);
+  assert(beside.columns.every(({ key }) => key !== "shape" && key !== "time_us"));
+  assertEquals(peersBeside(PEERS, "async")!.rows.length, 1);
+  assertEquals(peersBeside(PEERS, "cost"), undefined);
+  assertEquals(peersBeside(undefined, "async"), undefined);
+});
+
+Deno.test("peers: a page says that they are other programs in another run, and its verdict stays", () => {
+  const alone = renderResult(SPEEDS);
+  const page = renderResult(SPEEDS, peersBeside(PEERS, "end_to_end"));
+  assertStringIncludes(
+    page,
+    "Other programs, measured on nvidia-h200 (NVIDIA H200) on 2026-01-01 in a run of their own; no part of the verdict:",
+  );
+  assertStringIncludes(page, "| llama.cpp CUDA | 1.0 ");
+  const verdictOf = (text: string) => /\*\*Verdict.*/.exec(text)![0];
+  assertEquals(verdictOf(page), verdictOf(alone));
+});
+
+Deno.test("peers: pages, plots and report with and without the file", () =>
+  inDirectory(async (directory) => {
+    await writeResult(directory, SPEEDS);
+    const without = await renderDirectory(directory);
+    assert(!without.get(`${directory}/end_to_end.md`)!.includes("Other programs"));
+    await writeResult(directory, PEERS);
+    const pages = await renderDirectory(directory);
+    assertStringIncludes(pages.get(`${directory}/end_to_end.md`)!, "llama.cpp CUDA");
+    assertStringIncludes(pages.get(`${directory}/end_to_end.svg`)!, "llama.cpp CUDA Q2_K, another run");
+    assertStringIncludes(pages.get(`${directory}/peers.md`)!, "llama-bench -p 512");
+    const report = await renderReport(new Map([["h200", new Map([["end_to_end", SPEEDS], ["peers", PEERS]])]]));
+    assertStringIncludes(report, "303 301 305");
+  }));
+
+Deno.test("peers: async's plot has PyTorch by our two_pass's time", async () => {
+  const row = {
+    model: "7b",
+    layer: "o",
+    shape: "64x128",
+    speedup_vs_two_pass: 1,
+    bandwidth_fraction: 0.5,
+    time_us: 52,
+  };
+  const variants = ["two_pass", "fused_async"].map((variant) => ({ ...row, variant }));
+  const result = makeResult({ id: "async", device, rows: variants });
+  assertStringIncludes(await plotOf(result, peersBeside(PEERS, "async")), "PyTorch F16, another run");
+});
+
+Deno.test("peers: compare takes differences of speed for noise or change, never for a failure", () => {
+  const faster = peersResult([{
+    ...LLAMA,
+    measurements: LLAMA.measurements.map((each) => ({ ...each, samples: each.samples.map((s) => 2 * s) })),
+  }, TORCH], { device, environment });
+  const kinds = compareResults(new Map([["peers", PEERS]]), new Map([["peers", faster]]), 0).map(({ kind }) => kind);
+  assertEquals(new Set(kinds), new Set(["change"]));
+});
+
+const FAULTS: readonly (readonly [change: Partial<Result>, message: string])[] = [
+  [{ settings: {} }, 'settings lack "llama.cpp CUDA: built"'],
+  [{ samples: {} }, "samples of llama.cpp CUDA 7b Q2_K 0 512: tokens/s are undefined"],
+  [{ rows: [{ ...PEERS.rows[0], version: null }] }, "row 0 has version null, must be a text"],
+  [
+    { rows: [{ ...PEERS.rows[0], prefill_tokens_per_s: null }] },
+    "row 0 has no value, must have one of decode_tokens_per_s",
+  ],
+  [{ device: { name: "x", adapter: "", software: false } }, "device.adapter or environment.startedAt is missing"],
+];
+
+for (const [change, message] of FAULTS) {
+  Deno.test(`peers: a file is refused: ${message}`, () => {
+    assertThrows(() => parseResult("peers.json", JSON.stringify({ ...PEERS, ...change })), SyntaxError, message);
+  });
+}
+
+Deno.test("parseLlamaBench: prompts and generation; what isn't that is refused", () => {
+  // As llama-bench -o json prints it, shortened.
+  const test = { n_prompt: 512, n_gen: 0, n_depth: 0, avg_ts: 6100.5, samples_ts: [6100, 6101] };
+  const generation = { ...test, n_prompt: 0, n_gen: 64, n_depth: 128, samples_ts: [300, 301] };
+  assertEquals(parseLlamaBench(JSON.stringify([test, generation])), [
+    { key: "prefill_tokens_per_s", context: 0, prompt: 512, samples: [6100, 6101] },
+    { key: "decode_tokens_per_s", context: 128, prompt: null, samples: [300, 301] },
+  ]);
+  const refuse = (value: unknown, message: string) =>
+    assertThrows(() => parseLlamaBench(JSON.stringify(value)), SyntaxError, message);
+  refuse([], "must be an array of tests");
+  refuse([{ ...test, n_depth: undefined }], "test 0 has n_depth undefined, must be a count");
+  refuse([{ ...test, samples_ts: [0] }], "test 0 has samples_ts 0, must be numbers above 0");
+  refuse([{ ...test, n_gen: 64 }], "one must be 0");
+  assertThrows(() => parseLlamaBench("no"), SyntaxError, "not valid JSON");
+});
+
+Deno.test("parseTorch: times by shape; a missing shape is named", () => {
+  const printed = { version: "2.9", cuda: "13.0", device: "H200", samples_us: { "64x128": [25, 26] } };
+  const { measurements } = parseTorch(JSON.stringify(printed), ["64x128"]);
+  assertEquals(measurements, [{ key: "time_us", shape: "64x128", format: "F16", samples: [25, 26] }]);
+  assertThrows(() => parseTorch(JSON.stringify(printed), ["1x1"]), SyntaxError, "lacks 1x1");
+});
+
+const SHAPE: ModelShape = {
+  ...{ name: "small", source: "made up", hidden: 256, intermediate: 512, layers: 2, heads: 4, keyValueHeads: 2 },
+  ...{ headSize: 64, vocabulary: 100, tiedHead: false },
+};
+
+for (const format of GGUF_FORMATS) {
+  // The Python package gguf 0.19 reads the same names, shapes and types out of these files.
+  Deno.test(`writeRandomGguf ${format}: a file that opens, of finite weights as large as a model's`, () =>
+    inDirectory(async (directory) => {
+      const path = `${directory}/random.gguf`;
+      await writeRandomGguf(path, SHAPE, format, 512, 1);
+      using file = await openGgufFile(path);
+      const config = JSON.parse(await describeConfig(file));
+      assertEquals([config.hidden_size, config.num_key_value_heads, config.max_position_embeddings], [256, 2, 512]);
+      assertEquals(file.tensors.size, 2 * 9 + 3);
+      assertEquals(file.tensors.get("blk.1.ffn_down.weight")!.shape, [256, 512]);
+      assertEquals(file.tensors.get("blk.1.ffn_down.weight")!.type.name, format);
+      assertEquals(file.tensors.get("output.weight")!.type.name, "F16");
+      assertEquals(await readGgufTensor(file.tensors.get("output_norm.weight")!), new Float32Array(256).fill(1));
+      const weights = await readGgufTensor(file.tensors.get("blk.1.attn_q.weight")!);
+      const square = weights.reduce((sum, weight) => sum + weight ** 2, 0) / weights.length;
+      assert(square > 0.2 / 256 && square < 5 / 256, `${square}`);
+    }));
+}
+
+Deno.test("writeRandomGguf: rows that aren't whole super-blocks are refused in Q2_K", () =>
+  inDirectory(async (directory) => {
+    await assertRejects(
+      () => writeRandomGguf(`${directory}/random.gguf`, { ...SHAPE, hidden: 192 }, "Q2_K", 512, 1),
+      RangeError,
+      "blk.0.attn_q.weight has 192 channels, must be a multiple of 256",
+    );
+  }));
