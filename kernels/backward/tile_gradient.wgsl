@@ -1,4 +1,4 @@
-// needs: group
+// needs: group coded_scales
 // Gradients of the second-order scales d of a packed matrix, made of those of its weights, which are cleared for the
 // next sum:
 //
@@ -24,7 +24,6 @@ override refine_every: u32 = 8; // 0 for none
 @group(0) @binding(0) var<storage, read> base: array<u32>;
 @group(0) @binding(1) var<storage, read> refine: array<u32>;
 @group(0) @binding(2) var<storage, read> meta_words: array<u32>;
-@group(0) @binding(3) var<storage, read> tile_scale: array<u32>;
 @group(0) @binding(4) var<storage, read_write> weight_gradient: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> gradient: array<f32>;
 
