@@ -77,6 +77,7 @@ export {
   type QuantizeReport,
   type UsedCalibration,
 } from "./model/quantize_file.ts";
+export type { TuningReport } from "./model/tune/tune_model.ts";
 export type { PlaceName, QuantizingPlace } from "./model/workers/quantizing_place.ts";
 export type { DensityRule, QuantizeMethod } from "./quant/recipe.ts";
 export type { QuantizationReport } from "./quant/report.ts";

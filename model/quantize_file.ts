@@ -26,9 +26,12 @@ import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
 import { type CalibrationOptions, chooseCalibration, type UsedCalibration } from "./quantize/choose_calibration.ts";
 import { densitiesFor, type StageDensities } from "./quantize/choose_densities.ts";
+import { whyNotTuned } from "./quantize/cpu_device.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
+import type { TuningReport } from "./tune/tune_model.ts";
+import { TUNING } from "./tune/tuning_plan.ts";
 import { splitCalibration } from "./text/calibration_names.ts";
 import {
   openQuantizingPlace,
@@ -64,12 +67,19 @@ export interface QuantizeOptions {
   readonly device?: PlaceName;
   /** Seed of everything random, 1 by default. */
   readonly seed?: number;
+  /**
+   * Tunes second-order scales and norms after that, along gradients of the divergence from the unquantized model's next-token
+   * distribution, on the calibration text; on a GPU alone, and for corrected targets. Default: false.
+   */
+  readonly tune?: boolean;
   /** Goes on with the layers that an interrupted run of the same settings left beside the file; else they are removed. */
   readonly resume?: boolean;
   /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
   /** Told of each finished layer: how many are, and how many there are. */
   readonly onLayer?: (finished: number, layers: number) => void;
+  /** Told of each epoch of tuning, from 1 on, of how many, with the divergence on held-out windows after it, in nats. */
+  readonly onEpoch?: (epoch: number, epochs: number, divergence: number) => void;
   /** Told where the model is quantized, once that is known. */
   readonly onDevice?: (place: Pick<QuantizingPlace, "kind" | "name" | "reason">) => void;
   /** Told what the model is calibrated on, once that is there. */
@@ -106,6 +116,8 @@ export interface QuantizeReport {
   readonly bitsPerWeight: number;
   /** The most memory of the GPU that was held, in bytes. */
   readonly deviceBytes?: number;
+  /** What tuning did, where the model was tuned. */
+  readonly tuning?: TuningReport;
 }
 
 /**
@@ -170,6 +182,8 @@ export async function quantizeModel(
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);
   using place = await openQuantizingPlace(options.device ?? "auto", checkpoint.config, quantizer);
   options.onDevice?.(place);
+  if (options.tune && place.kind === "cpu") throw whyNotTuned();
+  let tuning: TuningReport | undefined;
   const source = await watchWeights(checkpoint);
   const { text, windows } = await chooseCalibration(checkpoint, {
     ...{ method, path, seed, given: options.calibration, isTiny: name === "tiny", sourceSha256: source.sha256 },
@@ -195,6 +209,7 @@ export async function quantizeModel(
         device: place.kind,
         feedback: FEEDBACK,
         quantizer: { ...quantizer.settings, ...(densities && { refineEvery: undefined }) },
+        ...(options.tune && { tuning: TUNING }),
       }),
     },
     checkSource: source.check,
@@ -204,6 +219,9 @@ export async function quantizeModel(
     quantizerOf: (layer, kind) => isQuantized(layer, kind) ? quantizerOf(densityOf(layer, kind)) : undefined,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
+    ...(options.tune && { tuning: { ...TUNING, seed } }),
+    ...(options.onEpoch && { onEpoch: options.onEpoch }),
+    onTuned: ({ before, after, epoch }) => void (tuning = { before, after, epoch }),
     ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
     onLayer(stored, { index, original }) {
       refuseLost(index, stored, original);
@@ -217,6 +235,7 @@ export async function quantizeModel(
     ...totals,
     bitsPerWeight: (8 * totals.bytes) / totals.weights,
     ...(peakBytes !== undefined && { deviceBytes: peakBytes }),
+    ...(tuning && { tuning }),
   };
 }
 
@@ -250,6 +269,9 @@ function settingsOf(options: QuantizeOptions): QuantizeSettings {
   if (!(outliers >= 0 && outliers <= 0.05)) throw new RangeError(`outliers is ${outliers}, must be between 0 and 0.05`);
   checkCount("windows", tokens?.length ?? windows, 1);
   checkCount("windowTokens", windowTokens, 2);
+  if (options.tune && method !== "corrected") {
+    throw new RangeError(`method is ${method}, must be corrected to be tuned`);
+  }
   if (options.calibration?.text !== undefined) splitCalibration(options.calibration.text);
   return { method, refine, densities, outliers, seed, layers: exclude?.source ?? "" };
 }

@@ -5,6 +5,8 @@
  * @module
  */
 import "../tests/kernels/attention/decode_attention_test.ts";
+import "../tests/kernels/backward/attention_backward_test.ts";
+import "../tests/kernels/backward/backward_test.ts";
 import "../tests/kernels/product/f16_gemv_test.ts";
 import "../tests/kernels/quantize/factorize_test.ts";
 import "../tests/kernels/product/fused_gemv_test.ts";

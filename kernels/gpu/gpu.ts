@@ -161,6 +161,11 @@ export class Gpu implements Disposable {
     );
   }
 
+  /** Fills a buffer with zeros. */
+  clear(buffer: GPUBuffer): void {
+    this.#errors.submit(`clearing of ${buffer.label}`, (encoder) => encoder.clearBuffer(buffer));
+  }
+
   /** Makes a storage buffer with the same content. */
   async duplicate(buffer: GPUBuffer): Promise<GPUBuffer> {
     const copy = await this.createStorage(buffer.label, buffer.size);

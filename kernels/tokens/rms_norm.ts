@@ -15,7 +15,7 @@ export interface RmsNorm {
   /** Added under the root. */
   readonly epsilon: number;
   /** f32 [tokens, hidden]. */
-  readonly x: GPUBuffer;
+  readonly x: GPUBuffer | GPUBufferBinding;
   /** f32 [hidden]. */
   readonly weight: GPUBuffer;
   /** f32 [tokens, hidden], written; not x. */

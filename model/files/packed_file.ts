@@ -134,12 +134,22 @@ function checkShape(file: string, name: string, value: unknown): PackedShape {
 
 /** The planes of a packed tensor, ready for a safetensors file. */
 export function planesToWrite(name: string, tensor: PackedTensor): TensorToWrite[] {
-  return PLANE_NAMES.map((plane) => ({
+  return PLANE_NAMES.map((plane) => planeToWrite(name, plane, tensor, tensor[plane]));
+}
+
+/** A plane of a packed tensor of this shape, ready for a safetensors file. */
+export function planeToWrite<Name extends PlaneName>(
+  name: string,
+  plane: Name,
+  shape: PackedShape,
+  values: PackedTensor[Name],
+): TensorToWrite {
+  return {
     name: `${name}.${PLANES[plane].suffix}`,
     dtype: PLANES[plane].dtype,
-    shape: planeShape(plane, tensor, tensor[plane].length),
-    bytes: () => bytesOf(tensor[plane]),
-  }));
+    shape: planeShape(plane, shape, values.length),
+    bytes: () => bytesOf(values),
+  };
 }
 
 function planeShape(plane: PlaneName, { rows, channels }: PackedShape, length: number): number[] {

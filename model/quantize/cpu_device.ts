@@ -28,6 +28,7 @@ export function cpuDevice(pool: QuantizePool): QuantizingDevice {
       }),
     // deno-lint-ignore require-await -- what is wrong with the calibration rejects the promise
     async start(config, calibration) {
+      if (calibration?.tuning) throw whyNotTuned();
       const calibrator = calibration && createCalibrator(pool, config, calibration);
       return startOnCpu(pool, calibrator, calibration?.keepsInputs);
     },
@@ -44,8 +45,14 @@ export function startOnCpu(pool: QuantizePool, calibrator?: Calibrator, keepsInp
     isCalibrated: calibrator !== undefined,
     startLayer: (index, original) =>
       Promise.resolve(startLayer({ pool, calibrator, keepsInputs, index, original: shareDeep(original) })),
+    tune: () => Promise.reject(whyNotTuned()),
     [Symbol.dispose]() {},
   };
+}
+
+/** What is said where a model is to be tuned on the CPU. */
+export function whyNotTuned(): Error {
+  return new Error("models are not tuned on the CPU, must be quantized on a GPU (--device gpu) or without tuning");
 }
 
 /** Reads a layer into memory that workers share, matrix by matrix, so that one of them at a time is there twice. */

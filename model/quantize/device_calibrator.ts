@@ -25,6 +25,7 @@ import {
   type StreamWindow,
 } from "./device_stream.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
+import type { TuningWindow } from "../tune/tuner.ts";
 import type { Calibration } from "./quantizing_device.ts";
 
 /** Sums over all calibration text of a stage's inputs x' (quantized) and x (original), in device memory. */
@@ -66,6 +67,13 @@ export interface DeviceCalibrator {
     scope: BufferScope,
     onShare: (share: number) => void,
   ): Promise<DeviceSums>;
+  /**
+   * What the unquantized model makes of the windows, once they have come through its last layer; what else the text took is
+   * freed.
+   *
+   * @throws {TypeError} when the text doesn't go through it
+   */
+  finish(): TuningWindow[];
 }
 
 /** Windows that are submitted before the host waits for the device, so that submitted work doesn't pile up. */
@@ -119,6 +127,12 @@ export async function createDeviceCalibrator(
         onShare((i + 1) / windows.length);
       });
       return sums;
+    },
+    finish() {
+      if (!streams.original) throw new TypeError("text goes through the quantized model alone, must be corrected");
+      for (const { hidden, kept } of streams.quantized) [hidden, kept].forEach(scope.free);
+      for (const { kept } of streams.original) scope.free(kept);
+      return streams.original.map(({ hidden }, i) => ({ tokens: windows[i], hidden }));
     },
   };
 }

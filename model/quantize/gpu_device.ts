@@ -34,6 +34,8 @@ import {
 } from "./device_quantizers.ts";
 import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
 import { canKeepSums, createKeptSums, isComplete, keepSums, type KeptSums, repeatSums } from "./kept_sums.ts";
+import { tuneModel } from "../tune/tune_model.ts";
+import { checkTuning } from "../tune/tuning_limits.ts";
 import { createLayerReader } from "./layer_reader.ts";
 import type { QuantizePool } from "./quantize_tasks.ts";
 import type { Calibration, LayerRun, QuantizingDevice, StageJob, StoredLayer } from "./quantizing_device.ts";
@@ -60,11 +62,17 @@ export function gpuDevice(gpu: Gpu, pool?: QuantizePool): QuantizingDevice {
     openLayers: createLayerReader,
     start: (config, calibration) =>
       allOrNone(gpu, async (scope) => {
+        if (calibration?.tuning) await checkTuning(gpu, config, calibration.windows, calibration.tuning);
         const text = calibration && await startText(scope, config, calibration);
         const keepsInputs = calibration?.keepsInputs === true;
         return {
           isCalibrated: text !== undefined,
           startLayer: (index, original) => startLayer({ gpu, pool, config, text, index, original, keepsInputs }),
+          // deno-lint-ignore require-await -- a missing text rejects the promise
+          async tune(source, settings, watch) {
+            if (!text) throw new TypeError("there is no calibration text, must be one to tune on");
+            return tuneModel(gpu, source, text.finish(), settings, watch);
+          },
           [Symbol.dispose]: () => scope[Symbol.dispose](),
         };
       }),

@@ -71,6 +71,9 @@ export function repeatSums(gpu: Gpu, { grams }: KeptSums): DeviceCalibrator {
       onShare(1);
       return { gram: await copySquare(gpu, sumsScope, grams.get(layer * STAGES.length + stage)!) };
     },
+    finish() {
+      throw new TypeError("sums are repeated without a text, must be measured on one");
+    },
   };
 }
 

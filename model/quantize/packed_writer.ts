@@ -27,7 +27,11 @@ import { quoteText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
 import { readTensorBytes } from "../files/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../files/safetensors_writer.ts";
+import type { TunedParameters } from "../tune/parameters.ts";
+import type { TunedModel, TuningReport, TuningWatch } from "../tune/tune_model.ts";
+import type { TuningSettings } from "../tune/tuning_plan.ts";
 import type { QuantizingDevice, QuantizingRun, StoredLayer } from "./quantizing_device.ts";
+import { quantizedSource, tunedTensors } from "./tuned_tensors.ts";
 
 /** What a packed file is written from. */
 export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onProgress" | "onStage" | "signal"> {
@@ -43,9 +47,18 @@ export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onPr
   readonly resume: boolean;
   /** Fails where the checkpoint changed while it was read; asked before the file appears. */
   readonly checkSource?: () => Promise<void>;
+  /** How the quantized model is tuned on the calibration text, where it is, which takes corrected targets. */
+  readonly tuning?: TuningSettings;
   /** Told of each finished layer. */
   readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
+  /** Told of each epoch of tuning. */
+  readonly onEpoch?: TuningWatch["onEpoch"];
+  /** Told what tuning did. */
+  readonly onTuned?: (report: TuningReport) => void;
 }
+
+/** Share of the time that quantizing takes where the model is tuned after it, by the runs in docs/accuracy_study.md. */
+export const QUANTIZING_SHARE = 0.25;
 
 /** Directory in which finished layers wait for the others. */
 export function layersDirectory(path: string): string {
@@ -67,7 +80,8 @@ export async function readInterruptedSettings(path: string): Promise<Readonly<Re
 
 /**
  * Quantizes a checkpoint into a packed file, whose path the caller has locked. Finished layers lie in `path`.layers
- * until the file is whole; the file appears under its name only then.
+ * until the file is whole; the file appears under its name only then. Tuning starts again where it was interrupted: it
+ * goes the same way.
  *
  * @throws {RangeError} when there is nothing to resume from, or it was made with other settings or from another checkpoint
  * @throws {TypeError} when a quantizer doesn't write the packed format
@@ -86,18 +100,32 @@ export async function writePackedFile(
   await checkCarried(checkpoint, plan);
   await prepareDirectory(directory, plan, state);
   const layerPath = (index: number) => join(directory, `layer-${index}.safetensors`);
+  const readStored = (index: number) => readStoredLayer(layerPath(index), index, state);
+  let tuned: TunedModel | undefined;
   {
     using run = await startRun(device, checkpoint, plan);
     using source = await device.openLayers(checkpoint);
+    const { tuning, signal, onProgress } = plan;
+    const report = (first: number, size: number) => (share: number, step: string) =>
+      onProgress?.(first + size * share, step);
     await quantizeLayers(run, source, {
       ...plan,
-      finishedLayer: (index) => readStoredLayer(layerPath(index), index, state),
+      onProgress: report(0, tuning ? QUANTIZING_SHARE : 1),
+      finishedLayer: readStored,
       async onLayer(stored, layer) {
         const path = layerPath(layer.index);
         if (!await pathExists(path)) await writeStoredLayer(path, layer.index, stored, plan.metadata, state);
         plan.onLayer?.(stored, layer);
       },
     });
+    if (tuning) {
+      tuned = await run.tune(quantizedSource(checkpoint, readStored), tuning, {
+        onProgress: report(QUANTIZING_SHARE, 1 - QUANTIZING_SHARE),
+        ...(plan.onEpoch && { onEpoch: plan.onEpoch }),
+        ...(signal && { signal }),
+      });
+      plan.onTuned?.(tuned);
+    }
   }
   const checkSource = async () => {
     // What was made of a source that changed is of no use to a later run.
@@ -106,7 +134,8 @@ export async function writePackedFile(
       throw error;
     });
   };
-  await assemble(checkpoint, Array.from({ length: config.layers }, (_, i) => layerPath(i)), plan, checkSource);
+  const layerPaths = Array.from({ length: config.layers }, (_, i) => layerPath(i));
+  await assemble(checkpoint, layerPaths, tuned?.parameters, plan, checkSource);
   await removeLayers(directory);
 }
 
@@ -123,13 +152,13 @@ async function checkCarried(checkpoint: Checkpoint, { quantizerOf }: PackedFileP
 async function startRun(
   device: QuantizingDevice,
   checkpoint: Checkpoint,
-  { calibration: windows, correctTarget }: PackedFilePlan,
+  { calibration: windows, correctTarget, tuning }: PackedFilePlan,
 ): Promise<QuantizingRun> {
   const { config } = checkpoint;
   if (windows.length === 0) return await device.start(config);
   const embedding = await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
   try {
-    return await device.start(config, { embedding, windows, correctTarget });
+    return await device.start(config, { embedding, windows, correctTarget, ...(tuning && { tuning }) });
   } finally {
     release(embedding); // the run took what the text needs
   }
@@ -236,10 +265,11 @@ async function readStoredLayer(path: string, index: number, state: string): Prom
   return stored;
 }
 
-/** Joins the finished layers and the rest of the checkpoint into the packed file. */
+/** Joins the finished layers, what tuning changed of them and the rest of the checkpoint into the packed file. */
 async function assemble(
   checkpoint: Checkpoint,
   layerPaths: readonly string[],
+  parameters: TunedParameters | undefined,
   plan: PackedFilePlan,
   checkSource: () => Promise<void>,
 ): Promise<void> {
@@ -253,6 +283,9 @@ async function assemble(
     for (const info of file.tensors.values()) planes.push({ ...info, bytes: () => readTensorBytes(file, info) });
   }
   const carried = carriedTensors(checkpoint, shapes);
+  const tuned = parameters && tunedTensors(parameters, shapes);
+  const tensors = [...await carriedFiles(checkpoint), ...carried, ...planes];
   const metadata = { ...packedMetadata(shapes, plan.metadata), ...blocksMetadata(carried) };
-  await writeSafetensors(plan.path, [...await carriedFiles(checkpoint), ...carried, ...planes], metadata, checkSource);
+  const changed = tensors.map((tensor) => tuned?.get(tensor.name) ?? tensor);
+  await writeSafetensors(plan.path, changed, metadata, checkSource);
 }

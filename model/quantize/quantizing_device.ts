@@ -8,9 +8,12 @@ import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
 import type { Hessian } from "../../quant/report.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
+import type { WeightSource } from "../engine/weight_source.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { LinearKind } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
+import type { TunedModel, TuningWatch } from "../tune/tune_model.ts";
+import type { TuningSettings } from "../tune/tuning_plan.ts";
 
 /** Where the layers of a model come from. */
 export interface LayerSource {
@@ -31,6 +34,8 @@ export interface Calibration {
   readonly windows: readonly Uint32Array[];
   /** Whether targets are corrected, which takes the text through the unquantized model too. */
   readonly correctTarget: boolean;
+  /** How the model will be tuned on it, where it will, which takes corrected targets. */
+  readonly tuning?: TuningSettings;
   /**
    * Whether the text goes through the unquantized model alone, so that every quantizer meets the same inputs; targets
    * aren't corrected then.
@@ -42,7 +47,12 @@ export interface Calibration {
 export interface QuantizingDevice {
   /** Opens the layers of a checkpoint, in the memory that the device works from. */
   openLayers(checkpoint: Checkpoint): Promise<LayerSource & Disposable>;
-  /** Puts the calibration text before the first layer. @throws {RangeError} when it has no windows */
+  /**
+   * Puts the calibration text before the first layer.
+   *
+   * @throws {RangeError} when it has no windows
+   * @throws {Error} when the model will be tuned, and the device can't
+   */
   start(config: ModelConfig, calibration?: Calibration): Promise<QuantizingRun>;
   /**
    * Measures what the model loses where each stage of each layer alone is quantized; a device that would take too long for
@@ -77,6 +87,12 @@ export interface QuantizingRun extends Disposable {
   readonly isCalibrated: boolean;
   /** Begins a layer, whose weights stay until it is disposed; layers come in order. */
   startLayer(index: number, original: Layer): Promise<LayerRun>;
+  /**
+   * Tunes the model once the text has come through all layers, which ends the run.
+   *
+   * @param source the quantized model
+   */
+  tune(source: WeightSource, settings: TuningSettings, watch: TuningWatch): Promise<TunedModel>;
 }
 
 /** A layer that is being quantized. */

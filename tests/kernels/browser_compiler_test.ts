@@ -1,5 +1,6 @@
 import { create } from "webgpu";
 import * as attention from "../../kernels/attention/wgsl.ts";
+import * as backward from "../../kernels/backward/wgsl.ts";
 import * as gpu from "../../kernels/gpu/wgsl.ts";
 import * as layer from "../../kernels/layer/wgsl.ts";
 import * as matrix from "../../kernels/matrix/wgsl.ts";
@@ -22,7 +23,16 @@ const features = ["subgroups"] as GPUFeatureName[];
 const device = await adapter!.requestDevice({ requiredFeatures: features });
 
 /** All rooms that have shaders, with their files. */
-const ROOMS: Readonly<Record<string, WgslFiles>> = { gpu, matrix, tokens, product, attention, layer, quantize };
+const ROOMS: Readonly<Record<string, WgslFiles>> = {
+  gpu,
+  matrix,
+  tokens,
+  product,
+  attention,
+  layer,
+  quantize,
+  backward,
+};
 
 /** Names of the WGSL files in a folder. */
 function filesIn(folder: string): string[] {

@@ -1,0 +1,91 @@
+/**
+ * Tuning a quantized model: steps along gradients, epoch after epoch, and which of them was best.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import { uploadWeights } from "../engine/engine_weights.ts";
+import type { WeightSource } from "../engine/weight_source.ts";
+import type { TunedParameters } from "./parameters.ts";
+import { passShape } from "./pass_buffers.ts";
+import { createTuner, type Tuner, type TuningWindow } from "./tuner.ts";
+import { epochBatches, evenShare, rateOfStep, splitWindows, type TuningSettings } from "./tuning_plan.ts";
+
+/** Mean divergence of next-token distributions from the unquantized model's on windows that were not tuned on, in nats. */
+export interface TuningReport {
+  /** As quantized. */
+  readonly before: number;
+  /** After the best epoch; as before where none was better. */
+  readonly after: number;
+  /** The best epoch, from 1 on; 0 where the model is best as it was. */
+  readonly epoch: number;
+}
+
+/** What became of a model. */
+export interface TunedModel extends TuningReport {
+  /** Its parameters after the best epoch; undefined where the model is best as it was. */
+  readonly parameters?: TunedParameters;
+}
+
+/** Whom tuning tells, and what ends it. */
+export interface TuningWatch {
+  /** Told of the share done, 0..1, and of what is being done. */
+  readonly onProgress?: (share: number, step: string) => void;
+  /** Told of each epoch, from 1 on, of how many, with the divergence on held-out windows after it. */
+  readonly onEpoch?: (epoch: number, epochs: number, divergence: number) => void;
+  /** Ends it before the next step, with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Tunes scales and norms of a model towards the unquantized one, on some windows; the others say which epoch was best. The
+ * same windows, settings and device give the same parameters.
+ *
+ * @param source the quantized model; matrices that aren't packed stay as they are
+ * @param windows at least two, with what the unquantized model makes of them
+ * @throws {OutOfMemoryError} when the device has no room
+ * @throws {RangeError} when the divergence is no number
+ */
+export async function tuneModel(
+  gpu: Gpu,
+  source: WeightSource,
+  windows: readonly TuningWindow[],
+  settings: TuningSettings,
+  { onProgress, onEpoch, signal }: TuningWatch = {},
+): Promise<TunedModel> {
+  const { epochs, batchWindows, seed } = settings;
+  const { tuned, heldOut } = splitWindows(windows);
+  onProgress?.(0, "uploading the packed model");
+  using weights = await uploadWeights(gpu, source);
+  const limit = gpu.device.limits.maxStorageBufferBindingSize;
+  const longest = Math.max(...windows.map(({ tokens }) => tokens.length));
+  const shape = passShape(source.config, longest, evenShare(tuned.length, batchWindows), limit);
+  using tuner = await createTuner(gpu, weights, shape);
+  const steps = Array.from({ length: epochs }, (_, epoch) => epochBatches(tuned, batchWindows, seed + epoch));
+  const before = await tuner.divergenceOf(heldOut);
+  let best: TunedModel = { before, after: before, epoch: 0 };
+  let done = 0;
+  for (const [epoch, batches] of steps.entries()) {
+    for (const batch of batches) {
+      signal?.throwIfAborted();
+      const divergence = await takeStep(tuner, batch, rateOfStep(settings.rate, done, epochs * batches.length));
+      done++;
+      const held = `held-out divergence ${before.toFixed(4)} -> ${best.after.toFixed(4)}`;
+      const step = `tuning, epoch ${epoch + 1} of ${epochs}, divergence ${divergence.toFixed(4)}, ${held}`;
+      onProgress?.(done / (epochs * batches.length), step);
+    }
+    const after = await tuner.divergenceOf(heldOut);
+    onEpoch?.(epoch + 1, epochs, after);
+    if (after >= best.after) continue;
+    best = { before, after, epoch: epoch + 1, parameters: await tuner.parameters.read() };
+  }
+  return best;
+}
+
+/** Takes a step on some windows; returns their divergence before it. @throws {RangeError} when it is no number */
+async function takeStep(tuner: Tuner, batch: readonly TuningWindow[], rate: number): Promise<number> {
+  const divergence = await tuner.addGradients(batch);
+  if (!Number.isFinite(divergence)) throw new RangeError(`divergence is ${divergence} while tuning, must be finite`);
+  tuner.parameters.step(rate);
+  return divergence;
+}

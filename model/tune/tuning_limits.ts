@@ -1,0 +1,73 @@
+/**
+ * What tuning a model takes of the device.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { STAGES } from "../llama/layer.ts";
+import { logitStride } from "./divergence_head.ts";
+import { largestStage, type PassShape, passShape, stageShape, widestOf } from "./pass_buffers.ts";
+import { evenShare, splitWindows, type TuningSettings } from "./tuning_plan.ts";
+
+/** Bits of a packed weight, and of its share of what goes with a scale, more than which no density takes. */
+const WEIGHT_BITS = 5.1;
+
+/** Bytes of the device that tuning holds at once, beside what the unquantized model makes of the windows. */
+export function tuningBytes(config: ModelConfig, { windows, windowTokens }: PassShape): number {
+  const { hidden, heads, keyValueHeads, headSize, intermediate, vocabulary, layers, tiedHead, queryKeyNorm } = config;
+  const qkv = (heads + 2 * keyValueHeads) * headSize;
+  const weights = STAGES.map((stage) => stageShape(config, stage)).reduce(
+    (sum, [rows, width]) => sum + rows * width,
+    0,
+  );
+  const perToken = hidden * (layers + 4) + heads * (2 * headSize + 2) + qkv * (queryKeyNorm ? 3 : 2) +
+    keyValueHeads * headSize + 4 * intermediate + 3 + hidden / 32;
+  const logits = windowTokens * (2 * logitStride(vocabulary) + 2 * hidden);
+  const heldOnce = 4 * (windows * windowTokens * perToken + logits + largestStage(config));
+  const embeddings = 2 * vocabulary * hidden * (tiedHead ? 2 : 3);
+  return Math.ceil(heldOnce + embeddings + (weights * layers * WEIGHT_BITS) / 8 + 4 * weights);
+}
+
+/**
+ * Refuses early what would fail late: too few windows, matrices or logits that the device can't bind, and more memory
+ * than it has, which is asked for at once and given back.
+ *
+ * @throws {RangeError} for the first two
+ * @throws {OutOfMemoryError} with what is wanted and what is held
+ */
+export async function checkTuning(
+  gpu: Gpu,
+  config: ModelConfig,
+  windows: readonly Uint32Array[],
+  { batchWindows }: TuningSettings,
+): Promise<void> {
+  const { tuned } = splitWindows(windows);
+  const limit = gpu.device.limits.maxStorageBufferBindingSize;
+  const longest = Math.max(...windows.map(({ length }) => length));
+  const shape = passShape(config, longest, evenShare(tuned.length, batchWindows), limit);
+  const { windowTokens } = shape;
+  for (
+    const [what, bytes] of [
+      ["the largest matrices of one input", 4 * largestStage(config)],
+      [`logits of ${windowTokens} tokens`, 4 * windowTokens * logitStride(config.vocabulary)],
+      [`activations of ${windowTokens} tokens`, 4 * windowTokens * widestOf(config)],
+    ] as const
+  ) {
+    if (bytes > limit) {
+      throw new RangeError(`tuning needs a buffer of ${bytes} bytes for ${what}, the device binds ${limit}`);
+    }
+  }
+  const text = 4 * config.hidden * windows.reduce((sum, { length }) => sum + length, 0);
+  await askForRoom(gpu, tuningBytes(config, shape) + text);
+}
+
+/** Asks for memory and gives it back. */
+async function askForRoom(gpu: Gpu, bytes: number): Promise<void> {
+  using scope = createBufferScope(gpu);
+  const largest = Math.floor(gpu.device.limits.maxBufferSize / 4) * 4;
+  for (let left = Math.ceil(bytes / 4) * 4; left > 0; left -= largest) {
+    await scope.storage("room for tuning", Math.min(left, largest));
+  }
+}

@@ -1,0 +1,28 @@
+import { epochBatches, evenShare, rateOfStep, splitWindows, TUNING } from "../../../model/tune/tuning_plan.ts";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "../../assert.ts";
+
+const numbers = (length: number) => Array.from({ length }, (_, i) => i);
+
+Deno.test("splitWindows: the last of each sixteen is held out, of fewer the last", () => {
+  assertEquals(splitWindows(numbers(35)).heldOut, [15, 31]);
+  assertEquals(splitWindows(numbers(35)).tuned.length, 33);
+  assertEquals(splitWindows(numbers(2)), { tuned: [0], heldOut: [1] });
+  assertThrows(() => splitWindows([0]), RangeError, "tuning has 1 windows, must have at least 2");
+});
+
+Deno.test("epochBatches: all windows once, in even steps, in an order that follows from the seed", () => {
+  const batches = epochBatches(numbers(33), 16, 1);
+  assertEquals(batches.map(({ length }) => length), [11, 11, 11]);
+  assertEquals(batches.flat().toSorted((a, b) => a - b), numbers(33));
+  assertEquals(batches, epochBatches(numbers(33), 16, 1));
+  assert(JSON.stringify(batches) !== JSON.stringify(epochBatches(numbers(33), 16, 2)));
+  assertEquals([evenShare(7, 16), evenShare(420, 16), evenShare(17, 16)], [7, 16, 9]);
+});
+
+Deno.test("rateOfStep: rises over eight steps, then falls along a cosine", () => {
+  const rates = numbers(100).map((step) => rateOfStep(TUNING.rate, step, 100));
+  assertAlmostEquals(rates[0], TUNING.rate / 8);
+  assertAlmostEquals(rates[50], TUNING.rate / 2);
+  assertAlmostEquals(rates[75], TUNING.rate * 0.5 * (1 - Math.SQRT1_2));
+  assert(rates[99] > 0 && rates[99] < TUNING.rate / 1000);
+});
