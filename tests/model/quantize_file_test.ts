@@ -165,8 +165,16 @@ Deno.test("quantizeModel: options that can't be met are refused before anything 
     await refused({ calibration: { windowTokens: 1 } }, "windowTokens is 1, must be a whole number from 2 on");
     await refused({ calibration: { tokens: [] } }, "windows is 0, must be a whole number from 1 on");
     await refused({ calibration: { tokens: [Uint32Array.of(1, 96)] } }, "calibration has token 96, must be below 96");
-    const onGpu = quantizeModel(FIXTURE, path, { ...options, device: "gpu", outliers: 0.01 });
-    await assertRejects(() => onGpu, Error, "the device doesn't pick outliers, must be quantized with --device cpu");
+    const uneven = `${directory}/uneven`;
+    await Deno.mkdir(uneven);
+    const config = JSON.parse(await Deno.readTextFile(`${FIXTURE}/config.json`));
+    await Deno.writeTextFile(`${uneven}/config.json`, JSON.stringify({ ...config, intermediate_size: 40 }));
+    await Deno.copyFile(`${FIXTURE}/model.safetensors`, `${uneven}/model.safetensors`);
+    const onGpu = quantizeModel(uneven, path, { ...options, device: "gpu" });
+    const wanted =
+      "down_proj is 32 x 40, the device wants rows in fours and channels in sixteens, must be quantized with";
+    await assertRejects(() => onGpu, Error, wanted);
+    await Deno.remove(uneven, { recursive: true });
     const text = quantizeModel(FIXTURE, path, { ...options, calibration: {} });
     await assertRejects(() => text, SyntaxError, "has no tokenizer.json");
     assertEquals(filesIn(directory), []);
