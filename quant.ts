@@ -62,5 +62,5 @@ export { type PackedTensor, validatePackedTensor } from "./quant/packed_tensor.t
 export { FEEDBACK, SETTINGS } from "./quant/recipe.ts";
 export type { Part } from "./quant/quantizer.ts";
 export type { PickRule } from "./quant/refine_pick.ts";
-export { quantizeTwobit, type TwobitSettings } from "./quant/twobit.ts";
+export { quantizeTwobit, type TwobitPart, type TwobitSettings } from "./quant/twobit.ts";
 export type { Outliers, UnpackedTensor } from "./quant/unpacked_tensor.ts";

@@ -77,14 +77,15 @@ async function measure(options: OptionValues, work: string): Promise<PeerRun[]> 
   }
   const onProgress = (step: string) => console.error(`peers: ${step}`);
   const runs: PeerRun[] = [];
+  // First what is quickly done, and quickly missed where it isn't there.
+  if (only !== "llama.cpp" && typeof python === "string") {
+    onProgress("PyTorch");
+    runs.push(await measurePytorch(python));
+  }
   if (only !== "pytorch") {
     const architecture = textOption(options, "architecture", "90");
     const plan = { work, architecture, shape, seed: SEED, onProgress };
     runs.push(await measureLlamaCpp({ ...plan, ...(typeof source === "string" && { source: resolve(source) }) }));
-  }
-  if (only !== "llama.cpp" && typeof python === "string") {
-    onProgress("PyTorch");
-    runs.push(await measurePytorch(python));
   }
   return runs;
 }

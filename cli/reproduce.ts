@@ -48,6 +48,7 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
   if (options.out === "") throw new UsageError("--out is empty, must name a directory");
   const directories = new Map<string, string>();
   const lines = new Map<string, ProgressLine>();
+  const shares = new Map<string, number>();
   const lineOf = (id: string) => lines.get(id) ?? lines.set(id, createProgressLine(id)).get(id)!;
   using _clearing = { [Symbol.dispose]: () => lines.forEach((line) => line.clear()) };
   const results = await runExperiments(experiments, {
@@ -55,7 +56,11 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
     resume: options.resume === true,
     ...(typeof options.out === "string" && { out: options.out }),
     command: ["deno task", task, ...givenOptions(options)].join(" "),
-    onProgress: (id, share, step) => lineOf(id).update(share, step),
+    onProgress(id, share, step) {
+      shares.set(id, share);
+      lineOf(id).update(share, step);
+    },
+    onRow: (id, name) => lineOf(id).step(shares.get(id) ?? 0, `row ${name}`),
     onResult({ id, verdict }, path, timeMs) {
       directories.set(id, dirname(path));
       lineOf(id).clear();

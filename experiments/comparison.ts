@@ -95,7 +95,10 @@ export interface MethodCase {
   readonly onProgress: (share: number, step: string) => void;
 }
 
-/** Quantizes the model, evaluates what was stored, and describes it; a row that is finished already is taken as it is. */
+/**
+ * Quantizes the model, evaluates what was stored, and describes it; a row that is finished already, or that an experiment
+ * before had by any name, is taken as it is.
+ */
 export async function compareMethod(
   context: ExperimentContext,
   method: MethodCase,
@@ -103,16 +106,27 @@ export async function compareMethod(
   const { reference } = await context.baseline();
   const { name, inputs, withoutChoices = false } = method;
   const rows = await context.finishedRows();
-  const quantizers = JSON.stringify({
-    inputs,
-    withoutChoices,
-    ...Object.fromEntries(LINEAR_KINDS.map((kind) => [kind, method.method(kind)])),
-  });
+  const describe = (withoutChoices: boolean) =>
+    JSON.stringify({
+      inputs,
+      withoutChoices,
+      ...Object.fromEntries(LINEAR_KINDS.map((kind) => [kind, method.method(kind)])),
+    });
+  const quantizers = describe(withoutChoices);
   const known = rows.find(name, quantizers);
-  const measured = known ?? await measureMethod(context, method);
+  const whole = context.measured.get(describe(false));
+  const shared = context.measured.get(quantizers) ?? (withoutChoices && whole ? leaveChoicesOut(whole) : undefined);
+  const measured = known ?? shared ?? await measureMethod(context, method);
+  context.measured.set(quantizers, measured);
   if (!known) await rows.add(name, quantizers, measured);
   const { bitsPerWeight, evaluation } = measured;
   return { row: comparisonRow(name, bitsPerWeight, evaluation, reference), evaluation };
+}
+
+/** What would have been measured without multiple choice and tasks. */
+function leaveChoicesOut({ bitsPerWeight, evaluation }: Measured): Measured {
+  const { choiceAccuracy: _, choiceHits: __, ...others } = evaluation;
+  return { bitsPerWeight, evaluation: { ...others, tasks: [] } };
 }
 
 async function measureMethod(

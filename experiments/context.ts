@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { fromFileUrl, join } from "@std/path";
+import { join } from "@std/path";
 import {
   evaluateModel,
   type EvaluationPlan,
@@ -39,6 +39,8 @@ export interface RunSettings {
   readonly taskFiles: readonly TaskFile[];
   /** Where to quantize and score; by default `auto`. */
   readonly device?: PlaceName;
+  /** Directory of what the model writes for its calibration; by default the current one. */
+  readonly directory?: string;
 }
 
 /** Sizes of a full and of a quick run. */
@@ -52,9 +54,6 @@ const WIKITEXT = {
   quick: { windows: QUICK.windows, windowTokens: WIKITEXT_WINDOW },
 };
 const QUICK_CALIBRATION_WINDOWS = 12;
-
-/** What models wrote for their calibration, for later runs. */
-const SELF_TEXTS = fromFileUrl(new URL("../.scratch/self-text", import.meta.url));
 
 /** Creates the context of a run, which keeps no rows; dispose it to end its workers and close its files. */
 export function createContext(
@@ -74,6 +73,7 @@ export function createContext(
     seed,
     pool,
     progress,
+    measured: new Map(),
     decodeSpeeds: new Map(),
     opened: () => opened ??= openOnce(modelName, progress, owned),
     model: () => model ??= loadModel(modelName, progress),
@@ -146,14 +146,14 @@ async function makeBaseline(
  * first, as many and as long on every machine.
  */
 async function calibrationOf(
-  { quick, seed, modelName, calibrationName }: RunSettings,
+  { quick, seed, modelName, calibrationName, directory = "." }: RunSettings,
   { opened, place, progress }: Pick<ExperimentContext, "opened" | "place" | "progress">,
   evaluatedTokens: number,
 ): Promise<Baseline["calibration"]> {
   const { checkpoint, sha256 } = await opened();
   const { gpu, isRealGpu } = await place();
   const isTiny = modelName === "tiny";
-  await Deno.mkdir(SELF_TEXTS, { recursive: true });
+  await Deno.mkdir(directory, { recursive: true });
   const { text, windows } = await chooseCalibration(checkpoint, {
     method: "corrected",
     given: {
@@ -164,7 +164,8 @@ async function calibrationOf(
     isTiny,
     isRealGpu,
     gpu,
-    path: join(SELF_TEXTS, sha256),
+    // What the model writes is kept there for later runs.
+    path: join(directory, "calibration"),
     seed,
     sourceSha256: sha256,
     signal: undefined,

@@ -7,7 +7,7 @@ import type { Model } from "../model/llama/llama.ts";
 import type { LoadedModel, OpenModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluate/evaluation.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
-import type { FinishedRows, RowsState } from "./finished_rows.ts";
+import type { FinishedRows, Measured, RowsState } from "./finished_rows.ts";
 import type { ModelPlace } from "./model_place.ts";
 import type { Findings } from "./results/result.ts";
 
@@ -64,6 +64,8 @@ export interface ExperimentContext {
   place(): Promise<ModelPlace>;
   /** Evaluates the unquantized model once; the scorer keeps its predictions for comparison. */
   baseline(): Promise<Baseline>;
+  /** What was measured of quantizers, by what they are: a row that several experiments have is measured once. */
+  readonly measured: Map<string, Measured>;
   /** The experiment's rows that are finished. */
   finishedRows(): Promise<FinishedRows>;
   /**

@@ -146,6 +146,9 @@ export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint): Model
               finished.set(kind, { kind: "f16", rows, channels, weights: halves[i] });
             }
             await upload.addLayer();
+            // At once, not when the collector comes to it: a layer of a large model is many megabytes.
+            halves.forEach(release);
+            finished.clear();
           },
         });
       }

@@ -7,7 +7,7 @@ import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
-import { openFinishedRows, rowsPath } from "./finished_rows.ts";
+import { type FinishedRows, openFinishedRows, rowsPath } from "./finished_rows.ts";
 import { describeDevice, describeEnvironment } from "./provenance.ts";
 import { renderDirectory, writePages } from "./render.ts";
 import { type Findings, type Result, writeResult } from "./results/result.ts";
@@ -26,23 +26,26 @@ export interface RunOptions {
   readonly command: string;
   /** Told of the experiment that runs, the share of it that is done and what is being done. */
   readonly onProgress?: (id: string, share: number, step: string) => void;
+  /** Told of each row of a comparison when it is measured and kept. */
+  readonly onRow?: (id: string, name: string) => void;
   /** Told of each result when its file is there. */
   readonly onResult?: (result: Result, path: string, timeMs: number) => void;
 }
 
 /**
  * Runs experiments one after the other; each result file is written as soon as it is there.
- * Whether the output directory can be written is tried before any work is done; it is made with the first result.
+ * Whether the output directory can be written is tried before any work is done; it is made with the first result or row.
  */
 export async function runExperiments(experiments: readonly Experiment[], options: RunOptions): Promise<Result[]> {
   const device = await describeDevice();
   const { quick, modelName } = options.settings;
-  const directoryOf = (experiment: Experiment) =>
+  const directoryOf = (experiment: Pick<Experiment, "needsModel">) =>
     options.out ?? join(RESULTS_ROOT, resultPlace(quick ? "quick" : device.name, modelName, experiment));
   const directories = new Set(experiments.map(directoryOf));
   for (const directory of directories) await checkWritable(directory);
   let running = "";
-  using context = createContext(options.settings, (share, step) => options.onProgress?.(running, share, step));
+  const settings = { ...options.settings, directory: directoryOf({ needsModel: true }) };
+  using context = createContext(settings, (share, step) => options.onProgress?.(running, share, step));
   const { name, sha256 } = await context.opened();
   const results: Result[] = [];
   for (const experiment of experiments) {
@@ -50,16 +53,21 @@ export async function runExperiments(experiments: readonly Experiment[], options
     running = id;
     const startMs = performance.now();
     const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
-    const path = rowsPath(directoryOf(experiment), id);
+    const directory = directoryOf(experiment);
+    const path = rowsPath(directory, id);
     const finishedRows = once(async () => {
-      await Deno.mkdir(directoryOf(experiment), { recursive: true });
       const { state } = await context.baseline();
-      return await openFinishedRows(path, { experiment: id, ...state }, options.resume ?? false);
+      await Deno.mkdir(directory, { recursive: true });
+      const rows = await openFinishedRows(path, { experiment: id, ...state }, options.resume ?? false);
+      const add: FinishedRows["add"] = async (name, quantizers, measured) => {
+        await rows.add(name, quantizers, measured);
+        options.onRow?.(id, name);
+      };
+      return { ...rows, add };
     });
     const found = await experiment.run({ ...context, finishedRows });
     const findings = withoutSoftwareTimings(experiment, found, device.software);
     const result: Result = { schema: 1, id, title, claim, device, environment, ...findings };
-    const directory = directoryOf(experiment);
     await Deno.mkdir(directory, { recursive: true });
     const written = await writeResult(directory, result);
     await Deno.remove(path).catch(() => {}); // experiments without such rows have no file of them
@@ -74,7 +82,11 @@ export async function runExperiments(experiments: readonly Experiment[], options
  * Where below results/ a result belongs: the device's directory for the embedded model and for what measures no model,
  * one for each other model below it.
  */
-export function resultPlace(device: string, modelName: string, { needsModel }: Experiment): string {
+export function resultPlace(
+  device: string,
+  modelName: string,
+  { needsModel }: Pick<Experiment, "needsModel">,
+): string {
   return needsModel && modelName !== "tiny" ? `${device}/${modelSlug(modelName)}` : device;
 }
 

@@ -25,11 +25,11 @@ import { LINEAR_KINDS, type LinearKind, linearName, STAGES } from "./llama/layer
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
 import { type CalibrationOptions, chooseCalibration, type UsedCalibration } from "./quantize/choose_calibration.ts";
-import { asStageDensities, chooseDensities, type StageDensities } from "./quantize/choose_densities.ts";
+import { densitiesFor, type StageDensities } from "./quantize/choose_densities.ts";
 import { whyNotTuned } from "./quantize/cpu_device.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
-import { readInterruptedSettings, writePackedFile } from "./quantize/packed_writer.ts";
-import type { StageLossPlan, StoredLayer } from "./quantize/quantizing_device.ts";
+import { writePackedFile } from "./quantize/packed_writer.ts";
+import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import type { TuningReport } from "./tune/tune_model.ts";
 import { TUNING } from "./tune/tuning_plan.ts";
 import { splitCalibration } from "./text/calibration_names.ts";
@@ -190,11 +190,11 @@ export async function quantizeModel(
     ...{ isRealGpu: place.isRealGpu, gpu: place.gpu, signal, onProgress, onCalibration: options.onCalibration },
   });
   const totals = { weights: 0, bytes: 0 };
-  const densities = await stageDensities(place, checkpoint, path, settings, options, {
-    windows,
-    isQuantized: (layer, kind) => !isExcluded(layer, kind),
-    ...(signal && { signal }),
-  });
+  const isQuantized = (layer: number, kind: LinearKind) => !isExcluded(layer, kind);
+  const quantizerOf = (refineEvery: RefineEvery) => twobitQuantizer({ ...changes, refineEvery }, method);
+  const densities = settings.densities === "kl"
+    ? await densitiesFor(place.device, checkpoint, { ...options, path, method, windows, isQuantized, quantizerOf })
+    : undefined;
   const densityOf = (layer: number, kind: LinearKind) =>
     densities?.[layer][STAGES.findIndex(({ linears }) => linears.includes(kind))] ?? refine;
   await writePackedFile(place.device, checkpoint, {
@@ -216,10 +216,7 @@ export async function quantizeModel(
     resume: options.resume ?? false,
     calibration: windows,
     correctTarget: method === "corrected",
-    quantizerOf: (layer, kind) =>
-      isExcluded(layer, kind)
-        ? undefined
-        : twobitQuantizer({ ...changes, refineEvery: densityOf(layer, kind) }, method),
+    quantizerOf: (layer, kind) => isQuantized(layer, kind) ? quantizerOf(densityOf(layer, kind)) : undefined,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
     ...(options.tune && { tuning: { ...TUNING, seed } }),
@@ -240,26 +237,6 @@ export async function quantizeModel(
     ...(peakBytes !== undefined && { deviceBytes: peakBytes }),
     ...(tuning && { tuning }),
   };
-}
-
-/** Densities by stage, where they are asked for and can be measured: those of an interrupted run go on. */
-async function stageDensities(
-  { device }: QuantizingPlace,
-  checkpoint: Checkpoint,
-  path: string,
-  { method, densities }: QuantizeSettings,
-  { resume, onDensities, onProgress }: QuantizeOptions,
-  plan: StageLossPlan,
-): Promise<StageDensities | undefined> {
-  if (densities !== "kl") return undefined;
-  const interrupted = resume ? await readInterruptedSettings(path) : undefined;
-  const step = onProgress && ((_share: number, step: string) => onProgress(0, step));
-  const chosen = asStageDensities(interrupted?.refine, checkpoint.config.layers) ??
-    (method === "search"
-      ? "search has no text"
-      : await chooseDensities(device, checkpoint, { ...plan, ...(step && { onProgress: step }) }));
-  onDensities?.(chosen);
-  return typeof chosen === "string" ? undefined : chosen;
 }
 
 /** All files of a model, which may lack some of them. */

@@ -128,7 +128,10 @@ export function parseResult(name: string, text: string): Result {
 /** Reads all result files of a directory, by id, in alphabetical order. @throws {SyntaxError} */
 export async function readResults(directory: string): Promise<Map<string, Result>> {
   const names: string[] = [];
-  for await (const { name, isFile } of Deno.readDir(directory)) if (isFile && name.endsWith(".json")) names.push(name);
+  // Others have two dots: what runs keep beside their results.
+  for await (const { name, isFile } of Deno.readDir(directory)) {
+    if (isFile && /^[^.]+\.json$/.test(name)) names.push(name);
+  }
   const results = new Map<string, Result>();
   for (const name of names.sort()) {
     const result = await readResult(join(directory, name));

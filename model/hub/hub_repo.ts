@@ -142,6 +142,8 @@ export async function asking<T>(
   try {
     return await ask({ hubUrl: endpoint, fetch: fetchSoon(stallMs), ...(token && { accessToken: token }) });
   } catch (cause) {
+    // A permission that is missing is nothing that the hub answers.
+    if (cause instanceof Deno.errors.NotCapable) throw cause;
     const { message } = cause as Error;
     const name = describeRepo(repo);
     if (cause instanceof HubApiError) throw new Error(explainStatus(repo, endpoint, cause, token), { cause });

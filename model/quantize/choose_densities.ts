@@ -4,16 +4,58 @@
  * @module
  */
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
+import { totalBits } from "../../quant/bits.ts";
 import { allocateDensities, type DensityUnit } from "../../quant/densities/allocate_densities.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
-import { BUDGET_BITS, SETTINGS } from "../../quant/recipe.ts";
+import { quantizedBits, type Quantizer } from "../../quant/quantize.ts";
+import { BUDGET_BITS, type QuantizeMethod, SETTINGS } from "../../quant/recipe.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
+import { readInterruptedSettings } from "./packed_writer.ts";
 import type { QuantizingDevice, StageLosses, StageLossPlan } from "./quantizing_device.ts";
 
 /** For each layer the density of each of its stages: one refined group in every so many. */
 export type StageDensities = readonly (readonly RefineEvery[])[];
+
+/** What densities are chosen by. */
+export interface DensityPlan extends StageLossPlan {
+  /** The quantizer of a density, which says what bits it takes. */
+  readonly quantizerOf: (refineEvery: RefineEvery) => Quantizer;
+}
+
+/** What they are chosen for. */
+export interface DensityRequest extends DensityPlan {
+  /** The packed file. */
+  readonly path: string;
+  /** Whether to go on with the densities that an interrupted run left beside it. */
+  readonly resume?: boolean;
+  /** How codes are found. */
+  readonly method: QuantizeMethod;
+  /** Told of the densities, or why they can't differ. */
+  readonly onDensities?: (chosen: StageDensities | string) => void;
+}
+
+/** Densities of least loss: those of an interrupted run, else measured; undefined where they can't differ. */
+export async function densitiesFor(
+  device: QuantizingDevice,
+  checkpoint: Checkpoint,
+  { path, resume, method, onDensities, windows, isQuantized, quantizerOf, signal, onProgress }: DensityRequest,
+): Promise<StageDensities | undefined> {
+  const interrupted = resume ? await readInterruptedSettings(path) : undefined;
+  const plan = {
+    windows,
+    isQuantized,
+    quantizerOf,
+    ...(signal && { signal }),
+    // The share is that of quantizing, which is to come.
+    ...(onProgress && { onProgress: (_share: number, step: string) => onProgress(0, step) }),
+  };
+  const chosen = asStageDensities(interrupted?.refine, checkpoint.config.layers) ??
+    (method === "search" ? "search has no text" : await chooseDensities(device, checkpoint, plan));
+  onDensities?.(chosen);
+  return typeof chosen === "string" ? undefined : chosen;
+}
 
 /**
  * Measures what each stage loses and shares the budget's bits out by that.
@@ -23,7 +65,7 @@ export type StageDensities = readonly (readonly RefineEvery[])[];
 export async function chooseDensities(
   { measureLosses }: QuantizingDevice,
   checkpoint: Checkpoint,
-  plan: StageLossPlan,
+  plan: DensityPlan,
 ): Promise<StageDensities | string> {
   if (!measureLosses) return "what layers lose is measured on a GPU alone";
   const losses = await measureLosses(checkpoint, plan).catch((error) => {
@@ -31,7 +73,7 @@ export async function chooseDensities(
     return error.message;
   });
   if (typeof losses === "string") return losses;
-  return shareBits(checkpoint.config, losses, plan.isQuantized) ??
+  return shareBits(checkpoint.config, losses, plan) ??
     `even without refined groups the layers take more than ${BUDGET_BITS} bits a weight`;
 }
 
@@ -39,20 +81,21 @@ export async function chooseDensities(
 function shareBits(
   config: ModelConfig,
   losses: StageLosses,
-  isQuantized: StageLossPlan["isQuantized"],
+  { isQuantized, quantizerOf }: DensityPlan,
 ): StageDensities | undefined {
   const units: (DensityUnit & { readonly layer: number; readonly stage: number })[] = [];
+  const quantizers = REFINE_EVERY.map(quantizerOf);
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
   for (const [layer, found] of losses.entries()) {
     for (const [stage, loss] of found.entries()) {
+      if (loss === undefined) continue;
       const kinds = STAGES[stage].linears.filter((kind) => isQuantized(layer, kind));
-      if (loss !== undefined) {
-        units.push({
-          layer,
-          stage,
-          loss,
-          shapes: kinds.map((kind) => linearShape(config, kind)),
-        });
-      }
+      const shapes = kinds.map((kind) => linearShape(config, kind));
+      const weights = sum(shapes.map(([rows, channels]) => rows * channels));
+      const bits = quantizers.map((quantizer) =>
+        sum(shapes.map(([rows, channels]) => totalBits(quantizedBits(rows, channels, quantizer))))
+      );
+      units.push({ layer, stage, loss, weights, bits });
     }
   }
   const chosen = allocateDensities(units, BUDGET_BITS);

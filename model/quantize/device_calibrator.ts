@@ -50,6 +50,8 @@ export interface DeviceLayerPair {
 export interface DeviceCalibrator {
   /** Whether the text goes through the unquantized model too. */
   readonly correctTarget: boolean;
+  /** Whether sums are repeated, so that the text goes nowhere and needs no matrices. */
+  readonly isStill?: boolean;
   /**
    * Takes the text, where it has come to a stage, through the stage's matrices in the models whose layer is given; stages
    * come in order.

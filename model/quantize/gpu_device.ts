@@ -33,25 +33,37 @@ import {
   type StageKnowledge,
 } from "./device_quantizers.ts";
 import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
+import { canKeepSums, createKeptSums, isComplete, keepSums, type KeptSums, repeatSums } from "./kept_sums.ts";
 import { tuneModel } from "../tune/tune_model.ts";
 import { checkTuning } from "../tune/tuning_limits.ts";
 import { createLayerReader } from "./layer_reader.ts";
 import type { QuantizePool } from "./quantize_tasks.ts";
-import type { LayerRun, QuantizingDevice, StageJob, StoredLayer } from "./quantizing_device.ts";
+import type { Calibration, LayerRun, QuantizingDevice, StageJob, StoredLayer } from "./quantizing_device.ts";
 import { measureStageLosses } from "./stage_losses.ts";
 
 /**
  * A GPU as a device, for what {@linkcode whyNotOnDevice} has nothing against.
  *
  * @param pool workers for quantizers other than the method, which are needed for nothing else
+ * @returns a device that keeps the Hessians of an unquantized model until the GPU is closed, where a text
+ * {@linkcode Calibration keepsInputs} and they are few enough
  */
 export function gpuDevice(gpu: Gpu, pool?: QuantizePool): QuantizingDevice {
+  let kept: KeptSums | undefined;
+  const startText = async (scope: BufferScope, config: ModelConfig, calibration: Calibration) => {
+    const { windows, keepsInputs } = calibration;
+    if (!keepsInputs || !canKeepSums(config)) return await createDeviceCalibrator(gpu, scope, config, calibration);
+    if (kept?.windows === windows && isComplete(kept, config)) return repeatSums(gpu, kept);
+    kept?.scope[Symbol.dispose]();
+    kept = createKeptSums(gpu, windows);
+    return keepSums(gpu, await createDeviceCalibrator(gpu, scope, config, calibration), kept);
+  };
   return {
     openLayers: createLayerReader,
     start: (config, calibration) =>
       allOrNone(gpu, async (scope) => {
         if (calibration?.tuning) await checkTuning(gpu, config, calibration.windows, calibration.tuning);
-        const text = calibration && await createDeviceCalibrator(gpu, scope, config, calibration);
+        const text = calibration && await startText(scope, config, calibration);
         const keepsInputs = calibration?.keepsInputs === true;
         return {
           isCalibrated: text !== undefined,
@@ -114,6 +126,7 @@ function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerR
         return await quantizeKinds(work, quantizers, { knowledge, diagonal });
       },
       async restore(stored) {
+        if (!text || work.keepsInputs) return;
         for (const [kind, tensor] of stored) {
           const matrix = tensor.kind === "twobit" ? await uploadPackedMatrix(gpu, tensor.tensor) : undefined;
           await keep(work, kind, tensor, matrix);
@@ -130,6 +143,7 @@ function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerR
 /** Takes the text through a stage's matrices, which are on the device only for that. */
 async function passMatrices(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
   if (!work.text) return;
+  if (work.text.isStill) return await work.text.pass(pair, stage);
   const { linears } = STAGES[stage];
   for (const kind of linears) await uploadMissing(work, pair, kind);
   await work.text.pass(pair, stage);

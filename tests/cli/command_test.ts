@@ -34,6 +34,8 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
   [["reproduce", "--seed", "x"], "reproduce: --seed is x, must be a number"],
   [["reproduce", "--out"], "reproduce: Option '--out <value>' argument missing"],
   [["experiment"], "experiment: 0 arguments given, must be ID"],
+  [["experiment", "accuracy", "--device", "tpu"], "experiment: --device is tpu, must be one of auto, cpu, gpu"],
+  [["reproduce", "--calibration", "sotu"], "reproduce: --calibration is sotu, must be mix, self, calibration"],
   [["experiment", "toString"], "experiment: experiment is toString, must be one of bits, "],
   [["quantize"], "quantize: --out is missing, must name the packed file to write"],
   [["quantize", "--out", "q", "--method", "x"], "quantize: --method is x, must be one of corrected, feedback, search"],

@@ -1,12 +1,15 @@
 /** The permissions that the documents name for each command are enough, and each that is missing is one line. */
 import { assert, assertEquals } from "../assert.ts";
+import { serveHub } from "../model/hub/fake_hub.ts";
 import { inDirectory } from "../temporary.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 const DOCUMENT = (await Deno.readTextFile(`${ROOT}docs/your-own-model.md`)).split("\n## Permissions\n")[1];
 
+const FIXTURES = `${ROOT}tests/fixtures/`;
+
 /** A model of two layers, with a tokenizer. */
-const MODEL = `${ROOT}tests/fixtures/gguf/llama_spm.gguf`;
+const MODEL = `${FIXTURES}gguf/llama_spm.gguf`;
 
 /** The flags of a command by its row in the document, for a model and the directory of what is written. */
 function flagsOf(command: string, model: string, out: string): string[] {
@@ -17,10 +20,14 @@ function flagsOf(command: string, model: string, out: string): string[] {
   return flags.replaceAll(/\b[A-Z]+(?=[, ]|$)/g, (place) => places[place]).split(" ");
 }
 
-async function run(flags: readonly string[], args: readonly string[]) {
+async function run(
+  flags: readonly string[],
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+) {
   const { code, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-check", "--quiet", ...flags, `${ROOT}cli/main.ts`, ...args],
-    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: "/tmp" },
+    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: "/tmp", ...env },
     cwd: ROOT,
   }).output();
   return { code, message: new TextDecoder().decode(stderr) };
@@ -80,4 +87,25 @@ Deno.test("permissions: commands of results, and doctor, run with the flags of t
     await checkCommand("report", ["--out", `${out}/report.html`], "", out);
     await checkCommand("experiment", ["ranges", "--quick", "--out", out], "", out);
     await checkCommand("doctor", [], "", out);
+  }));
+
+Deno.test("permissions: a model of the hub is loaded with the flags of the document", () =>
+  inDirectory(async (home) => {
+    const [env, others] = /```text\n(--allow-env.*)\n(.*)\n```/.exec(DOCUMENT)!.slice(1);
+    const flags = [env, ...others.split(" ")];
+    const names = ["config.json", "model.safetensors"];
+    const files = new Map(names.map((name) => [name, Deno.readFileSync(`${FIXTURES}llama_tied_gqa/${name}`)]));
+    files.set("tokenizer.json", Deno.readFileSync(`${ROOT}model/tiny/tokenizer.json`));
+    await using hub = serveHub("org/model", files);
+    const variables = { HF_HOME: home, HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: "", HF_HUB_OFFLINE: "", HF_TOKEN: "" };
+    const evaluate = (flags: readonly string[]) =>
+      run(flags, ["perplexity", "--model", "hf:org/model", "--device", "cpu"], variables);
+    for (const flag of flags) {
+      const { code, message } = await evaluate(flags.filter((other) => other !== flag));
+      assertEquals(code, 1);
+      assert(/^perplexity: .*requires? .*--allow-\w+.*\n$/i.test(message), `without ${flag}: ${message}`);
+    }
+    // The tokenizer is of another model, which is found out when both are there.
+    const { message } = await evaluate(flags);
+    assert(message.includes("the tokenizer has 4096 tokens, must have at most the model's 96"), message);
   }));

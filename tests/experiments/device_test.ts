@@ -40,7 +40,7 @@ async function makeSmallModel(directory: string): Promise<Pick<RunSettings, "mod
   });
   const shapes = [...allLayerTensors(parseConfig("config.json", JSON.stringify(config))).values()];
   await writeSafetensors(join(model, "model.safetensors"), [
-    tensor("model.embed_tokens.weight", [config.vocab_size, 128], normals(1, config.vocab_size * 128, 0.3)),
+    tensor("model.embed_tokens.weight", [config.vocab_size, 128], normals(1, config.vocab_size * 128, 0.1)),
     tensor("model.norm.weight", [128], new Float32Array(128).fill(1)),
     ...shapes.map(({ name, shape: [rows, channels] }, i) =>
       channels === undefined

@@ -1,5 +1,6 @@
 import { totalBits } from "../../quant/bits.ts";
 import fc from "fast-check";
+import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../../quant/baselines/strip_layout.ts";
 import { channelWeightsOf } from "../../quant/channel_weights.ts";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { dequantize } from "../../quant/dequantize.ts";
@@ -52,7 +53,7 @@ Deno.test("quantizeTwobit: any split into tile ranges, joined, is the whole, bit
   }
 });
 
-Deno.test("quantizeMatrix: the independent parts, joined, are the whole; a baseline has one part", () => {
+Deno.test("quantizeMatrix: the independent parts, joined, are the whole", () => {
   const [rows, channels] = [50, 128];
   const weights = normals(4, rows * channels);
   const quantizer: Quantizer = { kind: "twobit", settings: { ...SETTINGS, outliers: OUTLIERS } };
@@ -64,6 +65,29 @@ Deno.test("quantizeMatrix: the independent parts, joined, are the whole; a basel
   assert(joined.kind === "twobit" && whole.kind === "twobit");
   assertSameTensor(joined.tensor, whole.tensor);
   assertEquals(totalBits(quantizedBits(rows, channels, quantizer)), 8 * storedBytes(whole));
+});
+
+Deno.test("quantizeMatrix: parts of baselines, joined, are the whole, but for layouts whose strips are picked by all rows", () => {
+  const [rows, channels] = [100, 256];
+  const matrix = { weights: normals(4, rows * channels), rows, channels };
+  const diagonal = Float64Array.from({ length: channels }, (_, i) => 1 + i % 7);
+  const settings = (layout: StripLayout) => ({ layout, search: "weighted_error" as const });
+  const quantizers: Quantizer[] = [
+    { kind: "q2_k" },
+    { kind: "q2_k", weighsChannels: true },
+    { kind: "strips", settings: settings(plainLayout(2, 16)) },
+    { kind: "strips", settings: settings(greenbitLayout(32)) },
+  ];
+  for (const quantizer of quantizers) {
+    const known = quantizer.weighsChannels ? { diagonal } : {};
+    const tiles = independentParts(rows, quantizer, 2);
+    assertEquals(tiles, [[0, 2], [2, 4], [4, 6], [6, 7]]);
+    const parts = tiles.map((tiles) => quantizeMatrix(matrix, quantizer, { ...known, tiles }));
+    assertEquals(joinStored(parts), quantizeMatrix(matrix, quantizer, known));
+  }
+  const odd = [0, 1].map((tile) => quantizeMatrix(matrix, quantizers[3], { tiles: [tile, tile + 1] }));
+  assertThrows(() => joinStored(odd), TypeError, "must be a multiple of 32");
+  assertEquals(independentParts(rows, { kind: "strips", settings: settings(PAPER_LAYOUT) }, 2), [[0, 7]]);
 });
 
 Deno.test("concatenateRows: refuses parts that don't fit", () => {

@@ -1,34 +1,19 @@
 // needs: rows cells decode
 // Refine words: what the second plane of bits adds to the rows of a step.
 
-// Loads and multiplies the refine words of four rows and a column, one for every `every` groups. Even lanes share out
-// those of the rows 0 and 1, odd lanes those of 2 and 3.
-fn refine_words(row: u32, every: u32, lane: Lane) -> vec2<f32> {
-  var sums = vec2(0.0);
-  let words = team * LANE_GROUPS / every;
-  let row_words = (half_blocks * LANE_GROUPS + every - 1u) / every;
+// Loads and multiplies the refine words of a density of 16, one for two blocks of a row. Each of the four lanes of two
+// blocks takes that of a row: even lanes those of the rows 0 and 1, odd lanes those of 2 and 3.
+fn refine_words(row: u32, lane: Lane) -> vec2<f32> {
+  let i = summed_row(lane.lane);
   let step = row / STEP_ROWS;
-  let half = lane.lane % 2u * 2u;
-  for (var index = lane.lane / 2u; index < 2u * words; index += team / 2u) {
-    let i = half + index / words;
-    let run = lane.first_block * 8u / every + index % words;
-    let group = run * every + picked(step, i, run, every);
-    let codes = meta_words[meta_start + step * half_blocks + group / LANE_GROUPS][i];
-    let scales = tile_scale[scale_start + (row / TILE_ROWS) * (whole_half_blocks() / 2u) + group / 8u];
-    let block = group / 8u - lane.first_block;
-    let word = refine[refine_start + (step * row_words + run) * 2u + i / 2u][i % 2u];
-    let term = refine_term(word, codes, scales, group % 8u, block, lane);
-    sums += select(vec2(0.0), vec2(term), vec2(0u, 1u) == vec2(index / words));
-  }
-  return sums;
-}
-
-// Which group of a run of row i of a step is refined, counted from the run's start.
-fn picked(step: u32, i: u32, run: u32, every: u32) -> u32 {
-  if (every == 1u) { return 0u; }
-  let field = meta_words[meta_start + step * half_blocks + run * every / LANE_GROUPS][i] >> 28u;
-  if (every == 2u) { return (field >> (run % 2u)) & 1u; }
-  return field;
+  let run = lane.half_block / 4u;
+  let pick = meta_words[meta_start + step * half_blocks + 4u * run][i] >> 28u;
+  let group = 16u * run + pick;
+  let codes = meta_words[meta_start + step * half_blocks + group / LANE_GROUPS][i];
+  let scales = tile_scale[scale_start + (row / TILE_ROWS) * (whole_half_blocks() / 2u) + group / 8u];
+  let word = refine[refine_start + (step * ((half_blocks + 3u) / 4u) + run) * 2u + i / 2u][i % 2u];
+  let term = refine_term(word, codes, scales, group % 8u, group / 8u - lane.first_block, lane);
+  return select(vec2(0.0, term), vec2(term, 0.0), i % 2u == 0u);
 }
 
 // The term of group `pick` of a block, which is counted from the start of the column; meta_word is that of the group.

@@ -196,7 +196,7 @@ fn refine_step(now: Step, row: u32, lane: Lane) -> vec2<f32> {
   let handed = select(now.meta_words.zw, now.meta_words.xy, is_odd);
   // Before the density is asked for: where it is a variable, a compiler may not know that it is the same for all lanes.
   let other = vec2(exchange_bits(handed.x, lane.thread, 1u), exchange_bits(handed.y, lane.thread, 1u));
-  if (refine_every > 8u) { return refine_words(row, 16u, lane); }
+  if (refine_every > 8u) { return refine_words(row, lane); }
   if (refine_every != 8u) { return vec2(0.0); }
   let pick = own >> vec2(28u);
   let codes = select(own, other, (pick >= vec2(LANE_GROUPS)) != vec2(is_odd));

@@ -81,11 +81,11 @@ Deno.test("fetchModel: after too many breaks what is there stays, and the next r
 
 Deno.test("fetchModel: a connection that stands still counts as broken", () =>
   withHub(async (hub, settings) => {
-    hub.misbehaves.set(SHARD, { stallMs: 300 });
+    hub.misbehaves.set(SHARD, { stallMs: 1500 });
     await assertRejects(
-      () => fetchModel(REPO, { ...settings, stallMs: 20 }),
+      () => fetchModel(REPO, { ...settings, stallMs: 200 }),
       Error,
-      "broke off 5 times (next to nothing came for 0.02 s)",
+      "broke off 5 times (next to nothing came for 0.2 s)",
     );
   }));
 

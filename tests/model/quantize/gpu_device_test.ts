@@ -342,6 +342,25 @@ Deno.test("packed file by the GPU: stages come with the Hessian of their input, 
     assertSums(mine, theirs, norm(theirs), "Hessian");
   }));
 
+Deno.test("inputs of the unquantized model: measured once on the GPU, and repeated to the same planes", async () => {
+  using checkpoint = await openModel(fixture("llama_tied_gqa"));
+  const model = await readModel(checkpoint);
+  const gpu = await testGpu();
+  const device = gpuDevice(gpu);
+  const quantizeOn = async (keepsInputs: boolean) => {
+    const calibration = { embedding: model.embedding, windows, correctTarget: false, keepsInputs };
+    using run = await device.start(model.config, calibration);
+    return (await quantizeInMemory(run, model, { quantizerOf: () => twobitQuantizer({}, "feedback") })).tensors;
+  };
+  const first = await quantizeOn(true);
+  const held = gpu.heldBytes;
+  assertEquals(await quantizeOn(true), first);
+  assertEquals(gpu.heldBytes, held);
+  const throughQuantized = await quantizeOn(false);
+  const [name] = [...first.keys()].slice(-1);
+  assert(JSON.stringify(throughQuantized.get(name)) !== JSON.stringify(first.get(name)));
+});
+
 Deno.test("whyNotOnDevice: says what the device doesn't do", async () => {
   const gpu = await testGpu();
   using checkpoint = await openModel(fixture("llama_tied_gqa"));

@@ -26,7 +26,7 @@ import { quantizeModel, type QuantizeOptions } from "../../../model/quantize_fil
 import type { RefineEvery } from "../../../quant/format.ts";
 import type { StoredTensor } from "../../../quant/quantize.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { BUDGET_BITS, SETTINGS } from "../../../quant/recipe.ts";
+import { BUDGET_BITS, SETTINGS, twobitQuantizer } from "../../../quant/recipe.ts";
 import { quantizeTwobit } from "../../../quant/twobit.ts";
 import { assert, assertEquals } from "../../assert.ts";
 import { testGpu } from "../../kernels/helpers.ts";
@@ -181,7 +181,8 @@ Deno.test("quantizeModel by kl: densities within the budget in metadata and repo
 
 Deno.test("chooseDensities: uniform, and why, without a way to measure, without room and without bits", async () => {
   using checkpoint = await openModel("tiny");
-  const plan = { windows: WINDOWS, isQuantized: () => true };
+  const quantizerOf = (refineEvery: RefineEvery) => twobitQuantizer({ refineEvery });
+  const plan = { windows: WINDOWS, isQuantized: () => true, quantizerOf };
   const device = (measureLosses?: QuantizingDevice["measureLosses"]) => ({ measureLosses }) as QuantizingDevice;
   assertEquals(await chooseDensities(device(), checkpoint, plan), "what layers lose is measured on a GPU alone");
   const full = device(() => Promise.reject(new OutOfMemoryError("no room", 2, 1)));
@@ -194,6 +195,13 @@ Deno.test("chooseDensities: uniform, and why, without a way to measure, without 
   );
   const chosen = await chooseDensities(device(() => Promise.resolve(losses)), checkpoint, plan);
   assertEquals(asStageDensities(JSON.parse(JSON.stringify(chosen)), 5), chosen as StageDensities);
+  // Outliers take their bits out of the same budget: here 0.08 a weight, and row starts.
+  const outliers = { ...SETTINGS.outliers, share: 0.0025 };
+  const fewer = await chooseDensities(device(() => Promise.resolve(losses)), checkpoint, {
+    ...plan,
+    quantizerOf: (refineEvery) => twobitQuantizer({ refineEvery, outliers }),
+  });
+  assert(typeof fewer === "object" && JSON.stringify(fewer) !== JSON.stringify(chosen), `${fewer}`);
   assertEquals(asStageDensities([[8, 8, 8, 3]], 1), undefined);
   assertEquals(asStageDensities(chosen, 4), undefined);
 });

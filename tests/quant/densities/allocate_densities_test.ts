@@ -4,9 +4,6 @@ import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals } from "../../assert.ts";
 
-const weightsOf = ({ shapes }: DensityUnit) => shapes.reduce((sum, [rows, channels]) => sum + rows * channels, 0);
-const bitsOf = ({ shapes }: DensityUnit, every: RefineEvery) =>
-  shapes.reduce((sum, [rows, channels]) => sum + totalBits(packedBits(rows, channels, every, 0)), 0);
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
 function lossOf(units: readonly DensityUnit[], densities: readonly RefineEvery[]): number {
@@ -14,7 +11,8 @@ function lossOf(units: readonly DensityUnit[], densities: readonly RefineEvery[]
 }
 
 function bitsPerWeight(units: readonly DensityUnit[], densities: readonly RefineEvery[]): number {
-  return sum(units.map((unit, i) => bitsOf(unit, densities[i]))) / sum(units.map(weightsOf));
+  const bits = units.map((unit, i) => unit.bits[REFINE_EVERY.indexOf(densities[i])]);
+  return sum(bits) / sum(units.map(({ weights }) => weights));
 }
 
 /** Every choice of densities. */
@@ -23,8 +21,15 @@ function choices(units: number): RefineEvery[][] {
   return choices(units - 1).flatMap((others) => REFINE_EVERY.map((every) => [...others, every]));
 }
 
-/** A row of 1024 channels takes 2.5625 bits without refined groups; each density adds 2 / density bits. */
-const square = (loss: number, rows = 16): DensityUnit => ({ shapes: [[rows, 1024]], loss });
+/** A matrix without outliers. */
+const matrix = (rows: number, channels: number, loss: number): DensityUnit => ({
+  weights: rows * channels,
+  bits: REFINE_EVERY.map((every) => totalBits(packedBits(rows, channels, every, 0))),
+  loss,
+});
+
+/** Rows of 1024 channels take 2.5625 bits without refined groups; each density adds 2 / density bits. */
+const square = (loss: number, rows = 16) => matrix(rows, 1024, loss);
 
 Deno.test("allocateDensities: by hand", () => {
   const units = [square(1), square(10), square(3)];
@@ -34,9 +39,8 @@ Deno.test("allocateDensities: by hand", () => {
   assertEquals(allocateDensities(units, 2.5625 + 1 / 3), ["none", 2, "none"]);
   assertEquals(allocateDensities(units, 2.5625 + 2 / 3), ["none", 1, "none"]);
   assertEquals(allocateDensities(units, 2.5625 + 2.125 / 3), ["none", 1, 16]);
-  // The same where a unit is four matrices with as much to lose in all.
-  const wide = units.map(({ loss }) => ({ shapes: Array.from({ length: 4 }, () => [16, 1024] as const), loss }));
-  assertEquals(allocateDensities(wide, 2.5625 + 1 / 3), ["none", 2, "none"]);
+  // The same where each is four times as large with as much to lose.
+  assertEquals(allocateDensities(units.map(({ loss }) => square(loss, 64)), 2.5625 + 1 / 3), ["none", 2, "none"]);
   // Of equals the first.
   assertEquals(allocateDensities([square(1), square(1)], 2.5625 + 1 / 16), [16, "none"]);
   // Half a bit for a unit is out of reach, so the step after the first is that to 8, and no other fits.
@@ -48,7 +52,7 @@ Deno.test("allocateDensities: by hand", () => {
 Deno.test("allocateDensities: nothing where the budget doesn't hold the least", () => {
   assertEquals(allocateDensities([square(1)], 2.5624), undefined);
   // A row of 8 channels is padded.
-  assertEquals(allocateDensities([{ shapes: [[16, 8]], loss: 1 }], 2.85), undefined);
+  assertEquals(allocateDensities([matrix(16, 8, 1)], 2.85), undefined);
 });
 
 Deno.test("allocateDensities: never above the budget, and within one step of the best of all choices", () => {
