@@ -6,6 +6,7 @@
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { uploadWeights } from "../engine/engine_weights.ts";
 import type { WeightSource } from "../engine/weight_source.ts";
+import { letOthersRun } from "../host/event_loop.ts";
 import type { TunedParameters } from "./parameters.ts";
 import { passShape } from "./pass_buffers.ts";
 import { createTuner, type Tuner, type TuningWindow } from "./tuner.ts";
@@ -67,6 +68,8 @@ export async function tuneModel(
   let done = 0;
   for (const [epoch, batches] of steps.entries()) {
     for (const batch of batches) {
+      // The device's answers don't let interrupts in by themselves.
+      await letOthersRun();
       signal?.throwIfAborted();
       const divergence = await takeStep(tuner, batch, rateOfStep(settings.rate, done, epochs * batches.length));
       done++;
