@@ -75,6 +75,7 @@ export {
   quantizeModel,
   type QuantizeOptions,
   type QuantizeReport,
+  type TuningChoice,
   type UsedCalibration,
 } from "./model/quantize_file.ts";
 export type { TuningReport } from "./model/tune/tune_model.ts";

@@ -64,8 +64,8 @@ export const quantize: Command = {
       type: "string",
       value: "NAME",
       help:
-        "uniform (default): one density for all, --refine; kl: as many refined groups in each stage of each layer as " +
-        `make the model lose least within ${BUDGET_BITS} bits a weight, measured on a GPU with room for the whole model ` +
+        "uniform: one density for all, --refine; kl (default on a GPU below a billion weights): as many refined groups in " +
+        `each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, measured on a GPU with room for the whole model ` +
         "in 16 bits, with a calibration text.",
     },
     outliers: {
@@ -104,8 +104,10 @@ export const quantize: Command = {
       type: "boolean",
       help:
         "Tune scales and norms after that by gradients, towards the unquantized model's next-token distribution on " +
-        "the calibration text: minutes on a GPU, which it needs, and the largest gain after the text. Costs nothing later.",
+        "the calibration text: minutes on a GPU, which it needs, and the largest gain after the text. Costs nothing later. " +
+        "Default there below a billion weights.",
     },
+    "no-tune": { type: "boolean", help: "Leave scales and norms as they were found." },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
     report: {
@@ -122,7 +124,7 @@ export const quantize: Command = {
     const wanted = readOptions(options);
     await refuseOverwrite(path, options);
     const startMs = performance.now();
-    const quantizing = wanted.tune ? QUANTIZING_SHARE : 1;
+    let quantizing = 1;
     const reports: MatrixReport[] = [];
     using line = createProgressLine("quantize");
     const { device, weights, bytes, bitsPerWeight, deviceBytes, tuning } = await quantizeModel(
@@ -145,6 +147,12 @@ export const quantize: Command = {
             line.clear();
             console.log(note);
           }
+        },
+        onPlan({ tune, reason }) {
+          if (tune) quantizing = QUANTIZING_SHARE;
+          if (reason === undefined) return;
+          line.clear();
+          console.log(`not tuned: ${reason}`);
         },
         onDensities(chosen) {
           line.clear();
@@ -173,15 +181,18 @@ export const quantize: Command = {
 
 /** Reads what is to be done. @throws {UsageError} */
 function readOptions(options: OptionValues): QuantizeOptions {
-  const densities = oneOfOption(options, "densities", DENSITY_RULES, DENSITY_RULES[0]);
+  const densities = options.densities !== undefined && oneOfOption(options, "densities", DENSITY_RULES, "uniform");
   if (densities === "kl" && options.refine !== undefined) {
     throw new UsageError("--refine is given and --densities is kl, must be one of them");
+  }
+  if (options.tune === true && options["no-tune"] === true) {
+    throw new UsageError("--tune and --no-tune are given, must be one of them");
   }
   const text = calibrationTextOption(options);
   const layers = textOption(options, "layers", "");
   return {
     method: oneOfOption(options, "method", QUANTIZE_METHODS, QUANTIZE_METHODS[0]),
-    densities,
+    ...(densities && { densities }),
     ...(options.refine !== undefined && {
       refine: oneOfOption(options, "refine", REFINE_EVERY, SETTINGS.refineEvery),
     }),
@@ -194,7 +205,7 @@ function readOptions(options: OptionValues): QuantizeOptions {
     },
     device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
-    tune: options.tune === true,
+    ...((options.tune === true || options["no-tune"] === true) && { tune: options.tune === true }),
     ...(layers !== "" && { exclude: readPattern(layers) }),
   };
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { join } from "@std/path";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../quant/quantize.ts";
 import { startUpload, uploadWeights } from "../model/engine/engine_weights.ts";
@@ -16,16 +17,18 @@ import type { LinearKind } from "../model/llama/layer.ts";
 import type { Model } from "../model/llama/llama.ts";
 import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/quantize/calibrator.ts";
 import { startOnCpu } from "../model/quantize/cpu_device.ts";
+import { openModel } from "../model/load.ts";
+import { quantizeModel } from "../model/quantize_file.ts";
 import { gpuDevice } from "../model/quantize/gpu_device.ts";
 import { quantizeInMemory, quantizeLayers } from "../model/quantize/quantize_layers.ts";
 import type { LayerSource } from "../model/quantize/quantizing_device.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
 
 /**
- * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; or those of the model as it
- * is being quantized, with targets corrected.
+ * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; those of the model as it is
+ * being quantized, with targets corrected; or all that `quantize` does by default, whatever the quantizers, on a GPU.
  */
-export type Inputs = "none" | "unquantized" | "corrected";
+export type Inputs = "none" | "unquantized" | "corrected" | "default";
 
 /** How a model is quantized. */
 export interface PlacePlan {
@@ -117,6 +120,20 @@ export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint): Model
       release(embedding); // the run took what the text needs
     }
   };
+  /** Quantizes the model as people do and gives the scorer what is in the file. */
+  const quantizeToFile = async ({ windows, onProgress }: PlacePlan) => {
+    const directory = await Deno.makeTempDir();
+    try {
+      const path = join(directory, "packed.safetensors");
+      const calibration = { tokens: windows };
+      const { bitsPerWeight } = await quantizeModel(checkpoint.name, path, { calibration, device: "gpu", onProgress });
+      using packed = await openModel(path);
+      scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
+      return bitsPerWeight;
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  };
   return {
     gpu,
     isRealGpu: !gpu.isSoftware,
@@ -128,6 +145,7 @@ export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint): Model
     },
     async quantize(plan) {
       scorer.setWeights(undefined);
+      if (plan.inputs === "default") return await quantizeToFile(plan);
       const size = { bytes: 0, weights: 0 };
       const finished = new Map<LinearKind, HostMatrix>();
       using upload = await startUpload(gpu, {

@@ -10,6 +10,7 @@ import {
   DENSITY_RULES,
   type DensityRule,
   FEEDBACK,
+  isImproved,
   QUANTIZE_METHODS,
   type QuantizeMethod,
   SETTINGS,
@@ -24,13 +25,19 @@ import { lockPath } from "./host/path_lock.ts";
 import { LINEAR_KINDS, type LinearKind, linearName, STAGES } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
-import { type CalibrationOptions, chooseCalibration, type UsedCalibration } from "./quantize/choose_calibration.ts";
+import {
+  type CalibrationOptions,
+  chooseCalibration,
+  linearWeights,
+  type UsedCalibration,
+} from "./quantize/choose_calibration.ts";
 import { densitiesFor, type StageDensities } from "./quantize/choose_densities.ts";
 import { whyNotTuned } from "./quantize/cpu_device.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StoredLayer } from "./quantize/quantizing_device.ts";
 import type { TuningReport } from "./tune/tune_model.ts";
+import { checkTuning } from "./tune/tuning_limits.ts";
 import { TUNING } from "./tune/tuning_plan.ts";
 import { splitCalibration } from "./text/calibration_names.ts";
 import {
@@ -52,7 +59,7 @@ export interface QuantizeOptions {
   /** One refined group in every so many of all matrices; 8 by default. */
   readonly refine?: RefineEvery;
   /**
-   * `uniform` (default): one density for all matrices; `kl`: as many refined groups in each stage of each layer as make the
+   * `uniform`: one density for all matrices; `kl` (default of small models on a GPU that isn't a software one): as many refined groups in each stage of each layer as make the
    * model lose least within 2.85 bits a weight, by what it loses where that stage alone is quantized. That is measured on a
    * GPU with room for the whole model in 16 bits; elsewhere, and without a text, densities are uniform.
    */
@@ -69,7 +76,8 @@ export interface QuantizeOptions {
   readonly seed?: number;
   /**
    * Tunes second-order scales and norms after that, along gradients of the divergence from the unquantized model's next-token
-   * distribution, on the calibration text; on a GPU alone, and for corrected targets. Default: false.
+   * distribution, on the calibration text; on a GPU alone, and for corrected targets. Default: for small models on a GPU that
+   * isn't a software one, where it has room.
    */
   readonly tune?: boolean;
   /** Goes on with the layers that an interrupted run of the same settings left beside the file; else they are removed. */
@@ -86,10 +94,20 @@ export interface QuantizeOptions {
   readonly onCalibration?: (used: UsedCalibration) => void;
   /** Told of the densities that `kl` chose, or why they are uniform. */
   readonly onDensities?: (chosen: StageDensities | string) => void;
+  /** Told whether scales are tuned, and why not where they would be by default. */
+  readonly onPlan?: (plan: TuningChoice) => void;
   /** Told of each quantized matrix; finding its errors takes a little time. */
   readonly onMatrix?: (report: MatrixReport) => void;
   /** Ends the run with the signal's reason before the next matrices; finished layers stay for a later `resume`. */
   readonly signal?: AbortSignal;
+}
+
+/** Whether scales and norms are tuned. */
+export interface TuningChoice {
+  /** Whether they are. */
+  readonly tune: boolean;
+  /** Why they aren't where they would be by default. */
+  readonly reason?: string;
 }
 
 /** Bits and errors of a quantized matrix. */
@@ -192,7 +210,9 @@ export async function quantizeModel(
   const totals = { weights: 0, bytes: 0 };
   const isQuantized = (layer: number, kind: LinearKind) => !isExcluded(layer, kind);
   const quantizerOf = (refineEvery: RefineEvery) => twobitQuantizer({ ...changes, refineEvery }, method);
-  const densities = settings.densities === "kl"
+  const { densityRule, ...choice } = await chooseImprovements(place, checkpoint, windows, settings, options);
+  options.onPlan?.(choice);
+  const densities = densityRule === "kl"
     ? await densitiesFor(place.device, checkpoint, { ...options, path, method, windows, isQuantized, quantizerOf })
     : undefined;
   const densityOf = (layer: number, kind: LinearKind) =>
@@ -209,7 +229,7 @@ export async function quantizeModel(
         device: place.kind,
         feedback: FEEDBACK,
         quantizer: { ...quantizer.settings, ...(densities && { refineEvery: undefined }) },
-        ...(options.tune && { tuning: TUNING }),
+        ...(choice.tune && { tuning: TUNING }),
       }),
     },
     checkSource: source.check,
@@ -219,7 +239,7 @@ export async function quantizeModel(
     quantizerOf: (layer, kind) => isQuantized(layer, kind) ? quantizerOf(densityOf(layer, kind)) : undefined,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
-    ...(options.tune && { tuning: { ...TUNING, seed } }),
+    ...(choice.tune && { tuning: { ...TUNING, seed } }),
     ...(options.onEpoch && { onEpoch: options.onEpoch }),
     onTuned: ({ before, after, epoch }) => void (tuning = { before, after, epoch }),
     ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
@@ -239,6 +259,25 @@ export async function quantizeModel(
   };
 }
 
+/** What is done beyond the method: as asked for, else by the model and the place. */
+async function chooseImprovements(
+  { gpu, isRealGpu }: QuantizingPlace,
+  checkpoint: Checkpoint,
+  windows: readonly Uint32Array[],
+  { method, seed }: QuantizeSettings,
+  { densities, refine, tune }: QuantizeOptions,
+): Promise<TuningChoice & { readonly densityRule: DensityRule }> {
+  const isDefault = isImproved(isRealGpu, linearWeights(checkpoint), method);
+  const densityRule = densities ?? (isDefault && refine === undefined ? "kl" : "uniform");
+  if (tune !== undefined || !isDefault || !gpu) return { densityRule, tune: tune ?? false };
+  try {
+    await checkTuning(gpu, checkpoint.config, windows, { ...TUNING, seed });
+    return { densityRule, tune: true };
+  } catch (error) {
+    return { densityRule, tune: false, reason: (error as Error).message };
+  }
+}
+
 /** All files of a model, which may lack some of them. */
 function sourcesOf({ name, files }: Checkpoint): string[] {
   return [...files, ...[...CARRIED_FILES, INDEX].map((file) => join(name, file))];
@@ -248,7 +287,6 @@ function sourcesOf({ name, files }: Checkpoint): string[] {
 interface QuantizeSettings {
   readonly method: QuantizeMethod;
   readonly refine: RefineEvery;
-  readonly densities: DensityRule;
   readonly outliers: number;
   readonly seed: number;
   readonly layers: string;
@@ -257,11 +295,10 @@ interface QuantizeSettings {
 /** @throws {RangeError} for options out of range */
 function settingsOf(options: QuantizeOptions): QuantizeSettings {
   const { method = QUANTIZE_METHODS[0], refine = SETTINGS.refineEvery, outliers = 0, seed = 1, exclude } = options;
-  const { densities = DENSITY_RULES[0] } = options;
   const { windows = 1, windowTokens = 2, tokens } = options.calibration ?? {};
   checkOneOf("method", method, QUANTIZE_METHODS);
-  checkOneOf("densities", densities, DENSITY_RULES);
-  if (densities === "kl" && options.refine !== undefined) {
+  checkOneOf("densities", options.densities ?? "uniform", DENSITY_RULES);
+  if (options.densities === "kl" && options.refine !== undefined) {
     throw new RangeError(`refine is ${refine} and densities is kl, must be one of them`);
   }
   checkOneOf("refine", refine, REFINE_EVERY);
@@ -273,7 +310,7 @@ function settingsOf(options: QuantizeOptions): QuantizeSettings {
     throw new RangeError(`method is ${method}, must be corrected to be tuned`);
   }
   if (options.calibration?.text !== undefined) splitCalibration(options.calibration.text);
-  return { method, refine, densities, outliers, seed, layers: exclude?.source ?? "" };
+  return { method, refine, outliers, seed, layers: exclude?.source ?? "" };
 }
 
 function checkOneOf(name: string, value: string | number, values: readonly (string | number)[]): void {

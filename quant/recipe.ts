@@ -79,8 +79,16 @@ export const QUANTIZE_METHODS: readonly QuantizeMethod[] = ["corrected", "feedba
 /** How densities are chosen. */
 export type DensityRule = "uniform" | "kl";
 
-/** Ways to choose densities, the default first: see `quantizeModel`. */
+/** Ways to choose densities: see `quantizeModel`. */
 export const DENSITY_RULES: readonly DensityRule[] = ["uniform", "kl"];
+
+/**
+ * Whether densities are measured and scales tuned where nobody says it: of small models on a GPU that isn't a software one,
+ * where both take a minute or two. Of larger ones what they cost has not been measured.
+ */
+export function isImproved(isRealGpu: boolean, weights: number, method: QuantizeMethod): boolean {
+  return isRealGpu && weights < SMALL_WEIGHTS && method === "corrected";
+}
 
 /**
  * The method with some settings changed, with or without its two steps of calibration. Without them channels are weighed

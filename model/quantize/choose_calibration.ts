@@ -119,7 +119,7 @@ function settingsOf(
 }
 
 /** Weights of all linear layers. */
-function linearWeights({ config }: Checkpoint): number {
+export function linearWeights({ config }: Pick<Checkpoint, "config">): number {
   const shapes = LINEAR_KINDS.map((kind) => linearShape(config, kind));
   return config.layers * shapes.reduce((sum, [rows, channels]) => sum + rows * channels, 0);
 }

@@ -75,6 +75,10 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     ["quantize", "--out", "q", "--densities", "kl", "--refine", "8"],
     "quantize: --refine is given and --densities is kl, must be one of them",
   ],
+  [
+    ["quantize", "--out", "q", "--tune", "--no-tune"],
+    "quantize: --tune and --no-tune are given, must be one of them",
+  ],
   [["bench", "--refine", "8"], "bench: --refine needs --shape, a model has a density of its own"],
   [
     ["bench", "--shape", "llama-2-7b", "--refine", "8,3"],
