@@ -19,10 +19,11 @@ import {
   createWindows,
   type DeviceLayer,
   inputDispatches,
+  joinWindows,
   passDispatches,
   stageInputOf,
   type StreamContext,
-  type StreamWindow,
+  type StreamWindows,
 } from "./device_stream.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
 import type { TuningWindow } from "../tune/tuner.ts";
@@ -93,23 +94,24 @@ export async function createDeviceCalibrator(
 ): Promise<DeviceCalibrator> {
   const { windows, correctTarget } = calibration;
   if (windows.length === 0) throw new RangeError("calibration has 0 windows, must have at least 1");
-  const context = await createStreamContext(gpu, scope, config, Math.max(...windows.map(({ length }) => length)));
-  const start = () => createWindows(gpu, scope, config, calibration);
+  const joined = joinWindows(config, windows);
+  const context = await createStreamContext(gpu, scope, config, joined);
+  const start = () => createWindows(gpu, scope, config, calibration.embedding, joined);
   const streams = { quantized: await start(), ...(correctTarget && { original: await start() }) };
 
-  /** Submits work for every window in every model, then for the window as a whole. */
+  /** Submits work for windows side by side in every model, then for them as a whole. */
   const forWindows = async (
     pair: DeviceLayerPair,
     dispatchesOf: typeof passDispatches,
     stage: number,
-    afterWindow?: (index: number) => Promise<void>,
+    afterWindows?: (index: number) => Promise<void>,
   ) => {
-    for (let i = 0; i < windows.length; i++) {
+    for (let i = 0; i < joined.length; i++) {
       for (const kind of ["quantized", "original"] as const) {
         const [layer, window] = [pair[kind], streams[kind]?.[i]];
         if (layer && window) gpu.submit(await dispatchesOf(context, layer, window, stage));
       }
-      await afterWindow?.(i);
+      await afterWindows?.(i);
       if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
     }
   };
@@ -124,7 +126,7 @@ export async function createDeviceCalibrator(
         const x = stageInputOf(window, stage);
         await addGram(gpu, window.range.maxTokens, x, sums.gram);
         if (original) await addCorrection(context, sums, { window, original, stage, weights });
-        onShare((i + 1) / windows.length);
+        onShare((i + 1) / joined.length);
       });
       return sums;
     },
@@ -132,7 +134,12 @@ export async function createDeviceCalibrator(
       if (!streams.original) throw new TypeError("text goes through the quantized model alone, must be corrected");
       for (const { hidden, kept } of streams.quantized) [hidden, kept].forEach(scope.free);
       for (const { kept } of streams.original) scope.free(kept);
-      return streams.original.map(({ hidden }, i) => ({ tokens: windows[i], hidden }));
+      return streams.original.flatMap(({ hidden }, i) =>
+        joined[i].map((tokens, window) => {
+          const size = 4 * tokens.length * config.hidden;
+          return { tokens, hidden: { buffer: hidden, offset: window * size, size } };
+        })
+      );
     },
   };
 }
@@ -154,8 +161,8 @@ async function createSums(
 
 /** A window in both models. */
 interface WindowPair {
-  readonly window: StreamWindow;
-  readonly original: StreamWindow;
+  readonly window: StreamWindows;
+  readonly original: StreamWindows;
   readonly stage: number;
   /** The stage's matrix as it was, where it writes to the residual stream. */
   readonly weights: WeightMatrix | undefined;

@@ -22,7 +22,7 @@ export interface QuantizeSpeed {
   readonly layerMs: number;
   /** The most device memory held, in bytes. */
   readonly deviceBytes: number;
-  /** Of that, the calibration text's activations between two stages and the products of one window. */
+  /** Of that, the calibration text's activations between two stages and the products of windows side by side. */
   readonly activationBytes: number;
   /** Memory of the process afterwards, in bytes; it holds one layer in f32. */
   readonly hostBytes: number;

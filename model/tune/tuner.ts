@@ -21,7 +21,7 @@ export interface TuningWindow {
   /** Its tokens. */
   readonly tokens: Uint32Array;
   /** f32 [tokens, hidden]: the unquantized model's residual stream before the last norm. */
-  readonly hidden: GPUBuffer;
+  readonly hidden: Required<GPUBufferBinding>;
 }
 
 /** A model that is being tuned. Dispose it to free what it made; the weights stay their owner's. */
@@ -154,7 +154,7 @@ function goForward(
 function compareWindows({ gpu, buffers, head }: TunerParts, present: readonly TuningWindow[], goesBack: boolean): void {
   if (goesBack) gpu.clear(buffers.hiddenGradient);
   for (const [i, { hidden }] of present.entries()) {
-    gpu.copy(hidden, 0, head.wantedHidden, 0, hidden.size);
+    gpu.copy(hidden.buffer, hidden.offset, head.wantedHidden, 0, hidden.size);
     gpu.submit(goesBack ? [...head.compare[i], ...head.goBack[i]] : head.compare[i]);
   }
 }

@@ -1,3 +1,4 @@
+import { whole } from "../../../kernels/gpu/plane.ts";
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { checkpointSource } from "../../../model/engine/weight_source.ts";
@@ -60,7 +61,7 @@ for (const name of ["llama_tied_gqa", "qwen2_tied", "qwen3_wide_heads", "mistral
         for (const layer of layers) {
           runLayer({ config, layer, hidden, lengths: [tokens.length], keyValues: [], matmul });
         }
-        text.push({ tokens, hidden: await scope.upload("hidden", hidden) });
+        text.push({ tokens, hidden: whole(await scope.upload("hidden", hidden)) });
       }
       using packed = await openModel(fixture(`tuning/${name}.safetensors`));
       using weights = await uploadWeights(gpu, checkpointSource(packed));
