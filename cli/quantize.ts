@@ -107,7 +107,7 @@ export const quantize: Command = {
         "the calibration text: minutes on a GPU, which it needs, and the largest gain after the text. Costs nothing later. " +
         "Default there below a billion weights.",
     },
-    "no-tune": { type: "boolean", help: "Leave scales and norms as they were found." },
+    untuned: { type: "boolean", help: "Leave scales and norms as they were found." },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
     layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
     report: {
@@ -185,8 +185,8 @@ function readOptions(options: OptionValues): QuantizeOptions {
   if (densities === "kl" && options.refine !== undefined) {
     throw new UsageError("--refine is given and --densities is kl, must be one of them");
   }
-  if (options.tune === true && options["no-tune"] === true) {
-    throw new UsageError("--tune and --no-tune are given, must be one of them");
+  if (options.tune === true && options.untuned === true) {
+    throw new UsageError("--tune and --untuned are given, must be one of them");
   }
   const text = calibrationTextOption(options);
   const layers = textOption(options, "layers", "");
@@ -205,7 +205,7 @@ function readOptions(options: OptionValues): QuantizeOptions {
     },
     device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
     seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
-    ...((options.tune === true || options["no-tune"] === true) && { tune: options.tune === true }),
+    ...((options.tune === true || options.untuned === true) && { tune: options.tune === true }),
     ...(layers !== "" && { exclude: readPattern(layers) }),
   };
 }

@@ -76,8 +76,8 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     "quantize: --refine is given and --densities is kl, must be one of them",
   ],
   [
-    ["quantize", "--out", "q", "--tune", "--no-tune"],
-    "quantize: --tune and --no-tune are given, must be one of them",
+    ["quantize", "--out", "q", "--tune", "--untuned"],
+    "quantize: --tune and --untuned are given, must be one of them",
   ],
   [["bench", "--refine", "8"], "bench: --refine needs --shape, a model has a density of its own"],
   [
