@@ -6,7 +6,7 @@
 import { median } from "../../model/host/statistics.ts";
 import type { Result, Row } from "./result.ts";
 
-/** Rows by their text cells, numbered where these repeat. */
+/** Rows by their text cells that no clock was read for, numbered where these repeat. */
 export function nameRows(result: Result): Map<string, Row> {
   const named = new Map<string, Row>();
   for (const row of result.rows) {
@@ -60,5 +60,6 @@ function isNamed(cells: readonly string[], name: string): boolean {
 }
 
 function textsOf({ columns }: Result, row: Row): string[] {
-  return columns.map(({ key }) => row[key]).filter((cell) => typeof cell === "string");
+  // What a clock makes of a row, such as a note about noise, is another text each time.
+  return columns.filter(({ timed }) => !timed).map(({ key }) => row[key]).filter((cell) => typeof cell === "string");
 }

@@ -19,6 +19,12 @@ Deno.test("nameRows: the texts of a row, numbered where they repeat", () => {
   ]);
   const same = makeResult({ columns: COLUMNS, rows: [ROWS[0], ROWS[0]] });
   assertEquals([...nameRows(same).keys()], ["7 B o fast", "7 B o fast #2"]);
+  // What a clock says in words is no name: the next run says it otherwise.
+  const noted = makeResult({
+    columns: [...COLUMNS, { key: "note", label: "note", unit: "", timed: true }],
+    rows: [{ ...ROWS[0], note: "within noise" }],
+  });
+  assertEquals([...nameRows(noted).keys()], ["7 B o fast"]);
 });
 
 Deno.test("assignSamples: by whole names, parts in their order, with what they are; the rest belongs to the table", () => {
