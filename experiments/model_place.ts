@@ -97,8 +97,10 @@ export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelP
 /**
  * A GPU: what is stored of a layer goes to the scorer, decoded to f16, before the next one is read. The host holds no more
  * of a model than quantizing it does.
+ *
+ * @param seed of what `quantize` does by default
  */
-export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint): ModelPlace {
+export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint, seed: number): ModelPlace {
   const device = gpuDevice(gpu, pool);
   const scorer = createEngineScorer(gpu);
   const source = checkpointSource(checkpoint);
@@ -126,7 +128,16 @@ export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint): Model
     try {
       const path = join(directory, "packed.safetensors");
       const calibration = { tokens: windows };
-      const { bitsPerWeight } = await quantizeModel(checkpoint.name, path, { calibration, device: "gpu", onProgress });
+      const { bitsPerWeight } = await quantizeModel(checkpoint.name, path, {
+        ...{ calibration, device: "gpu", seed, onProgress },
+        // The row says that it has both.
+        onPlan({ tune, reason }) {
+          if (!tune) throw new Error(`${checkpoint.name} can't be tuned: ${reason}`);
+        },
+        onDensities(chosen) {
+          if (typeof chosen === "string") throw new Error(`${checkpoint.name} keeps one density: ${chosen}`);
+        },
+      });
       using packed = await openModel(path);
       scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
       return bitsPerWeight;

@@ -213,7 +213,10 @@ export async function quantizeModel(
   const { densityRule, ...choice } = await chooseImprovements(place, checkpoint, windows, settings, options);
   options.onPlan?.(choice);
   const densities = densityRule === "kl"
-    ? await densitiesFor(place.device, checkpoint, { ...options, path, method, windows, isQuantized, quantizerOf })
+    ? await densitiesFor(place.device, checkpoint, {
+      ...{ ...options, path, method, windows, isQuantized, quantizerOf },
+      isAsked: options.densities === "kl",
+    })
     : undefined;
   const densityOf = (layer: number, kind: LinearKind) =>
     densities?.[layer][STAGES.findIndex(({ linears }) => linears.includes(kind))] ?? refine;
@@ -229,7 +232,6 @@ export async function quantizeModel(
         device: place.kind,
         feedback: FEEDBACK,
         quantizer: { ...quantizer.settings, ...(densities && { refineEvery: undefined }) },
-        ...(choice.tune && { tuning: TUNING }),
       }),
     },
     checkSource: source.check,
@@ -240,6 +242,7 @@ export async function quantizeModel(
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
     ...(choice.tune && { tuning: { ...TUNING, seed } }),
+    ...(options.tune === undefined && { onUntuned: (reason: string) => options.onPlan?.({ tune: false, reason }) }),
     ...(options.onEpoch && { onEpoch: options.onEpoch }),
     onTuned: ({ before, after, epoch }) => void (tuning = { before, after, epoch }),
     ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
@@ -269,11 +272,12 @@ async function chooseImprovements(
 ): Promise<TuningChoice & { readonly densityRule: DensityRule }> {
   const isDefault = isImproved(isRealGpu, linearWeights(checkpoint), method);
   const densityRule = densities ?? (isDefault && refine === undefined ? "kl" : "uniform");
-  if (tune !== undefined || !isDefault || !gpu) return { densityRule, tune: tune ?? false };
+  if (!(tune ?? isDefault) || !gpu) return { densityRule, tune: tune ?? false };
   try {
     await checkTuning(gpu, checkpoint.config, windows, { ...TUNING, seed });
     return { densityRule, tune: true };
   } catch (error) {
+    if (tune) throw error;
     return { densityRule, tune: false, reason: (error as Error).message };
   }
 }

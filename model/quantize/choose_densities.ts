@@ -20,6 +20,8 @@ export type StageDensities = readonly (readonly RefineEvery[])[];
 
 /** What densities are chosen by. */
 export interface DensityPlan extends StageLossPlan {
+  /** Whether somebody asked for them: then only a lack of room leaves densities uniform, else any failure. */
+  readonly isAsked: boolean;
   /** The quantizer of a density, which says what bits it takes. */
   readonly quantizerOf: (refineEvery: RefineEvery) => Quantizer;
 }
@@ -40,13 +42,14 @@ export interface DensityRequest extends DensityPlan {
 export async function densitiesFor(
   device: QuantizingDevice,
   checkpoint: Checkpoint,
-  { path, resume, method, onDensities, windows, isQuantized, quantizerOf, signal, onProgress }: DensityRequest,
+  { path, resume, method, onDensities, windows, isQuantized, quantizerOf, isAsked, signal, onProgress }: DensityRequest,
 ): Promise<StageDensities | undefined> {
   const interrupted = resume ? await readInterruptedSettings(path) : undefined;
   const plan = {
     windows,
     isQuantized,
     quantizerOf,
+    isAsked,
     ...(signal && { signal }),
     // The share is that of quantizing, which is to come.
     ...(onProgress && { onProgress: (_share: number, step: string) => onProgress(0, step) }),
@@ -69,7 +72,7 @@ export async function chooseDensities(
 ): Promise<StageDensities | string> {
   if (!measureLosses) return "what layers lose is measured on a GPU alone";
   const losses = await measureLosses(checkpoint, plan).catch((error) => {
-    if (!(error instanceof OutOfMemoryError)) throw error;
+    if (plan.signal?.aborted || (plan.isAsked && !(error instanceof OutOfMemoryError))) throw error;
     return error.message;
   });
   if (typeof losses === "string") return losses;

@@ -49,6 +49,8 @@ export interface PackedFilePlan extends Pick<QuantizePlan, "quantizerOf" | "onPr
   readonly checkSource?: () => Promise<void>;
   /** How the quantized model is tuned on the calibration text, where it is, which takes corrected targets. */
   readonly tuning?: TuningSettings;
+  /** Told why the model stays untuned where that fails; without it the run fails. */
+  readonly onUntuned?: (reason: string) => void;
   /** Told of each finished layer. */
   readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
   /** Told of each epoch of tuning. */
@@ -119,12 +121,17 @@ export async function writePackedFile(
       },
     });
     if (tuning) {
-      tuned = await run.tune(quantizedSource(checkpoint, readStored), tuning, {
+      const watch = {
         onProgress: report(QUANTIZING_SHARE, 1 - QUANTIZING_SHARE),
         ...(plan.onEpoch && { onEpoch: plan.onEpoch }),
         ...(signal && { signal }),
+      };
+      tuned = await run.tune(quantizedSource(checkpoint, readStored), tuning, watch).catch((error) => {
+        if (!plan.onUntuned || signal?.aborted) throw error;
+        plan.onUntuned(error.message);
+        return undefined;
       });
-      plan.onTuned?.(tuned);
+      if (tuned) plan.onTuned?.(tuned);
     }
   }
   const checkSource = async () => {
@@ -135,8 +142,21 @@ export async function writePackedFile(
     });
   };
   const layerPaths = Array.from({ length: config.layers }, (_, i) => layerPath(i));
-  await assemble(checkpoint, layerPaths, tuned?.parameters, plan, checkSource);
+  await assemble(
+    checkpoint,
+    layerPaths,
+    tuned?.parameters,
+    { ...plan, metadata: metadataOf(plan, tuned) },
+    checkSource,
+  );
   await removeLayers(directory);
+}
+
+/** What the file says: of tuning too, which no layer depends on, so that layers go on with it or without. */
+function metadataOf({ metadata, tuning }: PackedFilePlan, tuned: TunedModel | undefined): PackedMetadata {
+  if (!tuning || !tuned || tuned.epoch === 0) return metadata;
+  const { seed: _, ...settings } = tuning;
+  return { ...metadata, settings: JSON.stringify({ ...JSON.parse(metadata.settings), tuning: settings }) };
 }
 
 /** Reads what will be carried: what can't be is found before the layers are quantized. @throws {SyntaxError} */

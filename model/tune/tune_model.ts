@@ -79,7 +79,8 @@ export async function tuneModel(
     }
     const after = await tuner.divergenceOf(heldOut);
     onEpoch?.(epoch + 1, epochs, after);
-    if (after >= best.after) continue;
+    // Not after >= best.after: that would take what is no number for the best.
+    if (!(after < best.after)) continue;
     best = { before, after, epoch: epoch + 1, parameters: await tuner.parameters.read() };
   }
   return best;

@@ -28,7 +28,7 @@ import type { StoredTensor } from "../../../quant/quantize.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { BUDGET_BITS, SETTINGS, twobitQuantizer } from "../../../quant/recipe.ts";
 import { quantizeTwobit } from "../../../quant/twobit.ts";
-import { assert, assertEquals } from "../../assert.ts";
+import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { testGpu } from "../../kernels/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 
@@ -182,11 +182,15 @@ Deno.test("quantizeModel by kl: densities within the budget in metadata and repo
 Deno.test("chooseDensities: uniform, and why, without a way to measure, without room and without bits", async () => {
   using checkpoint = await openModel("tiny");
   const quantizerOf = (refineEvery: RefineEvery) => twobitQuantizer({ refineEvery });
-  const plan = { windows: WINDOWS, isQuantized: () => true, quantizerOf };
+  const plan = { windows: WINDOWS, isQuantized: () => true, quantizerOf, isAsked: true };
   const device = (measureLosses?: QuantizingDevice["measureLosses"]) => ({ measureLosses }) as QuantizingDevice;
   assertEquals(await chooseDensities(device(), checkpoint, plan), "what layers lose is measured on a GPU alone");
   const full = device(() => Promise.reject(new OutOfMemoryError("no room", 2, 1)));
   assertEquals(await chooseDensities(full, checkpoint, plan), "no room");
+  // Where nobody asked for it, nothing that happens while measuring ends the run.
+  const broken = device(() => Promise.reject(new RangeError("beyond f16")));
+  await assertRejects(() => chooseDensities(broken, checkpoint, plan), RangeError, "beyond f16");
+  assertEquals(await chooseDensities(broken, checkpoint, { ...plan, isAsked: false }), "beyond f16");
   const losses: StageLosses = Array.from({ length: 5 }, () => [0.1, 0.2, undefined, 0.3]);
   const narrow = { ...checkpoint, config: { ...checkpoint.config, hidden: 8 } } as unknown as Checkpoint;
   assertEquals(

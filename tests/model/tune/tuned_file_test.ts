@@ -1,3 +1,4 @@
+import type { QuantizingDevice } from "../../../model/quantize/quantizing_device.ts";
 import { openModel } from "../../../model/load.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
@@ -85,6 +86,29 @@ Deno.test("tuned file: where no epoch is better the model stays as it was quanti
     assertEquals(report?.epoch, 0);
     assertEquals(report?.after, report?.before);
     assertEquals(await Deno.readFile(`${directory}/tuned`), await Deno.readFile(`${directory}/before`));
+  }));
+
+Deno.test("tuned file: where tuning fails its layers go on untuned, at once or by resuming", () =>
+  inDirectory(async (directory) => {
+    using checkpoint = await openModel(fixture("qwen2_tied"));
+    const device = gpuDevice(await testGpu());
+    const broken: QuantizingDevice = {
+      ...device,
+      async start(...given) {
+        const run = await device.start(...given);
+        const tune = () => Promise.reject(new Error("no room"));
+        return { ...run, tune, [Symbol.dispose]: () => run[Symbol.dispose]() };
+      },
+    };
+    const [before, atOnce, later] = ["before", "at_once", "later"].map((name) => `${directory}/${name}`);
+    await writePackedFile(device, checkpoint, plan(before));
+    const reasons: string[] = [];
+    await writePackedFile(broken, checkpoint, plan(atOnce, { tuning, onUntuned: (reason) => reasons.push(reason) }));
+    assertEquals(reasons, ["no room"]);
+    assertEquals(await Deno.readFile(atOnce), await Deno.readFile(before));
+    await assertRejects(() => writePackedFile(broken, checkpoint, plan(later, { tuning })), Error, "no room");
+    await writePackedFile(device, checkpoint, plan(later, { resume: true }));
+    assertEquals(await Deno.readFile(later), await Deno.readFile(before));
   }));
 
 Deno.test("tuning is refused early: on the CPU, without corrected targets, with one window", () =>
