@@ -30,10 +30,10 @@ export async function describeEnvironment(
   seed: number,
   command: string,
 ): Promise<Provenance["environment"]> {
-  const copied = Deno.env.get("TWOBIT_COMMIT");
+  const copied = copiedCommit();
   return {
     deno: Deno.version.deno,
-    commit: copied ?? await git("rev-parse", "HEAD") ?? "unknown",
+    commit: await describeCommit(),
     // Result files themselves don't count: every run but the first would be dirty.
     dirty: copied === undefined && (await git("status", "--porcelain", "--", ":!results")) !== "",
     model,
@@ -41,6 +41,15 @@ export async function describeEnvironment(
     command,
     startedAt: new Date().toISOString(),
   };
+}
+
+/** The commit that runs, as far as it is known. */
+export async function describeCommit(): Promise<string> {
+  return copiedCommit() ?? await git("rev-parse", "HEAD") ?? "unknown";
+}
+
+function copiedCommit(): string | undefined {
+  return Deno.env.get("TWOBIT_COMMIT");
 }
 
 async function git(...args: string[]): Promise<string | undefined> {
