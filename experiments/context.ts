@@ -97,14 +97,14 @@ async function openOnce(
 
 /** The GPU where `quantize` would take it for this model, else the CPU. */
 async function openPlace(
-  { device = "auto", seed }: RunSettings,
+  { device = "auto", seed, directory }: RunSettings,
   { opened, pool, sharedModel }: ExperimentContext,
   owned: DisposableStack,
 ): Promise<ModelPlace> {
   const { checkpoint } = await opened();
   // Of all methods the one that needs the most of a device.
   const { gpu } = await openQuantizingGpu(device, checkpoint.config, twobitQuantizer());
-  return owned.use(gpu ? gpuPlace(gpu, pool, checkpoint, seed) : cpuPlace(pool, sharedModel));
+  return owned.use(gpu ? gpuPlace(gpu, pool, checkpoint, { seed, directory }) : cpuPlace(pool, sharedModel));
 }
 
 async function makeBaseline(

@@ -42,6 +42,14 @@ export interface PlacePlan {
   readonly onProgress: (share: number, step: string) => void;
 }
 
+/** What decides the file that `quantize` writes by default, and where it lies for a while. */
+export interface FileSettings {
+  /** Seed of everything random. */
+  readonly seed: number;
+  /** A directory that the run may write to; the working directory by default. */
+  readonly directory?: string | undefined;
+}
+
 /** A place for one model. Dispose it to free what it holds of it. */
 export interface ModelPlace extends Disposable {
   /** The GPU, where it is one. */
@@ -98,9 +106,14 @@ export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelP
  * A GPU: what is stored of a layer goes to the scorer, decoded to f16, before the next one is read. The host holds no more
  * of a model than quantizing it does.
  *
- * @param seed of what `quantize` does by default
+ * @param settings of the file that `quantize` writes by default
  */
-export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint, seed: number): ModelPlace {
+export function gpuPlace(
+  gpu: Gpu,
+  pool: CpuPool,
+  checkpoint: Checkpoint,
+  { seed, directory = "." }: FileSettings,
+): ModelPlace {
   const device = gpuDevice(gpu, pool);
   const scorer = createEngineScorer(gpu);
   const source = checkpointSource(checkpoint);
@@ -124,9 +137,10 @@ export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint, seed: 
   };
   /** Quantizes the model as people do and gives the scorer what is in the file. */
   const quantizeToFile = async ({ windows, onProgress }: PlacePlan) => {
-    const directory = await Deno.makeTempDir();
+    await Deno.mkdir(directory, { recursive: true });
+    const made = await Deno.makeTempDir({ dir: directory, prefix: "default-" });
     try {
-      const path = join(directory, "packed.safetensors");
+      const path = join(made, "packed.safetensors");
       const calibration = { tokens: windows };
       const { bitsPerWeight } = await quantizeModel(checkpoint.name, path, {
         ...{ calibration, device: "gpu", seed, onProgress },
@@ -142,7 +156,7 @@ export function gpuPlace(gpu: Gpu, pool: CpuPool, checkpoint: Checkpoint, seed: 
       scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
       return bitsPerWeight;
     } finally {
-      await Deno.remove(directory, { recursive: true });
+      await Deno.remove(made, { recursive: true });
     }
   };
   return {

@@ -51,6 +51,7 @@ export async function checkTuning(
   for (
     const [what, bytes] of [
       ["the largest matrices of one input", 4 * largestStage(config)],
+      ["the head in f16", 2 * config.hidden * logitStride(config.vocabulary)],
       [`logits of ${windowTokens} tokens`, 4 * windowTokens * logitStride(config.vocabulary)],
       [`activations of ${windowTokens} tokens`, 4 * windowTokens * widestOf(config)],
     ] as const
