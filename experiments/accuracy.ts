@@ -5,10 +5,9 @@
  */
 import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
-import { LINEAR_KINDS, linearShape } from "../model/llama/layer.ts";
+import { LINEAR_KINDS, linearShape, linearWeights } from "../model/llama/layer.ts";
 import { measuresInput } from "../quant/quantizer.ts";
 import { FEEDBACK, isImproved } from "../quant/recipe.ts";
-import { linearWeights } from "../model/quantize/choose_calibration.ts";
 import {
   accuracyGain,
   compareMethod,
@@ -45,7 +44,7 @@ export const accuracy: Experiment = {
     const { checkpoint } = await context.opened();
     const fitsQ2k = LINEAR_KINDS.every((kind) => linearShape(checkpoint.config, kind)[1] % Q2K_CHANNELS === 0);
     const { isRealGpu } = await context.place();
-    const hasMore = !("packed" in checkpoint) && isImproved(isRealGpu, linearWeights(checkpoint), "corrected");
+    const hasMore = !("packed" in checkpoint) && isImproved(isRealGpu, linearWeights(checkpoint.config), "corrected");
     const all: (readonly [name: string, method: methods.Method, inputs?: Inputs])[] = [
       ["rtn2_g128", methods.rtn(2, 128)],
       ["rtn2_g32", methods.rtn(2, 32)],

@@ -22,15 +22,10 @@ import { INDEX } from "./files/checkpoint_folder.ts";
 import { CARRIED_FILES } from "./files/packed_checkpoint.ts";
 import { refuseReplacing } from "./host/atomic_file.ts";
 import { lockPath } from "./host/path_lock.ts";
-import { LINEAR_KINDS, type LinearKind, linearName, STAGES } from "./llama/layer.ts";
+import { LINEAR_KINDS, type LinearKind, linearName, linearWeights, STAGES } from "./llama/layer.ts";
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
-import {
-  type CalibrationOptions,
-  chooseCalibration,
-  linearWeights,
-  type UsedCalibration,
-} from "./quantize/choose_calibration.ts";
+import { type CalibrationOptions, chooseCalibration, type UsedCalibration } from "./quantize/choose_calibration.ts";
 import { densitiesFor, type StageDensities } from "./quantize/choose_densities.ts";
 import { whyNotTuned } from "./quantize/cpu_device.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
@@ -270,7 +265,7 @@ async function chooseImprovements(
   { method, seed }: QuantizeSettings,
   { densities, refine, tune }: QuantizeOptions,
 ): Promise<TuningChoice & { readonly densityRule: DensityRule }> {
-  const isDefault = isImproved(isRealGpu, linearWeights(checkpoint), method);
+  const isDefault = isImproved(isRealGpu, linearWeights(checkpoint.config), method);
   const densityRule = densities ?? (isDefault && refine === undefined ? "kl" : "uniform");
   if (!(tune ?? isDefault) || !gpu) return { densityRule, tune: tune ?? false };
   try {

@@ -79,6 +79,12 @@ export function linearShape(sizes: LinearSizes, kind: LinearKind): readonly [row
   return [LINEARS[kind].rows(sizes), LINEARS[kind].channels(sizes)];
 }
 
+/** Weights of the linear layers of a model. */
+export function linearWeights(config: ModelConfig): number {
+  const shapes = LINEAR_KINDS.map((kind) => linearShape(config, kind));
+  return config.layers * shapes.reduce((sum, [rows, channels]) => sum + rows * channels, 0);
+}
+
 /** Whether a linear layer has a bias. */
 export function hasBias(config: ModelConfig, kind: LinearKind): boolean {
   return LINEARS[kind].hasBias(config);

@@ -12,7 +12,7 @@ import {
   SELF_WRITTEN_WEIGHTS,
 } from "../../quant/recipe.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
-import { LINEAR_KINDS, linearShape } from "../llama/layer.ts";
+import { linearWeights } from "../llama/layer.ts";
 import { RANDOM_TOKENS, readCalibration } from "./calibration_text.ts";
 
 /** What is calibrated on. */
@@ -104,7 +104,7 @@ function settingsOf(
   checkpoint: Checkpoint,
   { method, given: { text, windows, windowTokens } = {}, isTiny, isRealGpu }: CalibrationChoice,
 ): { readonly wanted: CalibrationSettings; readonly instead?: CalibrationSettings } {
-  const weights = linearWeights(checkpoint);
+  const weights = linearWeights(checkpoint.config);
   const size = method === "search" ? RANDOM_SIZES[isRealGpu ? "gpu" : "cpu"] : calibrationSize(isRealGpu, weights);
   const settings = (calibration: string) => ({
     calibration,
@@ -116,12 +116,6 @@ function settingsOf(
   if (isTiny) return { wanted: settings("calibration") };
   if (!isRealGpu || weights > SELF_WRITTEN_WEIGHTS) return { wanted: settings("mix") };
   return { wanted: settings("mix+self"), instead: settings("mix") };
-}
-
-/** Weights of all linear layers. */
-export function linearWeights({ config }: Pick<Checkpoint, "config">): number {
-  const shapes = LINEAR_KINDS.map((kind) => linearShape(config, kind));
-  return config.layers * shapes.reduce((sum, [rows, channels]) => sum + rows * channels, 0);
 }
 
 function checkTokens(tokens: readonly Uint32Array[], { config: { vocabulary } }: Checkpoint): void {

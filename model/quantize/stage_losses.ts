@@ -16,7 +16,7 @@ import { type JoinedLinear, uploadWeights } from "../engine/engine_weights.ts";
 import { checkpointSource } from "../engine/weight_source.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { LINEAR_KINDS, type LinearKind, linearShape, STAGES } from "../llama/layer.ts";
+import { type LinearKind, linearShape, linearWeights, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import { createLossMeter } from "./loss_meter.ts";
 import type { LayerSource, StageLosses, StageLossPlan } from "./quantizing_device.ts";
@@ -41,7 +41,7 @@ export async function measureStageLosses(
   using scope = createBufferScope(gpu);
   onProgress?.(0, "the model in 16 bits");
   using weights = await uploadWeights(gpu, checkpointSource(checkpoint));
-  const lossWindows = weightsOf(config) > LARGE_MODEL ? LOSS_WINDOWS / 2 : LOSS_WINDOWS;
+  const lossWindows = linearWeights(config) > LARGE_MODEL ? LOSS_WINDOWS / 2 : LOSS_WINDOWS;
   const meter = await createLossMeter(gpu, scope, weights, { windows, lossWindows });
   const losses: (number | undefined)[][] = [];
   for (let index = 0; index < config.layers; index++) {
@@ -65,15 +65,6 @@ export async function measureStageLosses(
     losses.push(found);
   }
   return losses;
-}
-
-/** Weights of the linear layers. */
-function weightsOf(config: ModelConfig): number {
-  const layer = LINEAR_KINDS.map((kind) => linearShape(config, kind)).reduce(
-    (sum, [rows, width]) => sum + rows * width,
-    0,
-  );
-  return config.layers * layer;
 }
 
 /** Sums for the inputs of a layer's stages, where these have something to quantize. */

@@ -6,9 +6,9 @@
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { STAGES } from "../llama/layer.ts";
+import { linearWeights } from "../llama/layer.ts";
 import { logitStride } from "./divergence_head.ts";
-import { largestStage, type PassShape, passShape, stageShape, widestOf } from "./pass_buffers.ts";
+import { largestStage, type PassShape, passShape, widestOf } from "./pass_buffers.ts";
 import { evenShare, splitWindows, type TuningSettings } from "./tuning_plan.ts";
 
 /** Bits of a packed weight, and of its share of what goes with a scale, more than which no density takes. */
@@ -18,16 +18,13 @@ const WEIGHT_BITS = 5.1;
 export function tuningBytes(config: ModelConfig, { windows, windowTokens }: PassShape): number {
   const { hidden, heads, keyValueHeads, headSize, intermediate, vocabulary, layers, tiedHead, queryKeyNorm } = config;
   const qkv = (heads + 2 * keyValueHeads) * headSize;
-  const weights = STAGES.map((stage) => stageShape(config, stage)).reduce(
-    (sum, [rows, width]) => sum + rows * width,
-    0,
-  );
+  const weights = linearWeights(config);
   const perToken = hidden * (layers + 4) + heads * (2 * headSize + 2) + qkv * (queryKeyNorm ? 3 : 2) +
     keyValueHeads * headSize + 4 * intermediate + 3 + hidden / 32;
   const logits = windowTokens * (2 * logitStride(vocabulary) + 2 * hidden);
   const heldOnce = 4 * (windows * windowTokens * perToken + logits + largestStage(config));
   const embeddings = 2 * vocabulary * hidden * (tiedHead ? 2 : 3);
-  return Math.ceil(heldOnce + embeddings + (weights * layers * WEIGHT_BITS) / 8 + 4 * weights);
+  return Math.ceil(heldOnce + embeddings + (weights * WEIGHT_BITS) / 8 + (4 * weights) / layers);
 }
 
 /**
