@@ -21,7 +21,7 @@ import { createTokenRange } from "../../../kernels/tokens/token_range.ts";
 import { dequantize } from "../../../quant/dequantize.ts";
 import { tilesPerColumn } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { assert, assertEquals } from "../../assert.ts";
+import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { test } from "../../test.ts";
 import { assertWithin, poisonedOutput, randomTensor, readOutput, testGpu } from "../helpers.ts";
 
@@ -193,6 +193,25 @@ for (const [rows, channels, refineEvery] of [[20, 144, 8], [32, 64, 1], [4, 304,
     assertEquals(left, weightGradient.map((value, at) => at < first || at >= end ? value : 0));
   });
 }
+
+test("tile_gradient: several slabs, or channels that don't fill their groups, are refused", async () => {
+  const gpu = await testGpu();
+  using scope = createBufferScope(gpu);
+  const matrix = await uploadPackedMatrix(
+    gpu,
+    randomTensor({ rows: 16, channels: 64, refineEvery: 8, outlierShare: 0 }, 1),
+  );
+  buffersOf(matrix).forEach(scope.own);
+  const buffer = await scope.storage("gradients", 4 * 16 * 64);
+  const { slabs: [slab] } = matrix;
+  for (const other of [{ slabs: [slab, slab] }, { channels: 60 }]) {
+    await assertRejects(
+      () => tileGradient(gpu, { ...matrix, ...other }, buffer, buffer),
+      RangeError,
+      "must have one of whole groups",
+    );
+  }
+});
 
 for (const [rows, channels] of [[40, 72], [7, 24]]) {
   test(`transpose_halves ${rows} x ${channels}: rows are columns, beside those that were there`, async () => {
