@@ -4,9 +4,15 @@
  * @module
  */
 
-/** Gives undefined where a file was missing: `await Deno.stat(path).catch(undefinedIfMissing)`. @throws any other error */
+/**
+ * Gives undefined where a file was missing: `await Deno.stat(path).catch(undefinedIfMissing)`. Below a file there is
+ * nothing.
+ *
+ * @throws any other error
+ */
 export function undefinedIfMissing(error: unknown): undefined {
-  if (!(error instanceof Deno.errors.NotFound)) throw error;
+  if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+  throw error;
 }
 
 /** What is at a path, where anything is. */
