@@ -4,6 +4,7 @@
  * @module
  */
 import type { Estimate } from "../model/host/statistics.ts";
+import { describeNoise } from "./results/judge.ts";
 import type { Row } from "./results/result.ts";
 import { countSlow, estimate, type Samples } from "./timed_variants.ts";
 
@@ -51,20 +52,24 @@ export function pipelineRows(
   };
 }
 
-/** Rows of a kernel from whose time stages were taken out one after the other. */
+/**
+ * Rows of a kernel from whose time stages were taken out one after the other. Shares are of the sum of the steps that take
+ * any time, which is the whole kernel's where all do, so that they add up to 1 in every round.
+ */
 export function ablationRows(shape: string, variant: string, samples: AblationSamples): Row[] {
   type Times = Readonly<Record<keyof AblationSamples, number>>;
   const slow = Object.values(samples).reduce((count, values) => count + countSlow(values), 0);
-  const row = (step: string, time: (t: Times) => number): Row => {
-    const share = estimate(samples, (t) => Math.min(1, Math.max(0, time(t) / t.full)));
-    return stepRow(shape, variant, step, estimate(samples, time), share, slow);
+  const steps: Readonly<Record<string, (t: Times) => number>> = {
+    load: (t) => t.bare,
+    first_order: (t) => t.noSecond - t.noOrders,
+    second_order: (t) => t.full - t.noSecond,
+    multiply: (t) => t.noOrders - t.bare,
   };
-  return [
-    row("load", (t) => t.bare),
-    row("first_order", (t) => t.noSecond - t.noOrders),
-    row("second_order", (t) => t.full - t.noSecond),
-    row("multiply", (t) => t.noOrders - t.bare),
-  ];
+  const whole = (t: Times) => Object.values(steps).reduce((sum, time) => sum + Math.max(0, time(t)), 0);
+  return Object.entries(steps).map(([step, time]) => {
+    const share = estimate(samples, (t) => Math.max(0, time(t)) / whole(t));
+    return stepRow(shape, variant, step, estimate(samples, time), share, slow);
+  });
 }
 
 function stepRow(
@@ -91,8 +96,8 @@ function stepRow(
 
 /** What a difference of times says that isn't above its error. */
 function describeDifference({ value, standardError }: Estimate, step: string): string | null {
-  if (Math.abs(value) <= standardError) return `${value.toFixed(2)} ± ${standardError.toFixed(2)} us: within noise`;
-  if (value > 0) return null;
+  const noise = describeNoise({ value, standardError }, "us");
+  if (noise || value > 0) return noise;
   return step === "other"
     ? "in sequence a kernel finds in the cache what the one before wrote"
     : "without it the rest takes longer: counted as nothing";

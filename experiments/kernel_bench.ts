@@ -9,6 +9,7 @@ import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_
 import { readMemory } from "../kernels/gpu/read_memory.ts";
 import { calibrateTicks, timeDispatches, type Timing } from "../kernels/gpu/timer.ts";
 import { destroyMatrices } from "../kernels/matrix/slabs.ts";
+import { type Estimate, medianEstimate } from "../model/host/statistics.ts";
 
 /** A linear layer of a model; matrices that share an input are fused. */
 export interface LayerShape {
@@ -87,6 +88,17 @@ export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
   gpu.destroyBuffer(source);
   gpu.destroyBuffer(sink);
   return { sizeBytes, timing, bytesPerUs: sizeBytes / timing.medianUs, tickNs };
+}
+
+/** The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both. */
+export function fractionOfRead(
+  bytes: number,
+  timesUs: readonly number[],
+  { bytesPerUs, timing }: Ceiling,
+): Estimate {
+  const [time, read] = [timesUs, timing.samplesUs].map(medianEstimate);
+  const value = bytes / time.value / bytesPerUs;
+  return { value, standardError: value * Math.hypot(time.standardError / time.value, read.standardError / read.value) };
 }
 
 /** Bytes of all planes of a matrix: what a product has to read at least. */

@@ -57,7 +57,9 @@ Deno.test("ablationRows: differences, what is within its error and what is below
     second_order: "-1.00 ± 1.00 us: within noise",
     multiply: null,
   });
-  assertAlmostEquals(Number(rows[0].share), 0.5, 0.02);
+  // Of 50 us of load and 60 of multiplication, since what is below nothing is left out, and in half of the rounds 1 more.
+  assertAlmostEquals(Number(rows[0].share), 50 / 110, 0.005);
+  assertAlmostEquals(Number(rows[3].share), 60 / 110, 0.005);
   assertEquals(rows[1].share, 0);
 });
 
@@ -78,7 +80,9 @@ Deno.test("dequant_share: above 0.5 by its error on all shapes, on one, on none"
     judgeShares(values.map((value) => ({ value, standardError: 0.01 })), false).status;
   assertEquals(judge(0.6, 0.52), "reproduced");
   assertEquals(judge(0.6, 0.505), "partly");
-  assertEquals(judge(0.4, 0.505), "not reproduced");
+  assertEquals(judge(0.4, 0.505), "partly"); // 0.505 is within its error of 0.5
+  assertEquals(judge(0.6, 0.495), "partly");
+  assertEquals(judge(0.4, 0.48), "not reproduced");
   const { measured, status } = judgeShares([{ value: 0.6, standardError: 0.01 }], true);
   assertEquals([measured, status], [null, "not measured"]);
   assertEquals(judgeShares([{ value: 0.6, standardError: 0.01 }], false).measured, "0.600 ± 0.010 to 0.600 ± 0.010");
