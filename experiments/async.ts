@@ -53,9 +53,12 @@ export const async: Experiment = {
     const ceiling = await measureCeiling(gpu);
     const rows: Row[] = [describeRead(ceiling)];
     const samples: Record<string, readonly number[]> = { "read_memory: us": ceiling.timing.samplesUs };
+    const byShape = new Map<string, Measured>();
     for (const [i, shape] of shapes.entries()) {
       progress(i / shapes.length, `${shape.model} ${shape.layer}`);
-      const measured = await measureShape(gpu, shape, ceiling, seed);
+      const name = `${shape.rows}x${shape.channels}`;
+      const measured = byShape.get(name) ?? await measureShape(gpu, shape, ceiling, seed);
+      byShape.set(name, measured);
       rows.push(...describe(shape, measured, ceiling));
       for (const [variant, timesUs] of Object.entries(measured.samples)) {
         // Models share shapes: without model and layer one's samples would overwrite another's.

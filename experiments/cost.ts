@@ -109,7 +109,7 @@ async function measureFormats(
   for (const format of gpu.isSoftware ? [] : FORMATS) {
     const speed = context.decodeSpeeds.get(`${shape.name} ${format} ${MEASURED_CONTEXT}`) ??
       await unlessOutOfMemory(() => measureFormat(gpu, shape, format, context));
-    if (!speed) continue;
+    if (!speed?.length) continue;
     samples[`${shape.name} ${format}: decoded tokens/s`] = speed;
     speeds[format] = medianEstimate(speed);
   }

@@ -9,7 +9,7 @@ import type { Row } from "./results/result.ts";
 import { countSlow, estimate, type Samples } from "./timed_variants.ts";
 
 /** The paper's split of a kernel's time, from a later version of it. */
-const PAPER_SHARES: Readonly<Record<string, number>> = {
+export const PAPER_SHARES = {
   second_order: 0.191,
   first_order: 0.327,
   multiply: 0.434,
@@ -22,16 +22,21 @@ type PipelineSamples = Samples<"secondOrder" | "firstOrder" | "multiply" | "sequ
 /** Samples of a kernel with ever less in it. */
 type AblationSamples = Samples<"full" | "noSecond" | "noOrders" | "bare">;
 
+/** What dequantization takes of a pipeline. */
+export interface PipelineShares {
+  /** Both orders together. */
+  readonly dequantization: Estimate;
+  readonly secondOrder: Estimate;
+}
+
 /**
  * Rows of a pipeline. Shares are of the sequence, or of the parts' sum where the parts take longer by themselves, so
  * that they are within 0 and 1 and add up to 1 in every round.
- *
- * @returns also the share of both orders of dequantization together
  */
 export function pipelineRows(
   shape: string,
   samples: PipelineSamples,
-): { readonly rows: Row[]; readonly dequantization: Estimate } {
+): PipelineShares & { readonly rows: Row[] } {
   type Times = Readonly<Record<keyof PipelineSamples, number>>;
   const sum = (t: Times) => t.secondOrder + t.firstOrder + t.multiply;
   const whole = (t: Times) => Math.max(t.sequence, sum(t));
@@ -49,6 +54,7 @@ export function pipelineRows(
       stepRow(shape, "three_kernels", "sequence", estimate(samples, (t) => t.sequence), null, slow),
     ],
     dequantization: estimate(samples, (t) => (t.secondOrder + t.firstOrder) / whole(t)),
+    secondOrder: estimate(samples, (t) => t.secondOrder / whole(t)),
   };
 }
 
@@ -90,7 +96,7 @@ function stepRow(
     share_error: share?.standardError ?? null,
     slow_samples: slow,
     note: describeDifference(time, step),
-    paper_share: PAPER_SHARES[step] ?? null,
+    paper_share: step in PAPER_SHARES ? PAPER_SHARES[step as keyof typeof PAPER_SHARES] : null,
   };
 }
 

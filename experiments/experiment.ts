@@ -73,8 +73,8 @@ export interface ExperimentContext {
   /** The experiment's rows that are finished. */
   finishedRows(): Promise<FinishedRows>;
   /**
-   * Samples of decode speed in tokens a second, by model, format and context; who measures first leaves them for the
-   * others.
+   * Samples of decode speed in tokens a second, by model, format and context, none where the model doesn't fit; who measures
+   * first leaves them for the others.
    */
   readonly decodeSpeeds: Map<string, readonly number[]>;
   /** Tells the person who waits: share of the experiment done, 0..1, and what is being done. */

@@ -38,13 +38,14 @@ export function describeNear(what: string, estimate: Estimate, claimed: number):
   return ` ${what} differs from ${claimed} by no more than its standard error, so that it decides nothing.`;
 }
 
-/** A value with its standard error as people read it. */
-export function formatEstimate({ value, standardError }: Estimate, digits = 2): string {
+/** A value with its standard error as people read it, to so many digits or to the error's first one. */
+export function formatEstimate({ value, standardError }: Estimate, least = 2): string {
+  const digits = standardError > 1e-6 ? Math.max(least, -Math.floor(Math.log10(standardError))) : least;
   return `${value.toFixed(digits)} ± ${standardError.toFixed(digits)}`;
 }
 
 /** What a difference says that isn't above its error, else nothing. */
-export function describeNoise({ value, standardError }: Estimate, unit: string, digits = 2): string | null {
+export function describeNoise({ value, standardError }: Estimate, unit: string, digits?: number): string | null {
   if (Math.abs(value) > standardError) return null;
   return `${formatEstimate({ value, standardError }, digits)} ${unit}: within noise`;
 }
