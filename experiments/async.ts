@@ -77,7 +77,7 @@ export const async: Experiment = {
         "fused_sync":
           "fused_async in order: the same layout and arithmetic, a step's words asked for when it needs them, " +
           `without barriers; of ${IN_ORDER_TEAMS.join(", ")} teams a workgroup, whichever is fastest on the shape`,
-        "outliers": `${100 * OUTLIER_SHARE} % of the weights; by_round: taken along with the rounds of steps`,
+        "outliers": `${100 * OUTLIER_SHARE} % of the weights, as many in each row`,
         "sampling": SAMPLING,
         "errors": ERRORS,
       },
@@ -138,11 +138,9 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
           fused_async: await fused(),
           fused_async_norm: await all(matrices, (m) => fusedGemv(gpu, m, norm, output)),
           fused_async_outliers: await fused({}, sparseMatrices),
-          fused_async_outliers_by_round: await fused({ outliersByRound: true }, sparseMatrices),
         };
         for (const dense of [sequences.fused_async, ...inOrder]) await check(dense, 0);
         await check(sequences.fused_async_outliers, OUTLIER_SHARE);
-        await check(sequences.fused_async_outliers_by_round, OUTLIER_SHARE);
         const fused_sync = await fastest(gpu, inOrder, tickNs);
         const samples = await timeVariants(gpu, { ...sequences, fused_sync }, tickNs);
         destroyMatrices(gpu, ...f16Copies);
@@ -176,7 +174,6 @@ function bytesToMove(shape: LayerShape, packed: number, sparse: number): Record<
     fused_async: packed,
     fused_async_norm: packed,
     fused_async_outliers: sparse,
-    fused_async_outliers_by_round: sparse,
   };
 }
 

@@ -22,7 +22,6 @@ const VARIANTS = [
   "fused_async",
   "fused_async_norm",
   "fused_async_outliers",
-  "fused_async_outliers_by_round",
 ] as const;
 /** A kernel of the table. */
 export type Variant = typeof VARIANTS[number];
