@@ -78,8 +78,8 @@ export function describeRead({ timing, sizeBytes }: Ceiling): Row {
 
 const EMPTY_ROW: Row = Object.fromEntries(COLUMNS.map(({ key }) => [key, null]));
 
-/** Rows of a shape. */
-export function describe(shape: LayerShape, { samples, bytes }: Measured, ceiling: Ceiling): Row[] {
+/** Rows of a shape; without a ceiling fractions of it are left out. */
+export function describe(shape: LayerShape, { samples, bytes }: Measured, ceiling?: Ceiling): Row[] {
   return VARIANTS.map((variant) => {
     const timesUs = samples[variant];
     const timeUs = median(timesUs);
@@ -100,8 +100,8 @@ export function describe(shape: LayerShape, { samples, bytes }: Measured, ceilin
       ...Object.assign({}, ...speedups),
       ...(cost && estimateCells("outlier_cost", cost)),
       bytes: bytes[variant],
-      ...estimateCells("bandwidth_fraction", fractionOfRead(bytes[variant], timesUs, ceiling)),
-      note: cost ? describeNoise(cost, "of the time", 3) : null,
+      ...(ceiling && estimateCells("bandwidth_fraction", fractionOfRead(bytes[variant], timesUs, ceiling))),
+      note: cost ? describeNoise(cost, "of the time") : null,
     };
   });
 }

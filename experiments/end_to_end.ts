@@ -202,6 +202,7 @@ async function measureContext(gpu: Gpu, weights: EngineWeights, context: number,
   const encodeUs = await timeEncoding(gpu, session);
   const times = await timeOperations(gpu, session, ceiling.tickNs);
   const cells = describe(generation, times, encodeUs, weights.sizeBytes, memoryBytes);
+  if (gpu.isSoftware) return { generation, cells };
   const readBytes = bytesOfToken(weights, context + plan.generateTokens / 2);
   const fraction = fractionOfRead(readBytes, generation.map((speed) => 1e6 / speed), ceiling);
   return { generation, cells: { ...cells, ...estimateCells("bandwidth_fraction", fraction) } };
