@@ -97,10 +97,6 @@ const onProgress = (step: string) => console.error(`peers: ${step}`);
 
 /** What is measured, in order: first what is quickly done, and quickly missed where it isn't there. */
 function chooseMeasurements({ only, python }: OptionValues, plan: LlamaCppPlan): (() => Promise<PeerRun>)[] {
-  if (only !== undefined && only !== "llama.cpp" && only !== "pytorch") {
-    throw new UsageError(`--only is ${only}, must be llama.cpp or pytorch`);
-  }
-  if (only === "pytorch" && typeof python !== "string") throw new UsageError("--only pytorch needs --python");
   const pytorch = () => {
     onProgress("PyTorch");
     return measurePytorch(String(python), plan.adapter);
@@ -111,7 +107,13 @@ function chooseMeasurements({ only, python }: OptionValues, plan: LlamaCppPlan):
   ];
 }
 
+/** @throws {UsageError} for an option that doesn't fit */
 function readPlan(options: OptionValues, work: string): Omit<LlamaCppPlan, "adapter"> {
+  const { only, python } = options;
+  if (only !== undefined && only !== "llama.cpp" && only !== "pytorch") {
+    throw new UsageError(`--only is ${only}, must be llama.cpp or pytorch`);
+  }
+  if (only === "pytorch" && typeof python !== "string") throw new UsageError("--only pytorch needs --python");
   const name = textOption(options, "model", "llama-2-7b");
   const shape = MODEL_SHAPES.find((known) => known.name === name);
   if (!shape) {
