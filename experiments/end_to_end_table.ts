@@ -130,7 +130,8 @@ export function judgeEndToEnd(rows: readonly Row[], isSoftware: boolean, model =
   } tokens/s, both by this engine in one run.`;
   const measured = formatEstimate(speedup);
   if (model !== CLAIMED_MODEL) {
-    return { ...verdict, measured, status: "not measured", note: `${speeds} The paper claims nothing of this model.` };
+    const paper = "nothing of this model";
+    return { paper, measured: `${measured} ${unit}`, unit: "", status: "not measured", note: speeds };
   }
   return {
     ...verdict,

@@ -32,9 +32,9 @@ Deno.test("end_to_end: a speed-up as near to the claim as its error decides noth
 
 Deno.test("end_to_end: another model's speed-up is measured and not judged", () => {
   const rows = [speedRow("f16", 100), speedRow("twobit", 190)].map((row) => ({ ...row, model: "smol" }));
-  const { measured, status, unit } = judgeEndToEnd(rows, false, "smol");
-  assertEquals([measured, status], ["1.90 ± 0.03", "not measured"]);
-  assertStringIncludes(unit, "smol");
+  const { paper, measured, status } = judgeEndToEnd(rows, false, "smol");
+  assertEquals([paper, status], ["nothing of this model", "not measured"]);
+  assertEquals(measured, "1.90 ± 0.03 x the f16 engine, smol, decode at context 128");
 });
 
 const MISSING: readonly (readonly [rows: readonly Row[], missing: string])[] = [
