@@ -124,7 +124,7 @@ function describe(shape: ModelShape, { name, quantizer, outlierShare }: Layout):
     }
     weights += rows * channels;
     if (quantizer.kind === "twobit") {
-      deviceBits += 8 * packedDeviceBytes(rows, channels, quantizer.settings.refineEvery, 0);
+      deviceBits += 8 * packedDeviceBytes(rows, channels, quantizer.settings.refineEvery);
     }
   }
   const perWeight = bitsPerWeight(terms, weights);

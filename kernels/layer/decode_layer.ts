@@ -125,12 +125,17 @@ async function prepareRun(
   const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
   const [[{ slabs: [slab] }]] = matrices;
-  const places = matrices.flat().flatMap(({ refineEvery, slabs: [{ refine, outliers, outlierResiduals }] }) => [
-    refineEvery === "none" ? 0 : refineEvery,
-    (refine.offset - slab.refine.offset) / 8,
-    (outliers.offset - slab.outliers.offset) / 4,
-    outlierResiduals,
-  ]);
+  const places = matrices.flat().flatMap(({ refineEvery, slabs: [own] }) => {
+    const outlierStart = (own.outliers.offset - slab.outliers.offset) / 4;
+    return [
+      refineEvery === "none" ? 0 : refineEvery,
+      (own.refine.offset - slab.refine.offset) / 8,
+      own.slotStart === 0 ? 0 : outlierStart + own.slotStart,
+      Math.log2(own.slots),
+      outlierStart,
+      own.hasBeyond ? own.outlierResiduals : 0,
+    ];
+  });
   const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
   const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...places));
   return (kernel) =>
@@ -179,14 +184,12 @@ async function layerKernel(
     workgroup_size: share.threads,
     cell_count: share.cells,
     partial_count: share.partials,
-    start_count: share.starts,
     counted_workgroups: COUNTED_WORKGROUPS,
     hidden,
     intermediate,
     epsilon: shape.normEpsilon,
     has_layer_densities: arenas.some(hasDensities) ? 1 : 0,
-    has_layer_outliers: share.outlierLanes > 0 ? 1 : 0,
-    outlier_lanes: Math.max(1, share.outlierLanes),
+    has_layer_outliers: share.hasOutliers ? 1 : 0,
     all_layers: layers.length,
     ...(arenas[0].layers[0].some(({ halfBlocks }) => halfBlocks % 2 === 1) && { ends_in_half: 1 }),
     ...placesOf(arenas[0]),

@@ -1,4 +1,4 @@
-// needs: relay relay_input fill_values reduce_splits attend merge_cells steps
+// needs: relay relay_input fill_values reduce_splits attend merge_cells steps outliers
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
 // their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
@@ -19,9 +19,9 @@
 //                                                 of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm
 //   14 bias        f32 [layers, (heads + 2 K) D]   where has_bias
-//   15 layer_info  u32 [3 + 16 layers]  first layer, number of layers, sequences in the cache; for each layer and matrix
-//                                       its density (0 for none), the first vector of its refine words, the first word
-//                                       of its outlier planes and that of the residuals there
+//   15 layer_info  u32 [3 + 24 layers]  first layer, number of layers, sequences in the cache; for each layer and matrix
+//                                       its density (0 for none), the first vector of its refine words, slot_start and
+//                                       slot_bits of its outliers, the first word of their planes and outlier_residuals
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
@@ -30,15 +30,13 @@
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
 override cell_count: u32 = 256; // of the matrix with the longest rows
-override partial_count: u32 = 32; // these two of the largest share of a workgroup
-override start_count: u32 = 18;
+override partial_count: u32 = 32; // of the largest share of a workgroup
 override ends_in_half: u32 = 0; // 1 where a row of a matrix may end in half a block
 override hidden: u32 = 64;
 override intermediate: u32 = 64;
 override epsilon: f32 = 0.00001;
 override has_layer_densities: u32 = 0; // else one group in 8 is refined in all matrices
 override has_layer_outliers: u32 = 0;
-override outlier_lanes: u32 = 4;
 override all_layers: u32 = 2; // of the model
 override base_stride: u32 = 0; // vectors of a layer in each plane
 override meta_stride: u32 = 0;
@@ -116,14 +114,17 @@ var<private> base_start: u32;
 var<private> refine_start: u32;
 var<private> meta_start: u32;
 var<private> scale_start: u32;
+var<private> slot_start: u32;
+var<private> slot_bits: u32;
 var<private> outlier_start: u32;
 var<private> outlier_residuals: u32;
 var<private> input_kind: u32;
 var<private> input_at: u32;
 var<private> output_kind: u32;
 
-// Density and first refine vector of the product after it: asked for a product ahead.
+// Density and first refine vector of the product after it, slot_start and slot_bits: asked for a product ahead.
 var<private> next_refined: vec2<u32>;
+var<private> next_slots: vec2<u32>;
 
 // Of the row that a thread writes next.
 var<private> residual: f32;
@@ -153,7 +154,7 @@ fn main(
   sequences = layer_info[2];
   own_sequence = sequence[1];
   splits = select(long_splits, select(middle_splits, short_splits, position < short_tokens), position < middle_tokens);
-  next_refined = refined_of(0u);
+  ask_places(0u);
   let layers = layer_info[1];
   for (own_layer = 0u; own_layer < layers; own_layer++) {
     layer = layer_info[0] + own_layer;
@@ -209,15 +210,19 @@ fn begin_product(workgroups: u32) {
   refine_every = 8u;
   if (has_layer_densities != 0u) { refine_every = next_refined.x; }
   refine_start = next_refined.y;
-  next_refined = refined_of(product + 1u);
+  slot_start = next_slots.x;
+  slot_bits = next_slots.y;
+  ask_places(product + 1u);
   if (has_layer_outliers != 0u) {
-    outlier_start = layer_info[5u + 4u * product];
-    outlier_residuals = layer_info[6u + 4u * product];
+    outlier_start = layer_info[7u + 6u * product];
+    outlier_residuals = layer_info[8u + 6u * product];
   }
 }
 
-fn refined_of(product: u32) -> vec2<u32> {
-  return vec2(layer_info[3u + 4u * product], layer_info[4u + 4u * product]);
+fn ask_places(product: u32) {
+  let at = 3u + 6u * product;
+  next_refined = vec2(layer_info[at], layer_info[at + 1u]);
+  if (has_layer_outliers != 0u) { next_slots = vec2(layer_info[at + 2u], layer_info[at + 3u]); }
 }
 
 fn set_shape(matrix_rows: u32, matrix_channels: u32, workgroups: u32) {
@@ -238,12 +243,15 @@ fn set_starts(base_at: u32, meta_at: u32, scale_at: u32) {
 }
 
 fn run_product(first_row: u32, lane: Lane) {
+  var slots: vec4<u32>;
+  if (has_outliers()) { slots = load_slots(first_row, 0u, lane.thread); }
   let first = first_step(first_row, lane);
-  if (has_outliers()) { load_outlier_starts(first_row, lane.thread); }
   fill_cells(lane.thread);
   workgroupBarrier();
   residual = residual_of(first_row + lane.thread);
+  if (has_outliers()) { sum_slots(slots, first_row, lane.thread); }
   multiply_rows(first, first_row, lane);
+  if (has_layer_outliers != 0u && outlier_residuals != 0u) { sum_beyond(first_row, lane.thread); }
   finish_input(lane.thread);
   workgroupBarrier();
   write_rows(first_row, lane.thread, 0u);
@@ -251,8 +259,9 @@ fn run_product(first_row: u32, lane: Lane) {
 }
 
 fn has_outliers() -> bool {
-  return has_layer_outliers != 0u && outlier_residuals != 0u;
+  return has_layer_outliers != 0u && slot_start != 0u;
 }
+
 
 fn write_row(token: u32, row: u32, sum: f32) {
   let value = residual + sum;

@@ -74,10 +74,8 @@ export interface WorkgroupShare {
   readonly cells: number;
   /** Partial sums of rows. */
   readonly partials: number;
-  /** Starts of rows' outliers. */
-  readonly starts: number;
-  /** Lanes that share the outliers of a row; 0 where there are none. */
-  readonly outlierLanes: number;
+  /** Whether any matrix has outliers. */
+  readonly hasOutliers: boolean;
 }
 
 /** Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. */
@@ -103,16 +101,13 @@ export function planShare(
   // Attention merges its sums in the cells: those of one query fill high bytes, those of four low bytes too.
   const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
   const cells = Math.max(Math.max(...columns) * team.lanes * LANE_GROUPS, mergedVectors / (queries === 1 ? 1 : 2));
-  const slabs = arenas.flatMap(({ layers }) => layers.flat()).map(({ slabs: [slab] }) => slab);
-  const mostOutliers = Math.max(...slabs.map(({ outlierCount, rows }) => outlierCount / rows));
-  const hasOutliers = mostOutliers > 0 ? 1 : 0;
-  const partials = Math.max(...steps.map((count, i) => (columns[i] + hasOutliers) * count * STEP_ROWS));
-  const starts = hasOutliers * Math.max(...steps) * STEP_ROWS + 2;
-  const bytes = cells * 40 + 4 * partials + 4 * starts + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
+  const hasOutliers = arenas.some(({ layers }) => layers.flat().some(({ slabs: [slab] }) => slab.slotStart > 0));
+  const parts = columns.map((count) => hasOutliers ? count + 1 : count);
+  const partials = Math.max(...steps.map((count, i) => parts[i] * count * STEP_ROWS));
+  const bytes = cells * 40 + 4 * partials + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
   if (
     bytes > workgroupBytes || threads > workgroupThreads ||
     Math.max(...columns) > teams
   ) return undefined;
-  const lanes = Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, mostOutliers))));
-  return { threads, cells, partials, starts, outlierLanes: hasOutliers * lanes };
+  return { threads, cells, partials, hasOutliers };
 }

@@ -17,6 +17,7 @@ import type { Outliers } from "../../quant/unpacked_tensor.ts";
 import { allOrNone, type BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type Plane, whole } from "../gpu/plane.ts";
+import { chooseTeam } from "../gpu/team.ts";
 import { slabRowsWithin } from "./slabs.ts";
 
 /**
@@ -37,13 +38,25 @@ export interface PackedSlab {
   readonly meta: Plane;
   /** f16 [tiles, {@linkcode scaleGroups}]. */
   readonly tileScale: Plane;
-  /** Row starts as u32 [rows + 1], then channels as u16, then residuals as f16, each padded to a whole word. */
+  /**
+   * Row starts as u32 [rows + 1], then channels as u16, then residuals as f16, each padded to a whole word; then the first
+   * outliers of each row once more, in u32 [rows, slots]: channel in the low half, residual in the high one, 0 for none.
+   */
   readonly outliers: Plane;
   /** First word of the residuals in `outliers`; 0 where there are no outliers. */
   readonly outlierResiduals: number;
   /** Outliers in all rows. */
   readonly outlierCount: number;
+  /** First word of the slots in `outliers`; 0 where there are no outliers. */
+  readonly slotStart: number;
+  /** Slots of a row, a power of two. */
+  readonly slots: number;
+  /** Whether a row has more outliers than slots. */
+  readonly hasBeyond: boolean;
 }
+
+/** What says of a slab that it has no outliers. */
+export const NO_OUTLIERS = { outlierResiduals: 0, outlierCount: 0, slotStart: 0, slots: 1, hasBeyond: false };
 
 /** A packed matrix in device memory; more than one slab where a plane exceeds the binding limit. */
 export interface PackedMatrix {
@@ -61,6 +74,9 @@ export interface PackedMatrix {
   readonly slabs: readonly PackedSlab[];
 }
 
+/** Slots that cost a product about as much as an outlier that has none, whose two words are asked for late. */
+const BEYOND_SLOTS = 8;
+
 /** Rows that the kernels multiply at a time. */
 export const STEP_ROWS = 4;
 
@@ -69,8 +85,8 @@ export function scaleGroups(groups: number): number {
   return Math.ceil(groups / BLOCK_GROUPS) * BLOCK_GROUPS;
 }
 
-/** Bytes of a matrix in device memory, as one slab: those of the planes that {@linkcode uploadPackedMatrix} makes. */
-export function packedDeviceBytes(rows: number, channels: number, refineEvery: RefineEvery, outliers: number): number {
+/** Bytes of a matrix without outliers in device memory, as one slab, in the planes of {@linkcode uploadPackedMatrix}. */
+export function packedDeviceBytes(rows: number, channels: number, refineEvery: RefineEvery): number {
   const groups = groupsPerRow(channels);
   const stepRows = Math.ceil(rows / STEP_ROWS) * STEP_ROWS;
   const planeBytes = [
@@ -78,7 +94,7 @@ export function packedDeviceBytes(rows: number, channels: number, refineEvery: R
     4 * stepRows * refineWordsPerRow(groups, refineEvery),
     4 * stepRows * halfBlocksPerRow(channels),
     2 * tilesPerColumn(rows) * scaleGroups(groups),
-    outliers === 0 ? 0 : 4 * (rows + 1 + 2 * Math.ceil(outliers / 2)),
+    0, // outliers
   ];
   return planeBytes.reduce((sum, bytes) => sum + Math.max(1, Math.ceil(bytes / 16)) * 16, 0);
 }
@@ -97,10 +113,11 @@ export async function uploadPackedMatrix(
   const { rows, channels, refineEvery } = tensor;
   const rowBytes = tensor.base.byteLength / rows;
   const slabRows = slabRowsWithin(maxBindingBytes, rowBytes);
+  const { lanes } = chooseTeam(gpu.profile);
   const slabs = await allOrNone(gpu, async (scope) => {
     const uploaded: PackedSlab[] = [];
     for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
-      uploaded.push(await uploadSlab(scope, tensor, firstRow, Math.min(rows, firstRow + slabRows)));
+      uploaded.push(await uploadSlab(scope, tensor, lanes, firstRow, Math.min(rows, firstRow + slabRows)));
     }
     return uploaded;
   });
@@ -110,6 +127,7 @@ export async function uploadPackedMatrix(
 async function uploadSlab(
   scope: BufferScope,
   tensor: PackedTensor,
+  lanes: number,
   firstRow: number,
   endRow: number,
 ): Promise<PackedSlab> {
@@ -120,7 +138,7 @@ async function uploadSlab(
     Math.floor(firstRow / TILE_ROWS) * groups,
     Math.ceil(endRow / TILE_ROWS) * groups,
   );
-  const { words, residuals, count } = joinOutliers(tensor, firstRow, endRow);
+  const { words, ...places } = joinOutliers(tensor, lanes, firstRow, endRow);
   return {
     firstRow,
     rows: endRow - firstRow,
@@ -129,8 +147,7 @@ async function uploadSlab(
     meta: whole(await scope.upload("meta", interleaveSteps(rowsOf(tensor.meta), endRow - firstRow))),
     tileScale: whole(await scope.upload("tileScale", resizeRows(tiles, groups, scaleGroups(groups)))),
     outliers: whole(await scope.upload("outliers", words)),
-    outlierResiduals: residuals,
-    outlierCount: count,
+    ...places,
   };
 }
 
@@ -148,18 +165,45 @@ function interleaveSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32A
 /** The planes of a tensor that hold its outliers. */
 type OutlierPlanes = Pick<PackedTensor, "outlierStart" | "outlierChannel" | "outlierResidual">;
 
-/** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings. */
-function joinOutliers(tensor: OutlierPlanes, firstRow: number, endRow: number) {
-  if (tensor.outlierStart.length === 0) return { words: new Uint32Array(4), residuals: 0, count: 0 };
-  const starts = tensor.outlierStart.subarray(firstRow, endRow + 1);
-  const [first, end] = [starts[0], starts[starts.length - 1]];
-  const halves = Math.ceil((end - first) / 2);
-  const residuals = starts.length + halves;
-  const words = new Uint32Array(residuals + halves);
-  words.set(starts.map((start) => start - first));
-  new Uint16Array(words.buffer).set(tensor.outlierChannel.subarray(first, end), 2 * starts.length);
-  new Float16Array(words.buffer).set(tensor.outlierResidual.subarray(first, end), 2 * residuals);
-  return { words, residuals, count: end - first };
+/** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings, with at most so many slots. */
+function joinOutliers(tensor: OutlierPlanes, mostSlots: number, firstRow: number, endRow: number) {
+  const first = tensor.outlierStart[firstRow];
+  // Both are undefined where the tensor has none at all.
+  if (first === tensor.outlierStart[endRow]) return { words: new Uint32Array(4), ...NO_OUTLIERS };
+  const starts = tensor.outlierStart.subarray(firstRow, endRow + 1).map((start) => start - first);
+  const rows = endRow - firstRow;
+  const outlierCount = starts[rows];
+  const channels = tensor.outlierChannel.subarray(first, first + outlierCount);
+  const residuals = tensor.outlierResidual.subarray(first, first + outlierCount);
+  const slots = chooseSlots(starts, mostSlots);
+  const outlierResiduals = rows + 1 + Math.ceil(outlierCount / 2);
+  const slotStart = outlierResiduals + Math.ceil(outlierCount / 2);
+  const words = new Uint32Array(slotStart + rows * slots);
+  const [u16, f16] = [new Uint16Array(words.buffer), new Float16Array(words.buffer)];
+  words.set(starts);
+  u16.set(channels, 2 * (rows + 1));
+  f16.set(residuals, 2 * outlierResiduals);
+  for (let row = 0; row < rows; row++) {
+    const end = Math.min(starts[row] + slots, starts[row + 1]);
+    for (let i = starts[row], at = 2 * (slotStart + row * slots); i < end; i++, at += 2) {
+      u16[at] = channels[i];
+      f16[at + 1] = residuals[i];
+    }
+  }
+  return { words, outlierResiduals, outlierCount, slotStart, slots, hasBeyond: countBeyond(starts, slots) > 0 };
+}
+
+/** The power of two that makes products fastest: each slot is loaded and multiplied, whether it is empty or not. */
+function chooseSlots(starts: Uint32Array, most: number): number {
+  const cost = (slots: number) => slots * (starts.length - 1) + BEYOND_SLOTS * countBeyond(starts, slots);
+  let slots = 1;
+  while (2 * slots <= most && cost(2 * slots) < cost(slots)) slots *= 2;
+  return slots;
+}
+
+/** Outliers that rows have beyond so many. */
+function countBeyond(starts: Uint32Array, slots: number): number {
+  return starts.reduce((sum, start, row) => sum + Math.max(0, start - (starts[row - 1] ?? start) - slots), 0);
 }
 
 /** From [rows, from] to [rows, to]: rows are cut off, or filled up with zeros. */
@@ -195,10 +239,10 @@ export async function placeOutliers(
 ): Promise<PackedMatrix> {
   const [slab] = matrix.slabs;
   const planes = { outlierStart: start, outlierChannel: channel, outlierResidual: residual };
-  const { words, residuals, count } = joinOutliers(planes, 0, matrix.rows);
+  const { words, ...places } = joinOutliers(planes, chooseTeam(gpu.profile).lanes, 0, matrix.rows);
   const outliers = whole(await gpu.uploadStorage("outliers", words));
   gpu.destroyBuffer(slab.outliers.buffer);
-  return { ...matrix, slabs: [{ ...slab, outliers, outlierResiduals: residuals, outlierCount: count }] };
+  return { ...matrix, slabs: [{ ...slab, outliers, ...places }] };
 }
 
 /**

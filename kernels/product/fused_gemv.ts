@@ -52,8 +52,8 @@ export interface GemvPlan {
 export const LANE_GROUPS = 4;
 /** Workgroup memory of a column for each lane. */
 const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
-/** Workgroup memory of a workgroup whatever its size: the last outlier starts, a norm's factor. */
-const FIXED_BYTES = 32;
+/** Workgroup memory of a workgroup whatever its size: a norm's factor. */
+const FIXED_BYTES = 16;
 /** Steps of a workgroup that the choice of columns leaves room for. */
 const LEAST_STEPS = 64;
 
@@ -132,15 +132,10 @@ function fusedConstants(
     workgroup_size: team.lanes * columns * plan.rowTeams,
     cell_count: team.lanes * columns * LANE_GROUPS,
     partial_count: (columns + 1) * plan.workgroupSteps * STEP_ROWS,
-    start_count: plan.workgroupSteps * STEP_ROWS + 2,
-    outlier_residuals: slab.outlierResiduals,
-    outlier_lanes: outlierLanes(slab, team),
+    slot_start: slab.slotStart,
+    slot_bits: Math.log2(slab.slots),
+    outlier_residuals: slab.hasBeyond ? slab.outlierResiduals : 0,
   };
-}
-
-/** Lanes for the outliers of a row: about as many as it has outliers. */
-function outlierLanes({ rows, outlierCount }: PackedSlab, team: Team): number {
-  return Math.min(team.lanes, 2 ** Math.ceil(Math.log2(Math.max(1, outlierCount / rows))));
 }
 
 /**
@@ -159,8 +154,8 @@ export function planGemv(
   // For each lane exchange, for each team the squares of a norm.
   const teamBytes = 4 + team.lanes * team.exchangeBytes;
   const columnBytes = team.lanes * CELL_BYTES;
-  // Of partial sums for each column and for outliers, and of outlier starts.
-  const stepBytes = (columns: number) => (columns + 2) * STEP_ROWS * 4;
+  // Of partial sums for each column and for outliers.
+  const stepBytes = (columns: number) => (columns + 1) * STEP_ROWS * 4;
   const fits = (columns: number, rowTeams: number, steps: number) =>
     columns * (columnBytes + rowTeams * teamBytes) + steps * stepBytes(columns) + FIXED_BYTES <= limit;
   // A workgroup takes as many steps of gate rows as of up rows.

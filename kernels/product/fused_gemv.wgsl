@@ -1,4 +1,4 @@
-// needs: one_matrix steps in_order fill
+// needs: one_matrix steps outliers in_order fill
 // Fused, asynchronous matrix-vector product with packed weights:
 //
 //   y[r] = sum over groups g of scale[r, g] * (sum over c in g of code[r, c] x[c]  -  zero[r, g] * sum over c in g of x[c])
@@ -12,7 +12,8 @@
 //   1 refine         vec2<u32> [steps, words, 2]  2 bits x 16 channels of a refined group, same order, of 2 rows
 //   2 meta_words     vec4<u32> [steps, H]   |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest, of the 4 rows of a step
 //   3 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
-//   4 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
+//   4 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals,
+//                                           slots [rows, 2^slot_bits] at slot_start, see product/parts/outliers.wgsl
 //   5 y              f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //   6 x, packed or f32, and 7 the weight of a norm: see fill_packed.wgsl, one_input.wgsl
 //
@@ -42,12 +43,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let lane = locate(thread, workgroup);
   let first_row = workgroup.x * workgroup_outputs();
   let input = begin_fill(lane.token, thread);
+  var slots: vec4<u32>;
+  if (has_outliers()) { slots = load_slots(first_row, 0u, thread); }
   var first: Step;
   if (in_order == 0u) { first = first_step(first_row, lane); }
-  if (has_outliers()) { load_outlier_starts(first_row, thread); }
   fill_cells(input, lane.token, thread);
   workgroupBarrier();
+  if (has_outliers()) { sum_slots(slots, first_row, thread); }
   if (in_order == 0u) { multiply_rows(first, first_row, lane); } else { multiply_rows_in_order(first_row, lane); }
+  if (outlier_residuals != 0u) { sum_beyond(first_row, thread); }
   finish_input(thread);
   workgroupBarrier();
   write_rows(first_row, thread, lane.token);

@@ -14,7 +14,7 @@ import type { OutlierSettings } from "../../quant/outliers.ts";
 import { meanOf } from "../../quant/refine_pick.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
-import { type PackedMatrix, type PackedSlab, planeBuffers, scaleGroups } from "../matrix/packed_matrix.ts";
+import { NO_OUTLIERS, type PackedMatrix, type PackedSlab, planeBuffers, scaleGroups } from "../matrix/packed_matrix.ts";
 import { whole } from "../gpu/plane.ts";
 import { joinShader, type Shader } from "../gpu/shader.ts";
 import { submitWeightParts } from "../matrix/weight_parts.ts";
@@ -109,8 +109,7 @@ export async function createQuantizingMatrix(
       meta: await plane("meta", rows * halfBlocksPerRow(channels)),
       tileScale: await plane("tileScale", (Math.ceil(rows / TILE_ROWS) * scaleGroups(groups)) / 2),
       outliers: await plane("outliers", 4),
-      outlierResiduals: 0,
-      outlierCount: 0,
+      ...NO_OUTLIERS,
     },
   };
 }

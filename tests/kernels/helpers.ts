@@ -70,6 +70,18 @@ export function randomTensor({ rows, channels, refineEvery, outlierShare }: Tens
   });
 }
 
+/** A packed matrix with so many outliers in each of its rows, spread over the channels, in place of its own. */
+export function withOutliersInRows(tensor: PackedTensor, counts: readonly number[], seed: number): PackedTensor {
+  const random = createRandom(seed);
+  const outlierStart = new Uint32Array(tensor.rows + 1);
+  for (let row = 0; row < tensor.rows; row++) outlierStart[row + 1] = outlierStart[row] + counts[row];
+  const channels = counts.flatMap((count) =>
+    Array.from({ length: count }, (_, i) => Math.floor((i + random.uniform()) * tensor.channels / count))
+  );
+  const outlierResidual = Float16Array.from(channels, () => random.normal() * 0.05);
+  return { ...tensor, outlierStart, outlierChannel: Uint16Array.from(channels), outlierResidual };
+}
+
 /** Activations of mixed sizes, a few large ones and whole zero groups among them. */
 export function randomActivations(channels: number, seed: number): Float32Array<ArrayBuffer> {
   const random = createRandom(seed);

@@ -15,9 +15,9 @@ override workgroup_steps: u32 = 4;
 override workgroup_size: u32 = 64; // team * columns * row_teams
 override cell_count: u32 = 256; // columns * team * 4
 override partial_count: u32 = 32; // (columns + 1) * workgroup_steps * 4
-override start_count: u32 = 18; // workgroup_steps * 4 + 2
-override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
-override outlier_lanes: u32 = 4; // that share the outliers of a row, a power of two up to team
+override slot_start: u32 = 0; // first word of the outliers' slots, 0 where there are no outliers
+override slot_bits: u32 = 0; // a row has 2^slot_bits slots, at most team
+override outlier_residuals: u32 = 0; // first word of the residuals, 0 where no row has outliers beyond its slots
 override output_kind: u32 = 0; // see product/parts/outputs.wgsl
 
 @group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
@@ -34,7 +34,7 @@ const scale_start = 0u;
 const outlier_start = 0u; // first word
 
 fn has_outliers() -> bool {
-  return outlier_residuals != 0u;
+  return slot_start != 0u;
 }
 
 fn write_row(token: u32, row: u32, sum: f32) {

@@ -1,80 +1,86 @@
 // needs: rows cells reduce
-// The sparse term: sum of residual[o] x[channel[o]] over the outliers o of each row of a workgroup, in passes over its
-// rows, each of which outlier_lanes lanes share. The words of a pass are asked for with those of a step and multiplied
-// at the start of the next round, before that asks for anything: who waits for one load waits for all that were asked for
-// before it, and so no pass waits for the weights of the step after. What the rounds have left is taken after them.
-
-// Where the outliers of each row start and those of the row before end; loaded early, so that at the end only one
-// memory latency is left. Gate and up rows are two runs of rows, with an entry more at the end of each.
-var<workgroup> outlier_starts: array<u32, start_count>;
-
-// An outlier as it lies in memory: the words that hold its channel and its residual, and which half of them is its own.
-// `beyond` is the next one of its row that the lane takes, 0 for none.
-struct Outlier {
-  channels: u32,
-  residuals: u32,
-  half: u32,
-  beyond: u32,
-}
-
-fn load_outlier_starts(first_row: u32, thread: u32) {
-  let run = workgroup_outputs() + 1u;
-  let half = rows / rows_per_output();
-  for (var i = thread; i < run * rows_per_output(); i += workgroup_size) {
-    outlier_starts[i] = outlier_planes[outlier_start + i / run * half + min(first_row + i % run, half)];
-  }
-}
-
-// Entry of row i of the workgroup.
-fn start_of(i: u32) -> u32 {
-  return i + select(0u, 1u, i >= workgroup_outputs());
-}
+// The sparse term: sum of residual[o] x[channel[o]] over the outliers o of each row of a workgroup. A row has so many
+// slots in a table beside the compressed planes, a word each with a whole outlier: |residual f16|channel u16|, 0 where it
+// has fewer. Lanes take a slot each, in passes over the rows. Where a slot lies follows from the lane alone, so the words
+// of four passes are asked for before anything else of the matrix and multiplied as soon as the cells are filled, while
+// the first step's words are still on their way; nothing of them stays in registers during the rounds. What rows have
+// beyond their slots is taken from the compressed planes, after all rounds, by matrices that have such rows.
 
 fn pass_rows() -> u32 {
-  return workgroup_size / outlier_lanes;
+  return workgroup_size >> slot_bits;
 }
 
-// The passes from row `start` on, whose outliers are on their way.
-fn sum_outliers(first: Outlier, start: u32, thread: u32) {
-  var outlier = first;
-  for (var row = start; row < workgroup_steps * STEP_ROWS; row += pass_rows()) {
-    let next = first_outlier(row + pass_rows(), thread);
-    sum_pass(outlier, row, thread);
-    outlier = next;
-  }
+fn row_slots() -> u32 {
+  return 1u << slot_bits;
 }
 
-// One pass; outliers that a row has beyond its lanes are loaded here.
-fn sum_pass(outlier: Outlier, first: u32, thread: u32) {
+fn slot_of(thread: u32) -> u32 {
+  return thread & (row_slots() - 1u);
+}
+
+// Words of a lane for four passes from row `start` on.
+fn load_slots(first_row: u32, start: u32, thread: u32) -> vec4<u32> {
+  return vec4(
+    load_slot(first_row, start, thread),
+    load_slot(first_row, start + pass_rows(), thread),
+    load_slot(first_row, start + 2u * pass_rows(), thread),
+    load_slot(first_row, start + 3u * pass_rows(), thread),
+  );
+}
+
+fn load_slot(first_row: u32, start: u32, thread: u32) -> u32 {
+  // Asked first, as a compiler knows the answer where it knows the sizes.
+  if (start >= workgroup_steps * STEP_ROWS) { return 0u; }
+  let row = matrix_row(first_row, start + (thread >> slot_bits));
+  if (row >= rows) { return 0u; }
+  return outlier_planes[slot_start + (row << slot_bits) + slot_of(thread)];
+}
+
+// All passes, given the words of the first four; the sums are then in `partial`.
+fn sum_slots(first: vec4<u32>, first_row: u32, thread: u32) {
   let count = workgroup_steps * STEP_ROWS;
-  let row = first + thread / outlier_lanes;
-  var sum = outlier_term(outlier);
-  if (outlier.beyond > 0u) {
-    let end = outlier_starts[start_of(row) + 1u];
-    for (var i = outlier.beyond; i < end; i += outlier_lanes) { sum += outlier_term(load_outlier(i, 0u)); }
+  var words = first;
+  for (var start = 0u; start < count; start += 4u * pass_rows()) {
+    let end = start + 4u * pass_rows();
+    var next: vec4<u32>;
+    if (end < count) { next = load_slots(first_row, end, thread); }
+    for (var pass_start = start; pass_start < min(end, count); pass_start += pass_rows()) {
+      let i = pass_start + (thread >> slot_bits);
+      let sum = sum_strided(outlier_term(words.x), thread, 1u, row_slots());
+      if (slot_of(thread) == 0u && i < count) { partial[columns * count + i] = sum; }
+      words = words.yzwx;
+    }
+    words = next;
   }
-  sum = sum_strided(sum, thread, 1u, outlier_lanes);
-  if (thread % outlier_lanes == 0u && row < count) { partial[columns * count + row] = sum; }
 }
 
-// A lane's first outlier of its row in a pass, one of residual 0 where there is none.
-fn first_outlier(first: u32, thread: u32) -> Outlier {
-  let row = first + thread / outlier_lanes;
-  if (row < workgroup_steps * STEP_ROWS) {
-    let i = outlier_starts[start_of(row)] + thread % outlier_lanes;
-    let end = outlier_starts[start_of(row) + 1u];
-    let beyond = i + outlier_lanes;
-    if (i < end) { return load_outlier(i, select(0u, beyond, beyond < end)); }
+// Adds what rows have beyond their slots. As many lanes share a row as leave one pass, if that can be.
+fn sum_beyond(first_row: u32, thread: u32) {
+  let count = workgroup_steps * STEP_ROWS;
+  let lanes = min(team, 1u << firstLeadingBit(max(1u, workgroup_size / count)));
+  workgroupBarrier();
+  for (var start = 0u; start < count; start += workgroup_size / lanes) {
+    let i = start + thread / lanes;
+    let row = matrix_row(first_row, i);
+    var sum = 0.0;
+    if (row < rows) {
+      let end = outlier_planes[outlier_start + row + 1u];
+      let after_slots = outlier_planes[outlier_start + row] + row_slots();
+      for (var o = after_slots + thread % lanes; o < end; o += lanes) { sum += outlier_term(load_outlier(o)); }
+    }
+    sum = sum_strided(sum, thread, 1u, lanes);
+    if (thread % lanes == 0u && i < count) { partial[columns * count + i] += sum; }
   }
-  return Outlier();
 }
 
-fn load_outlier(i: u32, beyond: u32) -> Outlier {
-  let at = outlier_start + i / 2u;
-  return Outlier(outlier_planes[at + rows + 1u], outlier_planes[at + outlier_residuals], i % 2u, beyond);
+// An outlier of the compressed planes, as the word of a slot.
+fn load_outlier(o: u32) -> u32 {
+  let at = outlier_start + o / 2u;
+  let shift = 16u * (o % 2u);
+  let channel = outlier_planes[at + rows + 1u] >> shift;
+  return insertBits(channel, outlier_planes[at + outlier_residuals] >> shift, 16u, 16u);
 }
 
-fn outlier_term(outlier: Outlier) -> f32 {
-  let shift = 16u * outlier.half;
-  return unpack2x16float(outlier.residuals >> shift).x * activation((outlier.channels >> shift) & 0xffffu);
+fn outlier_term(word: u32) -> f32 {
+  return unpack2x16float(word).y * activation(word & 0xffffu);
 }

@@ -1,7 +1,7 @@
-// needs: rows refine cells outliers
+// needs: rows refine cells
 // Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the
 // mapping and for where the asynchrony is. From the kernel: the planes of fused_gemv.wgsl, `refine_every`, and, unless
-// from one_matrix.wgsl, where planes start and has_outliers().
+// from one_matrix.wgsl, where planes start.
 
 // Past every step, but not so far that its rows overflow.
 const NO_STEP = 0x100000u;
@@ -37,16 +37,8 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
   let row_team = row_team_of(lane.thread);
   var now = first;
   let x = take_activations(lane);
-  var outlier: Outlier;
-  var outlier_row = 0u;
-  if (has_outliers()) { outlier = first_outlier(outlier_row, lane.thread); }
   var sums = Sums(vec4(0.0), vec2(0.0));
   for (var start = 0u; start < workgroup_steps; start += row_teams) {
-    if (has_outliers() && start > 0u && outlier_row < workgroup_steps * STEP_ROWS) {
-      sum_pass(outlier, outlier_row, lane.thread);
-      outlier_row += pass_rows();
-      outlier = first_outlier(outlier_row, lane.thread);
-    }
     let step = start + row_team;
     let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
     var next: Step;
@@ -57,7 +49,6 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
     now = next;
   }
   store_sums(sums, true, last_step(row_team), lane);
-  if (has_outliers()) { sum_outliers(outlier, outlier_row, lane.thread); }
 }
 
 // The step that a row of teams walks last.

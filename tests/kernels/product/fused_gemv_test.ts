@@ -1,5 +1,6 @@
 import type { RefineEvery } from "../../../quant/format.ts";
 import { REFINE_EVERY } from "../../../quant/format.ts";
+import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused_gemv.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
@@ -14,21 +15,33 @@ import {
   readOutput,
   type TensorCase,
   testGpu,
+  withOutliersInRows,
 } from "../helpers.ts";
+import { assertEquals } from "../../assert.ts";
 import { test } from "../../test.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 async function check(gpu: Gpu, shape: TensorCase, seed: number, options: FusedGemvOptions = {}, bindingBytes?: number) {
-  const tensor = randomTensor(shape, seed);
-  const packed = packActivations(randomActivations(shape.channels, seed + 1));
+  await checkTensor(gpu, randomTensor(shape, seed), seed, options, bindingBytes);
+}
+
+async function checkTensor(
+  gpu: Gpu,
+  tensor: PackedTensor,
+  seed: number,
+  options: FusedGemvOptions = {},
+  bindingBytes?: number,
+) {
+  const packed = packActivations(randomActivations(tensor.channels, seed + 1));
   const matrix = await uploadPackedMatrix(gpu, tensor, bindingBytes);
   const activations = await gpu.uploadStorage("activations", packed);
-  const y = await poisonedOutput(gpu, shape.rows);
+  const y = await poisonedOutput(gpu, tensor.rows);
   gpu.submit(await fusedGemv(gpu, matrix, { kind: "packed", activations }, { kind: "store", y }, options));
   const actual = await readOutput(gpu, y);
   destroyMatrices(gpu, matrix);
   gpu.destroyBuffer(activations);
-  assertWithin(actual, fusedGemvOnCpu(tensor, packed), JSON.stringify(shape));
+  const { rows, channels, refineEvery } = tensor;
+  assertWithin(actual, fusedGemvOnCpu(tensor, packed), JSON.stringify({ rows, channels, refineEvery, ...options }));
 }
 
 for (const refineEvery of REFINE_EVERY) {
@@ -60,7 +73,7 @@ for (const refineEvery of REFINE_EVERY) {
 
   test(`fused_gemv with outliers, refined groups ${refineEvery}`, async () => {
     const gpu = await testGpu();
-    // Fewer and more passes over the rows' outliers than rounds of steps; rows with more outliers than lanes.
+    // Up to more passes over the rows' slots than are asked for at once; rows with more outliers than slots.
     const cases = [[40, 4096, 0.001], [33, 11008, 0.01], [17, 300, 0.05], [1, 1, 1], [200, 256, 0.2], [300, 128, 0]];
     for (const [rows, channels, outlierShare] of cases) {
       const shape = { rows, channels, refineEvery, outlierShare };
@@ -68,6 +81,32 @@ for (const refineEvery of REFINE_EVERY) {
     }
   });
 }
+
+test("fused_gemv: rows of no outliers, as many as slots, and many more; no outliers in a slab", async () => {
+  const gpu = await testGpu();
+  const withoutSubgroups = await openGpu({ withoutSubgroups: true });
+  // Counts of a row, the slots that they make, and whether rows have more.
+  const cases = [
+    [() => 4, 4, false],
+    [() => 5, 8, false],
+    [(row: number) => [0, 4, 4, 1][row % 4], 4, false],
+    [(row: number) => [0, 2, 2, 2, 2, 2, 2, 90][row % 8], 2, true],
+    [(row: number) => row === 77 ? 256 : 0, 1, true],
+    [(row: number) => row < 64 ? 0 : 3, 4, false],
+  ] as const;
+  for (const [i, [countOf, slots, hasBeyond]] of cases.entries()) {
+    const plain = randomTensor({ rows: 150, channels: 400, refineEvery: REFINE_EVERY[i], outlierShare: 0 }, i);
+    const tensor = withOutliersInRows(plain, Array.from({ length: 150 }, (_, row) => countOf(row)), i);
+    const matrix = await uploadPackedMatrix(gpu, tensor);
+    const [slab] = matrix.slabs;
+    assertEquals([slab.slots, slab.hasBeyond], [slots, hasBeyond], `case ${i}`);
+    destroyMatrices(gpu, matrix);
+    for (const workgroups of [1, 7]) await checkTensor(gpu, tensor, i, { workgroups });
+    await checkTensor(gpu, tensor, i, { synchronous: true }, 64 * 112);
+    await checkTensor(withoutSubgroups, tensor, i);
+  }
+  withoutSubgroups.close();
+});
 
 test("fused_gemv without subgroups", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });

@@ -24,8 +24,8 @@ Deno.test("planGemv covers every row and column within the limits of workgroups"
           assert(Math.min(...plan.columns) > 0, what);
           assert(plan.workgroups * plan.workgroupSteps * 4 >= rows, what);
           assert(columns * plan.rowTeams * lanes <= threads, what);
-          // Cells, exchange; sums of each column and of outliers, and outlier starts, of each step.
-          const bytes = columns * lanes * (160 + plan.rowTeams * 4) + plan.workgroupSteps * (columns + 2) * 16;
+          // Cells, exchange; sums of each column and of outliers, of each step.
+          const bytes = columns * lanes * (160 + plan.rowTeams * 4) + plan.workgroupSteps * (columns + 1) * 16;
           assert(bytes + 4 <= memory, `${bytes} bytes: ${what}`);
         }
       }
