@@ -11,7 +11,7 @@ import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_l
 import { reduceSplits } from "../../kernels/product/split_reduce.ts";
 import { gemv, multiplyFew } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
-import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
+import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES, selectionBytes } from "../../kernels/tokens/sampler.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -48,6 +48,8 @@ export interface StepBuffers extends StageBuffers {
   readonly candidates: GPUBuffer;
   /** Settings of sampling, of each token. */
   readonly settings: GPUBuffer;
+  /** What sampling works in, of each token. */
+  readonly selection: GPUBuffer;
   /** u32 [T, 2]: position of each token, and the index of its sequence. */
   readonly sequence: GPUBuffer;
   /** u32 [sequences, C + 1]: of each sequence, the token chosen for each position. */
@@ -82,6 +84,7 @@ export async function createStepBuffers(
     logits: await words("logits", vocabulary),
     candidates: await words("candidates", 2 * CANDIDATES),
     settings: await words("sampling", SAMPLING_BYTES / 4),
+    selection: await words("selection", selectionBytes(gpu) / 4),
     sequence: await words("sequence", 2),
     chosen: await scope.storage("chosen tokens", 4 * sequences * (capacity + 1)),
     sequences,
@@ -134,11 +137,9 @@ export function createDecodeStep(
     const { logits, candidates, sequences, chosen: tokens } = buffers;
     const stride = sequences > 1 ? buffers.caches[0].capacity + 1 : 0;
     const advanced = { ...buffers, hidden: input, embedding, tokens, stride };
-    const best = [
-      await argmax(gpu, vocabulary, logits, candidates, size),
-      ...await advance(gpu, CANDIDATES, advanced, size),
-    ];
-    const sampled = [await sample(gpu, vocabulary, buffers, size), ...await advance(gpu, 1, advanced, size)];
+    const next = await advance(gpu, advanced, size);
+    const best = [await argmax(gpu, vocabulary, logits, candidates, size), ...next];
+    const sampled = [...await sample(gpu, vocabulary, buffers, size), ...next];
     return {
       ...middle,
       range,

@@ -121,7 +121,7 @@ Deno.test("Shaders say which part is missing, is not needed, or is not bound", (
   assertThrows(() => joinShader(files, "plain", "d"), TypeError, "plain does not need d");
   assertThrows(() => joinShader(product, "f16_gemm"), TypeError, "must choose narrow_tile or wide_tile");
   const buffer = {} as GPUBuffer;
-  const { label, bindings } = joinShader(tokens, "argmax");
+  const { label, bindings } = joinShader(tokens, "argmax", "score_logit");
   assertEquals(
     bindingEntries({ label, bindings }, { candidates: buffer, logits: buffer }).map(({ binding }) => binding),
     [
