@@ -5,6 +5,8 @@ export { default as decode_scales } from "./decode_scales.wgsl" with { type: "te
 export { default as dequantize_weights } from "./dequantize_weights.wgsl" with { type: "text" };
 export { default as f16_gemm } from "./f16_gemm.wgsl" with { type: "text" };
 export { default as f16_gemv } from "./f16_gemv.wgsl" with { type: "text" };
+export { default as few_sums } from "./few_sums.wgsl" with { type: "text" };
+export { default as fused_few } from "./fused_few.wgsl" with { type: "text" };
 export { default as fused_gemm } from "./fused_gemm.wgsl" with { type: "text" };
 export { default as fused_gemv } from "./fused_gemv.wgsl" with { type: "text" };
 export { default as split_reduce } from "./split_reduce.wgsl" with { type: "text" };

@@ -9,7 +9,7 @@ import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
 import { reduceSplits } from "../../kernels/product/split_reduce.ts";
-import { gemv, multiplyFew } from "../../kernels/product/linear.ts";
+import { createMultiplyFew, gemv } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES, selectionBytes } from "../../kernels/tokens/sampler.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
@@ -20,6 +20,7 @@ import {
   attentionExtras,
   attentionShape,
   createStageBuffers,
+  linearsOf,
   type Operation,
   passOperations,
   type StageBuffers,
@@ -180,6 +181,8 @@ async function createBatchMiddle(
   const pass = { ...buffers, normed, mixed };
   const partials = await scope.storage("partials", 4 * size * partialsLength(shape, splits));
   const joined = { kind: "attention", partials, splits, headSize } as const;
+  const matrices = [...linearsOf(layers), head];
+  const multiply = await createMultiplyFew(gpu, scope, matrices, size);
   const operations: Operation[] = [];
   for (const [i, layer] of layers.entries()) {
     const attention = { ...buffers, partials, cache: buffers.caches[i], ...attentionExtras(config, layer) };
@@ -187,11 +190,11 @@ async function createBatchMiddle(
       await decodeAttention(gpu, shape, splits, attention, size),
       await reduceSplits(gpu, range, heads * headSize, joined, mixed),
     ];
-    operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiplyFew));
+    operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiply));
   }
   const final = [
     await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
-    ...await multiplyFew(gpu, head, { range, x: normed, y: buffers.logits }),
+    ...await multiply(gpu, head, { range, x: normed, y: buffers.logits }),
   ];
   return {
     input: buffers.hidden,

@@ -10,7 +10,8 @@ import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Epilogue, Prologue } from "../../kernels/product/prologue_epilogue.ts";
-import { gemm, gemv, type multiplyFew } from "../../kernels/product/linear.ts";
+import { gemm, gemv } from "../../kernels/product/linear.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
@@ -91,6 +92,11 @@ export function attentionExtras(
   };
 }
 
+/** All matrices of some layers. */
+export function linearsOf(layers: readonly EngineLayer[]): WeightMatrix[] {
+  return layers.flatMap(({ linears }) => Object.values(linears).flat());
+}
+
 /** The stages of a layer, each with what `multiply` makes of it; after q, k and v come the dispatches that attend. */
 async function operationsOf(
   gpu: Gpu,
@@ -124,7 +130,7 @@ export function passOperations(
   range: TokenRange,
   buffers: PassBuffers,
   attend: readonly Dispatch[],
-  multiply: typeof multiplyFew = gemm,
+  multiply: typeof gemm = gemm,
 ): Promise<Operation[]> {
   const { hidden, normed, qkv, mixed, gateUp, inner } = buffers;
   const inputs = { attentionNorm: normed, attention: mixed, mlpNorm: normed, siluProduct: inner };

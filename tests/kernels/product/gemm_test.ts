@@ -1,8 +1,11 @@
 import { dequantize } from "../../../quant/dequantize.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
+import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
+import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/fused_few.ts";
 import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { chooseTile, type GemmTile, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
@@ -29,8 +32,8 @@ const CASES = [[70, 300, 3], [1, 4, 1], [33, 1028, 17], [130, 132, 130], [20, 57
 type Launch = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => Promise<Dispatch[]>;
 
 /** Runs a product on a poisoned output whose dispatches cover some tokens more than there are. */
-async function run(gpu: Gpu, rows: number, tokens: number, x: Float32Array<ArrayBuffer>, launch: Launch) {
-  const range = await createTokenRange(gpu, tokens + 20);
+async function run(gpu: Gpu, rows: number, tokens: number, x: Float32Array<ArrayBuffer>, launch: Launch, more = 20) {
+  const range = await createTokenRange(gpu, tokens + more);
   setTokenRange(gpu, range, tokens, 0);
   const input = await gpu.uploadStorage("x", x);
   const y = await poisonedOutput(gpu, rows * tokens);
@@ -73,6 +76,60 @@ async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmT
   assertWithin(actual, gemmOnCpu(weights, rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
   destroyMatrices(gpu, matrix);
 }
+
+/** Runs {@linkcode fusedFew} between sentinels, which what it leaves in between must not reach either. */
+async function runFew(gpu: Gpu, tensor: PackedTensor, tokens: number, more: number, bindingBytes?: number) {
+  const { rows, channels } = tensor;
+  const x = randomActivations(channels * tokens, 9);
+  const matrix = await uploadPackedMatrix(gpu, tensor, bindingBytes);
+  const size = fewPartialsBytes(gpu, matrix, tokens + more);
+  const buffer = await gpu.uploadStorage("partial sums", new Float32Array(size / 4 + 64).fill(7));
+  const partials = { buffer, offset: 0, size };
+  const launch: Launch = (range, x, y) => fusedFew(gpu, matrix, { range, x, y, partials });
+  assertWithin(
+    await run(gpu, rows, tokens, x, launch, more),
+    gemmOnCpu(dequantize(tensor), rows, channels, tokens, x),
+    `${rows} x ${channels} x ${tokens}`,
+  );
+  assertEquals(new Float32Array(await gpu.read(buffer, 256, size)), new Float32Array(64).fill(7));
+  gpu.destroyBuffer(buffer);
+  destroyMatrices(gpu, matrix);
+}
+
+for (const refineEvery of REFINE_EVERY) {
+  test(`fused_few, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
+    const gpu = await testGpu();
+    for (
+      const [rows, channels, tokens, more] of [[70, 300, 3, 1], [1, 4, 1, 0], [33, 1028, 7, 1], [150, 132, 37, 20]]
+    ) {
+      const outlierShare = tokens === 7 ? 0 : 0.02;
+      await runFew(gpu, randomTensor({ rows, channels, refineEvery, outlierShare }, rows + tokens), tokens, more);
+    }
+  });
+}
+
+test("fused_few: several half blocks a team, slabs", async () => {
+  const gpu = await testGpu();
+  const tensor = randomTensor({ rows: 150, channels: 2000, refineEvery: 8, outlierShare: 0.01 }, 1);
+  await runFew(gpu, tensor, 5, 3, 64 * 1024);
+  // A device that workgroups come to one after the other.
+  const { profile } = gpu;
+  const changed: { profile: DeviceProfile } = gpu;
+  changed.profile = { ...profile, multiprocessors: 0.2 };
+  assertEquals(planFew(changed.profile, 150, 32, 5), { tokens: 8, run: 8, splits: 1 });
+  await runFew(gpu, tensor, 5, 0);
+  changed.profile = profile;
+  for (const [rows, halfBlocks, tokens, plan] of FEW_PLANS) {
+    assertEquals(planFew(H200, rows, halfBlocks, tokens), plan);
+  }
+});
+
+/** Llama-2-7B's gate and up, o and down with 16, 4 and 5 tokens. */
+const FEW_PLANS = [
+  [22016, 64, 16, { tokens: 16, run: 3, splits: 6 }],
+  [4096, 64, 4, { tokens: 4, run: 1, splits: 16 }],
+  [4096, 172, 5, { tokens: 8, run: 1, splits: 43 }],
+] as const;
 
 for (const tile of TILES) {
   for (const refineEvery of REFINE_EVERY) {
