@@ -24,7 +24,7 @@ export const reproduce: Command = {
     ...RUN_OPTIONS,
   },
   run: (options) => {
-    const all = RUN_ORDER.map(({ id }) => id);
+    const all = RUN_ORDER.filter(({ takesWholeRun }) => !(options.quick && takesWholeRun)).map(({ id }) => id);
     return runAndPrint(typeof options.only === "string" ? options.only.split(",") : all, options, "reproduce");
   },
 };

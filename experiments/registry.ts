@@ -6,6 +6,7 @@
 import { accuracy } from "./accuracy.ts";
 import { async } from "./async.ts";
 import { bits } from "./bits.ts";
+import { calibration } from "./calibration.ts";
 import { cost } from "./cost.ts";
 import { dequantShare } from "./dequant_share.ts";
 import { endToEnd } from "./end_to_end.ts";
@@ -25,6 +26,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
   async,
   endToEnd,
   cost,
+  calibration,
 ];
 
 /** The order in which all are run: what takes a second comes first. */
