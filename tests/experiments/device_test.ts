@@ -7,8 +7,10 @@ import { outliers } from "../../experiments/outliers.ts";
 import type { Result } from "../../experiments/results/result.ts";
 import { runExperiments, type RunOptions } from "../../experiments/run.ts";
 import { type TensorToWrite, writeSafetensors } from "../../model/files/safetensors_writer.ts";
+import { openModel } from "../../model/load.ts";
 import { parseConfig } from "../../model/llama/config.ts";
 import { allLayerTensors } from "../../model/llama/layer.ts";
+import { divideTexts } from "../../model/quantize/divided_texts.ts";
 import { loadText } from "../../model/text/text.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { normals } from "../quant/helpers.ts";
@@ -120,7 +122,7 @@ Deno.test("calibration: each text on each evaluation, by both methods, from what
   inDirectory(async (directory) => {
     const settings = { ...await makeSmallModel(directory), device: "cpu" } as const;
     const { rows, samples, settings: stated, verdict } = await runOne(calibration, directory, settings);
-    const names = ["text.txt", "speeches", "mix", "self"];
+    const names = ["text.txt", "speeches", "mix"];
     assertEquals(
       rows.map(({ text, evaluated }) => [text, evaluated]),
       names.flatMap((text) => names.map((evaluated) => [text, evaluated])),
@@ -141,4 +143,28 @@ Deno.test("calibration: each text on each evaluation, by both methods, from what
     assertEquals(new Set(rows.map(({ feedback_perplexity: perplexity }) => perplexity)).size, rows.length);
     const worst = Math.max(...rows.map((row) => Number(row.difference) / Number(row.difference_error)));
     assertEquals(verdict.status, worst <= 1 ? "reproduced" : "not reproduced");
+  }));
+
+Deno.test("divideTexts: as many windows of each to calibrate on, and no window twice; what the model writes too", () =>
+  inDirectory(async (directory) => {
+    const { modelName, textName } = await makeSmallModel(directory);
+    using checkpoint = await openModel(modelName);
+    const texts = await divideTexts(checkpoint, {
+      ...{ calibrating: 4, evaluated: 4, others: 2, windowTokens: 512, textName, writes: true, seed: 1 },
+      ...{ path: join(directory, "texts"), sourceSha256: "0", gpu: undefined, onProgress() {} },
+    });
+    assertEquals(
+      texts.map(({ name, calibrating, evaluated }) => [name, calibrating.length, evaluated.length]),
+      [["text.txt", 3, 4], ["speeches", 3, 2], ["mix", 3, 2], ["self", 3, 2]],
+    );
+    for (const { calibrating, evaluated } of texts) {
+      const all = [...calibrating, ...evaluated];
+      assert(all.every(({ length }) => length === 64));
+      assertEquals(new Set(all.map(String)).size, all.length);
+    }
+    // By hand: of 965 tokens 241 calibrate, and a window is BOS and 63 of those that follow.
+    const { tokenizer: { prefix, encode } } = checkpoint;
+    const tokens = [...prefix, ...encode(await Deno.readTextFile(join(directory, "text.txt")))];
+    assertEquals(tokens.length, 965);
+    assertEquals(Array.from(texts[0].evaluated[0]), [...prefix, ...tokens.slice(241, 304)]);
   }));
