@@ -8,13 +8,15 @@ import { join } from "@std/path";
 import { evaluateModel } from "../model/evaluate/evaluation.ts";
 import { mean, pairedDifference } from "../model/host/statistics.ts";
 import { type DividedSizes, type DividedText, divideTexts } from "../model/quantize/divided_texts.ts";
+import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { compareMethod, windowSamples } from "./comparison.ts";
 import type { Baseline, Experiment, ExperimentContext } from "./experiment.ts";
 import { twobit, twobitFeedback } from "./methods.ts";
 import type { Cell, Column, Row, Verdict } from "./results/result.ts";
 
-const ON_GPU: DividedSizes = { calibrating: 128, evaluated: 512, others: 64 };
-const ON_CPU: DividedSizes = { calibrating: 16, evaluated: 12, others: 8 };
+/** As many windows calibrate as `quantize` takes by default on the CPU, and on a GPU of larger models. */
+const ON_GPU: DividedSizes = { calibrating: CALIBRATION_SIZES.gpu.windows, evaluated: 512, others: 64 };
+const ON_CPU: DividedSizes = { calibrating: CALIBRATION_SIZES.cpu.windows, evaluated: 12, others: 12 };
 const QUICK: DividedSizes = { calibrating: 4, evaluated: 4, others: 2 };
 const WINDOW_TOKENS = 512;
 
