@@ -29,8 +29,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
   calibration,
 ];
 
-/** The order in which all are run: what takes a second comes first. */
-export const RUN_ORDER: readonly Experiment[] = [ranges, ...EXPERIMENTS.filter((experiment) => experiment !== ranges)];
+/** The order in which all are run: what takes a second comes first. A quick run leaves some out. */
+export function runOrder(quick: boolean): Experiment[] {
+  const all = [ranges, ...EXPERIMENTS.filter((experiment) => experiment !== ranges)];
+  return all.filter(({ takesWholeRun }) => !(quick && takesWholeRun));
+}
 
 /** Finds experiments by id. @throws {RangeError} for an unknown id, listing the known ones */
 export function findExperiments(ids: readonly string[]): Experiment[] {
