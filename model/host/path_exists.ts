@@ -4,12 +4,12 @@
  * @module
  */
 
-/** What is at a path, where anything is. */
+/** What is at a path, where anything is; below a file there is nothing. */
 export async function statPath(path: string): Promise<Deno.FileInfo | undefined> {
   try {
     return await Deno.stat(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw error;
   }
 }
