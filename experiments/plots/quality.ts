@@ -130,10 +130,11 @@ export function calibrationPlot({ rows }: Result): Spec {
       return { panel, text: row.text, targets, ratio, low: ratio - error, high: ratio + error };
     })
   );
+  const panels = [...new Set(values.map(({ panel }) => panel))];
   const across = { type: "quantitative", title: "perplexity / unquantized, ± paired", scale: { zero: false } };
   return {
     data: { values },
-    facet: { row: { field: "panel", type: "nominal", sort: null, title: null, header: PANEL_HEADER } },
+    facet: { row: { field: "panel", type: "nominal", sort: panels, title: null, header: PANEL_HEADER } },
     spec: {
       width: PANEL_WIDTH - 40,
       height: { step: 20 },
