@@ -72,7 +72,8 @@ async function divideTokens(tokenizer: Tokenizer, name: string, wanted: Wanted):
   const text = await loadText(name);
   const tokens = joinTokens(text, tokenizer);
   const quarter = Math.floor(tokens.length / 4);
-  const cut = (tokens: Uint32Array, count: number) => cutWindows(text, tokens, tokenizer, { ...wanted, count }).windows;
+  const cut = (tokens: Uint32Array<ArrayBuffer>, count: number) =>
+    cutWindows(text, tokens, tokenizer, { ...wanted, count }).windows;
   return {
     name: basename(name),
     parts: "the first quarter; the rest",
