@@ -6,9 +6,9 @@
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { linearWeights } from "../llama/layer.ts";
+import { linearWeights, widestOf } from "../llama/layer.ts";
 import { logitStride } from "./divergence_head.ts";
-import { largestStage, type PassShape, passShape, widestOf } from "./pass_buffers.ts";
+import { largestStage, type PassShape, passShape } from "./pass_buffers.ts";
 import { evenShare, splitWindows, type TuningSettings } from "./tuning_plan.ts";
 
 /** Bits of a packed weight, and of its share of what goes with a scale, more than which no density takes. */
