@@ -2,7 +2,7 @@
  * Language models of the Llama family in about 2.8 bits a weight, on the GPU by WebGPU: load one, generate text, look into its
  * files. `./quant` has the method, `./files` the file formats, `./kernels` the GPU's products.
  *
- * An engine has a model on the GPU and takes one text or up to 16 together. `tiny` is embedded in the repository; a
+ * An engine has a model on the GPU and takes one text or up to 128 together. `tiny` is embedded in the repository; a
  * directory, a packed file, a GGUF file or `hf:ORG/NAME` go the same way:
  *
  * ```ts
