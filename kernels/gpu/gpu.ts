@@ -124,6 +124,25 @@ export class Gpu implements Disposable {
     return buffer;
   }
 
+  /**
+   * Asks for memory that will be needed and gives it back, so that a lack of it shows before the work.
+   *
+   * @throws {OutOfMemoryError} when the device has no room
+   */
+  async checkRoom(what: string, sizeBytes: number): Promise<void> {
+    const largest = Math.floor(this.device.limits.maxBufferSize / 4) * 4;
+    const asked: GPUBuffer[] = [];
+    try {
+      for (let left = Math.ceil(sizeBytes / 4) * 4; left > 0; left -= largest) {
+        const make = () =>
+          this.device.createBuffer({ label: what, size: Math.min(left, largest), usage: GPUBufferUsage.STORAGE });
+        asked.push(await this.#errors.made(what, make, sizeBytes, this.#heldBytes));
+      }
+    } finally {
+      for (const buffer of asked) buffer.destroy();
+    }
+  }
+
   /** Makes a storage buffer that can be copied from and to. */
   createStorage(label: string, sizeBytes: number): Promise<GPUBuffer> {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
