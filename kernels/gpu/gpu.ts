@@ -21,6 +21,9 @@ export interface GpuOptions {
 /** Bytes that are written before the host waits for the device. */
 const MAX_WRITTEN_BYTES = 128 * 2 ** 20;
 
+/** Bytes of a buffer where room is asked for: drivers refuse far larger ones though there is memory. */
+const ROOM_BYTES = 2 ** 28;
+
 /** A compiled compute kernel. */
 export interface Kernel extends Pick<Shader, "label" | "bindings"> {
   /** The compiled shader. */
@@ -130,16 +133,16 @@ export class Gpu implements Disposable {
    * @throws {OutOfMemoryError} when the device has no room
    */
   async checkRoom(what: string, sizeBytes: number): Promise<void> {
-    const largest = Math.floor(this.device.limits.maxBufferSize / 4) * 4;
     const asked: GPUBuffer[] = [];
     try {
-      for (let left = Math.ceil(sizeBytes / 4) * 4; left > 0; left -= largest) {
-        const make = () =>
-          this.device.createBuffer({ label: what, size: Math.min(left, largest), usage: GPUBufferUsage.STORAGE });
+      for (let left = Math.ceil(sizeBytes / 4) * 4; left > 0; left -= ROOM_BYTES) {
+        const size = Math.min(left, ROOM_BYTES);
+        const make = () => this.device.createBuffer({ label: what, size, usage: GPUBufferUsage.STORAGE });
         asked.push(await this.#errors.made(what, make, sizeBytes, this.#heldBytes));
       }
     } finally {
       for (const buffer of asked) buffer.destroy();
+      await this.wait();
     }
   }
 

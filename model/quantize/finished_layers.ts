@@ -6,11 +6,11 @@
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { FORMAT_VERSION } from "../../quant/format.ts";
+import type { PackedShape } from "../../quant/packed_tensor.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import {
   type PackedMetadata,
   packedMetadata,
-  type PackedShape,
   planesToWrite,
   readPackedShapes,
   readPackedTensor,

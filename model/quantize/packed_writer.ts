@@ -3,11 +3,12 @@
  *
  * @module
  */
+import type { PackedShape } from "../../quant/packed_tensor.ts";
 import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
-import { type PackedMetadata, packedMetadata, type PackedShape, readPackedShapes } from "../files/packed_file.ts";
+import { type PackedMetadata, packedMetadata, readPackedShapes } from "../files/packed_file.ts";
 import { readTensorBytes } from "../files/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../files/safetensors_writer.ts";
 import { pathExists } from "../host/path_exists.ts";
