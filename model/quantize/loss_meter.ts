@@ -138,7 +138,7 @@ async function createComparison(
     inputs.push(scope.own(await gpu.duplicate(windows.hidden)));
     passes.push([]);
     for (const layer of weights.layers) passes[group].push(await passOf(layer, windows));
-    gpu.submit(passes[group].flat());
+    passes[group].forEach((pass) => gpu.submit(pass));
     for (const { logits, keep } of head.windows[group]) {
       gpu.submit(logits);
       keep();
@@ -159,7 +159,9 @@ async function createComparison(
     async divergencesOf(layer, after) {
       for (const [group, windows] of compared.entries()) {
         gpu.copy(inputs[group], 0, windows.hidden, 0, windows.hidden.size);
-        gpu.submit([...await passOf(layer, windows), ...passes[group].slice(after).flat()]);
+        gpu.submit(await passOf(layer, windows));
+        // A layer a submit: drivers end one that takes seconds.
+        for (const pass of passes[group].slice(after)) gpu.submit(pass);
         for (const { logits, compare } of head.windows[group]) gpu.submit([...logits, compare]);
       }
       return await head.readDivergences();
