@@ -18,6 +18,7 @@ import {
   type OptionValues,
   textOption,
   UsageError,
+  WEBGPU_OPTION,
 } from "./command.ts";
 import { generateFromPrompts, readPrompts } from "./generate_batch.ts";
 import { checkQuantized } from "./packed_option.ts";
@@ -57,6 +58,7 @@ export const generate: Command = {
     },
     seed: { type: "string", value: "N", help: "Seed of the draws (default 1); of --prompts, each has one more." },
     "max-tokens": { type: "string", value: "N", help: "Most tokens to generate for a prompt (default 256)." },
+    ...WEBGPU_OPTION,
     json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
   },
   async run(options, _positionals, interrupt) {

@@ -7,7 +7,7 @@ import * as matrix from "../../kernels/matrix/wgsl.ts";
 import * as product from "../../kernels/product/wgsl.ts";
 import * as quantize from "../../kernels/quantize/wgsl.ts";
 import * as tokens from "../../kernels/tokens/wgsl.ts";
-import { withEnableLines } from "../../kernels/gpu/dialect.ts";
+import { inDialect } from "../../kernels/gpu/dialect.ts";
 import { bindingEntries, joinShader, partsOf, type WgslFiles } from "../../kernels/gpu/shader.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
@@ -53,7 +53,7 @@ const variants = Object.entries(ROOMS).flatMap(([room, files]) =>
 
 async function compile(code: string): Promise<GPUError | null> {
   device.pushErrorScope("validation");
-  device.createShaderModule({ code: withEnableLines(code) });
+  device.createShaderModule({ code: inDialect(code, { enableLines: true }) });
   return await device.popErrorScope();
 }
 
