@@ -91,7 +91,7 @@ export class Gpu implements Disposable {
     this.features = features;
     this.capabilities = capabilities;
     this.adapterName = adapterName(adapter.info);
-    this.profile = profileOf(adapter, device, features);
+    this.profile = profileOf(adapter, device, features, capabilities);
     this.#errors = new DeviceErrors(device);
     this.#readBack = new ReadBack(this, this.#errors);
   }

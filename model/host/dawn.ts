@@ -9,8 +9,14 @@ import { toFileUrl } from "@std/path";
 /** The package, and the version that the suite is tested with. */
 const DAWN_PACKAGE = "webgpu@0.6.2";
 
-/** Matrix units are an unsafe feature so far, and f16 on NVIDIA's GPUs one that has to be asked for. */
-const FLAGS = ["enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia"];
+/**
+ * Matrix units are an unsafe feature so far, f16 on NVIDIA's GPUs one that has to be asked for, and timestamps come in
+ * steps of 0.1 ms unless they are asked for whole.
+ */
+const FLAGS = [
+  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
+  "disable-dawn-features=timestamp_quantization",
+];
 
 /** Instances are kept: the process crashes when one is collected. */
 const instances: GPU[] = [];
