@@ -6,6 +6,8 @@
 import { createRequire } from "node:module";
 import { toFileUrl } from "@std/path";
 
+const require = createRequire(`${import.meta.dirname ?? Deno.cwd()}/`);
+
 /** The package, and the version that the suite is tested with. */
 const DAWN_PACKAGE = "webgpu@0.6.2";
 
@@ -33,10 +35,15 @@ export async function openDawn(flags: readonly string[] = FLAGS): Promise<GPU> {
   return instance;
 }
 
+/** Version of the package that is installed. */
+export function dawnVersion(): string {
+  return require("webgpu/package.json").version;
+}
+
 /** The package's file in node_modules; never fetches it. */
 function packagePath(): string {
   try {
-    return createRequire(`${import.meta.dirname ?? Deno.cwd()}/`).resolve("webgpu");
+    return require.resolve("webgpu");
   } catch (cause) {
     if (cause instanceof Deno.errors.NotCapable) throw cause;
     throw new Error(`Dawn is not installed, want it in node_modules: deno install npm:${DAWN_PACKAGE}`, { cause });
