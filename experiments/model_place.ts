@@ -21,7 +21,7 @@ import { openModel } from "../model/load.ts";
 import { quantizeModel } from "../model/quantize_file.ts";
 import { gpuDevice } from "../model/quantize/gpu_device.ts";
 import { quantizeInMemory, quantizeLayers } from "../model/quantize/quantize_layers.ts";
-import type { LayerSource } from "../model/quantize/quantizing_device.ts";
+import type { LayerSource, StoredLayer } from "../model/quantize/quantizing_device.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
 
 /**
@@ -177,6 +177,17 @@ export function gpuPlace(
         ...source,
         linear: (_layer, kind) => Promise.resolve(finished.get(kind)!),
       });
+      const upLayer = async (stored: StoredLayer) => {
+        const halves = await pool.map("decodeHalf", [...stored.values()]);
+        for (const [i, [kind, { tensor: { rows, channels } }]] of [...stored].entries()) {
+          finished.set(kind, { kind: "f16", rows, channels, weights: halves[i] });
+        }
+        await upload.addLayer();
+        // At once, not when the collector comes to it: a layer of a large model is many megabytes.
+        halves.forEach(release);
+        finished.clear();
+      };
+      let before = Promise.resolve();
       {
         using run = await start(plan);
         await quantizeLayers(run, await layers(), {
@@ -184,16 +195,13 @@ export function gpuPlace(
           onProgress: plan.onProgress,
           async onLayer(stored) {
             addSizes(size, stored.values());
-            const halves = await pool.map("decodeHalf", [...stored.values()]);
-            for (const [i, [kind, { tensor: { rows, channels } }]] of [...stored].entries()) {
-              finished.set(kind, { kind: "f16", rows, channels, weights: halves[i] });
-            }
-            await upload.addLayer();
-            // At once, not when the collector comes to it: a layer of a large model is many megabytes.
-            halves.forEach(release);
-            finished.clear();
+            await before;
+            // A layer is decoded and goes up while the next one is quantized.
+            before = upLayer(stored);
+            before.catch(() => {}); // told where it is awaited
           },
         });
+        await before;
       }
       scorer.setWeights(await upload.finish());
       return (8 * size.bytes) / size.weights;
