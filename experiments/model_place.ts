@@ -137,8 +137,11 @@ export function gpuPlace(
   };
   /** Quantizes the model as people do and gives the scorer what is in the file. */
   const quantizeToFile = async ({ windows, onProgress }: PlacePlan) => {
-    await Deno.mkdir(directory, { recursive: true });
-    const made = await Deno.makeTempDir({ dir: directory, prefix: "default-" });
+    // Always the same one, so that what an interrupted run left goes with the next.
+    const made = join(directory, "default_file");
+    const clear = () => Deno.remove(made, { recursive: true }).catch(() => {});
+    await clear();
+    await Deno.mkdir(made, { recursive: true });
     try {
       const path = join(made, "packed.safetensors");
       const calibration = { tokens: windows };
@@ -156,7 +159,7 @@ export function gpuPlace(
       scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
       return bitsPerWeight;
     } finally {
-      await Deno.remove(made, { recursive: true });
+      await clear();
     }
   };
   return {
