@@ -107,8 +107,8 @@ const COLUMNS: readonly Column[] = [
   { key: "model_bytes_f16", label: "model in f16", unit: "bytes" },
 ];
 
-async function loadedShape({ model }: ExperimentContext): Promise<ModelShape> {
-  const { name, model: { config } } = await model();
+async function loadedShape({ opened }: ExperimentContext): Promise<ModelShape> {
+  const { name, checkpoint: { config } } = await opened();
   return { ...config, name, source: "the loaded checkpoint" };
 }
 
@@ -150,15 +150,19 @@ function otherWeights({ vocabulary, hidden, layers, tiedHead }: ModelShape): num
   return vocabulary * hidden * (tiedHead ? 1 : 2) + hidden * (2 * layers + 1);
 }
 
-/** Bytes of the run's model's matrices, really packed, layer by layer. @throws {RangeError} when they aren't the formula's */
+/**
+ * Bytes of the run's model's matrices: those of the first layer, really packed, for all layers, which have the same shapes.
+ *
+ * @throws {RangeError} when they aren't the formula's
+ */
 async function packReally(context: ExperimentContext, quantizer: Quantizer, formulaBytes: number): Promise<number> {
   using run = startOnCpu(context.pool);
-  const { layers } = await context.place();
+  const { config, readLayer } = await (await context.place()).layers();
   let bytes = 0;
-  await quantizeLayers(run, await layers(), {
+  await quantizeLayers(run, { config: { ...config, layers: 1 }, readLayer }, {
     quantizerOf: () => quantizer,
     onLayer(stored) {
-      for (const tensor of stored.values()) bytes += storedBytes(tensor);
+      for (const tensor of stored.values()) bytes += config.layers * storedBytes(tensor);
     },
   });
   if (bytes !== formulaBytes) throw new RangeError(`packed tensors have ${bytes} bytes, must have ${formulaBytes}`);
