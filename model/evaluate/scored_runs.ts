@@ -3,10 +3,10 @@
  *
  * @module
  */
+import { divergence } from "../../kernels/backward/divergence.ts";
 import { allOrNone, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
-import { divergence } from "../../kernels/tokens/divergence.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
@@ -93,8 +93,10 @@ export interface Head extends Disposable {
   readonly most: number;
   /** Those that logits were made of last. */
   readonly range: TokenRange;
-  /** f32 [most, vocabulary]. */
+  /** f32 [most, vocabulary]; comparing leaves other things there. */
   readonly logits: GPUBuffer;
+  /** f32 [most]: 1 for each row. */
+  readonly ones: GPUBuffer;
   /** Makes the logits of a part of the residual stream. */
   predict(hidden: GPUBuffer, part: readonly Run[]): void;
 }
@@ -116,6 +118,7 @@ export function createHead(gpu: Gpu, weights: EngineWeights): Promise<Head> {
       most,
       range,
       logits,
+      ones: await scope.upload("weights", new Float32Array(most).fill(1)),
       predict(hidden, part) {
         let rows = 0;
         for (const { row, count } of part) {
@@ -188,7 +191,7 @@ export async function scoreRuns(
 
 /** Keeps a run's logits, or compares them with those that were kept, where its sequence has a reference. */
 async function meetReference(
-  { gpu, vocabulary, head: { range, logits }, kept, sequences }: ScorerParts,
+  { gpu, vocabulary, head: { range, logits, ones: weights }, kept, sequences }: ScorerParts,
   { index, target, count }: Run,
   divergences: GPUBufferBinding,
 ): Promise<void> {
@@ -202,7 +205,8 @@ async function meetReference(
     return gpu.copy(logits, 0, copy, 0, copy.size);
   }
   if (!known) throw new TypeError(`window ${reference.name} has no reference, must be scored by the reference first`);
-  gpu.submit([await divergence(gpu, range, { vocabulary, reference: known, logits, divergences })]);
+  const compared = { vocabulary, stride: vocabulary, wanted: known, weights, logits, divergences };
+  gpu.submit([await divergence(gpu, range, compared)]);
 }
 
 /** Calls for each run with its place among all parts, each of which has room for `most` rows. */

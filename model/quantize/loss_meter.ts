@@ -7,13 +7,13 @@
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
+import { divergence } from "../../kernels/backward/divergence.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
 import type { SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { gemm } from "../../kernels/product/linear.ts";
 import { addGram } from "../../kernels/quantize/add_gram.ts";
-import { divergence } from "../../kernels/tokens/divergence.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
@@ -220,15 +220,18 @@ async function createHead(
 ) {
   const { hidden, vocabulary, normEpsilon: epsilon } = config;
   const logits = await scope.storage("logits", 4 * range.maxTokens * vocabulary);
+  const weights = await scope.upload("weights", new Float32Array(range.maxTokens).fill(1));
   const sampleBytes = Math.ceil(4 * range.maxTokens / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
   const found = await scope.storage("divergences", samples * sampleBytes);
   const references: GPUBuffer[] = [];
   const compare: Dispatch[] = [];
   for (let i = 0; i < samples; i++) {
-    const reference = await scope.storage("reference logits", logits.size);
+    const wanted = await scope.storage("reference logits", logits.size);
     const divergences = { buffer: found, offset: i * sampleBytes, size: 4 * range.maxTokens };
-    references.push(reference);
-    compare.push(await divergence(gpu, range, { vocabulary, reference, logits, divergences }));
+    references.push(wanted);
+    compare.push(
+      await divergence(gpu, range, { vocabulary, stride: vocabulary, wanted, weights, logits, divergences }),
+    );
   }
   return {
     /** Makes logits of the residual stream. */

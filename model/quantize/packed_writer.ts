@@ -11,13 +11,13 @@ import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { FORMAT_VERSION } from "../../quant/format.ts";
+import type { PackedShape } from "../../quant/packed_tensor.ts";
 import { LINEAR_KINDS, type LinearKind, linearName } from "../llama/layer.ts";
 import { openSafetensors } from "../files/open_directory.ts";
 import { carriedFiles, carriedTensors } from "../files/packed_checkpoint.ts";
 import {
   type PackedMetadata,
   packedMetadata,
-  type PackedShape,
   planesToWrite,
   readPackedShapes,
   readPackedTensor,

@@ -1,4 +1,5 @@
 import { EXPERIMENTS } from "../../experiments/registry.ts";
+import { openPacked } from "../../model/files/open_packed.ts";
 import { writeResult } from "../../experiments/results/result.ts";
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
@@ -216,6 +217,22 @@ Deno.test("main: quantize refuses to overwrite a file or to forget an interrupte
     assertOneLine(await run("quantize", "--force", "--out", directory), 1, "is a directory, must be a file");
     assertEquals(filesIn(directory), ["q", "r.layers"]);
     assertEquals(await Deno.readTextFile(`${directory}/q`), "mine");
+  }));
+
+Deno.test("main: quantize replaces a file that was made from a GGUF file", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/q`;
+    await Deno.writeTextFile(path, "mine");
+    const model = new URL("../fixtures/gguf/llama_spm.gguf", import.meta.url).pathname;
+    const { code, err } = await run(
+      ..."quantize --method search --device cpu --force --model".split(" "),
+      model,
+      "--out",
+      path,
+    );
+    assertEquals(code, 0, err);
+    using packed = await openPacked(path);
+    assertEquals(packed.files, [path]);
   }));
 
 Deno.test("main: generate wants a packed file from --quantized", () =>
