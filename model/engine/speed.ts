@@ -51,7 +51,7 @@ export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: Speed
 /**
  * Measures the speed of a model with several sequences that go on together.
  *
- * @param sequences 1 to 16
+ * @param sequences 1 to 128
  * @param plan of each sequence; its prompt's speed is left out, as prompts are taken in one after the other
  * @returns tokens a second of all sequences together, one of each repetition
  * @throws {RangeError} for another number of sequences, or when the device can't bind so large a cache

@@ -4,19 +4,18 @@
  *
  * @module
  */
-import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
-import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, setTokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
-import { attentionExtras, attentionShape, createStageBuffers, passOperations } from "../engine/layer_operations.ts";
+import { joinedAttention } from "../engine/joined_attention.ts";
+import { createStageBuffers, passOperations } from "../engine/layer_operations.ts";
 import { checkCapacity, createCaches, roundCapacity } from "../engine/sequence_cache.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import type { ModelConfig } from "../llama/config.ts";
+import { widestOf } from "../llama/layer.ts";
 import { rotationTable } from "../llama/rope.ts";
-import { widestOf } from "../tune/pass_buffers.ts";
 
 /** How many sequences go side by side. */
 export interface JoinedShape {
@@ -82,15 +81,10 @@ export function createJoinedPass(gpu: Gpu, weights: EngineWeights, shape: Joined
     const cached = longest > tokens ? config : { ...config, layers: 1 };
     const caches = await createCaches(gpu, scope, cached, capacity, sequences);
     const rotations = await scope.upload("rotations", rotationTable(rope, headSize, capacity, longest));
-    const heading = attentionShape(config);
     const dispatches: Dispatch[] = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
     for (const [i, layer] of layers.entries()) {
-      const { qkv, mixed } = buffers;
       const cache = caches[i % caches.length];
-      const attend = [
-        await ropeCache(gpu, heading, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
-        await prefillAttention(gpu, heading, range, { qkv, cache, out: mixed }),
-      ];
+      const attend = await joinedAttention(gpu, config, layer, range, { ...buffers, cache, rotations });
       const operations = await passOperations(gpu, config, layer, range, buffers, attend);
       dispatches.push(...operations.flatMap((operation) => operation.dispatches));
     }
