@@ -31,6 +31,12 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
     value: "NAME",
     help: `Calibration: ${CALIBRATION_GRAMMAR} (default as for quantize).`,
   },
+  quantized: {
+    type: "string",
+    value: "F.safetensors",
+    help:
+      "What --model was packed into, for end_to_end (default: it packs the model itself, with densities as quantize's).",
+  },
   device: {
     type: "string",
     value: "NAME",
@@ -63,6 +69,7 @@ export function readRunSettings(options: OptionValues): RunSettings {
     textName: evaluationTextOption(options),
     ...(calibration !== undefined && { calibrationName: calibration }),
     taskFiles: taskFilesOption(options),
+    ...(typeof options.quantized === "string" && { quantizedName: options.quantized }),
     device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
   };
 }

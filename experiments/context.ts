@@ -36,6 +36,8 @@ export interface RunSettings {
   readonly textName: string;
   /** Name of the calibration text; by default the one that `quantize` takes for the model. */
   readonly calibrationName?: string;
+  /** A file that the model was packed into; by default `end_to_end` packs it itself. */
+  readonly quantizedName?: string;
   /** Files of multiple-choice questions that accuracy is measured on too. */
   readonly taskFiles: readonly TaskFile[];
   /** Where to quantize and score; by default `auto`. */
@@ -62,7 +64,7 @@ export function createContext(
   settings: RunSettings,
   progress: ExperimentContext["progress"],
 ): ExperimentContext & Disposable {
-  const { quick, seed, modelName } = settings;
+  const { quick, seed, modelName, directory = ".", quantizedName } = settings;
   const owned = new DisposableStack();
   const pool = owned.use(createCpuPool());
   let opened: Promise<OpenedModel> | undefined;
@@ -75,6 +77,8 @@ export function createContext(
     seed,
     pool,
     progress,
+    directory,
+    ...(quantizedName !== undefined && { quantizedName }),
     measured: new Map(),
     decodeSpeeds: new Map(),
     opened: () => opened ??= openOnce(modelName, progress, owned),

@@ -21,7 +21,7 @@ export interface Experiment {
   readonly differs: string;
   /** Whether its numbers are timings, which mean nothing on a software adapter. */
   readonly needsGpu: boolean;
-  /** Whether it measures the run's model; otherwise random weights in the shapes of published ones. */
+  /** Whether it measures the run's model; otherwise, and for the embedded one perhaps, random weights in published shapes. */
   readonly needsModel: boolean;
   run(context: ExperimentContext): Promise<Findings>;
 }
@@ -54,6 +54,10 @@ export interface ExperimentContext {
   readonly quick: boolean;
   readonly seed: number;
   readonly pool: CpuPool;
+  /** A directory that the run may write to. */
+  readonly directory: string;
+  /** A file that the model was packed into, for those who measure what is packed. */
+  readonly quantizedName?: string;
   /** The model's files. */
   opened(): Promise<OpenedModel>;
   /** The whole model in memory. */
@@ -69,8 +73,8 @@ export interface ExperimentContext {
   /** The experiment's rows that are finished. */
   finishedRows(): Promise<FinishedRows>;
   /**
-   * Samples of decode speed in tokens a second, by model, format and context; who measures first leaves them for the
-   * others.
+   * Samples of decode speed in tokens a second, by model, format and context, none where the model doesn't fit; who measures
+   * first leaves them for the others.
    */
   readonly decodeSpeeds: Map<string, readonly number[]>;
   /** Tells the person who waits: share of the experiment done, 0..1, and what is being done. */
