@@ -40,17 +40,11 @@ export interface DensityRequest extends DensityPlan {
 export async function densitiesFor(
   device: QuantizingDevice,
   checkpoint: Checkpoint,
-  { interrupted, method, onDensities, windows, isQuantized, quantizerOf, isAsked, signal, onProgress }: DensityRequest,
+  request: DensityRequest,
 ): Promise<StageDensities | undefined> {
-  const plan = {
-    windows,
-    isQuantized,
-    quantizerOf,
-    isAsked,
-    ...(signal && { signal }),
-    // The share is that of quantizing, which is to come.
-    ...(onProgress && { onProgress: (_share: number, step: string) => onProgress(0, step) }),
-  };
+  const { interrupted, method, onDensities, onProgress } = request;
+  // The share is that of quantizing, which is to come.
+  const plan = { ...request, ...(onProgress && { onProgress: (_: number, step: string) => onProgress(0, step) }) };
   const chosen = asStageDensities(interrupted?.refine, checkpoint.config.layers) ??
     (method === "search" ? "search has no text" : await chooseDensities(device, checkpoint, plan));
   onDensities?.(chosen);

@@ -21,6 +21,7 @@ import {
   joinWindows,
   passDispatches,
   stageInputOf,
+  type StreamContext,
   type StreamWindows,
   WINDOWS_AHEAD,
 } from "./device_stream.ts";
@@ -70,46 +71,12 @@ export async function createLossMeter(
   const [joined, joinedSamples] = [joinWindows(config, windows), joinWindows(config, samples)];
   const context = await createStreamContext(gpu, scope, config, [...joined, ...joinedSamples]);
   const text = await createWindows(gpu, scope, config, embedding, joined, false);
-  const compared = await createWindows(gpu, scope, config, embedding, joinedSamples, false);
-  const passOf = async (layer: EngineLayer, windows: StreamWindows) => {
-    const stages: Dispatch[] = [];
-    for (const stage of STAGES.keys()) stages.push(...await passDispatches(context, layer, windows, stage));
-    return stages;
-  };
-  const head = await createHead(gpu, scope, weights, compared);
-  const groups: ComparedWindows[] = [];
-  for (const windows of compared) {
-    const input = scope.own(await gpu.duplicate(windows.hidden));
-    const passes: Dispatch[][] = [];
-    for (const layer of layers) passes.push(await passOf(layer, windows));
-    groups.push({ windows, input, passes });
-  }
-  const sources = sampled.map((window) => placeOf(text, window));
+  const comparison = await createComparison(context, scope, weights, joinedSamples);
+  const places = sampled.map((window) => placeOf(text, window));
   let next = 0;
-  /** Takes compared windows from the input of a layer to their predictions, each of which `use` is told of. */
-  const predict = (group: number, first: readonly Dispatch[], after: number, use: (head: WindowHead) => void) => {
-    const { windows: { hidden }, input, passes } = groups[group];
-    gpu.copy(input, 0, hidden, 0, input.size);
-    gpu.submit([...first, ...passes.slice(after).flat()]);
-    head.windows[group].forEach(use);
-  };
-  for (const group of groups.keys()) {
-    predict(group, [], 0, ({ logits, keep }) => {
-      gpu.submit(logits);
-      keep();
-    });
-    await gpu.wait();
-  }
   return {
     async advance(grams) {
-      const places = sources.values();
-      for (const { windows: { count }, input } of groups) {
-        const size = input.size / count;
-        for (let i = 0; i < count; i++) {
-          const { buffer, offset } = places.next().value!;
-          gpu.copy(buffer, offset, input, i * size, size);
-        }
-      }
+      comparison.takeInputs(places);
       for (const [i, windows] of text.entries()) {
         for (const [stage, gram] of grams.entries()) {
           gpu.submit(await passDispatches(context, layers[next], windows, stage));
@@ -121,32 +88,85 @@ export async function createLossMeter(
     },
     async lossOf(stage, matrices) {
       const layer = layers[next - 1];
-      const changed = { ...layer, linears: { ...layer.linears, [STAGES[stage].name]: matrices } };
-      for (const [group, { windows }] of groups.entries()) {
-        const first = await passOf(changed, windows);
-        predict(group, first, next, ({ logits, compare }) => gpu.submit([...logits, compare]));
-      }
-      const loss = mean(await head.readDivergences());
+      const linears = { ...layer.linears, [STAGES[stage].name]: matrices };
+      const loss = mean(await comparison.divergencesOf({ ...layer, linears }, next));
       if (Number.isNaN(loss)) throw new RangeError(`${STAGES[stage].name} of layer ${next - 1} predicts no numbers`);
       return loss;
     },
   };
 }
 
-/** Windows side by side in which predictions are compared. */
-interface ComparedWindows {
-  readonly windows: StreamWindows;
-  /** f32 [tokens, hidden]: input of the layer that the text has come to. */
-  readonly input: GPUBuffer;
-  /** Dispatches of each layer. */
-  readonly passes: readonly (readonly Dispatch[])[];
+/** Where a window's residual stream begins. */
+interface Place {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
 }
 
-/** Where a window of the text begins in the residual streams. */
-function placeOf(text: readonly StreamWindows[], window: number): { buffer: GPUBuffer; offset: number } {
+/** The place of a window of the text. */
+function placeOf(text: readonly StreamWindows[], window: number): Place {
   let first = 0;
   const { hidden: buffer, count } = text.find(({ count }) => window < (first += count))!;
   return { buffer, offset: (window - first + count) * buffer.size / count };
+}
+
+/** Windows in which predictions are compared. */
+interface Comparison {
+  /** Takes over their inputs of the next layer, one place for each. */
+  takeInputs(places: readonly Place[]): void;
+  /** Divergences of all their tokens, taken through another layer first, then from layer `after` on. */
+  divergencesOf(layer: EngineLayer, after: number): Promise<number[]>;
+}
+
+/** Takes windows through the model, whose predictions become the reference. */
+async function createComparison(
+  context: StreamContext,
+  scope: BufferScope,
+  weights: EngineWeights,
+  joined: readonly (readonly Uint32Array[])[],
+): Promise<Comparison> {
+  const { gpu, config } = context;
+  const compared = await createWindows(gpu, scope, config, weights.embedding, joined, false);
+  const head = await createHead(gpu, scope, weights, compared);
+  const passOf = async (layer: EngineLayer, windows: StreamWindows) => {
+    const stages: Dispatch[] = [];
+    for (const stage of STAGES.keys()) stages.push(...await passDispatches(context, layer, windows, stage));
+    return stages;
+  };
+  const inputs: GPUBuffer[] = [];
+  const passes: Dispatch[][][] = [];
+  for (const [group, windows] of compared.entries()) {
+    inputs.push(scope.own(await gpu.duplicate(windows.hidden)));
+    passes.push([]);
+    for (const layer of weights.layers) passes[group].push(await passOf(layer, windows));
+    passes[group].forEach((pass) => gpu.submit(pass));
+    for (const { logits, keep } of head.windows[group]) {
+      gpu.submit(logits);
+      keep();
+    }
+    await gpu.wait();
+  }
+  return {
+    takeInputs(places) {
+      const next = places.values();
+      for (const [group, { count }] of compared.entries()) {
+        const size = inputs[group].size / count;
+        for (let i = 0; i < count; i++) {
+          const { buffer, offset } = next.next().value!;
+          gpu.copy(buffer, offset, inputs[group], i * size, size);
+        }
+      }
+    },
+    async divergencesOf(layer, after) {
+      for (const [group, windows] of compared.entries()) {
+        gpu.copy(inputs[group], 0, windows.hidden, 0, windows.hidden.size);
+        gpu.submit(await passOf(layer, windows));
+        // A layer a submit: drivers end one that takes seconds.
+        for (const pass of passes[group].slice(after)) gpu.submit(pass);
+        for (const { logits, compare } of head.windows[group]) gpu.submit([...logits, compare]);
+      }
+      return await head.readDivergences();
+    },
+  };
 }
 
 /** What predicts from the last layer's output of a compared window, and compares that with a prediction it keeps. */

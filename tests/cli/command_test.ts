@@ -319,7 +319,7 @@ Deno.test("main: generate refuses files without prompts, with too many, and line
       assertOneLine(await run("generate", "--prompts", path), 2, message);
     };
     await refuses("\n", `--prompts ${path} has 0 prompts, must have 1 to 128`);
-    await refuses("{}\n".repeat(17), `--prompts ${path} has 17 prompts, must have 1 to 16`);
+    await refuses("{}\n".repeat(129), `--prompts ${path} has 129 prompts, must have 1 to 128`);
     await refuses('{"prompt": "a"}\nb\n', `--prompts ${path}: object 2 is no JSON: `);
     await refuses('{"prompt": ""}', `--prompts ${path}: object 1 has the prompt "", must be a string`);
     const missing = await run("generate", "--prompts", `${directory}/none`);
