@@ -46,8 +46,8 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   },
   resume: {
     type: "boolean",
-    help: "Go on with the rows of accuracy, four_bit_share and outliers that an interrupted run of the same settings " +
-      "finished.",
+    help: "Go on with the rows of accuracy, four_bit_share, outliers and calibration that an interrupted run of the " +
+      "same settings finished.",
   },
   seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
   out: {

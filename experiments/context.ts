@@ -23,7 +23,7 @@ import { FORMAT_VERSION } from "../quant/format.ts";
 import { CALIBRATION_SIZES, twobitQuantizer } from "../quant/recipe.ts";
 import { describeCommit } from "./provenance.ts";
 import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
-import { UNKEPT_ROWS } from "./finished_rows.ts";
+import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
 import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
 
 /** What a run is made with. */
@@ -64,7 +64,7 @@ export function createContext(
   settings: RunSettings,
   progress: ExperimentContext["progress"],
 ): ExperimentContext & Disposable {
-  const { quick, seed, modelName, directory = ".", quantizedName } = settings;
+  const { quick, seed, modelName, textName, directory = ".", quantizedName } = settings;
   const owned = new DisposableStack();
   const pool = owned.use(createCpuPool());
   let opened: Promise<OpenedModel> | undefined;
@@ -75,9 +75,10 @@ export function createContext(
   const context: ExperimentContext = {
     quick,
     seed,
+    textName,
+    directory,
     pool,
     progress,
-    directory,
     ...(quantizedName !== undefined && { quantizedName }),
     measured: new Map(),
     decodeSpeeds: new Map(),
@@ -86,6 +87,7 @@ export function createContext(
     sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
     place: () => place ??= openPlace(settings, context, owned),
     baseline: () => baseline ??= makeBaseline(settings, context),
+    describeState: (set, calibration) => describeState(settings, context, set, calibration),
     finishedRows: () => Promise.resolve(UNKEPT_ROWS),
   };
   return { ...context, [Symbol.dispose]: () => owned[Symbol.dispose]() };
@@ -117,7 +119,7 @@ async function makeBaseline(
   context: ExperimentContext,
 ): Promise<Baseline> {
   const { quick, seed, textName } = settings;
-  const { checkpoint: { config, tokenizer }, sha256 } = await context.opened();
+  const { checkpoint: { config, tokenizer } } = await context.opened();
   const { scorer, gpu, isRealGpu, scoreUnquantized } = await context.place();
   const sizes = quick ? QUICK : isRealGpu ? FULL_ON_GPU : FULL;
   const plan = { ...sizes, ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
@@ -131,7 +133,18 @@ async function makeBaseline(
     "reference",
     (share) => context.progress(share / 20, "evaluating the unquantized model"),
   );
-  const state = {
+  const state = await context.describeState(set, calibration);
+  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
+}
+
+async function describeState(
+  { quick, seed, textName, taskFiles }: RunSettings,
+  { opened, place }: ExperimentContext,
+  set: EvaluationSet,
+  calibration: Baseline["calibration"],
+): Promise<RowsState> {
+  const [{ sha256 }, { scorer }] = [await opened(), await place()];
+  return {
     "model": sha256,
     // Rows of other code would stand in a result that names this one.
     "commit": await describeCommit(),
@@ -140,13 +153,12 @@ async function makeBaseline(
     seed,
     "text": textName,
     "windows": set.windows.windows.length,
-    "tasks": settings.taskFiles.map(({ name }) => name).join(", "),
+    "tasks": taskFiles.map(({ name }) => name).join(", "),
     "calibration": calibration.text,
     "calibration windows": calibration.windows.length,
     "scored on": scorer.device,
     "tokens": hashTokens(set, calibration),
   };
-  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
 }
 
 /**

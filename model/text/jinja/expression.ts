@@ -74,13 +74,13 @@ export function filtered(value: Value, filter: Node, scope: Scope): Value {
 }
 
 /** Calls what is a function. @throws {TypeError} where it isn't one */
-export function callFunction(callee: Value, given: Arguments): Value {
+function callFunction(callee: Value, given: Arguments): Value {
   if (typeof callee !== "function") throw new TypeError(`a ${typeName(callee)} cannot be called`);
   return callee(given);
 }
 
 /** Arguments of a call. */
-export function evaluateArguments(nodes: readonly Node[], scope: Scope): Arguments {
+function evaluateArguments(nodes: readonly Node[], scope: Scope): Arguments {
   const positional: Value[] = [];
   const named = new Map<string, Value>();
   const name = (key: Value, value: Value) => {

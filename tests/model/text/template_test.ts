@@ -24,9 +24,9 @@ function tryRender(template: string): string | null {
   }
 }
 
-/** Filters, tests and methods that no published chat template is known to use; they are refused by name. */
+/** Filters, tests, methods and a statement that no published chat template is known to use; they are refused by name. */
 const NOT_KNOWN = new RegExp(
-  /\| (abs|d|float|round|sum|wordcount)\b|is (not )?(lower|upper|divisibleby)\b/.source +
+  /\| (abs|d|float|round|sum|wordcount)\b|is (not )?(lower|upper|divisibleby)\b|\{% call\b/.source +
     /|\.(title|removepr\w+|removes\w+|r?find|index|count|rsplit|splitlines|r?partition|is[a-z]+|zfill|encode|copy)\(/
       .source,
 );
