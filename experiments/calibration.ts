@@ -34,6 +34,7 @@ export const calibration: Experiment = {
   differs: "The paper doesn't say what it calibrates on.",
   needsGpu: false,
   needsModel: true,
+  isOurs: true,
   takesWholeRun: true,
   async run(context) {
     const { scorer, gpu, isRealGpu } = await context.place();

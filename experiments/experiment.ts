@@ -11,11 +11,11 @@ import type { FinishedRows, Measured, RowsState } from "./finished_rows.ts";
 import type { ModelPlace } from "./model_place.ts";
 import type { Findings } from "./results/result.ts";
 
-/** One claim of the paper and the code that measures it. */
+/** One claim of the paper, or of ours, and the code that measures it. */
 export interface Experiment {
   readonly id: string;
   readonly title: string;
-  /** The paper's claim, in one sentence. */
+  /** The claim, in one sentence. */
   readonly claim: string;
   /** Where what is measured differs from the paper's definitions. */
   readonly differs: string;
@@ -23,6 +23,8 @@ export interface Experiment {
   readonly needsGpu: boolean;
   /** Whether it measures the run's model; otherwise, and for the embedded one perhaps, random weights in published shapes. */
   readonly needsModel: boolean;
+  /** Whether the claim is ours and not the paper's: README's table of its claims leaves it out. */
+  readonly isOurs?: boolean;
   /** Whether a quick run of all experiments leaves it out. */
   readonly takesWholeRun?: boolean;
   run(context: ExperimentContext): Promise<Findings>;
