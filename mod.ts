@@ -50,6 +50,20 @@
  * }
  * ```
  *
+ * Dawn, Chrome's WebGPU, reaches matrix units that Deno's own doesn't. It is in the npm package `webgpu`, which is large
+ * and optional:
+ *
+ * ```ts
+ * import { openDawn, openGpu } from "@twobit/twobit";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const webgpu = await openDawn();
+ * if (await webgpu.requestAdapter()) {
+ *   using gpu = await openGpu({ webgpu });
+ *   assertEquals(gpu.capabilities.implementation, "Dawn");
+ * }
+ * ```
+ *
  * @module
  */
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
@@ -65,6 +79,7 @@ export type { DownloadProgress } from "./model/hub/hub_model.ts";
 export type { ArchitectureName } from "./model/llama/architectures.ts";
 export type { ModelConfig, Rope } from "./model/llama/config.ts";
 export type { RopeScaling } from "./model/llama/rope_scaling.ts";
+export { openDawn } from "./model/host/dawn.ts";
 export { type OpenModel, openModel } from "./model/load.ts";
 export { loadEngine } from "./model/load_engine.ts";
 export type { StageDensities } from "./model/quantize/choose_densities.ts";

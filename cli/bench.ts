@@ -17,7 +17,15 @@ import { mean } from "../model/host/statistics.ts";
 import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
 import { renderTable } from "../experiments/render.ts";
 import { benchQuantizing, QUANTIZING_OPTIONS } from "./bench_quantizing.ts";
-import { type Command, integerOption, MODEL_HELP, type OptionValues, textOption, UsageError } from "./command.ts";
+import {
+  type Command,
+  integerOption,
+  MODEL_HELP,
+  type OptionValues,
+  textOption,
+  UsageError,
+  WEBGPU_OPTION,
+} from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 
@@ -62,6 +70,7 @@ export const bench: Command = {
     repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
     ...SAMPLING_OPTIONS,
     ...QUANTIZING_OPTIONS,
+    ...WEBGPU_OPTION,
     json: { type: "boolean", help: "Print JSON, with every sample." },
   },
   async run(options) {

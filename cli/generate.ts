@@ -16,6 +16,7 @@ import {
   type OptionValues,
   textOption,
   UsageError,
+  WEBGPU_OPTION,
 } from "./command.ts";
 import { generateFromPrompts, readPrompts } from "./generate_batch.ts";
 import { checkQuantized } from "./packed_option.ts";
@@ -49,6 +50,7 @@ export const generate: Command = {
     raw: { type: "boolean", help: "Take a prompt as it is, even where the model has a chat template." },
     ...SAMPLING_OPTIONS,
     "max-tokens": { type: "string", value: "N", help: "Most tokens to generate for a prompt (default 256)." },
+    ...WEBGPU_OPTION,
     json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
   },
   async run(options, _positionals, interrupt) {

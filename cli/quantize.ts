@@ -27,6 +27,7 @@ import {
   type OptionValues,
   textOption,
   UsageError,
+  WEBGPU_OPTION,
 } from "./command.ts";
 import { hostPeakBytes } from "./host_peak.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
@@ -113,6 +114,7 @@ export const quantize: Command = {
         "random tokens), which follows what a model loses, and the plain squared error, which doesn't.",
     },
     resume: { type: "boolean", help: "Go on with the finished layers of an interrupted run." },
+    ...WEBGPU_OPTION,
     force: { type: "boolean", help: "Overwrite the packed file, or start an interrupted run again." },
   },
   async run(options) {

@@ -202,7 +202,8 @@ Deno.test("only cli/ reads the command line", async () => {
 });
 
 Deno.test("modules of Node are imported only where Deno's standard library has nothing", async () => {
-  const everywhere = ["node:crypto", "node:fs/promises", "node:os"]; // sums of streams, free space, the home directory
+  // Sums of streams, free space, the home directory, finding a package without fetching it.
+  const everywhere = ["node:crypto", "node:fs/promises", "node:os", "node:module"];
   // Deno.serve never ends a connection that stands still.
   const listening = ["node:http", "node:net", "node:stream", "node:stream/promises", "node:stream/web"];
   for (const folder of FOLDERS) {

@@ -7,19 +7,10 @@ import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import type { Plane } from "../../kernels/gpu/plane.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { LayerVectors } from "./engine_weights.ts";
 import { attentionExtras, attentionShape, type PassBuffers } from "./layer_operations.ts";
-
-/** Windows of equal length side by side. */
-export interface JoinedWindows {
-  /** How many; where there are several, each begins where bindings may. */
-  readonly count: number;
-  /** The tokens of one. */
-  readonly windowRange: TokenRange;
-}
 
 /** What their attention goes from and to, beside `qkv` and `mixed`. */
 export interface JoinedAttentionBuffers extends Pick<PassBuffers, "qkv" | "mixed"> {
@@ -40,31 +31,21 @@ export function windowOf(
   return { buffer, offset: window * size, size };
 }
 
-/** Dispatches that make `mixed` from `qkv`. */
+/**
+ * Dispatches that make `mixed` from `qkv`.
+ *
+ * @param range of all windows, as the sequences that it has
+ */
 export async function joinedAttention(
   gpu: Gpu,
   config: ModelConfig,
   layer: LayerVectors,
-  { count, windowRange }: JoinedWindows,
-  { qkv, mixed, cache, rotations }: JoinedAttentionBuffers,
+  range: TokenRange,
+  { qkv, mixed: out, cache, rotations }: JoinedAttentionBuffers,
 ): Promise<Dispatch[]> {
-  const { heads, keyValueHeads, headSize } = config;
   const shape = attentionShape(config);
-  const sequenceOf = (plane: Plane, window: number): Plane => {
-    const size = 2 * keyValueHeads * headSize * cache.capacity;
-    return { ...plane, offset: window * size, size };
-  };
-  const dispatches: Dispatch[] = [];
-  for (let window = 0; window < count; window++) {
-    const own = {
-      qkv: windowOf(qkv, windowRange, window, (heads + 2 * keyValueHeads) * headSize),
-      cache: { ...cache, keys: sequenceOf(cache.keys, window), values: sequenceOf(cache.values, window) },
-    };
-    const out = windowOf(mixed, windowRange, window, heads * headSize);
-    dispatches.push(
-      await ropeCache(gpu, shape, windowRange, { ...own, rotations, ...attentionExtras(config, layer) }),
-      await prefillAttention(gpu, shape, windowRange, { ...own, out }),
-    );
-  }
-  return dispatches;
+  return [
+    await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
+    await prefillAttention(gpu, shape, range, { qkv, cache, out }),
+  ];
 }

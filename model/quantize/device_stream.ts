@@ -12,7 +12,7 @@ import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { embedTokens as embedOnDevice } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineLayer, JoinedLinear, LayerVectors } from "../engine/engine_weights.ts";
-import { joinedAttention, type JoinedAttentionBuffers, type JoinedWindows } from "../engine/joined_attention.ts";
+import { joinedAttention, type JoinedAttentionBuffers } from "../engine/joined_attention.ts";
 import { inputDispatches, passOperations, stageInput } from "../engine/layer_operations.ts";
 import { release } from "../host/release.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -30,7 +30,11 @@ export interface DeviceLayer {
 }
 
 /** Windows of equal length of the calibration text, side by side in one model. */
-export interface StreamWindows extends JoinedWindows {
+export interface StreamWindows {
+  /** How many. */
+  readonly count: number;
+  /** The tokens of one. */
+  readonly windowRange: TokenRange;
   /** The tokens of all. */
   readonly range: TokenRange;
   /** f32 [tokens, hidden]: the residual stream. */
@@ -103,11 +107,12 @@ export async function createWindows(
   joined: readonly (readonly Uint32Array[])[],
   keepsInputs = true,
 ): Promise<StreamWindows[]> {
-  const ranges = new Map<number, TokenRange>();
-  const rangeOf = async (tokens: number) => {
-    const range = ranges.get(tokens) ?? await createTokenRange(gpu, tokens);
-    if (!ranges.has(tokens)) scope.own(range.buffer);
-    ranges.set(tokens, range);
+  const ranges = new Map<string, TokenRange>();
+  const rangeOf = async (count: number, length: number) => {
+    const key = `${count} x ${length}`;
+    const range = ranges.get(key) ?? await createTokenRange(gpu, count * length, count);
+    if (!ranges.has(key)) scope.own(range.buffer);
+    ranges.set(key, range);
     return range;
   };
   const most = mostTokens(joined);
@@ -117,10 +122,10 @@ export async function createWindows(
   const made: StreamWindows[] = [];
   for (const windows of joined) {
     const tokens = windows.length * windows[0].length;
-    const range = await rangeOf(tokens);
+    const range = await rangeOf(windows.length, windows[0].length);
     made.push({
       count: windows.length,
-      windowRange: await rangeOf(windows[0].length),
+      windowRange: await rangeOf(1, windows[0].length),
       range,
       hidden: await embedWindows(gpu, scope, config, embedding, windows, range),
       kept: shared ?? await keep(tokens),
@@ -245,8 +250,8 @@ export async function passDispatches(
   const { gpu, config } = context;
   const buffers = passBuffers(context, windows);
   const attends = STAGES[stage].name === "qkv";
-  const attend = attends ? await joinedAttention(gpu, config, layer, windows, { ...context, ...buffers }) : [];
   const { range } = windows;
+  const attend = attends ? await joinedAttention(gpu, config, layer, range, { ...context, ...buffers }) : [];
   const operations = await passOperations(gpu, config, layer, range, buffers, attend, undefined, [STAGES[stage]]);
   return operations.flatMap(({ dispatches }) => dispatches);
 }

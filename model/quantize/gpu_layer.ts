@@ -14,6 +14,7 @@ import { type DeviceKnowledge, orderDrift } from "../../kernels/quantize/quantiz
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import { MAX_F16 } from "../../quant/float16.ts";
 import { groupsPerRow } from "../../quant/format.ts";
+import type { StripQuantizer } from "../../quant/baselines/strips.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -152,24 +153,35 @@ async function quantizeKinds(
 ): Promise<StoredLayer> {
   const { gpu, pool, config, index, original: { linears } } = work;
   const stored = new Map<LinearKind, StoredTensor>();
+  const strips = new Map<LinearKind, StripQuantizer>();
   const left = new Map<LinearKind, Quantizer>();
+  const matrixOf = (kind: LinearKind) => ({
+    shape: linearShape(config, kind),
+    weights: linears[kind].weights as Float32Array<ArrayBuffer>,
+  });
   for (const [kind, quantizer] of quantizers) {
-    const matrix = { shape: linearShape(config, kind), weights: linears[kind].weights as Float32Array<ArrayBuffer> };
     if (quantizer.kind === "twobit") {
-      const onDevice = await quantizeTwobitOnDevice(gpu, matrix, quantizer, known);
+      const onDevice = await quantizeTwobitOnDevice(gpu, matrixOf(kind), quantizer, known);
       const tensor = await readPackedMatrix(gpu, onDevice);
       checkFinite(linearName(index, kind), tensor);
       stored.set(kind, { kind: "twobit", tensor });
       await keep(work, kind, stored.get(kind)!, onDevice);
     } else if (quantizer.kind === "strips" && quantizer.feedback && pool) {
-      stored.set(kind, {
-        kind: "strips",
-        tensor: await quantizeStripsOnDevice(gpu, pool, matrix, quantizer, known),
-      });
-      await keep(work, kind, stored.get(kind)!);
+      strips.set(kind, quantizer);
     } else {
       left.set(kind, quantizer);
     }
+  }
+  // Side by side: while workers find the scales of one, the device rounds another to its own.
+  const rounded = await Promise.all(
+    strips.entries().map(async ([kind, quantizer]): Promise<[LinearKind, StoredTensor]> => [
+      kind,
+      { kind: "strips", tensor: await quantizeStripsOnDevice(gpu, pool!, matrixOf(kind), quantizer, known) },
+    ]),
+  );
+  for (const [kind, tensor] of rounded) {
+    stored.set(kind, tensor);
+    await keep(work, kind, tensor);
   }
   if (left.size === 0) return stored;
   if (!pool) {

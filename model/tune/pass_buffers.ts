@@ -85,8 +85,8 @@ export async function createTuningBuffers(
   const { hidden, heads, keyValueHeads, headSize, intermediate, rope, queryKeyNorm, layers } = config;
   const tokens = windows * windowTokens;
   const make = (label: string, width: number) => scope.storage(label, 4 * tokens * width);
-  const range = async (count: number) => {
-    const made = await createTokenRange(gpu, count);
+  const range = async (windows: number) => {
+    const made = await createTokenRange(gpu, windows * windowTokens, windows);
     scope.own(made.buffer);
     return made;
   };
@@ -98,8 +98,8 @@ export async function createTuningBuffers(
   return {
     ...stages,
     ...shape,
-    range: await range(tokens),
-    windowRange: await range(windowTokens),
+    range: await range(windows),
+    windowRange: await range(1),
     normed: await make("normed", hidden),
     mixed: await make("mixed", heads * headSize),
     rotations: await scope.upload("rotations", rotationTable(rope, headSize, windowTokens, shape.longest)),

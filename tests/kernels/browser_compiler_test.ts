@@ -7,7 +7,7 @@ import * as matrix from "../../kernels/matrix/wgsl.ts";
 import * as product from "../../kernels/product/wgsl.ts";
 import * as quantize from "../../kernels/quantize/wgsl.ts";
 import * as tokens from "../../kernels/tokens/wgsl.ts";
-import { withEnableLines } from "../../kernels/gpu/dialect.ts";
+import { inDialect } from "../../kernels/gpu/dialect.ts";
 import { bindingEntries, joinShader, partsOf, type WgslFiles } from "../../kernels/gpu/shader.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
@@ -17,9 +17,10 @@ import { testGpu } from "./helpers.ts";
  * operations first of all.
  */
 // Dawn crashes when its instance is collected, so each test uses it last.
-const dawn = create(["backend=null"]);
+const dawn = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
 const adapter = await dawn.requestAdapter();
-const features = ["subgroups"] as GPUFeatureName[];
+const matrixFeature = "chromium-experimental-subgroup-matrix";
+const features = ["subgroups", "shader-f16", matrixFeature] as GPUFeatureName[];
 const device = await adapter!.requestDevice({ requiredFeatures: features });
 
 /** All rooms that have shaders, with their files. */
@@ -53,7 +54,7 @@ const variants = Object.entries(ROOMS).flatMap(([room, files]) =>
 
 async function compile(code: string): Promise<GPUError | null> {
   device.pushErrorScope("validation");
-  device.createShaderModule({ code: withEnableLines(code) });
+  device.createShaderModule({ code: inDialect(code, { enableLines: true, matrixFeature }) });
   return await device.popErrorScope();
 }
 
