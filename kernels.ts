@@ -62,6 +62,7 @@
  *
  * @module
  */
+export type { Capabilities, SubgroupMatrixConfig } from "./kernels/gpu/capabilities.ts";
 export type { DeviceProfile } from "./kernels/gpu/device_profile.ts";
 export {
   type Constants,

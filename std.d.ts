@@ -39,4 +39,5 @@ declare module "@std/path" {
   export function join(...paths: readonly [string, ...string[]]): string;
   export function relative(from: string, to: string): string;
   export function resolve(...paths: readonly string[]): string;
+  export function toFileUrl(path: string): URL;
 }

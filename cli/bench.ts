@@ -17,8 +17,17 @@ import { mean } from "../model/host/statistics.ts";
 import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
 import { renderTable } from "../experiments/render.ts";
 import { benchQuantizing, QUANTIZING_OPTIONS } from "./bench_quantizing.ts";
-import { type Command, integerOption, MODEL_HELP, type OptionValues, textOption, UsageError } from "./command.ts";
+import {
+  type Command,
+  integerOption,
+  MODEL_HELP,
+  type OptionValues,
+  textOption,
+  UsageError,
+  WEBGPU_OPTION,
+} from "./command.ts";
 import { createProgressLine } from "./progress.ts";
+import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 
 /** Measures speed. */
 export const bench: Command = {
@@ -59,14 +68,18 @@ export const bench: Command = {
       help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.`,
     },
     repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
+    ...SAMPLING_OPTIONS,
     ...QUANTIZING_OPTIONS,
+    ...WEBGPU_OPTION,
     json: { type: "boolean", help: "Print JSON, with every sample." },
   },
   async run(options) {
     if (options.quantize !== undefined) return await benchQuantizing(options);
     const depths = numbersOption(options, "depth", "0", 0);
     const batches = options.batch === undefined ? [] : numbersOption(options, "batch", "", 1, MAX_SEQUENCES);
+    const sampling = samplingOption(options);
     const plan = {
+      ...(sampling && { sampling }),
       promptTokens: integerOption(options, "prompt", 512, 0, 2 ** 20),
       generateTokens: integerOption(options, "generate", 128, 0, 2 ** 20),
       repetitions: integerOption(options, "repetitions", 5, 1, 1000),

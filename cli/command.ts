@@ -4,6 +4,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { openDawn } from "../model/host/dawn.ts";
 import { CHOICE_TASKS } from "../model/evaluate/questions.ts";
 import type { TaskFile } from "../model/evaluate/tasks.ts";
 import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
@@ -172,6 +173,26 @@ export function taskFilesOption(options: OptionValues): TaskFile[] {
     }
     return { name, path: part.slice(colon + 1) };
   });
+}
+
+/** The option that names an implementation of WebGPU. */
+export const WEBGPU_OPTION = {
+  webgpu: {
+    type: "string",
+    value: "deno|dawn",
+    help: "WebGPU to run on; dawn is the npm package webgpu (default deno).",
+  },
+} as const satisfies Record<string, Option>;
+
+/**
+ * Makes the WebGPU that the option names the one of this process.
+ *
+ * @throws {UsageError}
+ * @throws {Error} where Dawn is not installed
+ */
+export async function useWebGpu(options: OptionValues): Promise<void> {
+  const name = oneOfOption(options, "webgpu", ["deno", "dawn"], "deno");
+  if (name === "dawn") Object.defineProperty(navigator, "gpu", { value: await openDawn() });
 }
 
 /** Reads an option as text. */

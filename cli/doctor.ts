@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { describeAdapter } from "../kernels/gpu/adapter.ts";
+import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
 import { deviceName } from "../experiments/provenance.ts";
 import { EXPERIMENTS } from "../experiments/registry.ts";
+import { openDawn } from "../model/host/dawn.ts";
 import type { Command } from "./command.ts";
 
 /** Deno version that the suite is tested with. */
@@ -22,6 +23,7 @@ export const doctor: Command = {
   options: { json: { type: "boolean", help: "Print JSON." } },
   async run(options) {
     const adapter = await describeAdapter();
+    const dawn = await describeDawn();
     const { total, available } = Deno.systemMemoryInfo();
     const report = {
       deno: Deno.version.deno,
@@ -29,6 +31,7 @@ export const doctor: Command = {
       cores: navigator.hardwareConcurrency,
       memoryGiB: { total: total / 2 ** 30, available: available / 2 ** 30 },
       adapter: adapter ?? null,
+      dawn,
       device: deviceName(adapter),
       experiments: EXPERIMENTS.map(({ id, needsGpu }) => ({
         id,
@@ -41,9 +44,16 @@ export const doctor: Command = {
   },
 };
 
-type Adapter = Awaited<ReturnType<typeof describeAdapter>>;
+/** The adapter of the other WebGPU, or what keeps from it. */
+async function describeDawn(): Promise<AdapterDescription | string> {
+  try {
+    return await describeAdapter(await openDawn()) ?? "no adapter";
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
 
-function advise(adapter: Adapter, availableGiB: number): string[] {
+function advise(adapter: AdapterDescription | undefined, availableGiB: number): string[] {
   const advice: string[] = [];
   if (Deno.version.deno !== TESTED_DENO) {
     advice.push(`Deno ${Deno.version.deno} is not the tested ${TESTED_DENO}: npm install -g deno@${TESTED_DENO}`);
@@ -66,31 +76,40 @@ interface Report {
   readonly deno: string;
   readonly cores: number;
   readonly memoryGiB: { readonly total: number; readonly available: number };
-  readonly adapter: NonNullable<Adapter> | null;
+  readonly adapter: AdapterDescription | null;
+  readonly dawn: AdapterDescription | string;
   readonly device: string;
   readonly experiments: readonly { readonly id: string; readonly measured: boolean }[];
   readonly advice: readonly string[];
 }
 
-function describe({ deno, cores, memoryGiB, adapter, device, experiments, advice }: Report): string {
-  const mib = (bytes: number) => `${Math.round(bytes / 2 ** 20)} MiB`;
+function describe({ deno, cores, memoryGiB, adapter, dawn, device, experiments, advice }: Report): string {
   const list = (measured: boolean) => experiments.filter((e) => e.measured === measured).map(({ id }) => id).join(", ");
   return [
     `Deno         ${deno}`,
     `cores        ${cores}`,
     `memory       ${memoryGiB.available.toFixed(1)} of ${memoryGiB.total.toFixed(1)} GiB available`,
-    `adapter      ${adapter ? `${adapter.name}${adapter.software ? " (software)" : ""}` : "none"}`,
-    ...(adapter
-      ? [
-        `features     ${adapter.features.join(", ")}`,
-        `limits       buffer ${mib(adapter.limits.maxBufferBytes)}, storage binding ${
-          mib(adapter.limits.maxStorageBindingBytes)
-        }, ${adapter.limits.maxStorageBuffers} storage buffers, workgroup memory ${adapter.limits.maxWorkgroupBytes} bytes`,
-      ]
-      : []),
+    ...(adapter ? describeLines("adapter", adapter) : ["adapter      none"]),
+    ...(typeof dawn === "string" ? [`with Dawn    ${dawn}`] : describeLines("with Dawn", dawn)),
     `results to   results/${device}`,
     `will run     ${list(true) || "none"}`,
     `not measured ${list(false) || "none"}`,
     ...advice.map((line) => `! ${line}`),
   ].join("\n");
+}
+
+function describeLines(title: string, { name, software, features, limits, capabilities }: AdapterDescription) {
+  const mib = (bytes: number) => `${Math.round(bytes / 2 ** 20)} MiB`;
+  const matrices = capabilities.subgroupMatrices.map(({ componentType, resultComponentType, M, N, K }) =>
+    `${componentType} -> ${resultComponentType} ${M}x${N}x${K}`
+  );
+  return [
+    `${title.padEnd(12)} ${name}${software ? " (software)" : ""}`,
+    `features     ${features.join(", ")}`,
+    `limits       buffer ${mib(limits.maxBufferBytes)}, storage binding ${
+      mib(limits.maxStorageBindingBytes)
+    }, ${limits.maxStorageBuffers} storage buffers, workgroup memory ${limits.maxWorkgroupBytes} bytes`,
+    `matrix units ${matrices.join(", ") || "out of reach"}`,
+    `layers       ${capabilities.checksUniformity ? "operation by operation" : "several in one dispatch"}`,
+  ];
 }

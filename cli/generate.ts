@@ -3,7 +3,6 @@
  *
  * @module
  */
-import type { Sampling } from "../kernels/tokens/sampler.ts";
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { openModel } from "../model/load.ts";
@@ -14,14 +13,15 @@ import {
   integerOption,
   type Interrupt,
   MODEL_HELP,
-  numberOption,
   type OptionValues,
   textOption,
   UsageError,
+  WEBGPU_OPTION,
 } from "./command.ts";
 import { generateFromPrompts, readPrompts } from "./generate_batch.ts";
 import { checkQuantized } from "./packed_option.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
+import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 import { writeText } from "./write_text.ts";
 
 /** Generates text on the GPU. */
@@ -48,15 +48,9 @@ export const generate: Command = {
         `Up to ${MAX_SEQUENCES} texts to go on from at once, one a line, or JSON lines (.jsonl) with a prompt each.`,
     },
     raw: { type: "boolean", help: "Take a prompt as it is, even where the model has a chat template." },
-    temperature: { type: "string", value: "F", help: "Temperature; 0 (default) takes the most likely token." },
-    "top-k": { type: "string", value: "N", help: "Draw from the N most likely tokens; 0 (default) for all." },
-    "top-p": {
-      type: "string",
-      value: "F",
-      help: "Draw from the fewest tokens that reach this probability (default 1).",
-    },
-    seed: { type: "string", value: "N", help: "Seed of the draws (default 1); of --prompts, each has one more." },
+    ...SAMPLING_OPTIONS,
     "max-tokens": { type: "string", value: "N", help: "Most tokens to generate for a prompt (default 256)." },
+    ...WEBGPU_OPTION,
     json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
   },
   async run(options, _positionals, interrupt) {
@@ -141,22 +135,6 @@ async function print(
     text += value;
     if (!quiet && !unread.signal.aborted && !await writeText(Deno.stdout, value)) unread.abort();
   }
-}
-
-/** How tokens are drawn; undefined for the most likely one. @throws {UsageError} */
-function samplingOption(options: OptionValues): Sampling | undefined {
-  const temperature = numberOption(options, "temperature", 0, 0, 100);
-  const sampling = {
-    temperature,
-    topK: integerOption(options, "top-k", 0, 0, 2 ** 24),
-    topP: numberOption(options, "top-p", 1, 0, 1),
-    seed: integerOption(options, "seed", 1, 0, 2 ** 32 - 1),
-  };
-  if (temperature > 0) return sampling;
-  for (const name of ["top-k", "top-p", "seed"]) {
-    if (options[name] !== undefined) throw new UsageError(`--${name} needs --temperature above 0, which is 0`);
-  }
-  return undefined;
 }
 
 function formatMiB(bytes: number): string {

@@ -6,7 +6,7 @@
  */
 import { removeUnfinished } from "../model/host/atomic_file.ts";
 import { bench } from "./bench.ts";
-import { type Command, helpOf, type Interrupt, parseArguments, UsageError } from "./command.ts";
+import { type Command, helpOf, type Interrupt, parseArguments, UsageError, useWebGpu } from "./command.ts";
 import { compare } from "./compare.ts";
 import { dequantize } from "./dequantize.ts";
 import { doctor } from "./doctor.ts";
@@ -52,6 +52,7 @@ export async function main(args: readonly string[], interrupt: Interrupt = UNINT
       console.log(helpOf(command));
       return 0;
     }
+    await useWebGpu(values);
     return await command.run(values, positionals, interrupt);
   } catch (error) {
     const { message } = error as Error;

@@ -28,6 +28,7 @@ import {
   TEXT_HELP,
   textOption,
   UsageError,
+  WEBGPU_OPTION,
 } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
@@ -61,6 +62,7 @@ export const perplexity: Command = {
       value: "NAME",
       help: "Where the text is scored: gpu, cpu, or auto (default), the GPU where there is one.",
     },
+    ...WEBGPU_OPTION,
     json: { type: "boolean", help: "Print JSON." },
   },
   async run(options) {

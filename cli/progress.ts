@@ -49,10 +49,11 @@ export function createProgressLine(label: string, output: ProgressOutput = Deno.
     step(share, step) {
       if (visible) return;
       const ms = performance.now();
-      // The pace is that of the last step: those before may have been done in an earlier run.
+      // The pace is that of the last step: those before may have been done in an earlier run. A step that was known already
+      // has none.
       const leftMs = (ms - last.ms) / (share - last.share) * (1 - share);
+      const left = share < 1 && share > last.share ? `, about ${formatSeconds(leftMs)} left` : "";
       last = { share, ms };
-      const left = share < 1 ? `, about ${formatSeconds(leftMs)} left` : "";
       output.writeSync(encoder.encode(`${label}: ${step}, ${formatSeconds(ms - startMs)}${left}\n`));
     },
     clear,

@@ -5,7 +5,7 @@
  */
 import { dirname, join } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
-import { EXPERIMENTS, findExperiments, RUN_ORDER } from "../experiments/registry.ts";
+import { EXPERIMENTS, findExperiments, runOrder } from "../experiments/registry.ts";
 import { renderResult } from "../experiments/render.ts";
 import { PEERS_ID, peersBeside } from "../experiments/results/peers.ts";
 import { readResult, type Result } from "../experiments/results/result.ts";
@@ -25,7 +25,7 @@ export const reproduce: Command = {
     ...RUN_OPTIONS,
   },
   run: (options) => {
-    const all = RUN_ORDER.map(({ id }) => id);
+    const all = runOrder(options.quick === true).map(({ id }) => id);
     return runAndPrint(typeof options.only === "string" ? options.only.split(",") : all, options, "reproduce");
   },
 };

@@ -17,6 +17,7 @@ import {
   TASKS_OPTION,
   TEXT_HELP,
   textOption,
+  WEBGPU_OPTION,
 } from "./command.ts";
 import type { RunSettings } from "../experiments/context.ts";
 
@@ -44,10 +45,11 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
       "Where models are quantized and scored: gpu, cpu, or auto (default): the GPU where there is a real one that " +
       "takes the model's shapes, else the CPU.",
   },
+  ...WEBGPU_OPTION,
   resume: {
     type: "boolean",
-    help: "Go on with the rows of accuracy, four_bit_share and outliers that an interrupted run of the same settings " +
-      "finished.",
+    help: "Go on with the rows of accuracy, four_bit_share, outliers and calibration that an interrupted run of the " +
+      "same settings finished.",
   },
   seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
   out: {

@@ -10,7 +10,7 @@ import { PAPER_LAYOUT } from "../quant/baselines/strip_layout.ts";
 import { packedDeviceBytes } from "../kernels/matrix/packed_matrix.ts";
 import { LINEAR_KINDS, linearShape } from "../model/llama/layer.ts";
 import { startOnCpu } from "../model/quantize/cpu_device.ts";
-import { quantizeInMemory } from "../model/quantize/quantize_layers.ts";
+import { quantizeLayers } from "../model/quantize/quantize_layers.ts";
 import { BUDGET_BITS, SETTINGS } from "../quant/recipe.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
@@ -107,8 +107,8 @@ const COLUMNS: readonly Column[] = [
   { key: "model_bytes_f16", label: "model in f16", unit: "bytes" },
 ];
 
-async function loadedShape({ model }: ExperimentContext): Promise<ModelShape> {
-  const { name, model: { config } } = await model();
+async function loadedShape({ opened }: ExperimentContext): Promise<ModelShape> {
+  const { name, checkpoint: { config } } = await opened();
   return { ...config, name, source: "the loaded checkpoint" };
 }
 
@@ -150,14 +150,21 @@ function otherWeights({ vocabulary, hidden, layers, tiedHead }: ModelShape): num
   return vocabulary * hidden * (tiedHead ? 1 : 2) + hidden * (2 * layers + 1);
 }
 
-/** Bytes of the loaded model's matrices, really packed. @throws {RangeError} when they aren't the formula's */
+/**
+ * Bytes of the run's model's matrices: those of the first layer, really packed, for all layers, which have the same shapes.
+ *
+ * @throws {RangeError} when they aren't the formula's
+ */
 async function packReally(context: ExperimentContext, quantizer: Quantizer, formulaBytes: number): Promise<number> {
   using run = startOnCpu(context.pool);
-  const quantized = await quantizeInMemory(run, await context.sharedModel(), {
-    quantizerOf: () => quantizer,
-  });
+  const { config, readLayer } = await (await context.place()).layers();
   let bytes = 0;
-  for (const stored of quantized.tensors.values()) bytes += storedBytes(stored);
+  await quantizeLayers(run, { config: { ...config, layers: 1 }, readLayer }, {
+    quantizerOf: () => quantizer,
+    onLayer(stored) {
+      for (const tensor of stored.values()) bytes += config.layers * storedBytes(tensor);
+    },
+  });
   if (bytes !== formulaBytes) throw new RangeError(`packed tensors have ${bytes} bytes, must have ${formulaBytes}`);
   return bytes;
 }

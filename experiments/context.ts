@@ -23,7 +23,7 @@ import { FORMAT_VERSION } from "../quant/format.ts";
 import { CALIBRATION_SIZES, twobitQuantizer } from "../quant/recipe.ts";
 import { describeCommit } from "./provenance.ts";
 import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
-import { UNKEPT_ROWS } from "./finished_rows.ts";
+import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
 import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
 
 /** What a run is made with. */
@@ -48,7 +48,7 @@ export interface RunSettings {
 
 /** Sizes of a full and of a quick run. */
 const FULL: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 512, choices: 256 };
-const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 48 };
+const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 32 };
 /** On a GPU there is time for so many that next-token accuracies differ by less than 0.1 points by chance. */
 const FULL_ON_GPU: typeof FULL = { ...FULL, windows: 128 };
 /** WikiText-2 is evaluated as the papers do that report it: all windows of 2048 tokens. */
@@ -56,14 +56,15 @@ const WIKITEXT = {
   full: { windows: 2 ** 20, windowTokens: WIKITEXT_WINDOW },
   quick: { windows: QUICK.windows, windowTokens: WIKITEXT_WINDOW },
 };
-const QUICK_CALIBRATION_WINDOWS = 12;
+/** An even number of parts of what is calibrated together, so that two workers have the same to do. */
+const QUICK_CALIBRATION_WINDOWS = 8;
 
 /** Creates the context of a run, which keeps no rows; dispose it to end its workers and close its files. */
 export function createContext(
   settings: RunSettings,
   progress: ExperimentContext["progress"],
 ): ExperimentContext & Disposable {
-  const { quick, seed, modelName, directory = ".", quantizedName } = settings;
+  const { quick, seed, modelName, textName, directory = ".", quantizedName } = settings;
   const owned = new DisposableStack();
   const pool = owned.use(createCpuPool());
   let opened: Promise<OpenedModel> | undefined;
@@ -74,9 +75,10 @@ export function createContext(
   const context: ExperimentContext = {
     quick,
     seed,
+    textName,
+    directory,
     pool,
     progress,
-    directory,
     ...(quantizedName !== undefined && { quantizedName }),
     measured: new Map(),
     decodeSpeeds: new Map(),
@@ -85,6 +87,7 @@ export function createContext(
     sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
     place: () => place ??= openPlace(settings, context, owned),
     baseline: () => baseline ??= makeBaseline(settings, context),
+    describeState: (set, calibration) => describeState(settings, context, set, calibration),
     finishedRows: () => Promise.resolve(UNKEPT_ROWS),
   };
   return { ...context, [Symbol.dispose]: () => owned[Symbol.dispose]() };
@@ -116,7 +119,7 @@ async function makeBaseline(
   context: ExperimentContext,
 ): Promise<Baseline> {
   const { quick, seed, textName } = settings;
-  const { checkpoint: { config, tokenizer }, sha256 } = await context.opened();
+  const { checkpoint: { config, tokenizer } } = await context.opened();
   const { scorer, gpu, isRealGpu, scoreUnquantized } = await context.place();
   const sizes = quick ? QUICK : isRealGpu ? FULL_ON_GPU : FULL;
   const plan = { ...sizes, ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
@@ -130,7 +133,18 @@ async function makeBaseline(
     "reference",
     (share) => context.progress(share / 20, "evaluating the unquantized model"),
   );
-  const state = {
+  const state = await context.describeState(set, calibration);
+  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
+}
+
+async function describeState(
+  { quick, seed, textName, taskFiles }: RunSettings,
+  { opened, place }: ExperimentContext,
+  set: EvaluationSet,
+  calibration: Baseline["calibration"],
+): Promise<RowsState> {
+  const [{ sha256 }, { scorer }] = [await opened(), await place()];
+  return {
     "model": sha256,
     // Rows of other code would stand in a result that names this one.
     "commit": await describeCommit(),
@@ -139,13 +153,12 @@ async function makeBaseline(
     seed,
     "text": textName,
     "windows": set.windows.windows.length,
-    "tasks": settings.taskFiles.map(({ name }) => name).join(", "),
+    "tasks": taskFiles.map(({ name }) => name).join(", "),
     "calibration": calibration.text,
     "calibration windows": calibration.windows.length,
     "scored on": scorer.device,
     "tokens": hashTokens(set, calibration),
   };
-  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
 }
 
 /**

@@ -11,11 +11,11 @@ import type { FinishedRows, Measured, RowsState } from "./finished_rows.ts";
 import type { ModelPlace } from "./model_place.ts";
 import type { Findings } from "./results/result.ts";
 
-/** One claim of the paper and the code that measures it. */
+/** One claim of the paper, or of ours, and the code that measures it. */
 export interface Experiment {
   readonly id: string;
   readonly title: string;
-  /** The paper's claim, in one sentence. */
+  /** The claim, in one sentence. */
   readonly claim: string;
   /** Where what is measured differs from the paper's definitions. */
   readonly differs: string;
@@ -23,6 +23,10 @@ export interface Experiment {
   readonly needsGpu: boolean;
   /** Whether it measures the run's model; otherwise, and for the embedded one perhaps, random weights in published shapes. */
   readonly needsModel: boolean;
+  /** Whether the claim is ours and not the paper's: README's table of its claims leaves it out. */
+  readonly isOurs?: boolean;
+  /** Whether a quick run of all experiments leaves it out. */
+  readonly takesWholeRun?: boolean;
   run(context: ExperimentContext): Promise<Findings>;
 }
 
@@ -53,6 +57,8 @@ export interface ExperimentContext {
   /** Fewer rows and less text, for a first look and for CI. */
   readonly quick: boolean;
   readonly seed: number;
+  /** Name of the run's evaluation text. */
+  readonly textName: string;
   readonly pool: CpuPool;
   /** A directory that the run may write to. */
   readonly directory: string;
@@ -70,8 +76,10 @@ export interface ExperimentContext {
   baseline(): Promise<Baseline>;
   /** What was measured of quantizers, by what they are: a row that several experiments have is measured once. */
   readonly measured: Map<string, Measured>;
-  /** The experiment's rows that are finished. */
-  finishedRows(): Promise<FinishedRows>;
+  /** All that decides what is measured of a quantizer with this set and calibration. */
+  describeState(set: EvaluationSet, calibration: Baseline["calibration"]): Promise<RowsState>;
+  /** The experiment's rows that are finished; who asks first says in what state, by default the baseline's. */
+  finishedRows(state?: RowsState): Promise<FinishedRows>;
   /**
    * Samples of decode speed in tokens a second, by model, format and context, none where the model doesn't fit; who measures
    * first leaves them for the others.

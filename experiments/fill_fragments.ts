@@ -54,7 +54,7 @@ function shorten(value: Cell): Cell {
  * isn't the embedded one stands first.
  */
 function renderHeadline(byPlace: ResultsByPlace): string {
-  const rows = EXPERIMENTS.map(({ id, claim, differs }) => {
+  const rows = EXPERIMENTS.filter(({ isOurs }) => !isOurs).map(({ id, claim, differs }) => {
     const all = Array.from(byPlace, ([place, results]) => ({ place, result: results.get(id) }));
     const found = [true, false].flatMap((ofModel) =>
       findMeasured(all.filter(({ place }) => place.includes("/") === ofModel))

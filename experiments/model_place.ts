@@ -21,7 +21,7 @@ import { openModel } from "../model/load.ts";
 import { quantizeModel } from "../model/quantize_file.ts";
 import { gpuDevice } from "../model/quantize/gpu_device.ts";
 import { quantizeInMemory, quantizeLayers } from "../model/quantize/quantize_layers.ts";
-import type { LayerSource } from "../model/quantize/quantizing_device.ts";
+import type { LayerSource, StoredLayer } from "../model/quantize/quantizing_device.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
 
 /**
@@ -69,14 +69,17 @@ export interface ModelPlace extends Disposable {
 /** The CPU; inputs of the unquantized model are measured once and kept, all layers' Hessians, which is for small models. */
 export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelPlace {
   const scorer = createCpuScorer(pool);
-  let fixed: Promise<Calibrator> | undefined;
+  let fixed: { readonly windows: PlacePlan["windows"]; readonly calibrator: Promise<Calibrator> } | undefined;
   const calibratorOf = async (model: Model, { inputs, windows, onProgress }: PlacePlan) => {
     const start = (correctTarget: boolean) =>
       createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget });
     if (inputs === "none") return undefined;
     if (inputs === "corrected") return start(true);
-    if (!fixed) onProgress(0, "measuring the unquantized model's inputs");
-    return await (fixed ??= createFixedCalibrator(start(false), model.layers));
+    if (fixed?.windows !== windows) {
+      onProgress(0, "measuring the unquantized model's inputs");
+      fixed = { windows, calibrator: createFixedCalibrator(start(false), model.layers) };
+    }
+    return await fixed.calibrator;
   };
   return {
     isRealGpu: false,
@@ -137,8 +140,11 @@ export function gpuPlace(
   };
   /** Quantizes the model as people do and gives the scorer what is in the file. */
   const quantizeToFile = async ({ windows, onProgress }: PlacePlan) => {
-    await Deno.mkdir(directory, { recursive: true });
-    const made = await Deno.makeTempDir({ dir: directory, prefix: "default-" });
+    // Always the same one, so that what an interrupted run left goes with the next.
+    const made = join(directory, "default_file");
+    const clear = () => Deno.remove(made, { recursive: true }).catch(() => {});
+    await clear();
+    await Deno.mkdir(made, { recursive: true });
     try {
       const path = join(made, "packed.safetensors");
       const calibration = { tokens: windows };
@@ -156,7 +162,7 @@ export function gpuPlace(
       scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
       return bitsPerWeight;
     } finally {
-      await Deno.remove(made, { recursive: true });
+      await clear();
     }
   };
   return {
@@ -177,6 +183,17 @@ export function gpuPlace(
         ...source,
         linear: (_layer, kind) => Promise.resolve(finished.get(kind)!),
       });
+      const upLayer = async (stored: StoredLayer) => {
+        const halves = await pool.map("decodeHalf", [...stored.values()]);
+        for (const [i, [kind, { tensor: { rows, channels } }]] of [...stored].entries()) {
+          finished.set(kind, { kind: "f16", rows, channels, weights: halves[i] });
+        }
+        await upload.addLayer();
+        // At once, not when the collector comes to it: a layer of a large model is many megabytes.
+        halves.forEach(release);
+        finished.clear();
+      };
+      let before = Promise.resolve();
       {
         using run = await start(plan);
         await quantizeLayers(run, await layers(), {
@@ -184,16 +201,13 @@ export function gpuPlace(
           onProgress: plan.onProgress,
           async onLayer(stored) {
             addSizes(size, stored.values());
-            const halves = await pool.map("decodeHalf", [...stored.values()]);
-            for (const [i, [kind, { tensor: { rows, channels } }]] of [...stored].entries()) {
-              finished.set(kind, { kind: "f16", rows, channels, weights: halves[i] });
-            }
-            await upload.addLayer();
-            // At once, not when the collector comes to it: a layer of a large model is many megabytes.
-            halves.forEach(release);
-            finished.clear();
+            await before;
+            // A layer is decoded and goes up while the next one is quantized.
+            before = upLayer(stored);
+            before.catch(() => {}); // told where it is awaited
           },
         });
+        await before;
       }
       scorer.setWeights(await upload.finish());
       return (8 * size.bytes) / size.weights;

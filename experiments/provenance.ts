@@ -5,6 +5,7 @@
  */
 import { fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
+import { dawnVersion } from "../model/host/dawn.ts";
 import type { Provenance } from "./results/result.ts";
 
 /** Directory name of a device: `software` where timings mean nothing, else the adapter's name. */
@@ -31,8 +32,10 @@ export async function describeEnvironment(
   command: string,
 ): Promise<Provenance["environment"]> {
   const copied = copiedCommit();
+  const isDawn = (await describeAdapter())?.capabilities.implementation === "Dawn";
   return {
     deno: Deno.version.deno,
+    ...(isDawn && { webgpu: `Dawn of npm:webgpu@${dawnVersion()}` }),
     commit: await describeCommit(),
     // Result files themselves don't count: every run but the first would be dirty.
     dirty: copied === undefined && (await git("status", "--porcelain", "--", ":!results")) !== "",

@@ -66,7 +66,7 @@ export async function writePages(pages: ReadonlyMap<string, string>): Promise<vo
  */
 export function renderResult(result: Result, peers?: Result): string {
   const { id, title, claim, verdict, columns, rows, settings, device, environment } = result;
-  const { model, seed, command, startedAt, commit, dirty, deno } = environment;
+  const { model, seed, command, startedAt, commit, dirty, deno, webgpu } = environment;
   return [
     `# ${title}`,
     `**Claim.** ${claim}`,
@@ -82,7 +82,9 @@ export function renderResult(result: Result, peers?: Result): string {
     ),
     "## Provenance",
     `Model ${model.name} (sha256 \`${model.sha256.slice(0, 16)}\`), seed ${seed}, device ${device.name} ` +
-    `(${device.adapter}${device.software ? ", software" : ""}), Deno ${deno}, commit \`${commit.slice(0, 10)}\`` +
+    `(${device.adapter}${device.software ? ", software" : ""}), Deno ${deno}${webgpu ? `, ${webgpu}` : ""}, commit \`${
+      commit.slice(0, 10)
+    }\`` +
     `${dirty ? " with uncommitted changes" : ""}, started ${startedAt}, command \`${command}\`. ` +
     `Raw data: [${id}.json](${id}.json).`,
   ].join("\n\n") + "\n";

@@ -4,36 +4,46 @@
  * @module
  */
 
-/** Bits of element i of a stream. */
-export type WidthOf = (index: number) => number;
-
-/** Bytes of a stream, the last one padded with zeros. @throws {RangeError} when a value needs more bits than it has */
-export function packBits(values: Uint8Array, widthOf: WidthOf): Uint8Array<ArrayBuffer> {
-  let bits = 0;
-  for (let i = 0; i < values.length; i++) bits += widthOf(i);
-  const bytes = new Uint8Array(Math.ceil(bits / 8));
-  let at = 0;
-  for (let i = 0; i < values.length; i++) {
-    const width = widthOf(i);
-    if (values[i] >>> width !== 0) throw new RangeError(`value ${i} is ${values[i]}, must fit ${width} bits`);
-    // A value of at most 8 bits touches at most two bytes.
-    const shifted = values[i] << (at % 8);
-    bytes[at >> 3] |= shifted;
-    if (shifted > 255) bytes[(at >> 3) + 1] |= shifted >> 8;
-    at += width;
+/**
+ * Bytes of a stream, the last one padded with zeros.
+ *
+ * @param widths bits of the first elements, at most 8 each, which repeat
+ * @throws {RangeError} when a value needs more bits than it has
+ */
+export function packBits(values: Uint8Array, widths: ArrayLike<number>): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(bytesOf(values.length, widths));
+  let [word, bits, at] = [0, 0, 0];
+  for (let i = 0, k = 0; i < values.length; i++, k = k + 1 === widths.length ? 0 : k + 1) {
+    if (values[i] >>> widths[k] !== 0) throw new RangeError(`value ${i} is ${values[i]}, must fit ${widths[k]} bits`);
+    word |= values[i] << bits;
+    bits += widths[k];
+    if (bits < 8) continue;
+    bytes[at++] = word;
+    word >>= 8;
+    bits -= 8;
   }
+  if (bits > 0) bytes[at] = word;
   return bytes;
 }
 
+function bytesOf(count: number, widths: ArrayLike<number>): number {
+  let bits = 0;
+  for (let k = 0; k < widths.length; k++) bits += widths[k] * Math.ceil(Math.max(0, count - k) / widths.length);
+  return Math.ceil(bits / 8);
+}
+
 /** The inverse of {@linkcode packBits}. */
-export function unpackBits(bytes: Uint8Array, count: number, widthOf: WidthOf): Uint8Array<ArrayBuffer> {
+export function unpackBits(bytes: Uint8Array, count: number, widths: ArrayLike<number>): Uint8Array<ArrayBuffer> {
   const values = new Uint8Array(count);
-  let at = 0;
-  for (let i = 0; i < count; i++) {
-    const width = widthOf(i);
-    const word = bytes[at >> 3] | ((bytes[(at >> 3) + 1] ?? 0) << 8);
-    values[i] = (word >> (at % 8)) & ((1 << width) - 1);
-    at += width;
+  let [word, bits, at] = [0, 0, 0];
+  for (let i = 0, k = 0; i < count; i++, k = k + 1 === widths.length ? 0 : k + 1) {
+    if (bits < widths[k]) {
+      word |= bytes[at++] << bits;
+      bits += 8;
+    }
+    values[i] = word & ((1 << widths[k]) - 1);
+    word >>= widths[k];
+    bits -= widths[k];
   }
   return values;
 }

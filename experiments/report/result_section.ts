@@ -38,13 +38,13 @@ export function badge(status: Result["verdict"]["status"]): string {
 }
 
 function environmentOf({ device, environment }: Result): Record<string, Cell> {
-  const { model, seed, command, startedAt, commit, dirty, deno } = environment;
+  const { model, seed, command, startedAt, commit, dirty, deno, webgpu } = environment;
   return {
     device: `${device.name} (${device.adapter}${device.software ? ", software" : ""})`,
     command,
     model: `${model.name}, sha256 ${model.sha256}`,
     commit: `${commit}${dirty ? " with uncommitted changes" : ""}`,
-    Deno: deno,
+    Deno: webgpu ? `${deno}, ${webgpu}` : deno,
     seed,
     started: startedAt,
   };

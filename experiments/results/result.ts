@@ -64,6 +64,8 @@ export interface Provenance {
   readonly device: { readonly name: string; readonly adapter: string; readonly software: boolean };
   readonly environment: {
     readonly deno: string;
+    /** The WebGPU, where it is not Deno's own. */
+    readonly webgpu?: string;
     readonly commit: string;
     /** Whether the working tree differed from the commit. */
     readonly dirty: boolean;

@@ -21,7 +21,7 @@ export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"
 
 /**
  * Dispatch of causal attention over what `ropeCache` leaves: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of
- * a range over all keys that the cache holds up to each.
+ * a range over all keys that the cache holds up to each of the same sequence.
  */
 export async function prefillAttention(
   gpu: Gpu,
@@ -40,6 +40,6 @@ export async function prefillAttention(
       ...(slidingWindow !== undefined && { window: slidingWindow }),
     },
     buffers: { range: range.buffer, qkv, keys: cache.keys, values: cache.values, out },
-    workgroups: [heads, Math.ceil(range.maxTokens / TILE_QUERIES), 1],
+    workgroups: [heads, Math.ceil(range.maxTokens / range.sequences / TILE_QUERIES), range.sequences],
   });
 }

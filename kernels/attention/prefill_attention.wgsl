@@ -7,17 +7,19 @@
 // over the positions p <= P + t (with a window the last `window` of them), g = h / (heads / key_value_heads). The
 // softmax is taken online: sums are kept relative to the largest score so far and scaled down when a larger one comes.
 //
+// where t counts from the first token of its sequence.
+//
 // Bindings (T = range.tokens, P = range.first_position, C = capacity, D = head_size / 4):
 //   0 range   uniform, see tokens/parts/token_range.wgsl
 //   1 qkv     vec4<f32> [T, heads + 2 key_value_heads, D]: q first
-//   2 keys    vec2<u32> [key_value_heads, C, D]   4 f16
-//   3 values  vec2<u32> [key_value_heads, C, D]
+//   2 keys    vec2<u32> [sequences, key_value_heads, C, D]   4 f16
+//   3 values  vec2<u32> [sequences, key_value_heads, C, D]
 //   4 out     vec4<f32> [T, heads, D]
 //
 // Mapping: a workgroup of 16 x 8 threads takes 64 queries of a head and 32 keys at a time. For scores a thread has 4
 // queries x 4 keys, for the output 4 queries x 4 elements in each run of 32 elements of the head. Keys, queries and
 // values pass through workgroup memory 32 elements at a time (attention/parts/attention_loads.wgsl). Workgroups with
-// the most keys come first.
+// the most keys come first. workgroup.z is the sequence.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 8;
@@ -47,7 +49,12 @@ struct Place {
   // Of the keys or elements, in fours.
   x: u32,
   head: u32,
+  // Of the tile, counted in its sequence.
   first_query: u32,
+  // The sequence among those of the range, its first token there, and its tokens.
+  sequence: u32,
+  first_token: u32,
+  tokens: u32,
   // Positions below this are seen by some query of the tile.
   end_key: u32,
 }
@@ -62,9 +69,21 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let first_query = (count.y - 1u - workgroup.y) * TILE_QUERIES;
-  if (first_query >= range.tokens) { return; }
-  let end_key = range.first_position + min(first_query + TILE_QUERIES, range.tokens);
-  let place = Place(thread, thread / 8u, thread % 8u, workgroup.x, first_query, end_key);
+  let first_token = workgroup.z * range.sequence_tokens;
+  if (first_token + first_query >= range.tokens) { return; }
+  let tokens = min(range.sequence_tokens, range.tokens - first_token);
+  let end_key = range.first_position + min(first_query + TILE_QUERIES, tokens);
+  let place = Place(
+    thread,
+    thread / 8u,
+    thread % 8u,
+    workgroup.x,
+    first_query,
+    workgroup.z,
+    first_token,
+    tokens,
+    end_key,
+  );
   let first_seen = max(range.first_position + first_query + 1u, window) - window;
   var largest = vec4(LOWEST);
   var total = vec4(0.0);
@@ -222,5 +241,7 @@ fn write_query(place: Place, i: u32, first_quad: u32, value: vec4<f32>) {
   let query = place.first_query + 4u * place.y + i;
   let quads = head_size / 4u;
   let quad = first_quad + place.x;
-  if (query < range.tokens && quad < quads) { out[(query * heads + place.head) * quads + quad] = value; }
+  if (query < place.tokens && quad < quads) {
+    out[((place.first_token + query) * heads + place.head) * quads + quad] = value;
+  }
 }

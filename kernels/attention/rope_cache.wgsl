@@ -49,12 +49,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let is_value = head >= heads + key_value_heads;
   var pairs = load_pairs(token, head, 2u * thread);
   if (has_norm == 1u && !is_value) { pairs = normalize(pairs, select(0u, head_size, head >= heads), thread); }
-  let position = range.first_position + token;
+  let position = range.first_position + token % range.sequence_tokens;
   if (!is_value) { pairs = rotate(pairs, position, 2u * thread); }
   if (head < heads) {
     store_query(pairs, token, head, 2u * thread);
   } else {
-    cache(pairs, position, head, thread, is_value);
+    let sequence = range.sequence + token / range.sequence_tokens;
+    cache(pairs, sequence, position, head, thread, is_value);
   }
 }
 
@@ -103,9 +104,9 @@ fn store_query(pairs: Pairs, token: u32, head: u32, i: u32) {
   qkv[at + head_size / 2u + 1u] = pairs.second.y;
 }
 
-fn cache(pairs: Pairs, position: u32, head: u32, thread: u32, is_value: bool) {
+fn cache(pairs: Pairs, sequence: u32, position: u32, head: u32, thread: u32, is_value: bool) {
   let cache_head = head - heads - select(0u, key_value_heads, is_value);
-  let row = (range.sequence * key_value_heads + cache_head) * capacity + position;
+  let row = (sequence * key_value_heads + cache_head) * capacity + position;
   let at = row * (head_size / 2u) + thread;
   let first = pack2x16float(pairs.first);
   let second = pack2x16float(pairs.second);

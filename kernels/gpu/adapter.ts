@@ -4,12 +4,17 @@
  * @module
  */
 
+import { type Capabilities, capabilitiesOf } from "./capabilities.ts";
+import { requestAdapter } from "./request_device.ts";
+
 /** A WebGPU adapter as it describes itself. */
 export interface AdapterDescription {
   /** Description by the driver. */
   readonly name: string;
   /** Whether it runs on the CPU (llvmpipe, SwiftShader): right results, meaningless timings. */
   readonly software: boolean;
+  /** What its implementation of WebGPU can do. */
+  readonly capabilities: Capabilities;
   /** WebGPU features, sorted. */
   readonly features: readonly string[];
   /** Limits that kernels meet. */
@@ -32,13 +37,16 @@ export function isSoftwareAdapter(info: GPUAdapterInfo): boolean {
 }
 
 /** Describes the adapter that kernels would run on; undefined where there is none. */
-export async function describeAdapter(): Promise<AdapterDescription | undefined> {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+export async function describeAdapter(
+  webgpu: GPU | undefined = navigator.gpu,
+): Promise<AdapterDescription | undefined> {
+  const adapter = await requestAdapter(webgpu);
   if (!adapter) return undefined;
   const { info, limits } = adapter;
   return {
     name: adapterName(info),
     software: isSoftwareAdapter(info),
+    capabilities: capabilitiesOf(webgpu!, adapter),
     features: [...adapter.features].sort(),
     limits: {
       maxBufferBytes: limits.maxBufferSize,

@@ -4,6 +4,7 @@
  * @module
  */
 import { isSoftwareAdapter } from "./adapter.ts";
+import type { Capabilities, SubgroupMatrixConfig } from "./capabilities.ts";
 
 /** Facts of a device by which work is spread over it; made once, when it is opened. */
 export interface DeviceProfile {
@@ -11,6 +12,8 @@ export interface DeviceProfile {
   readonly software: boolean;
   /** Lanes of a subgroup where all subgroups have the same power-of-two size and can be used, else 0. */
   readonly subgroupSize: number;
+  /** Whether its subgroups multiply matrices of f16, 16 x 16 each, with sums in f32. */
+  readonly matrixUnits: boolean;
   /** Multiprocessors, each of which runs a workgroup or some. */
   readonly multiprocessors: number;
   /** Most bytes of workgroup memory. */
@@ -27,10 +30,16 @@ export function profileOf(
   { info }: Pick<GPUAdapter, "info">,
   { limits }: Pick<GPUDevice, "limits">,
   features: ReadonlySet<string>,
+  { matrixFeature, subgroupMatrices }: Pick<Capabilities, "matrixFeature" | "subgroupMatrices">,
 ): DeviceProfile {
+  const subgroupSize = features.has("subgroups") ? fixedSubgroupSize(info) : 0;
+  const isGranted = matrixFeature !== undefined && features.has(matrixFeature) && features.has("shader-f16");
+  const fits = ({ componentType, resultComponentType, M, N, K }: SubgroupMatrixConfig) =>
+    componentType === "f16" && resultComponentType === "f32" && M === 16 && N === 16 && K === 16;
   return {
     software: isSoftwareAdapter(info),
-    subgroupSize: features.has("subgroups") ? fixedSubgroupSize(info) : 0,
+    subgroupSize,
+    matrixUnits: isGranted && subgroupSize === 32 && subgroupMatrices.some(fits),
     multiprocessors: MULTIPROCESSORS,
     workgroupBytes: limits.maxComputeWorkgroupStorageSize,
     workgroupThreads: limits.maxComputeInvocationsPerWorkgroup,

@@ -4,22 +4,28 @@
  * @module
  */
 import { adapterName } from "./adapter.ts";
+import type { Capabilities } from "./capabilities.ts";
 import { DeviceErrors, DeviceLostError, OutOfMemoryError } from "./device_errors.ts";
 import { type DeviceProfile, profileOf } from "./device_profile.ts";
-import { IS_DENO, withEnableLines } from "./dialect.ts";
+import { inDialect } from "./dialect.ts";
 import { ReadBack } from "./read_back.ts";
-import { requestDevice } from "./request_device.ts";
+import { requestDevice, type RequestedDevice } from "./request_device.ts";
 import { bindingEntries, type Shader } from "./shader.ts";
 import { writeChunks } from "./write_chunks.ts";
 
 /** What {@linkcode openGpu} accepts. */
 export interface GpuOptions {
+  /** The WebGPU to ask, such as Dawn's from `openDawn()`. Default: Deno's own, or the browser's. */
+  readonly webgpu?: GPU;
   /** Leave out subgroups even where the device has them. Default: false. */
   readonly withoutSubgroups?: boolean;
 }
 
 /** Bytes that are written before the host waits for the device. */
 const MAX_WRITTEN_BYTES = 128 * 2 ** 20;
+
+/** Bytes of a buffer where room is asked for: drivers refuse far larger ones though there is memory. */
+const ROOM_BYTES = 2 ** 28;
 
 /** A compiled compute kernel. */
 export interface Kernel extends Pick<Shader, "label" | "bindings"> {
@@ -57,8 +63,7 @@ export interface DispatchParts extends Pick<Dispatch, "workgroups"> {
  * @throws {Error} when there is no adapter, with the packages that bring a software one
  */
 export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
-  const { adapter, device, features } = await requestDevice(options.withoutSubgroups ?? false);
-  return new Gpu(adapter, device, features);
+  return new Gpu(await requestDevice(options.webgpu ?? navigator.gpu, options.withoutSubgroups ?? false));
 }
 
 /** A WebGPU device with the few operations that kernels need; every GPU error becomes an exception. */
@@ -67,7 +72,9 @@ export class Gpu implements Disposable {
   readonly device: GPUDevice;
   /** As the driver names it, such as `NVIDIA H200` or `llvmpipe (LLVM 15.0.6, 256 bits)`. */
   readonly adapterName: string;
-  /** Features that were granted: shader-f16, timestamp-query, subgroups. */
+  /** What its implementation of WebGPU can do. */
+  readonly capabilities: Capabilities;
+  /** Features that were granted: shader-f16, timestamp-query, subgroups and what multiplies by them. */
   readonly features: ReadonlySet<string>;
   /** By what work is spread over it. */
   readonly profile: DeviceProfile;
@@ -81,11 +88,13 @@ export class Gpu implements Disposable {
   #peakBytes = 0;
 
   /** Use {@linkcode openGpu}. */
-  constructor(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>) {
+  constructor(requested: RequestedDevice) {
+    const { adapter, device, features, capabilities } = requested;
     this.device = device;
     this.features = features;
+    this.capabilities = capabilities;
     this.adapterName = adapterName(adapter.info);
-    this.profile = profileOf(adapter, device, features);
+    this.profile = profileOf(adapter, device, features, capabilities);
     this.#errors = new DeviceErrors(device);
     this.#readBack = new ReadBack(this, this.#errors);
   }
@@ -122,6 +131,25 @@ export class Gpu implements Disposable {
     this.#heldBytes += sizeBytes;
     this.#peakBytes = Math.max(this.#peakBytes, this.#heldBytes);
     return buffer;
+  }
+
+  /**
+   * Asks for memory that will be needed and gives it back, so that a lack of it shows before the work.
+   *
+   * @throws {OutOfMemoryError} when the device has no room
+   */
+  async checkRoom(what: string, sizeBytes: number): Promise<void> {
+    const asked: GPUBuffer[] = [];
+    try {
+      for (let left = Math.ceil(sizeBytes / 4) * 4; left > 0; left -= ROOM_BYTES) {
+        const size = Math.min(left, ROOM_BYTES);
+        const make = () => this.device.createBuffer({ label: what, size, usage: GPUBufferUsage.STORAGE });
+        asked.push(await this.#errors.made(what, make, sizeBytes, this.#heldBytes));
+      }
+    } finally {
+      for (const buffer of asked) buffer.destroy();
+      await this.wait();
+    }
   }
 
   /** Makes a storage buffer that can be copied from and to. */
@@ -198,7 +226,7 @@ export class Gpu implements Disposable {
 
   async #compile({ label, code, bindings }: Shader, constants: Constants): Promise<Kernel> {
     const make = () => {
-      const module = this.device.createShaderModule({ label, code: IS_DENO ? code : withEnableLines(code) });
+      const module = this.device.createShaderModule({ label, code: inDialect(code, this.capabilities) });
       const compute = { module, entryPoint: "main", constants: { ...constants } };
       return this.device.createComputePipeline({ label, layout: "auto", compute });
     };

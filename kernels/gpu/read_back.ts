@@ -5,7 +5,6 @@
  */
 import type { DeviceErrors } from "./device_errors.ts";
 import type { Gpu } from "./gpu.ts";
-import { IS_DENO } from "./dialect.ts";
 
 /** Larger buffers to read through are not kept. */
 const KEPT_STAGING_BYTES = 2 ** 20;
@@ -34,7 +33,7 @@ export class ReadBack {
           `read of ${buffer.label}`,
           (encoder) => encoder.copyBufferToBuffer(buffer, offsetBytes, staging, 0, sizeBytes),
         );
-        await mapNow(staging);
+        await this.#mapNow(staging);
         const bytes = staging.getMappedRange(0, sizeBytes).slice(0);
         staging.unmap();
         return bytes;
@@ -49,7 +48,7 @@ export class ReadBack {
     return this.#afterOthers(async () => {
       const fence = this.#fence ??= await this.#primedStaging(4);
       this.#errors.submit("wait", (encoder) => encoder.clearBuffer(fence));
-      await mapNow(fence);
+      await this.#mapNow(fence);
       fence.unmap();
     });
   }
@@ -89,16 +88,16 @@ export class ReadBack {
     buffer.unmap();
     return buffer;
   }
-}
 
-/**
- * Maps a primed staging buffer as soon as the GPU is done.
- *
- * Deno's `mapAsync` blocks until the work is done, yet its promise resolves a fixed 10 ms later; so there the promise
- * is not awaited. Browsers take the ordinary way.
- */
-async function mapNow(staging: GPUBuffer): Promise<void> {
-  const mapped = staging.mapAsync(GPUMapMode.READ);
-  if (IS_DENO) mapped.catch(() => {});
-  else await mapped;
+  /**
+   * Maps a primed staging buffer as soon as the GPU is done.
+   *
+   * Deno's `mapAsync` blocks until the work is done, yet its promise resolves a fixed 10 ms later; so there the promise
+   * is not awaited. Others take the ordinary way.
+   */
+  async #mapNow(staging: GPUBuffer): Promise<void> {
+    const mapped = staging.mapAsync(GPUMapMode.READ);
+    if (this.#gpu.capabilities.blockingMaps) mapped.catch(() => {});
+    else await mapped;
+  }
 }

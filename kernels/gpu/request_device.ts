@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { IS_DENO } from "./dialect.ts";
+import { type Capabilities, capabilitiesOf } from "./capabilities.ts";
 
 /** Features used where the device has them; all kernels but those that name one run without. */
-const WANTED_FEATURES = ["shader-f16", "timestamp-query", "subgroups"];
+const WANTED_FEATURES = ["shader-f16", "timestamp-query"];
 
 /** Limits asked for at their full value, so that large tensors need not be split. */
 const WANTED_LIMITS = [
@@ -22,10 +22,17 @@ const WANTED_LIMITS = [
 export interface RequestedDevice {
   /** The adapter, which says what it is. */
   readonly adapter: GPUAdapter;
+  /** What its implementation of WebGPU can do. */
+  readonly capabilities: Capabilities;
   /** Its device. */
   readonly device: GPUDevice;
-  /** Features that were granted: shader-f16, timestamp-query, subgroups. */
+  /** Features that were granted: shader-f16, timestamp-query, subgroups and what multiplies by them. */
   readonly features: ReadonlySet<string>;
+}
+
+/** The adapter that kernels run on. */
+export async function requestAdapter(webgpu: GPU | undefined): Promise<GPUAdapter | null | undefined> {
+  return await webgpu?.requestAdapter({ powerPreference: "high-performance" });
 }
 
 /**
@@ -34,8 +41,8 @@ export interface RequestedDevice {
  * @param withoutSubgroups leaves out subgroups even where the device has them
  * @throws {Error} when there is no adapter, with the packages that bring a software one
  */
-export async function requestDevice(withoutSubgroups: boolean): Promise<RequestedDevice> {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+export async function requestDevice(webgpu: GPU, withoutSubgroups: boolean): Promise<RequestedDevice> {
+  const adapter = await requestAdapter(webgpu);
   if (!adapter) {
     throw new Error(
       "no WebGPU adapter found, want a Vulkan, Metal or D3D12 driver (Debian: mesa-vulkan-drivers is a software one)",
@@ -43,24 +50,31 @@ export async function requestDevice(withoutSubgroups: boolean): Promise<Requeste
   }
   const requiredLimits: Record<string, number> = {};
   for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
-  const features = await usableFeatures(adapter, withoutSubgroups);
+  const capabilities = capabilitiesOf(webgpu, adapter);
+  const features = await usableFeatures(webgpu, adapter, capabilities, withoutSubgroups);
   const device = await adapter.requestDevice({ requiredFeatures: features as GPUFeatureName[], requiredLimits });
-  return { adapter, device, features: new Set(features) };
+  return { adapter, capabilities, device, features: new Set(features) };
 }
 
-/** Deno 2.9 has subgroups without listing them, so there a feature not listed is tried on a throw-away device. */
-async function usableFeatures(adapter: GPUAdapter, withoutSubgroups: boolean): Promise<string[]> {
-  const wanted = WANTED_FEATURES.filter((name) => !(name === "subgroups" && withoutSubgroups));
+/** A feature that may be there without being listed is tried on a throw-away device. */
+async function usableFeatures(
+  webgpu: GPU,
+  adapter: GPUAdapter,
+  { unlistedFeatures, matrixFeature }: Capabilities,
+  withoutSubgroups: boolean,
+): Promise<string[]> {
+  const ofSubgroups = withoutSubgroups ? [] : ["subgroups", ...(matrixFeature ? [matrixFeature] : [])];
+  const wanted = [...WANTED_FEATURES, ...ofSubgroups];
   const usable: string[] = [];
   for (const name of wanted) {
     if (adapter.features.has(name as GPUFeatureName)) usable.push(name);
-    else if (IS_DENO && await canRequest(name)) usable.push(name);
+    else if (unlistedFeatures && await canRequest(webgpu, name)) usable.push(name);
   }
   return usable;
 }
 
-async function canRequest(feature: string): Promise<boolean> {
-  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+async function canRequest(webgpu: GPU, feature: string): Promise<boolean> {
+  const adapter = await requestAdapter(webgpu);
   try {
     const device = await adapter!.requestDevice({ requiredFeatures: [feature as GPUFeatureName] });
     device.destroy();

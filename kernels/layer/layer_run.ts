@@ -4,7 +4,6 @@
  * @module
  */
 import { attentionRowLanes, type DecodeAttentionBuffers } from "../attention/decode_attention.ts";
-import { IS_DENO } from "../gpu/dialect.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { AttentionShape } from "../attention/key_value_cache.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
@@ -64,10 +63,12 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   const layers = arenas.reduce((sum, arena) => sum + arena.layers.length, 0);
   const [{ strides, offsets }] = arenas;
   const rowLanes = attentionRowLanes(shape.attention);
-  const { maxStorageBuffersPerShaderStage: buffers } = gpu.device.limits;
+  const { implementation, checksUniformity, storageBuffers: buffers } = gpu.capabilities;
   const widths = [hidden, intermediate, heads * headSize, headSize];
   const uneven = widths.find((channels) => channels % 16 !== 0);
-  if (!IS_DENO) return "this is a browser, must be Deno";
+  if (checksUniformity) {
+    return `the WebGPU is ${implementation}'s, which refuses barriers between stages of variable size`;
+  }
   if (layers < 2) return `the model has ${layers} layer, must have 2 or more`;
   const { subgroupSize } = gpu.profile;
   if (subgroupSize < rowLanes || subgroupSize > 64) {

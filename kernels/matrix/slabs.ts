@@ -33,7 +33,7 @@ export interface SlabMatrix {
 
 /** Bindings of a slab by their names. */
 function bindingsOf(slab: object): [name: string, binding: GPUBufferBinding][] {
-  return Object.entries(slab).filter(([, value]) => value?.buffer instanceof GPUBuffer);
+  return Object.entries(slab).filter(([, value]) => value?.buffer !== undefined);
 }
 
 /** Buffers of a matrix; others may share them. */

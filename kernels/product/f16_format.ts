@@ -33,6 +33,7 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     const combine = await reduceSplitsToF16(gpu, matrix.channels, input, scratch);
     return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
   },
+  partialsBytes: () => 0,
   multiplyFew(gpu, matrix, product) {
     const isVectors = product.range.maxTokens <= VECTOR_TOKENS && matrix.channels % CHUNK_CHANNELS === 0;
     if (!isVectors) return f16Gemm(gpu, matrix, product);

@@ -14,29 +14,21 @@ override chunks: u32 = 1;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// Eight weights of a row on their way into workgroup memory.
+// Turns of a row on their way into workgroup memory.
 struct Weights {
-  words: vec4<u32>,
+  words: array<vec4<u32>, TURN_SLOTS>,
 }
 
 fn start_weights(row: u32, always_zero: u32) -> Weights {
-  return Weights(vec4(always_zero));
+  var weights: Weights;
+  weights.words[0].x = always_zero;
+  return weights;
 }
 
-fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
-  (*staged).words = weights[row * chunks + min(turn, chunks - 1u)];
+fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32, slot: u32) {
+  (*staged).words[slot] = weights[row * chunks + min(turn, chunks - 1u)];
 }
 
-fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
-  let words = (*staged).words;
-  put_pair(tile_channel, tile_row, words.x);
-  put_pair(tile_channel + 2u, tile_row, words.y);
-  put_pair(tile_channel + 4u, tile_row, words.z);
-  put_pair(tile_channel + 6u, tile_row, words.w);
-}
-
-fn put_pair(channel: u32, tile_row: u32, word: u32) {
-  let pair = unpack2x16float(word);
-  put_weight(channel, tile_row, pair.x);
-  put_weight(channel + 1u, tile_row, pair.y);
+fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32, slot: u32) {
+  put_halves(tile_channel, tile_row, (*staged).words[slot]);
 }

@@ -65,8 +65,8 @@ fn start_weights(row: u32, always_zero: u32) -> Weights {
   return staged;
 }
 
-// Asks for a half block when its first turn of the thread comes.
-fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32) {
+// Asks for a half block when its first turn of the thread comes; so there is one under way whatever the slot.
+fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32, slot: u32) {
   if (turn % 8u >= TURN_STRIDE) { return; }
   let half_block = min(turn / 8u, half_blocks - 1u);
   (*staged).base = base[row * half_blocks + half_block];
@@ -87,7 +87,7 @@ fn refine_words(row: u32, half_block: u32) -> vec4<u32> {
 
 // w = (code / 4 - zero) * scale as one multiply-add, f * 4 scale - (4 + zero) * scale: the four bits of a code, base
 // bits above refine bits, go to the top of the mantissa of f = 1 + code / 16. Exact, as every term has at most 23 bits.
-fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32) {
+fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32, slot: u32) {
   let group = turn / 2u % 4u;
   let half_shift = 16u * (turn % 2u);
   let meta_codes = align_codes((*staged).meta_word, group);
@@ -104,14 +104,12 @@ fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_ch
   let even = ((word & 0x3333u) << 2u) | (fine & 0x3333u);
   let odd = (word & 0xccccu) | ((fine >> 2u) & 0x3333u);
   let decoder = Decoder((*staged).code_mask, 4.0 * scale, -(4.0 + zero) * scale);
-  put_weight(tile_channel, tile_row, decode(even << 19u, decoder));
-  put_weight(tile_channel + 1u, tile_row, decode(odd << 19u, decoder));
-  put_weight(tile_channel + 2u, tile_row, decode(even << 15u, decoder));
-  put_weight(tile_channel + 3u, tile_row, decode(odd << 15u, decoder));
-  put_weight(tile_channel + 4u, tile_row, decode(even << 11u, decoder));
-  put_weight(tile_channel + 5u, tile_row, decode(odd << 11u, decoder));
-  put_weight(tile_channel + 6u, tile_row, decode(even << 7u, decoder));
-  put_weight(tile_channel + 7u, tile_row, decode(odd << 7u, decoder));
+  put_eight(
+    tile_channel,
+    tile_row,
+    decode_pairs(even << 19u, odd << 19u, even << 15u, odd << 15u, decoder),
+    decode_pairs(even << 11u, odd << 11u, even << 7u, odd << 7u, decoder),
+  );
   if (outlier_residuals != 0u) { put_outliers(staged, tile_row, 8u * turn, tile_channel); }
 }
 
@@ -119,6 +117,10 @@ struct Decoder {
   mask: u32,
   factor: f32,
   offset: f32,
+}
+
+fn decode_pairs(a: u32, b: u32, c: u32, d: u32, decoder: Decoder) -> vec4<f32> {
+  return vec4(decode(a, decoder), decode(b, decoder), decode(c, decoder), decode(d, decoder));
 }
 
 fn decode(codes: u32, decoder: Decoder) -> f32 {

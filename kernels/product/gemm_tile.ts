@@ -1,9 +1,10 @@
 /**
- * The two shapes of tile that matrix-matrix kernels work in.
+ * The shapes of tile that matrix-matrix kernels work in.
  *
  * @module
  */
 import type { DeviceProfile } from "../gpu/device_profile.ts";
+import type { Constants } from "../gpu/gpu.ts";
 
 /** Rows and tokens of a workgroup, with the shader part that multiplies them. */
 export interface GemmTile {
@@ -12,8 +13,13 @@ export interface GemmTile {
   /** Tokens of a workgroup. */
   readonly tokens: number;
   /** Part of the shaders that bring the weights. */
-  readonly part: "wide_tile" | "narrow_tile";
+  readonly part: "wide_tile" | "narrow_tile" | "matrix_tile";
+  /** Its constants, where they aren't the part's own. */
+  readonly constants?: Constants;
 }
+
+/** 128 rows x 128 tokens by matrix units, where there are some. */
+export const MATRIX_TILE: GemmTile = { rows: 128, tokens: 128, part: "matrix_tile" };
 
 /** 64 rows x 128 tokens: for prompts. */
 export const WIDE_TILE: GemmTile = { rows: 64, tokens: 128, part: "wide_tile" };
@@ -23,12 +29,14 @@ export const NARROW_TILE: GemmTile = { rows: 32, tokens: 16, part: "narrow_tile"
 
 /**
  * The faster tile for a number of rows and tokens. Two wide workgroups of a multiprocessor are worked on at once, fewer
- * take as long; as long take 9.1 narrow ones of each, as measured on an H200 from 1 to 128 tokens.
+ * take as long; as long take 9.1 narrow ones of each, as measured on an H200 from 1 to 128 tokens, and 15 where matrix
+ * units make the others.
  */
-export function chooseTile({ multiprocessors }: DeviceProfile, rows: number, tokens: number): GemmTile {
+export function chooseTile({ multiprocessors, matrixUnits }: DeviceProfile, rows: number, tokens: number): GemmTile {
+  const [many, asNarrow] = matrixUnits ? [MATRIX_TILE, 2000] : [WIDE_TILE, 1200];
   const workgroups = (tile: GemmTile) => Math.ceil(rows / tile.rows) * Math.ceil(tokens / tile.tokens);
-  const waves = Math.ceil(workgroups(WIDE_TILE) / (2 * multiprocessors));
-  return workgroups(NARROW_TILE) > (1200 * waves * multiprocessors) / 132 ? WIDE_TILE : NARROW_TILE;
+  const waves = Math.ceil(workgroups(many) / (2 * multiprocessors));
+  return workgroups(NARROW_TILE) > (asNarrow * waves * multiprocessors) / 132 ? many : NARROW_TILE;
 }
 
 /** Workgroups for a number of rows and tokens; tokens first, so that neighbours share weights in the cache. */

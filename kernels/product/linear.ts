@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { f16Format } from "./f16_format.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
@@ -36,9 +37,22 @@ export function gemv(
   return FORMATS[matrix.kind].multiplyOne(gpu, matrix, input, output, scratch);
 }
 
-/** Dispatches of a product with few tokens; what lies past the range's, up to the most it may have, is overwritten. */
-export function multiplyFew(gpu: Gpu, matrix: WeightMatrix, product: RangeProduct): Promise<Dispatch[]> {
-  return FORMATS[matrix.kind].multiplyFew(gpu, matrix, product);
+/**
+ * Makes what multiplies some matrices with few tokens, in place of {@linkcode gemm}; what lies past a range's tokens, up
+ * to the most it may have, is overwritten.
+ *
+ * @param tokens the most that a range may have
+ * @throws {OutOfMemoryError} when the device has no room for partial sums
+ */
+export async function createMultiplyFew(
+  gpu: Gpu,
+  scope: BufferScope,
+  matrices: readonly WeightMatrix[],
+  tokens: number,
+): Promise<typeof gemm> {
+  const bytes = matrices.map((matrix) => FORMATS[matrix.kind].partialsBytes(gpu, matrix, tokens));
+  const partials = await scope.storage("partial sums", Math.max(4, ...bytes));
+  return (gpu, matrix, product) => FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials });
 }
 
 /** Dispatches of a product with many tokens. @throws {RangeError} when channels are not a multiple of 4 */

@@ -6,16 +6,16 @@
 import { TILE_ROWS } from "../../quant/format.ts";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.ts";
+import { fewPartialsBytes, fusedFew } from "./fused_few.ts";
 import { fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
 import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
 
 /**
- * Most tokens for which a matrix-vector product for each is faster than a matrix-matrix product for all, by the times
- * in docs/kernel_notes.md ("Where things stand", "Prefill"): decoding is cheap there, and the narrow tile takes as long
- * for 1 token as for 16.
+ * Most tokens for which a matrix-vector product for each is faster than one that decodes weights once for all, by the
+ * times in docs/kernel_notes.md ("A step of several sequences").
  */
-const VECTOR_TOKENS = 8;
+const VECTOR_TOKENS = 2;
 
 /** The format of {@linkcode PackedMatrix}. */
 export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }, PackedMatrix> = {
@@ -25,8 +25,9 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     return uploadPackedMatrix(gpu, parts.length === 1 ? tensor : concatenateRows(parts.map(({ tensor }) => tensor)));
   },
   multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
+  partialsBytes: fewPartialsBytes,
   multiplyFew(gpu, matrix, product) {
-    if (product.range.maxTokens > VECTOR_TOKENS) return fusedGemm(gpu, matrix, product);
+    if (product.range.maxTokens > VECTOR_TOKENS) return fusedFew(gpu, matrix, product);
     const { input, output, options } = asVectors(product);
     return fusedGemv(gpu, matrix, input, output, options);
   },

@@ -41,6 +41,12 @@ export interface RangeProduct {
   readonly tile?: GemmTile;
 }
 
+/** A product with few tokens. */
+export interface FewProduct extends RangeProduct {
+  /** f32: where sums of parts of the channels lie in between; as large as {@linkcode WeightFormat.partialsBytes} says. */
+  readonly partials: GPUBuffer | GPUBufferBinding;
+}
+
 /** Weights in one format: from the host to products. What all share, freeing, copying, placing, is in matrix/slabs.ts. */
 export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatrix> {
   /** Whether the rows of `b` can follow those of `a` in one matrix. */
@@ -65,7 +71,9 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
    * Dispatches of a product with few tokens, by the kernel that is faster for as many as the range may have. What lies
    * past the range's tokens, up to the most it may have, is overwritten.
    */
-  multiplyFew(gpu: Gpu, matrix: Matrix, product: RangeProduct): Promise<Dispatch[]>;
+  multiplyFew(gpu: Gpu, matrix: Matrix, product: FewProduct): Promise<Dispatch[]>;
+  /** Bytes that a product with up to so many tokens leaves its partial sums in. */
+  partialsBytes(gpu: Gpu, matrix: Matrix, tokens: number): number;
   /** Dispatches of a product with many tokens. */
   multiplyMany(gpu: Gpu, matrix: Matrix, product: RangeProduct): Promise<Dispatch[]>;
 }

@@ -5,6 +5,8 @@ export { default as decode_scales } from "./decode_scales.wgsl" with { type: "te
 export { default as dequantize_weights } from "./dequantize_weights.wgsl" with { type: "text" };
 export { default as f16_gemm } from "./f16_gemm.wgsl" with { type: "text" };
 export { default as f16_gemv } from "./f16_gemv.wgsl" with { type: "text" };
+export { default as few_sums } from "./few_sums.wgsl" with { type: "text" };
+export { default as fused_few } from "./fused_few.wgsl" with { type: "text" };
 export { default as fused_gemm } from "./fused_gemm.wgsl" with { type: "text" };
 export { default as fused_gemv } from "./fused_gemv.wgsl" with { type: "text" };
 export { default as split_reduce } from "./split_reduce.wgsl" with { type: "text" };
@@ -15,6 +17,7 @@ export { default as coded_scales } from "./parts/coded_scales.wgsl" with { type:
 export { default as decode } from "./parts/decode.wgsl" with { type: "text" };
 export { default as fill_packed } from "./parts/fill_packed.wgsl" with { type: "text" };
 export { default as fill_values } from "./parts/fill_values.wgsl" with { type: "text" };
+export { default as float_tile } from "./parts/float_tile.wgsl" with { type: "text" };
 export { default as float_mixed } from "./parts/float_mixed.wgsl" with { type: "text" };
 export { default as half_mixed } from "./parts/half_mixed.wgsl" with { type: "text" };
 export { default as float_chunks } from "./parts/float_chunks.wgsl" with { type: "text" };
@@ -23,6 +26,7 @@ export { default as group } from "./parts/group.wgsl" with { type: "text" };
 export { default as half_chunks } from "./parts/half_chunks.wgsl" with { type: "text" };
 export { default as in_order } from "./parts/in_order.wgsl" with { type: "text" };
 export { default as input_values } from "./parts/input_values.wgsl" with { type: "text" };
+export { default as matrix_tile } from "./parts/matrix_tile.wgsl" with { type: "text" };
 export { default as narrow_tile } from "./parts/narrow_tile.wgsl" with { type: "text" };
 export { default as one_input } from "./parts/one_input.wgsl" with { type: "text" };
 export { default as one_matrix } from "./parts/one_matrix.wgsl" with { type: "text" };

@@ -78,7 +78,7 @@ export async function argmax(
   candidates: GPUBuffer,
   sequences = 1,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(joinShader(wgsl, "argmax"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "argmax", "score_logit"), {
     constants: { length, workgroup_size: WORKGROUP_SIZE },
     buffers: { logits, candidates },
     workgroups: [CANDIDATES, 1, sequences],
@@ -93,24 +93,52 @@ export interface SampleBuffers {
   readonly settings: GPUBuffer;
   /** u32 [sequences, 2]: position of the token before the one that is drawn, and a word not read. */
   readonly sequence: GPUBuffer;
-  /** u32 [sequences, 2]. */
+  /** u32 [sequences, CANDIDATES, 2]. */
   readonly candidates: GPUBuffer;
+  /** {@linkcode selectionBytes} of each sequence, at first zeros. */
+  readonly selection: GPUBuffer;
 }
 
-/** Dispatch that draws a token and leaves it as the only candidate. */
-export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, sequences = 1): Promise<Dispatch> {
-  const size = Math.min(1024, gpu.profile.workgroupThreads);
-  const { logits, settings, sequence, candidates } = buffers;
-  return await gpu.makeDispatch(joinShader(wgsl, "sample"), {
-    constants: { length, workgroup_size: size },
-    buffers: { logits, settings, sequence, candidates },
-    workgroups: [1, 1, sequences],
-  });
+/** Bins of a draw's histogram: as many as a workgroup has threads, of which a software adapter is better off with few. */
+function selectionBins({ profile }: Gpu): number {
+  return Math.min(profile.software ? 256 : 1024, profile.workgroupThreads);
+}
+
+/** Bytes that a draw works in, for each sequence. */
+export function selectionBytes(gpu: Gpu): number {
+  return 4 * (2 + 2 * selectionBins(gpu));
+}
+
+/**
+ * Dispatches that draw a token; it is the best of {@linkcode CANDIDATES} that they leave, as {@linkcode argmax} does.
+ * Tokens less likely than exp(-21) beside the best are never drawn.
+ */
+export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, sequences = 1): Promise<Dispatch[]> {
+  const { logits, settings, sequence, candidates, selection } = buffers;
+  const bins = selectionBins(gpu);
+  return [
+    await argmax(gpu, length, logits, candidates, sequences),
+    await gpu.makeDispatch(joinShader(wgsl, "sample_histogram"), {
+      constants: { length, bins, candidate_count: CANDIDATES, workgroup_size: WORKGROUP_SIZE },
+      buffers: { logits, candidates, settings, selection },
+      workgroups: [Math.min(CANDIDATES, Math.ceil(length / WORKGROUP_SIZE)), 1, sequences],
+    }),
+    await gpu.makeDispatch(joinShader(wgsl, "sample_threshold"), {
+      constants: { length, bins },
+      buffers: { logits, settings, selection },
+      workgroups: [1, 1, sequences],
+    }),
+    await gpu.makeDispatch(joinShader(wgsl, "argmax", "score_drawn"), {
+      constants: { length, bins, workgroup_size: WORKGROUP_SIZE },
+      buffers: { logits, candidates, settings, selection, sequence },
+      workgroups: [CANDIDATES, 1, sequences],
+    }),
+  ];
 }
 
 /** Buffers of {@linkcode advance}. */
 export interface AdvanceBuffers {
-  /** u32 [sequences, candidates, 2]: bits of the logit, token. */
+  /** u32 [sequences, CANDIDATES, 2]: bits of a score, token. */
   readonly candidates: GPUBuffer;
   /** f16 [vocabulary, hidden]. */
   readonly embedding: F16Matrix;
@@ -127,12 +155,10 @@ export interface AdvanceBuffers {
 /**
  * Dispatches, one a slab of the embedding, that take the best candidate as the next token.
  *
- * @param candidates 1 after {@linkcode sample}, {@linkcode CANDIDATES} after {@linkcode argmax}
  * @throws {RangeError} when the residual stream's width is not a multiple of 8
  */
 export async function advance(
   gpu: Gpu,
-  candidates: number,
   buffers: AdvanceBuffers,
   sequences = 1,
 ): Promise<Dispatch[]> {
@@ -145,7 +171,7 @@ export async function advance(
     slabs.map(({ firstRow, rows, weights }, i) =>
       gpu.makeDispatch(joinShader(wgsl, "advance"), {
         constants: {
-          candidate_count: candidates,
+          candidate_count: CANDIDATES,
           first_row: firstRow,
           rows,
           hidden_size: channels,
@@ -158,33 +184,4 @@ export async function advance(
       })
     ),
   );
-}
-
-/**
- * Probability of each token that {@linkcode sample} may draw, 0 for the others: its CPU reference, in f64. The largest
- * logit must be finite.
- */
-export function samplingProbabilities(logits: Float32Array, { temperature, topP, topK }: Sampling): Float64Array {
-  const largest = logits.reduce((most, value) => Math.max(most, value), -Infinity);
-  const weights = Float64Array.from(logits, (value) => Math.exp((value - largest) / temperature));
-  const order = Array.from(weights.keys()).sort((a, b) =>
-    Number(logits[b] > logits[a]) - Number(logits[b] < logits[a])
-  );
-  const lowestOfTop = topK > 0 && topK < order.length ? logits[order[topK - 1]] : -Infinity;
-  const inTopK = order.filter((token) => logits[token] >= lowestOfTop);
-  const total = inTopK.reduce((sum, token) => sum + weights[token], 0);
-  let reached = 0;
-  let lowest = lowestOfTop;
-  for (const token of inTopK) {
-    reached += weights[token];
-    if (topP < 1 && reached >= topP * total) {
-      lowest = logits[token];
-      break;
-    }
-  }
-  const kept = inTopK.filter((token) => logits[token] >= lowest);
-  const mass = kept.reduce((sum, token) => sum + weights[token], 0);
-  const probabilities = new Float64Array(logits.length);
-  for (const token of kept) probabilities[token] = weights[token] / mass;
-  return probabilities;
 }

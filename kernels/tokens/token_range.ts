@@ -1,33 +1,39 @@
 /**
- * Which tokens of a sequence the prefill kernels work on.
+ * Which tokens of a sequence, or of some side by side, the prefill kernels work on.
  *
  * @module
  */
 import type { Gpu } from "../gpu/gpu.ts";
 
 /**
- * Consecutive tokens of a sequence, which may be one of several in a cache. Kernels take their number from the buffer,
+ * Consecutive tokens of a sequence, which may be one of several in a cache, or as many of each of neighbours there, which
+ * lie one after the other: attention alone tells sequences apart. Kernels take their number from the buffer,
  * so pipelines and bindings serve any number up to that for which their dispatches were made: rewrite the buffer and
  * submit the same dispatches again.
  */
 export interface TokenRange {
-  /** Uniform: u32 number of tokens, u32 position of the first, u32 index of the sequence in its cache. */
+  /** Uniform: see tokens/parts/token_range.wgsl. */
   readonly buffer: GPUBuffer;
   /** The most tokens that dispatches made with this range cover. */
   readonly maxTokens: number;
+  /** The most sequences, each with an equal share of the tokens. */
+  readonly sequences: number;
 }
 
-/** Makes a range of `maxTokens` tokens from position 0. */
-export async function createTokenRange(gpu: Gpu, maxTokens: number): Promise<TokenRange> {
+/** Makes a range of `maxTokens` tokens of some sequences together, from position 0. */
+export async function createTokenRange(gpu: Gpu, maxTokens: number, sequences = 1): Promise<TokenRange> {
   const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
-  const range = { buffer: await gpu.createBuffer("range", 12, usage), maxTokens };
+  const range = { buffer: await gpu.createBuffer("range", 16, usage), maxTokens, sequences };
   setTokenRange(gpu, range, maxTokens, 0);
   return range;
 }
 
 /**
- * Writes a range, for what is submitted from now on.
+ * Writes a range, for what is submitted from now on. Of several sequences the first ones take part, as many as `tokens` are
+ * enough for.
  *
+ * @param firstPosition of each sequence
+ * @param sequence index of the first
  * @throws {RangeError} when there are no tokens, or more than dispatches cover
  */
 export function setTokenRange(
@@ -40,5 +46,6 @@ export function setTokenRange(
   if (!(tokens >= 1 && tokens <= range.maxTokens)) {
     throw new RangeError(`range has ${tokens} tokens, must have 1 to ${range.maxTokens}`);
   }
-  gpu.write(range.buffer, Uint32Array.of(tokens, firstPosition, sequence));
+  const sequenceTokens = range.sequences === 1 ? tokens : range.maxTokens / range.sequences;
+  gpu.write(range.buffer, Uint32Array.of(tokens, firstPosition, sequence, sequenceTokens));
 }

@@ -9,9 +9,9 @@ import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
 import { reduceSplits } from "../../kernels/product/split_reduce.ts";
-import { gemv, multiplyFew } from "../../kernels/product/linear.ts";
+import { createMultiplyFew, gemv } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
-import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
+import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES, selectionBytes } from "../../kernels/tokens/sampler.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -20,6 +20,7 @@ import {
   attentionExtras,
   attentionShape,
   createStageBuffers,
+  linearsOf,
   type Operation,
   passOperations,
   type StageBuffers,
@@ -30,10 +31,10 @@ import { rotationTable } from "../llama/rope.ts";
 import { createCaches, roundCapacity } from "./sequence_cache.ts";
 
 /** Tokens that steps are made for: kernels differ in how many tokens they are fast for. */
-const STEP_SIZES = [1, 2, 4, 8, 16] as const;
+const STEP_SIZES = [1, 2, 4, 8, 16, 32, 64, 128] as const;
 
-/** Most sequences that go on together: tokens of the narrow tile of the matrix-matrix kernels. */
-export const MAX_SEQUENCES = 16;
+/** Most sequences that go on together: tokens of the wide tile of the matrix-matrix kernels. */
+export const MAX_SEQUENCES = 128;
 
 /** Size of the smallest step for so many tokens, 1 to {@linkcode MAX_SEQUENCES}. */
 export function stepSize(tokens: number): number {
@@ -48,6 +49,8 @@ export interface StepBuffers extends StageBuffers {
   readonly candidates: GPUBuffer;
   /** Settings of sampling, of each token. */
   readonly settings: GPUBuffer;
+  /** What sampling works in, of each token. */
+  readonly selection: GPUBuffer;
   /** u32 [T, 2]: position of each token, and the index of its sequence. */
   readonly sequence: GPUBuffer;
   /** u32 [sequences, C + 1]: of each sequence, the token chosen for each position. */
@@ -82,6 +85,7 @@ export async function createStepBuffers(
     logits: await words("logits", vocabulary),
     candidates: await words("candidates", 2 * CANDIDATES),
     settings: await words("sampling", SAMPLING_BYTES / 4),
+    selection: await words("selection", selectionBytes(gpu) / 4),
     sequence: await words("sequence", 2),
     chosen: await scope.storage("chosen tokens", 4 * sequences * (capacity + 1)),
     sequences,
@@ -134,11 +138,9 @@ export function createDecodeStep(
     const { logits, candidates, sequences, chosen: tokens } = buffers;
     const stride = sequences > 1 ? buffers.caches[0].capacity + 1 : 0;
     const advanced = { ...buffers, hidden: input, embedding, tokens, stride };
-    const best = [
-      await argmax(gpu, vocabulary, logits, candidates, size),
-      ...await advance(gpu, CANDIDATES, advanced, size),
-    ];
-    const sampled = [await sample(gpu, vocabulary, buffers, size), ...await advance(gpu, 1, advanced, size)];
+    const next = await advance(gpu, advanced, size);
+    const best = [await argmax(gpu, vocabulary, logits, candidates, size), ...next];
+    const sampled = [...await sample(gpu, vocabulary, buffers, size), ...next];
     return {
       ...middle,
       range,
@@ -179,6 +181,8 @@ async function createBatchMiddle(
   const pass = { ...buffers, normed, mixed };
   const partials = await scope.storage("partials", 4 * size * partialsLength(shape, splits));
   const joined = { kind: "attention", partials, splits, headSize } as const;
+  const matrices = [...linearsOf(layers), head];
+  const multiply = await createMultiplyFew(gpu, scope, matrices, size);
   const operations: Operation[] = [];
   for (const [i, layer] of layers.entries()) {
     const attention = { ...buffers, partials, cache: buffers.caches[i], ...attentionExtras(config, layer) };
@@ -186,11 +190,11 @@ async function createBatchMiddle(
       await decodeAttention(gpu, shape, splits, attention, size),
       await reduceSplits(gpu, range, heads * headSize, joined, mixed),
     ];
-    operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiplyFew));
+    operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiply));
   }
   const final = [
     await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
-    ...await multiplyFew(gpu, head, { range, x: normed, y: buffers.logits }),
+    ...await multiply(gpu, head, { range, x: normed, y: buffers.logits }),
   ];
   return {
     input: buffers.hidden,

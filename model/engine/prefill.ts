@@ -7,6 +7,7 @@ import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
+import { createMultiplyFew, gemm } from "../../kernels/product/linear.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { StepBuffers } from "./decode_step.ts";
@@ -16,6 +17,7 @@ import {
   attentionExtras,
   attentionShape,
   createStageBuffers,
+  linearsOf,
   type PassBuffers,
   passOperations,
 } from "./layer_operations.ts";
@@ -25,6 +27,9 @@ export const PASS_TOKENS = 512;
 
 /** Tokens that passes are made for: a pass with fewer leaves workgroups idle. */
 const PASS_SIZES = [16, 128, PASS_TOKENS];
+
+/** Most tokens of a pass that is multiplied as the tokens of a batch are. */
+const FEW_TOKENS = 16;
 
 /** Takes tokens into the caches of sequences. Dispose it to free its buffers. */
 export interface Prefill extends Disposable {
@@ -62,7 +67,8 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
     const openPass = async (size: number) => {
       const range = await createTokenRange(gpu, size);
       scope.own(range.buffer);
-      const pass = { range, dispatches: await createPass(gpu, weights, sequences, buffers, range) };
+      const multiply = size > FEW_TOKENS ? gemm : await createMultiplyFew(gpu, scope, linearsOf(weights.layers), size);
+      const pass = { range, dispatches: await createPass(gpu, weights, sequences, buffers, range, multiply) };
       passes.set(size, pass);
       return pass;
     };
@@ -93,6 +99,7 @@ async function createPass(
   { caches, rotations }: SequenceBuffers,
   buffers: PassBuffers,
   range: TokenRange,
+  multiply: typeof gemm,
 ): Promise<Dispatch[]> {
   const { qkv, mixed } = buffers;
   const shape = attentionShape(config);
@@ -103,7 +110,7 @@ async function createPass(
       await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
       await prefillAttention(gpu, shape, range, { qkv, cache, out: mixed }),
     ];
-    const operations = await passOperations(gpu, config, layer, range, buffers, attend);
+    const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply);
     dispatches.push(...operations.flatMap((operation) => operation.dispatches));
   }
   return dispatches;

@@ -5,6 +5,7 @@
  */
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { timeDispatches } from "../../kernels/gpu/timer.ts";
+import type { Sampling } from "../../kernels/tokens/sampler.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import type { OperationKind } from "./layer_operations.ts";
 import { createSession, type Session } from "./session.ts";
@@ -20,6 +21,8 @@ export interface SpeedPlan {
   readonly depth: number;
   /** Samples of each. */
   readonly repetitions: number;
+  /** How generated tokens are drawn. Default: the most likely ones. */
+  readonly sampling?: Sampling;
 }
 
 /** Speeds in tokens a second, one of each repetition, by the host's clock: encoding and reading back included. */
@@ -37,13 +40,15 @@ const WARM_UP_MS = 300;
 
 /** Measures the speed of a model with a sequence of its own. */
 export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: SpeedPlan): Promise<Speed> {
-  const { promptTokens, generateTokens, depth, repetitions } = plan;
+  const { promptTokens, generateTokens, depth, repetitions, sampling } = plan;
   const capacity = Math.max(1, depth) + Math.max(promptTokens, generateTokens);
   using session = await createSession(gpu, weights, capacity);
   if (depth > 0) await session.prefill([sampleText(weights, depth)]);
   const prompt = promptTokens === 0 ? [] : await measurePrompt(session, weights, promptTokens, repetitions);
   if (depth === 0) await session.prefill([sampleText(weights, 1)]);
-  const generation = generateTokens === 0 ? [] : await measureGeneration(session, generateTokens, repetitions);
+  const generation = generateTokens === 0
+    ? []
+    : await measureGeneration(session, generateTokens, repetitions, sampling);
   const { whyNotWhole } = session.step;
   return { prompt, generation, ...(whyNotWhole !== undefined && { whyNotWhole }) };
 }
@@ -51,7 +56,7 @@ export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: Speed
 /**
  * Measures the speed of a model with several sequences that go on together.
  *
- * @param sequences 1 to 16
+ * @param sequences 1 to 128
  * @param plan of each sequence; its prompt's speed is left out, as prompts are taken in one after the other
  * @returns tokens a second of all sequences together, one of each repetition
  * @throws {RangeError} for another number of sequences, or when the device can't bind so large a cache
@@ -61,12 +66,12 @@ export async function measureBatchSpeed(
   gpu: Gpu,
   weights: EngineWeights,
   sequences: number,
-  { generateTokens, depth, repetitions }: SpeedPlan,
+  { generateTokens, depth, repetitions, sampling }: SpeedPlan,
 ): Promise<number[]> {
   const length = Math.max(1, depth);
   using session = await createSession(gpu, weights, length + generateTokens, sequences);
   await session.prefill(Array.from({ length: sequences }, () => sampleText(weights, length)));
-  return await measureGeneration(session, generateTokens, repetitions);
+  return await measureGeneration(session, generateTokens, repetitions, sampling);
 }
 
 /** Any tokens: speed doesn't depend on them. */
@@ -90,11 +95,16 @@ export async function measurePrompt(
 }
 
 /** Speeds of all sequences together, generating tokens after what the session holds, which it holds again in the end. */
-export async function measureGeneration(session: Session, tokens: number, repetitions: number): Promise<number[]> {
+export async function measureGeneration(
+  session: Session,
+  tokens: number,
+  repetitions: number,
+  sampling?: Sampling,
+): Promise<number[]> {
   const lengths = [...session.lengths];
   const all = [...lengths.keys()];
   return await measureRates(lengths.length * tokens, repetitions, async () => {
-    await session.decode(all, tokens);
+    await session.decode(all, tokens, sampling && all.map(() => sampling));
     for (const [sequence, length] of lengths.entries()) session.truncate(sequence, length);
   });
 }

@@ -32,7 +32,7 @@ export interface EvaluationSet {
   readonly windows: Windows;
   /** The multiple-choice items. */
   readonly choices: Choices | undefined;
-  /** Windows whose KL divergence is measured; the reference's log-probabilities of these stay in memory. */
+  /** Windows whose KL divergence is measured; the reference's predictions of these stay in memory. */
   readonly divergenceWindows: number;
   /** Tasks of multiple-choice questions from files. */
   readonly tasks?: readonly PreparedTask[];
@@ -41,7 +41,7 @@ export interface EvaluationSet {
 /** Tokens of a multiple-choice item. */
 const CHOICE_TOKENS = { contextTokens: 32, continuationTokens: 8 } as const;
 
-/** Memory for the reference's log-probabilities. */
+/** Memory for the reference's predictions: the host's where the CPU scores, else the device's. */
 const REFERENCE_BYTES = 2 ** 29;
 
 /** Items that go through the model together. */

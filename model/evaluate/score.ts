@@ -92,9 +92,9 @@ export interface ChoiceItem {
 export function scoreChoices(model: Model, items: readonly ChoiceItem[], matmul: MatMul): number[][] {
   const width = model.config.hidden;
   const contexts = forward(model, items.map(({ context }) => ({ tokens: context })), matmul);
-  // The last token of a context predicts the first token of each continuation; the rest predict each other.
+  // The last token of a context predicts the first token of each continuation, whose tokens but the last predict the rest.
   const segments: Segment[] = items.flatMap(({ continuations }, item) =>
-    continuations.map((tokens) => ({ tokens, prefix: contexts.cache[item] }))
+    continuations.map((tokens) => ({ tokens: tokens.subarray(0, -1), prefix: contexts.cache[item] }))
   );
   const { hidden } = forward(model, segments, matmul);
   const scores: number[][] = [];
@@ -107,7 +107,7 @@ export function scoreChoices(model: Model, items: readonly ChoiceItem[], matmul:
       const rows = new Float32Array(tokens.length * width);
       rows.set(last);
       rows.set(hidden.subarray(at * width, (at + tokens.length - 1) * width), width);
-      at += tokens.length;
+      at += tokens.length - 1;
       return logLikelihood(model, rows, tokens, matmul);
     }));
   }

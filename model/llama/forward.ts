@@ -102,7 +102,11 @@ const INPUTS: Readonly<Record<StageInput, (flow: LayerFlow, products: readonly F
   attentionNorm: ({ config, layer, hidden }) => rmsNorm(hidden, layer.attentionNorm, config.normEpsilon),
   attention: (flow, [q, k, v]) => mixValues(flow, q, k, v),
   mlpNorm: ({ config, layer, hidden }) => rmsNorm(hidden, layer.mlpNorm, config.normEpsilon),
-  siluProduct: (_flow, [gate, up]) => gate.map((value, i) => (value / (1 + Math.exp(-value))) * up[i]),
+  siluProduct: (_flow, [gate, up]) => {
+    const product = new Float32Array(gate.length);
+    for (let i = 0; i < gate.length; i++) product[i] = (gate[i] / (1 + Math.exp(-gate[i]))) * up[i];
+    return product;
+  },
 };
 
 /**

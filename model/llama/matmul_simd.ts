@@ -33,6 +33,8 @@ export async function createMatmulSimd(): Promise<MatMul> {
     const wPiece = pieceRows(MAX_W_BYTES, x.columns, W_PANEL);
     for (let t = 0; t < x.rows; t += xPiece) {
       const xPart = rowsOf(x, t, Math.min(xPiece, x.rows - t));
+      const wMost = Math.min(wPiece, w.rows);
+      packPanels(xPart, roomFor(memory, xPart.rows, wMost, x.columns), 0, X_PANEL);
       for (let n = 0; n < w.rows; n += wPiece) {
         const wPart = rowsOf(w, n, Math.min(wPiece, w.rows - n));
         multiplyPiece(memory, gemm, xPart, wPart, y, t, n);
@@ -41,6 +43,7 @@ export async function createMatmulSimd(): Promise<MatMul> {
   };
 }
 
+/** Multiplies a piece whose rows of x are packed. */
 function multiplyPiece(
   memory: WebAssembly.Memory,
   gemm: Gemm,
@@ -56,8 +59,7 @@ function multiplyPiece(
   const wAt = xPanels * X_PANEL * depth;
   const yAt = wAt + wPanels * W_PANEL * depth;
   const yStride = wPanels * W_PANEL;
-  const floats = growTo(memory, yAt + xPanels * X_PANEL * yStride);
-  packPanels(x, floats, 0, X_PANEL);
+  const floats = roomFor(memory, x.rows, w.rows, depth);
   packPanels(w, floats, wAt, W_PANEL);
   gemm(0, wAt * 4, yAt * 4, xPanels, wPanels, depth);
   for (let t = 0; t < x.rows; t++) {
@@ -91,8 +93,10 @@ function packPanels(view: MatrixView, floats: Float32Array, offset: number, pane
   }
 }
 
-function growTo(memory: WebAssembly.Memory, floats: number): Float32Array {
-  const missingBytes = floats * 4 - memory.buffer.byteLength;
+/** The memory, grown to hold pieces of so many rows of x and w and their product. */
+function roomFor(memory: WebAssembly.Memory, xRows: number, wRows: number, depth: number): Float32Array {
+  const [x, w] = [X_PANEL * Math.ceil(xRows / X_PANEL), W_PANEL * Math.ceil(wRows / W_PANEL)];
+  const missingBytes = 4 * (x * depth + w * depth + x * w) - memory.buffer.byteLength;
   if (missingBytes > 0) memory.grow(Math.ceil(missingBytes / 65536));
   return new Float32Array(memory.buffer);
 }

@@ -115,5 +115,7 @@ function correlate(a: Float32Array, b: Float32Array, tokens: number, matmul: Mat
 }
 
 function subtract(a: Float32Array, b: Float32Array): Float32Array {
-  return a.map((value, i) => value - b[i]);
+  const difference = new Float32Array(a.length);
+  for (let i = 0; i < a.length; i++) difference[i] = a[i] - b[i];
+  return difference;
 }

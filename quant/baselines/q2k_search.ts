@@ -35,14 +35,19 @@ export interface Q2kFit {
 /** Finds a block's scale and min. `weights` weigh the errors; `weighted` chooses the finer search. */
 export function fitQ2kBlock(values: Float64Array, weights: Float64Array, weighted: boolean): Q2kFit {
   const { first, step, count, squared } = weighted ? WEIGHTED : PLAIN;
-  const highest = values.reduce((max, value) => Math.max(max, value), -Infinity);
-  let lowest = values.reduce((min, value) => Math.min(min, value), 0);
+  let [lowest, highest] = [0, -Infinity];
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] < lowest) lowest = values[i];
+    if (values[i] > highest) highest = values[i];
+  }
   if (highest === lowest) return { scale: 0, min: -lowest };
   let scale = (highest - lowest) / MAX_CODE;
-  let best = errorOf(values, weights, codesOf(values, lowest, scale), { scale, min: -lowest }, squared);
+  const codes = new Float64Array(values.length);
+  setCodes(codes, values, lowest, scale);
+  let best = errorOf(values, weights, codes, { scale, min: -lowest }, squared);
   for (let i = 0; i < count; i++) {
     // The best min so far is where the next range starts.
-    const codes = codesOf(values, lowest, (highest - lowest) / (MAX_CODE + first + step * i));
+    setCodes(codes, values, lowest, (highest - lowest) / (MAX_CODE + first + step * i));
     const fit = leastSquares(values, weights, codes);
     if (!fit) continue;
     const error = errorOf(values, weights, codes, fit, squared);
@@ -54,8 +59,8 @@ export function fitQ2kBlock(values: Float64Array, weights: Float64Array, weighte
   return { scale, min: -lowest };
 }
 
-function codesOf(values: Float64Array, lowest: number, scale: number): Float64Array {
-  return values.map((value) => nearestCode(value, lowest, scale, MAX_CODE));
+function setCodes(codes: Float64Array, values: Float64Array, lowest: number, scale: number): void {
+  for (let i = 0; i < values.length; i++) codes[i] = nearestCode(values[i], lowest, scale, MAX_CODE);
 }
 
 /** Scale and min with the least weighted squared error for given codes; none where all codes are equal. */

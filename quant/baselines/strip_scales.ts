@@ -43,14 +43,15 @@ export function fitStripScales(
   const channels = importance.length;
   const grouping = stripGroups(layout, channels, fourBit);
   const { groupOf, ordinary, groups } = grouping;
-  const members = Array.from({ length: groups }, () => [] as number[]);
-  groupOf.forEach((group, channel) => members[group].push(channel));
+  const members = membersOf(groupOf, groups);
   const target = new Float64Array(rows * groups);
   const zeros = new Uint8Array(rows * groups);
   const clips = search === "minmax" ? [1] : CLIPS;
   const maxCodeOf = (group: number) => (group < ordinary ? 1 << layout.bits : 16) - 1;
-  const groupWeights = (row: number, group: number) => members[group].map((c) => weights[row * channels + c]);
-  const groupImportance = members.map((channels) => channels.map((c) => importance[c]));
+  // The weights of each group take its place here, row after row.
+  const scratch = members.map(({ length }) => new Float64Array(length));
+  const groupWeights = (row: number, group: number) => gather(weights, row * channels, members[group], scratch[group]);
+  const groupImportance = members.map((channels) => Float64Array.from(channels, (channel) => importance[channel]));
   for (let row = 0; row < rows; row++) {
     for (let group = 0; group < groups; group++) {
       const found = fitGroup(groupWeights(row, group), groupImportance[group], maxCodeOf(group), clips);
@@ -75,6 +76,18 @@ export function fitStripScales(
     wide[i] = target[Math.floor(i / (groups - ordinary)) * groups + ordinary + (i % (groups - ordinary))];
   }
   return { grouping, scales: { fourBit, zeros, scales: toF16(wide), ...second.stored } };
+}
+
+/** Channels of each group. */
+function membersOf(groupOf: Uint16Array, groups: number): Uint16Array[] {
+  const members = Array.from({ length: groups }, () => [] as number[]);
+  groupOf.forEach((group, channel) => members[group].push(channel));
+  return members.map((channels) => Uint16Array.from(channels));
+}
+
+function gather(weights: Float32Array, start: number, channels: Uint16Array, to: Float64Array): Float64Array {
+  for (let i = 0; i < channels.length; i++) to[i] = weights[start + channels[i]];
+  return to;
 }
 
 const NO_SCALES = {
@@ -127,13 +140,16 @@ interface GroupFit {
 }
 
 function fitGroup(
-  weights: readonly number[],
-  importance: readonly number[],
+  weights: Float64Array,
+  importance: Float64Array,
   maxCode: number,
   clips: readonly number[],
 ): GroupFit {
-  const min = Math.min(0, ...weights);
-  const max = Math.max(0, ...weights);
+  let [min, max] = [0, 0];
+  for (let i = 0; i < weights.length; i++) {
+    if (weights[i] < min) min = weights[i];
+    if (weights[i] > max) max = weights[i];
+  }
   let best: GroupFit & { error: number } = { scale: 0, zero: 0, error: Infinity };
   for (const clip of clips) {
     const range = { min: clip * min, max: clip * max };
@@ -145,7 +161,7 @@ function fitGroup(
   return best;
 }
 
-function bestZero(weights: readonly number[], importance: readonly number[], scale: number, maxCode: number): number {
+function bestZero(weights: Float64Array, importance: Float64Array, scale: number, maxCode: number): number {
   let best = 0;
   let bestError = Infinity;
   for (let zero = 0; zero <= maxCode; zero++) {
@@ -156,8 +172,8 @@ function bestZero(weights: readonly number[], importance: readonly number[], sca
 }
 
 function weightedError(
-  weights: readonly number[],
-  importance: readonly number[],
+  weights: Float64Array,
+  importance: Float64Array,
   scale: number,
   zero: number,
   maxCode: number,

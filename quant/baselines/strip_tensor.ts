@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { packBits, unpackBits, type WidthOf } from "../bit_stream.ts";
+import { packBits, unpackBits } from "../bit_stream.ts";
 import { joinArrays } from "../concatenate.ts";
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 import { createGrid, decodeGrid, type Grid } from "../grid.ts";
@@ -37,12 +37,14 @@ export interface StripTensor extends StripScales {
   readonly codes: Uint8Array<ArrayBuffer>;
 }
 
-/** Widths of the elements of each bit-packed plane. */
+/** Widths of a row's elements of each bit-packed plane. */
 function planeWidths(layout: StripLayout, channels: number, fourBit: Uint8Array, { ordinary, groups }: StripGroups) {
-  const codes: WidthOf = (i) => fourBit[Math.floor((i % channels) / GROUP_CHANNELS)] === 1 ? 4 : layout.bits;
-  const zeros: WidthOf = (i) => i % groups < ordinary ? layout.bits : 4;
-  const scaleCodes: WidthOf = (i) => scaleCodeBits(layout, i % ordinary);
-  return { codes, zeros, scaleCodes };
+  const rowOf = (length: number, widthOf: (i: number) => number) => Uint8Array.from({ length }, (_, i) => widthOf(i));
+  return {
+    codes: rowOf(channels, (i) => fourBit[Math.floor(i / GROUP_CHANNELS)] === 1 ? 4 : layout.bits),
+    zeros: rowOf(groups, (i) => i < ordinary ? layout.bits : 4),
+    scaleCodes: rowOf(ordinary, (i) => scaleCodeBits(layout, i)),
+  };
 }
 
 /** Stores codes [rows, channels] and their scales. @throws {RangeError} when a code doesn't fit its bits */
@@ -59,13 +61,13 @@ export function packStrips(
     layout,
     rows,
     channels,
-    fourBit: mixed ? packBits(scales.fourBit, () => 1) : new Uint8Array(0),
+    fourBit: mixed ? packBits(scales.fourBit, [1]) : new Uint8Array(0),
     codes: packBits(codes, widths.codes),
     scaleCodes: packBits(scales.scaleCodes, widths.scaleCodes),
     zeros: packBits(scales.zeros, widths.zeros),
     scales: scales.scales,
     tileScale: scales.tileScale,
-    tileOffset: packBits(scales.tileOffset, () => 4),
+    tileOffset: packBits(scales.tileOffset, [4]),
   };
 }
 
@@ -105,7 +107,7 @@ export function stripBytes(tensor: StripTensor): number {
 export function dequantizeStrips(tensor: StripTensor): Float32Array<ArrayBuffer> {
   const { layout, rows, channels } = tensor;
   const strips = Math.ceil(channels / GROUP_CHANNELS);
-  const fourBit = layout.fourBitShare > 0 ? unpackBits(tensor.fourBit, strips, () => 1) : new Uint8Array(strips);
+  const fourBit = layout.fourBitShare > 0 ? unpackBits(tensor.fourBit, strips, [1]) : new Uint8Array(strips);
   const grouping = stripGroups(layout, channels, fourBit);
   const { ordinary, groups } = grouping;
   const widths = planeWidths(layout, channels, fourBit, grouping);
@@ -117,7 +119,7 @@ export function dequantizeStrips(tensor: StripTensor): Float32Array<ArrayBuffer>
     zeros: unpackBits(tensor.zeros, rows * groups, widths.zeros),
     scales: tensor.scales,
     tileScale: tensor.tileScale,
-    tileOffset: unpackBits(tensor.tileOffset, hasOffsets ? tiles : 0, () => 4),
+    tileOffset: unpackBits(tensor.tileOffset, hasOffsets ? tiles : 0, [4]),
   });
   return decodeGrid(unpackBits(tensor.codes, rows * channels, widths.codes), grid);
 }

@@ -70,7 +70,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     ["bench", "--depth", "0,4000"],
     "bench: --depth 4000 with --prompt 512 and --generate 128 takes 4512 tokens, must be",
   ],
-  [["bench", "--batch", "4,17"], "bench: --batch is 17, must be whole numbers from 1 to 16 with commas between"],
+  [["bench", "--batch", "4,129"], "bench: --batch is 129, must be whole numbers from 1 to 128 with commas between"],
   [["bench", "--batch", "4", "--generate", "0"], "bench: --batch is given and --generate is 0, must be 1 or more"],
   [
     ["quantize", "--out", "q", "--densities", "kl", "--refine", "8"],
@@ -318,8 +318,8 @@ Deno.test("main: generate refuses files without prompts, with too many, and line
       Deno.writeTextFileSync(path, content);
       assertOneLine(await run("generate", "--prompts", path), 2, message);
     };
-    await refuses("\n", `--prompts ${path} has 0 prompts, must have 1 to 16`);
-    await refuses("{}\n".repeat(17), `--prompts ${path} has 17 prompts, must have 1 to 16`);
+    await refuses("\n", `--prompts ${path} has 0 prompts, must have 1 to 128`);
+    await refuses("{}\n".repeat(129), `--prompts ${path} has 129 prompts, must have 1 to 128`);
     await refuses('{"prompt": "a"}\nb\n', `--prompts ${path}: object 2 is no JSON: `);
     await refuses('{"prompt": ""}', `--prompts ${path}: object 1 has the prompt "", must be a string`);
     const missing = await run("generate", "--prompts", `${directory}/none`);

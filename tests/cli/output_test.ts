@@ -58,10 +58,12 @@ Deno.test("createProgressLine: where there is no terminal, a line for each step 
   {
     using line = createProgressLine("quantize", output);
     line.update(0.1, "model.layers.0.self_attn.q_proj");
+    line.step(0, "row that was known");
     line.step(0.5, "layer 1 of 2");
     line.step(1, "layer 2 of 2");
   }
   assertEquals(output.written, [
+    "quantize: row that was known, 0.0 s\n",
     "quantize: layer 1 of 2, 0.0 s, about 0.0 s left\n",
     "quantize: layer 2 of 2, 0.0 s\n",
   ]);

@@ -7,7 +7,7 @@ import * as matrix from "../../kernels/matrix/wgsl.ts";
 import * as product from "../../kernels/product/wgsl.ts";
 import * as quantize from "../../kernels/quantize/wgsl.ts";
 import * as tokens from "../../kernels/tokens/wgsl.ts";
-import { withEnableLines } from "../../kernels/gpu/dialect.ts";
+import { inDialect } from "../../kernels/gpu/dialect.ts";
 import { bindingEntries, joinShader, partsOf, type WgslFiles } from "../../kernels/gpu/shader.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
 import { testGpu } from "./helpers.ts";
@@ -17,9 +17,10 @@ import { testGpu } from "./helpers.ts";
  * operations first of all.
  */
 // Dawn crashes when its instance is collected, so each test uses it last.
-const dawn = create(["backend=null"]);
+const dawn = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
 const adapter = await dawn.requestAdapter();
-const features = ["subgroups"] as GPUFeatureName[];
+const matrixFeature = "chromium-experimental-subgroup-matrix";
+const features = ["subgroups", "shader-f16", matrixFeature] as GPUFeatureName[];
 const device = await adapter!.requestDevice({ requiredFeatures: features });
 
 /** All rooms that have shaders, with their files. */
@@ -53,7 +54,7 @@ const variants = Object.entries(ROOMS).flatMap(([room, files]) =>
 
 async function compile(code: string): Promise<GPUError | null> {
   device.pushErrorScope("validation");
-  device.createShaderModule({ code: withEnableLines(code) });
+  device.createShaderModule({ code: inDialect(code, { enableLines: true, matrixFeature }) });
   return await device.popErrorScope();
 }
 
@@ -119,9 +120,9 @@ Deno.test("Shaders say which part is missing, is not needed, or is not bound", (
   assert(joinShader(files, "main", "d") === shader);
   assertThrows(() => joinShader(files, "main"), TypeError, "main needs kind, must choose d");
   assertThrows(() => joinShader(files, "plain", "d"), TypeError, "plain does not need d");
-  assertThrows(() => joinShader(product, "f16_gemm"), TypeError, "must choose narrow_tile or wide_tile");
+  assertThrows(() => joinShader(product, "f16_gemm"), TypeError, "must choose matrix_tile or narrow_tile or wide_tile");
   const buffer = {} as GPUBuffer;
-  const { label, bindings } = joinShader(tokens, "argmax");
+  const { label, bindings } = joinShader(tokens, "argmax", "score_logit");
   assertEquals(
     bindingEntries({ label, bindings }, { candidates: buffer, logits: buffer }).map(({ binding }) => binding),
     [

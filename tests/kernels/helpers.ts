@@ -35,6 +35,7 @@ let shared: Promise<Gpu> | undefined;
 export const H200: DeviceProfile = {
   software: false,
   subgroupSize: 32,
+  matrixUnits: false,
   multiprocessors: 132,
   workgroupBytes: 49152,
   workgroupThreads: 1024,

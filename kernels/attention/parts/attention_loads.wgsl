@@ -39,7 +39,7 @@ fn put_query(query: u32, quad: u32, q: vec4<f32>) {
 
 fn query_at(place: Place, query: u32, quad: u32) -> vec4<f32> {
   let quads = head_size / 4u;
-  let token = min(place.first_query + query, range.tokens - 1u);
+  let token = place.first_token + min(place.first_query + query, place.tokens - 1u);
   let value = qkv[(token * (heads + 2u * key_value_heads) + place.head) * quads + min(quad, quads - 1u)];
   return select(vec4(0.0), value, quad < quads);
 }
@@ -54,7 +54,7 @@ fn value_at(place: Place, key: u32, quad: u32) -> vec4<f32> {
 
 // The last key stands for those past the end, the last elements for those past the end of the head.
 fn cache_index(place: Place, key: u32, quad: u32) -> u32 {
-  let cache_head = range.sequence * key_value_heads + place.head / (heads / key_value_heads);
+  let cache_head = (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
   return (cache_head * capacity + min(key, place.end_key - 1u)) * (head_size / 4u) + min(quad, head_size / 4u - 1u);
 }
 

@@ -1,4 +1,4 @@
-// needs: gemm_edges
+// needs: gemm_edges float_tile
 // is: tile
 // Matrix-matrix product for few tokens: y[t, r] = sum over c of w[r, c] x[t, c], for any kind of weights.
 //
@@ -17,6 +17,7 @@ const RUN_TURNS = 8u;
 const STRIDE_CHANNELS = 64u * TEAMS;
 // Turns from one of a thread's own to the next.
 const TURN_STRIDE = 1u;
+const TURN_SLOTS = 1u;
 
 // [channel of the turn][team, row or token of the tile / 4]
 var<workgroup> weight_tile: array<array<vec4<f32>, 32>, 8>;
@@ -34,16 +35,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let team = thread / TILE_ROWS;
   let team_turns = (channels + STRIDE_CHANNELS - 1u) / STRIDE_CHANNELS * RUN_TURNS;
   var weights = start_weights(row, workgroup.z);
-  fetch_weights(&weights, row, turn_of(team, 0u));
+  fetch_weights(&weights, row, turn_of(team, 0u), 0u);
   var activations = fetch_activations(first_token, thread, turn_of(team, 0u));
   var sums: Sums;
   for (var i = 0u; i < team_turns; i++) {
     workgroupBarrier();
-    put_weights(&weights, thread, turn_of(team, i), 0u);
+    put_weights(&weights, thread, turn_of(team, i), 0u, 0u);
     put_activations(thread, activations);
     workgroupBarrier();
     let next = turn_of(team, min(i + 1u, team_turns - 1u));
-    fetch_weights(&weights, row, next);
+    fetch_weights(&weights, row, next, 0u);
     activations = fetch_activations(first_token, thread, next);
     multiply_turn(8u * team + thread % 8u, 4u * team + thread % 32u / 8u, &sums);
   }
@@ -54,14 +55,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 // The i-th turn of a team. Past the last channel a kernel brings any weights and activations are zero.
 fn turn_of(team: u32, i: u32) -> u32 {
   return (i / RUN_TURNS * TEAMS + team) * RUN_TURNS + i % RUN_TURNS;
-}
-
-fn put_weight(channel: u32, tile_row: u32, value: f32) {
-  weight_tile[channel][tile_row / 4u][tile_row % 4u] = value;
-}
-
-fn add_to_weight(channel: u32, tile_row: u32, value: f32) {
-  weight_tile[channel][tile_row / 4u][tile_row % 4u] += value;
 }
 
 fn fetch_activations(first_token: u32, thread: u32, turn: u32) -> vec4<f32> {

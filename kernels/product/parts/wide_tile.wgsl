@@ -1,4 +1,4 @@
-// needs: gemm_edges
+// needs: gemm_edges float_tile
 // is: tile
 // Matrix-matrix product for many tokens: y[t, r] = sum over c of w[r, c] x[t, c], for any kind of weights.
 //
@@ -10,8 +10,8 @@
 // words.
 //
 // From the kernel, where a turn is 8 consecutive channels:
-//   Weights, start_weights(row, 0), fetch_weights(weights, row, turn), put_weights(weights, tile_row, turn,
-//   tile_channel).
+//   Weights, start_weights(row, 0), fetch_weights(weights, row, turn, slot), put_weights(weights, tile_row, turn,
+//   tile_channel, slot), where slot is one of TURN_SLOTS turns that are under way at once.
 
 const TILE_ROWS = 64u;
 const TILE_TOKENS = 128u;
@@ -19,6 +19,7 @@ const STEP_CHANNELS = 16u;
 const STRIDE_CHANNELS = STEP_CHANNELS;
 // Turns from one of a thread's own to the next.
 const TURN_STRIDE = 2u;
+const TURN_SLOTS = 1u;
 
 // [channel of the step][row of the tile / 4]
 var<workgroup> weight_tile: array<array<vec4<f32>, 16>, 16>;
@@ -49,28 +50,20 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let place = Place(thread % 8u, thread / 8u);
   let steps = (channels + STEP_CHANNELS - 1u) / STEP_CHANNELS;
   var weights = start_weights(row, workgroup.z);
-  fetch_weights(&weights, row, half);
+  fetch_weights(&weights, row, half, 0u);
   var activations = fetch_activations(first_token, thread, 0u);
   var sums: Sums;
   for (var step = 0u; step < steps; step++) {
     workgroupBarrier();
-    put_weights(&weights, tile_row, 2u * step + half, 8u * half);
+    put_weights(&weights, tile_row, 2u * step + half, 8u * half, 0u);
     put_activations(&activations, thread);
     workgroupBarrier();
     let next = min(step + 1u, steps - 1u);
-    fetch_weights(&weights, row, 2u * next + half);
+    fetch_weights(&weights, row, 2u * next + half, 0u);
     activations = fetch_activations(first_token, thread, next);
     multiply_step(place, &sums);
   }
   write_sums(tile_first_row + 4u * place.row, first_token + 4u * place.token, &sums);
-}
-
-fn put_weight(channel: u32, tile_row: u32, value: f32) {
-  weight_tile[channel][tile_row / 4u][tile_row % 4u] = value;
-}
-
-fn add_to_weight(channel: u32, tile_row: u32, value: f32) {
-  weight_tile[channel][tile_row / 4u][tile_row % 4u] += value;
 }
 
 fn fetch_activations(first_token: u32, thread: u32, step: u32) -> Activations {

@@ -9,7 +9,7 @@ import { createTokenRange, setTokenRange } from "../../../kernels/tokens/token_r
 import { ropeCache } from "../../../kernels/attention/rope_cache.ts";
 import { rotateHeads, rotationOf, rotationTable } from "../../../model/llama/rope.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
-import { assert, assertEquals, assertThrows } from "../../assert.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
 
@@ -119,6 +119,51 @@ test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding win
     );
     for (const { buffer } of [cache.keys, cache.values]) gpu.destroyBuffer(buffer);
   }
+});
+
+test("sequences side by side, some of those that there is room for: each attends to itself, from its own positions", async () => {
+  const gpu = await testGpu();
+  const shape = { heads: 4, keyValueHeads: 2, headSize: 16 };
+  const [part, capacity, sequences, taken] = [{ first: 5, tokens: 70 }, 80, 4, 3];
+  const width = (shape.heads + 2 * shape.keyValueHeads) * shape.headSize;
+  const planeLength = shape.keyValueHeads * capacity * shape.headSize;
+  const qkv = randomActivations(taken * part.tokens * width, 8);
+  const plane = async (seed: number) =>
+    whole(await gpu.uploadStorage("plane", Float16Array.from(randomActivations(sequences * planeLength, seed))));
+  const cache = { capacity, keys: await plane(1), values: await plane(2) };
+  const range = await createTokenRange(gpu, sequences * part.tokens, sequences);
+  setTokenRange(gpu, range, taken * part.tokens, part.first);
+  const buffer = await gpu.uploadStorage("qkv", qkv);
+  const rotation = rotationOf({ theta: 10000 }, shape.headSize, capacity);
+  const rotations = await gpu.uploadStorage("rotations", rotationTable({ theta: 10000 }, shape.headSize, capacity));
+  const out = await poisonedOutput(gpu, taken * part.tokens * shape.heads * shape.headSize);
+  gpu.submit([
+    await ropeCache(gpu, shape, range, { qkv: buffer, rotations, cache }),
+    await prefillAttention(gpu, shape, range, { qkv: buffer, cache, out }),
+  ]);
+  const rotated = await gpu.readF32(buffer, qkv.length);
+  const halves = async ({ buffer }: { buffer: GPUBuffer }) => new Float16Array(await gpu.read(buffer));
+  const [keys, values] = [await halves(cache.keys), await halves(cache.values)];
+  const own = (all: Float16Array, sequence: number) =>
+    all.subarray(sequence * planeLength, (sequence + 1) * planeLength);
+  const found = await readOutput(gpu, out);
+  const length = part.tokens * shape.heads * shape.headSize;
+  for (let sequence = 0; sequence < taken; sequence++) {
+    const tokens = rotated.subarray(sequence * part.tokens * width, (sequence + 1) * part.tokens * width);
+    const expected = attendOnCpu(shape, part, tokens, own(keys, sequence), own(values, sequence));
+    assertWithin(found.slice(sequence * length, (sequence + 1) * length), expected, `sequence ${sequence}`);
+    // Of the last token, whose position is the last of its sequence.
+    const last = qkv.slice((sequence * part.tokens + part.tokens - 1) * width).subarray(0, width);
+    rotateHeads(last, 0, shape.heads + shape.keyValueHeads, rotation, part.first + part.tokens - 1);
+    const key = own(keys, sequence).subarray((part.first + part.tokens - 1) * shape.headSize).subarray(
+      0,
+      shape.headSize,
+    );
+    assertClose(key, last.subarray(shape.heads * shape.headSize).subarray(0, shape.headSize), 2e-3);
+  }
+  const untouched = Float16Array.from(randomActivations(sequences * planeLength, 1));
+  assertEquals(own(keys, taken), own(untouched, taken));
+  for (const { buffer } of [cache.keys, cache.values]) gpu.destroyBuffer(buffer);
 });
 
 interface RopeCase {

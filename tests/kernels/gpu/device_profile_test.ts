@@ -12,7 +12,7 @@ import { H200, SOFTWARE } from "../helpers.ts";
 function profileWith(info: Partial<GPUAdapterInfo>, features: readonly string[]) {
   const limits = { maxComputeWorkgroupStorageSize: 32768, maxComputeInvocationsPerWorkgroup: 1024 };
   const adapter = { info: info as GPUAdapterInfo };
-  return profileOf(adapter, { limits: limits as GPUSupportedLimits }, new Set(features));
+  return profileOf(adapter, { limits: limits as GPUSupportedLimits }, new Set(features), { subgroupMatrices: [] });
 }
 
 Deno.test("profileOf knows software adapters and subgroups of one size", () => {

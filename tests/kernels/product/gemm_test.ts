@@ -1,11 +1,14 @@
 import { dequantize } from "../../../quant/dequantize.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
+import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
+import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/fused_few.ts";
 import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
-import { chooseTile, type GemmTile, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
+import { chooseTile, type GemmTile, MATRIX_TILE, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../../kernels/tokens/token_range.ts";
@@ -20,17 +23,23 @@ import {
   testGpu,
 } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { emulateMatrices } from "./emulate_matrices.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
-const TILES = [WIDE_TILE, NARROW_TILE];
+const TILES = [WIDE_TILE, NARROW_TILE, MATRIX_TILE];
 /** Rows, channels, tokens. */
 const CASES = [[70, 300, 3], [1, 4, 1], [33, 1028, 17], [130, 132, 130], [20, 576, 2]];
+
+/** Cases of a tile; where matrix units are emulated, which takes seconds, the one with whole and cut tiles. */
+async function casesOf(tile: GemmTile): Promise<readonly (readonly number[])[]> {
+  return tile === MATRIX_TILE && !(await testGpu()).profile.matrixUnits ? [[130, 132, 130]] : CASES;
+}
 
 type Launch = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => Promise<Dispatch[]>;
 
 /** Runs a product on a poisoned output whose dispatches cover some tokens more than there are. */
-async function run(gpu: Gpu, rows: number, tokens: number, x: Float32Array<ArrayBuffer>, launch: Launch) {
-  const range = await createTokenRange(gpu, tokens + 20);
+async function run(gpu: Gpu, rows: number, tokens: number, x: Float32Array<ArrayBuffer>, launch: Launch, more = 20) {
+  const range = await createTokenRange(gpu, tokens + more);
   setTokenRange(gpu, range, tokens, 0);
   const input = await gpu.uploadStorage("x", x);
   const y = await poisonedOutput(gpu, rows * tokens);
@@ -50,12 +59,14 @@ interface PackedCase {
 
 async function checkPacked([rows, channels, tokens]: readonly number[], kind: PackedCase) {
   const gpu = await testGpu();
+  emulateMatrices(gpu);
   const tensor = randomTensor({ rows, channels, ...kind }, rows + tokens);
   const x = randomActivations(channels * tokens, 9);
   const matrix = await uploadPackedMatrix(gpu, tensor, kind.bindingBytes);
   const launch: Launch = (range, x, y) => fusedGemm(gpu, matrix, { range, x, y, tile: kind.tile });
   const actual = await run(gpu, rows, tokens, x, launch);
-  assertWithin(actual, gemmOnCpu(dequantize(tensor), rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
+  const expected = gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, kind.tile === MATRIX_TILE);
+  assertWithin(actual, expected, `${rows} x ${channels} x ${tokens}`);
   destroyMatrices(gpu, matrix);
 }
 
@@ -66,31 +77,90 @@ function randomF16(rows: number, channels: number) {
 
 async function checkF16([rows, channels, tokens]: readonly number[], tile: GemmTile, bindingBytes?: number) {
   const gpu = await testGpu();
+  emulateMatrices(gpu);
   const weights = randomF16(rows, channels);
   const x = randomActivations(channels * tokens, 7);
   const matrix = await uploadF16Matrix(gpu, weights, rows, channels, bindingBytes);
   const actual = await run(gpu, rows, tokens, x, (range, x, y) => f16Gemm(gpu, matrix, { range, x, y, tile }));
-  assertWithin(actual, gemmOnCpu(weights, rows, channels, tokens, x), `${rows} x ${channels} x ${tokens}`);
+  const expected = gemmOnCpu(weights, rows, channels, tokens, x, tile === MATRIX_TILE);
+  assertWithin(actual, expected, `${rows} x ${channels} x ${tokens}`);
   destroyMatrices(gpu, matrix);
 }
 
+/** Runs {@linkcode fusedFew} between sentinels, which what it leaves in between must not reach either. */
+async function runFew(gpu: Gpu, tensor: PackedTensor, tokens: number, more: number, bindingBytes?: number) {
+  const { rows, channels } = tensor;
+  const x = randomActivations(channels * tokens, 9);
+  const matrix = await uploadPackedMatrix(gpu, tensor, bindingBytes);
+  const size = fewPartialsBytes(gpu, matrix, tokens + more);
+  const buffer = await gpu.uploadStorage("partial sums", new Float32Array(size / 4 + 64).fill(7));
+  const partials = { buffer, offset: 0, size };
+  const launch: Launch = (range, x, y) => fusedFew(gpu, matrix, { range, x, y, partials });
+  assertWithin(
+    await run(gpu, rows, tokens, x, launch, more),
+    gemmOnCpu(dequantize(tensor), rows, channels, tokens, x),
+    `${rows} x ${channels} x ${tokens}`,
+  );
+  assertEquals(new Float32Array(await gpu.read(buffer, 256, size)), new Float32Array(64).fill(7));
+  gpu.destroyBuffer(buffer);
+  destroyMatrices(gpu, matrix);
+}
+
+for (const refineEvery of REFINE_EVERY) {
+  test(`fused_few, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
+    const gpu = await testGpu();
+    for (
+      const [rows, channels, tokens, more] of [[70, 300, 3, 1], [1, 4, 1, 0], [33, 1028, 7, 1], [150, 132, 37, 20]]
+    ) {
+      const outlierShare = tokens === 7 ? 0 : 0.02;
+      await runFew(gpu, randomTensor({ rows, channels, refineEvery, outlierShare }, rows + tokens), tokens, more);
+    }
+  });
+}
+
+test("fused_few: several half blocks a team, slabs", async () => {
+  const gpu = await testGpu();
+  const tensor = randomTensor({ rows: 150, channels: 2000, refineEvery: 8, outlierShare: 0.01 }, 1);
+  await runFew(gpu, tensor, 5, 3, 64 * 1024);
+  // A device that workgroups come to one after the other.
+  const { profile } = gpu;
+  const changed: { profile: DeviceProfile } = gpu;
+  changed.profile = { ...profile, multiprocessors: 0.2 };
+  assertEquals(planFew(changed.profile, 150, 32, 5), { tokens: 8, run: 8, splits: 1 });
+  await runFew(gpu, tensor, 5, 0);
+  changed.profile = profile;
+  for (const [rows, halfBlocks, tokens, plan] of FEW_PLANS) {
+    assertEquals(planFew(H200, rows, halfBlocks, tokens), plan);
+  }
+});
+
+/** Llama-2-7B's gate and up, o and down with 16, 4 and 5 tokens. */
+const FEW_PLANS = [
+  [22016, 64, 16, { tokens: 16, run: 3, splits: 6 }],
+  [4096, 64, 4, { tokens: 4, run: 1, splits: 16 }],
+  [4096, 172, 5, { tokens: 8, run: 1, splits: 43 }],
+] as const;
+
 for (const tile of TILES) {
-  for (const refineEvery of REFINE_EVERY) {
+  for (const refineEvery of tile === MATRIX_TILE ? [8 as const] : REFINE_EVERY) {
     test(`fused_gemm ${tile.part}, refined groups ${refineEvery}: shapes, with and without outliers`, async () => {
-      for (const shape of CASES) {
+      for (const shape of await casesOf(tile)) {
         await checkPacked(shape, { refineEvery, outlierShare: shape[2] === 17 ? 0 : 0.02, tile });
       }
     });
   }
 
-  test(`fused_gemm ${tile.part} splits rows over slabs`, async () => {
-    const kind = { refineEvery: 8, outlierShare: 0.01, tile, bindingBytes: 64 * 1024 } as const;
-    await checkPacked([150, 2000, 5], kind);
-  });
+  // Slabs are dispatches like others: those of the matrix tile differ in nothing.
+  if (tile !== MATRIX_TILE) {
+    test(`fused_gemm ${tile.part} splits rows over slabs`, async () => {
+      const kind = { refineEvery: 8, outlierShare: 0.01, tile, bindingBytes: 64 * 1024 } as const;
+      await checkPacked([150, 2000, 5], kind);
+    });
+  }
 
   test(`f16_gemm ${tile.part}: layers, odd shapes, slabs`, async () => {
-    for (const shape of CASES) await checkF16(shape, tile);
-    await checkF16([150, 500, 5], tile, 100 * 1024);
+    for (const shape of await casesOf(tile)) await checkF16(shape, tile);
+    if (tile !== MATRIX_TILE) await checkF16([150, 500, 5], tile, 100 * 1024);
   });
 
   test(`f16_gemm ${tile.part} adds to y`, async () => {
@@ -100,7 +170,7 @@ for (const tile of TILES) {
     const x = randomActivations(channels * tokens, 3);
     const residual = randomActivations(rows * tokens, 4);
     const matrix = await uploadF16Matrix(gpu, weights, rows, channels);
-    const product = gemmOnCpu(weights, rows, channels, tokens, x);
+    const product = gemmOnCpu(weights, rows, channels, tokens, x, tile === MATRIX_TILE);
     const actual = await run(gpu, rows, tokens, x, async (range, input, y) => {
       gpu.write(y.buffer, residual, y.offset);
       return await f16Gemm(gpu, matrix, { range, x: input, y, tile, addToY: true });
@@ -136,4 +206,7 @@ test("chooseTile takes the tile that was faster on an H200", () => {
   ]] as const;
   for (const [rows, tokens, name] of faster) assertEquals(chooseTile(H200, rows, tokens).part, name);
   for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(H200, 22016, tokens).part, "wide_tile");
+  const withUnits = { ...H200, matrixUnits: true };
+  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(withUnits, 22016, tokens).part, "matrix_tile");
+  assertEquals(chooseTile(withUnits, 22016, 32).part, "narrow_tile");
 });

@@ -8,8 +8,9 @@ import {
   packSampling,
   sample,
   type Sampling,
-  samplingProbabilities,
+  selectionBytes,
 } from "../../../kernels/tokens/sampler.ts";
+import { drawOnCpu, samplingProbabilities } from "../../../kernels/tokens/sampler_reference.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";
@@ -42,6 +43,7 @@ async function choose(
       packSampling(sampling ?? { temperature: 1, topP: 1, topK: 0, seed: 0 }),
     ),
     candidates: await gpu.uploadStorage("candidates", new Uint32Array(2 * CANDIDATES).fill(0xdeadbeef)),
+    selection: await gpu.createStorage("selection", selectionBytes(gpu)),
     embedding: matrix,
     sequence: await gpu.uploadStorage("sequence", Uint32Array.of(4)),
     tokens: await gpu.uploadStorage("tokens", new Uint32Array(5 + steps).fill(7)),
@@ -49,9 +51,9 @@ async function choose(
   };
   const pick = sampling
     ? await sample(gpu, length, buffers)
-    : await argmax(gpu, length, buffers.logits, buffers.candidates);
-  const next = await advance(gpu, sampling ? 1 : CANDIDATES, buffers);
-  for (let i = 0; i < steps; i++) gpu.submit([pick, ...next]);
+    : [await argmax(gpu, length, buffers.logits, buffers.candidates)];
+  const next = await advance(gpu, buffers);
+  for (let i = 0; i < steps; i++) gpu.submit([...pick, ...next]);
   const tokens = new Uint32Array(await gpu.read(buffers.tokens));
   const [position] = new Uint32Array(await gpu.read(buffers.sequence));
   const hidden = await gpu.readF32(buffers.hidden, HIDDEN);
@@ -131,6 +133,21 @@ test("sample: the same seed draws the same tokens, another one others", async ()
   for (const token of [...first, ...other]) assert(probabilities[token] > 0, `token ${token} may be drawn`);
 });
 
+test("sample draws the tokens that its CPU reference draws", async () => {
+  const gpu = await testGpu();
+  for (const [index, settings] of [...SAMPLINGS, { temperature: 0.8, topP: 0.9, topK: 40 }].entries()) {
+    const logits = randomLogits(index % 2 === 0 ? 33_000 : 1000, 20 + index);
+    const sampling = { ...settings, seed: 2 ** 31 + index };
+    const { tokens } = await choose(gpu, logits, 12, sampling);
+    for (const [step, token] of tokens.entries()) {
+      const expected = drawOnCpu(logits, sampling, 4 + step);
+      // Scores are below 45 in f32, the device's logarithms are off by 2^-21 at most.
+      assert(expected.lead > 1.0001, "no draw of this test is as near as f32's rounding");
+      assertEquals(token, expected.token, `${JSON.stringify(sampling)} at position ${4 + step}`);
+    }
+  }
+});
+
 test("argmax, sample and advance of several sequences: each token is the one that its sequence gets alone", async () => {
   const gpu = await testGpu();
   const length = 5000;
@@ -149,15 +166,16 @@ test("argmax, sample and advance of several sequences: each token is the one tha
       logits: await gpu.uploadStorage("logits", Float32Array.from(logits.flatMap((each) => [...each]))),
       settings: await gpu.uploadStorage("settings", Uint32Array.from(samplings.flatMap((s) => [...packSampling(s)]))),
       candidates: await gpu.createStorage("candidates", 3 * 2 * CANDIDATES * 4),
+      selection: await gpu.createStorage("selection", 3 * selectionBytes(gpu)),
       sequence: await gpu.uploadStorage("sequence", sequence),
       tokens: await gpu.uploadStorage("tokens", new Uint32Array(4 * 8).fill(7)),
       hidden: await gpu.createStorage("hidden", 3 * HIDDEN * 4),
     };
     const pick = isSampled
       ? await sample(gpu, length, buffers, 3)
-      : await argmax(gpu, length, buffers.logits, buffers.candidates, 3);
-    const next = await advance(gpu, isSampled ? 1 : CANDIDATES, { ...buffers, embedding: matrix, stride: 8 }, 3);
-    for (let step = 0; step < 2; step++) gpu.submit([pick, ...next]);
+      : [await argmax(gpu, length, buffers.logits, buffers.candidates, 3)];
+    const next = await advance(gpu, { ...buffers, embedding: matrix, stride: 8 }, 3);
+    for (let step = 0; step < 2; step++) gpu.submit([...pick, ...next]);
     const expected = new Uint32Array(4 * 8).fill(7);
     const hidden: number[] = [];
     for (const [i, place] of [1, 0, 3].entries()) {

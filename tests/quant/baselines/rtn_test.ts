@@ -31,8 +31,8 @@ for (const { bits, group, codes, zeros, scales, decoded } of layouts) {
     const tensor = quantizeStrips(matrix, rows, channels, { layout, search: "minmax" });
     const groups = Math.ceil(channels / group);
     assertEquals(Array.from(tensor.scales), Array.from(new Float16Array(bytes(scales).buffer)));
-    assertEquals(unpackBits(tensor.zeros, rows * groups, () => bits), bytes(zeros));
-    assertEquals(unpackBits(tensor.codes, rows * channels, () => bits), bytes(codes));
+    assertEquals(unpackBits(tensor.zeros, rows * groups, [bits]), bytes(zeros));
+    assertEquals(unpackBits(tensor.codes, rows * channels, [bits]), bytes(codes));
     // numpy's decoded weights hold no -0; ours may.
     assertEquals(Array.from(dequantizeStrips(tensor), (w) => w + 0), [...new Float32Array(bytes(decoded).buffer)]);
     const size = Math.ceil(rows * channels * bits / 8) + Math.ceil(rows * groups * bits / 8) + 2 * rows * groups;

@@ -1,0 +1,98 @@
+/**
+ * Launcher of the fused matrix-matrix kernel for few tokens.
+ *
+ * @module
+ */
+import type { DeviceProfile } from "../gpu/device_profile.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { joinShader } from "../gpu/shader.ts";
+import { type PackedMatrix, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
+import { checkGemmChannels } from "./gemm_tile.ts";
+import type { FewProduct } from "./weight_format.ts";
+import * as wgsl from "./wgsl.ts";
+
+/** Rows of a workgroup, and its teams, each with a half block at a time. */
+const TILE_ROWS = 128;
+const TEAMS = 4;
+
+/** Workgroups of each multiprocessor. */
+const WORKGROUPS_EACH = 8;
+
+/** How rows and channels are spread over workgroups. */
+export interface FewPlan {
+  /** Tokens of a workgroup. */
+  readonly tokens: 4 | 8 | 16;
+  /** Half blocks that a team takes one after the other. */
+  readonly run: number;
+  /** Parts of the channels. */
+  readonly splits: number;
+}
+
+/** Spreads a matrix over so many workgroups that the last ones hardly leave a multiprocessor idle. */
+export function planFew(
+  { multiprocessors }: DeviceProfile,
+  rows: number,
+  halfBlocks: number,
+  maxTokens: number,
+): FewPlan {
+  const tokens = maxTokens <= 4 ? 4 : maxTokens <= 8 ? 8 : 16;
+  const tiles = Math.ceil(rows / TILE_ROWS) * Math.ceil(maxTokens / tokens);
+  const rounds = Math.ceil(halfBlocks / TEAMS);
+  const run = Math.max(1, Math.round((tiles * rounds) / (WORKGROUPS_EACH * multiprocessors)));
+  return { tokens, run: Math.min(run, rounds), splits: Math.ceil(rounds / run) };
+}
+
+/** Bytes of the sums that a product with up to so many tokens leaves in between. */
+export function fewPartialsBytes({ profile }: Gpu, { slabs, halfBlocks }: PackedMatrix, maxTokens: number): number {
+  const bytesOf = (rows: number) => {
+    const { tokens, splits } = planFew(profile, rows, halfBlocks, maxTokens);
+    return 16 * splits * Math.ceil(maxTokens / tokens) * tokens * Math.ceil(rows / STEP_ROWS);
+  };
+  return Math.max(...slabs.map(({ rows }) => bytesOf(rows)));
+}
+
+/**
+ * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel]. The CPU reference is `gemmOnCpu` on
+ * the decoded weights.
+ *
+ * @throws {RangeError} when channels are not a multiple of 4
+ */
+export async function fusedFew(
+  gpu: Gpu,
+  matrix: PackedMatrix,
+  { range, x, y, partials, addToY }: FewProduct,
+): Promise<Dispatch[]> {
+  const { channels, halfBlocks } = matrix;
+  checkGemmChannels(channels);
+  const dispatches: Dispatch[] = [];
+  for (const slab of matrix.slabs) {
+    const { tokens, run, splits } = planFew(gpu.profile, slab.rows, halfBlocks, range.maxTokens);
+    const { outlier_planes, ...planes } = planeBuffers(slab);
+    const shared = { rows: slab.rows, channels, tokens };
+    dispatches.push(
+      await gpu.makeDispatch(joinShader(wgsl, "fused_few"), {
+        constants: {
+          ...shared,
+          half_blocks: halfBlocks,
+          refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
+          run,
+        },
+        buffers: { range: range.buffer, ...planes, x, partials },
+        workgroups: [Math.ceil(range.maxTokens / tokens), Math.ceil(slab.rows / TILE_ROWS), splits],
+      }),
+      await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
+        constants: {
+          ...shared,
+          splits,
+          token_rows: matrix.rows,
+          first_row: slab.firstRow,
+          outlier_residuals: slab.outlierResiduals,
+          add_to_y: addToY ? 1 : 0,
+        },
+        buffers: { range: range.buffer, partials, outlier_planes, x, y },
+        workgroups: [Math.ceil(slab.rows / 256), range.maxTokens, 1],
+      }),
+    );
+  }
+  return dispatches;
+}

@@ -1,0 +1,108 @@
+/**
+ * Sequences side by side through all layers of a model on the device: products of thousands of tokens, where short texts one
+ * by one leave most of it idle.
+ *
+ * @module
+ */
+import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
+import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
+import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
+import { createTokenRange, setTokenRange } from "../../kernels/tokens/token_range.ts";
+import type { EngineWeights } from "../engine/engine_weights.ts";
+import { joinedAttention } from "../engine/joined_attention.ts";
+import { createStageBuffers, passOperations } from "../engine/layer_operations.ts";
+import { checkCapacity, createCaches, roundCapacity } from "../engine/sequence_cache.ts";
+import { letOthersRun } from "../host/event_loop.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { widestOf } from "../llama/layer.ts";
+import { rotationTable } from "../llama/rope.ts";
+
+/** How many sequences go side by side. */
+export interface JoinedShape {
+  /** The most sequences. */
+  readonly sequences: number;
+  /** Tokens of each that go at once: all, but where one sequence alone is more than goes at once. */
+  readonly tokens: number;
+  /** Tokens of the longest one. */
+  readonly longest: number;
+}
+
+/** Tokens that go side by side at most: more of them don't make products faster. */
+const PASS_TOKENS = 8192;
+
+/** Bytes of the widest buffer of a pass. */
+const PASS_BYTES = 2 ** 27;
+
+/** The shape of passes for so many sequences of at most so many tokens. */
+export function joinedShape(config: ModelConfig, count: number, longest: number): JoinedShape {
+  const most = Math.floor(Math.min(PASS_TOKENS, PASS_BYTES / (4 * widestOf(config))));
+  const sequences = Math.max(1, Math.min(count, Math.floor(most / longest)));
+  return { sequences, tokens: Math.min(most, longest), longest };
+}
+
+/** Takes sequences through a model. Dispose it to free its buffers. */
+export interface JoinedPass extends Disposable {
+  /** Its shape. */
+  readonly shape: JoinedShape;
+  /**
+   * Takes sequences from their start, each padded to the same length.
+   *
+   * @param onPart gets the residual stream f32 [sequences, tokens, hidden], before the final norm, and the index of its first
+   * token in each sequence: once, but for a sequence that is longer than a pass
+   */
+  takeIn(
+    sequences: readonly Uint32Array[],
+    onPart: (hidden: GPUBuffer, first: number) => Promise<void>,
+  ): Promise<void>;
+}
+
+/**
+ * Makes the buffers and dispatches of passes of one shape.
+ *
+ * @throws {RangeError} when the model's context is shorter, or the device can't bind so large a cache
+ * @throws {OutOfMemoryError} when the device has no room
+ */
+export function createJoinedPass(gpu: Gpu, weights: EngineWeights, shape: JoinedShape): Promise<JoinedPass> {
+  return allOrNone(gpu, async (scope) => {
+    const { config, embedding, layers } = weights;
+    const { sequences, tokens, longest } = shape;
+    const { heads, headSize, rope } = config;
+    checkCapacity(gpu, config, longest, sequences);
+    const total = sequences * tokens;
+    const range = await createTokenRange(gpu, total, sequences);
+    scope.own(range.buffer);
+    const buffers = {
+      ...await createStageBuffers(scope, config, total),
+      normed: await scope.storage("normed", 4 * total * config.hidden),
+      mixed: await scope.storage("mixed", 4 * total * heads * headSize),
+    };
+    const capacity = roundCapacity(longest);
+    // Keys of the layers before are needed again only where a sequence takes several passes.
+    const cached = longest > tokens ? config : { ...config, layers: 1 };
+    const caches = await createCaches(gpu, scope, cached, capacity, sequences);
+    const rotations = await scope.upload("rotations", rotationTable(rope, headSize, capacity, longest));
+    const dispatches: Dispatch[] = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
+    for (const [i, layer] of layers.entries()) {
+      const cache = caches[i % caches.length];
+      const attend = await joinedAttention(gpu, config, layer, range, { ...buffers, cache, rotations });
+      const operations = await passOperations(gpu, config, layer, range, buffers, attend);
+      dispatches.push(...operations.flatMap((operation) => operation.dispatches));
+    }
+    return {
+      shape,
+      async takeIn(taken, onPart) {
+        const end = sequences === 1 ? taken[0].length : tokens;
+        for (let first = 0; first < end; first += tokens) {
+          await letOthersRun();
+          const padded = new Uint32Array(total);
+          for (const [i, text] of taken.entries()) padded.set(text.subarray(first, first + tokens), i * tokens);
+          setTokenRange(gpu, range, sequences === 1 ? Math.min(tokens, end - first) : taken.length * tokens, first);
+          gpu.write(buffers.tokens, padded);
+          gpu.submit(dispatches);
+          await onPart(buffers.hidden, first);
+        }
+      },
+      [Symbol.dispose]: () => scope[Symbol.dispose](),
+    };
+  });
+}

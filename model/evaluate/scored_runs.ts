@@ -1,0 +1,221 @@
+/**
+ * Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens that followed.
+ *
+ * @module
+ */
+import { divergence } from "../../kernels/backward/divergence.ts";
+import { allOrNone, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import { gemm } from "../../kernels/product/linear.ts";
+import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
+import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
+import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
+import type { EngineWeights } from "../engine/engine_weights.ts";
+
+/** A sequence of which predictions are scored. */
+export interface ScoredSequence {
+  /** What goes through the model. */
+  readonly tokens: Uint32Array;
+  /** The token that follows each of the last of these. */
+  readonly targets: Uint32Array;
+  /** The name under which its logits are kept for other models, or under which a model before kept those to compare with. */
+  readonly reference?: { readonly name: number; readonly role: "keep" | "compare" };
+}
+
+/** Predictions of a sequence, one element for each target. */
+export interface SequenceScores {
+  /** f32: natural logarithm of the target's probability. */
+  readonly logLikelihoods: Float32Array;
+  /** u32: the most likely token. */
+  readonly best: Uint32Array;
+  /** f32: KL(reference || model) in nats; zeros where nothing is compared. */
+  readonly divergences: Float32Array;
+}
+
+/** Logits that are kept, f32 [rows, vocabulary], by the sequence's name and the first of its targets. */
+export type KeptLogits = Map<string, GPUBuffer>;
+
+/** Neighbouring rows of the residual stream whose predictions are scored. */
+export interface Run {
+  /** Index of the sequence. */
+  readonly index: number;
+  /** Row of the residual stream. */
+  readonly row: number;
+  /** Index of its target. */
+  readonly target: number;
+  /** Rows. */
+  readonly count: number;
+}
+
+/** The scored rows of a sequence among the `tokens` from `first` on, where `place` sequences lie before it. */
+export function runOf(
+  { tokens: { length }, targets }: ScoredSequence,
+  index: number,
+  place: number,
+  first: number,
+  tokens: number,
+): Run[] {
+  const begin = Math.max(first, length - targets.length);
+  const count = Math.min(first + tokens, length) - begin;
+  if (count <= 0) return [];
+  return [{ index, row: place * tokens + begin - first, target: begin - (length - targets.length), count }];
+}
+
+/** Tokens whose logits are in memory at once: a multiple of 64, so that bindings may begin with each part. */
+const LOGIT_TOKENS = 512;
+const LOGIT_BYTES = 2 ** 27;
+
+/** Shares runs out in order: parts of at most so many rows; those of a sequence with a reference stay by themselves. */
+function partsOf(runs: readonly Run[], sequences: readonly ScoredSequence[], most: number): Run[][] {
+  const parts: Run[][] = [];
+  let room = 0;
+  for (const run of runs) {
+    const isAlone = sequences[run.index].reference !== undefined;
+    if (isAlone) room = 0;
+    for (let at = 0; at < run.count;) {
+      if (room === 0) {
+        parts.push([]);
+        room = most;
+      }
+      const count = Math.min(room, run.count - at);
+      parts.at(-1)!.push({ ...run, row: run.row + at, target: run.target + at, count });
+      room -= count;
+      at += count;
+    }
+    if (isAlone) room = 0;
+  }
+  return parts;
+}
+
+/** The final norm and the head, for some rows at a time. */
+export interface Head extends Disposable {
+  /** The most rows. */
+  readonly most: number;
+  /** Those that logits were made of last. */
+  readonly range: TokenRange;
+  /** f32 [most, vocabulary]; comparing leaves other things there. */
+  readonly logits: GPUBuffer;
+  /** f32 [most]: 1 for each row. */
+  readonly ones: GPUBuffer;
+  /** Makes the logits of a part of the residual stream. */
+  predict(hidden: GPUBuffer, part: readonly Run[]): void;
+}
+
+export function createHead(gpu: Gpu, weights: EngineWeights): Promise<Head> {
+  const { config: { hidden: width, vocabulary, normEpsilon: epsilon }, finalNorm: weight } = weights;
+  return allOrNone(gpu, async (scope) => {
+    const most = Math.max(64, Math.min(LOGIT_TOKENS, 64 * Math.floor(LOGIT_BYTES / (4 * 64 * vocabulary))));
+    const x = await scope.storage("rows", 4 * most * width);
+    const y = await scope.storage("normed", 4 * most * width);
+    const logits = await scope.storage("logits", 4 * most * vocabulary);
+    const range = await createTokenRange(gpu, most);
+    scope.own(range.buffer);
+    const dispatches = [
+      await rmsNorm(gpu, range, { hidden: width, epsilon, x, weight, y }),
+      ...await gemm(gpu, weights.head, { range, x: y, y: logits }),
+    ];
+    return {
+      most,
+      range,
+      logits,
+      ones: await scope.upload("weights", new Float32Array(most).fill(1)),
+      predict(hidden, part) {
+        let rows = 0;
+        for (const { row, count } of part) {
+          gpu.copy(hidden, 4 * row * width, x, 4 * rows * width, 4 * count * width);
+          rows += count;
+        }
+        setTokenRange(gpu, range, rows, 0);
+        gpu.submit(dispatches);
+      },
+      [Symbol.dispose]: () => scope[Symbol.dispose](),
+    };
+  });
+}
+
+/** What scores sequences. */
+export interface ScorerParts {
+  /** The device. */
+  readonly gpu: Gpu;
+  /** Tokens of the vocabulary. */
+  readonly vocabulary: number;
+  /** Makes the logits. */
+  readonly head: Head;
+  /** Logits to compare with. */
+  readonly kept: KeptLogits;
+  /** All sequences. */
+  readonly sequences: readonly ScoredSequence[];
+}
+
+/** Scores runs of the residual stream; all are submitted before any is read. */
+export async function scoreRuns(
+  scorer: ScorerParts,
+  hidden: GPUBuffer,
+  runs: readonly Run[],
+  scores: readonly SequenceScores[],
+) {
+  const { gpu, vocabulary, head, sequences } = scorer;
+  const { most, range, logits } = head;
+  const parts = partsOf(runs, sequences, most);
+  if (parts.length === 0) return;
+  using scope = createBufferScope(gpu);
+  const words = (label: string) => scope.storage(label, 4 * parts.length * most);
+  const all = {
+    logLikelihoods: await words("log-likelihoods"),
+    best: await words("best tokens"),
+    divergences: await words("divergences"),
+  };
+  const wanted = new Uint32Array(parts.length * most);
+  eachRun(parts, most, ({ index, target, count }, at) => {
+    wanted.set(sequences[index].targets.subarray(target, target + count), at);
+  });
+  const targets = await scope.upload("targets", wanted);
+  for (const [i, part] of parts.entries()) {
+    const own = (buffer: GPUBuffer) => ({ buffer, offset: 4 * i * most, size: 4 * most });
+    head.predict(hidden, part);
+    const likelihoods = { targets: own(targets), logLikelihoods: own(all.logLikelihoods), best: own(all.best) };
+    gpu.submit([await logLikelihood(gpu, range, { vocabulary, logits, ...likelihoods })]);
+    await meetReference(scorer, part[0], own(all.divergences));
+  }
+  const logLikelihoods = await gpu.readF32(all.logLikelihoods);
+  const best = new Uint32Array(await gpu.read(all.best));
+  const divergences = await gpu.readF32(all.divergences);
+  eachRun(parts, most, ({ index, target, count }, at) => {
+    const bad = logLikelihoods.subarray(at, at + count).findIndex(Number.isNaN);
+    if (bad >= 0) throw new RangeError(`logits at prediction ${target + bad} of a sequence are not numbers`);
+    scores[index].logLikelihoods.set(logLikelihoods.subarray(at, at + count), target);
+    scores[index].best.set(best.subarray(at, at + count), target);
+    scores[index].divergences.set(divergences.subarray(at, at + count), target);
+  });
+}
+
+/** Keeps a run's logits, or compares them with those that were kept, where its sequence has a reference. */
+async function meetReference(
+  { gpu, vocabulary, head: { range, logits, ones: weights }, kept, sequences }: ScorerParts,
+  { index, target, count }: Run,
+  divergences: GPUBufferBinding,
+): Promise<void> {
+  const { reference } = sequences[index];
+  if (!reference) return;
+  const name = `${reference.name} ${target}`;
+  const known = kept.get(name);
+  if (reference.role === "keep") {
+    const copy = known ?? await gpu.createStorage("reference logits", 4 * count * vocabulary);
+    kept.set(name, copy);
+    return gpu.copy(logits, 0, copy, 0, copy.size);
+  }
+  if (!known) throw new TypeError(`window ${reference.name} has no reference, must be scored by the reference first`);
+  const compared = { vocabulary, stride: vocabulary, wanted: known, weights, logits, divergences };
+  gpu.submit([await divergence(gpu, range, compared)]);
+}
+
+/** Calls for each run with its place among all parts, each of which has room for `most` rows. */
+function eachRun(parts: readonly (readonly Run[])[], most: number, use: (run: Run, at: number) => void): void {
+  for (const [i, part] of parts.entries()) {
+    let at = i * most;
+    for (const run of part) {
+      use(run, at);
+      at += run.count;
+    }
+  }
+}

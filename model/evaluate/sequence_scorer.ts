@@ -1,0 +1,96 @@
+/**
+ * Scoring predictions of many sequences on the device: only 8 or 12 bytes a scored token are read back.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import type { EngineWeights } from "../engine/engine_weights.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { createJoinedPass, type JoinedPass, joinedShape } from "./joined_pass.ts";
+import {
+  createHead,
+  type Head,
+  type KeptLogits,
+  runOf,
+  type ScoredSequence,
+  scoreRuns,
+  type SequenceScores,
+} from "./scored_runs.ts";
+
+/** Scores sequences with one model. Dispose it to free its buffers. */
+export interface SequenceScorer extends Disposable {
+  /**
+   * Scores sequences, `onDone` is told how many are done.
+   *
+   * @throws {TypeError} when nothing was kept for a sequence that is to be compared
+   * @throws {RangeError} when a token is outside the vocabulary, a sequence longer than the context, or a prediction is no
+   * number
+   */
+  score(sequences: readonly ScoredSequence[], onDone?: (done: number) => void): Promise<SequenceScores[]>;
+}
+
+/**
+ * Makes a scorer; its buffers come with what is scored first.
+ *
+ * @param kept takes logits in buffers of the device, which stay when the scorer is disposed
+ */
+export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: KeptLogits): SequenceScorer {
+  const { config, config: { vocabulary } } = weights;
+  let pass: JoinedPass | undefined;
+  let head: Head | undefined;
+  const passFor = async (count: number, longest: number) => {
+    const shape = joinedShape(config, count, longest);
+    if (JSON.stringify(pass?.shape) !== JSON.stringify(shape)) {
+      pass?.[Symbol.dispose]();
+      pass = undefined;
+      pass = await createJoinedPass(gpu, weights, shape);
+    }
+    return pass!;
+  };
+  return {
+    async score(sequences, onDone) {
+      for (const { tokens } of sequences) checkTokens(tokens, vocabulary);
+      const scores = sequences.map(({ targets: { length } }) => ({
+        logLikelihoods: new Float32Array(length),
+        best: new Uint32Array(length),
+        divergences: new Float32Array(length),
+      }));
+      const made = head ??= await createHead(gpu, weights);
+      let done = 0;
+      for (const [longest, all] of byLength(sequences, config)) {
+        const { shape, takeIn } = await passFor(all.length, longest);
+        for (let i = 0; i < all.length; i += shape.sequences) {
+          const batch = all.slice(i, i + shape.sequences);
+          await takeIn(batch.map((index) => sequences[index].tokens), async (hidden, first) => {
+            const runs = batch.flatMap((index, place) => runOf(sequences[index], index, place, first, shape.tokens));
+            await scoreRuns({ gpu, vocabulary, head: made, kept, sequences }, hidden, runs, scores);
+          });
+          onDone?.(done += batch.length);
+        }
+      }
+      return scores;
+    },
+    [Symbol.dispose]() {
+      pass?.[Symbol.dispose]();
+      head?.[Symbol.dispose]();
+    },
+  };
+}
+
+function checkTokens(tokens: Uint32Array, vocabulary: number): void {
+  const bad = tokens.find((token) => token >= vocabulary);
+  if (bad !== undefined) throw new RangeError(`token is ${bad}, must be below ${vocabulary}`);
+}
+
+/**
+ * Indices of sequences by the length that they are padded to: at most a quarter more than their own, or 8. With longrope the
+ * length decides the rotation, and nothing is padded.
+ */
+function byLength(sequences: readonly ScoredSequence[], { context, rope }: ModelConfig): Map<number, number[]> {
+  const lengths = sequences.map(({ tokens: { length } }) => {
+    if (rope.scaling?.type === "longrope") return length;
+    const step = Math.max(8, 2 ** (Math.floor(Math.log2(length)) - 2));
+    return Math.max(length, Math.min(context, step * Math.ceil(length / step)));
+  });
+  return Map.groupBy(lengths.keys(), (index) => lengths[index]);
+}
