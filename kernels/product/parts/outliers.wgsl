@@ -1,10 +1,10 @@
 // needs: rows cells reduce
 // The sparse term: sum of residual[o] x[channel[o]] over the outliers o of each row of a workgroup. A row has so many
-// slots in a table beside the compressed planes, a word each with a whole outlier: |residual f16|channel u16|, 0 where it
-// has fewer. Lanes take a slot each, in passes over the rows. Where a slot lies follows from the lane alone, so the words
-// of four passes are asked for before anything else of the matrix and multiplied as soon as the cells are filled, while
-// the first step's words are still on their way; nothing of them stays in registers during the rounds. What rows have
-// beyond their slots is taken from the compressed planes, after all rounds, by matrices that have such rows.
+// slots in a table beside the compressed planes, a word each with a whole outlier: |residual f16|channel u16|, 0 where
+// it has fewer. Lanes take a slot each, in passes over the rows. Where a slot lies follows from the lane alone, so the
+// words of four passes are asked for before anything else of the matrix and multiplied as soon as the cells are filled,
+// while the first step's words are still on their way; nothing of them stays in registers during the rounds. What rows
+// have beyond their slots is taken from the compressed planes, after all rounds, by matrices that have such rows.
 
 fn pass_rows() -> u32 {
   return workgroup_size >> slot_bits;
