@@ -14,7 +14,7 @@ import { removePartials } from "../host/atomic_file.ts";
 import { loadCalibrationText } from "../text/text.ts";
 import { SELF, splitCalibration } from "../text/calibration_names.ts";
 import { readFittingTokenizer } from "../text/tokenizer.ts";
-import { CHARACTERS_PER_TOKEN, sampleWindows, type WindowPlan } from "../text/windows.ts";
+import { countWindows, sampleWindows, type WindowPlan } from "../text/windows.ts";
 import { takeTurns, writeSelfText } from "./self_text.ts";
 import { readCachedText, type SelfTextKey, selfTextPath, writeCachedText } from "./self_text_cache.ts";
 
@@ -40,8 +40,8 @@ export interface CalibrationPlan extends CalibrationSize {
 export const RANDOM_TOKENS = "random tokens";
 
 /**
- * The windows to calibrate on. Texts share them as {@linkcode shareWindows} says; one that is too short for its share
- * gives fewer, since windows don't repeat.
+ * The windows to calibrate on. Texts share them as {@linkcode shareWindows} says; windows of one that is too short for
+ * its share overlap, and where that isn't enough ({@linkcode countWindows}) it gives fewer.
  *
  * @throws {RangeError} for names that aren't known, or a text shorter than a window
  * @throws {OutOfMemoryError} when the device has no room for the model that is to write
@@ -59,20 +59,14 @@ export async function readCalibration(checkpoint: Checkpoint, plan: CalibrationP
   return takeTurns(parts);
 }
 
-/** Windows of a text, as many as it has tokens for: more would have most of their tokens in common. */
+/** Windows of a text, which overlap where it is short. */
 async function sampleText(
   checkpoint: Checkpoint,
   name: string,
   { length, count }: WindowPlan,
 ): Promise<readonly Uint32Array[]> {
   const [text, tokenizer] = [await loadCalibrationText(name), await readFittingTokenizer(checkpoint)];
-  const characters = text.documents.reduce((sum, document) => sum + document.length, 0);
-  // A long text has enough without counting.
-  const tokens = characters >= count * length * CHARACTERS_PER_TOKEN
-    ? Infinity
-    : text.documents.reduce((sum, document) => sum + tokenizer.encode(document).length, 0);
-  const available = Math.max(1, Math.min(count, Math.floor(tokens / length)));
-  return sampleWindows(text, tokenizer, { length, count: available }).windows;
+  return sampleWindows(text, tokenizer, { length, count: countWindows(text, tokenizer, { length, count }) }).windows;
 }
 
 /** Windows of each text: self-written text beside others has a quarter of all, and what is left is shared equally. */

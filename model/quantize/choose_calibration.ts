@@ -41,7 +41,7 @@ export interface CalibrationOptions {
 export interface UsedCalibration {
   /** Names of texts, or `tokens` or `random tokens`. */
   readonly calibration: string;
-  /** Tokens of all windows. */
+  /** Tokens of all windows; those that windows of a short text have in common count in each. */
   readonly tokens: number;
   /** Why the model wrote none of it itself, where the default has it do so. */
   readonly reason?: string;

@@ -66,7 +66,36 @@ function lengthWithin({ length }: WindowPlan, prefix: ArrayLike<number>): number
 }
 
 /** Characters of an excerpt for each token that is wanted of it; enough for any tokenizer on any text we know. */
-export const CHARACTERS_PER_TOKEN = 12;
+const CHARACTERS_PER_TOKEN = 12;
+
+/** Windows of a text that is too short, to each that it holds without overlap: they start half a window apart. */
+const OVERLAPPING_WINDOWS = 2;
+
+/**
+ * How many windows {@linkcode sampleWindows} is to take of a text: as many as are wanted where it has the tokens for
+ * them, else at most twice as many as it has tokens for, which then overlap. They start at even distances of its
+ * characters, so at least half a window apart as far as tokens are equally long; a document's last may be nearer to the
+ * one before it. More would have most of their tokens in common.
+ */
+export function countWindows(text: Text, tokenizer: Tokenizer, plan: WindowPlan): number {
+  const length = lengthWithin(plan, tokenizer.prefix);
+  const documents = longDocuments(text, length);
+  const characters = documents.reduce((sum, document) => sum + document.length, 0);
+  // A long text has enough without counting.
+  if (characters >= plan.count * length * CHARACTERS_PER_TOKEN) return plan.count;
+  const tokens = documents.reduce((sum, document) => sum + tokenizer.encode(document).length, 0);
+  return Math.max(1, Math.min(plan.count, Math.floor(OVERLAPPING_WINDOWS * tokens / length)));
+}
+
+/** Documents that an excerpt for a window fits into. @throws {RangeError} when there is none */
+function longDocuments({ name, documents }: Text, length: number): readonly string[] {
+  const characters = length * CHARACTERS_PER_TOKEN;
+  const long = documents.filter((document) => document.length >= characters);
+  if (long.length > 0) return long;
+  throw new RangeError(
+    `text ${name} has no document of ${characters} characters, must have at least one, or windows be shorter`,
+  );
+}
 
 /**
  * Takes windows that start at even distances of the text's characters, each within one document, without tokenizing
@@ -80,12 +109,7 @@ export function sampleWindows(text: Text, tokenizer: Tokenizer, plan: WindowPlan
   const { prefix } = tokenizer;
   const length = lengthWithin(plan, prefix);
   const excerptLength = length * CHARACTERS_PER_TOKEN;
-  const documents = text.documents.filter((document) => document.length >= excerptLength);
-  if (documents.length === 0) {
-    throw new RangeError(
-      `text ${text.name} has no document of ${excerptLength} characters, must have at least one, or windows be shorter`,
-    );
-  }
+  const documents = longDocuments(text, length);
   const windows: Uint32Array<ArrayBuffer>[] = [];
   let before = { document: -1, end: 0 };
   for (const { document, wanted } of spreadStarts(documents.map(({ length }) => length), plan.count)) {

@@ -12,7 +12,11 @@ import { passShape } from "./pass_buffers.ts";
 import { createTuner, type Tuner, type TuningWindow } from "./tuner.ts";
 import { epochBatches, evenShare, rateOfStep, splitWindows, type TuningSettings } from "./tuning_plan.ts";
 
-/** Mean divergence of next-token distributions from the unquantized model's on windows that were not tuned on, in nats. */
+/**
+ * Mean divergence of next-token distributions from the unquantized model's on windows that were not tuned on, in nats.
+ * Where windows of a short text overlap, their neighbours were, with some of their tokens: it then says more of how
+ * well that text is learnt than of other text.
+ */
 export interface TuningReport {
   /** As quantized. */
   readonly before: number;

@@ -34,7 +34,11 @@ export interface WindowSplit<T> {
   readonly heldOut: readonly T[];
 }
 
-/** Splits windows. @throws {RangeError} when there are fewer than two */
+/**
+ * Splits windows. Where those of a short text overlap, some tokens that are held out are tuned on in a neighbour.
+ *
+ * @throws {RangeError} when there are fewer than two
+ */
 export function splitWindows<T>(windows: readonly T[]): WindowSplit<T> {
   if (windows.length < 2) throw new RangeError(`tuning has ${windows.length} windows, must have at least 2`);
   const every = Math.min(HELD_OUT_EVERY, windows.length);

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { loadModel } from "../../../model/load.ts";
 import type { Tokenizer } from "../../../model/text/tokenizer.ts";
 import { loadText } from "../../../model/text/text.ts";
-import { cutWindows, joinTokens, sampleWindows } from "../../../model/text/windows.ts";
+import { countWindows, cutWindows, joinTokens, sampleWindows } from "../../../model/text/windows.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
 
 /** A tokenizer whose tokens are UTF-16 units, so that windows can be read. */
@@ -141,6 +141,25 @@ Deno.test("sampleWindows: where excerpts no longer fit windows follow each other
     18,
     20,
   ]);
+});
+
+Deno.test("countWindows: windows of a short text overlap, at most twice as many as it has tokens for", () => {
+  // Windows of 4 tokens behind the 7 take documents of 48 characters: the second is too short.
+  const documents = [String.fromCharCode(...Array.from({ length: 60 }, (_, i) => 200 + i)), "b".repeat(47)];
+  const text = { name: "t", documents };
+  const count = (count: number) => countWindows(text, UNITS, { length: 5, count });
+  assertEquals([1, 15, 16, 30, 31, 400].map(count), [1, 15, 16, 30, 30, 30]);
+  const starts = (count: number) =>
+    sampleWindows(text, UNITS, { length: 5, count }).windows.map((window) => window[1] - 200);
+  // 20 windows start every 3 tokens, from the middle of the first 3 on; the 60 tokens end behind the one at 56.
+  assertEquals(starts(20), [...Array.from({ length: 19 }, (_, i) => 1 + 3 * i), 56]);
+  // 30 start every 2; where 3 tokens are left stand the last 4 tokens, which end the text.
+  assertEquals(starts(count(400)), [...Array.from({ length: 28 }, (_, i) => 1 + 2 * i), 56]);
+  assertThrows(
+    () => countWindows({ name: "t", documents: ["b"] }, UNITS, { length: 5, count: 1 }),
+    RangeError,
+    "text t has no document of 48 characters",
+  );
 });
 
 Deno.test("sampleWindows: windows of the mix don't repeat, and those that end a source are its last tokens", async () => {
