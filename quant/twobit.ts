@@ -57,11 +57,12 @@
  *     search                                        2.833  2.170    corrected, 448 x 512           2.813  1.052
  *     corrected, mix 128 x 512, padded rows         3.047  1.496    ... scales tuned               2.813  1.044
  *     ... mix+self 448 x 512                        2.833  1.460    ... densities by KL            2.850  1.045
- *     ... densities by KL, tuned (the default)      2.850  1.343    ... both (256 x 512)           2.850  1.042
+ *     ... densities by KL, tuned (the default)      2.850  1.338    ... both (256 x 512)           2.850  1.042
  *     corrected, first quarter of valid, padded     3.047  1.212
  *     ... tuned                                     2.833  1.170
  *     ... densities by KL, tuned                    2.850  1.153
- *     ... with as much of the mix                   2.850  1.145
+ *     ... with the mix, 138 + 224 windows           2.850  1.142
+ *     ... those 138 overlapping, 223 + 224          2.850  1.138   (within one to two errors of the row above)
  *
  * @module
  */
