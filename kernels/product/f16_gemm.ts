@@ -32,7 +32,6 @@ export async function f16Gemm(
           channels: matrix.channels,
           chunks: matrix.chunks,
           add_to_y: addToY ? 1 : 0,
-          ...tile.constants,
         },
         buffers: { range: range.buffer, weights, x, y },
         workgroups: tileWorkgroups(tile, rows, range.maxTokens),

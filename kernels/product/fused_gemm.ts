@@ -33,7 +33,6 @@ export async function fusedGemm(
         refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
         outlier_residuals: slab.outlierResiduals,
         add_to_y: addToY ? 1 : 0,
-        ...tile.constants,
       },
       buffers: { range: range.buffer, ...planeBuffers(slab), x, y },
       workgroups: tileWorkgroups(tile, slab.rows, range.maxTokens),

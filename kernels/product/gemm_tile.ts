@@ -4,7 +4,6 @@
  * @module
  */
 import type { DeviceProfile } from "../gpu/device_profile.ts";
-import type { Constants } from "../gpu/gpu.ts";
 
 /** Rows and tokens of a workgroup, with the shader part that multiplies them. */
 export interface GemmTile {
@@ -14,8 +13,6 @@ export interface GemmTile {
   readonly tokens: number;
   /** Part of the shaders that bring the weights. */
   readonly part: "wide_tile" | "narrow_tile" | "matrix_tile";
-  /** Its constants, where they aren't the part's own. */
-  readonly constants?: Constants;
 }
 
 /** 128 rows x 128 tokens by matrix units, where there are some. */
