@@ -12,6 +12,7 @@ import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { compareMethod, windowSamples } from "./comparison.ts";
 import type { Baseline, Experiment, ExperimentContext } from "./experiment.ts";
 import { twobit, twobitFeedback } from "./methods.ts";
+import { statusOf } from "./results/judge.ts";
 import type { Cell, Column, Row, Verdict } from "./results/result.ts";
 
 /** As many windows calibrate as `quantize` takes by default on the CPU, and on a GPU of larger models. */
@@ -79,7 +80,7 @@ export const calibration: Experiment = {
       columns: COLUMNS,
       rows,
       samples: windowSamples(evaluations),
-      verdict: judge(rows),
+      verdict: judgeCalibration(rows),
     };
   },
 };
@@ -147,22 +148,23 @@ const COLUMNS: readonly Column[] = [
   { key: "difference_error", label: "± (paired)", unit: "nats" },
 ];
 
-/** The case in which correction gains the least, by its standard error. */
-function judge(rows: readonly Row[]): Verdict {
-  const cases = rows.map(({ text, evaluated, difference, difference_error: error }) => ({
+/** Shows the case in which correction gains the least; the one with the most standard errors decides. */
+export function judgeCalibration(rows: readonly Row[]): Verdict {
+  const cases = rows.map(({ text, evaluated, difference: value, difference_error: standardError }) => ({
     name: `calibrated on ${text}, evaluated on ${evaluated}`,
-    difference: Number(difference),
-    error: Number(error),
+    value: Number(value),
+    standardError: Number(standardError),
   }));
-  const worst = cases.reduce((a, b) => a.difference / a.error >= b.difference / b.error ? a : b);
-  const percent = (value: number) => (100 * value).toFixed(2);
+  const worst = cases.reduce((a, b) => a.value >= b.value ? a : b);
+  const decisive = cases.reduce((a, b) => a.value / a.standardError >= b.value / b.standardError ? a : b);
+  const describe = ({ name, value, standardError }: typeof worst) =>
+    `${(100 * value).toFixed(2)} ± ${(100 * standardError).toFixed(2)} (${name})`;
   return {
     paper: "nothing",
-    measured: `${percent(worst.difference)} ± ${percent(worst.error)} (${worst.name})`,
+    measured: describe(worst),
     unit: "% (log) by which corrected targets' perplexity is above feedback's, at worst",
-    status: worst.difference <= worst.error ? "reproduced" : "not reproduced",
-    note:
-      `No claim of the paper; reproduced means that it holds: of all ${cases.length} cases none is worse by more than ` +
-      "one standard error. The case shown is the one with the most standard errors.",
+    status: statusOf(-decisive.value, decisive.standardError),
+    note: `No claim of the paper. Of all ${cases.length} cases the one with the most standard errors decides: ` +
+      `${describe(decisive)}. Reproduced means: more than one standard error below 0. Partly means: within one of 0.`,
   };
 }
