@@ -38,6 +38,9 @@ export interface Speed {
 /** Clocks of an idle GPU are low; so long it works before anything is measured. */
 const WARM_UP_MS = 300;
 
+/** Samples where nobody says how many: of runs that take less than a second, and of others. */
+export const REPETITIONS = { short: 9, long: 5 };
+
 /** Measures the speed of a model with a sequence of its own. */
 export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: SpeedPlan): Promise<Speed> {
   const { promptTokens, generateTokens, depth, repetitions, sampling } = plan;
@@ -84,41 +87,47 @@ export async function measurePrompt(
   session: Session,
   weights: EngineWeights,
   tokens: number,
-  repetitions: number,
+  repetitions?: number,
 ): Promise<number[]> {
   const [length] = session.lengths;
   const prompt = sampleText(weights, tokens);
-  return await measureRates(tokens, repetitions, async () => {
+  const run = async () => {
     await session.prefill([prompt]);
     session.truncate(0, length);
-  });
+  };
+  return await measureRates(tokens, run, repetitions);
 }
 
 /** Speeds of all sequences together, generating tokens after what the session holds, which it holds again in the end. */
 export async function measureGeneration(
   session: Session,
   tokens: number,
-  repetitions: number,
+  repetitions?: number,
   sampling?: Sampling,
 ): Promise<number[]> {
   const lengths = [...session.lengths];
   const all = [...lengths.keys()];
-  return await measureRates(lengths.length * tokens, repetitions, async () => {
+  const run = async () => {
     await session.decode(all, tokens, sampling && all.map(() => sampling));
     for (const [sequence, length] of lengths.entries()) session.truncate(sequence, length);
-  });
+  };
+  return await measureRates(lengths.length * tokens, run, repetitions);
 }
 
 /** Tokens a second of each repetition, after warming up. */
-async function measureRates(tokens: number, repetitions: number, run: () => Promise<void>): Promise<number[]> {
-  const warmUpStartMs = performance.now();
-  do await run(); while (performance.now() - warmUpStartMs < WARM_UP_MS);
-  const rates: number[] = [];
-  for (let i = 0; i < repetitions; i++) {
+async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
+  // The first run waits for its pipelines, while the GPU idles.
+  await run();
+  const time = async () => {
     const startMs = performance.now();
     await run();
-    rates.push(tokens / ((performance.now() - startMs) / 1000));
-  }
+    return performance.now() - startMs;
+  };
+  const warmUpMs = [await time()];
+  while (warmUpMs.reduce((sum, ms) => sum + ms) < WARM_UP_MS) warmUpMs.push(await time());
+  const rates: number[] = [];
+  const wanted = repetitions ?? REPETITIONS[warmUpMs.at(-1)! < 1000 ? "short" : "long"];
+  while (rates.length < wanted) rates.push((1000 * tokens) / await time());
   return rates;
 }
 
