@@ -6,7 +6,7 @@ import type { Estimate } from "../../model/host/statistics.ts";
 import type { Row } from "../../experiments/results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "../../experiments/unless_out_of_memory.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
-import { assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 
 const speedRow = (format: string, speed: number | null): Row => ({
   model: "llama-2-7b",
@@ -97,6 +97,20 @@ for (const [rows, measured, status] of COSTS) {
     assertEquals([verdict.measured, verdict.status], [measured, status]);
   });
 }
+
+Deno.test("cost: the note gives the best runtime ratio of equally many GPUs, and what it would be by itself", () => {
+  const row = (hardware: number, ratio: number): Row => ({
+    format: "twobit",
+    ...{ hardware_ratio: hardware, cost_ratio: ratio, cost_ratio_error: 0.02 },
+  });
+  const { measured, note } = judgeCost([row(1, 2.6), row(2, 5.2), row(1, 2.69)]);
+  assertEquals(measured, "runtime 5.20 ± 0.02, hardware 2.00");
+  assertStringIncludes(
+    note,
+    'With as many GPUs in both formats the runtime ratio is 2.690 ± 0.020 at most, "partly" by',
+  );
+  assert(!judgeCost([row(2, 5.2)]).note.includes("as many GPUs"));
+});
 
 const asyncRow = (sync: number, threeKernels: number): Row => ({
   variant: "fused_async",
