@@ -14,6 +14,7 @@ import type { QuantizeOptions } from "../model/quantize_options.ts";
 import { isImproved } from "../quant/recipe.ts";
 import type { TwobitSettings } from "../quant/twobit.ts";
 import type { ExperimentContext } from "./experiment.ts";
+import { makeCleared } from "./model_place.ts";
 
 /** What a packed model is made of, in words. */
 export function describeSettings({ refineEvery, outliers: { share, groups } }: TwobitSettings): string {
@@ -59,17 +60,12 @@ export async function withRealWeights<T>(
     return await usePacked(opened, lastPart(context.quantizedName));
   }
   if (isPacked(checkpoint)) return await usePacked(checkpoint, lastPart(name));
-  await Deno.mkdir(context.directory, { recursive: true });
-  const directory = await Deno.makeTempDir({ dir: context.directory, prefix: "packed-" });
-  try {
-    const path = join(directory, "packed.safetensors");
-    const { how, options } = choosePacking(isRealGpu, linearWeights(config));
-    await quantizeModel(checkpoint.name, path, { ...options, seed: context.seed, onProgress: context.progress });
-    using opened = await openModel(path);
-    return await usePacked(opened, how);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
+  await using made = await makeCleared(context.directory, "timed_file");
+  const path = join(made.path, "packed.safetensors");
+  const { how, options } = choosePacking(isRealGpu, linearWeights(config));
+  await quantizeModel(checkpoint.name, path, { ...options, seed: context.seed, onProgress: context.progress });
+  using opened = await openModel(path);
+  return await usePacked(opened, how);
 }
 
 /**
