@@ -8,6 +8,7 @@ import { join } from "@std/path";
 import { evaluateModel } from "../model/evaluate/evaluation.ts";
 import { mean, pairedDifference } from "../model/host/statistics.ts";
 import { type DividedSizes, type DividedText, divideTexts } from "../model/quantize/divided_texts.ts";
+import { SELF } from "../model/text/calibration_names.ts";
 import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { compareMethod, windowSamples } from "./comparison.ts";
 import type { Baseline, Experiment, ExperimentContext } from "./experiment.ts";
@@ -42,7 +43,7 @@ export const calibration: Experiment = {
     const { checkpoint, sha256 } = await context.opened();
     const { directory, textName, seed } = context;
     await Deno.mkdir(directory, { recursive: true });
-    const texts = await divideTexts(checkpoint, {
+    const { texts, whyNotSelf } = await divideTexts(checkpoint, {
       ...(context.quick ? QUICK : isRealGpu ? ON_GPU : ON_CPU),
       ...{ textName, windowTokens: WINDOW_TOKENS, seed, sourceSha256: sha256, gpu },
       // A software adapter would write longer than all else takes.
@@ -51,6 +52,7 @@ export const calibration: Experiment = {
       path: join(directory, "calibration_texts"),
       onProgress: (step) => context.progress(0, step),
     });
+    if (whyNotSelf !== undefined) context.progress(0, `${SELF} is ${whyNotSelf}`);
     const { evaluations, bits } = await measureTexts(context, texts);
     const rows = texts.flatMap(({ name: text }) =>
       texts.map(({ name: evaluated }, i): Row => {
@@ -72,6 +74,7 @@ export const calibration: Experiment = {
           `${parts}: ${calibrating.length} windows of ${calibrating[0].length} tokens calibrate, ` +
           `${evaluated.length} are evaluated`,
         ])),
+        ...(whyNotSelf !== undefined && { [SELF]: whyNotSelf }),
         "method":
           "one refined group in 8, no outliers, untuned. feedback: Hessians of the unquantized model; corrected: " +
           "and targets corrected for what earlier layers' quantization changed",
