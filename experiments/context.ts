@@ -21,7 +21,7 @@ import { createCpuPool } from "../model/workers/cpu_pool.ts";
 import { openQuantizingGpu, type PlaceName } from "../model/workers/quantizing_place.ts";
 import { FORMAT_VERSION } from "../quant/format.ts";
 import { CALIBRATION_SIZES, twobitQuantizer } from "../quant/recipe.ts";
-import { describeCommit } from "./provenance.ts";
+import { describeChanges, describeCommit } from "./provenance.ts";
 import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
 import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
 import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
@@ -148,6 +148,7 @@ async function describeState(
     "model": sha256,
     // Rows of other code would stand in a result that names this one.
     "commit": await describeCommit(),
+    "changes": await describeChanges(),
     "format": FORMAT_VERSION,
     "quick": quick,
     seed,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
 import { dawnVersion } from "../model/host/dawn.ts";
@@ -31,14 +32,12 @@ export async function describeEnvironment(
   seed: number,
   command: string,
 ): Promise<Provenance["environment"]> {
-  const copied = copiedCommit();
   const isDawn = (await describeAdapter())?.capabilities.implementation === "Dawn";
   return {
     deno: Deno.version.deno,
     ...(isDawn && { webgpu: `Dawn of npm:webgpu@${dawnVersion()}` }),
     commit: await describeCommit(),
-    // Result files themselves don't count: every run but the first would be dirty.
-    dirty: copied === undefined && (await git("status", "--porcelain", "--", ":!results")) !== "",
+    dirty: await describeChanges() !== "",
     model,
     seed,
     command,
@@ -49,6 +48,17 @@ export async function describeEnvironment(
 /** The commit that runs, as far as it is known. */
 export async function describeCommit(): Promise<string> {
   return copiedCommit() ?? await git("rev-parse", "HEAD") ?? "unknown";
+}
+
+/**
+ * A hash of what differs from the commit: changed lines, and names of files that git doesn't know; nothing in a clean tree.
+ * Result files don't count: every run but the first would be dirty.
+ */
+export async function describeChanges(): Promise<string> {
+  if (copiedCommit() !== undefined) return "";
+  const status = await git("status", "--porcelain", "--", ":!results");
+  if (status === "") return "";
+  return createHash("sha256").update(`${status}\n${await git("diff", "HEAD", "--", ":!results")}`).digest("hex");
 }
 
 function copiedCommit(): string | undefined {
