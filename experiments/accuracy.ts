@@ -108,7 +108,7 @@ export const accuracy: Experiment = {
       columns: [...COMPARISON_COLUMNS, ...taskColumns(baseline.reference.tasks)],
       rows,
       samples: windowSamples(evaluations),
-      verdict: judge(evaluations, rows),
+      verdict: judgeAccuracy(evaluations, rows),
     };
   },
 };
@@ -121,7 +121,8 @@ const PLAIN: readonly string[] = ["gptq2_g128", "gptq2_g16", "greenbit_g32", "gr
 
 const NEXT_TOKEN = "next-token accuracy on this model's evaluation text, not on Llama2-7b's tasks";
 
-function judge(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[]): Verdict {
+/** What the best plain 2-bit method loses, and what ours does. */
+export function judgeAccuracy(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[]): Verdict {
   const reference = evaluations.get("fp16")!;
   const tasks = reference.tasks.map(({ name }) => name).join(", ");
   const lossOf = (name: string) => (tasks ? taskGain : accuracyGain)(reference, evaluations.get(name)!);
