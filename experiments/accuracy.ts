@@ -22,6 +22,7 @@ import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
 import { GPTQ_FEEDBACK } from "./methods.ts";
 import type { Inputs } from "./model_place.ts";
+import { describeTypes } from "./provenance.ts";
 import {
   describeNear,
   formatEstimate,
@@ -84,6 +85,7 @@ export const accuracy: Experiment = {
     return {
       settings: {
         ...comparisonSettings(baseline),
+        ...(!("packed" in checkpoint) && { "the model's weights": describeTypes(checkpoint) }),
         "Hessians":
           "of the unquantized model, the same for all methods whose targets aren't corrected; measured with the " +
           "earlier layers already quantized where they are (on this model that makes no difference without correction)",

@@ -4,8 +4,9 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { fromFileUrl } from "@std/path";
+import { basename, fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
+import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { dawnVersion } from "../model/host/dawn.ts";
 import type { Provenance } from "./results/result.ts";
 
@@ -43,6 +44,30 @@ export async function describeEnvironment(
     command,
     startedAt: new Date().toISOString(),
   };
+}
+
+/** A file in words: its name without directories, and what it holds. */
+export function describeFile(path: string, sha256: string): string {
+  return `${basename(path)} (sha256 ${sha256.slice(0, 16)})`;
+}
+
+/** An evaluation text by its name, one from a file as {@linkcode describeFile} has it. */
+export async function describeText(name: string): Promise<string> {
+  const path = /^\w+:(.+)$/s.exec(name)?.[1];
+  if (path === undefined) return name;
+  return describeFile(path, createHash("sha256").update(await Deno.readFile(path)).digest("hex"));
+}
+
+/** Types that the matrices of a model's layers are stored in, and whether they are decoded before they are used. */
+export function describeTypes({ tensors }: Checkpoint): string {
+  const counts = new Map<string, number>();
+  for (const { name, dtype, blocks } of tensors) {
+    if (!name.endsWith("_proj.weight")) continue;
+    const type = blocks ? `${blocks.type.name}, decoded` : dtype;
+    counts.set(type, (counts.get(type) ?? 0) + 1);
+  }
+  if (counts.size === 1) return [...counts.keys()][0];
+  return Array.from(counts, ([type, count]) => `${count} matrices: ${type}`).join("; ");
 }
 
 /** The commit that runs, as far as it is known. */
