@@ -118,17 +118,25 @@ export async function measureGeneration(
 async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
   // The first run waits for its pipelines, while the GPU idles.
   await run();
-  const time = async () => {
-    const startMs = performance.now();
-    await run();
-    return performance.now() - startMs;
-  };
-  const warmUpMs = [await time()];
-  while (warmUpMs.reduce((sum, ms) => sum + ms) < WARM_UP_MS) warmUpMs.push(await time());
+  const wanted = repetitions ?? REPETITIONS[await warmUp(run) < 1000 ? "short" : "long"];
   const rates: number[] = [];
-  const wanted = repetitions ?? REPETITIONS[warmUpMs.at(-1)! < 1000 ? "short" : "long"];
-  while (rates.length < wanted) rates.push((1000 * tokens) / await time());
+  for (let i = 0; i < wanted; i++) rates.push((1000 * tokens) / await timeRun(run));
   return rates;
+}
+
+/** Runs something until clocks have risen. Returns the last run's milliseconds. */
+async function warmUp(run: () => Promise<void>): Promise<number> {
+  const startMs = performance.now();
+  let lastMs: number;
+  do lastMs = await timeRun(run); while (performance.now() - startMs < WARM_UP_MS);
+  return lastMs;
+}
+
+/** Milliseconds of a run, by the host's clock. */
+async function timeRun(run: () => Promise<void>): Promise<number> {
+  const startMs = performance.now();
+  await run();
+  return performance.now() - startMs;
 }
 
 /** Microseconds of a decode step by purpose, by the device's clock; medians. */
@@ -144,6 +152,13 @@ export async function timeOperations(gpu: Gpu, session: Session, tickNs: number)
   const whole = step.layers(length - 1).filter(({ kind }) => kind === "layers");
   const operations = [...whole, ...await step.operations(length - 1), step.head, choose];
   const options = { samples: 10, repeats: 4, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
+  // While the operations' pipelines were made the GPU did nothing.
+  if (!gpu.isSoftware) {
+    await warmUp(() => {
+      gpu.submit(operations.flatMap(({ dispatches }) => dispatches));
+      return gpu.wait();
+    });
+  }
   const times = new Map<OperationKind, Estimate>();
   for (const kind of new Set(operations.map((operation) => operation.kind))) {
     const dispatches = operations.filter((operation) => operation.kind === kind).flatMap((each) => each.dispatches);
