@@ -213,3 +213,9 @@ export function oneOfOption<T extends string | number>(
   if (value === undefined) throw new UsageError(`--${name} is ${wanted}, must be one of ${values.join(", ")}`);
   return value;
 }
+
+/** A task with its options as they were given, for the result files. */
+export function describeCall(task: string, options: OptionValues): string {
+  const given = Object.entries(options).map(([name, value]) => value === true ? `--${name}` : `--${name} ${value}`);
+  return ["deno task", task, ...given].join(" ");
+}

@@ -19,7 +19,7 @@ import { readResult, writeResult } from "../experiments/results/result.ts";
 import { RESULTS_ROOT } from "../experiments/run.ts";
 import { pathExists } from "../model/host/path_exists.ts";
 import { MODEL_SHAPES } from "../model/llama/shapes.ts";
-import { type Command, type OptionValues, textOption, UsageError } from "./command.ts";
+import { type Command, describeCall, type OptionValues, textOption, UsageError } from "./command.ts";
 
 /** Seed of random weights; speed doesn't depend on it. */
 const SEED = 1;
@@ -82,7 +82,8 @@ export const peers: Command = {
     const directory = textOption(options, "out", join(RESULTS_ROOT, device.name));
     await Deno.mkdir(directory, { recursive: true });
     for (const measure of chooseMeasurements(options, { ...plan, adapter: device.adapter })) {
-      const environment = await describeEnvironment({ name: "random", sha256: "none" }, SEED, "deno task peers");
+      const call = describeCall("peers", options);
+      const environment = await describeEnvironment({ name: "random", sha256: "none" }, SEED, call);
       const path = join(directory, `${PEERS_ID}.json`);
       const earlier = await pathExists(path) ? await readResult(path) : undefined;
       // Written after each program: what one has measured isn't lost with the next.

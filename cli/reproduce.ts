@@ -10,7 +10,7 @@ import { renderResult } from "../experiments/render.ts";
 import { PEERS_ID, peersBeside } from "../experiments/results/peers.ts";
 import { readResult, type Result } from "../experiments/results/result.ts";
 import { runExperiments } from "../experiments/run.ts";
-import { type Command, type OptionValues, UsageError } from "./command.ts";
+import { type Command, describeCall, type OptionValues, UsageError } from "./command.ts";
 import { checkQuantized } from "./packed_option.ts";
 import { createProgressLine, formatSeconds, type ProgressLine } from "./progress.ts";
 import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
@@ -60,7 +60,7 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
     settings: readRunSettings(options),
     resume: options.resume === true,
     ...(typeof options.out === "string" && { out: options.out }),
-    command: ["deno task", task, ...givenOptions(options)].join(" "),
+    command: describeCall(task, options),
     onProgress(id, share, step) {
       shares.set(id, share);
       lineOf(id).update(share, step);
@@ -75,11 +75,6 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
   if (options.json === true) console.log(JSON.stringify(results, null, 1));
   else for (const result of results) console.log(await summarize(result, directories.get(result.id)!));
   return 0;
-}
-
-/** The options as they were given, for the result files. */
-function givenOptions(options: OptionValues): string[] {
-  return Object.entries(options).map(([name, value]) => value === true ? `--${name}` : `--${name} ${value}`);
 }
 
 /** The page's part above its plot and settings: claim, verdict and table, with rows of other programs. */

@@ -22,6 +22,7 @@ import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
 import { GPTQ_FEEDBACK } from "./methods.ts";
 import type { Inputs } from "./model_place.ts";
+import { describeTypes } from "./provenance.ts";
 import {
   describeNear,
   formatEstimate,
@@ -84,6 +85,7 @@ export const accuracy: Experiment = {
     return {
       settings: {
         ...comparisonSettings(baseline),
+        ...(!("packed" in checkpoint) && { "the model's weights": describeTypes(checkpoint) }),
         "Hessians":
           "of the unquantized model, the same for all methods whose targets aren't corrected; measured with the " +
           "earlier layers already quantized where they are (on this model that makes no difference without correction)",
@@ -108,7 +110,7 @@ export const accuracy: Experiment = {
       columns: [...COMPARISON_COLUMNS, ...taskColumns(baseline.reference.tasks)],
       rows,
       samples: windowSamples(evaluations),
-      verdict: judge(evaluations, rows),
+      verdict: judgeAccuracy(evaluations, rows),
     };
   },
 };
@@ -121,7 +123,8 @@ const PLAIN: readonly string[] = ["gptq2_g128", "gptq2_g16", "greenbit_g32", "gr
 
 const NEXT_TOKEN = "next-token accuracy on this model's evaluation text, not on Llama2-7b's tasks";
 
-function judge(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[]): Verdict {
+/** What the best plain 2-bit method loses, and what ours does. */
+export function judgeAccuracy(evaluations: ReadonlyMap<string, Evaluation>, rows: readonly Row[]): Verdict {
   const reference = evaluations.get("fp16")!;
   const tasks = reference.tasks.map(({ name }) => name).join(", ");
   const lossOf = (name: string) => (tasks ? taskGain : accuracyGain)(reference, evaluations.get(name)!);

@@ -8,10 +8,12 @@ import { join } from "@std/path";
 import { evaluateModel } from "../model/evaluate/evaluation.ts";
 import { mean, pairedDifference } from "../model/host/statistics.ts";
 import { type DividedSizes, type DividedText, divideTexts } from "../model/quantize/divided_texts.ts";
+import { SELF } from "../model/text/calibration_names.ts";
 import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { compareMethod, windowSamples } from "./comparison.ts";
 import type { Baseline, Experiment, ExperimentContext } from "./experiment.ts";
 import { twobit, twobitFeedback } from "./methods.ts";
+import { statusOf } from "./results/judge.ts";
 import type { Cell, Column, Row, Verdict } from "./results/result.ts";
 
 /** As many windows calibrate as `quantize` takes by default on the CPU, and on a GPU of larger models. */
@@ -41,7 +43,7 @@ export const calibration: Experiment = {
     const { checkpoint, sha256 } = await context.opened();
     const { directory, textName, seed } = context;
     await Deno.mkdir(directory, { recursive: true });
-    const texts = await divideTexts(checkpoint, {
+    const { texts, whyNotSelf } = await divideTexts(checkpoint, {
       ...(context.quick ? QUICK : isRealGpu ? ON_GPU : ON_CPU),
       ...{ textName, windowTokens: WINDOW_TOKENS, seed, sourceSha256: sha256, gpu },
       // A software adapter would write longer than all else takes.
@@ -50,6 +52,7 @@ export const calibration: Experiment = {
       path: join(directory, "calibration_texts"),
       onProgress: (step) => context.progress(0, step),
     });
+    if (whyNotSelf !== undefined) context.progress(0, `${SELF} is ${whyNotSelf}`);
     const { evaluations, bits } = await measureTexts(context, texts);
     const rows = texts.flatMap(({ name: text }) =>
       texts.map(({ name: evaluated }, i): Row => {
@@ -71,6 +74,7 @@ export const calibration: Experiment = {
           `${parts}: ${calibrating.length} windows of ${calibrating[0].length} tokens calibrate, ` +
           `${evaluated.length} are evaluated`,
         ])),
+        ...(whyNotSelf !== undefined && { [SELF]: whyNotSelf }),
         "method":
           "one refined group in 8, no outliers, untuned. feedback: Hessians of the unquantized model; corrected: " +
           "and targets corrected for what earlier layers' quantization changed",
@@ -79,7 +83,7 @@ export const calibration: Experiment = {
       columns: COLUMNS,
       rows,
       samples: windowSamples(evaluations),
-      verdict: judge(rows),
+      verdict: judgeCalibration(rows),
     };
   },
 };
@@ -147,22 +151,23 @@ const COLUMNS: readonly Column[] = [
   { key: "difference_error", label: "± (paired)", unit: "nats" },
 ];
 
-/** The case in which correction gains the least, by its standard error. */
-function judge(rows: readonly Row[]): Verdict {
-  const cases = rows.map(({ text, evaluated, difference, difference_error: error }) => ({
+/** Shows the case in which correction gains the least; the one with the most standard errors decides. */
+export function judgeCalibration(rows: readonly Row[]): Verdict {
+  const cases = rows.map(({ text, evaluated, difference: value, difference_error: standardError }) => ({
     name: `calibrated on ${text}, evaluated on ${evaluated}`,
-    difference: Number(difference),
-    error: Number(error),
+    value: Number(value),
+    standardError: Number(standardError),
   }));
-  const worst = cases.reduce((a, b) => a.difference / a.error >= b.difference / b.error ? a : b);
-  const percent = (value: number) => (100 * value).toFixed(2);
+  const worst = cases.reduce((a, b) => a.value >= b.value ? a : b);
+  const decisive = cases.reduce((a, b) => a.value / a.standardError >= b.value / b.standardError ? a : b);
+  const describe = ({ name, value, standardError }: typeof worst) =>
+    `${(100 * value).toFixed(2)} ± ${(100 * standardError).toFixed(2)} (${name})`;
   return {
     paper: "nothing",
-    measured: `${percent(worst.difference)} ± ${percent(worst.error)} (${worst.name})`,
+    measured: describe(worst),
     unit: "% (log) by which corrected targets' perplexity is above feedback's, at worst",
-    status: worst.difference <= worst.error ? "reproduced" : "not reproduced",
-    note:
-      `No claim of the paper; reproduced means that it holds: of all ${cases.length} cases none is worse by more than ` +
-      "one standard error. The case shown is the one with the most standard errors.",
+    status: statusOf(-decisive.value, decisive.standardError),
+    note: `No claim of the paper. Of all ${cases.length} cases the one with the most standard errors decides: ` +
+      `${describe(decisive)}. Reproduced means: more than one standard error below 0. Partly means: within one of 0.`,
   };
 }

@@ -21,7 +21,7 @@ import { createCpuPool } from "../model/workers/cpu_pool.ts";
 import { openQuantizingGpu, type PlaceName } from "../model/workers/quantizing_place.ts";
 import { FORMAT_VERSION } from "../quant/format.ts";
 import { CALIBRATION_SIZES, twobitQuantizer } from "../quant/recipe.ts";
-import { describeCommit } from "./provenance.ts";
+import { describeChanges, describeCommit, describeText } from "./provenance.ts";
 import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
 import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
 import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
@@ -124,7 +124,8 @@ async function makeBaseline(
   const sizes = quick ? QUICK : isRealGpu ? FULL_ON_GPU : FULL;
   const plan = { ...sizes, ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
   const tasks = await Promise.all(settings.taskFiles.map(readTask));
-  const set = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
+  const prepared = prepareEvaluation(await loadText(textName), tokenizer, config, plan, tasks);
+  const set = { ...prepared, windows: { ...prepared.windows, text: await describeText(textName) } };
   const calibration = await calibrationOf(settings, context, plan.windowTokens);
   await scoreUnquantized();
   const reference = await evaluateModel(
@@ -148,6 +149,7 @@ async function describeState(
     "model": sha256,
     // Rows of other code would stand in a result that names this one.
     "commit": await describeCommit(),
+    "changes": await describeChanges(),
     "format": FORMAT_VERSION,
     "quick": quick,
     seed,

@@ -8,7 +8,14 @@ import { type EngineWeights, uploadWeights } from "../model/engine/engine_weight
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
 import { createSession } from "../model/engine/session.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
-import { measureGeneration, measurePrompt, sampleText, timeEncoding, timeOperations } from "../model/engine/speed.ts";
+import {
+  measureGeneration,
+  measurePrompt,
+  REPETITIONS,
+  sampleText,
+  timeEncoding,
+  timeOperations,
+} from "../model/engine/speed.ts";
 import { medianEstimate } from "../model/host/statistics.ts";
 import type { WeightSource } from "../model/engine/weight_source.ts";
 import { SETTINGS } from "../quant/recipe.ts";
@@ -69,8 +76,8 @@ function findings(
         "bytes that a token has to read (packed or f16 layers, head, keys and values) over its time, against one long " +
         "read in the same run",
       "speed":
-        `median of ${REPETITIONS} samples of ${generateTokens} tokens by the host's clock, after warming up; errors are ` +
-        "those of the medians",
+        `median of ${REPETITIONS.short} samples of ${generateTokens} tokens by the host's clock (${REPETITIONS.long} where ` +
+        "one takes a second), after warming up; errors are those of the medians",
       "operations":
         "device time of a decode step, all layers, each operation by itself, at the given context; pick without moving on",
       "whole layers":
@@ -84,9 +91,6 @@ function findings(
     verdict: judgeEndToEnd(rows, gpu.isSoftware, model),
   };
 }
-
-/** Samples of each speed; their medians are certain to a few per thousand. */
-const REPETITIONS = 5;
 
 /** Longest context of models other than the claim's: taking it in takes as long as all the rest. */
 const SHORT_CONTEXT = 1024;
@@ -190,13 +194,13 @@ async function measureWeights(run: Run, weights: EngineWeights, name: string, pl
 /** Speeds of a prompt in an empty cache. */
 async function measureFirstPrompt(gpu: Gpu, weights: EngineWeights, { promptTokens }: Plan): Promise<number[]> {
   using session = await createSession(gpu, weights, promptTokens);
-  return await measurePrompt(session, weights, promptTokens, REPETITIONS);
+  return await measurePrompt(session, weights, promptTokens);
 }
 
 async function measureContext(gpu: Gpu, weights: EngineWeights, context: number, plan: Plan, ceiling: Ceiling) {
   using session = await createSession(gpu, weights, context + plan.generateTokens);
   await session.prefill([sampleText(weights, context)]);
-  const generation = await measureGeneration(session, plan.generateTokens, REPETITIONS);
+  const generation = await measureGeneration(session, plan.generateTokens);
   await session.decode([0], 1);
   const memoryBytes = gpu.heldBytes;
   const encodeUs = await timeEncoding(gpu, session);

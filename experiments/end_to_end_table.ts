@@ -34,19 +34,25 @@ export function describe(
   const token = medianEstimate(generation.map((speed) => 1e6 / speed));
   const layers = times.get("layers");
   const other = sumOf(token, sumTimes(times, layers ? ["layers", ...OUTSIDE_LAYERS] : OPERATIONS), -1);
+  // What was timed is then not what a token runs.
+  const isTooLong = layers !== undefined && layers.value > token.value;
   return {
     ...estimateCells("decode_tokens_per_s", medianEstimate(generation)),
     decode_min: Math.min(...generation),
     decode_max: Math.max(...generation),
     token_us: token.value,
-    layers_us: layers?.value ?? null,
+    layers_us: isTooLong ? null : layers?.value ?? null,
     ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind)?.value ?? null])),
-    ...estimateCells("other_us", other),
+    ...(isTooLong ? { other_us: null, other_us_error: null } : estimateCells("other_us", other)),
     ...estimateCells("linear_share", shareOf(sumTimes(times, LINEAR), sumTimes(times, BESIDE_LINEAR))),
     encode_us: encodeUs,
     weight_bytes: weightBytes,
     memory_bytes: memoryBytes,
-    note: describeOther(other),
+    note: isTooLong
+      ? `whole layers took ${
+        layers.value.toFixed(0)
+      } us by themselves, more than the token, and are left out with other`
+      : describeOther(other),
   };
 }
 
@@ -130,8 +136,8 @@ export function judgeEndToEnd(rows: readonly Row[], isSoftware: boolean, model =
   } tokens/s, both by this engine in one run.`;
   const measured = formatEstimate(speedup);
   if (model !== CLAIMED_MODEL) {
-    const paper = "nothing of this model";
-    return { paper, measured: `${measured} ${unit}`, unit: "", status: "not measured", note: speeds };
+    const note = `${measured} ${unit}: ${speeds}`;
+    return { paper: "nothing of this model", measured: null, unit: "", status: "not measured", note };
   }
   return {
     ...verdict,

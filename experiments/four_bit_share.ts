@@ -70,13 +70,13 @@ export const fourBitShare: Experiment = {
       ],
       rows,
       samples: windowSamples(evaluations),
-      verdict: judge(rows, evaluations),
+      verdict: judgeFourBitShare(rows, evaluations),
     };
   },
 };
 
 /** Points of accuracy gained from one refined group in 8 to one in 4, for 10 % more bits. */
-function judge(rows: readonly Row[], evaluations: ReadonlyMap<string, Evaluation>): Verdict {
+export function judgeFourBitShare(rows: readonly Row[], evaluations: ReadonlyMap<string, Evaluation>): Verdict {
   const [less, more] = ["twobit_1in8_error", "twobit_1in4_error"];
   const bitsOf = (name: string) => Number(rows.find(({ method }) => method === name)?.bits_per_weight);
   const bits = bitsOf(more) / bitsOf(less) - 1;

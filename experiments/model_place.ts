@@ -140,30 +140,22 @@ export function gpuPlace(
   };
   /** Quantizes the model as people do and gives the scorer what is in the file. */
   const quantizeToFile = async ({ windows, onProgress }: PlacePlan) => {
-    // Always the same one, so that what an interrupted run left goes with the next.
-    const made = join(directory, "default_file");
-    const clear = () => Deno.remove(made, { recursive: true }).catch(() => {});
-    await clear();
-    await Deno.mkdir(made, { recursive: true });
-    try {
-      const path = join(made, "packed.safetensors");
-      const calibration = { tokens: windows };
-      const { bitsPerWeight } = await quantizeModel(checkpoint.name, path, {
-        ...{ calibration, device: "gpu", seed, onProgress },
-        // The row says that it has both.
-        onPlan({ tune, reason }) {
-          if (!tune) throw new Error(`${checkpoint.name} can't be tuned: ${reason}`);
-        },
-        onDensities(chosen) {
-          if (typeof chosen === "string") throw new Error(`${checkpoint.name} keeps one density: ${chosen}`);
-        },
-      });
-      using packed = await openModel(path);
-      scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
-      return bitsPerWeight;
-    } finally {
-      await clear();
-    }
+    await using made = await makeCleared(directory, "default_file");
+    const path = join(made.path, "packed.safetensors");
+    const calibration = { tokens: windows };
+    const { bitsPerWeight } = await quantizeModel(checkpoint.name, path, {
+      ...{ calibration, device: "gpu", seed, onProgress },
+      // The row says that it has both.
+      onPlan({ tune, reason }) {
+        if (!tune) throw new Error(`${checkpoint.name} can't be tuned: ${reason}`);
+      },
+      onDensities(chosen) {
+        if (typeof chosen === "string") throw new Error(`${checkpoint.name} keeps one density: ${chosen}`);
+      },
+    });
+    using packed = await openModel(path);
+    scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
+    return bitsPerWeight;
   };
   return {
     gpu,
@@ -217,6 +209,15 @@ export function gpuPlace(
       gpu.close();
     },
   };
+}
+
+/** An empty directory until it is disposed, always of the same name: what an interrupted run left goes with the next. */
+export async function makeCleared(parent: string, name: string): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = join(parent, name);
+  const clear = () => Deno.remove(path, { recursive: true }).catch(() => {});
+  await clear();
+  await Deno.mkdir(path, { recursive: true });
+  return { path, [Symbol.asyncDispose]: clear };
 }
 
 /** Bytes and weights of stored matrices. */

@@ -42,6 +42,7 @@ export const outliers: Experiment = {
   needsModel: true,
   async run(context) {
     const baseline = await context.baseline();
+    const { checkpoint: { config } } = await context.opened();
     const cases = [SETTINGS.outliers, ...casesOf(context.quick)];
     const rows: Row[] = [];
     const gains: Estimate[] = [];
@@ -89,7 +90,7 @@ export const outliers: Experiment = {
       ],
       rows,
       samples: windowSamples(evaluations),
-      verdict: judge(rows, gains),
+      verdict: judgeOutliers(rows, gains, config.hidden),
     };
   },
 };
@@ -105,14 +106,20 @@ function moreBitsWhereRowsAreLong(share: number): number {
   return 100 * (sparse / plain - 1);
 }
 
-/** The gain of the most outliers in 2-bit groups that the claim's bits pay for, here or where rows are long. */
-function judge(rows: readonly Row[], gains: readonly Estimate[]): Verdict {
+/**
+ * The gain of the most outliers in 2-bit groups that the claim's bits pay for, here or where rows are long.
+ *
+ * @param gains points of accuracy of each row
+ * @param channels of the model's shortest rows
+ */
+export function judgeOutliers(rows: readonly Row[], gains: readonly Estimate[], channels: number): Verdict {
   const paid = (key: "more_bits" | "more_bits_4096") =>
     rows.findLastIndex((row) =>
       row.groups === "two_bit" && row.picked_by === "error" && Number(row[key]) < 100 * CLAIMED_BITS
     );
   const here = paid("more_bits");
-  const chosen = here >= 0 ? here : paid("more_bits_4096");
+  const long = paid("more_bits_4096");
+  const chosen = here >= 0 ? here : long;
   const rule =
     "Decided by the largest share in 2-bit groups that costs less than 3 % more bits; where rows are too short " +
     `for any (their starts cost more than the outliers), by what it would cost with ${LONG_ROW} channels, and then at most partly.`;
@@ -127,12 +134,20 @@ function judge(rows: readonly Row[], gains: readonly Estimate[]): Verdict {
   }
   const { value, standardError } = gains[chosen];
   const status = statusOf(value - CLAIMED_GAIN, standardError);
+  const shareOf = (index: number) => `${100 * Number(rows[index].outlier_share)} %`;
+  const bitsOf = (index: number, key: string) => `${Number(rows[index][key]).toFixed(2)} % more bits`;
   return {
     paper: `> ${CLAIMED_GAIN}`,
     measured: formatEstimate(gains[chosen]),
     unit: "points of next-token accuracy for less than 3 % more bits",
     status: status === "reproduced" && here < 0 ? "partly" : status,
-    note: `${rows[chosen].method} costs ${Number(rows[chosen].more_bits).toFixed(1)} % more bits here, ` +
-      `${Number(rows[chosen].more_bits_4096).toFixed(1)} % with ${LONG_ROW} channels. ${rule} ${STATUS_RULE}`,
+    note: `Outliers of ${shareOf(chosen)} decide: ${bitsOf(chosen, "more_bits")} here, where rows have ${channels} ` +
+      `channels and more. ${
+        long < 0
+          ? ""
+          : `With ${LONG_ROW} channels ${shareOf(long)} would be paid for (${
+            bitsOf(long, "more_bits_4096")
+          }), which gain ${formatEstimate(gains[long], 3)} points here. `
+      }${rule} ${STATUS_RULE}`,
   };
 }

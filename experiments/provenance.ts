@@ -3,8 +3,10 @@
  *
  * @module
  */
-import { fromFileUrl } from "@std/path";
+import { createHash } from "node:crypto";
+import { basename, fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
+import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { dawnVersion } from "../model/host/dawn.ts";
 import type { Provenance } from "./results/result.ts";
 
@@ -31,14 +33,12 @@ export async function describeEnvironment(
   seed: number,
   command: string,
 ): Promise<Provenance["environment"]> {
-  const copied = copiedCommit();
   const isDawn = (await describeAdapter())?.capabilities.implementation === "Dawn";
   return {
     deno: Deno.version.deno,
     ...(isDawn && { webgpu: `Dawn of npm:webgpu@${dawnVersion()}` }),
     commit: await describeCommit(),
-    // Result files themselves don't count: every run but the first would be dirty.
-    dirty: copied === undefined && (await git("status", "--porcelain", "--", ":!results")) !== "",
+    dirty: await describeChanges() !== "",
     model,
     seed,
     command,
@@ -46,9 +46,44 @@ export async function describeEnvironment(
   };
 }
 
+/** A file in words: its name without directories, and what it holds. */
+export function describeFile(path: string, sha256: string): string {
+  return `${basename(path)} (sha256 ${sha256.slice(0, 16)})`;
+}
+
+/** An evaluation text by its name, one from a file as {@linkcode describeFile} has it. */
+export async function describeText(name: string): Promise<string> {
+  const path = /^\w+:(.+)$/s.exec(name)?.[1];
+  if (path === undefined) return name;
+  return describeFile(path, createHash("sha256").update(await Deno.readFile(path)).digest("hex"));
+}
+
+/** Types that the matrices of a model's layers are stored in, and whether they are decoded before they are used. */
+export function describeTypes({ tensors }: Checkpoint): string {
+  const counts = new Map<string, number>();
+  for (const { name, dtype, blocks } of tensors) {
+    if (!name.endsWith("_proj.weight")) continue;
+    const type = blocks ? `${blocks.type.name}, decoded` : dtype;
+    counts.set(type, (counts.get(type) ?? 0) + 1);
+  }
+  if (counts.size === 1) return [...counts.keys()][0];
+  return Array.from(counts, ([type, count]) => `${count} matrices: ${type}`).join("; ");
+}
+
 /** The commit that runs, as far as it is known. */
 export async function describeCommit(): Promise<string> {
   return copiedCommit() ?? await git("rev-parse", "HEAD") ?? "unknown";
+}
+
+/**
+ * A hash of what differs from the commit: changed lines, and names of files that git doesn't know; nothing in a clean tree.
+ * Result files don't count: every run but the first would be dirty.
+ */
+export async function describeChanges(): Promise<string> {
+  if (copiedCommit() !== undefined) return "";
+  const status = await git("status", "--porcelain", "--", ":!results");
+  if (status === "") return "";
+  return createHash("sha256").update(`${status}\n${await git("diff", "HEAD", "--", ":!results")}`).digest("hex");
 }
 
 function copiedCommit(): string | undefined {

@@ -5,7 +5,7 @@
  */
 import { join } from "@std/path";
 import { linearWeights } from "../model/llama/layer.ts";
-import { type OpenModel, openModel } from "../model/load.ts";
+import { hashWeights, type OpenModel, openModel } from "../model/load.ts";
 import type { PackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 import type { Format } from "../model/engine/random_source.ts";
 import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
@@ -14,6 +14,8 @@ import type { QuantizeOptions } from "../model/quantize_options.ts";
 import { isImproved } from "../quant/recipe.ts";
 import type { TwobitSettings } from "../quant/twobit.ts";
 import type { ExperimentContext } from "./experiment.ts";
+import { makeCleared } from "./model_place.ts";
+import { describeFile } from "./provenance.ts";
 
 /** What a packed model is made of, in words. */
 export function describeSettings({ refineEvery, outliers: { share, groups } }: TwobitSettings): string {
@@ -45,7 +47,7 @@ export async function withRealWeights<T>(
   isRealGpu: boolean,
   use: (weights: RealWeights) => Promise<T>,
 ): Promise<T> {
-  const { name, checkpoint } = await context.opened();
+  const { name, checkpoint, sha256 } = await context.opened();
   const { config, has, read } = checkpoint;
   // Without what makes it a packed file, each matrix is decoded when it is asked for.
   const f16 = checkpointSource({ name: checkpoint.name, config, has, read });
@@ -56,20 +58,15 @@ export async function withRealWeights<T>(
   };
   if (context.quantizedName !== undefined) {
     using opened = await openModel(context.quantizedName);
-    return await usePacked(opened, lastPart(context.quantizedName));
+    return await usePacked(opened, describeFile(context.quantizedName, await hashWeights(opened)));
   }
-  if (isPacked(checkpoint)) return await usePacked(checkpoint, lastPart(name));
-  await Deno.mkdir(context.directory, { recursive: true });
-  const directory = await Deno.makeTempDir({ dir: context.directory, prefix: "packed-" });
-  try {
-    const path = join(directory, "packed.safetensors");
-    const { how, options } = choosePacking(isRealGpu, linearWeights(config));
-    await quantizeModel(checkpoint.name, path, { ...options, seed: context.seed, onProgress: context.progress });
-    using opened = await openModel(path);
-    return await usePacked(opened, how);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
+  if (isPacked(checkpoint)) return await usePacked(checkpoint, describeFile(name, sha256));
+  await using made = await makeCleared(context.directory, "timed_file");
+  const path = join(made.path, "packed.safetensors");
+  const { how, options } = choosePacking(isRealGpu, linearWeights(config));
+  await quantizeModel(checkpoint.name, path, { ...options, seed: context.seed, onProgress: context.progress });
+  using opened = await openModel(path);
+  return await usePacked(opened, how);
 }
 
 /**

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { pathExists } from "../../model/host/path_exists.ts";
 import type { ModelShape } from "../../model/llama/shapes.ts";
@@ -52,10 +53,13 @@ function folderOfPackage(): string {
 export async function packSource(archive: string, work: string, out: string): Promise<void> {
   const folder = folderOfPackage();
   const part = await Deno.makeTempDir({ dir: work });
-  await runProgram("tar", ["-xzf", archive, "-C", part]);
-  const without = UNNEEDED.map((name) => `--exclude=${folder}/vendor/llama.cpp/${name}`);
-  await runProgram("tar", ["-C", part, ...without, "-czf", out, `${folder}/vendor/llama.cpp`]);
-  await Deno.remove(part, { recursive: true });
+  try {
+    await runProgram("tar", ["-xzf", archive, "-C", part]);
+    const without = UNNEEDED.map((name) => `--exclude=${folder}/vendor/llama.cpp/${name}`);
+    await runProgram("tar", ["-C", part, ...without, "-czf", out, `${folder}/vendor/llama.cpp`]);
+  } finally {
+    await Deno.remove(part, { recursive: true });
+  }
 }
 
 /**
@@ -125,7 +129,8 @@ function buildOptions(architecture: string): string[] {
 }
 
 async function build(plan: LlamaCppPlan): Promise<string> {
-  const out = join(plan.work, "build");
+  const place = await placeOfSource(plan);
+  const out = join(place, "build");
   const binary = join(out, "bin", "llama-bench");
   const options = buildOptions(plan.architecture);
   // Says with which options the program that is there was built; written last.
@@ -133,19 +138,25 @@ async function build(plan: LlamaCppPlan): Promise<string> {
   const isBuilt = await Deno.readTextFile(finished).then((text) => text === options.join(" "), () => false);
   if (isBuilt && await pathExists(binary)) return binary;
   const cmake = plan.cmake ?? "cmake";
-  await runProgram(cmake, ["-S", await extractSource(plan), "-B", out, ...options]);
+  await runProgram(cmake, ["-S", await extractSource(plan, place), "-B", out, ...options]);
   const jobs = String(navigator.hardwareConcurrency);
   await runProgram(cmake, ["--build", out, "--target", "llama-bench", "--parallel", jobs]);
   await Deno.writeTextFile(finished, options.join(" "));
   return binary;
 }
 
+/** Folder of a source and its build, by version and the given archive's hash: another source is built anew. */
+async function placeOfSource({ source, work }: LlamaCppPlan): Promise<string> {
+  const hash = source && createHash("sha256").update(await Deno.readFile(source)).digest("hex").slice(0, 12);
+  return join(work, `${folderOfPackage()}-${hash ?? "downloaded"}`);
+}
+
 /** Path of llama.cpp's source, extracted where it isn't there; it appears when it is whole. */
-async function extractSource({ source, work }: LlamaCppPlan): Promise<string> {
-  const folder = join(work, folderOfPackage());
+async function extractSource({ source, work }: LlamaCppPlan, place: string): Promise<string> {
+  const folder = join(place, "source");
   if (!await pathExists(folder)) {
     const archive = source ?? await downloadSource(work);
-    const part = join(work, "extracting");
+    const part = join(place, "extracting");
     await Deno.mkdir(part, { recursive: true });
     await runProgram("tar", ["-xzf", archive, "-C", part]);
     await Deno.rename(join(part, folderOfPackage()), folder);

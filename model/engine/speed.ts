@@ -38,6 +38,9 @@ export interface Speed {
 /** Clocks of an idle GPU are low; so long it works before anything is measured. */
 const WARM_UP_MS = 300;
 
+/** Samples where nobody says how many: of runs that take less than a second, and of others. */
+export const REPETITIONS = { short: 9, long: 5 };
+
 /** Measures the speed of a model with a sequence of its own. */
 export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: SpeedPlan): Promise<Speed> {
   const { promptTokens, generateTokens, depth, repetitions, sampling } = plan;
@@ -84,42 +87,56 @@ export async function measurePrompt(
   session: Session,
   weights: EngineWeights,
   tokens: number,
-  repetitions: number,
+  repetitions?: number,
 ): Promise<number[]> {
   const [length] = session.lengths;
   const prompt = sampleText(weights, tokens);
-  return await measureRates(tokens, repetitions, async () => {
+  const run = async () => {
     await session.prefill([prompt]);
     session.truncate(0, length);
-  });
+  };
+  return await measureRates(tokens, run, repetitions);
 }
 
 /** Speeds of all sequences together, generating tokens after what the session holds, which it holds again in the end. */
 export async function measureGeneration(
   session: Session,
   tokens: number,
-  repetitions: number,
+  repetitions?: number,
   sampling?: Sampling,
 ): Promise<number[]> {
   const lengths = [...session.lengths];
   const all = [...lengths.keys()];
-  return await measureRates(lengths.length * tokens, repetitions, async () => {
+  const run = async () => {
     await session.decode(all, tokens, sampling && all.map(() => sampling));
     for (const [sequence, length] of lengths.entries()) session.truncate(sequence, length);
-  });
+  };
+  return await measureRates(lengths.length * tokens, run, repetitions);
 }
 
 /** Tokens a second of each repetition, after warming up. */
-async function measureRates(tokens: number, repetitions: number, run: () => Promise<void>): Promise<number[]> {
-  const warmUpStartMs = performance.now();
-  do await run(); while (performance.now() - warmUpStartMs < WARM_UP_MS);
+async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
+  // The first run waits for its pipelines, while the GPU idles.
+  await run();
+  const wanted = repetitions ?? REPETITIONS[await warmUp(run) < 1000 ? "short" : "long"];
   const rates: number[] = [];
-  for (let i = 0; i < repetitions; i++) {
-    const startMs = performance.now();
-    await run();
-    rates.push(tokens / ((performance.now() - startMs) / 1000));
-  }
+  for (let i = 0; i < wanted; i++) rates.push((1000 * tokens) / await timeRun(run));
   return rates;
+}
+
+/** Runs something until clocks have risen. Returns the last run's milliseconds. */
+async function warmUp(run: () => Promise<void>): Promise<number> {
+  const startMs = performance.now();
+  let lastMs: number;
+  do lastMs = await timeRun(run); while (performance.now() - startMs < WARM_UP_MS);
+  return lastMs;
+}
+
+/** Milliseconds of a run, by the host's clock. */
+async function timeRun(run: () => Promise<void>): Promise<number> {
+  const startMs = performance.now();
+  await run();
+  return performance.now() - startMs;
 }
 
 /** Microseconds of a decode step by purpose, by the device's clock; medians. */
@@ -135,6 +152,13 @@ export async function timeOperations(gpu: Gpu, session: Session, tickNs: number)
   const whole = step.layers(length - 1).filter(({ kind }) => kind === "layers");
   const operations = [...whole, ...await step.operations(length - 1), step.head, choose];
   const options = { samples: 10, repeats: 4, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
+  // While the operations' pipelines were made the GPU did nothing.
+  if (!gpu.isSoftware) {
+    await warmUp(() => {
+      gpu.submit(operations.flatMap(({ dispatches }) => dispatches));
+      return gpu.wait();
+    });
+  }
   const times = new Map<OperationKind, Estimate>();
   for (const kind of new Set(operations.map((operation) => operation.kind))) {
     const dispatches = operations.filter((operation) => operation.kind === kind).flatMap((each) => each.dispatches);

@@ -46,25 +46,46 @@ interface Wanted {
 
 /** Name of the speeches that are evaluated. */
 const SPEECHES = "sotu";
+/** Names of what is divided beside the run's own text. */
+const OTHERS: readonly string[] = ["speeches", "mix", SELF];
+/** A standard error takes as many windows. */
+const LEAST_EVALUATED = 2;
 
 /**
  * The run's own text, speeches, the mix and, if wanted, what the model writes, each with as many windows to calibrate on: fewer than
- * wanted where the run's text has fewer.
+ * wanted where the run's text has fewer. A model that can't write leaves its text out.
  *
- * @throws {RangeError} when a text is too short
+ * @returns the texts, and why there is none of the model's own where one was wanted
+ * @throws {RangeError} when a text is too short, or named as another
  */
-export async function divideTexts(checkpoint: Checkpoint, plan: DividingPlan): Promise<DividedText[]> {
-  const tokenizer = await readFittingTokenizer(checkpoint);
+export async function divideTexts(
+  checkpoint: Checkpoint,
+  plan: DividingPlan,
+): Promise<{ readonly texts: readonly DividedText[]; readonly whyNotSelf?: string }> {
   const { textName, calibrating, evaluated } = plan;
+  if (OTHERS.includes(basename(textName))) {
+    throw new RangeError(`text ${textName} must not be named ${OTHERS.join(", ")}`);
+  }
+  const tokenizer = await readFittingTokenizer(checkpoint);
   const own = { length: Math.min(plan.windowTokens, checkpoint.config.context), calibrating, evaluated };
   const run = textName === SPEECHES ? [] : [await divideTokens(tokenizer, textName, own)];
   const others = { ...own, calibrating: run[0]?.calibrating.length ?? calibrating, evaluated: plan.others };
-  return [
+  const texts = [
     ...run,
     await divideSpeeches(tokenizer, textName === SPEECHES ? own : others),
     await divideMix(tokenizer, others),
-    ...(plan.writes ? [await divideSelf(checkpoint, plan, others)] : []),
   ];
+  for (const { name, evaluated: { length } } of texts) {
+    if (length >= LEAST_EVALUATED) continue;
+    throw new RangeError(`text ${name} has ${length} windows to evaluate, must have at least ${LEAST_EVALUATED}`);
+  }
+  if (!plan.writes) return { texts };
+  try {
+    return { texts: [...texts, await divideSelf(checkpoint, plan, others)] };
+  } catch (error) {
+    // As quantizing goes on: the model may be too large for the device to write, or have weights beyond f16.
+    return { texts, whyNotSelf: `left out, as the model can't write: ${(error as Error).message}` };
+  }
 }
 
 /** Any text: its first quarter calibrates. */

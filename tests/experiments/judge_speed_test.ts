@@ -1,10 +1,12 @@
 import { judgeAsync } from "../../experiments/async_table.ts";
 import { judgeCost } from "../../experiments/cost.ts";
-import { judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
+import { describe, judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
+import type { OperationKind } from "../../model/engine/layer_operations.ts";
+import type { Estimate } from "../../model/host/statistics.ts";
 import type { Row } from "../../experiments/results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "../../experiments/unless_out_of_memory.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
-import { assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 
 const speedRow = (format: string, speed: number | null): Row => ({
   model: "llama-2-7b",
@@ -30,11 +32,31 @@ Deno.test("end_to_end: a speed-up as near to the claim as its error decides noth
   }
 });
 
-Deno.test("end_to_end: another model's speed-up is measured and not judged", () => {
+Deno.test("end_to_end: another model's speed-up is told in the note and not judged", () => {
   const rows = [speedRow("f16", 100), speedRow("twobit", 190)].map((row) => ({ ...row, model: "smol" }));
-  const { paper, measured, status } = judgeEndToEnd(rows, false, "smol");
-  assertEquals([paper, status], ["nothing of this model", "not measured"]);
-  assertEquals(measured, "1.90 ± 0.03 x the f16 engine, smol, decode at context 128");
+  const { paper, measured, status, note } = judgeEndToEnd(rows, false, "smol");
+  assertEquals([paper, measured, status], ["nothing of this model", null, "not measured"]);
+  assertStringIncludes(
+    note,
+    "1.90 ± 0.03 x the f16 engine, smol, decode at context 128: 190.0 ± 1.9 against 100.0 ± 1.0",
+  );
+});
+
+Deno.test("end_to_end: whole layers that take longer than a token are left out, and the note says so", () => {
+  const of = (layersUs: number) => {
+    const times = new Map<OperationKind, Estimate>(
+      Object.entries({ layers: layersUs, head: 20, pick: 5 })
+        .map(([kind, value]) => [kind as OperationKind, { value, standardError: 0 }]),
+    );
+    // 1000 us a token.
+    const { layers_us, other_us, note } = describe([1000, 1000, 1000], times, 0, 0, 0);
+    return [layers_us, other_us, note];
+  };
+  assertEquals(of(900), [900, 75, null]);
+  assertEquals(of(1001), [
+    ...[null, null],
+    "whole layers took 1001 us by themselves, more than the token, and are left out with other",
+  ]);
 });
 
 const MISSING: readonly (readonly [rows: readonly Row[], missing: string])[] = [
@@ -75,6 +97,20 @@ for (const [rows, measured, status] of COSTS) {
     assertEquals([verdict.measured, verdict.status], [measured, status]);
   });
 }
+
+Deno.test("cost: the note gives the best runtime ratio of equally many GPUs, and what it would be by itself", () => {
+  const row = (hardware: number, ratio: number): Row => ({
+    format: "twobit",
+    ...{ hardware_ratio: hardware, cost_ratio: ratio, cost_ratio_error: 0.02 },
+  });
+  const { measured, note } = judgeCost([row(1, 2.6), row(2, 5.2), row(1, 2.69)]);
+  assertEquals(measured, "runtime 5.20 ± 0.02, hardware 2.00");
+  assertStringIncludes(
+    note,
+    'With as many GPUs in both formats the runtime ratio is 2.690 ± 0.020 at most, "partly" by',
+  );
+  assert(!judgeCost([row(2, 5.2)]).note.includes("as many GPUs"));
+});
 
 const asyncRow = (sync: number, threeKernels: number): Row => ({
   variant: "fused_async",

@@ -1,4 +1,4 @@
-import { type LlamaCppPlan, measureLlamaCpp, parseLlamaBench } from "../../experiments/peers/llama_cpp.ts";
+import { type LlamaCppPlan, measureLlamaCpp, packSource, parseLlamaBench } from "../../experiments/peers/llama_cpp.ts";
 import { checkGpu, type PeerRun, peersResult } from "../../experiments/peers/peer_run.ts";
 import { measurePytorch, parseTorch } from "../../experiments/peers/pytorch.ts";
 import { runProgram } from "../../experiments/peers/run_program.ts";
@@ -14,7 +14,7 @@ import { readGgufTensor } from "../../model/files/gguf_tensor.ts";
 import { describeConfig } from "../../model/files/gguf_config.ts";
 import type { ModelShape } from "../../model/llama/shapes.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../assert.ts";
-import { inDirectory } from "../temporary.ts";
+import { filesIn, inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";
 
 const { device, environment } = makeResult({
@@ -223,6 +223,17 @@ Deno.test("writeRandomGguf: rows that aren't whole super-blocks are refused in Q
     );
   }));
 
+Deno.test("packSource: nothing stays beside the archive where it fails", () =>
+  inDirectory(async (directory) => {
+    await Deno.writeTextFile(`${directory}/source.tar.gz`, "no archive");
+    await assertRejects(
+      () => packSource(`${directory}/source.tar.gz`, directory, `${directory}/out.tar.gz`),
+      Error,
+      "tar",
+    );
+    assertEquals(filesIn(directory), ["source.tar.gz"]);
+  }));
+
 /** Programs that stand for cmake, llama-bench and a Python with PyTorch: they print what those print. */
 const FAKES = {
   // Builds what bench.sh is, counts its calls, and is killed in the first build.
@@ -278,6 +289,14 @@ Deno.test("measureLlamaCpp, measurePytorch: a simulated run; an interrupted buil
     await measureLlamaCpp(plan);
     assertEquals(await calls(), 4);
     assertEquals((await Deno.stat(`${plan.work}/small-F16.gguf`)).ino, written.ino);
+    // Another source in the same folder is built anew, beside the first.
+    await Deno.writeTextFile(`${directory}/llama_cpp_python-0.3.36/vendor/llama.cpp/changed`, "");
+    const other = `${directory}/other.tar.gz`;
+    await runProgram("tar", ["-C", directory, "-czf", other, "llama_cpp_python-0.3.36"]);
+    await measureLlamaCpp({ ...plan, source: other });
+    assertEquals(await calls(), 6);
+    await measureLlamaCpp(plan);
+    assertEquals(await calls(), 6);
     await assertRejects(() => measureLlamaCpp({ ...plan, adapter: "NVIDIA H100" }), Error, "must run on NVIDIA H100");
     const torch = await measurePytorch(`${directory}/python`, "NVIDIA H200");
     const result = peersResult([torch], { device, environment }, peersResult([run], { device, environment }));
