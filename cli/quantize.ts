@@ -63,8 +63,8 @@ export const quantize: Command = {
       value: "NAME",
       help:
         "uniform: one density for all, --refine; kl (default on a GPU below a billion weights): as many refined groups in " +
-        `each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, measured on a GPU with room for the whole model ` +
-        "in 16 bits, with a calibration text.",
+        `each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, measured on a ` +
+        "GPU with room for the whole model in 16 bits, with a calibration text.",
     },
     outliers: {
       type: "string",
