@@ -69,6 +69,7 @@ export async function fusedFew(
     const { tokens, run, splits } = planFew(gpu.profile, slab.rows, halfBlocks, range.maxTokens);
     const { outlier_planes, ...planes } = planeBuffers(slab);
     const shared = { rows: slab.rows, channels, tokens };
+    const rowTiles = Math.ceil(slab.rows / TILE_ROWS);
     dispatches.push(
       await gpu.makeDispatch(joinShader(wgsl, "fused_few"), {
         constants: {
@@ -76,9 +77,10 @@ export async function fusedFew(
           half_blocks: halfBlocks,
           refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
           run,
+          row_tiles: rowTiles,
         },
         buffers: { range: range.buffer, ...planes, x, partials },
-        workgroups: [Math.ceil(range.maxTokens / tokens), Math.ceil(slab.rows / TILE_ROWS), splits],
+        workgroups: [Math.ceil(range.maxTokens / tokens), rowTiles * splits, 1],
       }),
       await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
         constants: {

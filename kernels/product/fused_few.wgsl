@@ -14,7 +14,8 @@
 // Mapping: a thread makes the sums of four rows x `tokens` tokens in registers; it decodes a weight once for all of them,
 // exactly, and multiplies it where it is. The threads of a team have neighbouring quads of rows and share activations,
 // a group of 16 channels at a time, which they bring into workgroup memory a group ahead. Teams take half blocks in
-// turn, `run` each; their sums are added up in the end. workgroup.x is the tile of tokens, y that of rows, z the split.
+// turn, `run` each; their sums are added up in the end. workgroup.x is the tile of tokens, y that
+// of rows, tiles of a split side by side: a step of fewer tokens leaves out workgroups by their z.
 // The body of the inner loop is small on purpose: a scheduler's instruction cache holds about 700 instructions.
 override rows: u32 = 1;
 override channels: u32 = 4; // a multiple of 4
@@ -22,6 +23,7 @@ override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override run: u32 = 1;
 override tokens: u32 = 16; // 4, 8 or 16
+override row_tiles: u32 = 1; // of 128 rows
 
 @group(0) @binding(1) var<storage, read> base: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> refine: array<vec4<u32>>;
@@ -81,11 +83,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let first_token = workgroup.x * tokens;
   if (first_token >= range.tokens) { return; }
   let quads = (rows + 3u) / 4u;
-  let own_quad = workgroup.y * TEAM + thread % TEAM;
+  let split = workgroup.y / row_tiles;
+  let own_quad = workgroup.y % row_tiles * TEAM + thread % TEAM;
   let place = Place(first_token, min(own_quad, quads - 1u), thread / TEAM, thread % TEAM);
   // A compiler that knew it would spend two instructions on each mask, see CodeMasks.
-  let always_zero = workgroup.z >> 16u;
-  let first = workgroup.z * run * TEAMS + place.team;
+  let always_zero = workgroup.y >> 16u;
+  let first = split * run * TEAMS + place.team;
   var sums: Sums;
   put_activations(load_activations(place, first, 0u), 0u, place);
   workgroupBarrier();
@@ -107,7 +110,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   add_teams(place, &sums);
   if (place.team == 0u && own_quad < quads) {
-    let at = (workgroup.z * num_tokens() + first_token) * quads + own_quad;
+    let at = (split * num_tokens() + first_token) * quads + own_quad;
     write_sums(at, quads, &sums);
   }
 }

@@ -15,7 +15,10 @@ import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.t
  * Most tokens for which a matrix-vector product for each is faster than one that decodes weights once for all, by the
  * times in docs/kernel_notes.md ("A step of several sequences").
  */
-const VECTOR_TOKENS = 2;
+const VECTOR_TOKENS = 4;
+
+/** Most tokens of the kernel for few, by the same times: it decodes weights anew for each 16. */
+const FEW_TOKENS = 64;
 
 /** The format of {@linkcode PackedMatrix}. */
 export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }, PackedMatrix> = {
@@ -27,6 +30,7 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
   multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
   partialsBytes: fewPartialsBytes,
   multiplyFew(gpu, matrix, product) {
+    if (product.range.maxTokens > FEW_TOKENS) return fusedGemm(gpu, matrix, product);
     if (product.range.maxTokens > VECTOR_TOKENS) return fusedFew(gpu, matrix, product);
     const { input, output, options } = asVectors(product);
     return fusedGemv(gpu, matrix, input, output, options);

@@ -74,7 +74,8 @@ fn threshold_of(own: Own, count: f32, mass: f32, thread: u32) -> u32 {
   if (has_top_p(own.settings)) {
     sum_threads(mass, thread);
     let wanted = bitcast<f32>(own.settings.y) * (before(last_bin) + last_mass);
-    let bin = find_place(mass, wanted, thread);
+    // By rounding the sum of a bin's scan may lie above the last one.
+    let bin = min(find_place(mass, wanted, thread), last_bin);
     if (bin < bins) {
       let missing = max(1.0, (wanted - before(bin)) * exp(bin_start(bin)));
       threshold = select_key(own, list_bin(own, bin, threshold, thread), missing, true, thread);

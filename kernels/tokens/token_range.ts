@@ -20,8 +20,15 @@ export interface TokenRange {
   readonly sequences: number;
 }
 
-/** Makes a range of `maxTokens` tokens of some sequences together, from position 0. */
+/**
+ * Makes a range of `maxTokens` tokens of some sequences together, from position 0.
+ *
+ * @throws {RangeError} when sequences have no equal share
+ */
 export async function createTokenRange(gpu: Gpu, maxTokens: number, sequences = 1): Promise<TokenRange> {
+  if (maxTokens % sequences !== 0) {
+    throw new RangeError(`range has ${maxTokens} tokens of ${sequences} sequences, must have as many of each`);
+  }
   const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
   const range = { buffer: await gpu.createBuffer("range", 16, usage), maxTokens, sequences };
   setTokenRange(gpu, range, maxTokens, 0);

@@ -154,7 +154,7 @@ export function createDecodeStep(
 
 /**
  * Dispatches for the first tokens of a step only. Kernels with a range skip the others themselves; those without have a
- * workgroup.z for each token.
+ * workgroup.z for each token, and a workgroup.z means nothing else in a step.
  */
 export function forTokens(dispatches: readonly Dispatch[], tokens: number): Dispatch[] {
   return dispatches.map((dispatch) => {

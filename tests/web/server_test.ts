@@ -36,7 +36,7 @@ Deno.test("server: the page, its style and its script, which no other site may u
     const [path, type, content] of [
       ["/", "text/html", '<script type="module" src="page.js">'],
       ["/style.css", "text/css", "color-scheme"],
-      ["/page.js", "text/javascript", "enable subgroups;"],
+      ["/page.js", "text/javascript", "@compute @workgroup_size"],
       ["/model.json", "application/json", "model-00001-of-00003.safetensors"],
     ]
   ) {
