@@ -62,9 +62,9 @@ export const quantize: Command = {
       type: "string",
       value: "NAME",
       help:
-        "uniform: one density for all, --refine; kl (default on a GPU below a billion weights): as many refined groups in " +
-        `each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, measured on a GPU with room for the whole model ` +
-        "in 16 bits, with a calibration text.",
+        "uniform: one density for all, --refine; kl (default on a GPU below a billion weights): as many refined groups " +
+        `in each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, measured on ` +
+        "a GPU with room for the whole model in 16 bits, with a calibration text.",
     },
     outliers: {
       type: "string",
@@ -74,11 +74,10 @@ export const quantize: Command = {
     calibration: {
       type: "string",
       value: "NAME",
-      help:
-        "Calibration text: mix (default on the CPU; encyclopedia, documentation, code and prose), self (what the model " +
-        "writes itself, on the GPU), calibration (default of the embedded model; speeches and Moby Dick), wikitext2 " +
-        "(its train split) or c4 from the hub, file:PATH; or several joined by +, as mix+self (default on a GPU): self " +
-        "then has a quarter, the others share the rest. It decides: take text like what the model is for.",
+      help: "Calibration text: mix (default on the CPU; encyclopedia, documentation, code and prose), self (what the " +
+        "model writes itself, on the GPU), calibration (default of the embedded model; speeches and Moby Dick), " +
+        "wikitext2 (its train split) or c4 from the hub, file:PATH; or several joined by +, as mix+self (default on a " +
+        "GPU): self then has a quarter, the others share the rest. It decides: take text like what the model is for.",
     },
     windows: {
       type: "string",
@@ -102,8 +101,8 @@ export const quantize: Command = {
       type: "boolean",
       help:
         "Tune scales and norms after that by gradients, towards the unquantized model's next-token distribution on " +
-        "the calibration text: minutes on a GPU, which it needs, and the largest gain after the text. Costs nothing later. " +
-        "Default there below a billion weights.",
+        "the calibration text: minutes on a GPU, which it needs, and the largest gain after the text. Costs nothing " +
+        "later. Default there below a billion weights.",
     },
     untuned: { type: "boolean", help: "Leave scales and norms as they were found." },
     seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },

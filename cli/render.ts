@@ -13,8 +13,8 @@ import type { Command } from "./command.ts";
 export const render: Command = {
   name: "render",
   summary:
-    "Renders Markdown and plots from the result files below results/, and the numbers of README.md and docs/. With --check, fails when one of them is " +
-    "not up to date.",
+    "Renders Markdown and plots from the result files below results/, and the numbers of README.md and docs/. With " +
+    "--check, fails when one of them is not up to date.",
   positionals: [],
   options: {
     check: { type: "boolean", help: "Write nothing; exit code 1 when a page or plot differs from its result file." },

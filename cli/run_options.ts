@@ -56,7 +56,8 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
     type: "string",
     value: "DIR",
     help:
-      "Directory of the result files (default results/<device>, and a directory below it for a model that is not the embedded one).",
+      "Directory of the result files (default results/<device>, and a directory below it for a model that is not the " +
+      "embedded one).",
   },
   json: { type: "boolean", help: "Print the results as JSON instead of Markdown." },
 };

@@ -97,7 +97,8 @@ export const accuracy: Experiment = {
             "all matrices in Q2_K, where llama.cpp's own mix keeps some in more bits"
           : `left out: its rows must be multiples of ${Q2K_CHANNELS} channels`,
         "paper_layout_corrected": "and targets corrected as in twobit: the fair comparison of layouts",
-        "twobit_search": "scales searched, no calibration",
+        "twobit_search":
+          "scales searched, no calibration, channels not weighed; quantize --method search weighs them by random tokens",
         "twobit_feedback": `and error feedback (damping ${FEEDBACK.damping}), scales searched at their turn`,
         "twobit": "and targets corrected for what earlier layers' quantization changed",
         ...(hasMore && {

@@ -17,12 +17,13 @@ import { LINEAR_KINDS, type LinearKind, linearName, linearWeights, STAGES } from
 import type { Layer } from "./llama/llama.ts";
 import { openModel, watchWeights } from "./load.ts";
 import { calibrationOf, chooseCalibration } from "./quantize/choose_calibration.ts";
-import { densitiesFor } from "./quantize/choose_densities.ts";
+import { densitiesFor, type StageDensities } from "./quantize/choose_densities.ts";
 import { whyNotTuned } from "./quantize/cpu_device.ts";
 import { readInterrupted, refuseOther } from "./quantize/finished_layers.ts";
 import type { QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StageLossPlan, StoredLayer } from "./quantize/quantizing_device.ts";
+import { whyLeftOut } from "./quantize/why_left_out.ts";
 import {
   askedDensities,
   askedSettings,
@@ -52,6 +53,10 @@ export interface QuantizeReport {
   readonly deviceBytes?: number;
   /** What tuning did, where the model was tuned. */
   readonly tuning?: TuningReport;
+  /** Why it wasn't, where it would be by default. */
+  readonly whyUntuned?: string;
+  /** Why densities are uniform, where `kl` was asked for or is the default. */
+  readonly whyUniform?: string;
 }
 
 /**
@@ -103,6 +108,16 @@ export async function quantizeModel(
   options.onDevice?.(place);
   if (options.tune && place.kind === "cpu") throw whyNotTuned();
   let tuning: TuningReport | undefined;
+  let whyUntuned: string | undefined;
+  let whyUniform: string | undefined;
+  const onPlan = (plan: TuningChoice) => {
+    whyUntuned = plan.reason;
+    options.onPlan?.(plan);
+  };
+  const onDensities = (chosen: StageDensities | string) => {
+    whyUniform = typeof chosen === "string" ? chosen : undefined;
+    options.onDensities?.(chosen);
+  };
   const source = await watchWeights(checkpoint);
   const made = { sourceSha256: source.sha256, device: place.kind };
   if (interrupted) refuseOther(path, interrupted, { ...askedSettings(options, settings, interrupted), ...made });
@@ -119,11 +134,14 @@ export async function quantizeModel(
     densities: askedDensities(options, interrupted),
     tune: options.tune,
   });
-  options.onPlan?.(choice);
-  if (options.densities === "kl" && densityRule !== "kl") options.onDensities?.("those of the interrupted run are");
+  onPlan(choice);
+  const askedRule = interrupted?.densityRule ?? densityRule;
+  if (askedRule === "kl" && densityRule !== "kl" && askedDensities(options, undefined) !== "uniform") {
+    onDensities("those of the interrupted run are");
+  }
   const densities = densityRule === "kl"
     ? await densitiesFor(place.device, checkpoint, {
-      ...{ ...options, interrupted, method, windows, isQuantized, quantizerOf },
+      ...{ ...options, interrupted, method, windows, isQuantized, quantizerOf, onDensities },
       isAsked: options.densities === "kl",
     })
     : undefined;
@@ -137,6 +155,7 @@ export async function quantizeModel(
         ...settings,
         ...text,
         densities: densities ? "kl" : "uniform",
+        densityRule: askedRule,
         refine: densities ?? refine,
         device: made.device,
         feedback: FEEDBACK,
@@ -151,7 +170,7 @@ export async function quantizeModel(
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
     ...(choice.tune && { tuning: { ...TUNING, seed } }),
-    ...(options.tune === undefined && { onUntuned: (reason: string) => options.onPlan?.({ tune: false, reason }) }),
+    ...(options.tune === undefined && { onUntuned: (reason: string) => onPlan({ tune: false, reason }) }),
     ...(options.onEpoch && { onEpoch: options.onEpoch }),
     onTuned: ({ before, after, epoch }) => void (tuning = { before, after, epoch }),
     ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
@@ -168,6 +187,8 @@ export async function quantizeModel(
     bitsPerWeight: (8 * totals.bytes) / totals.weights,
     ...(peakBytes !== undefined && { deviceBytes: peakBytes }),
     ...(tuning && { tuning }),
+    ...(whyUntuned !== undefined && { whyUntuned }),
+    ...(whyUniform !== undefined && { whyUniform }),
   };
 }
 
@@ -190,7 +211,7 @@ async function chooseImprovements(
     return { densityRule, tune: true };
   } catch (error) {
     if (tune) throw error;
-    return { densityRule, tune: false, reason: (error as Error).message };
+    return { densityRule, tune: false, reason: whyLeftOut(error) };
   }
 }
 

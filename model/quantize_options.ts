@@ -25,9 +25,10 @@ export interface QuantizeOptions {
   /** One refined group in every so many of all matrices; 8 by default. */
   readonly refine?: RefineEvery;
   /**
-   * `uniform`: one density for all matrices; `kl` (default of small models on a GPU that isn't a software one): as many refined groups in each stage of each layer as make the
-   * model lose least within 2.85 bits a weight, by what it loses where that stage alone is quantized. That is measured on a
-   * GPU with room for the whole model in 16 bits; elsewhere, and without a text, densities are uniform.
+   * `uniform`: one density for all matrices; `kl` (default of small models on a GPU that isn't a software one): as many
+   * refined groups in each stage of each layer as make the model lose least within 2.85 bits a weight, by what it loses
+   * where that stage alone is quantized. That is measured on a GPU with room for the whole model in 16 bits; elsewhere,
+   * and without a text, densities are uniform.
    */
   readonly densities?: DensityRule;
   /** Share of weights kept in 16 bits, 0 (default) to 0.05. */
@@ -134,9 +135,10 @@ export function settingsOf(options: QuantizeOptions): QuantizeSettings {
   return { method, refine, outliers, seed, layers: exclude?.source ?? "" };
 }
 
-/** How densities are to be chosen; an interrupted run that was asked for `kl` too may have found no room for it. */
+/** How densities are to be chosen; an interrupted run whose rule is `kl` too may have found no room for it. */
 export function askedDensities({ densities, refine }: QuantizeOptions, interrupted: RunSettings | undefined): unknown {
   if (refine !== undefined || densities === "uniform") return "uniform";
+  if (densities === "kl" && interrupted?.densityRule !== "kl") return densities;
   return interrupted?.densities ?? densities;
 }
 

@@ -27,6 +27,14 @@ export class OutOfMemoryError extends Error {
   }
 }
 
+/** Thrown for what the device reports outside error scopes. */
+class DeviceReportError extends Error {}
+
+/** Whether the device failed, rather than the program that uses it. */
+export function isDeviceFailure(error: unknown): error is Error {
+  return [DeviceLostError, OutOfMemoryError, DeviceReportError].some((kind) => error instanceof kind);
+}
+
 /** Collects what one device reports. */
 export class DeviceErrors {
   readonly #device: GPUDevice;
@@ -50,7 +58,7 @@ export class DeviceErrors {
     if (this.#lost !== undefined) throw new DeviceLostError(`the device is lost (${this.#lost}), open another`);
     const message = this.#uncaptured;
     this.#uncaptured = undefined;
-    if (message !== undefined) throw new Error(`the device reported: ${message}`);
+    if (message !== undefined) throw new DeviceReportError(`the device reported: ${message}`);
   }
 
   /**

@@ -9,6 +9,7 @@ import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
+import { widestOf } from "../llama/layer.ts";
 import type { LayerVectors } from "./engine_weights.ts";
 import { attentionExtras, attentionShape, type PassBuffers } from "./layer_operations.ts";
 
@@ -18,6 +19,17 @@ export interface JoinedAttentionBuffers extends Pick<PassBuffers, "qkv" | "mixed
   readonly cache: KeyValueCache;
   /** f32 [positions, headSize / 2, 2]. */
   readonly rotations: GPUBuffer;
+}
+
+/** Tokens that go side by side at most: more of them don't make products faster. */
+const JOINED_TOKENS = 8192;
+
+/** Bytes of their widest buffer at most: of large models fewer go side by side, which fill the device too. */
+export const JOINED_BYTES = 2 ** 27;
+
+/** The most tokens that go through a layer side by side. */
+export function mostJoined(config: ModelConfig, limitBytes: number = JOINED_BYTES): number {
+  return Math.floor(Math.min(JOINED_TOKENS, limitBytes / (4 * widestOf(config))));
 }
 
 /** The part of a buffer f32 [windows, tokens, width] that belongs to a window. */

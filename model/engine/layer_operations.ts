@@ -17,7 +17,7 @@ import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../kernels/tokens/silu_product.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type Stage, STAGES } from "../llama/layer.ts";
-import type { EngineLayer, LayerVectors } from "./engine_weights.ts";
+import type { EngineLayer, EngineWeights, LayerVectors } from "./engine_weights.ts";
 
 /** What a dispatch of a step is for; "layers" are whole layers at once. */
 export type OperationKind = "layers" | "attention" | Stage["name"] | "head" | "pick";
@@ -28,6 +28,29 @@ export interface Operation {
   readonly kind: OperationKind;
   /** In order. */
   readonly dispatches: readonly Dispatch[];
+}
+
+/** What logits are made in, for T tokens. */
+export interface LogitBuffers {
+  /** f32 [T, hidden]: the residual stream after the last layer. */
+  readonly x: GPUBuffer | GPUBufferBinding;
+  /** f32 [T, hidden]: after the final norm. */
+  readonly normed: GPUBuffer;
+  /** f32 [T, rows of the head]. */
+  readonly logits: GPUBuffer;
+}
+
+/** Dispatches that make logits of rows of the residual stream: the final norm and the head. */
+export async function logitDispatches(
+  gpu: Gpu,
+  { config, finalNorm: weight, head }: Pick<EngineWeights, "config" | "finalNorm" | "head">,
+  range: TokenRange,
+  { x, normed, logits }: LogitBuffers,
+): Promise<Dispatch[]> {
+  return [
+    await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x, weight, y: normed }),
+    ...await gemm(gpu, head, { range, x: normed, y: logits }),
+  ];
 }
 
 /** Buffers that layers work in, for T tokens. */

@@ -9,12 +9,11 @@ import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, setTokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
-import { joinedAttention } from "../engine/joined_attention.ts";
+import { joinedAttention, mostJoined } from "../engine/joined_attention.ts";
 import { createStageBuffers, passOperations } from "../engine/layer_operations.ts";
 import { checkCapacity, createCaches, roundCapacity } from "../engine/sequence_cache.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { widestOf } from "../llama/layer.ts";
 import { rotationTable } from "../llama/rope.ts";
 
 /** How many sequences go side by side. */
@@ -27,15 +26,9 @@ export interface JoinedShape {
   readonly longest: number;
 }
 
-/** Tokens that go side by side at most: more of them don't make products faster. */
-const PASS_TOKENS = 8192;
-
-/** Bytes of the widest buffer of a pass. */
-const PASS_BYTES = 2 ** 27;
-
 /** The shape of passes for so many sequences of at most so many tokens. */
 export function joinedShape(config: ModelConfig, count: number, longest: number): JoinedShape {
-  const most = Math.floor(Math.min(PASS_TOKENS, PASS_BYTES / (4 * widestOf(config))));
+  const most = mostJoined(config);
   const sequences = Math.max(1, Math.min(count, Math.floor(most / longest)));
   return { sequences, tokens: Math.min(most, longest), longest };
 }

@@ -6,11 +6,10 @@
 import { divergence } from "../../kernels/backward/divergence.ts";
 import { allOrNone, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { gemm } from "../../kernels/product/linear.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
-import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
+import { logitDispatches } from "../engine/layer_operations.ts";
 
 /** A sequence of which predictions are scored. */
 export interface ScoredSequence {
@@ -102,18 +101,15 @@ export interface Head extends Disposable {
 }
 
 export function createHead(gpu: Gpu, weights: EngineWeights): Promise<Head> {
-  const { config: { hidden: width, vocabulary, normEpsilon: epsilon }, finalNorm: weight } = weights;
+  const { hidden: width, vocabulary } = weights.config;
   return allOrNone(gpu, async (scope) => {
     const most = Math.max(64, Math.min(LOGIT_TOKENS, 64 * Math.floor(LOGIT_BYTES / (4 * 64 * vocabulary))));
     const x = await scope.storage("rows", 4 * most * width);
-    const y = await scope.storage("normed", 4 * most * width);
+    const normed = await scope.storage("normed", 4 * most * width);
     const logits = await scope.storage("logits", 4 * most * vocabulary);
     const range = await createTokenRange(gpu, most);
     scope.own(range.buffer);
-    const dispatches = [
-      await rmsNorm(gpu, range, { hidden: width, epsilon, x, weight, y }),
-      ...await gemm(gpu, weights.head, { range, x: y, y: logits }),
-    ];
+    const dispatches = await logitDispatches(gpu, weights, range, { x, normed, logits });
     return {
       most,
       range,

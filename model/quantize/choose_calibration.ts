@@ -29,7 +29,10 @@ export interface CalibrationOptions {
    * model, which was trained on such speeches, `calibration`.
    */
   readonly text?: string;
-  /** Windows, spread evenly over the text: by default 448 on a GPU that isn't a software one, 128 from a billion weights on or where there is no room for as many, else 40. */
+  /**
+   * Windows, spread evenly over the text: by default 448 on a GPU that isn't a software one, 128 from a billion weights
+   * on or where there is no room for as many, else 40.
+   */
   readonly windows?: number;
   /** Tokens of a window, BOS included, by default 512; at most the model's context. */
   readonly windowTokens?: number;

@@ -14,13 +14,14 @@ import type { ModelConfig } from "../llama/config.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
 import type { RunSettings } from "./finished_layers.ts";
 import type { QuantizingDevice, StageLosses, StageLossPlan } from "./quantizing_device.ts";
+import { whyLeftOut } from "./why_left_out.ts";
 
 /** For each layer the density of each of its stages: one refined group in every so many. */
 export type StageDensities = readonly (readonly RefineEvery[])[];
 
 /** What densities are chosen by. */
 export interface DensityPlan extends StageLossPlan {
-  /** Whether somebody asked for them: then only a lack of room leaves densities uniform, else any failure. */
+  /** Whether somebody asked for them: then only a lack of room leaves them uniform, else all of {@linkcode whyLeftOut}. */
   readonly isAsked: boolean;
   /** The quantizer of a density, which says what bits it takes. */
   readonly quantizerOf: (refineEvery: RefineEvery) => Quantizer;
@@ -64,7 +65,7 @@ export async function chooseDensities(
   if (!measureLosses) return "what layers lose is measured on a GPU alone";
   const losses = await measureLosses(checkpoint, plan).catch((error) => {
     if (plan.signal?.aborted || (plan.isAsked && !(error instanceof OutOfMemoryError))) throw error;
-    return error.message;
+    return whyLeftOut(error);
   });
   if (typeof losses === "string") return losses;
   return shareBits(checkpoint.config, losses, plan) ??

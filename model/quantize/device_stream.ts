@@ -12,12 +12,12 @@ import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { embedTokens as embedOnDevice } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineLayer, JoinedLinear, LayerVectors } from "../engine/engine_weights.ts";
-import { joinedAttention, type JoinedAttentionBuffers } from "../engine/joined_attention.ts";
+import { JOINED_BYTES, joinedAttention, type JoinedAttentionBuffers, mostJoined } from "../engine/joined_attention.ts";
 import { inputDispatches, passOperations, stageInput } from "../engine/layer_operations.ts";
 import { release } from "../host/release.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { embedTokens } from "../llama/forward.ts";
-import { type LinearKind, STAGES, widestOf } from "../llama/layer.ts";
+import { type LinearKind, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import { rotationTable } from "../llama/rope.ts";
 
@@ -60,18 +60,12 @@ export interface StreamContext extends Omit<JoinedAttentionBuffers, "mixed"> {
 /** Windows side by side that are submitted before the host waits for the device, so that submitted work doesn't pile up. */
 export const WINDOWS_AHEAD = 4;
 
-/** Tokens that go side by side at most: more of them don't make products faster. */
-const JOINED_TOKENS = 8192;
-
-/** Bytes of the widest buffer of tokens that go side by side: of large models fewer windows do, which fill the device too. */
-const JOINED_BYTES = 2 ** 27;
-
 /** Windows of equal length begin where bindings may if they have a multiple of so many tokens. */
 const ALIGNED_TOKENS = 64;
 
 /** Shares windows out in order: neighbours of equal length go side by side, as many as make large products. */
 export function joinWindows(config: ModelConfig, windows: readonly Uint32Array[]): Uint32Array[][] {
-  const most = Math.min(JOINED_TOKENS, JOINED_BYTES / (4 * widestOf(config)));
+  const most = mostJoined(config);
   const joined: Uint32Array[][] = [];
   for (const window of windows) {
     const { length } = window;

@@ -8,11 +8,10 @@ import { divergence } from "../../kernels/backward/divergence.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
-import { gemm } from "../../kernels/product/linear.ts";
 import { addGram } from "../../kernels/quantize/add_gram.ts";
-import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { EngineLayer, EngineWeights, JoinedLinear } from "../engine/engine_weights.ts";
 import { windowOf } from "../engine/joined_attention.ts";
+import { logitDispatches } from "../engine/layer_operations.ts";
 import { mean } from "../host/statistics.ts";
 import { STAGES } from "../llama/layer.ts";
 import {
@@ -126,7 +125,7 @@ async function createComparison(
 ): Promise<Comparison> {
   const { gpu, config } = context;
   const compared = await createWindows(gpu, scope, config, weights.embedding, joined, false);
-  const head = await createHead(gpu, scope, weights, compared);
+  const head = await createWindowHeads(gpu, scope, weights, compared);
   const passOf = async (layer: EngineLayer, windows: StreamWindows) => {
     const stages: Dispatch[] = [];
     for (const stage of STAGES.keys()) stages.push(...await passDispatches(context, layer, windows, stage));
@@ -183,13 +182,13 @@ interface WindowHead {
 const ALIGNMENT_BYTES = 256;
 
 /** Makes the head of each compared window; logits of one are there at a time. */
-async function createHead(
+async function createWindowHeads(
   gpu: Gpu,
   scope: BufferScope,
-  { config, finalNorm, head }: EngineWeights,
+  model: EngineWeights,
   compared: readonly StreamWindows[],
 ) {
-  const { hidden: width, vocabulary, normEpsilon: epsilon } = config;
+  const { hidden: width, vocabulary } = model.config;
   const ranges = compared.flatMap(({ count, windowRange }) => Array.from({ length: count }, () => windowRange));
   const most = Math.max(...ranges.map(({ maxTokens }) => maxTokens));
   const foundBytes = Math.ceil(4 * most / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
@@ -205,10 +204,7 @@ async function createHead(
       const divergences = { buffer: found, offset: at * foundBytes, size: 4 * range.maxTokens };
       const x = windowOf(hidden, range, i, width);
       heads.push({
-        logits: [
-          await rmsNorm(gpu, range, { hidden: width, epsilon, x, weight: finalNorm, y: normed }),
-          ...await gemm(gpu, head, { range, x: normed, y: logits }),
-        ],
+        logits: await logitDispatches(gpu, model, range, { x, normed, logits }),
         keep: () => gpu.copy(logits, 0, wanted, 0, wanted.size),
         compare: await divergence(gpu, range, { vocabulary, stride: vocabulary, wanted, weights, logits, divergences }),
       });

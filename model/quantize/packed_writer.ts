@@ -29,6 +29,7 @@ import {
 import { type LayerBefore, quantizeLayers, type QuantizePlan } from "./quantize_layers.ts";
 import type { QuantizingDevice, QuantizingRun, StoredLayer } from "./quantizing_device.ts";
 import { quantizedSource, tunedTensors } from "./tuned_tensors.ts";
+import { whyLeftOut } from "./why_left_out.ts";
 
 /** What a packed file is written from. */
 export interface PackedFilePlan extends RunInputs, Pick<QuantizePlan, "onProgress" | "onStage" | "signal"> {
@@ -42,7 +43,7 @@ export interface PackedFilePlan extends RunInputs, Pick<QuantizePlan, "onProgres
   readonly checkSource?: () => Promise<void>;
   /** How the quantized model is tuned on the calibration text, where it is, which takes corrected targets. */
   readonly tuning?: TuningSettings;
-  /** Told why the model stays untuned where that fails; without it the run fails. */
+  /** Told why the model stays untuned where {@linkcode whyLeftOut} knows; without it the run fails. */
   readonly onUntuned?: (reason: string) => void;
   /** Told of each finished layer. */
   readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
@@ -102,7 +103,7 @@ export async function writePackedFile(
       };
       tuned = await run.tune(quantizedSource(checkpoint, readStored), tuning, watch).catch((error) => {
         if (!plan.onUntuned || signal?.aborted) throw error;
-        plan.onUntuned(error.message);
+        plan.onUntuned(whyLeftOut(error));
         return undefined;
       });
       if (tuned) plan.onTuned?.(tuned);

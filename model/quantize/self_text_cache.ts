@@ -21,7 +21,7 @@ export interface SelfTextKey {
 }
 
 /** Counts up when the same key comes to mean another text. */
-const VERSION = 1;
+const VERSION = 2;
 
 /** The file of an output. */
 export function selfTextPath(path: string): string {

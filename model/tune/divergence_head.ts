@@ -11,9 +11,9 @@ import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { createF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { buffersOf, placeRows } from "../../kernels/matrix/slabs.ts";
 import { gemm } from "../../kernels/product/linear.ts";
-import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
 import { windowOf } from "../engine/joined_attention.ts";
+import { logitDispatches } from "../engine/layer_operations.ts";
 import type { Parameters } from "./parameters.ts";
 import type { TuningBuffers } from "./pass_buffers.ts";
 
@@ -50,10 +50,9 @@ export async function createDivergenceHead(
   const transposed = await createF16Matrix(gpu, width, stride);
   buffersOf(transposed).forEach(scope.own);
   gpu.submit(await transposeHalves(gpu, head, width, transposed));
-  const logitsOf = async (x: GPUBuffer | GPUBufferBinding, weight: GPUBuffer, y: GPUBuffer) => [
-    await rmsNorm(gpu, range, { hidden: width, epsilon, x, weight, y: normed }),
-    ...await gemm(gpu, placeRows(head, 0, stride), { range, x: normed, y }),
-  ];
+  const model = { config, head: placeRows(head, 0, stride) };
+  const logitsOf = (x: GPUBuffer | GPUBufferBinding, finalNorm: GPUBuffer, logits: GPUBuffer) =>
+    logitDispatches(gpu, { ...model, finalNorm }, range, { x, normed, logits });
   const compare: Dispatch[][] = [];
   const goBack: Dispatch[][] = [];
   for (let window = 0; window < windows; window++) {

@@ -9,9 +9,10 @@ import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
+import { mostJoined } from "../engine/joined_attention.ts";
 import { createStageBuffers, type PassBuffers } from "../engine/layer_operations.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { STAGES, stageShape, widestOf } from "../llama/layer.ts";
+import { STAGES, stageShape } from "../llama/layer.ts";
 import { rotationTable } from "../llama/rope.ts";
 import { evenShare } from "./tuning_plan.ts";
 
@@ -25,16 +26,13 @@ export interface PassShape {
   readonly longest: number;
 }
 
-/** Tokens of a pass: more of them don't make products faster. */
-const PASS_TOKENS = 8192;
-
 /** Tokens of a window are padded to a multiple of this. */
 const PADDED_TOKENS = 64;
 
 /** The shape of passes for steps of so many windows. @param limitBytes of a binding */
 export function passShape(config: ModelConfig, longest: number, batchWindows: number, limitBytes: number): PassShape {
   const windowTokens = Math.ceil(longest / PADDED_TOKENS) * PADDED_TOKENS;
-  const most = Math.min(PASS_TOKENS, limitBytes / (4 * widestOf(config)));
+  const most = mostJoined(config, limitBytes);
   return { windows: evenShare(batchWindows, Math.max(1, Math.floor(most / windowTokens))), windowTokens, longest };
 }
 

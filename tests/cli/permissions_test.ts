@@ -89,6 +89,15 @@ Deno.test("permissions: commands of results, and doctor, run with the flags of t
     await checkCommand("doctor", [], "", out);
   }));
 
+Deno.test("permissions: Dawn is opened with the flags of the document, whether it finds an adapter or not", async () => {
+  const flags = /`--webgpu dawn` loads [^`]*`([^`]*)`/.exec(DOCUMENT)![1].replaceAll("TWOBIT", ROOT).split(" ");
+  const args = ["generate", "--webgpu", "dawn", "--model", MODEL, "--prompt", "a", "--max-tokens", "2"];
+  const messages: string[] = [];
+  for (let count = 0; count <= flags.length; count++) messages.push((await run(flags.slice(0, count), args)).message);
+  const missing = messages.map((message) => /Requires (\w+) access/.exec(message)?.[1]);
+  assertEquals(missing, ["read", "ffi", undefined], messages.join("\n"));
+});
+
 Deno.test("permissions: a model of the hub is loaded with the flags of the document", () =>
   inDirectory(async (home) => {
     const [env, others] = /```text\n(--allow-env.*)\n(.*)\n```/.exec(DOCUMENT)!.slice(1);

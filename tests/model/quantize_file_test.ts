@@ -100,11 +100,12 @@ Deno.test("quantizeModel: densities by KL are uniform on the CPU and without a t
     ) {
       const path = `${directory}/${reason.length}`;
       const told: unknown[] = [];
-      await quantizeModel(FIXTURE, path, { ...changes, densities: "kl", onDensities: (chosen) => told.push(chosen) });
-      assertEquals(told, [reason]);
+      const onDensities = (chosen: unknown) => told.push(chosen);
+      const { whyUniform } = await quantizeModel(FIXTURE, path, { ...changes, densities: "kl", onDensities });
+      assertEquals([told, whyUniform], [[reason], reason]);
       using packed = await openPacked(path);
-      const { densities, refine } = JSON.parse(packed.file.metadata.settings);
-      assertEquals([densities, refine], ["uniform", 8]);
+      const { densities, densityRule, refine } = JSON.parse(packed.file.metadata.settings);
+      assertEquals([densities, densityRule, refine], ["uniform", "kl", 8]);
     }
   }));
 
@@ -161,6 +162,24 @@ Deno.test("quantizeModel: a resumed run goes on with what its defaults chose, an
     assertEquals([used, told], [[{ calibration: "calibration", tokens: 64 }], ["those of the interrupted run are"]]);
     assertEquals(await Deno.readFile(path), await Deno.readFile(whole));
     await assertRejects(() => resume({}), RangeError, "holds no interrupted run");
+  }));
+
+Deno.test("quantizeModel: a run that was asked for uniform densities, or has them by default, is refused others", () =>
+  inDirectory(async (directory) => {
+    const whole = `${directory}/whole`;
+    await quantizeModel(FIXTURE, whole, options);
+    for (const densities of ["uniform", undefined] as const) {
+      const path = `${directory}/${densities}`;
+      const controller = new AbortController();
+      const onLayer = () => controller.abort(new Error("enough"));
+      const begun = { ...options, ...(densities && { densities }) };
+      await quantizeModel(FIXTURE, path, { ...begun, onLayer, signal: controller.signal }).catch(() => {});
+      const resume = (changes: QuantizeOptions) =>
+        quantizeModel(FIXTURE, path, { ...options, ...changes, resume: true });
+      await assertRejects(() => resume({ densities: "kl" }), RangeError, 'densities was "uniform", is "kl"');
+      assertEquals((await resume({})).whyUniform, undefined);
+      assertEquals(await Deno.readFile(path), await Deno.readFile(whole));
+    }
   }));
 
 Deno.test("chooseCalibration: 128 windows instead of 448 where the GPU has no room for their text, and why", async () => {

@@ -1,4 +1,9 @@
-import { DeviceLostError, OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
+import {
+  DeviceErrors,
+  DeviceLostError,
+  isDeviceFailure,
+  OutOfMemoryError,
+} from "../../../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu, spreadWorkgroups } from "../../../kernels/gpu/gpu.ts";
 import { wholeShader } from "../../../kernels/gpu/shader.ts";
 import { timeDispatches } from "../../../kernels/gpu/timer.ts";
@@ -64,6 +69,16 @@ Deno.test("Gpu errors are typed and say what was wanted", async () => {
   gpu.close();
   await gpu.device.lost;
   await assertRejects(() => gpu.wait(), DeviceLostError, "the device is lost");
+});
+
+Deno.test("isDeviceFailure: lost, no room, what the device reports by itself, and no other error", () => {
+  const device = Object.assign(new EventTarget(), { lost: new Promise<never>(() => {}) });
+  const errors = new DeviceErrors(device as unknown as GPUDevice);
+  device.dispatchEvent(Object.assign(new Event("uncapturederror"), { error: { message: "internal" } }));
+  const reported = assertThrows(() => errors.check(), Error, "the device reported: internal");
+  const failures = [reported, new DeviceLostError("lost"), new OutOfMemoryError("no room", 2, 1)];
+  assertEquals(failures.map(isDeviceFailure), [true, true, true]);
+  assertEquals([new Error("x"), new TypeError("x"), "x", undefined].map(isDeviceFailure), [false, false, false, false]);
 });
 
 Deno.test("Gpu.checkRoom: room that is only asked for isn't counted as held", async () => {

@@ -1,5 +1,5 @@
 import { type BufferScope, createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
-import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
+import { DeviceLostError, OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../../kernels/matrix/elementwise.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
@@ -192,10 +192,16 @@ Deno.test("chooseDensities: uniform, and why, without a way to measure, without 
   assertEquals(await chooseDensities(device(), checkpoint, plan), "what layers lose is measured on a GPU alone");
   const full = device(() => Promise.reject(new OutOfMemoryError("no room", 2, 1)));
   assertEquals(await chooseDensities(full, checkpoint, plan), "no room");
-  // Where nobody asked for it, nothing that happens while measuring ends the run.
+  // Where nobody asked for it, what is refused while measuring doesn't end the run; faults do.
   const broken = device(() => Promise.reject(new RangeError("beyond f16")));
   await assertRejects(() => chooseDensities(broken, checkpoint, plan), RangeError, "beyond f16");
   assertEquals(await chooseDensities(broken, checkpoint, { ...plan, isAsked: false }), "beyond f16");
+  const lost = device(() => Promise.reject(new DeviceLostError("lost")));
+  assertEquals(await chooseDensities(lost, checkpoint, { ...plan, isAsked: false }), "lost");
+  for (const Fault of [TypeError, SyntaxError, Error]) {
+    const faulty = device(() => Promise.reject(new Fault("no function")));
+    await assertRejects(() => chooseDensities(faulty, checkpoint, { ...plan, isAsked: false }), Fault, "no function");
+  }
   const losses: StageLosses = Array.from({ length: 5 }, () => [0.1, 0.2, undefined, 0.3]);
   const narrow = { ...checkpoint, config: { ...checkpoint.config, hidden: 8 } } as unknown as Checkpoint;
   assertEquals(

@@ -1,3 +1,4 @@
+import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import type { QuantizingDevice } from "../../../model/quantize/quantizing_device.ts";
 import { openModel } from "../../../model/load.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
@@ -88,24 +89,29 @@ Deno.test("tuned file: where no epoch is better the model stays as it was quanti
     assertEquals(await Deno.readFile(`${directory}/tuned`), await Deno.readFile(`${directory}/before`));
   }));
 
-Deno.test("tuned file: where tuning fails its layers go on untuned, at once or by resuming", () =>
+Deno.test("tuned file: where the device can't tune its layers go on untuned, at once or by resuming; faults end the run", () =>
   inDirectory(async (directory) => {
     using checkpoint = await openModel(fixture("qwen2_tied"));
     const device = gpuDevice(await testGpu());
-    const broken: QuantizingDevice = {
+    const failing = (error: Error): QuantizingDevice => ({
       ...device,
       async start(...given) {
         const run = await device.start(...given);
-        const tune = () => Promise.reject(new Error("no room"));
+        const tune = () => Promise.reject(error);
         return { ...run, tune, [Symbol.dispose]: () => run[Symbol.dispose]() };
       },
-    };
+    });
+    const broken = failing(new OutOfMemoryError("no room", 2, 1));
     const [before, atOnce, later] = ["before", "at_once", "later"].map((name) => `${directory}/${name}`);
     await writePackedFile(device, checkpoint, plan(before));
     const reasons: string[] = [];
     await writePackedFile(broken, checkpoint, plan(atOnce, { tuning, onUntuned: (reason) => reasons.push(reason) }));
     assertEquals(reasons, ["no room"]);
     assertEquals(await Deno.readFile(atOnce), await Deno.readFile(before));
+    const onUntuned = (reason: string) => reasons.push(reason);
+    const faulty = () => writePackedFile(failing(new TypeError("x")), checkpoint, plan(later, { tuning, onUntuned }));
+    await assertRejects(faulty, TypeError, "x");
+    assertEquals(reasons, ["no room"]);
     await assertRejects(() => writePackedFile(broken, checkpoint, plan(later, { tuning })), Error, "no room");
     await writePackedFile(device, checkpoint, plan(later, { resume: true }));
     assertEquals(await Deno.readFile(later), await Deno.readFile(before));
