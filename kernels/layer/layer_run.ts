@@ -67,7 +67,7 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   const widths = [hidden, intermediate, heads * headSize, headSize];
   const uneven = widths.find((channels) => channels % 16 !== 0);
   if (checksUniformity) {
-    return `the WebGPU is ${implementation}'s, which refuses barriers between stages of variable size`;
+    return `the WebGPU (${implementation}) must be Deno's: others refuse barriers between stages of variable size`;
   }
   if (layers < 2) return `the model has ${layers} layer, must have 2 or more`;
   const { subgroupSize } = gpu.profile;
