@@ -179,12 +179,6 @@ fn refined(pick: vec4<u32>, group: u32) -> vec4<bool> {
   return pick == vec4(group % max(refine_every, 1u));
 }
 
-// words[i], without the branches that an index into a vector becomes.
-fn pick_word(words: vec4<u32>, i: u32) -> u32 {
-  let pair = select(words.xy, words.zw, i >= 2u);
-  return select(pair.x, pair.y, i % 2u == 1u);
-}
-
 // Four channels, whose codes are the lowest of their words.
 fn decode_quad(group: Group) -> Weights {
   return Weights(

@@ -127,12 +127,6 @@ fn decode(codes: u32, decoder: Decoder) -> f32 {
   return fma(bitcast<f32>((codes & decoder.mask) | 0x3f800000u), decoder.factor, decoder.offset);
 }
 
-// words[i], without the branches that an index into a vector becomes.
-fn pick_word(words: vec4<u32>, i: u32) -> u32 {
-  let pair = select(words.xy, words.zw, i >= 2u);
-  return select(pair.x, pair.y, i % 2u == 1u);
-}
-
 fn is_refined(meta_word: u32, group: u32) -> bool {
   if (refine_every == 0u) { return false; }
   let pick = meta_word >> 28u;

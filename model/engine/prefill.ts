@@ -6,21 +6,13 @@
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { createMultiplyFew, gemm } from "../../kernels/product/linear.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
-import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { StepBuffers } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { letOthersRun } from "../host/event_loop.ts";
-import {
-  attentionExtras,
-  attentionShape,
-  createStageBuffers,
-  linearsOf,
-  type PassBuffers,
-  passOperations,
-} from "./layer_operations.ts";
+import { joinedAttention } from "./joined_attention.ts";
+import { createStageBuffers, linearsOf, type PassBuffers, passOperations } from "./layer_operations.ts";
 
 /** Most tokens of one pass; longer texts take several. */
 export const PASS_TOKENS = 512;
@@ -101,15 +93,9 @@ async function createPass(
   range: TokenRange,
   multiply: typeof gemm,
 ): Promise<Dispatch[]> {
-  const { qkv, mixed } = buffers;
-  const shape = attentionShape(config);
   const dispatches = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
   for (const [i, layer] of layers.entries()) {
-    const cache = caches[i];
-    const attend = [
-      await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
-      await prefillAttention(gpu, shape, range, { qkv, cache, out: mixed }),
-    ];
+    const attend = await joinedAttention(gpu, config, layer, range, { ...buffers, cache: caches[i], rotations });
     const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply);
     dispatches.push(...operations.flatMap((operation) => operation.dispatches));
   }

@@ -77,3 +77,9 @@ fn zero_plus(codes: u32, masks: CodeMasks) -> f32 {
   return bitcast<f32>((codes & masks.zero) | 0x41000000u);
 }
 const ZERO_PLUS = 7.375;
+
+// words[i], without the branches that an index into a vector becomes.
+fn pick_word(words: vec4<u32>, i: u32) -> u32 {
+  let pair = select(words.xy, words.zw, i >= 2u);
+  return select(pair.x, pair.y, i % 2u == 1u);
+}
