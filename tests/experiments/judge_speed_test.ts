@@ -59,6 +59,15 @@ Deno.test("end_to_end: whole layers that take longer than a token are left out, 
   ]);
 });
 
+Deno.test("end_to_end: where layers don't run whole the note says why", () => {
+  const times = new Map<OperationKind, Estimate>([["qkv", { value: 999.5, standardError: 1 }]]);
+  const { layers_us, note } = describe([1000, 1000, 1000], times, 0, 0, 0, "they are in f16");
+  assertEquals([layers_us, note], [
+    null,
+    "layers don't run whole: they are in f16; other is 0.5 ± 1.0 us: within noise",
+  ]);
+});
+
 const MISSING: readonly (readonly [rows: readonly Row[], missing: string])[] = [
   [[], "in f16 and twobit;"],
   [[speedRow("twobit", 175)], "in f16;"],
