@@ -123,9 +123,11 @@ async function findFiles(context: ExperimentContext, own: DividedText): Promise<
     const { source_sha256: source, settings = "{}" } = isPacked(packed) ? packed.file.metadata : {};
     if (source !== sha256) throw new Error(`${path} is not made of ${checkpoint.name}, must be to be compared with it`);
     const hash = await hashWeights(packed);
+    const { method, calibration, windows, windowTokens, densities, tuning } = JSON.parse(settings);
     files.push({
-      name: `quantize: ${JSON.parse(settings).calibration}`,
-      said: `${describeFile(path, hash)}, made with ${settings}`,
+      name: `quantize: ${calibration}`,
+      said: `${describeFile(path, hash)}: ${method}, ${windows} windows of ${windowTokens} tokens of ${calibration}, ` +
+        `densities ${densities}, ${tuning ? "tuned" : "untuned"}`,
       inputs: { path, sha256: hash },
     });
   }
