@@ -62,13 +62,13 @@ export function toF16(name: string, values: ArrayLike<number>): Float16Array<Arr
 const PART_WEIGHTS = 2 ** 16;
 
 /**
- * Decodes the bytes of a weight tensor to f16; those of F16 are not copied.
+ * Decodes the bytes of a tensor of finite weights to f16; those of F16 are not copied.
  *
- * @throws {RangeError} for a weight that is NaN or beyond f16
+ * @throws {RangeError} for a weight that is beyond f16
  */
 export function decodeHalves(name: string, bytes: Uint8Array<ArrayBuffer>, dtype: Dtype): Float16Array<ArrayBuffer> {
   const size = DTYPE_BYTES[dtype];
-  if (dtype === "F16") return checkHalves(name, new Float16Array(bytes.buffer, bytes.byteOffset, bytes.length / size));
+  if (dtype === "F16") return new Float16Array(bytes.buffer, bytes.byteOffset, bytes.length / size);
   const halves = new Float16Array(bytes.length / size);
   for (let at = 0; at < halves.length; at += PART_WEIGHTS) {
     halves.set(decodeWeights(bytes.subarray(at * size, (at + PART_WEIGHTS) * size), dtype), at);

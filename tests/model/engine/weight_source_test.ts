@@ -38,7 +38,7 @@ Deno.test("weight sources: a weight that is NaN or beyond f16 is refused by its 
   assertEquals(matrix.kind === "f16" && [matrix.rows, matrix.channels], [outputs, channels]);
 });
 
-Deno.test("weights of a file as f16: bits worked by hand; NaN and what is beyond f16 are refused", () => {
+Deno.test("weights of a file as f16: bits worked by hand; what is beyond f16 is refused", () => {
   const ofWords = (dtype: "F16" | "BF16", words: readonly number[]) => {
     const halves = decodeHalves("w", bytesOf(Uint16Array.from(words)), dtype);
     return Array.from(new Uint16Array(halves.buffer, halves.byteOffset, halves.length));
@@ -48,12 +48,9 @@ Deno.test("weights of a file as f16: bits worked by hand; NaN and what is beyond
   // 1, -3, 2^-24, 2^-26 (less than half of the least subnormal), 1 + 2^-7.
   assertEquals(ofWords("BF16", [0x3f80, 0xc040, 0x3380, 0x3280, 0x3f81]), [0x3c00, 0xc200, 0x0001, 0, 0x3c08]);
   assertEquals([...decodeHalves("w", bytesOf(Float32Array.of(1, 2049, -0.1)), "F32")], [1, 2048, -0.0999755859375]);
-  const refuse = (dtype: "F16" | "BF16", words: readonly number[], what: string) =>
-    assertThrows(() => ofWords(dtype, words), RangeError, `w[1] is ${what}, must be within 65504`);
-  refuse("F16", [0, 0x7e00], "NaN");
-  refuse("F16", [0, 0xfc00], "beyond f16");
-  refuse("BF16", [0, 0x4780], "beyond f16"); // 65536
-  refuse("BF16", [0, 0x7fc0], "NaN");
+  const message = "w[1] is beyond f16, must be within 65504";
+  assertThrows(() => ofWords("BF16", [0, 0x4780]), RangeError, message); // 65536
+  assertThrows(() => decodeHalves("w", bytesOf(Float32Array.of(0, -65520)), "F32"), RangeError, message);
 });
 
 Deno.test("weight sources: a tensor of numbers is taken from its file as it would be by way of f32", async () => {
