@@ -183,6 +183,7 @@ async function layerKernel(
     team: team.lanes,
     workgroup_size: share.threads,
     cell_count: share.cells,
+    part_columns: share.partColumns ?? 0,
     partial_count: share.partials,
     counted_workgroups: COUNTED_WORKGROUPS,
     hidden,

@@ -26,10 +26,12 @@
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
 // wait for each other without any being left out. The first words of the next weights are on their way while a
-// workgroup waits for its input.
+// workgroup waits for its input. Where rows of down are too long for workgroup memory, a workgroup takes all its rows'
+// first columns, then their next; a thread keeps the sum of the one row that it writes.
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
-override cell_count: u32 = 256; // of the matrix with the longest rows
+override cell_count: u32 = 256; // of the matrix with the longest rows, or of a part of its columns
+override part_columns: u32 = 0; // most columns that there are cells for, where down has more; else 0
 override partial_count: u32 = 32; // of the largest share of a workgroup
 override ends_in_half: u32 = 0; // 1 where a row of a matrix may end in half a block
 override hidden: u32 = 64;
@@ -86,8 +88,6 @@ alias Group16 = array<array<f32, 4>, 4>;
 @group(0) @binding(14) var<storage, read> bias: array<f32>;
 @group(0) @binding(15) var<storage, read> layer_info: array<u32>;
 
-const first_column = 0u;
-
 // Stages with a product.
 const QKV = 0u;
 const O = 1u;
@@ -107,6 +107,8 @@ var<private> refine_every: u32;
 var<private> rows: u32;
 var<private> channels: u32;
 var<private> half_blocks: u32;
+var<private> row_columns: u32;
+var<private> first_column: u32; // of the part at hand
 var<private> columns: u32;
 var<private> row_teams: u32;
 var<private> workgroup_steps: u32;
@@ -167,7 +169,7 @@ fn main(
       }
       begin_product(count.x);
       let first_row = workgroup.x * workgroup_outputs();
-      if (first_row < rows / rows_per_output()) { run_product(first_row, locate(thread, workgroup)); }
+      if (first_row < rows / rows_per_output()) { run_product(first_row, workgroup, thread); }
     }
   }
 }
@@ -229,8 +231,7 @@ fn set_shape(matrix_rows: u32, matrix_channels: u32, workgroups: u32) {
   rows = matrix_rows;
   channels = matrix_channels;
   half_blocks = (matrix_channels + 63u) / 64u;
-  columns = (half_blocks + team - 1u) / team;
-  row_teams = workgroup_size / team / columns;
+  row_columns = (half_blocks + team - 1u) / team;
   let runs = rows_per_output();
   let run_steps = (matrix_rows / runs + STEP_ROWS - 1u) / STEP_ROWS;
   workgroup_steps = (run_steps + workgroups - 1u) / workgroups * runs;
@@ -242,26 +243,45 @@ fn set_starts(base_at: u32, meta_at: u32, scale_at: u32) {
   scale_start = own_layer * scale_stride + scale_at;
 }
 
-fn run_product(first_row: u32, lane: Lane) {
+// Where all rows fit, the loop has one turn that a compiler sees.
+fn run_product(first_row: u32, workgroup: vec3<u32>, thread: u32) {
+  let vector = input_at;
+  let end = select(1u, row_columns, part_columns > 0u);
+  for (first_column = 0u; first_column < end; first_column += max(part_columns, 1u)) {
+    columns = row_columns;
+    if (part_columns > 0u) {
+      columns = min(part_columns, row_columns - first_column);
+      input_at = vector + first_column * team * 64u;
+    }
+    row_teams = workgroup_size / team / columns;
+    sum_columns(first_row, locate(thread, workgroup));
+    if (part_columns == 0u || first_column + columns == row_columns) {
+      write_rows(first_row, thread, 0u);
+    } else if (thread < workgroup_outputs()) {
+      residual += row_sum(thread);
+    }
+    workgroupBarrier();
+  }
+}
+
+// Sums of the columns at hand, of all rows of the workgroup.
+fn sum_columns(first_row: u32, lane: Lane) {
   var slots: vec4<u32>;
   if (has_outliers()) { slots = load_slots(first_row, 0u, lane.thread); }
   let first = first_step(first_row, lane);
   fill_cells(lane.thread);
   workgroupBarrier();
-  residual = residual_of(first_row + lane.thread);
+  if (first_column == 0u) { residual = residual_of(first_row + lane.thread); }
   if (has_outliers()) { sum_slots(slots, first_row, lane.thread); }
   multiply_rows(first, first_row, lane);
   if (has_layer_outliers != 0u && outlier_residuals != 0u) { sum_beyond(first_row, lane.thread); }
   finish_input(lane.thread);
-  workgroupBarrier();
-  write_rows(first_row, lane.thread, 0u);
   workgroupBarrier();
 }
 
 fn has_outliers() -> bool {
   return has_layer_outliers != 0u && slot_start != 0u;
 }
-
 
 fn write_row(token: u32, row: u32, sum: f32) {
   let value = residual + sum;

@@ -1,5 +1,9 @@
 import type { LayerDispatches } from "../../../kernels/layer/decode_layer.ts";
+import { attentionRowLanes } from "../../../kernels/attention/decode_attention.ts";
+import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
+import { chooseTeam } from "../../../kernels/gpu/team.ts";
+import { planShare } from "../../../kernels/layer/layer_plan.ts";
 import type { KeyValues } from "../../../model/llama/attention.ts";
 import { type MatMul, matmulPlain } from "../../../model/llama/matmul.ts";
 import { REFINE_EVERY } from "../../../quant/format.ts";
@@ -191,9 +195,13 @@ async function checkToken(tested: TestLayers, made: LayerDispatches, prefixes: r
   }
 }
 
-async function check(gpu: Gpu, testCase: LayersCase) {
+async function check(
+  gpu: Gpu,
+  testCase: LayersCase,
+  decode: (tested: TestLayers) => Promise<LayerDispatches | string> = (tested) => tested.decode(),
+) {
   const tested = await createTestLayers(gpu, testCase);
-  const made = await tested.decode();
+  const made = await decode(tested);
   assert(typeof made === "object", `the layers suit the kernel: ${made}`);
   assertEquals(made.dispatches.length, testCase.runs.length, "dispatches");
   const prefixes = randomPrefixes(tested.config, Math.max(...POSITIONS), 3);
@@ -237,6 +245,38 @@ for (const [i, [name, testCase]] of Object.entries(CASES).entries()) {
       await check(gpu, testCase);
     } finally {
       lift();
+    }
+  });
+}
+
+/** A device whose workgroup memory has room for down's rows in parts of so many columns at most. */
+function leaveRoom(gpu: Gpu, { shape, arenas }: TestLayers, columns: number): DeviceProfile {
+  const { profile } = gpu;
+  const team = chooseTeam(profile, attentionRowLanes(shape.attention));
+  const workgroups = gpu.isSoftware ? 1 : profile.multiprocessors;
+  for (let workgroupBytes = profile.workgroupBytes; workgroupBytes > 0; workgroupBytes -= 64) {
+    const share = planShare({ ...profile, workgroupBytes }, shape, arenas, team, workgroups);
+    if (share?.partColumns === columns) return { ...profile, workgroupBytes };
+  }
+  throw new Error(`no workgroup memory leads to parts of ${columns} columns`);
+}
+
+for (const columns of [2, 1]) {
+  const parts = `${columns} and fewer of its 3 columns`;
+  Deno.test(`decode_layer equals the CPU reference where down is taken in parts, of ${parts}`, async () => {
+    const gpu = await testGpu();
+    const changed: { profile: DeviceProfile } = gpu;
+    const { profile } = gpu;
+    const intermediate = 2 * 64 * chooseTeam(profile).lanes + 80;
+    const outlierShare = () => 0.01;
+    const sizes = { hidden: 64, intermediate, heads: 4, keyValueHeads: 4, headSize: 16, runs: [2, 1], outlierShare };
+    try {
+      await check(gpu, sizes, (tested) => {
+        changed.profile = leaveRoom(gpu, tested, columns);
+        return tested.decode();
+      });
+    } finally {
+      changed.profile = profile;
     }
   });
 }
