@@ -180,10 +180,10 @@ async function layerKernel(
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
   const shader = joinShader(wgsl, "decode_layer", `queries_${queries}`, `merge_cells_${queries}`, team.exchange);
   return await gpu.createKernel(shader, {
-    team: team.lanes,
+    team: share.lanes,
     workgroup_size: share.threads,
     cell_count: share.cells,
-    part_columns: share.partColumns ?? 0,
+    part_columns: share.partColumns,
     partial_count: share.partials,
     counted_workgroups: COUNTED_WORKGROUPS,
     hidden,

@@ -67,7 +67,7 @@ override middle_splits: u32 = 1;
 override long_splits: u32 = 1;
 override counted_workgroups: u32 = 1024; // so many only count how many of them run side by side
 override residence_polls: u32 = 20000;
-override most_polls: u32 = 3000000; // looks at a word before a workgroup gives up: seconds
+override most_polls: u32 = 400000; // looks at a word before a workgroup gives up: some tenths of a second
 
 // A group of a vector, channel 4i + j at [i][j]; so its index is checked once for four channels.
 alias Group16 = array<array<f32, 4>, 4>;
@@ -396,7 +396,7 @@ fn combine_quarter(quarter: u32) -> vec4<f32> {
     var words = load_splits(split, quarter);
     for (var polls = 0u; gave_up == 0u && are_stale(words); polls++) {
       words = load_splits(split, quarter);
-      if (polls > most_polls) { give_up(); }
+      if (is_in_vain(polls)) { give_up(); }
     }
     let sums = mat4x4(
       values_of(words.sums0),

@@ -18,8 +18,8 @@ const VECTOR_WORDS = 128;
 const FIXED_BYTES = 1024;
 /** The stage whose rows are multiplied in pairs, gate and up. */
 const GATE_UP = 2;
-/** Numbers of teams to choose from. */
-const TEAMS = [12, 13, 14, 15, 16];
+/** Numbers of subgroups to choose from. */
+const SUBGROUPS = [12, 13, 14, 15, 16];
 /** What a further part of down costs beside its steps, in turns of one team: its input and first loads, about 1.7 us. */
 const PART_TURNS = 16;
 
@@ -50,29 +50,72 @@ export function relayLayout(profile: DeviceProfile, shape: LayerShape) {
 
 /** The product of a stage, as a workgroup takes it. */
 interface Product {
-  /** Teams side by side that cover a row. */
-  readonly columns: number;
+  /** Half blocks of a row. */
+  readonly halfBlocks: number;
   /** Steps of 4 rows. */
   readonly steps: number;
   /** Rows of its output. */
   readonly outputs: number;
 }
 
-/** What a workgroup takes of each stage. */
-function productsOf([{ layers: [first] }]: readonly LayerArena[], team: Team, workgroups: number): Product[] {
+/** What a workgroup takes of each stage; the last is down. */
+function productsOf([{ layers: [first] }]: readonly LayerArena[], workgroups: number): Product[] {
   return first.map(({ rows, halfBlocks }, stage) => {
     const runs = stage === GATE_UP ? 2 : 1;
     const runSteps = Math.ceil(Math.ceil(rows / runs / STEP_ROWS) / workgroups);
-    return { columns: Math.ceil(halfBlocks / team.lanes), steps: runs * runSteps, outputs: runSteps * STEP_ROWS };
+    return { halfBlocks, steps: runs * runSteps, outputs: runSteps * STEP_ROWS };
   });
+}
+
+/** How a workgroup's threads share its rows. */
+interface Spread {
+  /** Lanes of a team. */
+  readonly lanes: number;
+  /** Teams of a workgroup. */
+  readonly teams: number;
+  /** Parts of down's columns that are taken one after the other. */
+  readonly parts: number;
+}
+
+/** All ways to try: teams are whole or half subgroups, of which a workgroup has 12 to 16. */
+function spreadsOf(subgroup: number, down: Product): Spread[] {
+  return [1, 2].flatMap((halves) =>
+    SUBGROUPS.flatMap((subgroups) => {
+      const lanes = subgroup / halves;
+      const all = Math.ceil(down.halfBlocks / lanes);
+      return Array.from({ length: all }, (_, i) => ({ lanes, teams: subgroups * halves, parts: i + 1 }));
+    })
+  );
+}
+
+/** Columns of each stage that are multiplied at once. */
+function columnsOf(products: readonly Product[], { lanes, parts }: Spread): number[] {
+  const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / lanes));
+  return columns.map((count, stage) => stage === products.length - 1 ? Math.ceil(count / parts) : count);
+}
+
+/** Turns of all lanes for the steps of all products, counted in subgroups. */
+function costOf(products: readonly Product[], spread: Spread, subgroup: number): number {
+  const { lanes, teams, parts } = spread;
+  const most = columnsOf(products, spread);
+  const turns = products.map(({ halfBlocks, steps }, stage) => {
+    let sum = 0;
+    for (let left = Math.ceil(halfBlocks / lanes); left > 0; left -= most[stage]) {
+      sum += Math.ceil(steps / Math.floor(teams / Math.min(most[stage], left)));
+    }
+    return sum;
+  });
+  return (teams * lanes / subgroup) * turns.reduce((sum, count) => sum + count) + (parts - 1) * PART_TURNS;
 }
 
 /** What a workgroup takes, and the workgroup memory that it needs for that. */
 export interface WorkgroupShare {
-  /** Threads: a whole number of teams. */
+  /** Lanes of a team: a subgroup's, or half of them. */
+  readonly lanes: number;
+  /** Threads: a whole number of subgroups. */
   readonly threads: number;
-  /** Most columns of down that are multiplied at once, where cells have no room for all. */
-  readonly partColumns?: number;
+  /** Most columns of down that are multiplied at once; 0 where cells have room for all. */
+  readonly partColumns: number;
   /** Groups of activations that there is room for. */
   readonly cells: number;
   /** Partial sums of rows. */
@@ -83,52 +126,43 @@ export interface WorkgroupShare {
 
 /**
  * Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. Of
- * what fits it takes the teams of a workgroup, and the parts of down's columns, with which all teams have the fewest
- * turns.
+ * what fits it takes what leaves the fewest lanes without work.
  */
 export function planShare(
   { workgroupBytes, workgroupThreads }: DeviceProfile,
   { attention }: LayerShape,
   arenas: readonly LayerArena[],
-  team: Team,
+  { lanes: subgroup }: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
   const queries = queriesOf(attention);
   const rowLanes = attentionRowLanes(attention);
-  const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
-  const products = productsOf(arenas, team, workgroups);
-  const [down, ...others] = products.toReversed();
-  const otherColumns = Math.max(...others.map(({ columns }) => columns));
+  const mergeLanes = Math.min(subgroup, 4 * rowLanes);
+  const products = productsOf(arenas, workgroups);
+  const down = products[products.length - 1];
   const hasOutliers = arenas.some(({ layers }) => layers.flat().some(({ slabs: [slab] }) => slab.slotStart > 0));
-  const plan = (teams: number, parts: number): WorkgroupShare & { readonly cost: number } | undefined => {
-    const threads = teams * team.lanes;
-    const columns = Math.ceil(down.columns / parts);
-    const most = Math.max(columns, otherColumns);
+  const fit = (spread: Spread): WorkgroupShare | undefined => {
+    const { lanes, teams, parts } = spread;
+    const threads = teams * lanes;
+    const columns = columnsOf(products, spread);
+    const most = Math.max(...columns);
     // Attention merges its sums in the cells: those of one query fill high bytes, those of four all that a cell has.
     const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
-    const cells = Math.max(most * team.lanes * LANE_GROUPS, Math.ceil(mergedVectors / (queries === 1 ? 1 : 2.5)));
-    const sums = (product: Product, width: number) => (width + (hasOutliers ? 1 : 0)) * product.steps * STEP_ROWS;
-    const partials = Math.max(sums(down, columns), ...others.map((product) => sums(product, product.columns)));
+    const cells = Math.max(most * lanes * LANE_GROUPS, Math.ceil(mergedVectors / (queries === 1 ? 1 : 2.5)));
+    const sums = columns.map((count) => hasOutliers ? count + 1 : count);
+    const partials = Math.max(...products.map(({ steps }, i) => sums[i] * steps * STEP_ROWS));
     const bytes = cells * 40 + 4 * partials + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
     if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
-    if (parts === 1) return { threads, cells, partials, hasOutliers, cost: teams * turnsOf(products, teams, columns) };
-    // A thread keeps the sum of one row from part to part, and other stages have one part.
-    if (down.outputs > threads || columns < otherColumns) return;
-    const cost = teams * turnsOf(products, teams, columns) + (parts - 1) * PART_TURNS;
-    return { threads, partColumns: columns, cells, partials, hasOutliers, cost };
+    // A thread keeps the sum of one row from part to part; other stages have one part.
+    if (parts > 1 && (down.outputs > threads || columns[columns.length - 1] < most)) return;
+    return { lanes, threads, partColumns: parts > 1 ? most : 0, cells, partials, hasOutliers };
   };
-  const plans = Array.from({ length: down.columns }, (_, i) => TEAMS.map((teams) => plan(teams, i + 1))).flat();
-  return plans.reduce((best, next) => next && !(best && best.cost <= next.cost) ? next : best, undefined);
-}
-
-/** Turns that each team takes for all products, down's by so many columns at once. */
-function turnsOf(products: readonly Product[], teams: number, partColumns: number): number {
-  return products.reduce((sum, { columns, steps }, stage) => {
-    const most = stage === products.length - 1 ? partColumns : columns;
-    let turns = 0;
-    for (let first = 0; first < columns; first += most) {
-      turns += Math.ceil(steps / Math.floor(teams / Math.min(most, columns - first)));
-    }
-    return sum + turns;
-  }, 0);
+  let best: WorkgroupShare | undefined;
+  let least = Infinity;
+  for (const spread of spreadsOf(subgroup, down)) {
+    const cost = costOf(products, spread, subgroup);
+    const share = cost < least && fit(spread);
+    if (share) [best, least] = [share, cost];
+  }
+  return best;
 }

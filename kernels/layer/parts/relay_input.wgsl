@@ -35,7 +35,7 @@ fn fill_cells(thread: u32) {
     var now = next;
     for (var polls = 0u; gave_up == 0u && is_stale(now); polls++) {
       now = load_words(index);
-      if (polls > most_polls) { give_up(); }
+      if (is_in_vain(polls)) { give_up(); }
     }
     if (gave_up != 0u) { now.a = vec4(bitcast<u32>(not_a_number())); }
     if (first + stride < count) { next = load_words(index + stride); }
