@@ -1,5 +1,5 @@
 import { chooseSplits, chooseWorkgroupSize } from "../../../kernels/attention/decode_attention.ts";
-import { adapterName, isSoftwareAdapter } from "../../../kernels/gpu/adapter.ts";
+import { adapterName, isPlannedFor, isSoftwareAdapter } from "../../../kernels/gpu/adapter.ts";
 import { profileOf } from "../../../kernels/gpu/device_profile.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
@@ -26,6 +26,14 @@ Deno.test("profileOf knows software adapters and subgroups of one size", () => {
     profileWith({ subgroupMinSize: size, subgroupMaxSize: size }, ["subgroups"]).subgroupSize
   );
   assertEquals(sizes, [0, 4, 0, 0, 32, 64]);
+});
+
+Deno.test("isPlannedFor knows the names of GPUs with 132 multiprocessors", () => {
+  const known = ["NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA H100 NVL"];
+  assertEquals(known.map(isPlannedFor), [true, true, true]);
+  // 114, 108 and 128.
+  const others = ["NVIDIA H100 PCIe", "NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"];
+  assertEquals(others.map(isPlannedFor), [false, false, false, false]);
 });
 
 Deno.test("isSoftwareAdapter goes by the driver's name, by what a browser says, and by the fallback flag", () => {
