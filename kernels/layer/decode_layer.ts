@@ -84,7 +84,7 @@ export async function decodeLayers(
   return { dispatches, relay };
 }
 
-/** A kernel with as many workgroups as run side by side: those that it was planned for, or more. */
+/** A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer. */
 async function coResidentKernel(
   gpu: Gpu,
   relay: GPUBuffer,
@@ -97,7 +97,7 @@ async function coResidentKernel(
     if (!kernel) return undefined;
     if (gpu.isSoftware) return { kernel, workgroups };
     const residents = await countCoResident(gpu, kernel, relay, bind(kernel));
-    if (residents >= workgroups) return { kernel, workgroups: residents };
+    if (residents >= workgroups) return { kernel, workgroups };
     // With fewer each has more to do and needs more memory, so that fewer still may fit.
     workgroups = residents;
   }
@@ -187,6 +187,7 @@ async function layerKernel(
   return await gpu.createKernel(shader, {
     team: team.lanes,
     workgroup_size: share.threads,
+    workgroups,
     cell_count: share.cells,
     partial_count: share.partials,
     counted_workgroups: COUNTED_WORKGROUPS,

@@ -29,6 +29,7 @@
 // workgroup waits for its input.
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
+override workgroups: u32 = 1; // as many as the dispatch has, so that shares are constants
 override cell_count: u32 = 256; // of the matrix with the longest rows
 override partial_count: u32 = 32; // of the largest share of a workgroup
 override ends_in_half: u32 = 0; // 1 where a row of a matrix may end in half a block
@@ -171,13 +172,13 @@ fn main(
     for (var i = QKV; i <= DOWN; i++) {
       stage = i;
       if (stage == O) {
-        attend_splits(workgroup.x, count.x, position, thread);
+        attend_splits(workgroup.x, position, thread);
         if (splits > 1u) {
-          reduce_splits(workgroup.x, count.x, thread);
+          reduce_splits(workgroup.x, thread);
           workgroupBarrier();
         }
       }
-      begin_product(workgroup.x, count.x);
+      begin_product(workgroup.x);
       let first_row = workgroup.x * packed_share;
       let has_rows = first_row < packed_rows || rest_row + packed_share < rows / rows_per_output();
       if (has_rows) { run_product(first_row, locate(thread, workgroup)); }
@@ -191,20 +192,20 @@ fn tag_of(layer: u32) -> u32 {
   return select(1u + layer % 2u, 3u, layer + 1u == all_layers && layer % 2u == 0u);
 }
 
-fn begin_product(workgroup: u32, workgroups: u32) {
+fn begin_product(workgroup: u32) {
   input_kind = RMS_NORM;
   output_kind = 0u;
   switch stage {
     case QKV: {
       set_shape((heads + 2u * key_value_heads) * head_size, hidden);
-      share_rows(0u, workgroup, workgroups);
+      share_rows(0u, workgroup);
       set_starts(0u, 0u, 0u);
       input_at = select(stream_at, OWN_INPUT, layer == 0u);
       packed_groups = select(packed_groups, 0u, layer == 0u);
     }
     case O: {
       set_shape(hidden, heads * head_size);
-      share_rows(hidden, workgroup, workgroups);
+      share_rows(hidden, workgroup);
       set_starts(base_o, meta_o, scale_o);
       input_kind = 0u;
       input_at = mixed_at;
@@ -212,13 +213,13 @@ fn begin_product(workgroup: u32, workgroups: u32) {
     case GATE_UP: {
       output_kind = SILU_PRODUCT;
       set_shape(2u * intermediate, hidden);
-      share_rows(16u * inner_groups, workgroup, workgroups);
+      share_rows(16u * inner_groups, workgroup);
       set_starts(base_gate_up, meta_gate_up, scale_gate_up);
       input_at = middle_at;
     }
     default: {
       set_shape(hidden, intermediate);
-      share_rows(hidden, workgroup, workgroups);
+      share_rows(hidden, workgroup);
       set_starts(base_down, meta_down, scale_down);
       input_kind = 0u;
       input_at = inner_at;
@@ -254,7 +255,7 @@ fn set_shape(matrix_rows: u32, matrix_channels: u32) {
 }
 
 // Rows that are handed over packed go to workgroups in whole groups, others in steps.
-fn share_rows(packed: u32, workgroup: u32, workgroups: u32) {
+fn share_rows(packed: u32, workgroup: u32) {
   let runs = rows_per_output();
   let rest_steps = (rows / runs - packed + STEP_ROWS - 1u) / STEP_ROWS;
   let rest_share = (rest_steps + workgroups - 1u) / workgroups * STEP_ROWS;
@@ -284,10 +285,10 @@ fn run_product(first_row: u32, lane: Lane) {
   if (stage == O || stage == DOWN) { take_stream(first_row, lane.thread); }
   fill_cells(lane.thread);
   workgroupBarrier();
+  finish_input(lane.thread);
   if (has_outliers()) { sum_slots(slots, first_row, lane.thread); }
   multiply_rows(first, first_row, lane);
   if (has_layer_outliers != 0u && outlier_residuals != 0u) { sum_beyond(first_row, lane.thread); }
-  finish_input(lane.thread);
   workgroupBarrier();
   write_packed(first_row, lane.thread);
   write_rest(lane.thread);
@@ -356,11 +357,16 @@ fn quarter_sums(quarter: u32) -> vec4<f32> {
 fn four_sums(i: u32) -> vec4<f32> {
   let parts = select(columns, columns + 1u, has_outliers());
   var sums = vec4(0.0);
-  for (var part = 0u; part < parts; part++) {
-    let at = part * workgroup_steps * STEP_ROWS + i;
-    sums += vec4(partial[at], partial[at + 4u], partial[at + 8u], partial[at + 12u]);
+  // Two at a time, since each turn waits for its loads.
+  for (var part = 0u; part < parts; part += 2u) {
+    sums += four_partials(part, i) + select(vec4(0.0), four_partials(min(part + 1u, parts - 1u), i), part + 1u < parts);
   }
   return sums * input_factor();
+}
+
+fn four_partials(part: u32, i: u32) -> vec4<f32> {
+  let at = part * workgroup_steps * STEP_ROWS + i;
+  return vec4(partial[at], partial[at + 4u], partial[at + 8u], partial[at + 12u]);
 }
 
 fn put_stream(quarter: u32, values: vec4<f32>) {
@@ -386,7 +392,7 @@ fn write_rest(thread: u32) {
 }
 
 // Parts of the attention: those of all groups of heads and all splits are shared out among the workgroups.
-fn attend_splits(workgroup: u32, workgroups: u32, position: u32, thread: u32) {
+fn attend_splits(workgroup: u32, position: u32, thread: u32) {
   let groups = key_value_heads * ((heads / key_value_heads + QUERIES - 1u) / QUERIES);
   for (var part = workgroup; part < groups * splits; part += workgroups) {
     attend_split(part % groups, part / groups, position, thread);
@@ -461,7 +467,7 @@ fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
 }
 
 // Every workgroup combines the splits of some groups.
-fn reduce_splits(workgroup: u32, workgroups: u32, thread: u32) {
+fn reduce_splits(workgroup: u32, thread: u32) {
   let groups = heads * head_size / 16u;
   let share = (groups + workgroups - 1u) / workgroups * 4u;
   for (var first = 0u; first < share; first += workgroup_size) {
