@@ -72,11 +72,16 @@ function roundsOf(product: Product, teams: number, team: Team, workgroups: numbe
   );
 }
 
+/** So few teams are enough for a small model, where each product takes a single round: more would only walk along. */
+const FEW_TEAMS = 8;
+
 /** Teams of a workgroup: so many that the rounds of all products together take the fewest turns of a team. */
 function chooseTeams(products: readonly Product[], team: Team, workgroups: number): number {
   const cost = (teams: number) =>
     splitGateUp(products, teams, team, workgroups)
       .reduce((sum, product) => sum + teams * roundsOf(product, teams, team, workgroups), 0);
+  const rounds = (teams: number) => cost(teams) / teams;
+  if (rounds(FEW_TEAMS) === products.length) return FEW_TEAMS;
   return [12, 13, 14, 15, 16].reduce((best, teams) => cost(teams) < cost(best) ? teams : best);
 }
 
