@@ -71,7 +71,10 @@ export async function decodeLayers(
   const words = relayLayout(gpu.profile, shape);
   const relay = await scope.storage("relay", 4 * words.end);
   const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
-  for (const run of runs) binders.push(await prepareRun(gpu, scope, shape, run, relay, buffers));
+  for (const run of runs) {
+    const after = layers[(run.first + run.layers.length) % layers.length];
+    binders.push(await prepareRun(gpu, scope, shape, run, after, relay, buffers));
+  }
   const plan = (count: number) => layerKernel(gpu, shape, arenas, layers, words, count);
   const resident = await coResidentKernel(gpu, relay, binders[0], plan);
   if (!resident) return "workgroup memory has no room for what a workgroup takes of a layer";
@@ -81,7 +84,7 @@ export async function decodeLayers(
   return { dispatches, relay };
 }
 
-/** A kernel with as many workgroups as run side by side: those that it was planned for, or more. */
+/** A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer. */
 async function coResidentKernel(
   gpu: Gpu,
   relay: GPUBuffer,
@@ -94,19 +97,20 @@ async function coResidentKernel(
     if (!kernel) return undefined;
     if (gpu.isSoftware) return { kernel, workgroups };
     const residents = await countCoResident(gpu, kernel, relay, bind(kernel));
-    if (residents >= workgroups) return { kernel, workgroups: residents };
+    if (residents >= workgroups) return { kernel, workgroups };
     // With fewer each has more to do and needs more memory, so that fewer still may fit.
     workgroups = residents;
   }
   return undefined;
 }
 
-/** Joins the vectors of some layers, and binds all that they need to a kernel. */
+/** Joins the vectors of some layers, and the norm of the one after them, and binds all that they need to a kernel. */
 async function prepareRun(
   gpu: Gpu,
   scope: BufferScope,
   { attention: { keyValueHeads, headSize } }: LayerShape,
   { first, layers, matrices }: LayerRun,
+  after: DecodeLayer,
   relay: GPUBuffer,
   { input, output, rotations, sequence }: LayerBuffers,
 ): Promise<(kernel: Kernel) => GPUBindGroup> {
@@ -121,7 +125,8 @@ async function prepareRun(
     return buffer;
   };
   const [{ cache, bias, headNorm }] = layers;
-  const norms = await joined("layer norms", layers.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
+  const ownNorms = layers.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]);
+  const norms = await joined("layer norms", [...ownNorms, after.attentionNorm]);
   const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
   const [[{ slabs: [slab] }]] = matrices;
@@ -182,6 +187,7 @@ async function layerKernel(
   return await gpu.createKernel(shader, {
     team: share.lanes,
     workgroup_size: share.threads,
+    workgroups,
     cell_count: share.cells,
     part_columns: share.partColumns,
     partial_count: share.partials,
@@ -201,7 +207,10 @@ async function layerKernel(
     mixed_at: words.mixed,
     middle_at: words.middle,
     inner_at: words.inner,
-    hidden_at: words.stream,
+    rest_at: words.rest,
+    stream_at: words.stream,
+    inner_groups: share.innerGroups,
+    stream_quarters: share.streamQuarters,
     short_tokens: SHORT_TOKENS,
     middle_tokens: MIDDLE_TOKENS,
     short_splits: shortSplits,

@@ -14,14 +14,14 @@ import type { Team } from "../gpu/team.ts";
 
 /** Vectors of the relay are padded to so many words. */
 const VECTOR_WORDS = 128;
+/** So many of these are 32 groups that are handed over packed. */
+const GROUP_BLOCKS = 3;
 /** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
 const FIXED_BYTES = 1024;
 /** The stage whose rows are multiplied in pairs, gate and up. */
 const GATE_UP = 2;
-/** Numbers of subgroups to choose from. */
-const SUBGROUPS = [12, 13, 14, 15, 16];
-/** What a further part of down costs beside its steps, in turns of one team: its input and first loads, about 1.7 us. */
-const PART_TURNS = 16;
+const QKV = 0;
+const DOWN = 3;
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
@@ -36,40 +36,38 @@ export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [
 export function relayLayout(profile: DeviceProfile, shape: LayerShape) {
   const { hidden, intermediate, attention: { heads, keyValueHeads, headSize } } = shape;
   const vector = (words: number) => Math.ceil(words / VECTOR_WORDS) * VECTOR_WORDS;
+  const groups = (channels: number) => GROUP_BLOCKS * VECTOR_WORDS * Math.ceil(channels / 16 / 32);
   const splits = Math.max(...splitTiers(profile, shape));
   const qkv = CONTROL_WORDS;
   const sums = qkv + vector((heads + 2 * keyValueHeads) * headSize);
   const sumsStride = vector(heads * headSize);
   const pairs = sums + splits * sumsStride;
   const mixed = pairs + vector(2 * splits * heads);
-  const middle = mixed + vector(heads * headSize);
-  const inner = middle + vector(hidden);
-  const stream = inner + vector(intermediate);
-  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, stream, end: stream + vector(hidden) };
+  const middle = mixed + groups(heads * headSize);
+  const inner = middle + groups(hidden);
+  const rest = inner + groups(intermediate);
+  const stream = rest + vector(intermediate);
+  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, rest, stream, end: stream + groups(hidden) };
 }
 
-/** The product of a stage, as a workgroup takes it. */
+/** The product of a stage. */
 interface Product {
-  /** Half blocks of a row. */
+  readonly rows: number;
   readonly halfBlocks: number;
-  /** Steps of 4 rows. */
-  readonly steps: number;
-  /** Rows of its output. */
-  readonly outputs: number;
+  readonly rowsPerOutput: number;
+  /** Groups of its outputs that are handed over packed: the first ones. */
+  readonly packedGroups: number;
 }
 
-/** What a workgroup takes of each stage; the last is down. */
-function productsOf([{ layers: [first] }]: readonly LayerArena[], workgroups: number): Product[] {
-  return first.map(({ rows, halfBlocks }, stage) => {
-    const runs = stage === GATE_UP ? 2 : 1;
-    const runSteps = Math.ceil(Math.ceil(rows / runs / STEP_ROWS) / workgroups);
-    return { halfBlocks, steps: runs * runSteps, outputs: runSteps * STEP_ROWS };
-  });
+/** Steps of 4 rows that a workgroup takes of a product, of which it hands over so many groups packed. */
+function workgroupSteps({ rows, rowsPerOutput, packedGroups }: Product, workgroups: number): number {
+  const restSteps = Math.ceil((rows / rowsPerOutput - 16 * packedGroups) / STEP_ROWS);
+  return rowsPerOutput * (4 * Math.ceil(packedGroups / workgroups) + Math.ceil(restSteps / workgroups));
 }
 
 /** How a workgroup's threads share its rows. */
 interface Spread {
-  /** Lanes of a team. */
+  /** Lanes of a team: a subgroup's, or half of them. */
   readonly lanes: number;
   /** Teams of a workgroup. */
   readonly teams: number;
@@ -77,35 +75,57 @@ interface Spread {
   readonly parts: number;
 }
 
-/** All ways to try: teams are whole or half subgroups, of which a workgroup has 12 to 16. */
+/** Numbers of subgroups to choose from. */
+const SUBGROUPS = [12, 13, 14, 15, 16];
+/** So few are enough for a small model, where each product takes a single round: more would only walk along. */
+const FEW_SUBGROUPS = 8;
+/** What a further part of down costs beside its steps, in turns of one team: its input and first loads, about 1.7 us. */
+const PART_TURNS = 16;
+
+/** All ways to try. */
 function spreadsOf(subgroup: number, down: Product): Spread[] {
   return [1, 2].flatMap((halves) =>
-    SUBGROUPS.flatMap((subgroups) => {
+    [FEW_SUBGROUPS, ...SUBGROUPS].flatMap((subgroups) => {
       const lanes = subgroup / halves;
-      const all = Math.ceil(down.halfBlocks / lanes);
-      return Array.from({ length: all }, (_, i) => ({ lanes, teams: subgroups * halves, parts: i + 1 }));
+      const columns = Math.ceil(down.halfBlocks / lanes);
+      return Array.from({ length: columns }, (_, i) => ({ lanes, teams: subgroups * halves, parts: i + 1 }));
     })
   );
 }
 
-/** Columns of each stage that are multiplied at once. */
-function columnsOf(products: readonly Product[], { lanes, parts }: Spread): number[] {
-  const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / lanes));
-  return columns.map((count, stage) => stage === products.length - 1 ? Math.ceil(count / parts) : count);
+/** Columns of a product that are multiplied at once. */
+function columnsOf({ halfBlocks }: Product, stage: number, { lanes, parts }: Spread): number {
+  return Math.ceil(Math.ceil(halfBlocks / lanes) / (stage === DOWN ? parts : 1));
 }
 
-/** Turns of all lanes for the steps of all products, counted in subgroups. */
-function costOf(products: readonly Product[], spread: Spread, subgroup: number): number {
-  const { lanes, teams, parts } = spread;
-  const most = columnsOf(products, spread);
-  const turns = products.map(({ halfBlocks, steps }, stage) => {
-    let sum = 0;
-    for (let left = Math.ceil(halfBlocks / lanes); left > 0; left -= most[stage]) {
-      sum += Math.ceil(steps / Math.floor(teams / Math.min(most[stage], left)));
-    }
-    return sum;
-  });
-  return (teams * lanes / subgroup) * turns.reduce((sum, count) => sum + count) + (parts - 1) * PART_TURNS;
+/** Rounds of steps of a product. */
+function roundsOf(product: Product, stage: number, spread: Spread, workgroups: number): number {
+  const most = columnsOf(product, stage, spread);
+  const steps = workgroupSteps(product, workgroups);
+  let rounds = 0;
+  for (let left = Math.ceil(product.halfBlocks / spread.lanes); left > 0; left -= most) {
+    rounds += Math.ceil(steps / Math.floor(spread.teams / Math.min(most, left)));
+  }
+  return rounds;
+}
+
+/** Turns of all teams for all products, counted in subgroups. */
+function costOf(products: readonly Product[], spread: Spread, subgroup: number, workgroups: number): number {
+  const rounds = products.reduce((sum, product, stage) => sum + roundsOf(product, stage, spread, workgroups), 0);
+  const subgroups = spread.teams * spread.lanes / subgroup;
+  if (subgroups === FEW_SUBGROUPS && rounds > products.length) return Infinity;
+  return subgroups * rounds + (spread.parts - 1) * PART_TURNS;
+}
+
+/**
+ * Where whole groups of gate and up would take more rounds, as many as all workgroups have alike are packed, and the rest
+ * is shared out in steps.
+ */
+function splitGateUp(products: readonly Product[], spread: Spread, workgroups: number): readonly Product[] {
+  const whole = products[GATE_UP];
+  const split = { ...whole, packedGroups: Math.floor(whole.packedGroups / workgroups) * workgroups };
+  const rounds = (product: Product) => roundsOf(product, GATE_UP, spread, workgroups);
+  return rounds(split) < rounds(whole) ? products.with(GATE_UP, split) : products;
 }
 
 /** What a workgroup takes, and the workgroup memory that it needs for that. */
@@ -122,6 +142,10 @@ export interface WorkgroupShare {
   readonly partials: number;
   /** Whether any matrix has outliers. */
   readonly hasOutliers: boolean;
+  /** Groups of gate and up's outputs that are handed over packed. */
+  readonly innerGroups: number;
+  /** Quarters of groups of the residual stream. */
+  readonly streamQuarters: number;
 }
 
 /**
@@ -137,31 +161,48 @@ export function planShare(
 ): WorkgroupShare | undefined {
   const queries = queriesOf(attention);
   const rowLanes = attentionRowLanes(attention);
-  const mergeLanes = Math.min(subgroup, 4 * rowLanes);
-  const products = productsOf(arenas, workgroups);
-  const down = products[products.length - 1];
+  const whole = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
+    rows,
+    halfBlocks,
+    rowsPerOutput: stage === GATE_UP ? 2 : 1,
+    packedGroups: stage === QKV ? 0 : rows / (stage === GATE_UP ? 32 : 16),
+  }));
   const hasOutliers = arenas.some(({ layers }) => layers.flat().some(({ slabs: [slab] }) => slab.slotStart > 0));
-  const fit = (spread: Spread): WorkgroupShare | undefined => {
+  const mergeLanes = Math.min(subgroup, 4 * rowLanes);
+  const streamQuarters = 4 * Math.ceil(whole[DOWN].packedGroups / workgroups);
+  const fit = (products: readonly Product[], spread: Spread): WorkgroupShare | undefined => {
     const { lanes, teams, parts } = spread;
     const threads = teams * lanes;
-    const columns = columnsOf(products, spread);
+    const columns = products.map((product, stage) => columnsOf(product, stage, spread));
     const most = Math.max(...columns);
     // Attention merges its sums in the cells: those of one query fill high bytes, those of four all that a cell has.
     const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
     const cells = Math.max(most * lanes * LANE_GROUPS, Math.ceil(mergedVectors / (queries === 1 ? 1 : 2.5)));
     const sums = columns.map((count) => hasOutliers ? count + 1 : count);
-    const partials = Math.max(...products.map(({ steps }, i) => sums[i] * steps * STEP_ROWS));
-    const bytes = cells * 40 + 4 * partials + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
-    if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
-    // A thread keeps the sum of one row from part to part; other stages have one part.
-    if (parts > 1 && (down.outputs > threads || columns[columns.length - 1] < most)) return;
-    return { lanes, threads, partColumns: parts > 1 ? most : 0, cells, partials, hasOutliers };
+    const partials = Math.max(...products.map((each, i) => sums[i] * workgroupSteps(each, workgroups) * STEP_ROWS));
+    const headBytes = 4 * (queries + 2) * attention.headSize;
+    const bytes = cells * 40 + 4 * partials + 32 * streamQuarters + headBytes + FIXED_BYTES;
+    // Other stages than down have one part.
+    const isPart = parts > 1 && columns[DOWN] === most;
+    if (bytes > workgroupBytes || threads > workgroupThreads || most > teams || parts > 1 && !isPart) return;
+    const innerGroups = products[GATE_UP].packedGroups;
+    return {
+      lanes,
+      threads,
+      partColumns: isPart ? most : 0,
+      cells,
+      partials,
+      hasOutliers,
+      innerGroups,
+      streamQuarters,
+    };
   };
   let best: WorkgroupShare | undefined;
   let least = Infinity;
-  for (const spread of spreadsOf(subgroup, down)) {
-    const cost = costOf(products, spread, subgroup);
-    const share = cost < least && fit(spread);
+  for (const spread of spreadsOf(subgroup, whole[DOWN])) {
+    const products = splitGateUp(whole, spread, workgroups);
+    const cost = costOf(products, spread, subgroup, workgroups);
+    const share = cost < least && fit(products, spread);
     if (share) [best, least] = [share, cost];
   }
   return best;

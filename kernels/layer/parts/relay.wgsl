@@ -39,11 +39,11 @@ fn relay_load(at: u32) -> u32 {
 }
 
 fn relay_put(at: u32, value: f32) {
-  relay_put_tagged(at, value, tag);
+  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], tagged(value, tag));
 }
 
-fn relay_put_tagged(at: u32, value: f32, own_tag: u32) {
-  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], (rounded_bits(value) & ~TAG_MASK) | own_tag);
+fn tagged(value: f32, own_tag: u32) -> u32 {
+  return (rounded_bits(value) & ~TAG_MASK) | own_tag;
 }
 
 // What is not a number is put as another such: NVIDIA's, 0x7fffffff, would be rounded to -0.

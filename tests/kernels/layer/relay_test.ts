@@ -23,8 +23,9 @@ override awaited_tag: u32 = 1;
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) thread: u32) {
   if (thread >= arrayLength(&given)) { return; }
+  tag = put_tag;
+  relay_put(128u + thread, bitcast<f32>(given[thread]));
   tag = awaited_tag;
-  relay_put_tagged(128u + thread, bitcast<f32>(given[thread]), put_tag);
   taken[thread] = bitcast<u32>(relay_await(128u + thread));
 }
 `,
