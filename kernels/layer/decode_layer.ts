@@ -76,7 +76,7 @@ export async function decodeLayers(
     binders.push(await prepareRun(gpu, scope, shape, run, after, relay, buffers));
   }
   const plan = (count: number) => layerKernel(gpu, shape, arenas, layers, words, count);
-  const resident = await coResidentKernel(gpu, relay, binders[0], plan);
+  const resident = await coResidentKernel(gpu, shape, relay, binders[0], plan);
   if (!resident) return "workgroup memory has no room for what a workgroup takes of a layer";
   const { kernel, workgroups } = resident;
   const dispatches: Dispatch[] = [];
@@ -84,14 +84,18 @@ export async function decodeLayers(
   return { dispatches, relay };
 }
 
-/** A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer. */
+/**
+ * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model as
+ * many as there are groups of silu(gate) up.
+ */
 async function coResidentKernel(
   gpu: Gpu,
+  { intermediate }: LayerShape,
   relay: GPUBuffer,
   bind: (kernel: Kernel) => GPUBindGroup,
   plan: (workgroups: number) => Promise<Kernel | undefined>,
 ): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
-  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : gpu.profile.multiprocessors;
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : Math.min(gpu.profile.multiprocessors, intermediate / 16);
   while (workgroups > 0) {
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;

@@ -2,19 +2,24 @@
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
 // their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
-//   qkv        norm of the residual stream, q, k and v
+//   qkv        q, k and v of the normed residual stream
 //   attention  of the new token to parts of the sequence; its key and value go into the cache
-//   o          adds the stream
-//   gate+up    norm, silu(gate) up
-//   down       adds what came after o
+//   o          adds the stream, multiplies by the weights of the next norm
+//   gate+up    silu(gate) up
+//   down       adds what came after o, multiplies by the weights of the next layer's norm
+//
+// What the next product multiplies is packed where it is made (layer/parts/relay_groups.wgsl): a workgroup makes whole
+// groups of 16 rows, and nobody norms or packs what another has. The factor of a norm comes to the sums of rows, from
+// the squares that each group brings along.
 //
 // Bindings (planes as in fused_gemv.wgsl, of the four matrices of a layer one after the other, layer by layer):
 //   0 base  1 refine  2 meta_words  3 tile_scale  4 outlier_planes
 //   5 relay        u32   control words, then q k v, partial and whole attention, the stream after o, silu(gate) up, the
-//                        stream after the layer
-//   6 hidden_in    f32 [hidden]              input of the model's first layer
-//   7 hidden_out   f32 [hidden]              output of its last layer
-//   8 layer_norms  f32 [layers, 2, hidden]   before q, k, v and before gate, up
+//                        stream after the layer; packed but q k v, partial attention and perhaps some of silu(gate) up
+//   6 hidden_in    f32 [hidden]                input of the model's first layer
+//   7 hidden_out   f32 [hidden]                the residual stream, in the end the output of the last layer; only the
+//                                              thread that writes an element reads it
+//   8 layer_norms  f32 [2 layers + 1, hidden]  before q, k, v and before gate, up; before q, k, v of the layer after them
 //   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the other,
 //                                                 of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm

@@ -2,8 +2,6 @@
 // is: input
 // The input of a product of decode_layer.wgsl: groups that other workgroups hand over packed, values that they hand over
 // as they are, or the input of the model's first layer.
-override poll_one: u32 = 1;
-
 const RMS_NORM = 1u;
 
 // Four channels of a group, c + {0, 4, 8, 12}.
@@ -13,14 +11,15 @@ struct Input {
   weight: vec4<f32>,
 }
 
-// Brings the groups before packed_groups as they are, packs the others; those of the columns at hand.
+// Brings the groups before packed_groups as they are, packs the others; those of the columns at hand. Waits for one word
+// first, after which most others have come too.
 fn fill_cells(thread: u32) {
   let start = first_column * team * LANE_GROUPS;
   let end = start + columns * team * LANE_GROUPS;
   var squares = 0.0;
   var next: HandedGroup;
   if (start + thread < packed_groups) {
-    if (poll_one != 0u) { relay_await(step_place(input_at, start + thread)); }
+    relay_await(step_place(input_at, start + thread));
     next = load_handed(input_at, start + thread);
   }
   for (var group = start + thread; group < end; group += workgroup_size) {

@@ -283,3 +283,15 @@ for (const parts of [2, 3]) {
     }
   });
 }
+
+Deno.test("decode_layer where the last groups of gate and up are handed over unpacked equals the CPU reference", async () => {
+  const gpu = await testGpu();
+  const { createKernel } = gpu;
+  gpu.createKernel = (shader, constants) =>
+    createKernel.call(gpu, shader, { ...constants, inner_groups: constants!.inner_groups - 3 });
+  try {
+    await check(gpu, { ...CASES["rows that end in half a block, of one and of several columns"], runs: [2] });
+  } finally {
+    Object.assign(gpu, { createKernel });
+  }
+});
