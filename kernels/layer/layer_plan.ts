@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { attentionRowLanes, queriesOf, splitsWithin } from "../attention/decode_attention.ts";
+import { attentionRowLanes, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { LayerShape } from "./layer_run.ts";
@@ -20,15 +20,19 @@ const FIXED_BYTES = 1024;
 const GATE_UP = 2;
 /** Numbers of subgroups to choose from. */
 const SUBGROUPS = [12, 13, 14, 15, 16];
-/** What a further part of down costs beside its steps, in turns of one team: its input and first loads, about 1.7 us. */
-const PART_TURNS = 16;
+/** Subgroups that take turns on a scheduler of a multiprocessor. */
+const SCHEDULERS = 4;
+/** What a turn of all teams takes on an H200, by the subgroups of the scheduler that has the most. */
+const TURN_US = [0, 0.5, 0.8, 1.2, 1.75];
+/** What a further part of down takes beside its turns: its input, and first loads that nothing hides. */
+const PART_US = 2.5;
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
- * part. With one, nothing need be combined.
+ * part, each of one head. With one, nothing need be combined.
  */
 export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
-  const splits = (workgroups: number) => splitsWithin(profile, attention, workgroups);
+  const splits = (workgroups: number) => splitsWithin(profile, attention.heads, workgroups);
   return [1, splits(evenWorkgroups(profile) / 2), splits(profile.multiprocessors)];
 }
 
@@ -73,8 +77,8 @@ interface Spread {
   readonly lanes: number;
   /** Teams of a workgroup. */
   readonly teams: number;
-  /** Parts of down's columns that are taken one after the other. */
-  readonly parts: number;
+  /** Columns of down that are taken at once. */
+  readonly partColumns: number;
 }
 
 /** All ways to try: teams are whole or half subgroups, of which a workgroup has 12 to 16. */
@@ -83,29 +87,29 @@ function spreadsOf(subgroup: number, down: Product): Spread[] {
     SUBGROUPS.flatMap((subgroups) => {
       const lanes = subgroup / halves;
       const all = Math.ceil(down.halfBlocks / lanes);
-      return Array.from({ length: all }, (_, i) => ({ lanes, teams: subgroups * halves, parts: i + 1 }));
+      return Array.from({ length: all }, (_, i) => ({ lanes, teams: subgroups * halves, partColumns: all - i }));
     })
   );
 }
 
 /** Columns of each stage that are multiplied at once. */
-function columnsOf(products: readonly Product[], { lanes, parts }: Spread): number[] {
-  const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / lanes));
-  return columns.map((count, stage) => stage === products.length - 1 ? Math.ceil(count / parts) : count);
+function columnsOf(products: readonly Product[], { lanes, partColumns }: Spread): number[] {
+  return [...products.slice(0, -1).map(({ halfBlocks }) => Math.ceil(halfBlocks / lanes)), partColumns];
 }
 
-/** Turns of all lanes for the steps of all products, counted in subgroups. */
+/** Microseconds that the steps of all products would take on an H200. */
 function costOf(products: readonly Product[], spread: Spread, subgroup: number): number {
-  const { lanes, teams, parts } = spread;
+  const { lanes, teams } = spread;
   const most = columnsOf(products, spread);
-  const turns = products.map(({ halfBlocks, steps }, stage) => {
-    let sum = 0;
+  let [turns, parts] = [0, 0];
+  for (const [stage, { halfBlocks, steps }] of products.entries()) {
     for (let left = Math.ceil(halfBlocks / lanes); left > 0; left -= most[stage]) {
-      sum += Math.ceil(steps / Math.floor(teams / Math.min(most[stage], left)));
+      turns += Math.ceil(steps / Math.floor(teams / Math.min(most[stage], left)));
+      parts++;
     }
-    return sum;
-  });
-  return (teams * lanes / subgroup) * turns.reduce((sum, count) => sum + count) + (parts - 1) * PART_TURNS;
+  }
+  const turnUs = TURN_US[Math.ceil(teams * lanes / subgroup / SCHEDULERS)];
+  return turns * turnUs + (parts - products.length) * PART_US;
 }
 
 /** What a workgroup takes, and the workgroup memory that it needs for that. */
@@ -126,7 +130,7 @@ export interface WorkgroupShare {
 
 /**
  * Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. Of
- * what fits it takes what leaves the fewest lanes without work.
+ * what fits it takes what should be fastest.
  */
 export function planShare(
   { workgroupBytes, workgroupThreads }: DeviceProfile,
@@ -135,27 +139,27 @@ export function planShare(
   { lanes: subgroup }: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
-  const queries = queriesOf(attention);
   const rowLanes = attentionRowLanes(attention);
   const mergeLanes = Math.min(subgroup, 4 * rowLanes);
   const products = productsOf(arenas, workgroups);
   const down = products[products.length - 1];
   const hasOutliers = arenas.some(({ layers }) => layers.flat().some(({ slabs: [slab] }) => slab.slotStart > 0));
   const fit = (spread: Spread): WorkgroupShare | undefined => {
-    const { lanes, teams, parts } = spread;
+    const { lanes, teams, partColumns } = spread;
     const threads = teams * lanes;
     const columns = columnsOf(products, spread);
     const most = Math.max(...columns);
-    // Attention merges its sums in the cells: those of one query fill high bytes, those of four all that a cell has.
-    const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
-    const cells = Math.max(most * lanes * LANE_GROUPS, Math.ceil(mergedVectors / (queries === 1 ? 1 : 2.5)));
+    // Attention merges its sums in the high bytes of the cells.
+    const mergedVectors = ((threads / mergeLanes) * rowLanes * 8) / 4;
+    const cells = Math.max(most * lanes * LANE_GROUPS, mergedVectors);
     const sums = columns.map((count) => hasOutliers ? count + 1 : count);
     const partials = Math.max(...products.map(({ steps }, i) => sums[i] * steps * STEP_ROWS));
-    const bytes = cells * 40 + 4 * partials + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
+    const bytes = cells * 40 + 4 * partials + 4 * 3 * attention.headSize + FIXED_BYTES;
     if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
     // A thread keeps the sum of one row from part to part; other stages have one part.
-    if (parts > 1 && (down.outputs > threads || columns[columns.length - 1] < most)) return;
-    return { lanes, threads, partColumns: parts > 1 ? most : 0, cells, partials, hasOutliers };
+    const isPart = partColumns * lanes < down.halfBlocks;
+    if (isPart && (down.outputs > threads || partColumns < most)) return;
+    return { lanes, threads, partColumns: isPart ? partColumns : 0, cells, partials, hasOutliers };
   };
   let best: WorkgroupShare | undefined;
   let least = Infinity;
