@@ -8,7 +8,6 @@ import {
   attentionRowLanes,
   type DecodeAttentionBuffers,
   MIDDLE_TOKENS,
-  queriesOf,
   SHORT_TOKENS,
 } from "../attention/decode_attention.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
@@ -183,11 +182,10 @@ async function layerKernel(
   const { heads, keyValueHeads, headSize, slidingWindow } = attention;
   const rowLanes = attentionRowLanes(attention);
   const team = chooseTeam(gpu.profile, rowLanes);
-  const queries = queriesOf(attention);
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
-  const shader = joinShader(wgsl, "decode_layer", `queries_${queries}`, `merge_cells_${queries}`, team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", "queries_1", team.exchange);
   return await gpu.createKernel(shader, {
     team: share.lanes,
     workgroup_size: share.threads,

@@ -1,4 +1,4 @@
-// needs: relay relay_groups relay_input fill_values reduce_splits attend merge_cells steps outliers
+// needs: relay relay_groups relay_input fill_values reduce_splits attend queries steps outliers
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
 // their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
@@ -148,7 +148,7 @@ var<private> own_sequence: u32;
 var<private> splits: u32;
 var<private> first_query: u32;
 
-// q of up to QUERIES heads, then k and v of their key head.
+// q of a head, then k and v of its key head.
 var<workgroup> projections: array<vec4<f32>, (QUERIES + 2) * head_size / 4>;
 
 // Of a workgroup's rows of the residual stream, quarter by quarter: what is added to them, and the weights of the norm
@@ -418,7 +418,8 @@ fn write_rest(thread: u32) {
   }
 }
 
-// Parts of the attention: those of all groups of heads and all splits are shared out among the workgroups.
+// Parts of the attention: those of all heads and all splits are shared out among the workgroups. Heads that share keys
+// are taken one by one: arithmetic takes longer than reading keys again, which come from the cache.
 fn attend_splits(workgroup: u32, position: u32, thread: u32) {
   let groups = key_value_heads * ((heads / key_value_heads + QUERIES - 1u) / QUERIES);
   for (var part = workgroup; part < groups * splits; part += workgroups) {
@@ -475,6 +476,15 @@ fn projected(head: u32, channel: u32) -> vec4<f32> {
   var slot = head - first_query;
   if (head >= heads) { slot = QUERIES + (head - heads) / key_value_heads; }
   return projections[(slot * head_size + channel) / 4u];
+}
+
+// Sums while they are merged, in cells.
+fn put_merged_sum(i: u32, sum: f32) {
+  cell_hi[i / 4u][i % 4u] = bitcast<u32>(sum);
+}
+
+fn merged_sum(i: u32) -> f32 {
+  return bitcast<f32>(cell_hi[i / 4u][i % 4u]);
 }
 
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { attentionRowLanes, queriesOf, splitsWithin } from "../attention/decode_attention.ts";
+import { attentionRowLanes, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { LayerShape } from "./layer_run.ts";
@@ -25,10 +25,10 @@ const DOWN = 3;
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
- * part. With one, nothing need be combined.
+ * part, each of one head. With one, nothing need be combined.
  */
 export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
-  const splits = (workgroups: number) => splitsWithin(profile, attention, workgroups);
+  const splits = (workgroups: number) => splitsWithin(profile, attention.heads, workgroups);
   return [1, splits(evenWorkgroups(profile) / 2), splits(profile.multiprocessors)];
 }
 
@@ -71,31 +71,35 @@ interface Spread {
   readonly lanes: number;
   /** Teams of a workgroup. */
   readonly teams: number;
-  /** Parts of down's columns that are taken one after the other. */
-  readonly parts: number;
+  /** Columns of down that are taken at once. */
+  readonly partColumns: number;
 }
 
 /** Numbers of subgroups to choose from. */
 const SUBGROUPS = [12, 13, 14, 15, 16];
 /** So few are enough for a small model, where each product takes a single round: more would only walk along. */
 const FEW_SUBGROUPS = 8;
-/** What a further part of down costs beside its steps, in turns of one team: its input and first loads, about 1.7 us. */
-const PART_TURNS = 16;
+/** Subgroups that take turns on a scheduler of a multiprocessor. */
+const SCHEDULERS = 4;
+/** What a turn of all teams takes on an H200, by the subgroups of the scheduler that has the most. */
+const TURN_US = [0, 0.5, 0.8, 1.2, 1.75];
+/** What a further part of down takes beside its turns: its input, and first loads that nothing hides. */
+const PART_US = 2.5;
 
 /** All ways to try. */
 function spreadsOf(subgroup: number, down: Product): Spread[] {
   return [1, 2].flatMap((halves) =>
     [FEW_SUBGROUPS, ...SUBGROUPS].flatMap((subgroups) => {
       const lanes = subgroup / halves;
-      const columns = Math.ceil(down.halfBlocks / lanes);
-      return Array.from({ length: columns }, (_, i) => ({ lanes, teams: subgroups * halves, parts: i + 1 }));
+      const all = Math.ceil(down.halfBlocks / lanes);
+      return Array.from({ length: all }, (_, i) => ({ lanes, teams: subgroups * halves, partColumns: all - i }));
     })
   );
 }
 
 /** Columns of a product that are multiplied at once. */
-function columnsOf({ halfBlocks }: Product, stage: number, { lanes, parts }: Spread): number {
-  return Math.ceil(Math.ceil(halfBlocks / lanes) / (stage === DOWN ? parts : 1));
+function columnsOf({ halfBlocks }: Product, stage: number, { lanes, partColumns }: Spread): number {
+  return stage === DOWN ? partColumns : Math.ceil(halfBlocks / lanes);
 }
 
 /** Rounds of steps of a product. */
@@ -109,12 +113,14 @@ function roundsOf(product: Product, stage: number, spread: Spread, workgroups: n
   return rounds;
 }
 
-/** Turns of all teams for all products, counted in subgroups. */
+/** Microseconds that the steps of all products would take on an H200. */
 function costOf(products: readonly Product[], spread: Spread, subgroup: number, workgroups: number): number {
+  const { lanes, teams, partColumns } = spread;
   const rounds = products.reduce((sum, product, stage) => sum + roundsOf(product, stage, spread, workgroups), 0);
-  const subgroups = spread.teams * spread.lanes / subgroup;
+  const subgroups = teams * lanes / subgroup;
   if (subgroups === FEW_SUBGROUPS && rounds > products.length) return Infinity;
-  return subgroups * rounds + (spread.parts - 1) * PART_TURNS;
+  const parts = Math.ceil(Math.ceil(products[DOWN].halfBlocks / lanes) / partColumns);
+  return rounds * TURN_US[Math.ceil(subgroups / SCHEDULERS)] + (parts - 1) * PART_US;
 }
 
 /**
@@ -150,7 +156,7 @@ export interface WorkgroupShare {
 
 /**
  * Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. Of
- * what fits it takes what leaves the fewest lanes without work.
+ * what fits it takes what should be fastest.
  */
 export function planShare(
   { workgroupBytes, workgroupThreads }: DeviceProfile,
@@ -159,7 +165,6 @@ export function planShare(
   { lanes: subgroup }: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
-  const queries = queriesOf(attention);
   const rowLanes = attentionRowLanes(attention);
   const whole = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
     rows,
@@ -171,25 +176,25 @@ export function planShare(
   const mergeLanes = Math.min(subgroup, 4 * rowLanes);
   const streamQuarters = 4 * Math.ceil(whole[DOWN].packedGroups / workgroups);
   const fit = (products: readonly Product[], spread: Spread): WorkgroupShare | undefined => {
-    const { lanes, teams, parts } = spread;
+    const { lanes, teams, partColumns } = spread;
     const threads = teams * lanes;
     const columns = products.map((product, stage) => columnsOf(product, stage, spread));
     const most = Math.max(...columns);
-    // Attention merges its sums in the cells: those of one query fill high bytes, those of four all that a cell has.
-    const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
-    const cells = Math.max(most * lanes * LANE_GROUPS, Math.ceil(mergedVectors / (queries === 1 ? 1 : 2.5)));
+    // Attention merges its sums in the high bytes of the cells.
+    const mergedVectors = ((threads / mergeLanes) * rowLanes * 8) / 4;
+    const cells = Math.max(most * lanes * LANE_GROUPS, mergedVectors);
     const sums = columns.map((count) => hasOutliers ? count + 1 : count);
     const partials = Math.max(...products.map((each, i) => sums[i] * workgroupSteps(each, workgroups) * STEP_ROWS));
-    const headBytes = 4 * (queries + 2) * attention.headSize;
-    const bytes = cells * 40 + 4 * partials + 32 * streamQuarters + headBytes + FIXED_BYTES;
+    const bytes = cells * 40 + 4 * partials + 32 * streamQuarters + 4 * 3 * attention.headSize + FIXED_BYTES;
+    if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
+    const isPart = partColumns * lanes < products[DOWN].halfBlocks;
     // Other stages than down have one part.
-    const isPart = parts > 1 && columns[DOWN] === most;
-    if (bytes > workgroupBytes || threads > workgroupThreads || most > teams || parts > 1 && !isPart) return;
+    if (isPart && partColumns < most) return;
     const innerGroups = products[GATE_UP].packedGroups;
     return {
       lanes,
       threads,
-      partColumns: isPart ? most : 0,
+      partColumns: isPart ? partColumns : 0,
       cells,
       partials,
       hasOutliers,
