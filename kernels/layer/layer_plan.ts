@@ -25,11 +25,12 @@ const DOWN = 3;
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
- * part. With one, nothing need be combined.
+ * part. A short one has two at most: combining more takes longer than they save.
  */
 export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
   const splits = (workgroups: number) => splitsWithin(profile, attention, workgroups);
-  return [1, splits(evenWorkgroups(profile) / 2), splits(profile.multiprocessors)];
+  const middle = splits(evenWorkgroups(profile) / 2);
+  return [Math.min(2, middle), middle, splits(profile.multiprocessors)];
 }
 
 /** First words of what is handed over. */
