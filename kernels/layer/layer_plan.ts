@@ -25,11 +25,13 @@ const DOWN = 3;
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
- * part, each of one head. With one, nothing need be combined.
+ * part, each of one head. A short one has two: combining more takes longer than they save.
  */
 export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
   const splits = (workgroups: number) => splitsWithin(profile, attention.heads, workgroups);
-  return [1, splits(evenWorkgroups(profile) / 2), splits(profile.multiprocessors)];
+  const long = splits(profile.multiprocessors);
+  const short = Math.min(2, long);
+  return [short, Math.max(short, splits(evenWorkgroups(profile) / 2)), long];
 }
 
 /** First words of what is handed over. */
