@@ -31,13 +31,13 @@
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
 // wait for each other without any being left out. The first words of the next weights are on their way while a
-// workgroup waits for its input. Where rows of down are too long for workgroup memory, a workgroup takes all its rows'
-// first columns, then their next, and adds the sums to what the stream has.
+// workgroup waits for its input. Where rows of down are too long for workgroup memory, or that is
+// faster, a workgroup takes all its rows' first columns, then their next, and adds the sums to what the stream has.
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
 override workgroups: u32 = 1; // as many as the dispatch has, so that shares are constants
 override cell_count: u32 = 256; // of the matrix with the longest rows, or of a part of its columns
-override part_columns: u32 = 0; // most columns that there are cells for, where down has more; else 0
+override part_columns: u32 = 0; // columns of down that are taken at once, 0 for all
 override partial_count: u32 = 32; // of the largest share of a workgroup
 override ends_in_half: u32 = 0; // 1 where a row of a matrix may end in half a block
 override hidden: u32 = 64;

@@ -18,10 +18,8 @@ const VECTOR_WORDS = 128;
 const GROUP_BLOCKS = 3;
 /** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
 const FIXED_BYTES = 1024;
-/** The stage whose rows are multiplied in pairs, gate and up. */
-const GATE_UP = 2;
-const QKV = 0;
-const DOWN = 3;
+/** Stages: the rows of gate and up are multiplied in pairs. */
+const [QKV, GATE_UP, DOWN] = [0, 2, 3];
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
@@ -88,7 +86,7 @@ const TURN_US = [0, 0.5, 0.8, 1.2, 1.75];
 /** What a further part of down takes beside its turns: its input, and first loads that nothing hides. */
 const PART_US = 2.5;
 
-/** All ways to try. */
+/** All ways to try: teams are whole or half subgroups. */
 function spreadsOf(subgroup: number, down: Product): Spread[] {
   return [1, 2].flatMap((halves) =>
     [FEW_SUBGROUPS, ...SUBGROUPS].flatMap((subgroups) => {
@@ -156,18 +154,55 @@ export interface WorkgroupShare {
   readonly streamQuarters: number;
 }
 
+/** A way to share the rows out, or nothing where workgroup memory has no room for it. */
+function shareOf(
+  { workgroupBytes, workgroupThreads }: DeviceProfile,
+  { attention }: LayerShape,
+  products: readonly Product[],
+  spread: Spread,
+  subgroup: number,
+  workgroups: number,
+  hasOutliers: boolean,
+): WorkgroupShare | undefined {
+  const { lanes, teams, partColumns } = spread;
+  const threads = teams * lanes;
+  const columns = products.map((product, stage) => columnsOf(product, stage, spread));
+  const most = Math.max(...columns);
+  // Attention merges its sums in the high bytes of the cells.
+  const rowLanes = attentionRowLanes(attention);
+  const mergedVectors = ((threads / Math.min(subgroup, 4 * rowLanes)) * rowLanes * 8) / 4;
+  const cells = Math.max(most * lanes * LANE_GROUPS, mergedVectors);
+  const sums = columns.map((count) => hasOutliers ? count + 1 : count);
+  const partials = Math.max(...products.map((each, i) => sums[i] * workgroupSteps(each, workgroups) * STEP_ROWS));
+  const streamQuarters = 4 * Math.ceil(products[DOWN].packedGroups / workgroups);
+  const bytes = cells * 40 + 4 * partials + 32 * streamQuarters + 4 * 3 * attention.headSize + FIXED_BYTES;
+  if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
+  const isPart = partColumns * lanes < products[DOWN].halfBlocks;
+  // Other stages than down have one part.
+  if (isPart && partColumns < most) return;
+  return {
+    lanes,
+    threads,
+    partColumns: isPart ? partColumns : 0,
+    cells,
+    partials,
+    hasOutliers,
+    innerGroups: products[GATE_UP].packedGroups,
+    streamQuarters,
+  };
+}
+
 /**
  * Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. Of
  * what fits it takes what should be fastest.
  */
 export function planShare(
-  { workgroupBytes, workgroupThreads }: DeviceProfile,
-  { attention }: LayerShape,
+  profile: DeviceProfile,
+  shape: LayerShape,
   arenas: readonly LayerArena[],
   { lanes: subgroup }: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
-  const rowLanes = attentionRowLanes(attention);
   const whole = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
     rows,
     halfBlocks,
@@ -175,41 +210,12 @@ export function planShare(
     packedGroups: stage === QKV ? 0 : rows / (stage === GATE_UP ? 32 : 16),
   }));
   const hasOutliers = arenas.some(({ layers }) => layers.flat().some(({ slabs: [slab] }) => slab.slotStart > 0));
-  const mergeLanes = Math.min(subgroup, 4 * rowLanes);
-  const streamQuarters = 4 * Math.ceil(whole[DOWN].packedGroups / workgroups);
-  const fit = (products: readonly Product[], spread: Spread): WorkgroupShare | undefined => {
-    const { lanes, teams, partColumns } = spread;
-    const threads = teams * lanes;
-    const columns = products.map((product, stage) => columnsOf(product, stage, spread));
-    const most = Math.max(...columns);
-    // Attention merges its sums in the high bytes of the cells.
-    const mergedVectors = ((threads / mergeLanes) * rowLanes * 8) / 4;
-    const cells = Math.max(most * lanes * LANE_GROUPS, mergedVectors);
-    const sums = columns.map((count) => hasOutliers ? count + 1 : count);
-    const partials = Math.max(...products.map((each, i) => sums[i] * workgroupSteps(each, workgroups) * STEP_ROWS));
-    const bytes = cells * 40 + 4 * partials + 32 * streamQuarters + 4 * 3 * attention.headSize + FIXED_BYTES;
-    if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
-    const isPart = partColumns * lanes < products[DOWN].halfBlocks;
-    // Other stages than down have one part.
-    if (isPart && partColumns < most) return;
-    const innerGroups = products[GATE_UP].packedGroups;
-    return {
-      lanes,
-      threads,
-      partColumns: isPart ? partColumns : 0,
-      cells,
-      partials,
-      hasOutliers,
-      innerGroups,
-      streamQuarters,
-    };
-  };
   let best: WorkgroupShare | undefined;
   let least = Infinity;
   for (const spread of spreadsOf(subgroup, whole[DOWN])) {
     const products = splitGateUp(whole, spread, workgroups);
     const cost = costOf(products, spread, subgroup, workgroups);
-    const share = cost < least && fit(products, spread);
+    const share = cost < least && shareOf(profile, shape, products, spread, subgroup, workgroups, hasOutliers);
     if (share) [best, least] = [share, cost];
   }
   return best;
