@@ -13,7 +13,7 @@ import {
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
 import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
 import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
-import { planeBuffers } from "../matrix/packed_matrix.ts";
+import { LANE_SLOTS, planeBuffers } from "../matrix/packed_matrix.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
 import type { Plane } from "../gpu/plane.ts";
 import { countCoResident, COUNTED_WORKGROUPS } from "./co_resident.ts";
@@ -138,7 +138,7 @@ async function prepareRun(
     return [
       refineEvery === "none" ? 0 : refineEvery,
       (own.refine.offset - slab.refine.offset) / 8,
-      own.slotStart === 0 ? 0 : outlierStart + own.slotStart,
+      own.slotStart === 0 ? 0 : (outlierStart + own.slotStart) / LANE_SLOTS,
       Math.log2(own.slots),
       outlierStart,
       own.hasBeyond ? own.outlierResiduals : 0,

@@ -85,7 +85,7 @@ alias Group16 = array<array<f32, 4>, 4>;
 @group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(4) var<storage, read> outlier_planes: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read> hidden_in: array<Group16>;
 @group(0) @binding(7) var<storage, read_write> hidden_out: array<Group16>;
 @group(0) @binding(8) var<storage, read> layer_norms: array<Group16>;
@@ -304,7 +304,7 @@ fn run_product(first_row: u32, workgroup: vec3<u32>, thread: u32) {
 
 // Sums of the columns at hand, of all rows of the workgroup.
 fn sum_columns(first_row: u32, lane: Lane) {
-  var slots: vec4<u32>;
+  var slots: Slots;
   if (has_outliers()) { slots = load_slots(first_row, 0u, lane.thread); }
   let first = first_step(first_row, lane);
   if (first_column == 0u && (stage == O || stage == DOWN)) { take_stream(first_row, lane.thread); }
