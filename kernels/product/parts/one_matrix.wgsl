@@ -37,6 +37,20 @@ fn has_outliers() -> bool {
   return slot_start != 0u;
 }
 
+fn output_row(first_row: u32, i: u32) -> u32 {
+  return first_row + i;
+}
+
+fn write_rows(first_row: u32, thread: u32, token: u32) {
+  let outputs = workgroup_outputs();
+  for (var i = thread; i < outputs; i += workgroup_size) {
+    let row = first_row + i;
+    var sum = row_sum(i);
+    if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, row_sum(i + outputs)); }
+    if (row < rows / rows_per_output()) { write_row(token, row, sum); }
+  }
+}
+
 fn write_row(token: u32, row: u32, sum: f32) {
   let at = token * token_rows + y_row + row;
   if (output_kind == ADD) { y[at] += sum; } else { y[at] = sum; }
