@@ -138,7 +138,7 @@ async function measureMethod(
   const bitsPerWeight = await place.quantize({
     quantizerOf: method,
     inputs,
-    windows: calibration.windows,
+    windows: inputs === "random" ? await context.randomWindows() : calibration.windows,
     onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
   });
   const evaluation = await evaluateModel(
@@ -197,7 +197,9 @@ export function comparisonSettings(
         `no overlap, spread evenly over the text (BOS before each document)`,
     "tokens predicted": windows.windows.length * (length - 1),
     "standard errors": "from the spread between windows; of ratios, from the windows' paired differences",
-    "windows for KL": Math.min(divergenceWindows, windows.windows.length),
+    "windows for KL": divergenceWindows < windows.windows.length
+      ? `${divergenceWindows}, spread evenly`
+      : windows.windows.length,
     "multiple choice": choices
       ? `${choices.items.length} items of the same text: ${choices.items[0].context.length} tokens of context, true ` +
         `continuation of ${choices.items[0].continuations[0].length} tokens against three from elsewhere, ` +
