@@ -11,6 +11,7 @@ import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
 import type { Inputs } from "./model_place.ts";
+import { withoutDirectories } from "./provenance.ts";
 import type { Cell, Column, Row } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract with programs that read results. */
@@ -210,7 +211,7 @@ export function comparisonSettings(
         ", scored as lm-evaluation-harness does without examples in front",
     }),
     "calibration": `${calibration.windows.length} windows of ${calibration.windows[0].length} tokens of text ` +
-      `"${calibration.text}", for methods with error feedback`,
+      `"${withoutDirectories(calibration.text)}", for methods with error feedback`,
   };
 }
 
