@@ -8,7 +8,7 @@ import { FEEDBACK, SETTINGS } from "../../quant/recipe.ts";
 import { assertEquals } from "../assert.ts";
 
 /** A context whose model is never quantized; the loss of its windows is how often that was asked for. */
-function countingContext(): { context: ExperimentContext; quantized: () => number } {
+function countingContext() {
   let quantized = 0;
   const scores = (loss: number) =>
     [0, 1].map((window) => ({
