@@ -4,6 +4,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { withoutDirectories } from "../experiments/provenance.ts";
 import { openDawn } from "../model/host/dawn.ts";
 import { CHOICE_TASKS } from "../model/evaluate/questions.ts";
 import type { TaskFile } from "../model/evaluate/tasks.ts";
@@ -214,8 +215,10 @@ export function oneOfOption<T extends string | number>(
   return value;
 }
 
-/** A task with its options as they were given, for the result files. */
+/** A task with its options as they were given but for this machine's directories, for the result files. */
 export function describeCall(task: string, options: OptionValues): string {
-  const given = Object.entries(options).map(([name, value]) => value === true ? `--${name}` : `--${name} ${value}`);
+  const given = Object.entries(options).map(([name, value]) =>
+    value === true ? `--${name}` : `--${name} ${withoutDirectories(String(value))}`
+  );
   return ["deno task", task, ...given].join(" ");
 }

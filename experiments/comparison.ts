@@ -11,6 +11,7 @@ import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
 import type { Inputs } from "./model_place.ts";
+import { withoutDirectories } from "./provenance.ts";
 import type { Cell, Column, Row } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract with programs that read results. */
@@ -138,7 +139,7 @@ async function measureMethod(
   const bitsPerWeight = await place.quantize({
     quantizerOf: method,
     inputs,
-    windows: calibration.windows,
+    windows: inputs === "random" ? await context.randomWindows() : calibration.windows,
     onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
   });
   const evaluation = await evaluateModel(
@@ -197,7 +198,9 @@ export function comparisonSettings(
         `no overlap, spread evenly over the text (BOS before each document)`,
     "tokens predicted": windows.windows.length * (length - 1),
     "standard errors": "from the spread between windows; of ratios, from the windows' paired differences",
-    "windows for KL": Math.min(divergenceWindows, windows.windows.length),
+    "windows for KL": divergenceWindows < windows.windows.length
+      ? `${divergenceWindows}, spread evenly`
+      : windows.windows.length,
     "multiple choice": choices
       ? `${choices.items.length} items of the same text: ${choices.items[0].context.length} tokens of context, true ` +
         `continuation of ${choices.items[0].continuations[0].length} tokens against three from elsewhere, ` +
@@ -208,7 +211,7 @@ export function comparisonSettings(
         ", scored as lm-evaluation-harness does without examples in front",
     }),
     "calibration": `${calibration.windows.length} windows of ${calibration.windows[0].length} tokens of text ` +
-      `"${calibration.text}", for methods with error feedback`,
+      `"${withoutDirectories(calibration.text)}", for methods with error feedback`,
   };
 }
 

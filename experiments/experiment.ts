@@ -74,6 +74,8 @@ export interface ExperimentContext {
   place(): Promise<ModelPlace>;
   /** Evaluates the unquantized model once; the scorer keeps its predictions for comparison. */
   baseline(): Promise<Baseline>;
+  /** The windows of random tokens by which `quantize` weighs channels where it searches without text. */
+  randomWindows(): Promise<readonly Uint32Array[]>;
   /** What was measured of quantizers, by what they are: a row that several experiments have is measured once. */
   readonly measured: Map<string, Measured>;
   /** All that decides what is measured of a quantizer with this set and calibration. */

@@ -47,7 +47,7 @@ export const paperLayoutCorrected: Method = () => ({
 });
 
 /** The method, without and with its two steps of calibration. */
-export const twobitSearch: Method = () => ({ kind: "twobit", settings: SETTINGS });
+export const twobitSearch: Method = () => twobitQuantizer({}, "search");
 export const twobitFeedback: Method = () => ({ kind: "twobit", settings: SETTINGS, feedback: FEEDBACK });
 export const twobit: Method = () => twobitQuantizer();
 

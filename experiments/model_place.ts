@@ -28,12 +28,14 @@ import type { CpuPool } from "../model/workers/cpu_pool.ts";
 
 /**
  * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; those of the model as it is
- * being quantized, with targets corrected. Or, whatever the quantizers and on a GPU alone, all that `quantize` does by
- * default or when it is asked so, or the packed file of a path, which is told apart by its sha256.
+ * being quantized, for random tokens or, with targets corrected, for the text. Or, whatever the quantizers and on a GPU
+ * alone, all that `quantize` does by default or when it is asked so, or the packed file of a path, which is told apart by
+ * its sha256.
  */
 export type Inputs =
   | "none"
   | "unquantized"
+  | "random"
   | "corrected"
   | "default"
   | { readonly asked: Pick<QuantizeOptions, "method" | "calibration"> }
@@ -45,7 +47,7 @@ export interface PlacePlan {
   readonly quantizerOf: (kind: LinearKind) => Quantizer;
   /** What calibrates it. */
   readonly inputs: Inputs;
-  /** The calibration text. */
+  /** The calibration text, or the random tokens. */
   readonly windows: readonly Uint32Array[];
   /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress: (share: number, step: string) => void;
@@ -83,7 +85,7 @@ export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelP
     const start = (correctTarget: boolean) =>
       createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget });
     if (inputs === "none") return undefined;
-    if (inputs === "corrected") return start(true);
+    if (inputs !== "unquantized") return start(inputs === "corrected");
     if (fixed?.windows !== windows) {
       onProgress(0, "measuring the unquantized model's inputs");
       fixed = { windows, calibrator: createFixedCalibrator(start(false), model.layers) };
@@ -140,9 +142,9 @@ export function gpuPlace(
   const start = async ({ inputs, windows }: PlacePlan) => {
     if (inputs === "none") return await device.start(config);
     const embedding = await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
-    const correctTarget = inputs === "corrected";
+    const [correctTarget, keepsInputs] = [inputs === "corrected", inputs === "unquantized"];
     try {
-      return await device.start(config, { embedding, windows, correctTarget, keepsInputs: !correctTarget });
+      return await device.start(config, { embedding, windows, correctTarget, keepsInputs });
     } finally {
       release(embedding); // the run took what the text needs
     }

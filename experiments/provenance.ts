@@ -49,6 +49,14 @@ export async function describeEnvironment(
   };
 }
 
+/** A path without this machine's directories, alone or behind `name:`, as one of several joined by `+`; hub names as they are. */
+export function withoutDirectories(name: string): string {
+  const parts = name.split("+").map((part) =>
+    part.startsWith("hf:") ? part : part.replace(/[/\\]+$/, "").replace(/^(\w+:)?.*[/\\]/s, "$1")
+  );
+  return parts.join("+");
+}
+
 /** A file in words: its name without directories, and what it holds. */
 export function describeFile(path: string, sha256: string): string {
   return `${basename(path)} (sha256 ${sha256.slice(0, 16)})`;

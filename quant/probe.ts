@@ -57,9 +57,9 @@ export function probeWithoutExtreme(
 export function rangeOf(weights: Float32Array): number {
   let min = Infinity;
   let max = -Infinity;
-  for (const weight of weights) {
-    if (weight < min) min = weight;
-    if (weight > max) max = weight;
+  for (let i = 0; i < weights.length; i++) {
+    if (weights[i] < min) min = weights[i];
+    if (weights[i] > max) max = weights[i];
   }
   return max < min ? 0 : max - min;
 }

@@ -95,7 +95,7 @@ export function pickByWeights(
       { length: Math.min(TILE_ROWS, rows - first) },
       (_, r) =>
         Array.from({ length: groups }, (_, group): GroupProbe => {
-          const range = rangeOf(groupOfRow(weights, first + r, channels, group));
+          const range = pick.startsWith("range") ? rangeOf(groupOfRow(weights, first + r, channels, group)) : 0;
           return { range, extreme: 0, twoBit: UNPROBED, fourBit: UNPROBED };
         }),
     );

@@ -32,7 +32,7 @@ export interface EvaluationSet {
   readonly windows: Windows;
   /** The multiple-choice items. */
   readonly choices: Choices | undefined;
-  /** Windows whose KL divergence is measured; the reference's predictions of these stay in memory. */
+  /** How many windows, spread evenly, are measured in KL divergence; the reference's predictions of these stay in memory. */
   readonly divergenceWindows: number;
   /** Tasks of multiple-choice questions from files. */
   readonly tasks?: readonly PreparedTask[];
@@ -117,7 +117,7 @@ export async function evaluateModel(
     windows.map((tokens, index) => ({
       index,
       tokens,
-      reference: role === "alone" || index >= set.divergenceWindows
+      reference: role === "alone" || !isSpread(index, set.divergenceWindows, windows.length)
         ? "none"
         : role === "reference"
         ? "keep"
@@ -138,4 +138,10 @@ export async function evaluateModel(
     ...(hits && { choiceAccuracy: clusteredMean(Array.from(hits, (hit) => [hit])), choiceHits: hits }),
     tasks,
   };
+}
+
+/** Whether an index is one of `count` that lie at even distances among `total`, the first included; all of fewer are. */
+function isSpread(index: number, count: number, total: number): boolean {
+  const taken = Math.min(count, total);
+  return Math.floor(index * taken / total) > Math.floor((index - 1) * taken / total);
 }
