@@ -78,11 +78,11 @@ export { openSafetensors, openShards } from "./model/files/open_directory.ts";
 export {
   type PackedMetadata,
   packedMetadata,
-  type PackedShape,
   planesToWrite,
   readPackedShapes,
   readPackedTensor,
 } from "./model/files/packed_file.ts";
+export type { PackedShape } from "./quant/packed_tensor.ts";
 export { readTensor, type TensorValues } from "./model/files/read_tensor.ts";
 export {
   type Dtype,

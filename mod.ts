@@ -2,7 +2,7 @@
  * Language models of the Llama family in about 2.8 bits a weight, on the GPU by WebGPU: load one, generate text, look into its
  * files. `./quant` has the method, `./files` the file formats, `./kernels` the GPU's products.
  *
- * An engine has a model on the GPU and takes one text or up to 16 together. `tiny` is embedded in the repository; a
+ * An engine has a model on the GPU and takes one text or up to 128 together. `tiny` is embedded in the repository; a
  * directory, a packed file, a GGUF file or `hf:ORG/NAME` go the same way:
  *
  * ```ts
@@ -83,16 +83,15 @@ export { openDawn } from "./model/host/dawn.ts";
 export { type OpenModel, openModel } from "./model/load.ts";
 export { loadEngine } from "./model/load_engine.ts";
 export type { StageDensities } from "./model/quantize/choose_densities.ts";
+export { quantizeModel, type QuantizeReport } from "./model/quantize_file.ts";
 export {
   type CalibrationOptions,
   type MatrixReport,
   NothingToQuantizeError,
-  quantizeModel,
   type QuantizeOptions,
-  type QuantizeReport,
   type TuningChoice,
   type UsedCalibration,
-} from "./model/quantize_file.ts";
+} from "./model/quantize_options.ts";
 export type { TuningReport } from "./model/tune/tune_model.ts";
 export type { PlaceName, QuantizingPlace } from "./model/workers/quantizing_place.ts";
 export type { DensityRule, QuantizeMethod } from "./quant/recipe.ts";

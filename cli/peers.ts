@@ -4,12 +4,20 @@
  * @module
  */
 import { join, resolve } from "@std/path";
-import { downloadSource, measureLlamaCpp, packSource } from "../experiments/peers/llama_cpp.ts";
+import {
+  downloadSource,
+  type LlamaCppPlan,
+  measureLlamaCpp,
+  packSource,
+  prepareLlamaCpp,
+} from "../experiments/peers/llama_cpp.ts";
 import { type PeerRun, peersResult } from "../experiments/peers/peer_run.ts";
 import { measurePytorch } from "../experiments/peers/pytorch.ts";
 import { describeDevice, describeEnvironment } from "../experiments/provenance.ts";
-import { writeResult } from "../experiments/results/result.ts";
+import { PEERS_ID } from "../experiments/results/peers.ts";
+import { readResult, writeResult } from "../experiments/results/result.ts";
 import { RESULTS_ROOT } from "../experiments/run.ts";
+import { pathExists } from "../model/host/path_exists.ts";
 import { MODEL_SHAPES } from "../model/llama/shapes.ts";
 import { type Command, type OptionValues, textOption, UsageError } from "./command.ts";
 
@@ -40,7 +48,15 @@ export const peers: Command = {
       value: "PROGRAM",
       help: "A Python that has PyTorch with CUDA; else PyTorch is left out.",
     },
-    only: { type: "string", value: "NAME", help: "llama.cpp or pytorch alone." },
+    only: {
+      type: "string",
+      value: "NAME",
+      help: "llama.cpp or pytorch alone; the file keeps what it has of the other.",
+    },
+    build: {
+      type: "boolean",
+      help: "Only build llama.cpp and write its weights, for a later call; what is finished isn't made again.",
+    },
     architecture: { type: "string", value: "N", help: "CUDA architecture to build for (default 90: H100 and H200)." },
     model: { type: "string", value: "SHAPE", help: "Shape of the random weights (default llama-2-7b)." },
     work: { type: "string", value: "DIR", help: "Folder of source, build and weights (default .scratch/peers)." },
@@ -54,38 +70,56 @@ export const peers: Command = {
       console.log(options.pack);
       return 0;
     }
+    const plan = readPlan(options, work);
+    if (options.build === true) {
+      console.log(await prepareLlamaCpp({ ...plan, adapter: "" }));
+      return 0;
+    }
     const device = await describeDevice();
-    const environment = await describeEnvironment({ name: "random", sha256: "none" }, SEED, "deno task peers");
-    const result = peersResult(await measure(options, work), { device, environment });
+    if (device.software) {
+      throw new Error(`the device is ${device.adapter}, must be a GPU: peers stand beside its tables`);
+    }
     const directory = textOption(options, "out", join(RESULTS_ROOT, device.name));
     await Deno.mkdir(directory, { recursive: true });
-    console.log(await writeResult(directory, result));
+    for (const measure of chooseMeasurements(options, { ...plan, adapter: device.adapter })) {
+      const environment = await describeEnvironment({ name: "random", sha256: "none" }, SEED, "deno task peers");
+      const path = join(directory, `${PEERS_ID}.json`);
+      const earlier = await pathExists(path) ? await readResult(path) : undefined;
+      // Written after each program: what one has measured isn't lost with the next.
+      const result = peersResult([await measure()], { device, environment }, earlier);
+      console.log(await writeResult(directory, result));
+    }
     return 0;
   },
 };
 
-async function measure(options: OptionValues, work: string): Promise<PeerRun[]> {
-  const { source, python, only } = options;
+const onProgress = (step: string) => console.error(`peers: ${step}`);
+
+/** What is measured, in order: first what is quickly done, and quickly missed where it isn't there. */
+function chooseMeasurements({ only, python }: OptionValues, plan: LlamaCppPlan): (() => Promise<PeerRun>)[] {
+  const pytorch = () => {
+    onProgress("PyTorch");
+    return measurePytorch(String(python), plan.adapter);
+  };
+  return [
+    ...(only !== "llama.cpp" && typeof python === "string" ? [pytorch] : []),
+    ...(only !== "pytorch" ? [() => measureLlamaCpp(plan)] : []),
+  ];
+}
+
+/** @throws {UsageError} for an option that doesn't fit */
+function readPlan(options: OptionValues, work: string): Omit<LlamaCppPlan, "adapter"> {
+  const { only, python } = options;
   if (only !== undefined && only !== "llama.cpp" && only !== "pytorch") {
     throw new UsageError(`--only is ${only}, must be llama.cpp or pytorch`);
   }
-  if (only === "pytorch" && python === undefined) throw new UsageError("--only pytorch needs --python");
+  if (only === "pytorch" && typeof python !== "string") throw new UsageError("--only pytorch needs --python");
   const name = textOption(options, "model", "llama-2-7b");
   const shape = MODEL_SHAPES.find((known) => known.name === name);
   if (!shape) {
     throw new UsageError(`--model is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
   }
-  const onProgress = (step: string) => console.error(`peers: ${step}`);
-  const runs: PeerRun[] = [];
-  // First what is quickly done, and quickly missed where it isn't there.
-  if (only !== "llama.cpp" && typeof python === "string") {
-    onProgress("PyTorch");
-    runs.push(await measurePytorch(python));
-  }
-  if (only !== "pytorch") {
-    const architecture = textOption(options, "architecture", "90");
-    const plan = { work, architecture, shape, seed: SEED, onProgress };
-    runs.push(await measureLlamaCpp({ ...plan, ...(typeof source === "string" && { source: resolve(source) }) }));
-  }
-  return runs;
+  const architecture = textOption(options, "architecture", "90");
+  const source = typeof options.source === "string" ? { source: resolve(options.source) } : {};
+  return { work, architecture, shape, seed: SEED, onProgress, ...source };
 }

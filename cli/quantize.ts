@@ -8,13 +8,10 @@ import { refuseReplacing } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
 import { STAGES } from "../model/llama/layer.ts";
 import type { StageDensities } from "../model/quantize/choose_densities.ts";
-import { layersDirectory, QUANTIZING_SHARE } from "../model/quantize/packed_writer.ts";
-import {
-  type MatrixReport,
-  NothingToQuantizeError,
-  quantizeModel,
-  type QuantizeOptions,
-} from "../model/quantize_file.ts";
+import { layersDirectory } from "../model/quantize/finished_layers.ts";
+import { QUANTIZING_SHARE } from "../model/quantize/packed_writer.ts";
+import { quantizeModel } from "../model/quantize_file.ts";
+import { type MatrixReport, NothingToQuantizeError, type QuantizeOptions } from "../model/quantize_options.ts";
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
 import type { TuningReport } from "../model/tune/tune_model.ts";
 import { totalBits } from "../quant/bits.ts";

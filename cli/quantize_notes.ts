@@ -3,16 +3,19 @@
  *
  * @module
  */
-import type { MatrixReport, QuantizeOptions, UsedCalibration } from "../model/quantize_file.ts";
+import type { MatrixReport, QuantizeOptions, UsedCalibration } from "../model/quantize_options.ts";
 import { median } from "../model/host/statistics.ts";
 import { ENOUGH_TOKENS } from "../quant/recipe.ts";
 
 /** What a person should know of the text that was calibrated on. */
 export function noteCalibration(
-  { calibration, tokens, reason }: UsedCalibration,
+  { calibration, tokens, reason, whyFewer }: UsedCalibration,
   { method }: Pick<QuantizeOptions, "method">,
 ): string[] {
-  const notes = reason === undefined ? [] : [`calibrating on ${calibration} alone, without self: ${reason}`];
+  const notes = [
+    ...(whyFewer === undefined ? [] : [`calibrating on ${tokens} tokens, fewer than by default: ${whyFewer}`]),
+    ...(reason === undefined ? [] : [`calibrating on ${calibration} alone, without self: ${reason}`]),
+  ];
   if (method !== "corrected" || tokens >= ENOUGH_TOKENS) return notes;
   return [
     ...notes,

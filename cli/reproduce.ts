@@ -5,12 +5,13 @@
  */
 import { dirname, join } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
-import { EXPERIMENTS, findExperiments, RUN_ORDER } from "../experiments/registry.ts";
+import { EXPERIMENTS, findExperiments, runOrder } from "../experiments/registry.ts";
 import { renderResult } from "../experiments/render.ts";
 import { PEERS_ID, peersBeside } from "../experiments/results/peers.ts";
 import { readResult, type Result } from "../experiments/results/result.ts";
 import { runExperiments } from "../experiments/run.ts";
 import { type Command, type OptionValues, UsageError } from "./command.ts";
+import { checkQuantized } from "./packed_option.ts";
 import { createProgressLine, formatSeconds, type ProgressLine } from "./progress.ts";
 import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
 
@@ -24,7 +25,7 @@ export const reproduce: Command = {
     ...RUN_OPTIONS,
   },
   run: (options) => {
-    const all = RUN_ORDER.map(({ id }) => id);
+    const all = runOrder(options.quick === true).map(({ id }) => id);
     return runAndPrint(typeof options.only === "string" ? options.only.split(",") : all, options, "reproduce");
   },
 };
@@ -46,6 +47,10 @@ async function runAndPrint(ids: readonly string[], options: OptionValues, task: 
     throw new UsageError((error as Error).message);
   }
   if (options.out === "") throw new UsageError("--out is empty, must name a directory");
+  if (typeof options.quantized === "string") {
+    if (typeof options.model !== "string") throw new UsageError("--quantized needs --model, which it was packed from");
+    await checkQuantized(options.quantized, options.model);
+  }
   const directories = new Map<string, string>();
   const lines = new Map<string, ProgressLine>();
   const shares = new Map<string, number>();

@@ -32,6 +32,12 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
     value: "NAME",
     help: `Calibration: ${CALIBRATION_GRAMMAR} (default as for quantize).`,
   },
+  quantized: {
+    type: "string",
+    value: "F.safetensors",
+    help:
+      "What --model was packed into, for end_to_end (default: it packs the model itself, with densities as quantize's).",
+  },
   device: {
     type: "string",
     value: "NAME",
@@ -42,8 +48,8 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   ...WEBGPU_OPTION,
   resume: {
     type: "boolean",
-    help: "Go on with the rows of accuracy, four_bit_share and outliers that an interrupted run of the same settings " +
-      "finished.",
+    help: "Go on with the rows of accuracy, four_bit_share, outliers and calibration that an interrupted run of the " +
+      "same settings finished.",
   },
   seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
   out: {
@@ -65,6 +71,7 @@ export function readRunSettings(options: OptionValues): RunSettings {
     textName: evaluationTextOption(options),
     ...(calibration !== undefined && { calibrationName: calibration }),
     taskFiles: taskFilesOption(options),
+    ...(typeof options.quantized === "string" && { quantizedName: options.quantized }),
     device: oneOfOption(options, "device", QUANTIZING_PLACES, "auto"),
   };
 }

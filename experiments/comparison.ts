@@ -11,7 +11,7 @@ import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
 import type { Inputs } from "./model_place.ts";
-import type { Cell, Column, Row, Verdict } from "./results/result.ts";
+import type { Cell, Column, Row } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract with programs that read results. */
 export const COMPARISON_COLUMNS: readonly Column[] = [
@@ -177,19 +177,6 @@ export function taskGain(a: Evaluation, b: Evaluation): Estimate {
     value: 100 * mean(differences.map(({ value }) => value)),
     standardError: (100 * Math.sqrt(squares)) / differences.length,
   };
-}
-
-/** A gain as text, with its standard error. */
-export function formatGain({ value, standardError }: Estimate): string {
-  return `${value.toFixed(2)} ± ${standardError.toFixed(2)}`;
-}
-
-/** How {@linkcode statusOf} decides, for a verdict's note. */
-export const STATUS_RULE = "Partly means: within one standard error of the claimed limit.";
-
-/** Status of a claim that holds by `margin` (negative: fails by it), given the margin's standard error. */
-export function statusOf(margin: number, standardError: number): Verdict["status"] {
-  return Math.abs(margin) < standardError ? "partly" : margin > 0 ? "reproduced" : "not reproduced";
 }
 
 /** The settings that every comparison states. */

@@ -23,7 +23,7 @@ import { FORMAT_VERSION } from "../quant/format.ts";
 import { CALIBRATION_SIZES, twobitQuantizer } from "../quant/recipe.ts";
 import { describeCommit } from "./provenance.ts";
 import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
-import { UNKEPT_ROWS } from "./finished_rows.ts";
+import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
 import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
 
 /** What a run is made with. */
@@ -36,6 +36,8 @@ export interface RunSettings {
   readonly textName: string;
   /** Name of the calibration text; by default the one that `quantize` takes for the model. */
   readonly calibrationName?: string;
+  /** A file that the model was packed into; by default `end_to_end` packs it itself. */
+  readonly quantizedName?: string;
   /** Files of multiple-choice questions that accuracy is measured on too. */
   readonly taskFiles: readonly TaskFile[];
   /** Where to quantize and score; by default `auto`. */
@@ -61,7 +63,7 @@ export function createContext(
   settings: RunSettings,
   progress: ExperimentContext["progress"],
 ): ExperimentContext & Disposable {
-  const { quick, seed, modelName } = settings;
+  const { quick, seed, modelName, textName, directory = ".", quantizedName } = settings;
   const owned = new DisposableStack();
   const pool = owned.use(createCpuPool());
   let opened: Promise<OpenedModel> | undefined;
@@ -72,8 +74,11 @@ export function createContext(
   const context: ExperimentContext = {
     quick,
     seed,
+    textName,
+    directory,
     pool,
     progress,
+    ...(quantizedName !== undefined && { quantizedName }),
     measured: new Map(),
     decodeSpeeds: new Map(),
     opened: () => opened ??= openOnce(modelName, progress, owned),
@@ -81,6 +86,7 @@ export function createContext(
     sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
     place: () => place ??= openPlace(settings, context, owned),
     baseline: () => baseline ??= makeBaseline(settings, context),
+    describeState: (set, calibration) => describeState(settings, context, set, calibration),
     finishedRows: () => Promise.resolve(UNKEPT_ROWS),
   };
   return { ...context, [Symbol.dispose]: () => owned[Symbol.dispose]() };
@@ -112,7 +118,7 @@ async function makeBaseline(
   context: ExperimentContext,
 ): Promise<Baseline> {
   const { quick, seed, textName } = settings;
-  const { checkpoint: { config, tokenizer }, sha256 } = await context.opened();
+  const { checkpoint: { config, tokenizer } } = await context.opened();
   const { scorer, gpu, isRealGpu, scoreUnquantized } = await context.place();
   const sizes = quick ? QUICK : isRealGpu ? FULL_ON_GPU : FULL;
   const plan = { ...sizes, ...(isWikitext(textName) && WIKITEXT[quick ? "quick" : "full"]), seed };
@@ -126,7 +132,18 @@ async function makeBaseline(
     "reference",
     (share) => context.progress(share / 20, "evaluating the unquantized model"),
   );
-  const state = {
+  const state = await context.describeState(set, calibration);
+  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
+}
+
+async function describeState(
+  { quick, seed, textName, taskFiles }: RunSettings,
+  { opened, place }: ExperimentContext,
+  set: EvaluationSet,
+  calibration: Baseline["calibration"],
+): Promise<RowsState> {
+  const [{ sha256 }, { scorer }] = [await opened(), await place()];
+  return {
     "model": sha256,
     // Rows of other code would stand in a result that names this one.
     "commit": await describeCommit(),
@@ -135,13 +152,12 @@ async function makeBaseline(
     seed,
     "text": textName,
     "windows": set.windows.windows.length,
-    "tasks": settings.taskFiles.map(({ name }) => name).join(", "),
+    "tasks": taskFiles.map(({ name }) => name).join(", "),
     "calibration": calibration.text,
     "calibration windows": calibration.windows.length,
     "scored on": scorer.device,
     "tokens": hashTokens(set, calibration),
   };
-  return { set, reference, calibration, scoredOn: scorer.device, ...(gpu && { quantizedOn: gpu.adapterName }), state };
 }
 
 /**

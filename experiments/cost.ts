@@ -26,6 +26,7 @@ import { measureSpeed } from "../model/engine/speed.ts";
 import { type Estimate, medianEstimate, ratioOf } from "../model/host/statistics.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { describeSettings } from "./real_weights.ts";
+import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
 import type { Column, Row, Verdict } from "./results/result.ts";
 import { unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
@@ -108,7 +109,7 @@ async function measureFormats(
   for (const format of gpu.isSoftware ? [] : FORMATS) {
     const speed = context.decodeSpeeds.get(`${shape.name} ${format} ${MEASURED_CONTEXT}`) ??
       await unlessOutOfMemory(() => measureFormat(gpu, shape, format, context));
-    if (!speed) continue;
+    if (!speed?.length) continue;
     samples[`${shape.name} ${format}: decoded tokens/s`] = speed;
     speeds[format] = medianEstimate(speed);
   }
@@ -143,7 +144,7 @@ function describe(shape: ModelShape, gpu: typeof GPUS[number], speeds: Speeds): 
     hardware_ratio: format === "f16" ? 1 : hardware,
     memory_ratio: memoryBytes(shape, "f16") / memoryBytes(shape, format),
     cost_ratio: format === "f16" ? 1 : faster ? hardware * faster.value : null,
-    cost_ratio_error: format === "f16" ? 0 : faster ? hardware * faster.standardError : null,
+    cost_ratio_error: format === "f16" ? null : faster ? hardware * faster.standardError : null,
   }));
 }
 
@@ -164,35 +165,40 @@ const COLUMNS: readonly Column[] = [
 
 /** Compares the largest ratios with the paper's. A part that wasn't measured is neither reached nor missed. */
 export function judgeCost(rows: readonly Row[]): Verdict {
-  const ratios = (["runtime", "hardware"] as const).map((part) => {
-    const key = part === "runtime" ? "cost_ratio" : "hardware_ratio";
-    // Those of f16 are 1 by definition.
-    const measured = rows.filter((row) => row.format !== "f16" && typeof row[key] === "number")
-      .toSorted((a, b) => Number(b[key]) - Number(a[key]));
-    const [largest, error] = [measured.at(0)?.[key], measured.at(0)?.[`${key}_error`]];
-    const text = typeof largest !== "number" ? "not measured" : largest.toFixed(2);
+  const parts = ([["runtime", "cost_ratio"], ["hardware", "hardware_ratio"]] as const).map(([part, key]) => {
+    const ratio = largestRatio(rows, key);
     return {
-      largest: largest === undefined ? undefined : Number(largest),
-      claimed: CLAIMED[part],
-      text: `${part} ${text}${typeof error === "number" ? ` ± ${error.toFixed(2)}` : ""}`,
+      text: `${part} ${ratio ? describeRatio(ratio) : "not measured"}`,
+      ...(ratio && { status: statusOfAtLeast(ratio, CLAIMED[part]) }),
+      near: ratio ? describeNear(`The ${part} ratio`, ratio, CLAIMED[part]) : "",
     };
   });
-  const isMeasured = ratios.every(({ largest }) => largest !== undefined);
-  const reached = ratios.filter(({ largest, claimed }) => largest !== undefined && largest >= claimed).length;
-  const measured = ratios.map(({ text }) => text).join(", ");
-  const status = reached === 2
-    ? "reproduced"
-    : reached === 1
-    ? "partly"
-    : isMeasured
-    ? "not reproduced"
-    : "not measured";
+  const found = parts.flatMap(({ status }) => status ?? []);
+  const isMissed = found.length < parts.length && found.every((status) => status === "not reproduced");
   return {
     paper: `runtime ${CLAIMED.runtime}, hardware ${CLAIMED.hardware} (version 4: ${CLAIMED_LATER.runtime}, ` +
       `${CLAIMED_LATER.hardware})`,
-    measured: ratios.every(({ largest }) => largest === undefined) ? null : measured,
+    measured: found.length === 0 ? null : parts.map(({ text }) => text).join(", "),
     unit: "x at most",
-    status,
-    note: "By our definitions of both (see experiments/cost.ts); the paper's are not known.",
+    status: isMissed
+      ? "not measured"
+      : statusOfParts(found.length < parts.length ? [...found, "not reproduced"] : found),
+    note:
+      "Reproduced means: both ratios exceed the paper's first ones by more than their error; partly, one of them, or " +
+      `within the error.${
+        parts.map(({ near }) => near).join("")
+      } GPUs are counted and have no error. By our definitions ` +
+      "of both (see experiments/cost.ts); the paper's are not known.",
   };
+}
+
+/** The largest of the packed format's ratios; those of f16 are 1 by definition. */
+function largestRatio(rows: readonly Row[], key: "cost_ratio" | "hardware_ratio"): Estimate | undefined {
+  return rows.filter((row) => row.format !== "f16" && typeof row[key] === "number")
+    .map((row) => ({ value: Number(row[key]), standardError: Number(row[`${key}_error`] ?? 0) }))
+    .toSorted((a, b) => b.value - a.value).at(0);
+}
+
+function describeRatio(ratio: Estimate): string {
+  return ratio.standardError > 0 ? formatEstimate(ratio) : ratio.value.toFixed(2);
 }

@@ -9,13 +9,14 @@ import { configOfShape, type Format, FORMATS, randomSource } from "../model/engi
 import { createSession } from "../model/engine/session.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import { measureGeneration, measurePrompt, sampleText, timeEncoding, timeOperations } from "../model/engine/speed.ts";
+import { medianEstimate } from "../model/host/statistics.ts";
 import type { WeightSource } from "../model/engine/weight_source.ts";
 import { SETTINGS } from "../quant/recipe.ts";
-import { CLAIMED_MODEL, COLUMNS, describe, EMPTY_ROW, judgeEndToEnd, speedCells } from "./end_to_end_table.ts";
+import { CLAIMED_MODEL, COLUMNS, describe, EMPTY_ROW, judgeEndToEnd } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
-import { type Ceiling, measureCeiling } from "./kernel_bench.ts";
-import { describeSettings, hasRealModel, withRealWeights } from "./real_weights.ts";
-import type { Row } from "./results/result.ts";
+import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
+import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./real_weights.ts";
+import { estimateCells, type Findings, type Row } from "./results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
 /** What is measured. */
@@ -34,60 +35,61 @@ export const endToEnd: Experiment = {
   claim: "Llama2-7b runs 1.74x faster than the original.",
   differs: "The original is this engine's own f16; other programs stand below the table.",
   needsGpu: true,
-  needsModel: false,
+  needsModel: true,
   async run(context) {
-    const { quick, progress } = context;
     using gpu = await openGpu();
-    const plan = choosePlan(gpu, quick);
-    const ceiling = await measureCeiling(gpu);
-    const rows: Row[] = [];
-    const samples: Record<string, readonly number[]> = {};
-    const run = { gpu, ceiling, context, samples };
-    for (const [i, shape] of plan.shapes.entries()) {
-      for (const format of FORMATS) {
-        progress(i / plan.shapes.length, `${shape.name} ${format}`);
-        rows.push(...await measureShape(run, shape, format, plan));
-      }
-    }
-    const isReal = await hasRealModel(context);
-    for (const format of isReal ? FORMATS : []) {
-      progress(1, `the run's model, ${format}`);
-      rows.push(...await measureReal(run, format, plan));
-    }
-    return {
-      settings: {
-        "weights": "random, in the model's shape, all layers alike; embedding and head in f16" +
-          (isReal ? `; ${await nameOfReal(context)}: its own` : ""),
+    const plan = choosePlan(gpu, context.quick);
+    const run: Run = { gpu, ceiling: await measureCeiling(gpu), context, samples: {} };
+    if (!await hasRealModel(context)) {
+      const settings = {
+        "weights": "random, in the model's shape, all layers alike; embedding and head in f16",
         "twobit": `packed as quantize does by default: ${describeSettings(SETTINGS)}`,
-        "of read bandwidth":
-          "bytes that a token has to read (packed or f16 layers, head, keys and values) over its time, against one long " +
-          "read in the same run",
-        "speed":
-          `median of ${REPETITIONS} samples of ${plan.generateTokens} tokens by the host's clock, after warming up; errors ` +
-          "are those of the medians",
-        "operations":
-          "device time of a decode step, all layers, each operation by itself, at the given context; pick without moving on",
-        "whole layers":
-          "device time of all layers, where a dispatch takes several whole; the operations are then not run",
-        "other": "time of a token by the host's clock beyond its whole layers, head and pick, or its operations",
-        "in linear layers": "share of the sum of all operations",
-      },
-      columns: COLUMNS,
-      rows,
-      samples,
-      verdict: judgeEndToEnd(rows, gpu.isSoftware),
-    };
+      };
+      return findings(run, plan, settings, await measureShapes(run, plan), CLAIMED_MODEL);
+    }
+    return await withRealWeights(context, !gpu.isSoftware, async (weights) => {
+      const settings = { "weights": "the model's own, embedding and head in f16", "twobit": weights.packed };
+      return findings(run, plan, settings, await measureReal(run, weights, plan), weights.name);
+    });
   },
 };
 
-const REPETITIONS = 9;
-
-/** Longest context of models of 30 B parameters and more: taking it in would take as long as all the rest. */
-const LARGE_CONTEXT = 1024;
-
-function isLarge({ hidden, layers }: ModelShape): boolean {
-  return hidden * layers > 300_000;
+function findings(
+  { gpu, samples }: Run,
+  { generateTokens, promptTokens }: Plan,
+  settings: Readonly<Record<string, string>>,
+  rows: readonly Row[],
+  model: string,
+): Findings {
+  return {
+    settings: {
+      ...settings,
+      "prompt": `${promptTokens} tokens in an empty cache`,
+      "of read bandwidth":
+        "bytes that a token has to read (packed or f16 layers, head, keys and values) over its time, against one long " +
+        "read in the same run",
+      "speed":
+        `median of ${REPETITIONS} samples of ${generateTokens} tokens by the host's clock, after warming up; errors are ` +
+        "those of the medians",
+      "operations":
+        "device time of a decode step, all layers, each operation by itself, at the given context; pick without moving on",
+      "whole layers":
+        "device time of all layers, where a dispatch takes several whole; such a token doesn't run the operations beside it",
+      "other": "time of a token by the host's clock beyond its whole layers, head and pick, or its operations",
+      "in linear layers": "share of the sum of all operations, each by itself",
+    },
+    columns: COLUMNS,
+    rows,
+    samples,
+    verdict: judgeEndToEnd(rows, gpu.isSoftware, model),
+  };
 }
+
+/** Samples of each speed; their medians are certain to a few per thousand. */
+const REPETITIONS = 5;
+
+/** Longest context of models other than the claim's: taking it in takes as long as all the rest. */
+const SHORT_CONTEXT = 1024;
 
 /** A model small enough for a software adapter. */
 const SOFTWARE_SHAPE: ModelShape = {
@@ -122,30 +124,34 @@ interface Run {
   readonly samples: Record<string, readonly number[]>;
 }
 
-async function measureShape(run: Run, shape: ModelShape, format: Format, plan: Plan): Promise<Row[]> {
-  const contexts = plan.contexts.filter((context) => !isLarge(shape) || context <= LARGE_CONTEXT);
-  const longest = Math.max(...contexts) + Math.max(plan.generateTokens, plan.promptTokens);
-  const source = randomSource(configOfShape(shape, longest), format, run.context.seed);
-  return await measureSource(run, source, shape.name, format, { ...plan, contexts });
+/** Rows of random weights in the shapes of published models. */
+async function measureShapes(run: Run, plan: Plan): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const [i, shape] of plan.shapes.entries()) {
+    const contexts = plan.contexts.filter((context) => shape.name === CLAIMED_MODEL || context <= SHORT_CONTEXT);
+    const longest = Math.max(...contexts) + Math.max(plan.generateTokens, plan.promptTokens);
+    for (const format of FORMATS) {
+      run.context.progress(i / plan.shapes.length, `${shape.name} ${format}`);
+      const source = randomSource(configOfShape(shape, longest), format, run.context.seed);
+      rows.push(...await measureSource(run, source, shape.name, format, { ...plan, contexts }));
+    }
+  }
+  return rows;
 }
 
 /** The contexts that the run's model is measured at. */
 const REAL_CONTEXTS = [128, 1024];
 
 /** Rows of the run's model with its own weights. */
-async function measureReal(run: Run, format: Format, plan: Plan): Promise<Row[]> {
-  const name = await nameOfReal(run.context);
-  const contexts = run.gpu.isSoftware ? plan.contexts : REAL_CONTEXTS;
-  return await withRealWeights(
-    run.context,
-    format,
-    (source) => measureSource(run, source, name, format, { ...plan, contexts }),
-  );
-}
-
-/** The last part of the model's name. */
-async function nameOfReal(context: ExperimentContext): Promise<string> {
-  return (await context.model()).name.replace(/[/\\]+$/, "").split(/[/\\]/).at(-1)!;
+async function measureReal(run: Run, { name, sources }: RealWeights, plan: Plan): Promise<Row[]> {
+  const contexts = (run.gpu.isSoftware ? plan.contexts : REAL_CONTEXTS)
+    .filter((context) => context + plan.generateTokens <= sources.f16.config.context);
+  const rows: Row[] = [];
+  for (const [i, format] of FORMATS.entries()) {
+    run.context.progress(i / FORMATS.length, `${name} ${format}`);
+    rows.push(...await measureSource(run, sources[format], name, format, { ...plan, contexts }));
+  }
+  return rows;
 }
 
 async function measureSource(
@@ -156,7 +162,10 @@ async function measureSource(
   plan: Plan,
 ): Promise<Row[]> {
   using weights = await unlessOutOfMemory(() => uploadWeights(run.gpu, source));
-  if (!weights) return [{ ...EMPTY_ROW, model, format, note: DOES_NOT_FIT }];
+  if (!weights) {
+    for (const context of plan.contexts) run.context.decodeSpeeds.set(`${model} ${format} ${context}`, []);
+    return [{ ...EMPTY_ROW, model, format, note: DOES_NOT_FIT }];
+  }
   const rows = await measureWeights(run, weights, `${model} ${format}`, plan);
   return rows.map((row) => ({ ...EMPTY_ROW, model, format, ...row }));
 }
@@ -166,7 +175,7 @@ async function measureWeights(run: Run, weights: EngineWeights, name: string, pl
   const { gpu, ceiling, samples, context: { decodeSpeeds } } = run;
   const prompt = await unlessOutOfMemory(() => measureFirstPrompt(gpu, weights, plan));
   if (prompt) samples[`${name}: prompt tokens/s`] = prompt;
-  const prefill = prompt ? speedCells("prefill_tokens_per_s", prompt) : {};
+  const prefill = prompt ? estimateCells("prefill_tokens_per_s", medianEstimate(prompt)) : {};
   const rows: Row[] = [];
   for (const context of plan.contexts) {
     const measured = await unlessOutOfMemory(() => measureContext(gpu, weights, context, plan, ceiling));
@@ -193,9 +202,10 @@ async function measureContext(gpu: Gpu, weights: EngineWeights, context: number,
   const encodeUs = await timeEncoding(gpu, session);
   const times = await timeOperations(gpu, session, ceiling.tickNs);
   const cells = describe(generation, times, encodeUs, weights.sizeBytes, memoryBytes);
+  if (gpu.isSoftware) return { generation, cells };
   const readBytes = bytesOfToken(weights, context + plan.generateTokens / 2);
-  const fraction = readBytes / Number(cells.token_us) / ceiling.bytesPerUs;
-  return { generation, cells: { ...cells, bandwidth_fraction: fraction } };
+  const fraction = fractionOfRead(readBytes, generation.map((speed) => 1e6 / speed), ceiling);
+  return { generation, cells: { ...cells, ...estimateCells("bandwidth_fraction", fraction) } };
 }
 
 /** Bytes that decoding a token has to read: all weights but the embedding's other rows, and so many keys and values. */

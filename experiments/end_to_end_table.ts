@@ -6,9 +6,9 @@
 import type { OperationKind } from "../model/engine/layer_operations.ts";
 import { type Format, FORMATS } from "../model/engine/random_source.ts";
 import type { OperationTimes } from "../model/engine/speed.ts";
-import { type Estimate, median, medianEstimate, ratioOf } from "../model/host/statistics.ts";
-import type { Column, Row, Verdict } from "./results/result.ts";
-import { formatEstimate } from "./timed_variants.ts";
+import { type Estimate, medianEstimate, ratioOf } from "../model/host/statistics.ts";
+import { describeNear, describeNoise, formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
+import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
 
 /** The paper's speed-up of Llama-2 7B over its 16-bit original. */
 const CLAIMED_SPEEDUP = 1.74;
@@ -18,15 +18,10 @@ export const CLAIMED_MODEL = "llama-2-7b";
 const CLAIMED_CONTEXT = 128;
 
 const LINEAR: readonly OperationKind[] = ["qkv", "o", "gate+up", "down", "head"];
-const OPERATIONS: readonly OperationKind[] = [...LINEAR, "attention", "pick"];
+const BESIDE_LINEAR: readonly OperationKind[] = ["attention", "pick"];
+const OPERATIONS: readonly OperationKind[] = [...LINEAR, ...BESIDE_LINEAR];
 /** What runs beside layers that run whole. */
 const OUTSIDE_LAYERS: readonly OperationKind[] = ["head", "pick"];
-
-/** A speed with its error, under its key. */
-export function speedCells(key: string, samples: readonly number[]): Row {
-  const { value, standardError } = medianEstimate(samples);
-  return { [key]: value, [`${key}_error`]: standardError };
-}
 
 /** Cells of a context. */
 export function describe(
@@ -36,22 +31,48 @@ export function describe(
   weightBytes: number,
   memoryBytes: number,
 ): Row {
-  const tokenUs = 1e6 / median(generation);
-  const sum = (kinds: readonly OperationKind[]) => kinds.reduce((total, kind) => total + (times.get(kind) ?? 0), 0);
+  const token = medianEstimate(generation.map((speed) => 1e6 / speed));
   const layers = times.get("layers");
+  const other = sumOf(token, sumTimes(times, layers ? ["layers", ...OUTSIDE_LAYERS] : OPERATIONS), -1);
   return {
-    ...speedCells("decode_tokens_per_s", generation),
+    ...estimateCells("decode_tokens_per_s", medianEstimate(generation)),
     decode_min: Math.min(...generation),
     decode_max: Math.max(...generation),
-    token_us: tokenUs,
-    layers_us: layers ?? null,
-    ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind) ?? null])),
-    other_us: tokenUs - (layers === undefined ? sum(OPERATIONS) : layers + sum(OUTSIDE_LAYERS)),
-    linear_share: sum(LINEAR) / sum(OPERATIONS),
+    token_us: token.value,
+    layers_us: layers?.value ?? null,
+    ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind)?.value ?? null])),
+    ...estimateCells("other_us", other),
+    ...estimateCells("linear_share", shareOf(sumTimes(times, LINEAR), sumTimes(times, BESIDE_LINEAR))),
     encode_us: encodeUs,
     weight_bytes: weightBytes,
     memory_bytes: memoryBytes,
+    note: describeOther(other),
   };
+}
+
+/** The time of several operations, each measured by itself. */
+function sumTimes(times: OperationTimes, kinds: readonly OperationKind[]): Estimate {
+  const found = kinds.flatMap((kind) => times.get(kind) ?? []);
+  return found.reduce((sum, each) => sumOf(sum, each, 1), { value: 0, standardError: 0 });
+}
+
+/** a + factor b, measured apart. */
+function sumOf(a: Estimate, b: Estimate, factor: number): Estimate {
+  return { value: a.value + factor * b.value, standardError: Math.hypot(a.standardError, factor * b.standardError) };
+}
+
+/** The share that `part` has of itself and `rest`, measured apart. */
+function shareOf(part: Estimate, rest: Estimate): Estimate {
+  const whole = part.value + rest.value;
+  const standardError = Math.hypot(rest.value * part.standardError, part.value * rest.standardError) / whole ** 2;
+  return { value: part.value / whole, standardError };
+}
+
+/** Where nothing is left beyond what was measured by itself. */
+function describeOther(other: Estimate): string | null {
+  const noise = describeNoise(other, "us", 1);
+  if (noise) return `other is ${noise}`;
+  return other.value < 0 ? "operations take longer by themselves than in the token, by -other" : null;
 }
 
 /** Columns of the table. */
@@ -63,46 +84,61 @@ export const COLUMNS: readonly Column[] = [
   { key: "decode_tokens_per_s_error", label: "±", unit: "tokens/s", timed: true },
   { key: "decode_min", label: "least", unit: "tokens/s", timed: true },
   { key: "decode_max", label: "most", unit: "tokens/s", timed: true },
-  { key: "prefill_tokens_per_s", label: "prefill of 512", unit: "tokens/s", timed: true },
+  { key: "prefill_tokens_per_s", label: "prompt", unit: "tokens/s", timed: true },
   { key: "prefill_tokens_per_s_error", label: "±", unit: "tokens/s", timed: true },
   { key: "bandwidth_fraction", label: "of read bandwidth", unit: "share", timed: true },
+  { key: "bandwidth_fraction_error", label: "±", unit: "share", timed: true },
   { key: "token_us", label: "a token", unit: "us", timed: true },
   { key: "layers_us", label: "whole layers", unit: "us", timed: true },
   ...OPERATIONS.map((kind) => ({ key: `${kind}_us`, label: kind, unit: "us", timed: true })),
   { key: "other_us", label: "other", unit: "us", timed: true },
+  { key: "other_us_error", label: "±", unit: "us", timed: true },
   { key: "linear_share", label: "in linear layers", unit: "share", timed: true },
+  { key: "linear_share_error", label: "±", unit: "share", timed: true },
   { key: "encode_us", label: "encoding on the host", unit: "us", timed: true },
   { key: "weight_bytes", label: "weights", unit: "bytes" },
   { key: "memory_bytes", label: "device memory", unit: "bytes" },
-  { key: "note", label: "note", unit: "" },
+  { key: "note", label: "note", unit: "", timed: true },
 ];
 
 /** A row without any value. */
 export const EMPTY_ROW: Row = Object.fromEntries(COLUMNS.map(({ key }) => [key, null]));
 
-/** Compares the two formats where the claim is made. Where one of them has no speed nothing is judged. */
-export function judgeEndToEnd(rows: readonly Row[], isSoftware: boolean): Verdict {
-  const verdict = { paper: CLAIMED_SPEEDUP, unit: "x the f16 engine, Llama-2 7B, decode at context 128" };
+/**
+ * Compares the two formats of the model that the claim is about, or of another, of which it says nothing. Where one of them
+ * has no speed nothing is judged.
+ */
+export function judgeEndToEnd(rows: readonly Row[], isSoftware: boolean, model = CLAIMED_MODEL): Verdict {
+  const unit = `x the f16 engine, ${model}, decode at context ${CLAIMED_CONTEXT}`;
+  const verdict = { paper: CLAIMED_SPEEDUP, unit };
   if (isSoftware) {
     return { ...verdict, measured: null, status: "not measured", note: "Shows that the engine runs, not how fast." };
   }
   const speedOf = (format: Format): Estimate => {
-    const row = rows.find((r) => r.model === CLAIMED_MODEL && r.format === format && r.context === CLAIMED_CONTEXT);
+    const row = rows.find((r) => r.model === model && r.format === format && r.context === CLAIMED_CONTEXT);
     return { value: Number(row?.decode_tokens_per_s ?? 0), standardError: Number(row?.decode_tokens_per_s_error ?? 0) };
   };
   const [full, packed] = [speedOf("f16"), speedOf("twobit")];
   if (!(full.value > 0 && packed.value > 0)) {
     const missing = FORMATS.filter((format) => !(speedOf(format).value > 0)).join(" and ");
-    const note = `${CLAIMED_MODEL} at context ${CLAIMED_CONTEXT} has no speed in ${missing}; both are needed.`;
+    const note = `${model} at context ${CLAIMED_CONTEXT} has no speed in ${missing}; both are needed.`;
     return { ...verdict, measured: null, status: "not measured", note };
   }
   const speedup = ratioOf(packed, full);
+  const speeds = `${formatEstimate(packed, 1)} against ${
+    formatEstimate(full, 1)
+  } tokens/s, both by this engine in one run.`;
+  const measured = formatEstimate(speedup);
+  if (model !== CLAIMED_MODEL) {
+    const paper = "nothing of this model";
+    return { paper, measured: `${measured} ${unit}`, unit: "", status: "not measured", note: speeds };
+  }
   return {
     ...verdict,
-    measured: formatEstimate(speedup),
-    status: speedup.value >= CLAIMED_SPEEDUP ? "reproduced" : "not reproduced",
+    measured,
+    status: statusOfAtLeast(speedup, CLAIMED_SPEEDUP),
     note:
-      `${formatEstimate(packed, 1)} against ${formatEstimate(full, 1)} tokens/s, both by this engine in one run. The ` +
-      "original is this engine in f16, faster than the other programs that were measured on the same device.",
+      `${speeds} The original is this engine in f16; other programs in 16 bits, where they were measured on the same ` +
+      `device, stand below the table.${describeNear("The speed-up", speedup, CLAIMED_SPEEDUP)} ${STATUS_RULE}`,
   };
 }

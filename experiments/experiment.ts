@@ -21,8 +21,10 @@ export interface Experiment {
   readonly differs: string;
   /** Whether its numbers are timings, which mean nothing on a software adapter. */
   readonly needsGpu: boolean;
-  /** Whether it measures the run's model; otherwise random weights in the shapes of published ones. */
+  /** Whether it measures the run's model; otherwise, and for the embedded one perhaps, random weights in published shapes. */
   readonly needsModel: boolean;
+  /** Whether a quick run of all experiments leaves it out. */
+  readonly takesWholeRun?: boolean;
   run(context: ExperimentContext): Promise<Findings>;
 }
 
@@ -53,7 +55,13 @@ export interface ExperimentContext {
   /** Fewer rows and less text, for a first look and for CI. */
   readonly quick: boolean;
   readonly seed: number;
+  /** Name of the run's evaluation text. */
+  readonly textName: string;
   readonly pool: CpuPool;
+  /** A directory that the run may write to. */
+  readonly directory: string;
+  /** A file that the model was packed into, for those who measure what is packed. */
+  readonly quantizedName?: string;
   /** The model's files. */
   opened(): Promise<OpenedModel>;
   /** The whole model in memory. */
@@ -66,11 +74,13 @@ export interface ExperimentContext {
   baseline(): Promise<Baseline>;
   /** What was measured of quantizers, by what they are: a row that several experiments have is measured once. */
   readonly measured: Map<string, Measured>;
-  /** The experiment's rows that are finished. */
-  finishedRows(): Promise<FinishedRows>;
+  /** All that decides what is measured of a quantizer with this set and calibration. */
+  describeState(set: EvaluationSet, calibration: Baseline["calibration"]): Promise<RowsState>;
+  /** The experiment's rows that are finished; who asks first says in what state, by default the baseline's. */
+  finishedRows(state?: RowsState): Promise<FinishedRows>;
   /**
-   * Samples of decode speed in tokens a second, by model, format and context; who measures first leaves them for the
-   * others.
+   * Samples of decode speed in tokens a second, by model, format and context, none where the model doesn't fit; who measures
+   * first leaves them for the others.
    */
   readonly decodeSpeeds: Map<string, readonly number[]>;
   /** Tells the person who waits: share of the experiment done, 0..1, and what is being done. */

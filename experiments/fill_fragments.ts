@@ -56,9 +56,11 @@ function shorten(value: Cell): Cell {
 function renderHeadline(byPlace: ResultsByPlace): string {
   const rows = EXPERIMENTS.map(({ id, claim, differs }) => {
     const all = Array.from(byPlace, ([place, results]) => ({ place, result: results.get(id) }));
-    const best = [true, false].flatMap((ofModel) =>
+    const found = [true, false].flatMap((ofModel) =>
       findMeasured(all.filter(({ place }) => place.includes("/") === ofModel))
     );
+    const judged = found.filter(({ result }) => result.verdict.status !== "not measured");
+    const best = judged.length > 0 ? judged : found;
     const text = claim.replace(/\.$/, "");
     if (best.length === 0) return [text, null, null, null, differs, "not measured yet"];
     const { paper, unit } = best[0].result.verdict;

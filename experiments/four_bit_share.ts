@@ -7,17 +7,9 @@ import type { RefineEvery } from "../quant/format.ts";
 import type { PickRule } from "../quant/refine_pick.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { FEEDBACK, SETTINGS } from "../quant/recipe.ts";
-import {
-  accuracyGain,
-  compareMethod,
-  COMPARISON_COLUMNS,
-  formatGain,
-  STATUS_RULE,
-  statusOf,
-  sweepSettings,
-  windowSamples,
-} from "./comparison.ts";
+import { accuracyGain, compareMethod, COMPARISON_COLUMNS, sweepSettings, windowSamples } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
+import { formatEstimate, STATUS_RULE, statusOf } from "./results/judge.ts";
 import type { Row, Verdict } from "./results/result.ts";
 
 /** The paper's claim: less than this many points of accuracy for 10 % more bits. */
@@ -93,11 +85,13 @@ function judge(rows: readonly Row[], evaluations: ReadonlyMap<string, Evaluation
   const gain = { value: gained.value * factor, standardError: gained.standardError * factor };
   return {
     paper: `< ${CLAIMED_GAIN}`,
-    measured: formatGain(gain),
+    measured: formatEstimate(gain),
     unit: "points of next-token accuracy for 10 % more bits",
     status: statusOf(CLAIMED_GAIN - gain.value, gain.standardError),
     note:
-      `From one refined group in 8 to one in 4: ${formatGain(gained)} points for ${(100 * bits).toFixed(1)} % more ` +
+      `From one refined group in 8 to one in 4: ${formatEstimate(gained)} points for ${
+        (100 * bits).toFixed(1)
+      } % more ` +
       `bits, scaled to 10 %. ${STATUS_RULE}`,
   };
 }

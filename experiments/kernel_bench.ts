@@ -8,7 +8,8 @@ import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
 import { readMemory } from "../kernels/gpu/read_memory.ts";
 import { calibrateTicks, timeDispatches, type Timing } from "../kernels/gpu/timer.ts";
-import { destroyMatrices } from "../kernels/matrix/slabs.ts";
+import { copyMatrix, destroyMatrices } from "../kernels/matrix/slabs.ts";
+import { type Estimate, medianEstimate } from "../model/host/statistics.ts";
 
 /** A linear layer of a model; matrices that share an input are fused. */
 export interface LayerShape {
@@ -48,15 +49,15 @@ export function copiesOf(gpu: Gpu, bytes: number): number {
   return gpu.isSoftware ? 2 : Math.max(2, Math.ceil(ROTATION_BYTES / bytes));
 }
 
-/** Uploads copies of a matrix, runs `use` on them and frees them. */
+/** Makes copies of a matrix on the device, runs `use` on them and frees them. */
 export async function withCopies<T>(
   gpu: Gpu,
   tensor: PackedTensor,
   copies: number,
   use: (matrices: readonly PackedMatrix[]) => Promise<T>,
 ): Promise<T> {
-  const matrices: PackedMatrix[] = [];
-  for (let i = 0; i < copies; i++) matrices.push(await uploadPackedMatrix(gpu, tensor));
+  const matrices = [await uploadPackedMatrix(gpu, tensor)];
+  while (matrices.length < copies) matrices.push(await copyMatrix(gpu, matrices[0]));
   await gpu.wait();
   try {
     return await use(matrices);
@@ -87,6 +88,17 @@ export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
   gpu.destroyBuffer(source);
   gpu.destroyBuffer(sink);
   return { sizeBytes, timing, bytesPerUs: sizeBytes / timing.medianUs, tickNs };
+}
+
+/** The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both. */
+export function fractionOfRead(
+  bytes: number,
+  timesUs: readonly number[],
+  { bytesPerUs, timing }: Ceiling,
+): Estimate {
+  const [time, read] = [timesUs, timing.samplesUs].map(medianEstimate);
+  const value = bytes / time.value / bytesPerUs;
+  return { value, standardError: value * Math.hypot(time.standardError / time.value, read.standardError / read.value) };
 }
 
 /** Bytes of all planes of a matrix: what a product has to read at least. */

@@ -69,14 +69,17 @@ export interface ModelPlace extends Disposable {
 /** The CPU; inputs of the unquantized model are measured once and kept, all layers' Hessians, which is for small models. */
 export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelPlace {
   const scorer = createCpuScorer(pool);
-  let fixed: Promise<Calibrator> | undefined;
+  let fixed: { readonly windows: PlacePlan["windows"]; readonly calibrator: Promise<Calibrator> } | undefined;
   const calibratorOf = async (model: Model, { inputs, windows, onProgress }: PlacePlan) => {
     const start = (correctTarget: boolean) =>
       createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget });
     if (inputs === "none") return undefined;
     if (inputs === "corrected") return start(true);
-    if (!fixed) onProgress(0, "measuring the unquantized model's inputs");
-    return await (fixed ??= createFixedCalibrator(start(false), model.layers));
+    if (fixed?.windows !== windows) {
+      onProgress(0, "measuring the unquantized model's inputs");
+      fixed = { windows, calibrator: createFixedCalibrator(start(false), model.layers) };
+    }
+    return await fixed.calibrator;
   };
   return {
     isRealGpu: false,

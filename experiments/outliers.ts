@@ -9,18 +9,10 @@ import type { OutlierSettings } from "../quant/outliers.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { FEEDBACK, SETTINGS } from "../quant/recipe.ts";
 import type { Estimate } from "../model/host/statistics.ts";
-import {
-  accuracyGain,
-  compareMethod,
-  COMPARISON_COLUMNS,
-  formatGain,
-  STATUS_RULE,
-  statusOf,
-  sweepSettings,
-  windowSamples,
-} from "./comparison.ts";
+import { accuracyGain, compareMethod, COMPARISON_COLUMNS, sweepSettings, windowSamples } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
 import { describeExtremes } from "./outlier_statistics.ts";
+import { formatEstimate, STATUS_RULE, statusOf } from "./results/judge.ts";
 import type { Row, Verdict } from "./results/result.ts";
 
 /** The paper's claim: more points of accuracy than this for fewer more bits than this share. */
@@ -137,7 +129,7 @@ function judge(rows: readonly Row[], gains: readonly Estimate[]): Verdict {
   const status = statusOf(value - CLAIMED_GAIN, standardError);
   return {
     paper: `> ${CLAIMED_GAIN}`,
-    measured: formatGain(gains[chosen]),
+    measured: formatEstimate(gains[chosen]),
     unit: "points of next-token accuracy for less than 3 % more bits",
     status: status === "reproduced" && here < 0 ? "partly" : status,
     note: `${rows[chosen].method} costs ${Number(rows[chosen].more_bits).toFixed(1)} % more bits here, ` +

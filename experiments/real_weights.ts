@@ -3,13 +3,15 @@
  *
  * @module
  */
-import { linearName } from "../model/llama/layer.ts";
-import { openModel } from "../model/load.ts";
+import { join } from "@std/path";
+import { linearWeights } from "../model/llama/layer.ts";
+import { type OpenModel, openModel } from "../model/load.ts";
+import type { PackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 import type { Format } from "../model/engine/random_source.ts";
-import { checkpointSource, modelSource, type WeightSource } from "../model/engine/weight_source.ts";
-import { startOnCpu } from "../model/quantize/cpu_device.ts";
-import { quantizeInMemory } from "../model/quantize/quantize_layers.ts";
-import { SETTINGS } from "../quant/recipe.ts";
+import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
+import { quantizeModel } from "../model/quantize_file.ts";
+import type { QuantizeOptions } from "../model/quantize_options.ts";
+import { isImproved } from "../quant/recipe.ts";
 import type { TwobitSettings } from "../quant/twobit.ts";
 import type { ExperimentContext } from "./experiment.ts";
 
@@ -21,34 +23,89 @@ export function describeSettings({ refineEvery, outliers: { share, groups } }: T
 
 /** Whether the run was given another model than the embedded one, whose layers are too small to be worth timing. */
 export async function hasRealModel(context: ExperimentContext): Promise<boolean> {
-  return (await context.model()).name !== "tiny";
+  return (await context.opened()).name !== "tiny";
+}
+
+/** The run's model, tensor by tensor. */
+export interface RealWeights {
+  /** The model's name, without directories. */
+  readonly name: string;
+  /** What was packed, in words. */
+  readonly packed: string;
+  /** The model in a format. */
+  readonly sources: Readonly<Record<Format, WeightSource>>;
 }
 
 /**
- * Lets `use` take the model's weights. A packed file is taken as it is; other models are packed here with scales
- * searched alone, since how well the codes were found changes neither layout nor speed.
+ * Lets `use` take the model's weights. Packed are those of the file that the run was given, or of the model itself where
+ * that is packed; else of a file that is made for as long as `use` takes.
  */
 export async function withRealWeights<T>(
   context: ExperimentContext,
-  format: Format,
-  use: (source: WeightSource) => Promise<T>,
+  isRealGpu: boolean,
+  use: (weights: RealWeights) => Promise<T>,
 ): Promise<T> {
-  const model = await context.sharedModel();
-  if (format === "f16") return await use(modelSource(model));
-  using checkpoint = await openModel((await context.model()).name);
-  if ("packed" in checkpoint) return await use(checkpointSource(checkpoint));
-  using run = startOnCpu(context.pool);
-  const { tensors } = await quantizeInMemory(run, model, {
-    quantizerOf: () => ({ kind: "twobit", settings: SETTINGS }),
-  });
-  return await use({
-    ...modelSource(model),
-    linear(layer, kind) {
-      const stored = tensors.get(linearName(layer, kind));
-      if (stored?.kind !== "twobit") {
-        throw new TypeError(`${linearName(layer, kind)} is ${stored?.kind}, must be twobit`);
-      }
-      return Promise.resolve({ kind: "packed", tensor: stored.tensor });
-    },
-  });
+  const { name, checkpoint } = await context.opened();
+  const { config, has, read } = checkpoint;
+  // Without what makes it a packed file, each matrix is decoded when it is asked for.
+  const f16 = checkpointSource({ name: checkpoint.name, config, has, read });
+  const usePacked = (opened: OpenModel, how: string) => {
+    if (!isPacked(opened)) throw new SyntaxError(`${opened.name} is not packed, must be to be timed as such`);
+    const weights = { name: lastPart(name), packed: `${how}: ${describeDensities(opened)}` };
+    return use({ ...weights, sources: { f16, twobit: checkpointSource(opened) } });
+  };
+  if (context.quantizedName !== undefined) {
+    using opened = await openModel(context.quantizedName);
+    return await usePacked(opened, lastPart(context.quantizedName));
+  }
+  if (isPacked(checkpoint)) return await usePacked(checkpoint, lastPart(name));
+  await Deno.mkdir(context.directory, { recursive: true });
+  const directory = await Deno.makeTempDir({ dir: context.directory, prefix: "packed-" });
+  try {
+    const path = join(directory, "packed.safetensors");
+    const { how, options } = choosePacking(isRealGpu, linearWeights(config));
+    await quantizeModel(checkpoint.name, path, { ...options, seed: context.seed, onProgress: context.progress });
+    using opened = await openModel(path);
+    return await usePacked(opened, how);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+/**
+ * How the model is packed to be timed: with the layout that `quantize` gives it by default. How well codes and scales are
+ * found changes no speed, so no time is spent on it, but densities follow from a text.
+ */
+function choosePacking(
+  isRealGpu: boolean,
+  weights: number,
+): { readonly how: string; readonly options: QuantizeOptions } {
+  if (!isImproved(isRealGpu, weights, "corrected")) {
+    return { how: "as quantize does by default, scales searched alone", options: { method: "search" } };
+  }
+  return {
+    how: `as quantize does by default, untuned and with ${PACKING_WINDOWS} windows of the mix alone`,
+    options: { tune: false, calibration: { text: "mix", windows: PACKING_WINDOWS } },
+  };
+}
+
+/** As many as densities are measured on. */
+const PACKING_WINDOWS = 16;
+
+function isPacked(checkpoint: OpenModel): checkpoint is OpenModel & PackedCheckpoint {
+  return "packed" in checkpoint;
+}
+
+/** How many matrices have which density. */
+function describeDensities({ packed }: PackedCheckpoint): string {
+  const counts = new Map<string, number>();
+  for (const { refineEvery } of packed.values()) {
+    const name = refineEvery === "none" ? "no refined group" : `one refined group in ${refineEvery}`;
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  return Array.from(counts, ([name, count]) => `${name} in ${count} matrices`).join(", ");
+}
+
+function lastPart(path: string): string {
+  return path.replace(/[/\\]+$/, "").split(/[/\\]/).at(-1)!;
 }

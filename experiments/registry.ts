@@ -6,6 +6,7 @@
 import { accuracy } from "./accuracy.ts";
 import { async } from "./async.ts";
 import { bits } from "./bits.ts";
+import { calibration } from "./calibration.ts";
 import { cost } from "./cost.ts";
 import { dequantShare } from "./dequant_share.ts";
 import { endToEnd } from "./end_to_end.ts";
@@ -25,10 +26,14 @@ export const EXPERIMENTS: readonly Experiment[] = [
   async,
   endToEnd,
   cost,
+  calibration,
 ];
 
-/** The order in which all are run: what takes a second comes first. */
-export const RUN_ORDER: readonly Experiment[] = [ranges, ...EXPERIMENTS.filter((experiment) => experiment !== ranges)];
+/** The order in which all are run: what takes a second comes first. A quick run leaves some out. */
+export function runOrder(quick: boolean): Experiment[] {
+  const all = [ranges, ...EXPERIMENTS.filter((experiment) => experiment !== ranges)];
+  return all.filter(({ takesWholeRun }) => !(quick && takesWholeRun));
+}
 
 /** Finds experiments by id. @throws {RangeError} for an unknown id, listing the known ones */
 export function findExperiments(ids: readonly string[]): Experiment[] {

@@ -7,7 +7,7 @@ import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
-import { type FinishedRows, openFinishedRows, rowsPath } from "./finished_rows.ts";
+import { type FinishedRows, openFinishedRows, rowsPath, type RowsState } from "./finished_rows.ts";
 import { describeDevice, describeEnvironment } from "./provenance.ts";
 import { renderDirectory, writePages } from "./render.ts";
 import { type Findings, type Result, writeResult } from "./results/result.ts";
@@ -55,8 +55,8 @@ export async function runExperiments(experiments: readonly Experiment[], options
     const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
     const directory = directoryOf(experiment);
     const path = rowsPath(directory, id);
-    const finishedRows = once(async () => {
-      const { state } = await context.baseline();
+    const finishedRows = once(async (given?: RowsState) => {
+      const state = given ?? (await context.baseline()).state;
       await Deno.mkdir(directory, { recursive: true });
       const rows = await openFinishedRows(path, { experiment: id, ...state }, options.resume ?? false);
       const add: FinishedRows["add"] = async (name, quantizers, measured) => {
@@ -98,9 +98,9 @@ function modelSlug(name: string): string {
 }
 
 /** A function that makes something when it is first called. */
-function once<T>(make: () => Promise<T>): () => Promise<T> {
+function once<A extends unknown[], T>(make: (...given: A) => Promise<T>): (...given: A) => Promise<T> {
   let made: Promise<T> | undefined;
-  return () => made ??= make();
+  return (...given) => made ??= make(...given);
 }
 
 /** A timing made on a software adapter is not evidence of GPU speed. */

@@ -78,8 +78,3 @@ export function countSlow(samples: readonly number[]): number {
   const limit = SLOW * median(samples);
   return samples.filter((timeUs) => timeUs > limit).length;
 }
-
-/** An estimate as people read it. */
-export function formatEstimate({ value, standardError }: Estimate, digits = 2): string {
-  return `${value.toFixed(digits)} ± ${standardError.toFixed(digits)}`;
-}

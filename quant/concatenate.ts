@@ -28,32 +28,35 @@ export function concatenateRows(parts: readonly PackedTensor[]): PackedTensor {
     rows: parts.reduce((sum, { rows }) => sum + rows, 0),
     channels,
     refineEvery,
-    base: joinPlanes(parts.map(({ base }) => base)),
-    refine: joinPlanes(parts.map(({ refine }) => refine)),
-    meta: joinPlanes(parts.map(({ meta }) => meta)),
-    tileScale: joinPlanes(parts.map(({ tileScale }) => tileScale)),
+    base: joinArrays(parts.map(({ base }) => base)),
+    refine: joinArrays(parts.map(({ refine }) => refine)),
+    meta: joinArrays(parts.map(({ meta }) => meta)),
+    tileScale: joinArrays(parts.map(({ tileScale }) => tileScale)),
     outlierStart: joinStarts(parts),
-    outlierChannel: joinPlanes(parts.map(({ outlierChannel }) => outlierChannel)),
-    outlierResidual: joinPlanes(parts.map(({ outlierResidual }) => outlierResidual)),
+    outlierChannel: joinArrays(parts.map(({ outlierChannel }) => outlierChannel)),
+    outlierResidual: joinArrays(parts.map(({ outlierResidual }) => outlierResidual)),
   };
   validatePackedTensor(joined);
   return joined;
 }
 
-type Plane =
+type Numbers =
   | Uint32Array<ArrayBuffer>
   | Uint16Array<ArrayBuffer>
   | Uint8Array<ArrayBuffer>
-  | Float16Array<ArrayBuffer>;
+  | Float16Array<ArrayBuffer>
+  | Float32Array<ArrayBuffer>;
 
-/** Joins arrays of one kind, at least one. */
-export function joinPlanes<T extends Plane>(planes: readonly T[]): T {
-  const kind = planes[0].constructor as new (length: number) => T;
-  const all = new kind(planes.reduce((sum, plane) => sum + plane.length, 0));
+/** Joins arrays of one kind, which must be given where there may be none of them. */
+export function joinArrays<T extends Numbers>(
+  parts: readonly T[],
+  kind = parts[0].constructor as new (length: number) => T,
+): T {
+  const all = new kind(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
-  for (const plane of planes) {
-    all.set(plane, at);
-    at += plane.length;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
   }
   return all;
 }

@@ -13,6 +13,16 @@ import {
 } from "./format.ts";
 import { lastRunIsPlain, validatePicks } from "./meta.ts";
 
+/** Shape and density of a packed matrix. */
+export interface PackedShape {
+  /** Output rows. */
+  readonly rows: number;
+  /** Input channels, without padding. */
+  readonly channels: number;
+  /** One refined group in every so many groups of a row. */
+  readonly refineEvery: RefineEvery;
+}
+
 /**
  * One packed matrix W[rows, channels]; y = W x. All planes are row-major, words little end first.
  *
@@ -28,13 +38,7 @@ import { lastRunIsPlain, validatePicks } from "./meta.ts";
  *
  * A tensor without outliers has empty outlier planes, `outlierStart` too.
  */
-export interface PackedTensor {
-  /** Output rows. */
-  readonly rows: number;
-  /** Input channels, without padding. */
-  readonly channels: number;
-  /** One refined group in every so many groups of a row. */
-  readonly refineEvery: RefineEvery;
+export interface PackedTensor extends PackedShape {
   /** u32 [rows, half blocks, 4]. */
   readonly base: Uint32Array<ArrayBuffer>;
   /** u32 [rows, refine words]. */
@@ -52,14 +56,7 @@ export interface PackedTensor {
 }
 
 /** Name of each plane of a {@linkcode PackedTensor}. */
-export type PlaneName =
-  | "base"
-  | "refine"
-  | "meta"
-  | "tileScale"
-  | "outlierStart"
-  | "outlierChannel"
-  | "outlierResidual";
+export type PlaneName = Exclude<keyof PackedTensor, keyof PackedShape>;
 
 /** Number of elements that each plane of a tensor of this shape has, given its number of outliers. */
 export function planeLengths(

@@ -77,7 +77,7 @@ import type { OutlierSettings } from "./outliers.ts";
 import { pack } from "./pack.ts";
 import { type PackedTensor, planeBytes } from "./packed_tensor.ts";
 import { quantizeTile, type RowResiduals } from "./quantize_tile.ts";
-import type { InputNeeds, Part, QuantizerKind } from "./quantizer.ts";
+import { type InputNeeds, type Part, type QuantizerKind, rowsOfTiles } from "./quantizer.ts";
 import { type PickRule, sumStrips } from "./refine_pick.ts";
 import { shiftToTarget } from "./target.ts";
 import { NO_OUTLIERS, type UnpackedTensor } from "./unpacked_tensor.ts";
@@ -142,12 +142,8 @@ export function quantizeTwobit(
 ): PackedTensor {
   checkMatrix(weights, rows, channels);
   const { feedback, correlation, channelWeights, tiles: [firstTile, lastTile] = [0, tilesPerColumn(rows)] } = part;
-  if (!(0 <= firstTile && firstTile < lastTile && lastTile <= tilesPerColumn(rows))) {
-    throw new RangeError(`tiles are ${firstTile}..${lastTile}, must lie within 0..${tilesPerColumn(rows)}`);
-  }
-  const firstRow = firstTile * TILE_ROWS;
-  const lastRow = Math.min(rows, lastTile * TILE_ROWS);
-  checkInput(part, lastRow - firstRow, channels);
+  const wanted = rowsOfTiles({ weights, rows, channels }, [firstTile, lastTile]);
+  checkInput(part, wanted.rows, channels);
   if (channelWeights && channelWeights.length !== channels) {
     throw new TypeError(`${channelWeights.length} channel weights are given, must be ${channels}`);
   }
@@ -155,13 +151,12 @@ export function quantizeTwobit(
   if (feedback?.keepsGroups === false) {
     throw new RangeError("order of feedback splits groups, must be natural or groups");
   }
-  const wanted = weights.subarray(firstRow * channels, lastRow * channels);
-  const target = feedback && correlation ? shiftToTarget(wanted, correlation, feedback) : wanted;
+  const target = feedback && correlation ? shiftToTarget(wanted.weights, correlation, feedback) : wanted.weights;
   const stripScores = settings.pick === "strip"
     ? sumStrips(weights, rows, groupsPerRow(channels), feedback?.diagonal ?? channelWeights)
     : undefined;
   const [probed, rounded] = [createGroupProblem(), createGroupProblem(feedback !== undefined)];
-  const { tensor, residuals } = createTensor(lastRow - firstRow, channels, settings.refineEvery);
+  const { tensor, residuals } = createTensor(wanted.rows, channels, settings.refineEvery);
   for (let tile = firstTile; tile < lastTile; tile++) {
     quantizeTile({
       weights: target,

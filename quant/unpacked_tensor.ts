@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { RefineEvery } from "./format.ts";
+import type { PackedShape } from "./packed_tensor.ts";
 
 /** Outliers of a matrix in compressed sparse row form. */
 export interface Outliers {
@@ -16,13 +16,7 @@ export interface Outliers {
 }
 
 /** Codes of a matrix, padded to whole half blocks of 64 channels. */
-export interface UnpackedTensor {
-  /** Output rows. */
-  readonly rows: number;
-  /** Input channels, without padding. */
-  readonly channels: number;
-  /** One refined group in every so many. */
-  readonly refineEvery: RefineEvery;
+export interface UnpackedTensor extends PackedShape {
   /** [rows, groups * 16]: 0..3, or 4 * base + refine = 0..15 in a refined group. */
   readonly codes: Uint8Array<ArrayBuffer>;
   /** [rows, groups]: 0..15. */

@@ -19,7 +19,7 @@ const ORDERS: readonly string[] = [
   "model/engine < model/tune < model/quantize < model/workers",
   "model/engine < model/evaluate < model/workers",
   "model/engine < model/load_engine.ts",
-  "model/workers < model/quantize_file.ts < experiments < experiments/report < cli",
+  "model/workers < model/quantize_options.ts < model/quantize_file.ts < experiments < experiments/report < cli",
   "experiments < experiments/peers < cli",
   "model/host < experiments/results < experiments/plots < experiments",
   "model/load_engine.ts < experiments",

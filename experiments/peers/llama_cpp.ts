@@ -8,7 +8,7 @@ import { join } from "@std/path";
 import { pathExists } from "../../model/host/path_exists.ts";
 import type { ModelShape } from "../../model/llama/shapes.ts";
 import type { PeerValue } from "../results/peers.ts";
-import type { PeerMeasurement, PeerRun } from "./peer_run.ts";
+import { checkGpu, type PeerMeasurement, type PeerRun } from "./peer_run.ts";
 import { GGUF_FORMATS, type GgufFormat, writeRandomGguf } from "./random_gguf.ts";
 import { runProgram } from "./run_program.ts";
 
@@ -25,12 +25,16 @@ const [PROMPT, GENERATED, REPETITIONS] = [512, 64, 9];
 export interface LlamaCppPlan {
   /** Archive of the package, or of what {@linkcode packSource} leaves of it; downloaded where it isn't given. */
   readonly source?: string;
-  /** Folder of source, build and weights; a build that is there is used again. */
+  /** Folder of source, build and weights; what is finished there is used again. */
   readonly work: string;
+  /** CMake, by default the one in PATH. */
+  readonly cmake?: string;
   /** CUDA architecture, such as 90 for an H100 or H200. */
   readonly architecture: string;
   readonly shape: ModelShape;
   readonly seed: number;
+  /** The GPU that our own tables are made on, by its name. */
+  readonly adapter: string;
   readonly onProgress: (step: string) => void;
 }
 
@@ -47,33 +51,60 @@ function folderOfPackage(): string {
 /** Writes what building needs of the package's archive to a smaller one. */
 export async function packSource(archive: string, work: string, out: string): Promise<void> {
   const folder = folderOfPackage();
-  await runProgram("tar", ["-xzf", archive, "-C", work]);
+  const part = await Deno.makeTempDir({ dir: work });
+  await runProgram("tar", ["-xzf", archive, "-C", part]);
   const without = UNNEEDED.map((name) => `--exclude=${folder}/vendor/llama.cpp/${name}`);
-  await runProgram("tar", ["-C", work, ...without, "-czf", out, `${folder}/vendor/llama.cpp`]);
+  await runProgram("tar", ["-C", part, ...without, "-czf", out, `${folder}/vendor/llama.cpp`]);
+  await Deno.remove(part, { recursive: true });
 }
 
-/** Builds llama-bench, writes the weights meanwhile, and measures prompts and generation in both formats. */
-export async function measureLlamaCpp(plan: LlamaCppPlan): Promise<PeerRun> {
-  const { work, shape, architecture, onProgress } = plan;
-  await Deno.mkdir(work, { recursive: true });
-  const context = Math.max(...DEPTHS) + PROMPT;
-  const pathOf = (format: GgufFormat) => join(work, `${shape.name}-${format}.gguf`);
+/**
+ * Builds llama-bench and writes the weights meanwhile. What an earlier call finished is not made again, and a build that was
+ * interrupted goes on.
+ *
+ * @returns the program's path
+ */
+export async function prepareLlamaCpp(plan: LlamaCppPlan): Promise<string> {
+  await Deno.mkdir(plan.work, { recursive: true });
+  plan.onProgress("building llama-bench, writing weights (what is there stays)");
   const writeAll = async () => {
-    for (const format of GGUF_FORMATS) await writeRandomGguf(pathOf(format), shape, format, context, plan.seed);
+    for (const format of GGUF_FORMATS) {
+      const path = weightsPath(plan, format);
+      // A file is there only when it is whole.
+      if (!await pathExists(path)) await writeRandomGguf(path, plan.shape, format, CONTEXT, plan.seed);
+    }
   };
-  onProgress("building llama-bench, writing weights");
   const [binary] = await Promise.all([build(plan), writeAll()]);
+  return binary;
+}
+
+/** Longest context of the weights. */
+const CONTEXT = Math.max(...DEPTHS) + PROMPT;
+
+function weightsPath({ work, shape }: LlamaCppPlan, format: GgufFormat): string {
+  return join(work, `${shape.name}-${format}.gguf`);
+}
+
+/** Measures prompts and generation in both formats, with what {@linkcode prepareLlamaCpp} makes. */
+export async function measureLlamaCpp(plan: LlamaCppPlan): Promise<PeerRun> {
+  const { shape, architecture, onProgress } = plan;
+  const binary = await prepareLlamaCpp(plan);
   const measurements: PeerMeasurement[] = [];
+  let gpu = "";
   for (const format of GGUF_FORMATS) {
     for (const args of BENCHES) {
       onProgress(`llama-bench ${format} ${args.join(" ")}`);
-      const printed = await runProgram(binary, ["-m", pathOf(format), ...args, ...COMMON]);
-      measurements.push(...parseLlamaBench(printed).map((found) => ({ ...found, model: shape.name, format })));
+      const printed = await runProgram(binary, ["-m", weightsPath(plan, format), ...args, ...COMMON]);
+      const found = parseLlamaBench(printed);
+      gpu = found.gpu;
+      checkGpu("llama-bench", gpu, plan.adapter);
+      measurements.push(...found.measurements.map((each) => ({ ...each, model: shape.name, format })));
     }
   }
   return {
     program: "llama.cpp CUDA",
     version: PACKAGE.replace("==", " "),
+    gpu,
     built: `CMake, ${buildOptions(architecture).join(" ")}`,
     command: BENCHES.map((args) => ["llama-bench", ...args, ...COMMON].join(" ")).join("; "),
     measurements,
@@ -93,20 +124,49 @@ function buildOptions(architecture: string): string[] {
   return [...Object.entries(options), ...off.map((name) => [name, "OFF"])].map(([name, value]) => `-D${name}=${value}`);
 }
 
-async function build({ source, work, architecture }: LlamaCppPlan): Promise<string> {
-  const directory = join(work, folderOfPackage(), "vendor", "llama.cpp");
-  if (!await pathExists(join(directory, "CMakeLists.txt"))) {
-    await runProgram("tar", ["-xzf", source ?? await downloadSource(work), "-C", work]);
-  }
-  const out = join(work, "build");
-  await runProgram("cmake", ["-S", directory, "-B", out, ...buildOptions(architecture)]);
+async function build(plan: LlamaCppPlan): Promise<string> {
+  const out = join(plan.work, "build");
+  const binary = join(out, "bin", "llama-bench");
+  const options = buildOptions(plan.architecture);
+  // Says with which options the program that is there was built; written last.
+  const finished = join(out, "finished.txt");
+  const isBuilt = await Deno.readTextFile(finished).then((text) => text === options.join(" "), () => false);
+  if (isBuilt && await pathExists(binary)) return binary;
+  const cmake = plan.cmake ?? "cmake";
+  await runProgram(cmake, ["-S", await extractSource(plan), "-B", out, ...options]);
   const jobs = String(navigator.hardwareConcurrency);
-  await runProgram("cmake", ["--build", out, "--target", "llama-bench", "--parallel", jobs]);
-  return join(out, "bin", "llama-bench");
+  await runProgram(cmake, ["--build", out, "--target", "llama-bench", "--parallel", jobs]);
+  await Deno.writeTextFile(finished, options.join(" "));
+  return binary;
 }
 
-/** What llama-bench's JSON says. @throws {SyntaxError} when it isn't that */
-export function parseLlamaBench(text: string): Omit<PeerMeasurement, "model" | "format">[] {
+/** Path of llama.cpp's source, extracted where it isn't there; it appears when it is whole. */
+async function extractSource({ source, work }: LlamaCppPlan): Promise<string> {
+  const folder = join(work, folderOfPackage());
+  if (!await pathExists(folder)) {
+    const archive = source ?? await downloadSource(work);
+    const part = join(work, "extracting");
+    await Deno.mkdir(part, { recursive: true });
+    await runProgram("tar", ["-xzf", archive, "-C", part]);
+    await Deno.rename(join(part, folderOfPackage()), folder);
+  }
+  return join(folder, "vendor", "llama.cpp");
+}
+
+/** What llama-bench printed. */
+interface LlamaBench {
+  /** The GPU, by its name. */
+  readonly gpu: string;
+  readonly measurements: readonly Omit<PeerMeasurement, "model" | "format">[];
+}
+
+/**
+ * What llama-bench's JSON says.
+ *
+ * @throws {SyntaxError} when it isn't that
+ * @throws {Error} when it didn't run with CUDA on a GPU
+ */
+export function parseLlamaBench(text: string): LlamaBench {
   let tests: unknown;
   try {
     tests = JSON.parse(text);
@@ -116,7 +176,12 @@ export function parseLlamaBench(text: string): Omit<PeerMeasurement, "model" | "
   if (!Array.isArray(tests) || tests.length === 0) {
     throw new SyntaxError(`llama-bench's output is ${text.slice(0, 60)}, must be an array of tests`);
   }
-  return tests.map((test, i) => {
+  for (const { backends, gpu_info: gpu, n_gpu_layers: layers } of tests) {
+    if (/\bCUDA\b/.test(backends) && gpu && layers > 0) continue;
+    const found = `backends ${backends}, gpu_info "${gpu}", n_gpu_layers ${layers}`;
+    throw new Error(`llama-bench ran with ${found}, must run with CUDA, a GPU and layers on it`);
+  }
+  const measurements = tests.map((test, i) => {
     const { n_prompt: prompt, n_gen: generated, n_depth: context, samples_ts: samples } = test ?? {};
     const sizes = { n_prompt: prompt, n_gen: generated, n_depth: context };
     for (const [key, size] of Object.entries(sizes)) {
@@ -131,4 +196,5 @@ export function parseLlamaBench(text: string): Omit<PeerMeasurement, "model" | "
     const key: PeerValue = prompt > 0 ? "prefill_tokens_per_s" : "decode_tokens_per_s";
     return { key, context, prompt: prompt > 0 ? prompt : null, samples };
   });
+  return { gpu: tests[0].gpu_info, measurements };
 }

@@ -27,6 +27,8 @@ export interface PeerMeasurement {
 export interface PeerRun {
   readonly program: string;
   readonly version: string;
+  /** The GPU that it ran on, as it says itself. */
+  readonly gpu: string;
   /** How it was built or installed. */
   readonly built: string;
   /** What was run. */
@@ -34,15 +36,29 @@ export interface PeerRun {
   readonly measurements: readonly PeerMeasurement[];
 }
 
-/** The result file of some programs. @throws {RangeError} when a program's numbers are no numbers */
-export function peersResult(runs: readonly PeerRun[], provenance: Provenance): Result {
-  const rows: Row[] = [];
-  const samples: Record<string, readonly number[]> = {};
+/** @throws {Error} where a program ran on another GPU than our own tables are made on, or on none */
+export function checkGpu(program: string, gpu: string, adapter: string): void {
+  if (gpu !== "" && (gpu.includes(adapter) || adapter.includes(gpu))) return;
+  throw new Error(`${program} ran on ${gpu || "no GPU"}, must run on ${adapter}, as our own tables`);
+}
+
+/**
+ * The result file of some programs, with what an earlier file of the same device has of others.
+ *
+ * @throws {RangeError} when a program's numbers are no numbers
+ */
+export function peersResult(runs: readonly PeerRun[], provenance: Provenance, earlier?: Result): Result {
+  const isKept = (name: unknown) => !runs.some(({ program }) => program === name);
+  const kept = earlier?.device.adapter === provenance.device.adapter ? earlier : undefined;
+  const rows: Row[] = kept?.rows.filter(({ program }) => isKept(program)) ?? [];
+  const samples = Object.fromEntries(rows.map((row) => [samplesName(row), kept!.samples![samplesName(row)]]));
+  const settings = Object.entries(kept?.settings ?? {}).filter(([name]) => isKept(name.split(":")[0]));
+  const date = provenance.environment.startedAt.slice(0, 10);
   for (const { program, version, measurements } of runs) {
     for (const { key, samples: values, ...subject } of measurements) {
       const { value, standardError } = medianEstimate(values);
       const experiment = key === "time_us" ? "async" : "end_to_end";
-      const cells: Record<string, Cell> = { experiment, program, version, ...subject };
+      const cells: Record<string, Cell> = { experiment, program, version, date, ...subject };
       const row = { ...cells, [key]: value, [`${key}_error`]: standardError };
       rows.push(row);
       samples[samplesName(row)] = values;
@@ -54,10 +70,14 @@ export function peersResult(runs: readonly PeerRun[], provenance: Provenance): R
     title: "Other programs",
     claim: "None of the paper's: what people would use instead, beside our tables.",
     ...provenance,
-    settings: Object.fromEntries(runs.flatMap(({ program, built, command }) => [
-      [`${program}: built`, built],
-      [`${program}: command`, command],
-    ])),
+    settings: Object.fromEntries([
+      ...settings,
+      ...runs.flatMap(({ program, gpu, built, command }) => [
+        [`${program}: GPU`, gpu],
+        [`${program}: built`, built],
+        [`${program}: command`, command],
+      ]),
+    ]),
     columns: PEER_COLUMNS,
     rows,
     samples,

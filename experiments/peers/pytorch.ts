@@ -5,15 +5,22 @@
  */
 import { fromFileUrl } from "@std/path";
 import { LAYER_SHAPES } from "../kernel_bench.ts";
-import type { PeerRun } from "./peer_run.ts";
+import { checkGpu, type PeerRun } from "./peer_run.ts";
 import { runProgram } from "./run_program.ts";
 
 const SCRIPT = new URL("torch_mv.py", import.meta.url);
 
-/** Measures the product. @param python a Python that has PyTorch with CUDA */
-export async function measurePytorch(python: string): Promise<PeerRun> {
+/**
+ * Measures the product.
+ *
+ * @param python a Python that has PyTorch with CUDA
+ * @param adapter the GPU that our own tables are made on, by its name
+ */
+export async function measurePytorch(python: string, adapter: string): Promise<PeerRun> {
   const shapes = [...new Set(LAYER_SHAPES.map(({ rows, channels }) => `${rows}x${channels}`))];
-  return parseTorch(await runProgram(python, [fromFileUrl(SCRIPT), ...shapes]), shapes);
+  const run = parseTorch(await runProgram(python, [fromFileUrl(SCRIPT), ...shapes]), shapes);
+  checkGpu("PyTorch", run.gpu, adapter);
+  return run;
 }
 
 /** What torch_mv.py printed. @throws {SyntaxError} when it isn't that */
@@ -24,13 +31,13 @@ export function parseTorch(text: string, shapes: readonly string[]): PeerRun {
   } catch (cause) {
     throw new SyntaxError(`torch_mv.py's output is not valid JSON: ${(cause as Error).message}`, { cause });
   }
-  const missing = shapes.find((shape) => !Array.isArray(found?.samples_us?.[shape]));
-  if (typeof found?.version !== "string" || missing !== undefined) {
-    throw new SyntaxError(`torch_mv.py's output lacks ${missing ?? "version"}, must have it`);
-  }
+  const lost = ["version", "cuda", "device"].find((key) => typeof found?.[key] !== "string");
+  const missing = lost ?? shapes.find((shape) => !Array.isArray(found?.samples_us?.[shape]));
+  if (missing !== undefined) throw new SyntaxError(`torch_mv.py's output lacks ${missing}, must have it`);
   return {
     program: "PyTorch",
     version: found.version,
+    gpu: found.device,
     built: `as installed, CUDA ${found.cuda}`,
     command: "torch.mv, f16, in a CUDA graph (experiments/peers/torch_mv.py)",
     measurements: shapes.map((shape) => ({ key: "time_us", shape, format: "F16", samples: found.samples_us[shape] })),

@@ -42,6 +42,8 @@ def time_products(rows: int, channels: int) -> list[float]:
     return [1000 * a.elapsed_time(b) / products for a, b in zip(events, events[1:])]
 
 
+if not torch.cuda.is_available():
+    sys.exit(f"PyTorch {torch.__version__} finds no CUDA device, must have one")
 shapes = [tuple(map(int, shape.split("x"))) for shape in sys.argv[1:]]
 print(json.dumps({
     "version": torch.__version__,

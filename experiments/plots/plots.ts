@@ -4,7 +4,7 @@
  * @module
  */
 import type { Result } from "../results/result.ts";
-import { accuracyPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
+import { accuracyPlot, calibrationPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
 import { renderPlot, type Spec } from "./render_plot.ts";
 import { asyncPlot, dequantSharePlot, endToEndPlot } from "./speed.ts";
 import { bitsPlot, costPlot, rangesPlot } from "./storage.ts";
@@ -20,6 +20,7 @@ export const PLOTS: Readonly<Record<string, (result: Result, peers?: Result) => 
   async: asyncPlot,
   end_to_end: endToEndPlot,
   cost: costPlot,
+  calibration: calibrationPlot,
 };
 
 /** Whether a result has a plot: software adapters' timings mean nothing, so they have none. */

@@ -1,12 +1,13 @@
 /**
- * Plots of `accuracy`, `four_bit_share` and `outliers`: quality of the quantized model against bits.
+ * Plots of `accuracy`, `four_bit_share` and `outliers`: quality of the quantized model against bits; and of `calibration`:
+ * against the text.
  *
  * @module
  */
 import type { Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { type Axis, scatterPanel, type ScatterPoint } from "./scatter.ts";
-import { PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
+import { PANEL_HEADER, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
 
 const ACCURACY: Axis = { title: "next token right (%), ± standard error (not paired)" };
 const PERPLEXITY: Axis = { title: "perplexity above unquantized (%), ± paired" };
@@ -118,6 +119,38 @@ export function outliersPlot({ rows }: Result): Spec {
       PERPLEXITY,
     ),
   );
+}
+
+/** Texts that calibrate, a panel for each that is evaluated. */
+export function calibrationPlot({ rows }: Result): Spec {
+  const values = rows.flatMap((row) =>
+    ["corrected", "feedback"].map((targets) => {
+      const [ratio, error] = [Number(row[`${targets}_ratio`]), Number(row[`${targets}_ratio_error`])];
+      const panel = `evaluated on ${row.evaluated}`;
+      return { panel, text: row.text, targets, ratio, low: ratio - error, high: ratio + error };
+    })
+  );
+  const panels = [...new Set(values.map(({ panel }) => panel))];
+  const across = { type: "quantitative", title: "perplexity / unquantized, ± paired", scale: { zero: false } };
+  return {
+    data: { values },
+    facet: { row: { field: "panel", type: "nominal", sort: panels, title: null, header: PANEL_HEADER } },
+    spec: {
+      width: PANEL_WIDTH - 40,
+      height: { step: 20 },
+      encoding: {
+        y: { field: "text", type: "nominal", sort: null, title: "calibrated on", axis: { grid: true } },
+        color: { field: "targets", type: "nominal", title: null },
+      },
+      layer: [
+        {
+          mark: { type: "rule", strokeWidth: 1.5 },
+          encoding: { x: { field: "low", ...across }, x2: { field: "high" } },
+        },
+        { mark: "point", encoding: { x: { field: "ratio", ...across } } },
+      ],
+    },
+  };
 }
 
 function accuracyPoint(row: Row, x: string, series: string): ScatterPoint {

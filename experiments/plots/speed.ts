@@ -6,7 +6,7 @@
 import type { Cell, Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { verticalRule } from "./storage.ts";
-import { FORMAT_SCALE, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
+import { FORMAT_SCALE, PANEL_HEADER, PANEL_WIDTH, PAPER_COLOUR, SERIES } from "./theme.ts";
 
 /** Steps of a product in the order of the paper's figure, with their names there. */
 const STEPS: Readonly<Record<string, string>> = {
@@ -39,7 +39,7 @@ export function dequantSharePlot(result: Result): Spec {
         type: "nominal",
         sort: variants,
         title: null,
-        header: { labelAngle: 0, labelAlign: "left", labelOrient: "top", labelAnchor: "start" },
+        header: PANEL_HEADER,
       },
     },
     resolve: { scale: { y: "independent" } },

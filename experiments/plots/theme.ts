@@ -42,6 +42,9 @@ export const PAPER_COLOUR = "#d94a8c";
 /** Width of a panel, in pixels; with its axes a plot is about 720 wide. */
 export const PANEL_WIDTH = 640;
 
+/** The name of each panel where one plot has many alike: above it, to the left. */
+export const PANEL_HEADER = { labelAngle: 0, labelAlign: "left", labelOrient: "top", labelAnchor: "start" };
+
 /** Font of all texts. */
 export const FONT = "system-ui, sans-serif";
 

@@ -30,6 +30,7 @@ export const PEER_COLUMNS: readonly Column[] = [
   { key: "experiment", label: "beside", unit: "" },
   { key: "program", label: "program", unit: "" },
   { key: "version", label: "version", unit: "" },
+  { key: "date", label: "measured", unit: "", timed: true },
   { key: "model", label: "model", unit: "" },
   { key: "shape", label: "rows x channels", unit: "" },
   { key: "format", label: "format", unit: "" },
@@ -50,8 +51,8 @@ export function valueOf(row: Row): PeerValue | undefined {
 export function peersProblem({ rows, samples = {}, settings, device, environment }: Result): string | undefined {
   if (!device?.adapter || !environment?.startedAt) return "device.adapter or environment.startedAt is missing";
   for (const [i, row] of rows.entries()) {
-    const { experiment, program, version, format } = row;
-    for (const [key, cell] of Object.entries({ experiment, program, version, format })) {
+    const { experiment, program, version, date, format } = row;
+    for (const [key, cell] of Object.entries({ experiment, program, version, date, format })) {
       if (typeof cell !== "string" || cell === "") return `row ${i} has ${key} ${JSON.stringify(cell)}, must be a text`;
     }
     for (const part of ["built", "command"]) {
@@ -85,9 +86,6 @@ export function peersBeside(peers: Result | undefined, id: string): Result | und
 }
 
 /** Says what rows of other programs are. */
-export function describePeers({ device, environment }: Result): string {
-  return `Other programs, measured on ${device.name} (${device.adapter}) on ${
-    environment.startedAt.slice(0, 10)
-  } in a ` +
-    "run of their own; no part of the verdict";
+export function describePeers({ device }: Result): string {
+  return `Other programs, measured on ${device.name} (${device.adapter}) in runs of their own; no part of the verdict`;
 }

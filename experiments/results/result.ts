@@ -6,6 +6,7 @@
  */
 import { join } from "@std/path";
 import { writeTextBeside } from "../../model/host/atomic_file.ts";
+import type { Estimate } from "../../model/host/statistics.ts";
 import { PEERS_ID, peersProblem } from "./peers.ts";
 
 /** A column of a result table. */
@@ -23,6 +24,11 @@ export type Cell = number | string | null;
 
 /** A row of a result table, by column key. */
 export type Row = Readonly<Record<string, Cell>>;
+
+/** Cells of a value with its error. */
+export function estimateCells(key: string, { value, standardError }: Estimate): Row {
+  return { [key]: value, [`${key}_error`]: standardError };
+}
 
 /** How far a claim held. */
 export const STATUSES = ["reproduced", "partly", "not reproduced", "not measured"] as const;

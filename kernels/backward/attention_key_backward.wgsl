@@ -10,17 +10,7 @@
 //
 // Mapping: a workgroup of 256 threads 32 keys and 64 elements of a head of a window (z), 32 queries at a time.
 
-// Who works on what.
-struct Place {
-  thread: u32,
-  window_index: u32,
-  // Head of the keys and values, and of the queries.
-  group: u32,
-  head: u32,
-  first_key: u32,
-  // Of the elements whose gradients it makes.
-  first_quad: u32,
-}
+const OWN_ARE_KEYS = true;
 
 // Gradients of keys and of values: four elements of a run of 32.
 struct Gradients {
@@ -41,57 +31,28 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var low: Gradients;
   var high: Gradients;
   for (var head = group * served; head < (group + 1u) * served; head++) {
-    let place = Place(thread, workgroup.z, group, head, first_key, first_quad);
+    let place = Place(thread, workgroup.z, head, group, first_key, first_quad);
     for (var query = first_key; query < min(end_query, range.tokens); query += TILE) {
       let shares = shares_of(place, query);
-      put_factors(thread, shares);
+      put_own(thread, shares);
       low.value = add_outs(place, query, 0u, low.value);
       if (second) { high.value = add_outs(place, query, RUN_QUADS, high.value); }
-      put_factors(thread, shares * (out_products(place, query) - statistics_of(place, query, 1u)));
+      put_own(thread, shares * (products_of(place, query, true) - statistics_of(place, query, 1u)));
       low.key = add_queries(place, query, 0u, low.key);
       if (second) { high.key = add_queries(place, query, RUN_QUADS, high.key); }
     }
   }
-  let place = Place(thread, workgroup.z, group, 0u, first_key, first_quad);
+  let place = Place(thread, workgroup.z, 0u, group, first_key, first_quad);
   write_gradients(place, 0u, low);
   if (second) { write_gradients(place, RUN_QUADS, high); }
 }
 
 // p of the thread's key and its four queries of a tile.
 fn shares_of(place: Place, first_query: u32) -> vec4<f32> {
-  let token = place.thread / 8u;
-  var sums = vec4(0.0);
-  for (var quad = 0u; quad < head_size / 4u; quad += RUN_QUADS) {
-    let at = quad + place.thread % 8u;
-    put_products(
-      place.thread,
-      key_at(place.window_index, place.group, place.first_key + token, at),
-      query_at(place.window_index, place.head, first_query + token, at),
-    );
-    sums = add_products(place.thread, sums);
-  }
-  let key = place.first_key + token;
-  let query = first_query + 4u * (place.thread % 8u);
-  let seen = vec4(is_seen(query, key), is_seen(query + 1u, key), is_seen(query + 2u, key), is_seen(query + 3u, key));
+  let scores = products_of(place, first_query, false) / sqrt(f32(head_size));
   // What a query doesn't see may have any score.
-  let logs = min(sums / sqrt(f32(head_size)) - statistics_of(place, first_query, 0u), vec4(0.0));
-  return select(vec4(0.0), exp(logs), seen);
-}
-
-// dout . v of the thread's key and its four queries of a tile.
-fn out_products(place: Place, first_query: u32) -> vec4<f32> {
-  let token = place.thread / 8u;
-  var sums = vec4(0.0);
-  for (var quad = 0u; quad < head_size / 4u; quad += RUN_QUADS) {
-    let at = quad + place.thread % 8u;
-    put_products(
-      place.thread,
-      value_at(place.window_index, place.group, place.first_key + token, at),
-      out_gradient_at(place.window_index, place.head, first_query + token, at),
-    );
-    sums = add_products(place.thread, sums);
-  }
-  return sums;
+  let logs = min(scores - statistics_of(place, first_query, 0u), vec4(0.0));
+  return select(vec4(0.0), exp(logs), seen_of(place, first_query));
 }
 
 // One of the statistics of the thread's four queries of a tile.
@@ -108,19 +69,17 @@ fn statistics_of(place: Place, first_query: u32, which: u32) -> vec4<f32> {
 }
 
 fn add_outs(place: Place, first_query: u32, run: u32, sums: vec4<f32>) -> vec4<f32> {
-  let query = first_query + place.thread / 8u;
-  let other = out_gradient_at(place.window_index, place.head, query, place.first_quad + run + place.thread % 8u);
-  return add_weighted(place.thread, other, sums);
+  let quad = place.first_quad + run + place.thread % 8u;
+  return add_weighted(place.thread, out_gradient_at(place, first_query + place.thread / 8u, quad), sums);
 }
 
 fn add_queries(place: Place, first_query: u32, run: u32, sums: vec4<f32>) -> vec4<f32> {
-  let query = first_query + place.thread / 8u;
-  let other = query_at(place.window_index, place.head, query, place.first_quad + run + place.thread % 8u);
-  return add_weighted(place.thread, other, sums);
+  let quad = place.first_quad + run + place.thread % 8u;
+  return add_weighted(place.thread, query_at(place, first_query + place.thread / 8u, quad), sums);
 }
 
 fn write_gradients(place: Place, run: u32, sums: Gradients) {
-  let key = place.first_key + place.thread / 8u;
+  let key = place.first_own + place.thread / 8u;
   let quads = head_size / 4u;
   let quad = place.first_quad + run + place.thread % 8u;
   if (key >= range.tokens || quad >= quads) { return; }

@@ -16,17 +16,7 @@
 // Lower than any score, yet far from overflow when two are subtracted.
 const LOWEST = -1e38;
 
-// Who works on what.
-struct Place {
-  thread: u32,
-  window_index: u32,
-  head: u32,
-  // Head of its keys and values.
-  group: u32,
-  first_query: u32,
-  // Of the elements whose gradients it makes.
-  first_quad: u32,
-}
+const OWN_ARE_KEYS = false;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -53,7 +43,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var key = first_key; key < end_key; key += TILE) {
     let scores = scores_of(place, key);
     let shares = select(vec4(0.0), exp(scores - statistic.x), scores > vec4(LOWEST));
-    put_factors(thread, shares * (out_products(place, key) - statistic.y));
+    put_own(thread, shares * (products_of(place, key, true) - statistic.y));
     low = add_keys(place, key, 0u, low);
     if (second) { high = add_keys(place, key, RUN_QUADS, high); }
   }
@@ -63,48 +53,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
 // Scores of the thread's query with its four keys of a tile; those that it doesn't see are LOWEST.
 fn scores_of(place: Place, first_key: u32) -> vec4<f32> {
-  let token = place.thread / 8u;
-  var sums = vec4(0.0);
-  for (var quad = 0u; quad < head_size / 4u; quad += RUN_QUADS) {
-    let at = quad + place.thread % 8u;
-    put_products(
-      place.thread,
-      query_at(place.window_index, place.head, place.first_query + token, at),
-      key_at(place.window_index, place.group, first_key + token, at),
-    );
-    sums = add_products(place.thread, sums);
-  }
-  let query = place.first_query + token;
-  let key = first_key + 4u * (place.thread % 8u);
-  let seen = vec4(is_seen(query, key), is_seen(query, key + 1u), is_seen(query, key + 2u), is_seen(query, key + 3u));
-  return select(vec4(LOWEST), sums / sqrt(f32(head_size)), seen);
-}
-
-// dout . v of the thread's query and its four keys of a tile.
-fn out_products(place: Place, first_key: u32) -> vec4<f32> {
-  let token = place.thread / 8u;
-  var sums = vec4(0.0);
-  for (var quad = 0u; quad < head_size / 4u; quad += RUN_QUADS) {
-    let at = quad + place.thread % 8u;
-    put_products(
-      place.thread,
-      out_gradient_at(place.window_index, place.head, place.first_query + token, at),
-      value_at(place.window_index, place.group, first_key + token, at),
-    );
-    sums = add_products(place.thread, sums);
-  }
-  return sums;
+  let scores = products_of(place, first_key, false) / sqrt(f32(head_size));
+  return select(vec4(LOWEST), scores, seen_of(place, first_key));
 }
 
 fn add_keys(place: Place, first_key: u32, run: u32, sums: vec4<f32>) -> vec4<f32> {
-  let quad = place.first_quad + run + place.thread % 8u;
-  let key = key_at(place.window_index, place.group, first_key + place.thread / 8u, quad);
+  let key = key_at(place, first_key + place.thread / 8u, place.first_quad + run + place.thread % 8u);
   return add_weighted(place.thread, key, sums);
 }
 
 // Joins what the 8 threads of a query found: log of the sum of exp(score), and dout . out.
 fn finish_statistics(place: Place, largest: f32, total: f32) -> vec2<f32> {
-  let query = place.first_query + place.thread / 8u;
+  let query = place.first_own + place.thread / 8u;
   let quads = head_size / 4u;
   let row = place.window_index * range.tokens + min(query, range.tokens - 1u);
   var products = 0.0;
@@ -131,7 +91,7 @@ fn finish_statistics(place: Place, largest: f32, total: f32) -> vec2<f32> {
 }
 
 fn write_gradient(place: Place, run: u32, sums: vec4<f32>) {
-  let query = place.first_query + place.thread / 8u;
+  let query = place.first_own + place.thread / 8u;
   let quads = head_size / 4u;
   let quad = place.first_quad + run + place.thread % 8u;
   if (query >= range.tokens || quad >= quads) { return; }

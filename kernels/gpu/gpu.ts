@@ -24,6 +24,9 @@ export interface GpuOptions {
 /** Bytes that are written before the host waits for the device. */
 const MAX_WRITTEN_BYTES = 128 * 2 ** 20;
 
+/** Bytes of a buffer where room is asked for: drivers refuse far larger ones though there is memory. */
+const ROOM_BYTES = 2 ** 28;
+
 /** A compiled compute kernel. */
 export interface Kernel extends Pick<Shader, "label" | "bindings"> {
   /** The compiled shader. */
@@ -128,6 +131,25 @@ export class Gpu implements Disposable {
     this.#heldBytes += sizeBytes;
     this.#peakBytes = Math.max(this.#peakBytes, this.#heldBytes);
     return buffer;
+  }
+
+  /**
+   * Asks for memory that will be needed and gives it back, so that a lack of it shows before the work.
+   *
+   * @throws {OutOfMemoryError} when the device has no room
+   */
+  async checkRoom(what: string, sizeBytes: number): Promise<void> {
+    const asked: GPUBuffer[] = [];
+    try {
+      for (let left = Math.ceil(sizeBytes / 4) * 4; left > 0; left -= ROOM_BYTES) {
+        const size = Math.min(left, ROOM_BYTES);
+        const make = () => this.device.createBuffer({ label: what, size, usage: GPUBufferUsage.STORAGE });
+        asked.push(await this.#errors.made(what, make, sizeBytes, this.#heldBytes));
+      }
+    } finally {
+      for (const buffer of asked) buffer.destroy();
+      await this.wait();
+    }
   }
 
   /** Makes a storage buffer that can be copied from and to. */

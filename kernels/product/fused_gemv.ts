@@ -25,8 +25,6 @@ export interface FusedGemvOptions {
   readonly tokens?: number;
   /** Ask for the words of a step when they are needed, and multiply nothing while they come. Default: false. */
   readonly synchronous?: boolean;
-  /** Take outliers along with the rounds of steps instead of after them; see product/parts/outliers.wgsl. Default: false. */
-  readonly outliersByRound?: boolean;
   /** Workgroups to spread the rows over; best is one for each multiprocessor, the default. */
   readonly workgroups?: number;
   /**
@@ -75,7 +73,7 @@ export async function fusedGemv(
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
-  const { synchronous, outliersByRound, tokens = 1, without = 0 } = options;
+  const { synchronous, tokens = 1, without = 0 } = options;
   const team = chooseTeam(gpu.profile);
   const shader = input.kind === "packed"
     ? joinShader(wgsl, "fused_gemv", "fill_packed", team.exchange)
@@ -98,7 +96,6 @@ export async function fusedGemv(
           token_rows: tokenRows,
           y_row: slab.firstRow,
           in_order: synchronous ? 1 : 0,
-          outliers_by_round: outliersByRound && !synchronous ? 1 : 0,
           without,
         },
         buffers: {

@@ -3,7 +3,6 @@ export * from "../gpu/wgsl.ts";
 export { default as add_bias } from "./add_bias.wgsl" with { type: "text" };
 export { default as advance } from "./advance.wgsl" with { type: "text" };
 export { default as argmax } from "./argmax.wgsl" with { type: "text" };
-export { default as divergence } from "./divergence.wgsl" with { type: "text" };
 export { default as embed_tokens } from "./embed_tokens.wgsl" with { type: "text" };
 export { default as log_likelihood } from "./log_likelihood.wgsl" with { type: "text" };
 export { default as rms_norm } from "./rms_norm.wgsl" with { type: "text" };

@@ -30,10 +30,10 @@ import { rotationTable } from "../llama/rope.ts";
 import { createCaches, roundCapacity } from "./sequence_cache.ts";
 
 /** Tokens that steps are made for: kernels differ in how many tokens they are fast for. */
-const STEP_SIZES = [1, 2, 4, 8, 16] as const;
+const STEP_SIZES = [1, 2, 4, 8, 16, 32, 64, 128] as const;
 
-/** Most sequences that go on together: tokens of the narrow tile of the matrix-matrix kernels. */
-export const MAX_SEQUENCES = 16;
+/** Most sequences that go on together: tokens of the wide tile of the matrix-matrix kernels. */
+export const MAX_SEQUENCES = 128;
 
 /** Size of the smallest step for so many tokens, 1 to {@linkcode MAX_SEQUENCES}. */
 export function stepSize(tokens: number): number {

@@ -83,7 +83,7 @@ export class Engine implements Disposable {
    * Makes empty sequences that go on together.
    *
    * @param capacity tokens that each has room for
-   * @param sequences 1 to 16; default: 1
+   * @param sequences 1 to 128; default: 1
    * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so
    * large a cache
    * @throws {OutOfMemoryError} with what the caches need, when the device has no room
@@ -143,7 +143,7 @@ export class Engine implements Disposable {
   }
 
   /**
-   * Generates texts after 1 to 16 prompts at once: each step takes a token of each. Pieces come with the index of their
+   * Generates texts after 1 to 128 prompts at once: each step takes a token of each. Pieces come with the index of their
    * prompt; greedy texts are those that {@linkcode Engine.generate} gives.
    *
    * @param options for every sequence; with sampling, sequence i draws with the seed i above the one given

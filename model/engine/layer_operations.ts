@@ -100,9 +100,10 @@ async function operationsOf(
   hidden: GPUBuffer,
   attend: readonly Dispatch[],
   multiply: (stage: Stage) => Promise<readonly Dispatch[]>,
+  stages = STAGES,
 ): Promise<Operation[]> {
   const operations: Operation[] = [];
-  for (const stage of STAGES) {
+  for (const stage of stages) {
     const hasBias = stage.name === "o" && outputBias;
     const bias = hasBias ? [await addBias(gpu, range, config.hidden, outputBias, hidden)] : [];
     operations.push({ kind: stage.name, dispatches: [...await multiply(stage), ...bias] });
@@ -111,34 +112,55 @@ async function operationsOf(
   return operations;
 }
 
+/** Where the input of a stage's matrices lies. */
+export function stageInput({ normed, mixed, inner }: Omit<PassBuffers, "tokens">, { input }: Stage): GPUBuffer {
+  return { attentionNorm: normed, attention: mixed, mlpNorm: normed, siluProduct: inner }[input];
+}
+
+/** Dispatches that make that input, where the stage before has not left it there. */
+export async function inputDispatches(
+  gpu: Gpu,
+  config: ModelConfig,
+  layer: LayerVectors,
+  range: TokenRange,
+  { hidden: x, normed: y }: Pick<PassBuffers, "hidden" | "normed">,
+  { input }: Stage,
+): Promise<Dispatch[]> {
+  if (input !== "attentionNorm" && input !== "mlpNorm") return [];
+  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: layer[input], y };
+  return [await rmsNorm(gpu, range, norm)];
+}
+
 /**
- * A layer for the tokens of a range, of one sequence or one of each of several.
+ * A layer for the tokens of a range, of one sequence, of several side by side or one of each of several.
  *
  * @param attend dispatches that make `mixed` from `qkv`
  * @param multiply how weights are multiplied
+ * @param stages those that are wanted; of a layer that has no matrices yet for the others
  */
 export function passOperations(
   gpu: Gpu,
   config: ModelConfig,
   layer: EngineLayer,
   range: TokenRange,
-  buffers: PassBuffers,
+  buffers: Omit<PassBuffers, "tokens">,
   attend: readonly Dispatch[],
   multiply: typeof multiplyFew = gemm,
+  stages: readonly Stage[] = STAGES,
 ): Promise<Operation[]> {
-  const { hidden, normed, qkv, mixed, gateUp, inner } = buffers;
-  const inputs = { attentionNorm: normed, attention: mixed, mlpNorm: normed, siluProduct: inner };
+  const { hidden, qkv, gateUp, inner } = buffers;
   const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
-  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x: hidden, y: normed };
-  return operationsOf(gpu, config, layer, range, hidden, attend, async ({ name, input, joinsResidual: addToY }) => {
-    const isNormed = input === "attentionNorm" || input === "mlpNorm";
-    const dispatches = isNormed ? [await rmsNorm(gpu, range, { ...norm, weight: layer[input] })] : [];
+  const multiplyStage = async (stage: Stage) => {
+    const { name, joinsResidual: addToY } = stage;
+    const dispatches = await inputDispatches(gpu, config, layer, range, buffers, stage);
     for (const matrix of layer.linears[name]) {
-      dispatches.push(...await multiply(gpu, matrix, { range, x: inputs[input], y: outputs[name], addToY }));
+      const product = { range, x: stageInput(buffers, stage), y: outputs[name], addToY };
+      dispatches.push(...await multiply(gpu, matrix, product));
     }
     if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner));
     return dispatches;
-  });
+  };
+  return operationsOf(gpu, config, layer, range, hidden, attend, multiplyStage, stages);
 }
 
 /** A layer for one token, with so many splits of its sequence. */

@@ -5,23 +5,21 @@
  */
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
-import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
-import { setTokenRange } from "../../kernels/tokens/token_range.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import type { Sampling } from "../../kernels/tokens/sampler.ts";
 import {
   createDecodeStep,
   createStepBuffers,
   type DecodeStep,
-  forTokens,
   MAX_SEQUENCES,
   type StepBuffers,
   stepSize,
 } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { createExclusive, type Exclusive } from "../host/exclusive.ts";
-import type { Operation } from "./layer_operations.ts";
 import { createPrefill, type Prefill } from "./prefill.ts";
 import { cacheBytes, checkCapacity } from "./sequence_cache.ts";
+import { SequenceSteps } from "./sequence_steps.ts";
 import { Sequences } from "./sequences.ts";
 import {
   createLikelihoodReader,
@@ -31,9 +29,6 @@ import {
   type TokenScorer,
   type TokenScores,
 } from "./token_scores.ts";
-
-/** Steps of one token in a submit: between two submits the device does nothing for some microseconds. */
-const SUBMIT_STEPS = 4;
 
 /** Checks that so many sequences can go on together. @throws {RangeError} */
 export function checkSequences(sequences: number): void {
@@ -65,17 +60,12 @@ export class Session implements Disposable {
   readonly #weights: EngineWeights;
   readonly #buffers: StepBuffers;
   readonly #scope: BufferScope;
-  /** Steps by the most tokens that they take. */
-  readonly #steps = new Map<number, DecodeStep>();
+  readonly #steps: SequenceSteps;
   readonly #exclusive: Exclusive;
   #prefill: Prefill | undefined;
   #scorer: TokenScorer | undefined;
   #likelihoods: LikelihoodReader | undefined;
-  /** u32: tokens of several sequences, gathered to be read. */
-  #gathered: GPUBuffer | undefined;
   readonly #known: Sequences;
-  /** Place among all tokens of the one whose embedding is in the buffer that a step of one token starts from. */
-  #embedded = -1;
 
   /** Use {@linkcode createSession}. */
   constructor(
@@ -90,11 +80,11 @@ export class Session implements Disposable {
     this.#weights = weights;
     this.#buffers = buffers;
     this.#scope = scope;
-    this.#steps.set(step.range.maxTokens, step);
     this.step = step;
     this.sequences = buffers.sequences;
     this.#exclusive = createExclusive(this.sequences === 1 ? "the session" : "the batch");
     this.#known = new Sequences(this.sequences, capacity, weights.config.vocabulary);
+    this.#steps = new SequenceSteps(gpu, weights, buffers, scope, this.#known, step);
   }
 
   /** Tokens that the cache has room for, in each sequence. */
@@ -130,7 +120,7 @@ export class Session implements Disposable {
       }
       for (const [i, prompt] of prompts.entries()) this.#known.checkText(i, prompt);
       const all = Array.from(prompts.keys());
-      const step = await this.#startStep(all, prompts.map(({ length }, i) => this.lengths[i] + length - 1), sampling);
+      const step = await this.#steps.start(all, prompts.map(({ length }, i) => this.lengths[i] + length - 1), sampling);
       const rowBytes = this.#weights.config.hidden * 4;
       for (const i of all) {
         if (i > 0) await this.#gpu.wait();
@@ -139,9 +129,8 @@ export class Session implements Disposable {
           this.#gpu.copy(hidden, (length - 1) * rowBytes, this.#buffers.hidden, i * rowBytes, rowBytes);
         });
       }
-      const last = [step.head, pickOf(step, sampling)].flatMap(({ dispatches }) => dispatches);
-      this.#gpu.submit(forTokens(last, all.length));
-      return Uint32Array.from((await this.#readChosen(all, 1)).flatMap((tokens) => [...tokens]));
+      this.#steps.choose(step, all.length, sampling);
+      return Uint32Array.from((await this.#steps.readChosen(all, 1)).flatMap((tokens) => [...tokens]));
     });
   }
 
@@ -165,11 +154,11 @@ export class Session implements Disposable {
     return this.#run(async () => {
       this.#known.check(sequences);
       for (const sequence of sequences) this.#known.checkNext(sequence, count);
-      const step = await this.#startStep(sequences, sequences.map((i) => this.lengths[i]), sampling);
-      this.#embedNext(step, sequences);
-      this.#submitSteps(step, sequences, count, sampling);
+      const step = await this.#steps.start(sequences, sequences.map((i) => this.lengths[i]), sampling);
+      this.#steps.embedNext(step, sequences);
+      this.#steps.submit(step, sequences, count, sampling);
       for (const sequence of sequences) this.#known.advance(sequence, count);
-      return await this.#readChosen(sequences, count);
+      return await this.#steps.readChosen(sequences, count);
     });
   }
 
@@ -258,7 +247,7 @@ export class Session implements Disposable {
   [Symbol.dispose](): void {
     if (this.#exclusive.isClosed) return;
     this.#exclusive.close();
-    for (const part of [this.#prefill, this.#scorer, ...this.#steps.values(), this.#scope]) part?.[Symbol.dispose]();
+    for (const part of [this.#prefill, this.#scorer, this.#steps, this.#scope]) part?.[Symbol.dispose]();
   }
 
   /** Runs a call that nothing else meets. @throws {Error} where there is nothing left to compute with */
@@ -267,72 +256,6 @@ export class Session implements Disposable {
       checkNotDisposed(this.#weights);
       return await work();
     });
-  }
-
-  /** Says which sequences the next steps take, from which positions on, and how their tokens are drawn. */
-  async #startStep(
-    sequences: readonly number[],
-    positions: readonly number[],
-    sampling: readonly Sampling[] | undefined,
-  ): Promise<DecodeStep> {
-    const { sequence, settings } = this.#buffers;
-    if (sampling && sampling.length !== sequences.length) {
-      throw new TypeError(
-        `${sampling.length} settings of sampling, must be one for each of ${sequences.length} sequences`,
-      );
-    }
-    for (const [i, each] of sampling?.entries() ?? []) {
-      this.#gpu.write(settings, packSampling(each), i * SAMPLING_BYTES);
-    }
-    const size = stepSize(sequences.length);
-    let step = this.#steps.get(size);
-    if (!step) this.#steps.set(size, step = await createDecodeStep(this.#gpu, this.#weights, size, this.#buffers));
-    if (size > 1) setTokenRange(this.#gpu, step.range, sequences.length, 0);
-    this.#gpu.write(sequence, Uint32Array.from(sequences.flatMap((index, i) => [positions[i], index])));
-    return step;
-  }
-
-  /** Makes the embeddings of the tokens that follow the input of a step, where that isn't so already. */
-  #embedNext({ embed }: DecodeStep, sequences: readonly number[]): void {
-    const next = this.#placeOf(sequences[0], this.lengths[sequences[0]]);
-    if (sequences.length > 1 || this.#embedded !== next) {
-      this.#gpu.write(this.#buffers.tokens, Uint32Array.from(sequences, (i) => this.#known.next(i)));
-      this.#gpu.submit(embed);
-    }
-    // Layers in place leave their result there, and steps the next token: only known once the chosen tokens are read.
-    this.#embedded = -1;
-  }
-
-  /** Where the token of a position is among those of all sequences. */
-  #placeOf(sequence: number, position: number): number {
-    return sequence * (this.#buffers.caches[0].capacity + 1) + position;
-  }
-
-  /** Submits steps that follow each other; those of one token by fours. */
-  #submitSteps(
-    step: DecodeStep,
-    sequences: readonly number[],
-    count: number,
-    sampling: readonly Sampling[] | undefined,
-  ): void {
-    const together = step.range.maxTokens === 1 ? SUBMIT_STEPS : 1;
-    const last = [step.head, pickOf(step, sampling)];
-    let layers: readonly Operation[] | undefined;
-    let dispatches: Dispatch[] = [];
-    let steps: Dispatch[] = [];
-    for (let i = 0; i < count; i++) {
-      const next = step.layers(this.lengths[sequences[0]] + i);
-      if (next !== layers) {
-        layers = next;
-        dispatches = forTokens([...layers, ...last].flatMap((operation) => operation.dispatches), sequences.length);
-      }
-      steps.push(...dispatches);
-      // The first step goes by itself, so that the device has work while the others are encoded.
-      if (i % together === 0 || i === count - 1) {
-        this.#gpu.submit(steps);
-        steps = [];
-      }
-    }
   }
 
   /** Takes tokens into a sequence, pass by pass; the residual stream of a pass is there until the next. */
@@ -344,48 +267,12 @@ export class Session implements Disposable {
   ): Promise<void> {
     const prefill = this.#prefill ??= await createPrefill(this.#gpu, this.#weights, this.#buffers);
     const start = this.lengths[sequence];
-    this.#embedded = -1;
+    this.#steps.forgetEmbedded();
     for await (const part of prefill.takeIn(tokens, start, sequence, signal)) {
       await onPass(prefill.hidden, part.length, this.lengths[sequence] - start);
       this.#known.append(sequence, part);
     }
   }
-
-  /** Reads the last `count` tokens chosen for each of some sequences, of which the last follows the cache. */
-  async #readChosen(sequences: readonly number[], count: number): Promise<Uint32Array<ArrayBuffer>[]> {
-    const places = sequences.map((sequence) => this.#placeOf(sequence, this.lengths[sequence] - count + 1));
-    const bytes = await this.#readTokens(places, count);
-    const tokens = sequences.map((_, i) => new Uint32Array(bytes, 4 * i * count, count));
-    const errors = sequences.flatMap((sequence, i) => this.#known.learn(sequence, tokens[i]) ?? []);
-    if (errors.length > 0) {
-      await this.#checkRelay();
-      throw errors[0];
-    }
-    if (sequences.length === 1) this.#embedded = places[0] + count - 1;
-    return tokens;
-  }
-
-  /** Reads `count` tokens from each place on. */
-  async #readTokens(places: readonly number[], count: number): Promise<ArrayBuffer> {
-    const { chosen } = this.#buffers;
-    const sizeBytes = 4 * count;
-    if (places.length === 1) return await this.#gpu.read(chosen, sizeBytes, 4 * places[0]);
-    const gathered = this.#gathered ??= await this.#scope.storage("gathered tokens", chosen.size);
-    for (const [i, place] of places.entries()) this.#gpu.copy(chosen, 4 * place, gathered, i * sizeBytes, sizeBytes);
-    return await this.#gpu.read(gathered, places.length * sizeBytes);
-  }
-
-  /** @throws {Error} when workgroups of a layer waited for one that didn't run; later steps then start afresh */
-  async #checkRelay(): Promise<void> {
-    const relay = this.#steps.get(1)?.relay;
-    if (!relay || new Uint32Array(await this.#gpu.read(relay, 4))[0] === 0) return;
-    this.#gpu.write(relay, new Uint32Array(1));
-    throw new Error("workgroups of a layer waited in vain for others, want all of them to run side by side");
-  }
-}
-
-function pickOf({ pickBest, pickSampled }: DecodeStep, sampling: readonly Sampling[] | undefined): Operation {
-  return sampling ? pickSampled : pickBest;
 }
 
 /**

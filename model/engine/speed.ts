@@ -8,7 +8,7 @@ import { timeDispatches } from "../../kernels/gpu/timer.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import type { OperationKind } from "./layer_operations.ts";
 import { createSession, type Session } from "./session.ts";
-import { median } from "../host/statistics.ts";
+import { type Estimate, median, medianEstimate } from "../host/statistics.ts";
 
 /** What {@linkcode measureSpeed} measures. */
 export interface SpeedPlan {
@@ -51,7 +51,7 @@ export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: Speed
 /**
  * Measures the speed of a model with several sequences that go on together.
  *
- * @param sequences 1 to 16
+ * @param sequences 1 to 128
  * @param plan of each sequence; its prompt's speed is left out, as prompts are taken in one after the other
  * @returns tokens a second of all sequences together, one of each repetition
  * @throws {RangeError} for another number of sequences, or when the device can't bind so large a cache
@@ -112,8 +112,8 @@ async function measureRates(tokens: number, repetitions: number, run: () => Prom
   return rates;
 }
 
-/** Microseconds of a decode step by purpose, by the device's clock. */
-export type OperationTimes = ReadonlyMap<OperationKind, number>;
+/** Microseconds of a decode step by purpose, by the device's clock; medians. */
+export type OperationTimes = ReadonlyMap<OperationKind, Estimate>;
 
 /**
  * Times the operations of a decode step at the position that the session's last step had: those of each purpose in all
@@ -125,10 +125,10 @@ export async function timeOperations(gpu: Gpu, session: Session, tickNs: number)
   const whole = step.layers(length - 1).filter(({ kind }) => kind === "layers");
   const operations = [...whole, ...await step.operations(length - 1), step.head, choose];
   const options = { samples: 10, repeats: 4, tickNs, warmUpMs: gpu.isSoftware ? 1 : 40 };
-  const times = new Map<OperationKind, number>();
+  const times = new Map<OperationKind, Estimate>();
   for (const kind of new Set(operations.map((operation) => operation.kind))) {
     const dispatches = operations.filter((operation) => operation.kind === kind).flatMap((each) => each.dispatches);
-    times.set(kind, (await timeDispatches(gpu, [dispatches], options)).medianUs);
+    times.set(kind, medianEstimate((await timeDispatches(gpu, [dispatches], options)).samplesUs));
   }
   return times;
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { asJsonObject, type JsonObject, parseJsonObject } from "../host/json.ts";
+import { asJsonObject, type JsonObject, parseJsonObject, textField } from "../host/json.ts";
 import { capitalize, lengthOf, strip } from "../host/python_text.ts";
 
 /** A text whose continuation is scored. */
@@ -125,12 +125,6 @@ function choose({ name }: JsonObject, context: string, choices: readonly string[
     lengths: choices.map(lengthOf),
     answer,
   };
-}
-
-function textField({ name, fields }: JsonObject, key: string): string {
-  const value = fields[key];
-  if (typeof value !== "string") throw new SyntaxError(`${name}: ${key} is ${JSON.stringify(value)}, must be a text`);
-  return value;
 }
 
 function textsField({ name, fields }: JsonObject, key: string): string[] {

@@ -5,7 +5,8 @@
  */
 import { type GgufFile, headerJson } from "./gguf_file.ts";
 import { describeScaling } from "./gguf_rope.ts";
-import { clipText, quoteText } from "../host/quote_text.ts";
+import { refuseOthers } from "../host/json.ts";
+import { clipText } from "../host/quote_text.ts";
 
 /** Architectures by their name in GGUF. Mistral's files say llama, and have no sliding window. */
 const ARCHITECTURES: Readonly<Record<string, string>> = {
@@ -46,15 +47,15 @@ export async function describeConfig(file: GgufFile): Promise<string> {
     return typeof found === "bigint" ? Number(found) : found;
   };
   const value = (key: string) => asNumber(metadata[`${family}.${key}`]);
-  for (const [key, known] of Object.entries(NEUTRAL)) refuse(name, `${family}.${key}`, value(key), known);
+  for (const [key, known] of Object.entries(NEUTRAL)) refuseOthers(name, `${family}.${key}`, value(key), known);
   const heads = value("attention.head_count");
   const headSize = value("attention.key_length") ?? Number(value("embedding_length")) / Number(heads);
   const rotatedSize = value("rope.dimension_count") ?? headSize;
   const isPhi = architecture === "Phi3ForCausalLM";
-  refuse(name, `${family}.attention.value_length`, value("attention.value_length"), [undefined, headSize]);
+  refuseOthers(name, `${family}.attention.value_length`, value("attention.value_length"), [undefined, headSize]);
   if (!isPhi) {
-    refuse(name, `${family}.rope.dimension_count`, rotatedSize, [headSize]);
-    refuse(name, `${family}.attention.sliding_window`, value("attention.sliding_window"), [undefined]);
+    refuseOthers(name, `${family}.rope.dimension_count`, rotatedSize, [headSize]);
+    refuseOthers(name, `${family}.attention.sliding_window`, value("attention.sliding_window"), [undefined]);
   }
   refuseSomeBiases(file, family);
   const theta = value("rope.freq_base") ?? 10000;
@@ -100,12 +101,4 @@ function refuseSomeBiases({ tensors, source }: GgufFile, family: string): void {
       parts.join(", ")
     } or none`,
   );
-}
-
-function refuse(file: string, key: string, value: unknown, known: readonly unknown[]): void {
-  if (!known.includes(value)) {
-    throw new SyntaxError(
-      `${file}: ${key} is ${quoteText(value)}, must be ${known.map((item) => item ?? "absent").join(" or ")}`,
-    );
-  }
 }

@@ -5,7 +5,7 @@
  */
 import type { GgufFile } from "./gguf_file.ts";
 import { readGgufTensor } from "./gguf_tensor.ts";
-import { quoteText } from "../host/quote_text.ts";
+import { refuseOthers } from "../host/json.ts";
 import { rotationOf } from "../llama/rope.ts";
 
 /** Llama 3's published scaling, but for its factor: what rope_freqs is compared with, since it holds only the result. */
@@ -53,8 +53,8 @@ export async function describeScaling(
       beta_slow: setting("yarn_beta_slow"),
     };
   }
-  refuseOthers(file, "rope.scaling.type", type, llama3 ? ["none"] : ["none", "linear", "yarn"]);
-  refuseOthers(file, "rope.scaling.attn_factor", attention, [1]);
+  refuseOthers(file.source.name, "rope.scaling.type", type, llama3 ? ["none"] : ["none", "linear", "yarn"]);
+  refuseOthers(file.source.name, "rope.scaling.attn_factor", attention, [1]);
   return type === "linear" ? { rope_type: type, factor } : llama3;
 }
 
@@ -71,12 +71,6 @@ async function describeLong(file: GgufFile, setting: (key: string) => unknown): 
     original_max_position_embeddings: setting("original_context_length"),
     attention_factor: setting("attn_factor") ?? 1,
   };
-}
-
-function refuseOthers({ source }: GgufFile, key: string, value: unknown, known: readonly unknown[]): void {
-  if (!known.includes(value)) {
-    throw new SyntaxError(`${source.name}: ${key} is ${quoteText(value)}, must be ${known.join(" or ")}`);
-  }
 }
 
 /** Settings of Llama 3's scaling that give the divisors of frequencies in rope_freqs. @throws {SyntaxError} for others */

@@ -38,8 +38,8 @@ export const GGUF_TYPES: ReadonlyMap<number, GgufType> = new Map<number, GgufTyp
   [8, { name: "Q8_0", channels: 32, bytes: 34, decode: decodeQ8_0 }],
   [10, { name: "Q2_K", channels: Q2K_CHANNELS, bytes: Q2K_BYTES, decode: decodeQ2kBlock }],
   [11, { name: "Q3_K", channels: 256, bytes: 110, decode: decodeQ3_K }],
-  [12, { name: "Q4_K", channels: 256, bytes: 144, decode: decodeQ4_K }],
-  [13, { name: "Q5_K", channels: 256, bytes: 176, decode: decodeQ5_K }],
+  [12, { name: "Q4_K", channels: 256, bytes: 144, decode: decodeKBlocks(false) }],
+  [13, { name: "Q5_K", channels: 256, bytes: 176, decode: decodeKBlocks(true) }],
   [14, { name: "Q6_K", channels: 256, bytes: 210, decode: decodeQ6_K }],
   [15, { name: "Q8_K", channels: 256, bytes: 292, decode: decodeQ8_K }],
   [20, { name: "IQ4_NL", channels: 32, bytes: 18, decode: decodeIQ4_NL }],
@@ -140,25 +140,21 @@ function scaleAndMin(bytes: Uint8Array<ArrayBuffer>, at: number, block: number):
   return [float16(bytes, at) * scaleCode, float16(bytes, at + 2) * minCode];
 }
 
-/** d, dmin, scale and min codes, 128 bytes; w = scale code - min */
-function decodeQ4_K(bytes: Uint8Array<ArrayBuffer>, at: number, out: Float32Array, outAt: number): void {
-  for (let block = 0; block < 8; block++) {
-    const [scale, min] = scaleAndMin(bytes, at, block);
-    const [codes, shift] = [at + 16 + 32 * (block >> 1), 4 * (block & 1)];
-    for (let l = 0; l < 32; l++) out[outAt + 32 * block + l] = scale * ((bytes[codes + l] >> shift) & 15) - min;
-  }
-}
-
-/** As Q4_K, with 32 bytes before the codes: the fifth bit of channel l of block b is bit b of byte l. */
-function decodeQ5_K(bytes: Uint8Array<ArrayBuffer>, at: number, out: Float32Array, outAt: number): void {
-  for (let block = 0; block < 8; block++) {
-    const [scale, min] = scaleAndMin(bytes, at, block);
-    const [codes, shift] = [at + 48 + 32 * (block >> 1), 4 * (block & 1)];
-    for (let l = 0; l < 32; l++) {
-      const code = ((bytes[codes + l] >> shift) & 15) | (((bytes[at + 16 + l] >> block) & 1) << 4);
-      out[outAt + 32 * block + l] = scale * code - min;
+/**
+ * d, dmin, scale and min codes, 128 bytes; w = scale code - min. With a fifth bit 32 bytes lie before the codes: that of
+ * channel l of block b is bit b of byte l.
+ */
+function decodeKBlocks(hasFifth: boolean): DecodeBlock {
+  return (bytes, at, out, outAt) => {
+    for (let block = 0; block < 8; block++) {
+      const [scale, min] = scaleAndMin(bytes, at, block);
+      const [codes, shift] = [at + (hasFifth ? 48 : 16) + 32 * (block >> 1), 4 * (block & 1)];
+      for (let l = 0; l < 32; l++) {
+        const fifth = hasFifth ? (bytes[at + 16 + l] >> block) & 1 : 0;
+        out[outAt + 32 * block + l] = scale * (((bytes[codes + l] >> shift) & 15) | (fifth << 4)) - min;
+      }
     }
-  }
+  };
 }
 
 /** 32 bytes of third bits, 64 bytes of 2 low bits, 12 bytes of 6-bit scale codes of 16 blocks of 16, d */

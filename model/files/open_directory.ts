@@ -13,6 +13,7 @@ import {
   type Shards,
 } from "./checkpoint_folder.ts";
 import { openFileSource } from "./file_source.ts";
+import { undefinedIfMissing } from "../host/path_exists.ts";
 import type { SafetensorsFile } from "./safetensors.ts";
 
 /** Opens a checkpoint directory. @throws {SyntaxError} when a file is missing or malformed */
@@ -65,9 +66,4 @@ async function readText(directory: string, file: string): Promise<string> {
   if (!isFile) throw new SyntaxError(`${path} is not a file`);
   if (size > MAX_TEXT_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_TEXT_BYTES}`);
   return await Deno.readTextFile(path);
-}
-
-/** Any other obstacle than absence is an error. */
-function undefinedIfMissing(error: unknown): undefined {
-  if (!(error instanceof Deno.errors.NotFound)) throw error;
 }

@@ -6,7 +6,7 @@
 import { sliceTiles } from "../../quant/concatenate.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { TILE_ROWS } from "../../quant/format.ts";
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import type { PackedShape, PackedTensor } from "../../quant/packed_tensor.ts";
 import type { ByteSource } from "./byte_source.ts";
 import { type CarriedTensor, carryBlocks, findCarriedBlocks } from "./carried_blocks.ts";
 import {
@@ -22,7 +22,7 @@ import {
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { clipText } from "../host/quote_text.ts";
 import { readGgufTensor } from "./gguf_tensor.ts";
-import { isPackedFile, isPlane, type PackedShape, readPackedShapes, readPackedTensor } from "./packed_file.ts";
+import { isPackedFile, isPlane, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo, tensorRows } from "./safetensors.ts";
 import { checkShape, readRowsInUnits } from "./tensor_layout.ts";
 import type { TensorToWrite } from "./safetensors_writer.ts";

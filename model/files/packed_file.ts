@@ -14,11 +14,16 @@ import {
   halfBlocksPerRow,
   REFINE_EVERY,
   REFINED_ZEROS,
-  type RefineEvery,
   TILE_ROWS,
   tilesPerColumn,
 } from "../../quant/format.ts";
-import { type PackedTensor, planeLengths, type PlaneName, validatePackedTensor } from "../../quant/packed_tensor.ts";
+import {
+  type PackedShape,
+  type PackedTensor,
+  planeLengths,
+  type PlaneName,
+  validatePackedTensor,
+} from "../../quant/packed_tensor.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
 import { bytesOf } from "./numbers.ts";
@@ -65,16 +70,6 @@ function metadataOfVersion1(): Readonly<Record<string, string>> {
 
 function isVersion1({ metadata }: SafetensorsFile): boolean {
   return metadata.version === "1";
-}
-
-/** Shape and density of a packed tensor, as the file's metadata states it. */
-export interface PackedShape {
-  /** Output rows. */
-  readonly rows: number;
-  /** Input channels, without padding. */
-  readonly channels: number;
-  /** One refined group in every so many. */
-  readonly refineEvery: RefineEvery;
 }
 
 /** What a packed file says of itself besides its constants. */

@@ -12,8 +12,7 @@ import {
   tilesPerColumn,
 } from "../../quant/format.ts";
 import { lastRunIsPlain, PICK_SHIFT } from "../../quant/meta.ts";
-import type { PackedTensor, PlaneName } from "../../quant/packed_tensor.ts";
-import type { PackedShape } from "./packed_file.ts";
+import type { PackedShape, PackedTensor, PlaneName } from "../../quant/packed_tensor.ts";
 
 /** Shape that a plane has in version 1. */
 export function planeShapeOfVersion1(

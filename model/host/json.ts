@@ -148,6 +148,13 @@ export function listField({ name, fields }: JsonObject, key: string): readonly u
   return value;
 }
 
+/** Fails for a setting that has another value than those that are known, of which undefined is none. @throws {SyntaxError} */
+export function refuseOthers(name: string, key: string, value: unknown, known: readonly unknown[]): void {
+  if (known.includes(value)) return;
+  const wanted = known.map((item) => item ?? "absent").join(" or ");
+  throw new SyntaxError(`${name}: ${key} is ${quoteText(value)}, must be ${wanted}`);
+}
+
 /** Makes what an object with a field `type` describes, by a table of the types. @throws {SyntaxError} for any other */
 export function byType<T>(json: JsonObject, table: Readonly<Record<string, (json: JsonObject) => T>>): T {
   const { type } = json.fields;

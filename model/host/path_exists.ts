@@ -4,14 +4,20 @@
  * @module
  */
 
+/**
+ * Gives undefined where a file was missing: `await Deno.stat(path).catch(undefinedIfMissing)`. Below a file there is
+ * nothing.
+ *
+ * @throws any other error
+ */
+export function undefinedIfMissing(error: unknown): undefined {
+  if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+  throw error;
+}
+
 /** What is at a path, where anything is. */
 export async function statPath(path: string): Promise<Deno.FileInfo | undefined> {
-  try {
-    return await Deno.stat(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
+  return await Deno.stat(path).catch(undefinedIfMissing);
 }
 
 /** Whether a path exists. */

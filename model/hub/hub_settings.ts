@@ -5,6 +5,7 @@
  */
 import { homedir } from "node:os";
 import { join } from "@std/path";
+import { undefinedIfMissing } from "../host/path_exists.ts";
 
 /** How the hub is reached. */
 export interface HubSettings {
@@ -30,7 +31,8 @@ export async function readHubSettings(): Promise<HubSettings> {
   if (!/^https?:\/\//.test(endpoint) || !URL.canParse(endpoint)) {
     throw new RangeError(`HF_ENDPOINT is ${endpoint}, must be an http or https URL`);
   }
-  const token = get("HF_TOKEN") ?? await readToken(get("HF_TOKEN_PATH") ?? join(home, "token"));
+  const tokenPath = get("HF_TOKEN_PATH") ?? join(home, "token");
+  const token = get("HF_TOKEN") ?? (await Deno.readTextFile(tokenPath).catch(undefinedIfMissing))?.trim();
   return {
     endpoint,
     cache: get("HF_HUB_CACHE") ?? get("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub"),
@@ -39,13 +41,4 @@ export async function readHubSettings(): Promise<HubSettings> {
     retryDelayMs: 1000,
     stallMs: 60_000,
   };
-}
-
-async function readToken(path: string): Promise<string | undefined> {
-  try {
-    return (await Deno.readTextFile(path)).trim();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
 }

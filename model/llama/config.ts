@@ -4,7 +4,14 @@
  * @module
  */
 import { type Architecture, type ArchitectureName, architectureOf, ARCHITECTURES } from "./architectures.ts";
-import { asJsonObject, booleanField, type JsonObject, numberField, parseJsonObject } from "../host/json.ts";
+import {
+  asJsonObject,
+  booleanField,
+  type JsonObject,
+  numberField,
+  parseJsonObject,
+  refuseOthers,
+} from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { readScaling, type RopeScaling } from "./rope_scaling.ts";
 
@@ -128,10 +135,7 @@ function readArchitecture({ name, fields }: JsonObject): ArchitectureName {
 
 /** Fails for a setting that would change the arithmetic in a way that the forward pass doesn't know. */
 function refuseUnknown({ name, fields }: JsonObject, key: string, known: readonly unknown[]): void {
-  const value = fields[key] ?? known[0];
-  if (!known.includes(value)) {
-    throw new SyntaxError(`${name}: ${key} is ${quoteText(value)}, must be ${known.join(" or ")}`);
-  }
+  refuseOthers(name, key, fields[key] ?? known[0], known);
 }
 
 /**

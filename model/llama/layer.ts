@@ -79,6 +79,17 @@ export function linearShape(sizes: LinearSizes, kind: LinearKind): readonly [row
   return [LINEARS[kind].rows(sizes), LINEARS[kind].channels(sizes)];
 }
 
+/** Output rows of a stage's matrices together, and their input channels. */
+export function stageShape(sizes: LinearSizes, { linears }: Stage): readonly [rows: number, channels: number] {
+  const shapes = linears.map((kind) => linearShape(sizes, kind));
+  return [shapes.reduce((sum, [rows]) => sum + rows, 0), shapes[0][1]];
+}
+
+/** The most elements that a token has in one buffer. */
+export function widestOf(sizes: LinearSizes): number {
+  return Math.max(sizes.hidden, ...STAGES.map((stage) => Math.max(...stageShape(sizes, stage))));
+}
+
 /** Weights of the linear layers of a model. */
 export function linearWeights(config: ModelConfig): number {
   const shapes = LINEAR_KINDS.map((kind) => linearShape(config, kind));

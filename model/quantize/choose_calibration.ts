@@ -3,8 +3,10 @@
  *
  * @module
  */
+import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import {
+  CALIBRATION_SIZES,
   type CalibrationSize,
   calibrationSize,
   type QuantizeMethod,
@@ -14,6 +16,8 @@ import {
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { linearWeights } from "../llama/layer.ts";
 import { RANDOM_TOKENS, readCalibration } from "./calibration_text.ts";
+import { streamBytes } from "./device_stream.ts";
+import type { RunSettings } from "./finished_layers.ts";
 
 /** What is calibrated on. */
 export interface CalibrationOptions {
@@ -25,7 +29,7 @@ export interface CalibrationOptions {
    * model, which was trained on such speeches, `calibration`.
    */
   readonly text?: string;
-  /** Windows, spread evenly over the text: by default 448 on a GPU that isn't a software one, 128 from a billion weights on, else 40. */
+  /** Windows, spread evenly over the text: by default 448 on a GPU that isn't a software one, 128 from a billion weights on or where there is no room for as many, else 40. */
   readonly windows?: number;
   /** Tokens of a window, BOS included, by default 512; at most the model's context. */
   readonly windowTokens?: number;
@@ -41,12 +45,24 @@ export interface UsedCalibration {
   readonly tokens: number;
   /** Why the model wrote none of it itself, where the default has it do so. */
   readonly reason?: string;
+  /** Why there are fewer windows than by default. */
+  readonly whyFewer?: string;
 }
 
 /** What a packed file records of the text that was calibrated on. */
 export interface CalibrationSettings extends CalibrationSize {
   readonly calibration: string;
 }
+
+/** What an interrupted run took as its text and can be had again: what nobody asks for otherwise is gone on with. */
+export function calibrationOf(interrupted: RunSettings | undefined): CalibrationOptions {
+  const { calibration: text, windows, windowTokens } = interrupted ?? {};
+  if (typeof text !== "string" || typeof windows !== "number" || typeof windowTokens !== "number") return {};
+  return text === GIVEN_TOKENS || text === RANDOM_TOKENS ? {} : { text, windows, windowTokens };
+}
+
+/** What stands for a text where tokens are given. */
+const GIVEN_TOKENS = "tokens";
 
 /** What is asked for, and where. */
 export interface CalibrationChoice {
@@ -79,38 +95,58 @@ export async function chooseCalibration(
   if (tokens && choice.method !== "search") {
     checkTokens(tokens, checkpoint);
     const longest = tokens.reduce((longest, { length }) => Math.max(longest, length), 0);
-    return report({ calibration: "tokens", windows: tokens.length, windowTokens: longest }, tokens);
+    return report({ calibration: GIVEN_TOKENS, windows: tokens.length, windowTokens: longest }, tokens);
   }
-  const { wanted, instead } = settingsOf(checkpoint, choice);
+  const { size, ...why } = await chooseSize(checkpoint, choice);
+  const { wanted, instead } = settingsOf(checkpoint, choice, size);
   const read = (text: CalibrationSettings) =>
     readCalibration(checkpoint, { ...choice, ...text, onProgress: (step) => choice.onProgress?.(0, step) });
   try {
-    return report(wanted, await read(wanted));
+    return report(wanted, await read(wanted), why);
   } catch (error) {
     if (!instead || choice.signal?.aborted) throw error;
     // A model that is quantized layer by layer may be too large for the device to write, or have weights beyond f16.
-    return report(instead, await read(instead), (error as Error).message);
+    return report(instead, await read(instead), { ...why, reason: (error as Error).message });
   }
 
-  function report(text: CalibrationSettings, windows: readonly Uint32Array[], reason?: string) {
+  type Why = Pick<UsedCalibration, "reason" | "whyFewer">;
+  function report(text: CalibrationSettings, windows: readonly Uint32Array[], why: Why = {}) {
     const tokens = windows.reduce((sum, { length }) => sum + length, 0);
-    choice.onCalibration?.({ calibration: text.calibration, tokens, ...(reason && { reason }) });
+    choice.onCalibration?.({ calibration: text.calibration, tokens, ...why });
     return { text, windows };
   }
 }
 
-/** The text and its size; by default also what is taken where the model can't write. */
+/** How much text there is: as asked for, else by the model, the place and the room there. */
+async function chooseSize(
+  { config }: Checkpoint,
+  { method, given: { windows, windowTokens } = {}, isRealGpu, gpu }: CalibrationChoice,
+): Promise<{ readonly size: CalibrationSize; readonly whyFewer?: string }> {
+  const weights = linearWeights(config);
+  const standard = method === "search" ? RANDOM_SIZES[isRealGpu ? "gpu" : "cpu"] : calibrationSize(isRealGpu, weights);
+  const size = { windows: windows ?? standard.windows, windowTokens: windowTokens ?? standard.windowTokens };
+  if (windows !== undefined || standard !== CALIBRATION_SIZES.gpuSmall || !gpu) return { size };
+  const models = method === "corrected" ? 2 : 1;
+  const text = models * streamBytes(config, size.windows * Math.min(size.windowTokens, config.context));
+  // Beside the text there are at most two layers in f16 at a time.
+  const bytes = text + 4 * weights / config.layers;
+  try {
+    await gpu.checkRoom(`a text of ${size.windows} windows`, bytes);
+    return { size };
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    return { size: { ...size, windows: CALIBRATION_SIZES.gpu.windows }, whyFewer: error.message };
+  }
+}
+
+/** The text; by default also what is taken where the model can't write. */
 function settingsOf(
   checkpoint: Checkpoint,
-  { method, given: { text, windows, windowTokens } = {}, isTiny, isRealGpu }: CalibrationChoice,
+  { method, given: { text } = {}, isTiny, isRealGpu }: CalibrationChoice,
+  size: CalibrationSize,
 ): { readonly wanted: CalibrationSettings; readonly instead?: CalibrationSettings } {
   const weights = linearWeights(checkpoint.config);
-  const size = method === "search" ? RANDOM_SIZES[isRealGpu ? "gpu" : "cpu"] : calibrationSize(isRealGpu, weights);
-  const settings = (calibration: string) => ({
-    calibration,
-    windows: windows ?? size.windows,
-    windowTokens: windowTokens ?? size.windowTokens,
-  });
+  const settings = (calibration: string) => ({ calibration, ...size });
   if (method === "search") return { wanted: settings(RANDOM_TOKENS) };
   if (text !== undefined) return { wanted: settings(text) };
   if (isTiny) return { wanted: settings("calibration") };

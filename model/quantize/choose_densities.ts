@@ -12,7 +12,7 @@ import { BUDGET_BITS, type QuantizeMethod, SETTINGS } from "../../quant/recipe.t
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
-import { readInterruptedSettings } from "./packed_writer.ts";
+import type { RunSettings } from "./finished_layers.ts";
 import type { QuantizingDevice, StageLosses, StageLossPlan } from "./quantizing_device.ts";
 
 /** For each layer the density of each of its stages: one refined group in every so many. */
@@ -28,10 +28,8 @@ export interface DensityPlan extends StageLossPlan {
 
 /** What they are chosen for. */
 export interface DensityRequest extends DensityPlan {
-  /** The packed file. */
-  readonly path: string;
-  /** Whether to go on with the densities that an interrupted run left beside it. */
-  readonly resume?: boolean;
+  /** Settings of an interrupted run, whose densities are gone on with. */
+  readonly interrupted: RunSettings | undefined;
   /** How codes are found. */
   readonly method: QuantizeMethod;
   /** Told of the densities, or why they can't differ. */
@@ -42,18 +40,11 @@ export interface DensityRequest extends DensityPlan {
 export async function densitiesFor(
   device: QuantizingDevice,
   checkpoint: Checkpoint,
-  { path, resume, method, onDensities, windows, isQuantized, quantizerOf, isAsked, signal, onProgress }: DensityRequest,
+  request: DensityRequest,
 ): Promise<StageDensities | undefined> {
-  const interrupted = resume ? await readInterruptedSettings(path) : undefined;
-  const plan = {
-    windows,
-    isQuantized,
-    quantizerOf,
-    isAsked,
-    ...(signal && { signal }),
-    // The share is that of quantizing, which is to come.
-    ...(onProgress && { onProgress: (_share: number, step: string) => onProgress(0, step) }),
-  };
+  const { interrupted, method, onDensities, onProgress } = request;
+  // The share is that of quantizing, which is to come.
+  const plan = { ...request, ...(onProgress && { onProgress: (_: number, step: string) => onProgress(0, step) }) };
   const chosen = asStageDensities(interrupted?.refine, checkpoint.config.layers) ??
     (method === "search" ? "search has no text" : await chooseDensities(device, checkpoint, plan));
   onDensities?.(chosen);

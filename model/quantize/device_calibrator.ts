@@ -18,12 +18,14 @@ import {
   createStreamContext,
   createWindows,
   type DeviceLayer,
-  inputDispatches,
   joinWindows,
   passDispatches,
+  placeStages,
+  stageInputDispatches,
   stageInputOf,
   type StreamContext,
   type StreamWindows,
+  WINDOWS_AHEAD,
 } from "./device_stream.ts";
 import { linearShape, STAGES } from "../llama/layer.ts";
 import type { TuningWindow } from "../tune/tuner.ts";
@@ -77,9 +79,6 @@ export interface DeviceCalibrator {
   finish(): TuningWindow[];
 }
 
-/** Windows that are submitted before the host waits for the device, so that submitted work doesn't pile up. */
-const WINDOWS_AHEAD = 4;
-
 /**
  * Puts calibration windows on their way.
  *
@@ -106,10 +105,13 @@ export async function createDeviceCalibrator(
     stage: number,
     afterWindows?: (index: number) => Promise<void>,
   ) => {
+    const layers = (["quantized", "original"] as const).map((kind) => ({
+      layer: pair[kind] && placeStages(pair[kind]),
+      windows: streams[kind],
+    }));
     for (let i = 0; i < joined.length; i++) {
-      for (const kind of ["quantized", "original"] as const) {
-        const [layer, window] = [pair[kind], streams[kind]?.[i]];
-        if (layer && window) gpu.submit(await dispatchesOf(context, layer, window, stage));
+      for (const { layer, windows } of layers) {
+        if (layer && windows) gpu.submit(await dispatchesOf(context, layer, windows[i], stage));
       }
       await afterWindows?.(i);
       if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
@@ -121,9 +123,9 @@ export async function createDeviceCalibrator(
     async sumStage(pair, stage, sumsScope, onShare) {
       const sums = await createSums(context, sumsScope, stage, correctTarget);
       const weights = pair.original?.matrices.get(STAGES[stage].linears[0]);
-      await forWindows(pair, inputDispatches, stage, async (i) => {
+      await forWindows(pair, stageInputDispatches, stage, async (i) => {
         const [window, original] = [streams.quantized[i], streams.original?.[i]];
-        const x = stageInputOf(window, stage);
+        const x = stageInputOf(context, window, stage);
         await addGram(gpu, window.range.maxTokens, x, sums.gram);
         if (original) await addCorrection(context, sums, { window, original, stage, weights });
         onShare((i + 1) / joined.length);
@@ -132,8 +134,11 @@ export async function createDeviceCalibrator(
     },
     finish() {
       if (!streams.original) throw new TypeError("text goes through the quantized model alone, must be corrected");
-      for (const { hidden, kept } of streams.quantized) [hidden, kept].forEach(scope.free);
-      for (const { kept } of streams.original) scope.free(kept);
+      const { qkv, gateUp, rotations, cache: { keys, values } } = context;
+      const spent = new Set([qkv, gateUp, rotations, keys.buffer, values.buffer]);
+      for (const { hidden, kept, normed } of streams.quantized) spent.add(hidden).add(kept).add(normed);
+      for (const { kept, normed } of streams.original) spent.add(kept).add(normed);
+      spent.forEach(scope.free);
       return streams.original.flatMap(({ hidden }, i) =>
         joined[i].map((tokens, window) => {
           const size = 4 * tokens.length * config.hidden;
@@ -170,14 +175,15 @@ interface WindowPair {
 
 /** Adds a window to the drift, or to the whole correlation where there are as few rows as the residual stream is wide. */
 async function addCorrection(
-  { gpu, config: { hidden }, gateUp: drifted, qkv: lacking }: StreamContext,
+  context: StreamContext,
   { gram: { size: channels }, drift, correlation }: DeviceSums,
   { window, original, stage, weights }: WindowPair,
 ): Promise<void> {
+  const { gpu, config: { hidden }, gateUp: drifted, qkv: lacking } = context;
   const { range } = window;
   const tokens = range.maxTokens;
-  const x = stageInputOf(window, stage);
-  await subtract(gpu, stageInputOf(original, stage), x, drifted, tokens * channels);
+  const x = stageInputOf(context, window, stage);
+  await subtract(gpu, stageInputOf(context, original, stage), x, drifted, tokens * channels);
   if (drift) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], drift);
   await subtract(gpu, original.hidden, window.hidden, lacking, tokens * hidden);
   gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true }));

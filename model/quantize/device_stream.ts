@@ -3,29 +3,23 @@
  *
  * @module
  */
-import { addBias } from "../../kernels/tokens/add_bias.ts";
-import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { gemm } from "../../kernels/product/linear.ts";
-import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { whole } from "../../kernels/gpu/plane.ts";
+import type { F16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { placeRows } from "../../kernels/matrix/slabs.ts";
-import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { embedTokens as embedOnDevice } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
-import { type Plane, whole } from "../../kernels/gpu/plane.ts";
-import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
-import { ropeCache } from "../../kernels/attention/rope_cache.ts";
-import { siluProduct } from "../../kernels/tokens/silu_product.ts";
-import type { ModelConfig } from "../llama/config.ts";
-import type { LayerVectors } from "../engine/engine_weights.ts";
-import { attentionExtras, attentionShape } from "../engine/layer_operations.ts";
-import { widestOf } from "../tune/pass_buffers.ts";
-import { embedTokens } from "../llama/forward.ts";
-import { type LinearKind, STAGES } from "../llama/layer.ts";
-import type { Layer } from "../llama/llama.ts";
+import type { EngineLayer, JoinedLinear, LayerVectors } from "../engine/engine_weights.ts";
+import { joinedAttention, type JoinedAttentionBuffers, type JoinedWindows } from "../engine/joined_attention.ts";
+import { inputDispatches, passOperations, stageInput } from "../engine/layer_operations.ts";
 import { release } from "../host/release.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { embedTokens } from "../llama/forward.ts";
+import { type LinearKind, STAGES, widestOf } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
 import { rotationTable } from "../llama/rope.ts";
-import type { Calibration } from "./quantizing_device.ts";
 
 /** A layer on the device; matrices come as their stages are done. */
 export interface DeviceLayer {
@@ -35,12 +29,8 @@ export interface DeviceLayer {
   readonly matrices: Map<LinearKind, WeightMatrix>;
 }
 
-/** Windows of equal length of the calibration text, side by side in one model: attention alone takes them one by one. */
-export interface StreamWindows {
-  /** How many. */
-  readonly count: number;
-  /** The tokens of one. */
-  readonly windowRange: TokenRange;
+/** Windows of equal length of the calibration text, side by side in one model. */
+export interface StreamWindows extends JoinedWindows {
   /** The tokens of all. */
   readonly range: TokenRange;
   /** f32 [tokens, hidden]: the residual stream. */
@@ -52,7 +42,7 @@ export interface StreamWindows {
 }
 
 /** What windows of all models go through the layers with. */
-export interface StreamContext {
+export interface StreamContext extends Omit<JoinedAttentionBuffers, "mixed"> {
   /** The device. */
   readonly gpu: Gpu;
   /** The model. */
@@ -61,11 +51,10 @@ export interface StreamContext {
   readonly qkv: GPUBuffer;
   /** f32 [tokens, 2 * intermediate], or whatever else is [tokens, width of an input] meanwhile. */
   readonly gateUp: GPUBuffer;
-  /** f32 [positions, headSize / 2, 2]. */
-  readonly rotations: GPUBuffer;
-  /** Keys and values, a sequence for each of the windows that lie side by side. */
-  readonly cache: KeyValueCache;
 }
+
+/** Windows side by side that are submitted before the host waits for the device, so that submitted work doesn't pile up. */
+export const WINDOWS_AHEAD = 4;
 
 /** Tokens that go side by side at most: more of them don't make products faster. */
 const JOINED_TOKENS = 8192;
@@ -90,15 +79,30 @@ export function joinWindows(config: ModelConfig, windows: readonly Uint32Array[]
   return joined;
 }
 
-/** Puts windows before the first layer of a model. */
+/** Bytes that text takes on its way through one model, and what it goes through the layers with. */
+export function streamBytes(config: ModelConfig, tokens: number): number {
+  return 4 * tokens * (config.hidden + keptWidth(config)) + 3 * JOINED_BYTES;
+}
+
+/** Elements of a token in {@linkcode StreamWindows.kept}. */
+function keptWidth({ heads, headSize, intermediate }: ModelConfig): number {
+  return Math.max(heads * headSize, intermediate);
+}
+
+/**
+ * Puts windows before the first layer of a model.
+ *
+ * @param embedding f32 [vocabulary, hidden] of the host, or that of the device
+ * @param keepsInputs whether all windows keep their input of a stage, rather than share a buffer for it
+ */
 export async function createWindows(
   gpu: Gpu,
   scope: BufferScope,
   config: ModelConfig,
-  embedding: Calibration["embedding"],
+  embedding: Float32Array | F16Matrix,
   joined: readonly (readonly Uint32Array[])[],
+  keepsInputs = true,
 ): Promise<StreamWindows[]> {
-  const keptWidth = Math.max(config.heads * config.headSize, config.intermediate);
   const ranges = new Map<number, TokenRange>();
   const rangeOf = async (tokens: number) => {
     const range = ranges.get(tokens) ?? await createTokenRange(gpu, tokens);
@@ -106,22 +110,46 @@ export async function createWindows(
     ranges.set(tokens, range);
     return range;
   };
-  const normed = await scope.storage("normed", 4 * mostTokens(joined) * config.hidden);
+  const most = mostTokens(joined);
+  const normed = await scope.storage("normed", 4 * most * config.hidden);
+  const keep = (tokens: number) => scope.storage("kept input", 4 * tokens * keptWidth(config));
+  const shared = keepsInputs ? undefined : await keep(most);
   const made: StreamWindows[] = [];
   for (const windows of joined) {
     const tokens = windows.length * windows[0].length;
-    const hidden = embedTokens(config, embedding, windows.map((tokens) => ({ tokens }))) as Float32Array<ArrayBuffer>;
+    const range = await rangeOf(tokens);
     made.push({
       count: windows.length,
       windowRange: await rangeOf(windows[0].length),
-      range: await rangeOf(tokens),
-      hidden: await scope.upload("hidden", hidden),
-      kept: await scope.storage("kept input", 4 * tokens * keptWidth),
+      range,
+      hidden: await embedWindows(gpu, scope, config, embedding, windows, range),
+      kept: shared ?? await keep(tokens),
       normed,
     });
-    release(hidden);
   }
   return made;
+}
+
+/** Input of the first layer, f32 [tokens, hidden]. */
+async function embedWindows(
+  gpu: Gpu,
+  scope: BufferScope,
+  config: ModelConfig,
+  embedding: Float32Array | F16Matrix,
+  windows: readonly Uint32Array[],
+  range: TokenRange,
+): Promise<GPUBuffer> {
+  if (embedding instanceof Float32Array) {
+    const embedded = embedTokens(config, embedding, windows.map((tokens) => ({ tokens }))) as Float32Array<ArrayBuffer>;
+    const hidden = await scope.upload("hidden", embedded);
+    release(embedded);
+    return hidden;
+  }
+  const hidden = await scope.storage("hidden", 4 * range.maxTokens * config.hidden);
+  using own = createBufferScope(gpu);
+  const tokens = await own.upload("tokens", Uint32Array.from(windows.flatMap((window) => [...window])));
+  gpu.submit(await embedOnDevice(gpu, embedding, range, tokens, hidden));
+  return hidden;
 }
 
 /** The most tokens that go side by side. */
@@ -169,93 +197,56 @@ export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<L
   };
 }
 
-/** Where the input of a stage's matrices lies once {@linkcode inputDispatches} has run. */
-export function stageInputOf({ kept, normed }: StreamWindows, stage: number): GPUBuffer {
-  return STAGES[stage].joinsResidual ? kept : normed;
+/** Matrices of one stage side by side in one output. */
+export function placeParts(parts: readonly WeightMatrix[]): JoinedLinear {
+  const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
+  let end = 0;
+  return parts.map((matrix) => {
+    end += matrix.rows;
+    return placeRows(matrix, end - matrix.rows, rows);
+  });
+}
+
+/** A layer with the matrices that it has so far, as passes take them. */
+export function placeStages({ vectors, matrices }: DeviceLayer): EngineLayer {
+  const partsOf = (kinds: readonly LinearKind[]) => placeParts(kinds.flatMap((kind) => matrices.get(kind) ?? []));
+  const [qkv, o, gateUp, down] = STAGES.map(({ linears }) => partsOf(linears));
+  return { ...vectors, linears: { qkv, o, "gate+up": gateUp, down } };
+}
+
+/** The buffers of a pass: what is kept of a stage is attention's output, then the input of down. */
+function passBuffers({ qkv, gateUp }: StreamContext, { hidden, normed, kept }: StreamWindows) {
+  return { qkv, gateUp, hidden, normed, mixed: kept, inner: kept };
+}
+
+/** Where the input of a stage's matrices lies once {@linkcode stageInputDispatches} has run. */
+export function stageInputOf(context: StreamContext, windows: StreamWindows, stage: number): GPUBuffer {
+  return stageInput(passBuffers(context, windows), STAGES[stage]);
 }
 
 /** Dispatches that make the input of a stage's matrices of windows that have come there; inputs of o and down are kept. */
-export async function inputDispatches(
-  { gpu, config }: StreamContext,
-  { vectors }: DeviceLayer,
-  { range, hidden: x, normed: y }: StreamWindows,
+export function stageInputDispatches(
+  context: StreamContext,
+  layer: EngineLayer,
+  windows: StreamWindows,
   stage: number,
 ): Promise<Dispatch[]> {
-  const { input } = STAGES[stage];
-  if (input !== "attentionNorm" && input !== "mlpNorm") return [];
-  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: vectors[input], y };
-  return [await rmsNorm(gpu, range, norm)];
+  const { gpu, config } = context;
+  return inputDispatches(gpu, config, layer, windows.range, passBuffers(context, windows), STAGES[stage]);
 }
 
 /** Dispatches that take windows that have come to a stage through its matrices. The stages of a layer come in order. */
 export async function passDispatches(
   context: StreamContext,
-  layer: DeviceLayer,
-  window: StreamWindows,
+  layer: EngineLayer,
+  windows: StreamWindows,
   stage: number,
 ): Promise<Dispatch[]> {
-  const { gpu, config, qkv, gateUp } = context;
-  const { range, hidden, kept } = window;
-  const { name } = STAGES[stage];
-  const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
-  const dispatches = [
-    ...await inputDispatches(context, layer, window, stage),
-    ...await products(gpu, layer, window, stage, outputs[name]),
-  ];
-  if (name === "qkv") dispatches.push(...await attend(context, layer, window));
-  const { outputBias } = layer.vectors;
-  if (name === "o" && outputBias) dispatches.push(await addBias(gpu, range, config.hidden, outputBias, hidden));
-  if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, kept));
-  return dispatches;
-}
-
-/** Attention of each window by itself. */
-async function attend(
-  { gpu, config, qkv, rotations, cache }: StreamContext,
-  { vectors }: DeviceLayer,
-  { count, windowRange, kept }: StreamWindows,
-): Promise<Dispatch[]> {
-  const { heads, keyValueHeads, headSize } = config;
-  const shape = attentionShape(config);
-  const tokensOf = (buffer: GPUBuffer, width: number, window: number) => {
-    const size = 4 * windowRange.maxTokens * width;
-    return { buffer, offset: window * size, size };
-  };
-  const sequenceOf = (plane: Plane, window: number): Plane => {
-    const size = 2 * keyValueHeads * headSize * cache.capacity;
-    return { ...plane, offset: window * size, size };
-  };
-  const dispatches: Dispatch[] = [];
-  for (let window = 0; window < count; window++) {
-    const own = {
-      qkv: tokensOf(qkv, (heads + 2 * keyValueHeads) * headSize, window),
-      cache: { ...cache, keys: sequenceOf(cache.keys, window), values: sequenceOf(cache.values, window) },
-    };
-    dispatches.push(
-      await ropeCache(gpu, shape, windowRange, { ...own, rotations, ...attentionExtras(config, vectors) }),
-      await prefillAttention(gpu, shape, windowRange, { ...own, out: tokensOf(kept, heads * headSize, window) }),
-    );
-  }
-  return dispatches;
-}
-
-/** Products of a stage's matrices with their input, into one output or added to the residual stream. */
-async function products(
-  gpu: Gpu,
-  { matrices }: DeviceLayer,
-  window: StreamWindows,
-  stage: number,
-  y: GPUBuffer,
-): Promise<Dispatch[]> {
-  const { linears, joinsResidual: addToY } = STAGES[stage];
-  const parts = linears.map((kind) => matrices.get(kind)!);
-  const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
-  const dispatches: Dispatch[] = [];
-  let firstRow = 0;
-  for (const matrix of parts) {
-    const placed = placeRows(matrix, firstRow, rows);
-    dispatches.push(...await gemm(gpu, placed, { range: window.range, x: stageInputOf(window, stage), y, addToY }));
-    firstRow += matrix.rows;
-  }
-  return dispatches;
+  const { gpu, config } = context;
+  const buffers = passBuffers(context, windows);
+  const attends = STAGES[stage].name === "qkv";
+  const attend = attends ? await joinedAttention(gpu, config, layer, windows, { ...context, ...buffers }) : [];
+  const { range } = windows;
+  const operations = await passOperations(gpu, config, layer, range, buffers, attend, undefined, [STAGES[stage]]);
+  return operations.flatMap(({ dispatches }) => dispatches);
 }

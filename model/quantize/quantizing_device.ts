@@ -13,6 +13,7 @@ import type { ModelConfig } from "../llama/config.ts";
 import type { LinearKind } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import type { TunedModel, TuningWatch } from "../tune/tune_model.ts";
+import type { TuningNeeds } from "../tune/tuning_limits.ts";
 import type { TuningSettings } from "../tune/tuning_plan.ts";
 
 /** Where the layers of a model come from. */
@@ -35,7 +36,7 @@ export interface Calibration {
   /** Whether targets are corrected, which takes the text through the unquantized model too. */
   readonly correctTarget: boolean;
   /** How the model will be tuned on it, where it will, which takes corrected targets. */
-  readonly tuning?: TuningSettings;
+  readonly tuning?: TuningNeeds;
   /**
    * Whether the text goes through the unquantized model alone, so that every quantizer meets the same inputs; targets
    * aren't corrected then.

@@ -3,9 +3,11 @@
  *
  * @module
  */
+import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { MAX_SEQUENCES } from "../engine/decode_step.ts";
 import type { Engine } from "../engine/engine.ts";
+import { cacheBytes } from "../engine/sequence_cache.ts";
 import type { Session } from "../engine/session.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import type { WindowPlan } from "../text/windows.ts";
@@ -26,18 +28,19 @@ const LEAST_TOKENS = 32;
 
 /**
  * Writes windows at temperature 1, from all kinds of starts. A window begins with a text and, where that ends before the
- * window does, goes on with further ones; what doesn't fit is left out. The same weights, plan and device give the same.
+ * window does, goes on with further ones; what doesn't fit is left out. The same weights, plan, device and room there give
+ * the same.
  *
  * @returns `plan.count` windows of `plan.length` tokens, in which kinds take turns
  * @throws {RangeError} where the model ends its texts at once, or a window is too short or longer than its context
  * @throws {OutOfMemoryError} when the device has no room for the sequences
  */
 export async function writeSelfText(engine: Engine, plan: SelfTextPlan): Promise<Uint32Array<ArrayBuffer>[]> {
-  const { length, count, seed, signal } = plan;
+  const { length, seed, signal } = plan;
   if (length < LEAST_TOKENS) {
     throw new RangeError(`a self-written window has ${length} tokens, must have at least ${LEAST_TOKENS}`);
   }
-  using session = await engine.createSession(length, Math.min(MAX_SEQUENCES, 2 * count));
+  using session = await openSession(engine, plan);
   const random = createRandom(seed);
   const write = createWriter(session, engine.prompts.stopTokens, random, signal);
   const parts: Uint32Array<ArrayBuffer>[][] = [];
@@ -54,6 +57,23 @@ export async function writeSelfText(engine: Engine, plan: SelfTextPlan): Promise
     const longest = Math.max(...prompts.map((prompt) => prompt.length));
     const written = await write(prompts, length - longest);
     return prompts.flatMap((prompt, i) => written[i].length > 0 ? [Uint32Array.from([...prompt, ...written[i]])] : []);
+  }
+}
+
+/** Bytes of the keys and values of texts that are written together: a batch of 7B has 32 of 512 tokens. */
+const CACHE_BYTES = 2 ** 33;
+
+/** Sequences for as many texts at once as the device binds and has room for: a step of many takes little longer. */
+async function openSession(engine: Engine, { length, count }: WindowPlan): Promise<Session> {
+  const textBytes = cacheBytes(engine.config, length);
+  const bound = 2 * engine.config.layers * engine.gpu.device.limits.maxStorageBufferBindingSize;
+  const most = Math.min(MAX_SEQUENCES, 2 * count, Math.floor(Math.min(bound, CACHE_BYTES) / textBytes));
+  for (let sequences = Math.max(1, most);; sequences = Math.floor(sequences / 2)) {
+    try {
+      return await engine.createSession(length, sequences);
+    } catch (error) {
+      if (sequences === 1 || !(error instanceof OutOfMemoryError)) throw error;
+    }
   }
 }
 

@@ -6,7 +6,7 @@
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
-import { buffersOf, placeRows } from "../../kernels/matrix/slabs.ts";
+import { buffersOf } from "../../kernels/matrix/slabs.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { type DeviceFactor, factorize } from "../../kernels/quantize/factorize.ts";
@@ -18,6 +18,7 @@ import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type LinearKind, linearShape, linearWeights, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
+import { placeParts } from "./device_stream.ts";
 import { createLossMeter } from "./loss_meter.ts";
 import type { LayerSource, StageLosses, StageLossPlan } from "./quantizing_device.ts";
 
@@ -91,19 +92,15 @@ async function quantizeStage(
   quantized: readonly LinearKind[],
   factor: DeviceFactor,
 ): Promise<JoinedLinear> {
-  const { linears } = STAGES[stage];
-  const rows = linears.reduce((sum, kind) => sum + linearShape(config, kind)[0], 0);
   const matrices: WeightMatrix[] = [];
-  let firstRow = 0;
-  for (const kind of linears) {
+  for (const kind of STAGES[stage].linears) {
     const shape = linearShape(config, kind);
     const weights = layer.linears[kind].weights as Float32Array<ArrayBuffer>;
     const matrix = quantized.includes(kind)
       ? await quantizeMatrixOnDevice(gpu, shape, weights, SETTINGS, { factor })
       : await toF16Matrix(gpu, shape, weights);
     buffersOf(matrix).forEach(scope.own);
-    matrices.push(placeRows<WeightMatrix>(matrix, firstRow, rows));
-    firstRow += shape[0];
+    matrices.push(matrix);
   }
-  return matrices;
+  return placeParts(matrices);
 }

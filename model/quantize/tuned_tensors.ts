@@ -3,10 +3,11 @@
  *
  * @module
  */
+import type { PackedShape } from "../../quant/packed_tensor.ts";
 import { checkpointSource, type WeightSource } from "../engine/weight_source.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { bytesOf } from "../files/numbers.ts";
-import { type PackedShape, planeToWrite } from "../files/packed_file.ts";
+import { planeToWrite } from "../files/packed_file.ts";
 import type { TensorToWrite } from "../files/safetensors_writer.ts";
 import type { TunedParameters } from "../tune/parameters.ts";
 import type { StoredLayer } from "./quantizing_device.ts";

@@ -25,7 +25,7 @@ export function toByteCharacters(text: string): string {
 }
 
 /** The bytes that characters stand for; a text with another character stands for its own UTF-8. */
-export function fromByteCharacters(text: string): Uint8Array {
+export function fromByteCharacters(text: string): Uint8Array<ArrayBuffer> {
   const bytes = Array.from(text, (character) => BYTES.get(character));
   return bytes.every((byte) => byte !== undefined) ? Uint8Array.from(bytes) : new TextEncoder().encode(text);
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { joinArrays } from "../../quant/concatenate.ts";
 import { asJsonObject, byType, type JsonObject, numberField, textField } from "../host/json.ts";
 import { fromByteCharacters } from "./byte_characters.ts";
 import { readSequence } from "./sequence.ts";
@@ -42,22 +43,13 @@ function readPart(json: JsonObject): DecodeTokens {
 }
 
 function readByteLevel(): DecodeTokens {
-  const known = new Map<string, Uint8Array>();
+  const known = new Map<string, Uint8Array<ArrayBuffer>>();
   const bytesOf = (token: string) => {
     const bytes = known.get(token) ?? fromByteCharacters(token);
     known.set(token, bytes);
     return bytes;
   };
-  return (tokens) => {
-    const parts = tokens.map(bytesOf);
-    const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-    let at = 0;
-    for (const part of parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
-    return [UTF8.decode(bytes)];
-  };
+  return (tokens) => [UTF8.decode(joinArrays(tokens.map(bytesOf), Uint8Array))];
 }
 
 function readStrip(json: JsonObject): DecodeTokens {

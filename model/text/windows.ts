@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { joinArrays } from "../../quant/concatenate.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -29,14 +30,7 @@ export interface Windows {
 /** Tokens of all documents of a text: what the tokenizer puts before a text stands before each, or once where windows are plain. */
 export function joinTokens(text: Text, { prefix, encode }: Tokenizer): Uint32Array<ArrayBuffer> {
   const documents = text.plainWindows ? [text.documents.join("\n\n")] : text.documents;
-  const parts = documents.flatMap((document) => [prefix, encode(document)]);
-  const tokens = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    tokens.set(part, at);
-    at += part.length;
-  }
-  return tokens;
+  return joinArrays(documents.flatMap((document) => [prefix, encode(document)]), Uint32Array);
 }
 
 /**
@@ -45,8 +39,13 @@ export function joinTokens(text: Text, { prefix, encode }: Tokenizer): Uint32Arr
  *
  * @throws {RangeError} when the text is shorter than one window
  */
-export function cutWindows(text: Text, tokens: Uint32Array, tokenizer: Tokenizer, plan: WindowPlan): Windows {
-  const prefix = text.plainWindows ? [] : tokenizer.prefix;
+export function cutWindows(
+  text: Text,
+  tokens: Uint32Array<ArrayBuffer>,
+  tokenizer: Tokenizer,
+  plan: WindowPlan,
+): Windows {
+  const prefix = text.plainWindows ? new Uint32Array() : tokenizer.prefix;
   const length = lengthWithin(plan, prefix);
   const available = Math.floor(tokens.length / length);
   if (available < 1) {
@@ -55,7 +54,7 @@ export function cutWindows(text: Text, tokens: Uint32Array, tokenizer: Tokenizer
   const taken = Math.min(plan.count, available);
   const windows = Array.from({ length: taken }, (_, i) => {
     const start = Math.floor((i * available) / taken) * length;
-    return withPrefix(prefix, tokens.subarray(start, start + length));
+    return joinArrays([prefix, tokens.subarray(start, start + length)]);
   });
   return { text: text.name, windows, textTokens: tokens.length, plain: prefix.length === 0 };
 }
@@ -64,13 +63,6 @@ export function cutWindows(text: Text, tokens: Uint32Array, tokenizer: Tokenizer
 function lengthWithin({ length }: WindowPlan, prefix: ArrayLike<number>): number {
   if (length > prefix.length) return length - prefix.length;
   throw new RangeError(`windows have ${length} tokens, must have more than the ${prefix.length} in front of a text`);
-}
-
-function withPrefix(prefix: ArrayLike<number>, tokens: Uint32Array): Uint32Array<ArrayBuffer> {
-  const window = new Uint32Array(prefix.length + tokens.length);
-  window.set(prefix);
-  window.set(tokens, prefix.length);
-  return window;
 }
 
 /** Characters of an excerpt for each token that is wanted of it; enough for any tokenizer on any text we know. */
@@ -109,7 +101,7 @@ export function sampleWindows(text: Text, tokenizer: Tokenizer, plan: WindowPlan
         `${excerptLength} characters of ${text.name} have ${tokens.length} tokens, must have ${length}`,
       );
     }
-    windows.push(withPrefix(prefix, tokens));
+    windows.push(joinArrays([prefix, tokens]));
     before = { document, end: isLast ? source.length : start + tokenizer.decode(tokens).length };
   }
   return { text: text.name, windows, textTokens: windows.length * length };

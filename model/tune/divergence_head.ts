@@ -13,8 +13,9 @@ import { buffersOf, placeRows } from "../../kernels/matrix/slabs.ts";
 import { gemm } from "../../kernels/product/linear.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
+import { windowOf } from "../engine/joined_attention.ts";
 import type { Parameters } from "./parameters.ts";
-import { type TuningBuffers, windowOf } from "./pass_buffers.ts";
+import type { TuningBuffers } from "./pass_buffers.ts";
 
 /** Compares what the tuned and the unquantized model say after each token of a window. */
 export interface DivergenceHead {
@@ -56,7 +57,7 @@ export async function createDivergenceHead(
   const compare: Dispatch[][] = [];
   const goBack: Dispatch[][] = [];
   for (let window = 0; window < windows; window++) {
-    const part = (buffer: GPUBuffer, size: number) => windowOf(buffer, buffers, window, size);
+    const part = (buffer: GPUBuffer, size: number) => windowOf(buffer, range, window, size);
     const [weights, divergences] = [part(buffers.weights, 1), part(buffers.divergences, 1)];
     compare.push([
       ...await logitsOf(wantedHidden, wantedNorm, wanted),

@@ -24,9 +24,9 @@ import { HALF_BLOCK_CHANNELS } from "../../quant/format.ts";
 import type { EngineLayer } from "../engine/engine_weights.ts";
 import { attentionExtras, attentionShape } from "../engine/layer_operations.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { type Stage, STAGES } from "../llama/layer.ts";
+import { type Stage, STAGES, stageShape } from "../llama/layer.ts";
 import type { Parameters } from "./parameters.ts";
-import { stageShape, type TuningBuffers } from "./pass_buffers.ts";
+import type { TuningBuffers } from "./pass_buffers.ts";
 
 /** What all layers go back with. */
 export interface BackwardContext {

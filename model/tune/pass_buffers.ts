@@ -11,7 +11,7 @@ import { whole } from "../../kernels/gpu/plane.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import { createStageBuffers, type PassBuffers } from "../engine/layer_operations.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { linearShape, type Stage, STAGES } from "../llama/layer.ts";
+import { STAGES, stageShape, widestOf } from "../llama/layer.ts";
 import { rotationTable } from "../llama/rope.ts";
 import { evenShare } from "./tuning_plan.ts";
 
@@ -36,17 +36,6 @@ export function passShape(config: ModelConfig, longest: number, batchWindows: nu
   const windowTokens = Math.ceil(longest / PADDED_TOKENS) * PADDED_TOKENS;
   const most = Math.min(PASS_TOKENS, limitBytes / (4 * widestOf(config)));
   return { windows: evenShare(batchWindows, Math.max(1, Math.floor(most / windowTokens))), windowTokens, longest };
-}
-
-/** The most elements that a token has in one buffer. */
-export function widestOf(config: ModelConfig): number {
-  return Math.max(config.hidden, ...STAGES.map((stage) => Math.max(...stageShape(config, stage))));
-}
-
-/** Output rows of a stage's matrices together, and their input channels. */
-export function stageShape(config: ModelConfig, { linears }: Stage): readonly [rows: number, channels: number] {
-  const shapes = linears.map((kind) => linearShape(config, kind));
-  return [shapes.reduce((sum, [rows]) => sum + rows, 0), shapes[0][1]];
 }
 
 /** The buffers of a pass of W windows of T tokens. */
@@ -133,15 +122,4 @@ export async function createTuningBuffers(
 /** Weights of the largest stage. */
 export function largestStage(config: ModelConfig): number {
   return Math.max(...STAGES.map((stage) => stageShape(config, stage)).map(([rows, channels]) => rows * channels));
-}
-
-/** A window's part of a buffer f32 [W, T, width]. */
-export function windowOf(
-  buffer: GPUBuffer,
-  { windowTokens }: PassShape,
-  window: number,
-  width: number,
-): Required<GPUBufferBinding> {
-  const size = 4 * windowTokens * width;
-  return { buffer, offset: window * size, size };
 }

@@ -5,16 +5,14 @@
  */
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
-import { ropeCache } from "../../kernels/attention/rope_cache.ts";
-import type { Plane } from "../../kernels/gpu/plane.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { EngineLayer, EngineWeights } from "../engine/engine_weights.ts";
-import { attentionExtras, attentionShape, passOperations } from "../engine/layer_operations.ts";
+import { joinedAttention } from "../engine/joined_attention.ts";
+import { passOperations } from "../engine/layer_operations.ts";
 import { createDivergenceHead, type DivergenceHead } from "./divergence_head.ts";
 import { layerBackward } from "./layer_backward.ts";
 import { createParameters, type Parameters } from "./parameters.ts";
-import { createTuningBuffers, type PassShape, type TuningBuffers, windowOf } from "./pass_buffers.ts";
+import { createTuningBuffers, type PassShape, type TuningBuffers } from "./pass_buffers.ts";
 
 /** A window of text and what the unquantized model makes of it. */
 export interface TuningWindow {
@@ -90,23 +88,7 @@ async function layerForward(
   layer: EngineLayer,
   buffers: TuningBuffers,
 ): Promise<Pick<LayerPass, "product" | "inside" | "end">> {
-  const { windows, windowRange, rotations, cache } = buffers;
-  const { heads, keyValueHeads, headSize } = config;
-  const shape = attentionShape(config);
-  const attend: Dispatch[] = [];
-  for (let window = 0; window < windows; window++) {
-    const qkv = windowOf(buffers.qkv, buffers, window, (heads + 2 * keyValueHeads) * headSize);
-    const out = windowOf(buffers.mixed, buffers, window, heads * headSize);
-    const sequence = (plane: Plane) => {
-      const size = plane.size / windows;
-      return { ...plane, offset: window * size, size };
-    };
-    const own = { ...cache, keys: sequence(cache.keys), values: sequence(cache.values) };
-    attend.push(
-      await ropeCache(gpu, shape, windowRange, { qkv, rotations, cache: own, ...attentionExtras(config, layer) }),
-      await prefillAttention(gpu, shape, windowRange, { qkv, cache: own, out }),
-    );
-  }
+  const attend = await joinedAttention(gpu, config, layer, { ...buffers, count: buffers.windows }, buffers);
   const operations = await passOperations(gpu, config, layer, buffers.range, buffers, attend);
   const dispatches = operations.map((operation) => operation.dispatches);
   return { product: dispatches[0], inside: dispatches.slice(1, -1).flat(), end: dispatches.at(-1)! };

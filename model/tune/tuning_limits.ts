@@ -4,27 +4,49 @@
  * @module
  */
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { CHUNK_CHANNELS } from "../../kernels/matrix/f16_matrix.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { linearWeights } from "../llama/layer.ts";
+import { LINEAR_KINDS, type LinearKind, linearShape, linearWeights, widestOf } from "../llama/layer.ts";
 import { logitStride } from "./divergence_head.ts";
-import { largestStage, type PassShape, passShape, widestOf } from "./pass_buffers.ts";
+import { largestStage, type PassShape, passShape } from "./pass_buffers.ts";
 import { evenShare, splitWindows, type TuningSettings } from "./tuning_plan.ts";
+
+/** What will be tuned, and how. */
+export interface TuningNeeds {
+  /** How. */
+  readonly settings: TuningSettings;
+  /** Whether a matrix is quantized; the others stay in f16. */
+  readonly isQuantized: (layer: number, kind: LinearKind) => boolean;
+}
 
 /** Bits of a packed weight, and of its share of what goes with a scale, more than which no density takes. */
 const WEIGHT_BITS = 5.1;
 
 /** Bytes of the device that tuning holds at once, beside what the unquantized model makes of the windows. */
-export function tuningBytes(config: ModelConfig, { windows, windowTokens }: PassShape): number {
+export function tuningBytes(
+  config: ModelConfig,
+  { windows, windowTokens }: PassShape,
+  isQuantized: TuningNeeds["isQuantized"],
+): number {
   const { hidden, heads, keyValueHeads, headSize, intermediate, vocabulary, layers, tiedHead, queryKeyNorm } = config;
   const qkv = (heads + 2 * keyValueHeads) * headSize;
   const weights = linearWeights(config);
+  let packed = 0;
+  for (const kind of LINEAR_KINDS) {
+    const [rows, channels] = linearShape(config, kind);
+    for (let layer = 0; layer < layers; layer++) packed += isQuantized(layer, kind) ? rows * channels : 0;
+  }
   const perToken = hidden * (layers + 4) + heads * (2 * headSize + 2) + qkv * (queryKeyNorm ? 3 : 2) +
     keyValueHeads * headSize + 4 * intermediate + 3 + hidden / 32;
   const logits = windowTokens * (2 * logitStride(vocabulary) + 2 * hidden);
   const heldOnce = 4 * (windows * windowTokens * perToken + logits + largestStage(config));
-  const embeddings = 2 * vocabulary * hidden * (tiedHead ? 2 : 3);
-  return Math.ceil(heldOnce + embeddings + (weights * WEIGHT_BITS) / 8 + (4 * weights) / layers);
+  const embeddings = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + transposedHeadBytes(config);
+  return Math.ceil(heldOnce + embeddings + packed * WEIGHT_BITS / 8 + 2 * (weights - packed) + (4 * weights) / layers);
+}
+
+/** Bytes of the head in f16 the other way round, each row in whole chunks. */
+function transposedHeadBytes({ hidden, vocabulary }: ModelConfig): number {
+  return 2 * hidden * Math.ceil(logitStride(vocabulary) / CHUNK_CHANNELS) * CHUNK_CHANNELS;
 }
 
 /**
@@ -38,7 +60,7 @@ export async function checkTuning(
   gpu: Gpu,
   config: ModelConfig,
   windows: readonly Uint32Array[],
-  { batchWindows }: TuningSettings,
+  { settings: { batchWindows }, isQuantized }: TuningNeeds,
 ): Promise<void> {
   const { tuned } = splitWindows(windows);
   const limit = gpu.device.limits.maxStorageBufferBindingSize;
@@ -48,7 +70,7 @@ export async function checkTuning(
   for (
     const [what, bytes] of [
       ["the largest matrices of one input", 4 * largestStage(config)],
-      ["the head in f16", 2 * config.hidden * logitStride(config.vocabulary)],
+      ["the transposed head in f16", transposedHeadBytes(config)],
       [`logits of ${windowTokens} tokens`, 4 * windowTokens * logitStride(config.vocabulary)],
       [`activations of ${windowTokens} tokens`, 4 * windowTokens * widestOf(config)],
     ] as const
@@ -58,14 +80,5 @@ export async function checkTuning(
     }
   }
   const text = 4 * config.hidden * windows.reduce((sum, { length }) => sum + length, 0);
-  await askForRoom(gpu, tuningBytes(config, shape) + text);
-}
-
-/** Asks for memory and gives it back. */
-async function askForRoom(gpu: Gpu, bytes: number): Promise<void> {
-  using scope = createBufferScope(gpu);
-  const largest = Math.floor(gpu.device.limits.maxBufferSize / 4) * 4;
-  for (let left = Math.ceil(bytes / 4) * 4; left > 0; left -= largest) {
-    await scope.storage("room for tuning", Math.min(left, largest));
-  }
+  await gpu.checkRoom("room for tuning", tuningBytes(config, shape, isQuantized) + text);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { packBits, unpackBits, type WidthOf } from "../bit_stream.ts";
-import { joinPlanes } from "../concatenate.ts";
+import { joinArrays } from "../concatenate.ts";
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 import { createGrid, decodeGrid, type Grid } from "../grid.ts";
 import { scaleCodeBits, type StripGroups, stripGroups, type StripLayout } from "./strip_layout.ts";
@@ -78,7 +78,7 @@ export function joinStrips(parts: readonly StripTensor[]): StripTensor {
   const odd = parts.slice(0, -1).find(({ rows }) => rows % (2 * TILE_ROWS) !== 0);
   if (odd) throw new TypeError(`part has ${odd.rows} rows, must be a multiple of ${2 * TILE_ROWS}`);
   const rows = parts.reduce((sum, { rows }) => sum + rows, 0);
-  const codes = joinPlanes(parts.map(({ codes }) => codes));
+  const codes = joinArrays(parts.map(({ codes }) => codes));
   return { ...parts[0], ...joinStripScales(parts), rows, codes };
 }
 
@@ -86,11 +86,11 @@ export function joinStrips(parts: readonly StripTensor[]): StripTensor {
 export function joinStripScales(parts: readonly StripScales[]): StripScales {
   return {
     fourBit: parts[0].fourBit,
-    scaleCodes: joinPlanes(parts.map(({ scaleCodes }) => scaleCodes)),
-    zeros: joinPlanes(parts.map(({ zeros }) => zeros)),
-    scales: joinPlanes(parts.map(({ scales }) => scales)),
-    tileScale: joinPlanes(parts.map(({ tileScale }) => tileScale)),
-    tileOffset: joinPlanes(parts.map(({ tileOffset }) => tileOffset)),
+    scaleCodes: joinArrays(parts.map(({ scaleCodes }) => scaleCodes)),
+    zeros: joinArrays(parts.map(({ zeros }) => zeros)),
+    scales: joinArrays(parts.map(({ scales }) => scales)),
+    tileScale: joinArrays(parts.map(({ tileScale }) => tileScale)),
+    tileOffset: joinArrays(parts.map(({ tileOffset }) => tileOffset)),
   };
 }
 

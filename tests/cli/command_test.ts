@@ -1,4 +1,5 @@
 import { EXPERIMENTS } from "../../experiments/registry.ts";
+import { openPacked } from "../../model/files/open_packed.ts";
 import { writeResult } from "../../experiments/results/result.ts";
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
@@ -69,7 +70,7 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     ["bench", "--depth", "0,4000"],
     "bench: --depth 4000 with --prompt 512 and --generate 128 takes 4512 tokens, must be",
   ],
-  [["bench", "--batch", "4,17"], "bench: --batch is 17, must be whole numbers from 1 to 16 with commas between"],
+  [["bench", "--batch", "4,129"], "bench: --batch is 129, must be whole numbers from 1 to 128 with commas between"],
   [["bench", "--batch", "4", "--generate", "0"], "bench: --batch is given and --generate is 0, must be 1 or more"],
   [
     ["quantize", "--out", "q", "--densities", "kl", "--refine", "8"],
@@ -218,6 +219,22 @@ Deno.test("main: quantize refuses to overwrite a file or to forget an interrupte
     assertEquals(await Deno.readTextFile(`${directory}/q`), "mine");
   }));
 
+Deno.test("main: quantize replaces a file that was made from a GGUF file", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/q`;
+    await Deno.writeTextFile(path, "mine");
+    const model = new URL("../fixtures/gguf/llama_spm.gguf", import.meta.url).pathname;
+    const { code, err } = await run(
+      ..."quantize --method search --device cpu --force --model".split(" "),
+      model,
+      "--out",
+      path,
+    );
+    assertEquals(code, 0, err);
+    using packed = await openPacked(path);
+    assertEquals(packed.files, [path]);
+  }));
+
 Deno.test("main: generate wants a packed file from --quantized", () =>
   inDirectory(async (directory) => {
     const path = `${directory}/q.safetensors`;
@@ -301,8 +318,8 @@ Deno.test("main: generate refuses files without prompts, with too many, and line
       Deno.writeTextFileSync(path, content);
       assertOneLine(await run("generate", "--prompts", path), 2, message);
     };
-    await refuses("\n", `--prompts ${path} has 0 prompts, must have 1 to 16`);
-    await refuses("{}\n".repeat(17), `--prompts ${path} has 17 prompts, must have 1 to 16`);
+    await refuses("\n", `--prompts ${path} has 0 prompts, must have 1 to 128`);
+    await refuses("{}\n".repeat(129), `--prompts ${path} has 129 prompts, must have 1 to 128`);
     await refuses('{"prompt": "a"}\nb\n', `--prompts ${path}: object 2 is no JSON: `);
     await refuses('{"prompt": ""}', `--prompts ${path}: object 1 has the prompt "", must be a string`);
     const missing = await run("generate", "--prompts", `${directory}/none`);

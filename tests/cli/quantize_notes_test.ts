@@ -11,6 +11,9 @@ Deno.test("noteCalibration: few tokens where targets are corrected, and why the 
     "calibrating on mix alone, without self: no room",
     note,
   ]);
+  assertEquals(noteCalibration({ ...few, whyFewer: "no room" }, { method: "feedback" }), [
+    "calibrating on 39999 tokens, fewer than by default: no room",
+  ]);
 });
 
 Deno.test("noteOutOfLine: matrices above eight times the median of their kind", () => {

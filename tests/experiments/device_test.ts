@@ -1,15 +1,18 @@
 import { join } from "@std/path";
 import type { RunSettings } from "../../experiments/context.ts";
+import { calibration } from "../../experiments/calibration.ts";
 import type { Experiment } from "../../experiments/experiment.ts";
 import { fourBitShare } from "../../experiments/four_bit_share.ts";
 import { outliers } from "../../experiments/outliers.ts";
 import type { Result } from "../../experiments/results/result.ts";
 import { runExperiments, type RunOptions } from "../../experiments/run.ts";
 import { type TensorToWrite, writeSafetensors } from "../../model/files/safetensors_writer.ts";
+import { openModel } from "../../model/load.ts";
 import { parseConfig } from "../../model/llama/config.ts";
 import { allLayerTensors } from "../../model/llama/layer.ts";
+import { divideTexts } from "../../model/quantize/divided_texts.ts";
 import { loadText } from "../../model/text/text.ts";
-import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { normals } from "../quant/helpers.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
 
@@ -113,4 +116,55 @@ Deno.test("an interrupted experiment goes on after its last finished row, to the
     const { environment: __, ...wanted } = whole;
     assertEquals(found, wanted);
     assertEquals(filesIn(join(directory, "results")).filter((name) => name.endsWith(".rows")), []);
+  }));
+
+Deno.test("calibration: each text on each evaluation, by both methods, from what each has of its own", () =>
+  inDirectory(async (directory) => {
+    const settings = { ...await makeSmallModel(directory), device: "cpu" } as const;
+    const { rows, samples, settings: stated, verdict } = await runOne(calibration, directory, settings);
+    const names = ["text.txt", "speeches", "mix"];
+    assertEquals(
+      rows.map(({ text, evaluated }) => [text, evaluated]),
+      names.flatMap((text) => names.map((evaluated) => [text, evaluated])),
+    );
+    // By hand: a quarter of 965 tokens has 3 windows of 63 and BOS, and so all texts calibrate on as many.
+    assert(String(stated["text.txt"]).endsWith("3 windows of 64 tokens calibrate, 4 are evaluated"));
+    for (const name of names.slice(1)) {
+      assert(String(stated[name]).endsWith("3 windows of 64 tokens calibrate, 2 are evaluated"));
+    }
+    // Windows of the second evaluation follow those of the first.
+    const lossOf = (name: string) =>
+      samples![`${name}: nats a token, by window`].slice(4, 6).reduce((sum, loss) => sum + loss / 2, 0);
+    const row = rows.find(({ text, evaluated }) => text === "mix" && evaluated === "speeches")!;
+    const [unquantized, feedback, corrected] = ["unquantized", "mix feedback", "mix corrected"].map(lossOf);
+    assertAlmostEquals(Number(row.difference), corrected - feedback, 1e-6);
+    assertAlmostEquals(Number(row.feedback_ratio), Math.exp(feedback - unquantized), 1e-6);
+    assertAlmostEquals(Number(row.corrected_ratio), Math.exp(corrected - unquantized), 1e-6);
+    assertEquals(new Set(rows.map(({ feedback_perplexity: perplexity }) => perplexity)).size, rows.length);
+    const worst = Math.max(...rows.map((row) => Number(row.difference) / Number(row.difference_error)));
+    assertEquals(verdict.status, worst <= 1 ? "reproduced" : "not reproduced");
+  }));
+
+Deno.test("divideTexts: as many windows of each to calibrate on, and no window twice; what the model writes too", () =>
+  inDirectory(async (directory) => {
+    const { modelName, textName } = await makeSmallModel(directory);
+    using checkpoint = await openModel(modelName);
+    const texts = await divideTexts(checkpoint, {
+      ...{ calibrating: 4, evaluated: 4, others: 2, windowTokens: 512, textName, writes: true, seed: 1 },
+      ...{ path: join(directory, "texts"), sourceSha256: "0", gpu: undefined, onProgress() {} },
+    });
+    assertEquals(
+      texts.map(({ name, calibrating, evaluated }) => [name, calibrating.length, evaluated.length]),
+      [["text.txt", 3, 4], ["speeches", 3, 2], ["mix", 3, 2], ["self", 3, 2]],
+    );
+    for (const { calibrating, evaluated } of texts) {
+      const all = [...calibrating, ...evaluated];
+      assert(all.every(({ length }) => length === 64));
+      assertEquals(new Set(all.map(String)).size, all.length);
+    }
+    // By hand: of 965 tokens 241 calibrate, and a window is BOS and 63 of those that follow.
+    const { tokenizer: { prefix, encode } } = checkpoint;
+    const tokens = [...prefix, ...encode(await Deno.readTextFile(join(directory, "text.txt")))];
+    assertEquals(tokens.length, 965);
+    assertEquals(Array.from(texts[0].evaluated[0]), [...prefix, ...tokens.slice(241, 304)]);
   }));

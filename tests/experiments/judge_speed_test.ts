@@ -15,10 +15,26 @@ const speedRow = (format: string, speed: number | null): Row => ({
 });
 
 Deno.test("end_to_end: two speeds give their ratio", () => {
-  const { measured, status } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 175)], false);
+  const { measured, status } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 180)], false);
   // Two errors of 1 % each.
-  assertEquals([measured, status], ["1.75 ± 0.02", "reproduced"]);
+  assertEquals([measured, status], ["1.80 ± 0.03", "reproduced"]);
   assertEquals(judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 150)], false).status, "not reproduced");
+});
+
+Deno.test("end_to_end: a speed-up as near to the claim as its error decides nothing, and the note says so", () => {
+  // 1.73 and 1.75, each with an error of 0.024: 1.74 is within both.
+  for (const speed of [173, 175]) {
+    const { status, note } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", speed)], false);
+    assertEquals(status, "partly");
+    assertStringIncludes(note, "The speed-up differs from 1.74 by no more than its standard error");
+  }
+});
+
+Deno.test("end_to_end: another model's speed-up is measured and not judged", () => {
+  const rows = [speedRow("f16", 100), speedRow("twobit", 190)].map((row) => ({ ...row, model: "smol" }));
+  const { paper, measured, status } = judgeEndToEnd(rows, false, "smol");
+  assertEquals([paper, status], ["nothing of this model", "not measured"]);
+  assertEquals(measured, "1.90 ± 0.03 x the f16 engine, smol, decode at context 128");
 });
 
 const MISSING: readonly (readonly [rows: readonly Row[], missing: string])[] = [
@@ -73,8 +89,19 @@ Deno.test("async: by the best shape over the kernel in order and over the pipeli
   // The root of 8 x 2; half the root of (0.04 / 8)² + (0.04 / 2)² of it.
   assertStringIncludes(note, "8.00 ± 0.04 (4.00 ± 0.04) over three_kernels");
   assertEquals(judgeAsync([asyncRow(4, 8)], false).status, "reproduced");
+  const near = judgeAsync([asyncRow(3.94, 8)], false);
+  assertEquals(near.status, "partly");
+  assertStringIncludes(near.note, "Asynchrony alone differs from 3.92 by no more than its standard error");
+  assertEquals(judgeAsync([asyncRow(1.5, 3.9)], false).status, "partly");
   assertEquals(judgeAsync([asyncRow(1.5, 3)], false).status, "not reproduced");
   assertEquals(judgeAsync([], true).status, "not measured");
+});
+
+Deno.test("cost: a ratio as near to the claim as its error decides nothing", () => {
+  const rows = [{ format: "twobit", cost_ratio: 2.71, cost_ratio_error: 0.02, hardware_ratio: 4 }];
+  const { measured, status, note } = judgeCost(rows);
+  assertEquals([measured, status], ["runtime 2.71 ± 0.02, hardware 4.00", "partly"]);
+  assertStringIncludes(note, "The runtime ratio differs from 2.7 by no more");
 });
 
 Deno.test("unlessOutOfMemory: undefined where there is no room, other errors go on", async () => {

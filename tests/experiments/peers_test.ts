@@ -1,6 +1,7 @@
-import { parseLlamaBench } from "../../experiments/peers/llama_cpp.ts";
-import { type PeerRun, peersResult } from "../../experiments/peers/peer_run.ts";
-import { parseTorch } from "../../experiments/peers/pytorch.ts";
+import { type LlamaCppPlan, measureLlamaCpp, parseLlamaBench } from "../../experiments/peers/llama_cpp.ts";
+import { checkGpu, type PeerRun, peersResult } from "../../experiments/peers/peer_run.ts";
+import { measurePytorch, parseTorch } from "../../experiments/peers/pytorch.ts";
+import { runProgram } from "../../experiments/peers/run_program.ts";
 import { GGUF_FORMATS, writeRandomGguf } from "../../experiments/peers/random_gguf.ts";
 import { plotOf } from "../../experiments/plots/plots.ts";
 import { renderDirectory, renderResult } from "../../experiments/render.ts";
@@ -23,6 +24,7 @@ const { device, environment } = makeResult({
 const LLAMA: PeerRun = {
   program: "llama.cpp CUDA",
   version: "1.0",
+  gpu: "NVIDIA H200",
   built: "CMake",
   command: "llama-bench -p 512",
   measurements: [
@@ -33,6 +35,7 @@ const LLAMA: PeerRun = {
 const TORCH: PeerRun = {
   program: "PyTorch",
   version: "2.9",
+  gpu: "NVIDIA H200",
   built: "as installed",
   command: "torch.mv",
   measurements: [{ key: "time_us", shape: "64x128", format: "F16", samples: [25, 26, 27] }],
@@ -67,7 +70,7 @@ Deno.test("peers: a page says that they are other programs in another run, and i
   const page = renderResult(SPEEDS, peersBeside(PEERS, "end_to_end"));
   assertStringIncludes(
     page,
-    "Other programs, measured on nvidia-h200 (NVIDIA H200) on 2026-01-01 in a run of their own; no part of the verdict:",
+    "Other programs, measured on nvidia-h200 (NVIDIA H200) in runs of their own; no part of the verdict:",
   );
   assertStringIncludes(page, "| llama.cpp CUDA | 1.0 ");
   const verdictOf = (text: string) => /\*\*Verdict.*/.exec(text)![0];
@@ -102,6 +105,29 @@ Deno.test("peers: async's plot has PyTorch by our two_pass's time", async () => 
   assertStringIncludes(await plotOf(result, peersBeside(PEERS, "async")), "PyTorch F16, another run");
 });
 
+Deno.test("peers: a program measured again replaces its own rows and keeps the other's, with samples and settings", () => {
+  const later = { device, environment: { ...environment, startedAt: "2026-02-03T00:00:00Z" } };
+  const faster = { ...TORCH, version: "3.0" };
+  const merged = peersResult([faster], later, PEERS);
+  assertEquals(merged.rows.map(({ program, version, date }) => [program, version, date]), [
+    ["llama.cpp CUDA", "1.0", "2026-01-01"],
+    ["llama.cpp CUDA", "1.0", "2026-01-01"],
+    ["PyTorch", "3.0", "2026-02-03"],
+  ]);
+  assertEquals(merged.settings["llama.cpp CUDA: command"], "llama-bench -p 512");
+  assertEquals(Object.keys(merged.samples!).length, 3);
+  // Another GPU's rows are no rows of this one.
+  const other = { ...later, device: { ...device, adapter: "NVIDIA H100" } };
+  assertEquals(peersResult([faster], other, PEERS).rows.length, 1);
+});
+
+Deno.test("checkGpu: the GPU of our own tables, or none of its numbers", () => {
+  checkGpu("PyTorch", "NVIDIA H200", "NVIDIA H200");
+  checkGpu("llama-bench", "NVIDIA H200, NVIDIA H200", "NVIDIA H200");
+  assertThrows(() => checkGpu("PyTorch", "NVIDIA H100", "NVIDIA H200"), Error, "must run on NVIDIA H200");
+  assertThrows(() => checkGpu("PyTorch", "", "NVIDIA H200"), Error, "ran on no GPU");
+});
+
 Deno.test("peers: compare takes differences of speed for noise or change, never for a failure", () => {
   const faster = peersResult([{
     ...LLAMA,
@@ -114,6 +140,7 @@ Deno.test("peers: compare takes differences of speed for noise or change, never 
 const FAULTS: readonly (readonly [change: Partial<Result>, message: string])[] = [
   [{ settings: {} }, 'settings lack "llama.cpp CUDA: built"'],
   [{ samples: {} }, "samples of llama.cpp CUDA 7b Q2_K 0 512: tokens/s are undefined"],
+  [{ rows: [{ ...PEERS.rows[0], date: null }] }, "row 0 has date null, must be a text"],
   [{ rows: [{ ...PEERS.rows[0], version: null }] }, "row 0 has version null, must be a text"],
   [
     { rows: [{ ...PEERS.rows[0], prefill_tokens_per_s: null }] },
@@ -130,12 +157,20 @@ for (const [change, message] of FAULTS) {
 
 Deno.test("parseLlamaBench: prompts and generation; what isn't that is refused", () => {
   // As llama-bench -o json prints it, shortened.
-  const test = { n_prompt: 512, n_gen: 0, n_depth: 0, avg_ts: 6100.5, samples_ts: [6100, 6101] };
+  const where = { backends: "CUDA", gpu_info: "NVIDIA H200", n_gpu_layers: 99 };
+  const test = { ...where, n_prompt: 512, n_gen: 0, n_depth: 0, avg_ts: 6100.5, samples_ts: [6100, 6101] };
   const generation = { ...test, n_prompt: 0, n_gen: 64, n_depth: 128, samples_ts: [300, 301] };
-  assertEquals(parseLlamaBench(JSON.stringify([test, generation])), [
-    { key: "prefill_tokens_per_s", context: 0, prompt: 512, samples: [6100, 6101] },
-    { key: "decode_tokens_per_s", context: 128, prompt: null, samples: [300, 301] },
-  ]);
+  assertEquals(parseLlamaBench(JSON.stringify([test, generation])), {
+    gpu: "NVIDIA H200",
+    measurements: [
+      { key: "prefill_tokens_per_s", context: 0, prompt: 512, samples: [6100, 6101] },
+      { key: "decode_tokens_per_s", context: 128, prompt: null, samples: [300, 301] },
+    ],
+  });
+  for (const change of [{ backends: "CPU" }, { backends: "Vulkan" }, { gpu_info: "" }, { n_gpu_layers: 0 }]) {
+    const printed = JSON.stringify([test, { ...generation, ...change }]);
+    assertThrows(() => parseLlamaBench(printed), Error, "must run with CUDA, a GPU and layers on it");
+  }
   const refuse = (value: unknown, message: string) =>
     assertThrows(() => parseLlamaBench(JSON.stringify(value)), SyntaxError, message);
   refuse([], "must be an array of tests");
@@ -147,7 +182,9 @@ Deno.test("parseLlamaBench: prompts and generation; what isn't that is refused",
 
 Deno.test("parseTorch: times by shape; a missing shape is named", () => {
   const printed = { version: "2.9", cuda: "13.0", device: "H200", samples_us: { "64x128": [25, 26] } };
-  const { measurements } = parseTorch(JSON.stringify(printed), ["64x128"]);
+  const { measurements, gpu } = parseTorch(JSON.stringify(printed), ["64x128"]);
+  assertEquals(gpu, "H200");
+  assertThrows(() => parseTorch(JSON.stringify({ ...printed, device: null }), []), SyntaxError, "lacks device");
   assertEquals(measurements, [{ key: "time_us", shape: "64x128", format: "F16", samples: [25, 26] }]);
   assertThrows(() => parseTorch(JSON.stringify(printed), ["1x1"]), SyntaxError, "lacks 1x1");
 });
@@ -184,4 +221,65 @@ Deno.test("writeRandomGguf: rows that aren't whole super-blocks are refused in Q
       RangeError,
       "blk.0.attn_q.weight has 192 channels, must be a multiple of 256",
     );
+  }));
+
+/** Programs that stand for cmake, llama-bench and a Python with PyTorch: they print what those print. */
+const FAKES = {
+  // Builds what bench.sh is, counts its calls, and is killed in the first build.
+  "cmake": `#!/bin/sh
+here=$(dirname "$0")
+echo "$@" >> "$here/calls"
+[ "$1" = --build ] || exit 0
+[ -e "$here/killed" ] || { touch "$here/killed"; exit 137; }
+mkdir -p "$2/bin"
+cp "$here/bench.sh" "$2/bin/llama-bench"
+`,
+  "bench.sh": `#!/bin/sh
+where='"backends":"CUDA","gpu_info":"NVIDIA H200","n_gpu_layers":99'
+case "$*" in
+  *"-p 512"*) echo "[{$where,\\"n_prompt\\":512,\\"n_gen\\":0,\\"n_depth\\":0,\\"samples_ts\\":[6000,6001]}]" ;;
+  *) echo "[{$where,\\"n_prompt\\":0,\\"n_gen\\":64,\\"n_depth\\":128,\\"samples_ts\\":[300,301]}]" ;;
+esac
+`,
+  "python": `#!/bin/sh
+shift
+for shape; do samples="$samples\${samples:+,}\\"$shape\\":[20.5,21]"; done
+echo "{\\"version\\":\\"2.11\\",\\"cuda\\":\\"13.0\\",\\"device\\":\\"NVIDIA H200\\",\\"samples_us\\":{$samples}}"
+`,
+};
+
+Deno.test("measureLlamaCpp, measurePytorch: a simulated run; an interrupted build goes on, a finished one stays", () =>
+  inDirectory(async (directory) => {
+    for (const [name, text] of Object.entries(FAKES)) {
+      await Deno.writeTextFile(`${directory}/${name}`, text, { mode: 0o755 });
+    }
+    // What the source's archive holds, and its name.
+    await Deno.mkdir(`${directory}/llama_cpp_python-0.3.36/vendor/llama.cpp`, { recursive: true });
+    const source = `${directory}/source.tar.gz`;
+    await runProgram("tar", ["-C", directory, "-czf", source, "llama_cpp_python-0.3.36"]);
+    const steps: string[] = [];
+    const plan: LlamaCppPlan = {
+      ...{ source, work: `${directory}/work`, architecture: "90", shape: SHAPE, seed: 1, adapter: "NVIDIA H200" },
+      cmake: `${directory}/cmake`,
+      onProgress: (step) => void steps.push(step),
+    };
+    const calls = async () => (await Deno.readTextFile(`${directory}/calls`)).trim().split("\n").length;
+    await assertRejects(() => measureLlamaCpp(plan), Error, "ended with 137");
+    const run = await measureLlamaCpp(plan);
+    assertEquals(await calls(), 4);
+    assertEquals(run.gpu, "NVIDIA H200");
+    assertEquals(run.measurements.map(({ key, format }) => [key, format]), [
+      ["prefill_tokens_per_s", "Q2_K"],
+      ["decode_tokens_per_s", "Q2_K"],
+      ["prefill_tokens_per_s", "F16"],
+      ["decode_tokens_per_s", "F16"],
+    ]);
+    const written = await Deno.stat(`${plan.work}/small-F16.gguf`);
+    await measureLlamaCpp(plan);
+    assertEquals(await calls(), 4);
+    assertEquals((await Deno.stat(`${plan.work}/small-F16.gguf`)).ino, written.ino);
+    await assertRejects(() => measureLlamaCpp({ ...plan, adapter: "NVIDIA H100" }), Error, "must run on NVIDIA H100");
+    const torch = await measurePytorch(`${directory}/python`, "NVIDIA H200");
+    const result = peersResult([torch], { device, environment }, peersResult([run], { device, environment }));
+    assertEquals(result.rows.length, 4 + torch.measurements.length);
   }));

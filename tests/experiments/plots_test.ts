@@ -111,6 +111,22 @@ Deno.test("plotOf: accuracy has a panel of tasks where they were scored", async 
   assertStringIncludes(JSON.stringify(PLOTS.accuracy(result)), '"y":55,"error":2.5');
 });
 
+Deno.test("plotOf: calibration has a panel for each evaluation, with both methods and their errors", async () => {
+  const names = ["speeches", "mix"];
+  const rows = names.flatMap((text) =>
+    names.map((evaluated) => ({
+      ...{ text, evaluated, feedback_ratio: 1.5, feedback_ratio_error: 0.01 },
+      ...{ corrected_ratio: 1.25, corrected_ratio_error: 0.25 },
+    }))
+  );
+  const result = makeResult({ id: "calibration", rows });
+  const texts = textsOf(await plotOf(result));
+  for (const text of ["evaluated on speeches", "evaluated on mix", "corrected", "feedback"]) {
+    assert(texts.includes(text), text);
+  }
+  assertStringIncludes(JSON.stringify(PLOTS.calibration(result)), '"ratio":1.25,"low":1,"high":1.5');
+});
+
 Deno.test("hasPlot: not for timings of a software adapter, not for unknown experiments", () => {
   const { device, verdict } = makeResult();
   const unmeasured = { verdict: { ...verdict, measured: null, status: "not measured" as const } };

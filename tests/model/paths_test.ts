@@ -3,8 +3,9 @@ import { openDirectory } from "../../model/files/open_directory.ts";
 import { openPacked } from "../../model/files/open_packed.ts";
 import { writeTextBeside } from "../../model/host/atomic_file.ts";
 import { lockPath } from "../../model/host/path_lock.ts";
-import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
-import { layersDirectory } from "../../model/quantize/packed_writer.ts";
+import { quantizeModel } from "../../model/quantize_file.ts";
+import type { QuantizeOptions } from "../../model/quantize_options.ts";
+import { layersDirectory } from "../../model/quantize/finished_layers.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
 

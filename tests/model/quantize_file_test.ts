@@ -1,7 +1,16 @@
+import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { openSafetensors } from "../../model/files/open_directory.ts";
 import { openPacked } from "../../model/files/open_packed.ts";
-import { quantizeModel, type QuantizeOptions } from "../../model/quantize_file.ts";
-import { layersDirectory } from "../../model/quantize/packed_writer.ts";
+import { openModel } from "../../model/load.ts";
+import { quantizeModel } from "../../model/quantize_file.ts";
+import type { QuantizeOptions } from "../../model/quantize_options.ts";
+import {
+  type CalibrationOptions,
+  chooseCalibration,
+  type UsedCalibration,
+} from "../../model/quantize/choose_calibration.ts";
+import { layersDirectory } from "../../model/quantize/finished_layers.ts";
 import { RANDOM_SIZES } from "../../quant/recipe.ts";
 import { createRandom } from "../../quant/random.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
@@ -117,6 +126,66 @@ Deno.test("quantizeModel: an abort leaves whole layers and nothing else, and a r
     assertEquals(await Deno.readFile(path), await Deno.readFile(whole));
     assertEquals(filesIn(directory), ["q", "whole"]);
   }));
+
+Deno.test("quantizeModel: a resumed run goes on with what its defaults chose, and is refused other settings at once", () =>
+  inDirectory(async (directory) => {
+    const [whole, path] = [`${directory}/whole`, `${directory}/q`];
+    const own = new URL("../../model/tiny", import.meta.url).pathname;
+    const begun = {
+      device: "cpu",
+      exclude: /layers\.[2-4]|mlp|[qko]_proj/,
+      densities: "kl",
+      calibration: { text: "calibration", windows: 2, windowTokens: 32 },
+    } as const;
+    await quantizeModel(own, whole, begun);
+    const controller = new AbortController();
+    const onLayer = () => controller.abort(new Error("enough"));
+    await quantizeModel(own, path, { ...begun, onLayer, signal: controller.signal }).catch(() => {});
+    const { calibration: _, ...plain } = begun;
+    const used: unknown[] = [];
+    const resume = (changes: QuantizeOptions) =>
+      quantizeModel(own, path, { ...plain, ...changes, resume: true, onCalibration: (text) => used.push(text) });
+    const named = { text: "mix", windows: 4 };
+    for (
+      const [changes, difference] of [
+        [{ calibration: named }, 'calibration was "calibration", is "mix"; windows was 2, is 4'],
+        [{ seed: 2 }, "seed was 1, is 2"],
+        [{ densities: "uniform", refine: 4 }, "refine was 8, is 4"],
+      ] as const
+    ) {
+      await assertRejects(() => resume(changes), RangeError, `other settings or another checkpoint: ${difference}`);
+    }
+    assertEquals(used, []);
+    const told: unknown[] = [];
+    await resume({ onDensities: (chosen) => told.push(chosen) });
+    assertEquals([used, told], [[{ calibration: "calibration", tokens: 64 }], ["those of the interrupted run are"]]);
+    assertEquals(await Deno.readFile(path), await Deno.readFile(whole));
+    await assertRejects(() => resume({}), RangeError, "holds no interrupted run");
+  }));
+
+Deno.test("chooseCalibration: 128 windows instead of 448 where the GPU has no room for their text, and why", async () => {
+  using checkpoint = await openModel("tiny");
+  const choose = async (room: number, given: CalibrationOptions) => {
+    const asked: number[] = [];
+    const checkRoom = (_: string, bytes: number) => {
+      asked.push(bytes);
+      return bytes <= room ? Promise.resolve() : Promise.reject(new OutOfMemoryError("no room", bytes, 0));
+    };
+    let used: UsedCalibration | undefined;
+    const { text, windows } = await chooseCalibration(checkpoint, {
+      ...{ method: "corrected", given: { text: "mix", windowTokens: 32, ...given }, isTiny: false, isRealGpu: true },
+      ...{ gpu: { checkRoom } as unknown as Gpu, path: "nowhere", seed: 1, sourceSha256: "x" },
+      ...{ signal: undefined, onProgress: undefined, onCalibration: (found) => used = found },
+    });
+    assertEquals(windows.length, text.windows);
+    return [windows.length, used?.whyFewer, asked.length];
+  };
+  const { hidden, heads, headSize, intermediate } = checkpoint.config;
+  const textBytes = 2 * 448 * 32 * 4 * (hidden + Math.max(intermediate, heads * headSize));
+  assertEquals(await choose(2 * textBytes + 2 ** 31, {}), [448, undefined, 1]);
+  assertEquals(await choose(textBytes, {}), [128, "no room", 1]);
+  assertEquals(await choose(0, { windows: 3 }), [3, undefined, 0]);
+});
 
 Deno.test("quantizeModel: carried tensors that are no numbers, and weights too small for f16, are refused", () =>
   inDirectory(async (directory) => {

@@ -13,5 +13,5 @@ fn multiply_rows_in_order(first_row: u32, lane: Lane) {
     if (row < rows) { now = load_step(row, lane); }
     store_sums(sum_rows(now, row, x, lane), true, step, lane);
   }
-  if (has_outliers()) { sum_outliers(first_outliers(lane.thread), 0u, lane.thread); }
+  if (has_outliers()) { sum_outliers(first_outlier(0u, lane.thread), 0u, lane.thread); }
 }

@@ -31,9 +31,6 @@ override token_turns: u32 = tile_tokens * step_turns / threads;
 const TURN_SLOTS = 4u;
 const ACTIVATION_UNIT = 16.0;
 
-// Offsets and strides of matrices in workgroup memory count these of a vector of 8 halves.
-override matrix_unit: u32 = 1;
-
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
@@ -95,13 +92,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   write_strip(tile_first_row + own_row, first_token + own_token + 48u, thread, &s3);
 }
 
-// 16 channels of 16 rows; of 16 tokens.
+// 16 channels of 16 rows; of 16 tokens. Offsets and strides of matrices count vectors, the array's elements.
 fn weight_matrix(row: u32, turn: u32) -> Right {
-  return subgroupMatrixLoad<Right, col_major>(&weight_tile, (row * stride + turn) * matrix_unit, stride * matrix_unit);
+  return subgroupMatrixLoad<Right, col_major>(&weight_tile, row * stride + turn, stride);
 }
 
 fn token_matrix(token: u32, turn: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&token_tile, (token * stride + turn) * matrix_unit, stride * matrix_unit);
+  return subgroupMatrixLoad<Left, row_major>(&token_tile, token * stride + turn, stride);
 }
 
 fn multiply(left: Left, r0: Right, r1: Right, r2: Right, r3: Right, sums: ptr<function, Strip>) {

@@ -1,24 +1,20 @@
 // needs: rows cells reduce
 // The sparse term: sum of residual[o] x[channel[o]] over the outliers o of each row of a workgroup, in passes over its
-// rows. They are taken after the rows' steps, two of them on their way, or, with `outliers_by_round`, one in each round
-// of steps, asked for a round earlier: then other teams' steps hide their latency, and no team waits for them in the end.
-override outliers_by_round: u32 = 0;
+// rows, each of which outlier_lanes lanes share. The words of a pass are asked for with those of a step and multiplied
+// at the start of the next round, before that asks for anything: who waits for one load waits for all that were asked for
+// before it, and so no pass waits for the weights of the step after. What the rounds have left is taken after them.
 
 // Where the outliers of each row start and those of the row before end; loaded early, so that at the end only one
 // memory latency is left. Gate and up rows are two runs of rows, with an entry more at the end of each.
 var<workgroup> outlier_starts: array<u32, start_count>;
 
 // An outlier as it lies in memory: the words that hold its channel and its residual, and which half of them is its own.
+// `beyond` is the next one of its row that the lane takes, 0 for none.
 struct Outlier {
   channels: u32,
   residuals: u32,
   half: u32,
-}
-
-// Of a pass and of the next one.
-struct Outliers {
-  now: Outlier,
-  next: Outlier,
+  beyond: u32,
 }
 
 fn load_outlier_starts(first_row: u32, thread: u32) {
@@ -31,37 +27,20 @@ fn load_outlier_starts(first_row: u32, thread: u32) {
 
 // Entry of row i of the workgroup.
 fn start_of(i: u32) -> u32 {
-  return i + i / workgroup_outputs();
+  return i + select(0u, 1u, i >= workgroup_outputs());
 }
 
 fn pass_rows() -> u32 {
   return workgroup_size / outlier_lanes;
 }
 
-// outlier_lanes lanes share a row. The first passes are asked for before the rows are multiplied.
-fn first_outliers(thread: u32) -> Outliers {
-  var outliers: Outliers;
-  outliers.now = first_outlier(0u, thread);
-  if (outliers_by_round == 0u) { outliers.next = first_outlier(pass_rows(), thread); }
-  return outliers;
-}
-
-// The passes from row `start` on, of which these two are on their way.
-fn sum_outliers(first_two: Outliers, start: u32, thread: u32) {
-  var outliers = first_two;
-  for (var first = start; first < workgroup_steps * STEP_ROWS; first += pass_rows()) {
-    let after = first_outlier(first + 2u * pass_rows(), thread);
-    sum_pass(outliers.now, first, thread);
-    outliers = Outliers(outliers.next, after);
-  }
-}
-
-// What the rounds of steps have left, from row `start` on; as a rule nothing.
-fn sum_last_outliers(outliers: Outliers, start: u32, thread: u32) {
-  let rounds = (workgroup_steps + row_teams - 1u) / row_teams;
-  if (outliers_by_round == 0u) { sum_outliers(outliers, start, thread); }
-  if (outliers_by_round != 0u && rounds * pass_rows() < workgroup_steps * STEP_ROWS) {
-    sum_outliers(Outliers(outliers.now, first_outlier(start + pass_rows(), thread)), start, thread);
+// The passes from row `start` on, whose outliers are on their way.
+fn sum_outliers(first: Outlier, start: u32, thread: u32) {
+  var outlier = first;
+  for (var row = start; row < workgroup_steps * STEP_ROWS; row += pass_rows()) {
+    let next = first_outlier(row + pass_rows(), thread);
+    sum_pass(outlier, row, thread);
+    outlier = next;
   }
 }
 
@@ -69,16 +48,13 @@ fn sum_last_outliers(outliers: Outliers, start: u32, thread: u32) {
 fn sum_pass(outlier: Outlier, first: u32, thread: u32) {
   let count = workgroup_steps * STEP_ROWS;
   let row = first + thread / outlier_lanes;
-  let own = thread % outlier_lanes;
   var sum = outlier_term(outlier);
-  if (row < count) {
+  if (outlier.beyond > 0u) {
     let end = outlier_starts[start_of(row) + 1u];
-    for (var i = outlier_starts[start_of(row)] + own + outlier_lanes; i < end; i += outlier_lanes) {
-      sum += outlier_term(load_outlier(i));
-    }
+    for (var i = outlier.beyond; i < end; i += outlier_lanes) { sum += outlier_term(load_outlier(i, 0u)); }
   }
   sum = sum_strided(sum, thread, 1u, outlier_lanes);
-  if (own == 0u && row < count) { partial[columns * count + row] = sum; }
+  if (thread % outlier_lanes == 0u && row < count) { partial[columns * count + row] = sum; }
 }
 
 // A lane's first outlier of its row in a pass, one of residual 0 where there is none.
@@ -86,13 +62,16 @@ fn first_outlier(first: u32, thread: u32) -> Outlier {
   let row = first + thread / outlier_lanes;
   if (row < workgroup_steps * STEP_ROWS) {
     let i = outlier_starts[start_of(row)] + thread % outlier_lanes;
-    if (i < outlier_starts[start_of(row) + 1u]) { return load_outlier(i); }
+    let end = outlier_starts[start_of(row) + 1u];
+    let beyond = i + outlier_lanes;
+    if (i < end) { return load_outlier(i, select(0u, beyond, beyond < end)); }
   }
   return Outlier();
 }
 
-fn load_outlier(i: u32) -> Outlier {
-  return Outlier(outlier_planes[outlier_start + rows + 1u + i / 2u], outlier_planes[outlier_start + outlier_residuals + i / 2u], i % 2u);
+fn load_outlier(i: u32, beyond: u32) -> Outlier {
+  let at = outlier_start + i / 2u;
+  return Outlier(outlier_planes[at + rows + 1u], outlier_planes[at + outlier_residuals], i % 2u, beyond);
 }
 
 fn outlier_term(outlier: Outlier) -> f32 {

@@ -37,29 +37,27 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
   let row_team = row_team_of(lane.thread);
   var now = first;
   let x = take_activations(lane);
-  var outliers: Outliers;
+  var outlier: Outlier;
   var outlier_row = 0u;
-  if (has_outliers()) { outliers = first_outliers(lane.thread); }
+  if (has_outliers()) { outlier = first_outlier(outlier_row, lane.thread); }
   var sums = Sums(vec4(0.0), vec2(0.0));
   for (var start = 0u; start < workgroup_steps; start += row_teams) {
+    if (has_outliers() && start > 0u && outlier_row < workgroup_steps * STEP_ROWS) {
+      sum_pass(outlier, outlier_row, lane.thread);
+      outlier_row += pass_rows();
+      outlier = first_outlier(outlier_row, lane.thread);
+    }
     let step = start + row_team;
     let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
     var next: Step;
     if (next_row < rows) { next = load_step(next_row, lane); }
-    let takes_outliers = has_outliers() && outliers_by_round != 0u && outlier_row < workgroup_steps * STEP_ROWS;
-    if (takes_outliers) { outliers.next = first_outlier(outlier_row + pass_rows(), lane.thread); }
     // The sums of the step before: their exchanges wait for each other, so this step's arithmetic goes between.
     store_sums(sums, start > 0u, step - row_teams, lane);
     sums = sum_rows(now, matrix_row(first_row, step * STEP_ROWS), x, lane);
-    if (takes_outliers) {
-      sum_pass(outliers.now, outlier_row, lane.thread);
-      outliers.now = outliers.next;
-      outlier_row += pass_rows();
-    }
     now = next;
   }
   store_sums(sums, true, last_step(row_team), lane);
-  if (has_outliers()) { sum_last_outliers(outliers, outlier_row, lane.thread); }
+  if (has_outliers()) { sum_outliers(outlier, outlier_row, lane.thread); }
 }
 
 // The step that a row of teams walks last.

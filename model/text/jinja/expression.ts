@@ -74,13 +74,13 @@ export function filtered(value: Value, filter: Node, scope: Scope): Value {
 }
 
 /** Calls what is a function. @throws {TypeError} where it isn't one */
-export function callFunction(callee: Value, given: Arguments): Value {
+function callFunction(callee: Value, given: Arguments): Value {
   if (typeof callee !== "function") throw new TypeError(`a ${typeName(callee)} cannot be called`);
   return callee(given);
 }
 
 /** Arguments of a call. */
-export function evaluateArguments(nodes: readonly Node[], scope: Scope): Arguments {
+function evaluateArguments(nodes: readonly Node[], scope: Scope): Arguments {
   const positional: Value[] = [];
   const named = new Map<string, Value>();
   const name = (key: Value, value: Value) => {
@@ -147,45 +147,22 @@ function evaluateMember({ object, property, computed }: Node, scope: Scope): Val
   const isName = !computed && property!.type === "Identifier";
   const key = isName ? property!.value as string : evaluate(property!, scope);
   if (value === undefined) throw new TypeError(`${toText(key)} is asked of what is undefined`);
-  const method = typeof key === "string" ? methodOf(value, key, scope.budget) : undefined;
+  const method = () => typeof key === "string" ? methodOf(value, key, scope.budget) : undefined;
   // A dot asks for an attribute first, brackets for an item.
-  return isName ? method ?? itemAt(value, key) : itemAt(value, key) ?? method;
+  if (isName) return method() ?? itemAt(value, key);
+  const item = itemAt(value, key);
+  return item === undefined ? method() : item;
 }
 
 function itemAt(value: Value, key: Value): Value {
   if (value instanceof Map) return value.get(key);
   if (value instanceof Namespace) return typeof key === "string" ? value.fields.get(key) : undefined;
   if (typeof key === "string" || value === null || typeof value === "number" || typeof value === "boolean") {
-    if (typeof value === "string" && typeof key === "string" && UNKNOWN_TEXT_METHODS.has(key)) {
-      throw new TypeError(`str.${key} is not known here`);
-    }
     return undefined;
   }
   if (value instanceof View) throw new TypeError(`a ${value.name ?? "generator"} has no items by number here`);
   return typeof key === "number" || typeof key === "boolean" ? itemsOf(value).at(Number(key)) : undefined;
 }
-
-/** Methods that Python's texts have besides; what would be undefined otherwise. */
-const UNKNOWN_TEXT_METHODS: ReadonlySet<string> = new Set([
-  "casefold",
-  "center",
-  "encode",
-  "expandtabs",
-  "format",
-  "format_map",
-  "isascii",
-  "isidentifier",
-  "isnumeric",
-  "isprintable",
-  "istitle",
-  "ljust",
-  "maketrans",
-  "rindex",
-  "rjust",
-  "swapcase",
-  "translate",
-  "zfill",
-]);
 
 function sliceOf(value: Value, { start, stop, step }: Node, scope: Scope): Value {
   if (value instanceof View || value instanceof Map || value === undefined) {

@@ -58,13 +58,8 @@ const defaultTo: Filter = (value, given) => {
 };
 
 const FILTERS: Readonly<Record<string, Filter>> = {
-  abs: plain((value) => {
-    if (value instanceof Float) return new Float(Math.abs(value.value));
-    return Math.abs(needNumber(value));
-  }),
   capitalize: plain((value) => capitalize(toText(value))),
   count: plain(lengthOf),
-  d: defaultTo,
   default: defaultTo,
   dictsort: (value, given) => {
     const [caseSensitive, by, reverse] = parameters(given, ["case_sensitive", "by", "reverse"], [false, "key", false]);
@@ -73,11 +68,6 @@ const FILTERS: Readonly<Record<string, Filter>> = {
     return sorted(pairs, (pair) => folded((pair as Tuple).items[by === "value" ? 1 : 0], caseSensitive), reverse);
   },
   first: plain((value) => itemsOf(value)[0]),
-  float: (value, given) => {
-    const [fallback] = parameters(given, ["default"], [new Float(0)]);
-    const number = readNumber(value);
-    return number === undefined ? fallback : new Float(number);
-  },
   indent: (value, given, budget) => {
     const [width, first, blank] = parameters(given, ["width", "first", "blank"], [4, false, false]);
     if (typeof value !== "string") throw new TypeError(`indent is of a ${typeName(value)}, must be of a str`);
@@ -132,17 +122,6 @@ const FILTERS: Readonly<Record<string, Filter>> = {
   reverse: plain((value) =>
     typeof value === "string" ? Array.from(value).reverse().join("") : generated(itemsOf(value).toReversed())
   ),
-  round: (value, given) => {
-    const [precision, method] = parameters(given, ["precision", "method"], [0, "common"]);
-    const number = needNumber(value);
-    if (precision !== 0) throw new TypeError("the precision of round must be 0 here");
-    if (method === "ceil" || method === "floor") return new Float(Math[method](number));
-    if (method !== "common") throw new TypeError("the method of round must be common, ceil or floor");
-    // A half goes to the even neighbour.
-    const isHalf = Math.abs(number % 1) === 0.5;
-    const rounded = isHalf ? 2 * Math.round(number / 2) : Math.round(number);
-    return value instanceof Float ? new Float(rounded) : rounded;
-  },
   safe: plain((value) => new Safe(toText(value))),
   select: (value, given) => chosen(value, given, true, false),
   selectattr: (value, given) => chosen(value, given, true, true),
@@ -155,12 +134,6 @@ const FILTERS: Readonly<Record<string, Filter>> = {
     return sorted(itemsOf(value), (item) => folded(attributeOf(item, attribute), caseSensitive), reverse);
   },
   string: plain(toText),
-  sum: (value, given) => {
-    const [attribute, start] = parameters(given, ["attribute", "start"], [null, 0]);
-    const numbers = [start, ...itemsOf(value).map((item) => attributeOf(item, attribute))];
-    const sum = numbers.reduce<number>((sum, number) => sum + needNumber(number), 0);
-    return numbers.some((number) => number instanceof Float) ? new Float(sum) : whole(sum);
-  },
   title: plain((value) => {
     const words = toText(value).split(/([-\s({[<]+)/);
     return words.map((word) => {
@@ -208,10 +181,6 @@ const FILTERS: Readonly<Record<string, Filter>> = {
     return generated(kept);
   },
   upper: textMethod("upper"),
-  wordcount: plain((value) => {
-    const words = toText(value).match(/[\p{L}\p{N}_]+/gu) ?? [];
-    return words.length;
-  }),
 };
 
 /** What Python gives as a generator: it has no length and cannot be printed. */
@@ -285,19 +254,11 @@ type Test = (value: Value, others: readonly Value[]) => boolean;
 
 const equalTo: Test = (value, [other]) => equals(value, other);
 const ordered = (test: (order: number) => boolean): Test => (value, [other]) => test(compare(value, other));
-const textTest = (name: string): Test => (value) =>
-  methodOf(toText(value), name, { spend: () => {}, spendText: () => {} })!({ positional: [], named: new Map() }) ===
-    true;
-
 const TESTS: Readonly<Record<string, Test>> = {
   boolean: (value) => typeof value === "boolean",
   // What is undefined can be called and has a length, though both fail or give nothing.
   callable: (value) => value === undefined || typeof value === "function",
   defined: (value) => value !== undefined,
-  divisibleby: (value, [other]) => {
-    if (needNumber(other) === 0) throw new RangeError("division by zero");
-    return needNumber(value) % needNumber(other) === 0;
-  },
   "<": ordered((order) => order < 0),
   "<=": ordered((order) => order <= 0),
   "==": equalTo,
@@ -315,7 +276,6 @@ const TESTS: Readonly<Record<string, Test>> = {
   integer: (value) => typeof value === "number",
   iterable: (value) => value === undefined || canBeGoneThrough(value),
   le: ordered((order) => order <= 0),
-  lower: textTest("islower"),
   lt: ordered((order) => order < 0),
   mapping: (value) => value instanceof Map,
   ne: (value, [other]) => !equals(value, other),
@@ -327,7 +287,6 @@ const TESTS: Readonly<Record<string, Test>> = {
   string: (value) => typeof value === "string" || value instanceof Safe,
   true: (value) => value === true,
   undefined: (value) => value === undefined,
-  upper: textTest("isupper"),
 };
 
 function canBeGoneThrough(value: Value): boolean {

@@ -1,20 +1,35 @@
 /**
- * Methods of texts, dictionaries and lists, with Python's rules; those that change a value are refused there too.
+ * Methods of texts and dictionaries, with Python's rules: those that published chat templates use. The others are refused
+ * by name; those that change a value are refused in jinja2 too.
  *
  * @module
  */
-import { capitalize, splitLines, strip, stripEnd, stripStart, titleCase, WORDS } from "../../host/python_text.ts";
+import { capitalize, strip, stripEnd, stripStart, WORDS } from "../../host/python_text.ts";
 import type { Budget } from "./budget.ts";
 import { parameters } from "./parameters.ts";
-import { type Callable, equals, itemsOf, Tuple, typeName, type Value, View, whole } from "./value.ts";
+import { type Callable, itemsOf, Tuple, typeName, type Value, View, whole } from "./value.ts";
 
-/** A method of a value; undefined where it has none of this name. */
+/** A method of a value; undefined where Python has none of this name. @throws {TypeError} for one that isn't known here */
 export function methodOf(value: Value, name: string, budget: Budget): Callable | undefined {
+  const type = typeName(value);
+  if (Object.hasOwn(UNKNOWN, type) && UNKNOWN[type].includes(name)) {
+    throw new TypeError(`${type}.${name} is not known here`);
+  }
   if (typeof value === "string") return textMethod(value, name, budget);
-  if (value instanceof Map && Object.hasOwn(DICTIONARY, name)) return DICTIONARY[name](value);
-  const items = Array.isArray(value) ? value : value instanceof Tuple ? value.items : undefined;
-  return items && Object.hasOwn(LIST, name) ? LIST[name](items) : undefined;
+  return value instanceof Map && Object.hasOwn(DICTIONARY, name) ? DICTIONARY[name](value) : undefined;
 }
+
+/** The methods that Python has besides, by type. */
+const UNKNOWN: Readonly<Record<string, readonly string[]>> = {
+  str: ("casefold center count encode expandtabs find format format_map index isalnum isalpha isascii isdecimal " +
+    "isdigit isidentifier islower isnumeric isprintable isspace istitle isupper ljust maketrans partition " +
+    "removeprefix removesuffix rfind rindex rjust rpartition rsplit splitlines swapcase title translate zfill").split(
+      " ",
+    ),
+  list: "append clear copy count extend index insert pop remove reverse sort".split(" "),
+  tuple: ["count", "index"],
+  dict: "clear copy fromkeys pop popitem setdefault update".split(" "),
+};
 
 const DICTIONARY: Readonly<Record<string, (map: ReadonlyMap<Value, Value>) => Callable>> = {
   get: (map) => (given) => {
@@ -24,18 +39,7 @@ const DICTIONARY: Readonly<Record<string, (map: ReadonlyMap<Value, Value>) => Ca
   items: (map) => () => new View(Array.from(map, ([key, value]) => new Tuple([key, value])), "dict_items"),
   keys: (map) => () => new View([...map.keys()], "dict_keys"),
   values: (map) => () => new View([...map.values()], "dict_values"),
-  copy: (map) => () => new Map(map),
 };
-
-const LIST: Readonly<Record<string, (items: readonly Value[]) => Callable>> = {
-  count: (items) => ({ positional: [wanted] }) => items.filter((item) => equals(item, wanted)).length,
-  index: (items) => ({ positional: [wanted] }) => found(items.findIndex((item) => equals(item, wanted))),
-};
-
-function found(index: number): number {
-  if (index < 0) throw new RangeError("what is looked for isn't there");
-  return index;
-}
 
 function textMethod(text: string, name: string, budget: Budget): Callable | undefined {
   if (!Object.hasOwn(TEXT, name)) return undefined;
@@ -49,37 +53,15 @@ function checkArgument(value: Value): Value {
 
 type TextMethod = (text: string, given: readonly Value[], budget: Budget, named: ReadonlyMap<string, Value>) => Value;
 
-const CASED = /[\p{Lu}\p{Ll}\p{Lt}]/u;
-const every = (pattern: RegExp): TextMethod => (text) =>
-  text !== "" && Array.from(text).every((part) => pattern.test(part));
-
 const TEXT: Readonly<Record<string, TextMethod>> = {
   capitalize: (text) => capitalize(text),
   lower: (text) => text.toLowerCase(),
   upper: (text) => text.toUpperCase(),
-  title: (text) => {
-    let within = false;
-    return Array.from(text, (character) => {
-      const changed = within ? character.toLowerCase() : titleCase(character);
-      within = CASED.test(character);
-      return changed;
-    }).join("");
-  },
   strip: (text, [characters]) => stripSides(text, characters, strip, true, true),
   lstrip: (text, [characters]) => stripSides(text, characters, stripStart, true, false),
   rstrip: (text, [characters]) => stripSides(text, characters, stripEnd, false, true),
   startswith: (text, given) => anyOf(given, (part) => text.startsWith(part)),
   endswith: (text, given) => anyOf(given, (part) => text.endsWith(part)),
-  removeprefix: (text, [part]) => text.startsWith(asText(part)) ? text.slice(asText(part).length) : text,
-  removesuffix: (text, [part]) =>
-    asText(part) !== "" && text.endsWith(asText(part)) ? text.slice(0, -asText(part).length) : text,
-  find: (text, given) => position(text, given, (part) => text.indexOf(part)),
-  rfind: (text, given) => position(text, given, (part) => text.lastIndexOf(part)),
-  index: (text, given) => found(position(text, given, (part) => text.indexOf(part))),
-  count: (text, given) => {
-    const part = one(given);
-    return part === "" ? Array.from(text).length + 1 : text.split(part).length - 1;
-  },
   replace: (text, given, budget, named) => {
     const [old, replacement, count] = parameters({ positional: given, named }, ["old", "new", "count"], [-1]);
     return replaceText(text, asText(old), asText(replacement), asCount(count), budget);
@@ -88,30 +70,7 @@ const TEXT: Readonly<Record<string, TextMethod>> = {
     const [separator, count] = parameters({ positional: given, named }, ["sep", "maxsplit"], [null, -1]);
     return separator === null ? splitSpaces(text, asCount(count)) : splitText(text, asText(separator), asCount(count));
   },
-  rsplit: (text, given, _, named) => {
-    const [separator, count] = parameters({ positional: given, named }, ["sep", "maxsplit"], [null, -1]);
-    if (separator === null) throw new TypeError("rsplit needs a separator here");
-    const parts = text.split(asSeparator(separator));
-    const kept = asCount(count);
-    return parts.length - 1 <= kept
-      ? parts
-      : [parts.slice(0, parts.length - kept).join(asText(separator)), ...parts.slice(parts.length - kept)];
-  },
-  splitlines: (text, given) => {
-    if (given.length > 0) throw new TypeError("splitlines takes no argument here");
-    return splitLines(text);
-  },
-  partition: (text, given) => partition(text, asSeparator(given[0]), text.indexOf(asText(given[0])), [text, "", ""]),
-  rpartition: (text, given) =>
-    partition(text, asSeparator(given[0]), text.lastIndexOf(asText(given[0])), ["", "", text]),
   join: (text, [items], budget) => joinTexts(text, itemsOf(items).map(asText), budget),
-  isdigit: every(/[\p{Nd}\u00b2\u00b3\u00b9\u2070-\u2079\u2080-\u2089]/u),
-  isdecimal: every(/\p{Nd}/u),
-  isalpha: every(/\p{L}/u),
-  isalnum: every(/[\p{L}\p{N}]/u),
-  isspace: (text) => text !== "" && strip(text) === "",
-  isupper: (text) => CASED.test(text) && text === text.toUpperCase(),
-  islower: (text) => CASED.test(text) && text === text.toLowerCase(),
 };
 
 function asText(value: Value): string {
@@ -131,20 +90,10 @@ function asCount(value: Value): number {
   return value < 0 ? Infinity : whole(value);
 }
 
-function one(given: readonly Value[]): string {
-  if (given.length !== 1) throw new TypeError(`there are ${given.length} arguments, must be one`);
-  return asText(given[0]);
-}
-
 function anyOf(given: readonly Value[], test: (part: string) => boolean): boolean {
   if (given.length !== 1) throw new TypeError(`there are ${given.length} arguments, must be one`);
   const [parts] = given;
   return parts instanceof Tuple ? parts.items.map(asText).some(test) : test(asText(parts));
-}
-
-function position(text: string, given: readonly Value[], find: (part: string) => number): number {
-  const unit = find(one(given));
-  return unit < 0 ? -1 : Array.from(text.slice(0, unit)).length;
 }
 
 function stripSides(
@@ -161,10 +110,6 @@ function stripSides(
   while (left && start < end && stripped.has(parts[start])) start++;
   while (right && end > start && stripped.has(parts[end - 1])) end--;
   return parts.slice(start, end).join("");
-}
-
-function partition(text: string, separator: string, at: number, whole: readonly string[]): Tuple {
-  return new Tuple(at < 0 ? whole : [text.slice(0, at), separator, text.slice(at + separator.length)]);
 }
 
 /** str.join() */

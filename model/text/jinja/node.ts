@@ -17,8 +17,6 @@ export interface Node {
   readonly assignee?: Node;
   readonly name?: Node;
   readonly args?: readonly Node[];
-  readonly call?: Node;
-  readonly callerArgs?: readonly Node[] | null;
   readonly object?: Node;
   readonly property?: Node;
   readonly computed?: boolean;

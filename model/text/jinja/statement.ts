@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { callFunction, evaluate, evaluateArguments, filtered } from "./expression.ts";
+import { evaluate, filtered } from "./expression.ts";
 import type { Node } from "./node.ts";
 import { type Scope, within } from "./scope.ts";
 import { toText } from "./text.ts";
@@ -54,16 +54,6 @@ const STATEMENTS: Readonly<Record<string, (node: Node, scope: Scope, parts: stri
   Set: runSet,
   Macro: ({ name, args, body }, scope) => {
     scope.names.set(name!.value as string, createMacro(args!, body!, scope));
-    return undefined;
-  },
-  CallStatement: ({ call, callerArgs, body }, scope, parts) => {
-    const { positional, named } = evaluateArguments(call!.args!, scope);
-    const caller = createMacro(callerArgs ?? [], body!, scope);
-    parts.push(
-      toText(
-        callFunction(evaluate(call!.callee!, scope), { positional, named: new Map([...named, ["caller", caller]]) }),
-      ),
-    );
     return undefined;
   },
   FilterStatement: ({ filter, body }, scope, parts) => {
@@ -138,7 +128,7 @@ function assign(target: Node, value: Value, scope: Scope): void {
 /** A macro: it sees the names around its definition, and gives a text. */
 function createMacro(parameters: readonly Node[], body: readonly Node[], around: Scope): Callable {
   const names = parameters.map(({ type, value, key }) => (type === "Identifier" ? value : key!.value) as string);
-  const uses = new Set(["caller", "varargs", "kwargs"].filter((name) => mentions(body, name)));
+  const uses = new Set(["varargs", "kwargs"].filter((name) => mentions(body, name)));
   return ({ positional, named }: Arguments) => {
     const scope = within(around);
     const extra = new Map(named);
@@ -149,10 +139,6 @@ function createMacro(parameters: readonly Node[], body: readonly Node[], around:
       if (isMissing && parameters[i].type !== "Identifier") {
         scope.names.set(name, evaluate(parameters[i].value as Node, scope));
       }
-    }
-    if (uses.has("caller")) {
-      scope.names.set("caller", extra.get("caller"));
-      extra.delete("caller");
     }
     const rest = positional.slice(names.length);
     if (!uses.has("varargs") && rest.length > 0) throw new TypeError(`a macro takes at most ${names.length} arguments`);

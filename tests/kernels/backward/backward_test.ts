@@ -21,7 +21,7 @@ import { createTokenRange } from "../../../kernels/tokens/token_range.ts";
 import { dequantize } from "../../../quant/dequantize.ts";
 import { tilesPerColumn } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { assert, assertEquals } from "../../assert.ts";
+import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { test } from "../../test.ts";
 import { assertWithin, poisonedOutput, randomTensor, readOutput, testGpu } from "../helpers.ts";
 
@@ -84,15 +84,18 @@ test("silu_backward: equals the CPU, far out too", async () => {
   assertWithin(await gpu.readF32(buffer), wanted, "x");
 });
 
-for (const [vocabulary, stride] of [[5, 8], [700, 704]]) {
+for (const [vocabulary, stride] of [[5, 8], [700, 704], [32000, 32000]]) {
   test(`divergence of ${vocabulary} tokens: it and its gradient equal the CPU's`, async () => {
     const gpu = await testGpu();
     using scope = createBufferScope(gpu);
-    const tokens = 3;
+    const tokens = 5;
     const range = await createTokenRange(gpu, tokens);
     scope.own(range.buffer);
-    const weights = Float32Array.of(1, 0, 0.25);
+    const weights = Float32Array.of(1, 0, 0.25, 1, 1);
     const [wanted, logits] = [4, 5].map((seed) => draw(tokens * stride, seed).map((value) => 4 * value));
+    // Of the last tokens one's predictions are equal but for a shift, and the next one's near; one is almost certain.
+    wanted[2 * stride + vocabulary - 1] = 100;
+    for (let i = 3 * stride; i < 5 * stride; i++) logits[i] = i < 4 * stride ? wanted[i] + 3 : 1.01 * wanted[i];
     const buffer = await scope.upload("logits", logits);
     const divergences = await poisonedOutput(gpu, tokens);
     gpu.submit([
@@ -116,8 +119,8 @@ for (const [vocabulary, stride] of [[5, 8], [700, 704]]) {
       });
       assertWithin([found[token]], weighed(divergence), `token ${token}`);
       assertWithin(own(gradients), weighed(gradient), `token ${token}, gradient`);
-      const after = token * stride + vocabulary;
-      assertEquals(gradients.slice(after, after + 3), logits.slice(after, after + 3));
+      const [after, next] = [token * stride + vocabulary, (token + 1) * stride];
+      assertEquals(gradients.slice(after, next), logits.slice(after, next));
     }
   });
 }
@@ -190,6 +193,25 @@ for (const [rows, channels, refineEvery] of [[20, 144, 8], [32, 64, 1], [4, 304,
     assertEquals(left, weightGradient.map((value, at) => at < first || at >= end ? value : 0));
   });
 }
+
+test("tile_gradient: several slabs, or channels that don't fill their groups, are refused", async () => {
+  const gpu = await testGpu();
+  using scope = createBufferScope(gpu);
+  const matrix = await uploadPackedMatrix(
+    gpu,
+    randomTensor({ rows: 16, channels: 64, refineEvery: 8, outlierShare: 0 }, 1),
+  );
+  buffersOf(matrix).forEach(scope.own);
+  const buffer = await scope.storage("gradients", 4 * 16 * 64);
+  const { slabs: [slab] } = matrix;
+  for (const other of [{ slabs: [slab, slab] }, { channels: 60 }]) {
+    await assertRejects(
+      () => tileGradient(gpu, { ...matrix, ...other }, buffer, buffer),
+      RangeError,
+      "must have one of whole groups",
+    );
+  }
+});
 
 for (const [rows, channels] of [[40, 72], [7, 24]]) {
   test(`transpose_halves ${rows} x ${channels}: rows are columns, beside those that were there`, async () => {

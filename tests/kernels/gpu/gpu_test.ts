@@ -66,6 +66,14 @@ Deno.test("Gpu errors are typed and say what was wanted", async () => {
   await assertRejects(() => gpu.wait(), DeviceLostError, "the device is lost");
 });
 
+Deno.test("Gpu.checkRoom: room that is only asked for isn't counted as held", async () => {
+  const gpu = await testGpu();
+  await gpu.wait();
+  const before = [gpu.heldBytes, gpu.peakBytes];
+  await gpu.checkRoom("a text", 2 ** 28 + 2 ** 20 + 1);
+  assertEquals([gpu.heldBytes, gpu.peakBytes], before);
+});
+
 Deno.test("spreadWorkgroups covers the count within the limit of a dimension", () => {
   for (const count of [1, 65535, 65536, 200_000, 5_000_000]) {
     const [x, y] = spreadWorkgroups(count);

@@ -1,5 +1,4 @@
 import { createRandom } from "../../../quant/random.ts";
-import { divergence } from "../../../kernels/tokens/divergence.ts";
 import { embedTokens } from "../../../kernels/tokens/embed_tokens.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
@@ -141,50 +140,4 @@ function scoreOnCpu(logits: Float32Array, targets: Uint32Array, vocabulary: numb
     scored.best.push(row.indexOf(max));
   }
   return scored;
-}
-
-test("divergence: KL of near, far and equal predictions, odd vocabularies", async () => {
-  const gpu = await testGpu();
-  for (const [tokens, vocabulary] of [[4, 1000], [3, 32000], [2, 5]]) {
-    const reference = randomActivations(tokens * vocabulary, vocabulary);
-    const other = randomActivations(tokens * vocabulary, vocabulary + 1);
-    // The first token's predictions are equal but for a shift, the second's near; one of the last is almost certain.
-    const logits = reference.map((value, i) =>
-      i < vocabulary ? value + 3 : i < 2 * vocabulary ? 1.01 * value : other[i]
-    );
-    reference[tokens * vocabulary - 1] = 100;
-    const buffers = {
-      reference: await gpu.uploadStorage("reference", reference),
-      logits: await gpu.uploadStorage("logits", logits),
-    };
-    const actual = await run(gpu, tokens, tokens, async (range, divergences) => [
-      await divergence(gpu, range, { vocabulary, ...buffers, divergences }),
-    ]);
-    assertWithin(actual, divergenceOnCpu(reference, logits, tokens), `${tokens} x ${vocabulary}`);
-  }
-});
-
-function divergenceOnCpu(reference: Float32Array, logits: Float32Array, tokens: number): BoundedProduct {
-  const vocabulary = logits.length / tokens;
-  const y = new Float64Array(tokens);
-  const bound = new Float64Array(tokens);
-  for (let t = 0; t < tokens; t++) {
-    const [r, s] = [reference, logits].map((all) =>
-      Float64Array.from(all.subarray(t * vocabulary, (t + 1) * vocabulary))
-    );
-    const [largestR, largestS] = [r, s].map((row) => row.reduce((a, b) => Math.max(a, b)));
-    const sumR = r.reduce((sum, value) => sum + Math.exp(value - largestR), 0);
-    const sumS = s.reduce((sum, value) => sum + Math.exp(value - largestS), 0);
-    let size = Math.log(sumR) + Math.log(sumS) + 2;
-    for (let i = 0; i < vocabulary; i++) {
-      const p = Math.exp(r[i] - largestR) / sumR;
-      const [logP, logQ] = [r[i] - largestR - Math.log(sumR), s[i] - largestS - Math.log(sumS)];
-      y[t] += p * (logP - logQ);
-      // WGSL's exp is good to 3 + 2 |x| units in the last place, and so is each term of a sum.
-      size += p * (2 + Math.abs(r[i]) + Math.abs(s[i]) + Math.abs(largestR) + Math.abs(largestS)) ** 2;
-    }
-    // Sums of vocabulary / 256 terms a thread and 8 levels.
-    bound[t] = (vocabulary / 256 + 20) * EPSILON * size;
-  }
-  return { y, bound };
 }

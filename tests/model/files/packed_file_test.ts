@@ -16,7 +16,8 @@ import {
 import { openSafetensors } from "../../../model/files/open_directory.ts";
 import { writeSafetensors } from "../../../model/files/safetensors_writer.ts";
 import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
-import { layersDirectory, type PackedFilePlan, writePackedFile } from "../../../model/quantize/packed_writer.ts";
+import { layersDirectory } from "../../../model/quantize/finished_layers.ts";
+import { type PackedFilePlan, writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { REFINE_EVERY } from "../../../quant/format.ts";
 import { pack } from "../../../quant/pack.ts";
 import type { PackedTensor } from "../../../quant/packed_tensor.ts";

@@ -1,8 +1,10 @@
+import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import { openGpu } from "../../../kernels/gpu/gpu.ts";
+import type { Engine } from "../../../model/engine/engine.ts";
 import { openModel } from "../../../model/load.ts";
 import { readCalibration } from "../../../model/quantize/calibration_text.ts";
 import { kindsOfStarts } from "../../../model/quantize/self_starts.ts";
-import { takeTurns } from "../../../model/quantize/self_text.ts";
+import { takeTurns, writeSelfText } from "../../../model/quantize/self_text.ts";
 import { readCachedText, selfTextPath, writeCachedText } from "../../../model/quantize/self_text_cache.ts";
 import { quantizeModel } from "../../../model/quantize_file.ts";
 import { readPromptFormat } from "../../../model/text/chat.ts";
@@ -148,4 +150,24 @@ Deno.test("self-written text: windows that have no room for a start are refused"
     RangeError,
     "a self-written window has 31 tokens, must have at least 32",
   );
+});
+
+Deno.test("writeSelfText: as many texts at once as the device binds and has room for, by halves", async () => {
+  using checkpoint = await openModel("tiny");
+  const { keyValueHeads, headSize } = checkpoint.config;
+  const asked = async (maxStorageBufferBindingSize: number, room: number) => {
+    const sequences: number[] = [];
+    const createSession = (_: number, count: number) => {
+      sequences.push(count);
+      return Promise.reject(count > room ? new OutOfMemoryError("no room", 2, 1) : new RangeError("enough"));
+    };
+    const gpu = { device: { limits: { maxStorageBufferBindingSize } } };
+    const engine = { config: checkpoint.config, gpu, createSession } as unknown as Engine;
+    await writeSelfText(engine, { length: 200, count: 9, seed: 1 }).catch(() => {});
+    return sequences;
+  };
+  assertEquals(await asked(2 ** 31, 4), [18, 9, 4]);
+  assertEquals(await asked(2 ** 31, 0), [18, 9, 4, 2, 1]);
+  // Keys of a layer in f16, with room for 256 tokens each.
+  assertEquals(await asked(7 * 2 * keyValueHeads * headSize * 256, 9), [7]);
 });

@@ -22,7 +22,8 @@ import { uploadVectors } from "../../../model/quantize/device_stream.ts";
 import { createLossMeter } from "../../../model/quantize/loss_meter.ts";
 import { decodeLayer } from "../../../model/quantize/quantize_layers.ts";
 import type { QuantizingDevice, StageLosses } from "../../../model/quantize/quantizing_device.ts";
-import { quantizeModel, type QuantizeOptions } from "../../../model/quantize_file.ts";
+import { quantizeModel } from "../../../model/quantize_file.ts";
+import type { QuantizeOptions } from "../../../model/quantize_options.ts";
 import type { RefineEvery } from "../../../quant/format.ts";
 import type { StoredTensor } from "../../../quant/quantize.ts";
 import { createRandom } from "../../../quant/random.ts";
@@ -32,10 +33,13 @@ import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { testGpu } from "../../kernels/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 
-const WINDOWS = [24, 17, 24].map((length, i) => {
-  const random = createRandom(i);
-  return Uint32Array.from({ length }, () => random.integer(2000));
-});
+const windowsOf = (lengths: readonly number[]) =>
+  lengths.map((length, i) => {
+    const random = createRandom(i);
+    return Uint32Array.from({ length }, () => random.integer(2000));
+  });
+
+const WINDOWS = windowsOf([24, 17, 24]);
 
 /** Matrices of a stage without feedback, on the host and side by side on the device. */
 async function quantizeStage(gpu: Gpu, { config, layers }: Model, layer: number, stage: number) {
@@ -87,12 +91,13 @@ Deno.test("createLossMeter: the Hessians of the calibrator, and KL of a stage's 
   const { config } = model;
   using weights = await uploadWeights(gpu, checkpointSource(checkpoint));
   using scope = createBufferScope(gpu);
-  // Two of three windows are compared, the first and the second.
-  const meter = await createLossMeter(gpu, scope, weights, { windows: WINDOWS, lossWindows: 2 });
-  const calibration = { embedding: model.embedding, windows: WINDOWS, correctTarget: false };
+  // Three of four windows are compared, the first ones, of which two go side by side; so do three of the whole text.
+  const windows = windowsOf([17, 64, 64, 64]);
+  const meter = await createLossMeter(gpu, scope, weights, { windows, lossWindows: 3 });
+  const calibration = { embedding: model.embedding, windows, correctTarget: false };
   const text = await createDeviceCalibrator(gpu, scope, config, calibration);
   // The reference scores what follows; the last token of a window predicts too.
-  const compared = WINDOWS.slice(0, 2).map((window) => Uint32Array.of(...window, 0));
+  const compared = windows.slice(0, 3).map((window) => Uint32Array.of(...window, 0));
   const references = compared.map((tokens) => {
     const keep = new Float32Array((tokens.length - 1) * config.vocabulary);
     scoreWindow(model, tokens, matmul, { keep });

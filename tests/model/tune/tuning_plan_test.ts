@@ -1,3 +1,5 @@
+import { openModel } from "../../../model/load.ts";
+import { tuningBytes } from "../../../model/tune/tuning_limits.ts";
 import { epochBatches, evenShare, rateOfStep, splitWindows, TUNING } from "../../../model/tune/tuning_plan.ts";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "../../assert.ts";
 
@@ -25,4 +27,15 @@ Deno.test("rateOfStep: rises over eight steps, then falls along a cosine", () =>
   assertAlmostEquals(rates[50], TUNING.rate / 2);
   assertAlmostEquals(rates[75], TUNING.rate * 0.5 * (1 - Math.SQRT1_2));
   assert(rates[99] > 0 && rates[99] < TUNING.rate / 1000);
+});
+
+Deno.test("tuningBytes: matrices that stay in 16 bits take 2 bytes a weight, packed ones 5.1 bits at most", async () => {
+  using checkpoint = await openModel("tiny");
+  const bytes = (isQuantized: (layer: number) => boolean) =>
+    tuningBytes(checkpoint.config, { windows: 1, windowTokens: 64, longest: 64 }, isQuantized);
+  // q and o 512 x 512, k and v 128 x 512, gate, up and down 1024 x 512, in each of 5 layers.
+  const layerWeights = 2 * 512 ** 2 + 2 * 128 * 512 + 3 * 1024 * 512;
+  const saved = layerWeights * (2 - 5.1 / 8);
+  assert(Math.abs(bytes(() => false) - bytes(() => true) - 5 * saved) <= 1);
+  assert(Math.abs(bytes(() => false) - bytes((layer) => layer === 3) - saved) <= 1);
 });

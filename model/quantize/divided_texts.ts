@@ -1,0 +1,124 @@
+/**
+ * Texts of which one part calibrates and another, which was not calibrated on, is evaluated.
+ *
+ * @module
+ */
+import { basename } from "@std/path";
+import type { Checkpoint } from "../files/checkpoint.ts";
+import { SELF } from "../text/calibration_names.ts";
+import { loadText } from "../text/text.ts";
+import { readFittingTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { cutWindows, joinTokens, sampleWindows } from "../text/windows.ts";
+import { type CalibrationPlan, readCalibration } from "./calibration_text.ts";
+
+/** A text and its windows. */
+export interface DividedText {
+  readonly name: string;
+  /** What the two parts are. */
+  readonly parts: string;
+  readonly calibrating: readonly Uint32Array[];
+  readonly evaluated: readonly Uint32Array<ArrayBuffer>[];
+}
+
+/** Numbers of windows. */
+export interface DividedSizes {
+  /** Calibrated on, of each text. */
+  readonly calibrating: number;
+  /** Evaluated, of a run's own text and of each other. */
+  readonly evaluated: number;
+  readonly others: number;
+}
+
+/** What is divided. */
+interface DividingPlan extends DividedSizes, Omit<CalibrationPlan, "calibration" | "windows" | "signal"> {
+  /** Name of the run's own text. */
+  readonly textName: string;
+  /** Whether the model writes a text too, on a GPU. */
+  readonly writes: boolean;
+}
+
+/** Windows of one text. */
+interface Wanted {
+  readonly length: number;
+  readonly calibrating: number;
+  readonly evaluated: number;
+}
+
+/** Name of the speeches that are evaluated. */
+const SPEECHES = "sotu";
+
+/**
+ * The run's own text, speeches, the mix and, if wanted, what the model writes, each with as many windows to calibrate on: fewer than
+ * wanted where the run's text has fewer.
+ *
+ * @throws {RangeError} when a text is too short
+ */
+export async function divideTexts(checkpoint: Checkpoint, plan: DividingPlan): Promise<DividedText[]> {
+  const tokenizer = await readFittingTokenizer(checkpoint);
+  const { textName, calibrating, evaluated } = plan;
+  const own = { length: Math.min(plan.windowTokens, checkpoint.config.context), calibrating, evaluated };
+  const run = textName === SPEECHES ? [] : [await divideTokens(tokenizer, textName, own)];
+  const others = { ...own, calibrating: run[0]?.calibrating.length ?? calibrating, evaluated: plan.others };
+  return [
+    ...run,
+    await divideSpeeches(tokenizer, textName === SPEECHES ? own : others),
+    await divideMix(tokenizer, others),
+    ...(plan.writes ? [await divideSelf(checkpoint, plan, others)] : []),
+  ];
+}
+
+/** Any text: its first quarter calibrates. */
+async function divideTokens(tokenizer: Tokenizer, name: string, wanted: Wanted): Promise<DividedText> {
+  const text = await loadText(name);
+  const tokens = joinTokens(text, tokenizer);
+  const quarter = Math.floor(tokens.length / 4);
+  const cut = (tokens: Uint32Array<ArrayBuffer>, count: number) =>
+    cutWindows(text, tokens, tokenizer, { ...wanted, count }).windows;
+  return {
+    name: basename(name),
+    parts: "the first quarter; the rest",
+    calibrating: cut(tokens.subarray(0, quarter), wanted.calibrating),
+    evaluated: cut(tokens.subarray(quarter), wanted.evaluated),
+  };
+}
+
+async function divideSpeeches(tokenizer: Tokenizer, { length, calibrating, evaluated }: Wanted): Promise<DividedText> {
+  const heldOut = await loadText(SPEECHES);
+  const others = await loadText("calibration");
+  return {
+    name: "speeches",
+    parts: "speeches and chapters of Moby Dick, none of them held out; speeches that are held out",
+    calibrating: sampleWindows(others, tokenizer, { length, count: calibrating }).windows,
+    evaluated: cutWindows(heldOut, joinTokens(heldOut, tokenizer), tokenizer, { length, count: evaluated }).windows,
+  };
+}
+
+/** The mix: of each source the last eighth is evaluated. */
+async function divideMix(tokenizer: Tokenizer, { length, calibrating, evaluated }: Wanted): Promise<DividedText> {
+  const mix = await loadText("mix");
+  const sample = (from: number, to: number, count: number) => {
+    const documents = mix.documents.map((source) => source.slice(from * source.length, to * source.length));
+    return sampleWindows({ ...mix, documents }, tokenizer, { length, count }).windows;
+  };
+  return {
+    name: mix.name,
+    parts: "all but the last eighth of each source; that eighth",
+    calibrating: sample(0, 7 / 8, calibrating),
+    evaluated: sample(7 / 8, 1, evaluated),
+  };
+}
+
+async function divideSelf(
+  checkpoint: Checkpoint,
+  plan: DividingPlan,
+  { calibrating, evaluated }: Wanted,
+): Promise<DividedText> {
+  const windows = calibrating + evaluated;
+  const written = await readCalibration(checkpoint, { ...plan, calibration: SELF, windows, signal: undefined });
+  return {
+    name: SELF,
+    parts: "what the model writes at temperature 1; more of it",
+    calibrating: written.slice(0, calibrating),
+    evaluated: written.slice(calibrating).map((window) => new Uint32Array(window)),
+  };
+}

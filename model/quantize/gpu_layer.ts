@@ -1,0 +1,217 @@
+/**
+ * A layer that is being quantized on a GPU, stage by stage.
+ *
+ * @module
+ */
+import { allOrNone, type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
+import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { buffersOf } from "../../kernels/matrix/slabs.ts";
+import { readSquareMatrix } from "../../kernels/matrix/square_matrix.ts";
+import { factorize, readDiagonal } from "../../kernels/quantize/factorize.ts";
+import { type DeviceKnowledge, orderDrift } from "../../kernels/quantize/quantize_matrix.ts";
+import type { FeedbackSettings } from "../../quant/error_feedback.ts";
+import { MAX_F16 } from "../../quant/float16.ts";
+import { groupsPerRow } from "../../quant/format.ts";
+import type { PackedTensor } from "../../quant/packed_tensor.ts";
+import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
+import type { ModelConfig } from "../llama/config.ts";
+import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
+import type { Layer } from "../llama/llama.ts";
+import type { DeviceCalibrator, DeviceLayerPair, DeviceSums } from "./device_calibrator.ts";
+import {
+  quantizeByWorkers,
+  quantizeStripsOnDevice,
+  quantizeTwobitOnDevice,
+  type StageKnowledge,
+} from "./device_quantizers.ts";
+import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
+import type { QuantizePool } from "./quantize_tasks.ts";
+import type { LayerRun, StageJob, StoredLayer } from "./quantizing_device.ts";
+
+/** A layer that is being quantized. */
+interface LayerWork {
+  readonly gpu: Gpu;
+  readonly pool: QuantizePool | undefined;
+  /** Owns the matrices that the text goes through next. */
+  readonly matrices: BufferScope;
+  readonly config: ModelConfig;
+  readonly index: number;
+  readonly original: Layer;
+  readonly text: DeviceCalibrator | undefined;
+  /** Whether the text goes through the matrices as they were. */
+  readonly keepsInputs: boolean;
+  /** The layer in the models that the text goes through. */
+  readonly pair: DeviceLayerPair;
+}
+
+/** Begins a layer. */
+export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerRun> {
+  const { gpu, text, original } = given;
+  return allOrNone(gpu, async (scope) => {
+    const vectors = text && await uploadVectors(scope, original);
+    const newLayer = (): DeviceLayer | undefined => vectors && { vectors, matrices: new Map() };
+    const pair = { quantized: newLayer(), original: text?.correctTarget ? newLayer() : undefined };
+    const matrices = createBufferScope(gpu);
+    const work: LayerWork = { ...given, matrices, pair };
+    let isOriginalAhead = false;
+    return {
+      async advance(stage) {
+        if (stage === 0) return;
+        await passMatrices(work, isOriginalAhead ? { quantized: pair.quantized } : pair, stage - 1);
+        isOriginalAhead = false;
+      },
+      async quantize({ stage, quantizers, feedback, weighsChannels, onHessian }, onShare) {
+        using stageScope = createBufferScope(gpu);
+        const isMeasured = feedback !== undefined || weighsChannels;
+        const sums = isMeasured ? await sumInputs(work, stageScope, stage, onShare) : undefined;
+        // Before a Hessian is factored in its place.
+        if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
+        const diagonal = weighsChannels && sums ? await readDiagonal(gpu, sums.gram) : undefined;
+        isOriginalAhead = sums?.correlation !== undefined;
+        const knowledge = feedback && sums && await prepareKnowledge(gpu, stageScope, sums, feedback);
+        return await quantizeKinds(work, quantizers, { knowledge, diagonal });
+      },
+      async restore(stored) {
+        if (!text || work.keepsInputs) return;
+        for (const [kind, tensor] of stored) {
+          const matrix = tensor.kind === "twobit" ? await uploadPackedMatrix(gpu, tensor.tensor) : undefined;
+          await keep(work, kind, tensor, matrix);
+        }
+      },
+      [Symbol.dispose]() {
+        matrices[Symbol.dispose]();
+        scope[Symbol.dispose]();
+      },
+    };
+  });
+}
+
+/** Takes the text through a stage's matrices, which are on the device only for that. */
+async function passMatrices(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
+  if (!work.text) return;
+  if (work.text.isStill) return await work.text.pass(pair, stage);
+  const { linears } = STAGES[stage];
+  for (const kind of linears) await uploadMissing(work, pair, kind);
+  await work.text.pass(pair, stage);
+  work.matrices[Symbol.dispose]();
+  for (const layer of [pair.quantized, pair.original]) layer?.matrices.clear();
+}
+
+/** Puts a matrix as it was, in f16, into the models of a pair that don't have it. */
+async function uploadMissing(
+  { gpu, matrices, config, original }: LayerWork,
+  pair: DeviceLayerPair,
+  kind: LinearKind,
+): Promise<void> {
+  const models = [pair.original, pair.quantized].filter((model) => model && !model.matrices.has(kind));
+  if (models.length === 0) return;
+  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
+  const matrix = await toF16Matrix(gpu, linearShape(config, kind), weights);
+  buffersOf(matrix).forEach(matrices.own);
+  for (const model of models) model?.matrices.set(kind, matrix);
+}
+
+/**
+ * Sums a stage's inputs. Where the sums take the original matrix the original text goes through it right away, so that the
+ * matrix is uploaded once and not there beside the quantized one.
+ */
+async function sumInputs(
+  work: LayerWork,
+  sumsScope: BufferScope,
+  stage: number,
+  onShare: (share: number) => void,
+): Promise<DeviceSums> {
+  const { text, pair } = work;
+  const { linears: [kind], joinsResidual } = STAGES[stage];
+  const ahead = joinsResidual && pair.original ? { original: pair.original } : undefined;
+  if (ahead) await uploadMissing(work, ahead, kind);
+  const sums = await text!.sumStage(pair, stage, sumsScope, onShare);
+  if (ahead) await passMatrices(work, ahead, stage);
+  return sums;
+}
+
+/** Factors a stage's Hessian, in its place. */
+async function prepareKnowledge(
+  gpu: Gpu,
+  scope: BufferScope,
+  { gram, ...corrections }: DeviceSums,
+  feedback: FeedbackSettings,
+): Promise<DeviceKnowledge> {
+  const factor = await factorize(gpu, scope, gram, feedback);
+  if (corrections.drift) await orderDrift(gpu, scope, factor, corrections.drift);
+  return { factor, ...corrections };
+}
+
+/** Quantizes matrices of a stage, reads them back and puts them into the text's way. */
+async function quantizeKinds(
+  work: LayerWork,
+  quantizers: StageJob["quantizers"],
+  known: StageKnowledge,
+): Promise<StoredLayer> {
+  const { gpu, pool, config, index, original: { linears } } = work;
+  const stored = new Map<LinearKind, StoredTensor>();
+  const left = new Map<LinearKind, Quantizer>();
+  for (const [kind, quantizer] of quantizers) {
+    const matrix = { shape: linearShape(config, kind), weights: linears[kind].weights as Float32Array<ArrayBuffer> };
+    if (quantizer.kind === "twobit") {
+      const onDevice = await quantizeTwobitOnDevice(gpu, matrix, quantizer, known);
+      const tensor = await readPackedMatrix(gpu, onDevice);
+      checkFinite(linearName(index, kind), tensor);
+      stored.set(kind, { kind: "twobit", tensor });
+      await keep(work, kind, stored.get(kind)!, onDevice);
+    } else if (quantizer.kind === "strips" && quantizer.feedback && pool) {
+      stored.set(kind, {
+        kind: "strips",
+        tensor: await quantizeStripsOnDevice(gpu, pool, matrix, quantizer, known),
+      });
+      await keep(work, kind, stored.get(kind)!);
+    } else {
+      left.set(kind, quantizer);
+    }
+  }
+  if (left.size === 0) return stored;
+  if (!pool) {
+    throw new TypeError(`quantizers are ${[...left.values()].map(({ kind }) => kind)}, must be twobit without workers`);
+  }
+  for (const [kind, tensor] of await quantizeByWorkers(pool, left, linears, known)) {
+    stored.set(kind, tensor);
+    await keep(work, kind, tensor);
+  }
+  return stored;
+}
+
+/** Puts a matrix into the text's way, where there is one: as it is on the device, or else decoded, in f16. */
+async function keep(
+  { gpu, config, matrices, pair, keepsInputs }: LayerWork,
+  kind: LinearKind,
+  stored: StoredTensor,
+  onDevice?: PackedMatrix,
+): Promise<void> {
+  using alone = createBufferScope(gpu);
+  const isWanted = pair.quantized !== undefined && !keepsInputs;
+  const matrix = onDevice ??
+    (isWanted ? await toF16Matrix(gpu, linearShape(config, kind), dequantizeStored(stored)) : undefined);
+  if (!matrix) return;
+  buffersOf(matrix).forEach((isWanted ? matrices : alone).own);
+  if (isWanted) pair.quantized?.matrices.set(kind, matrix);
+}
+
+/** @throws {RangeError} where a second-order scale or an outlier's residual is beyond f16 */
+function checkFinite(name: string, { channels, tileScale, outlierChannel, outlierResidual }: PackedTensor): void {
+  const lost = outlierResidual.findIndex((residual) => !Number.isFinite(residual));
+  if (lost >= 0) {
+    throw new RangeError(
+      `${name}: the outlier at channel ${outlierChannel[lost]} needs a residual beyond f16, must be at most ${MAX_F16}`,
+    );
+  }
+  const bad = tileScale.findIndex((d) => !Number.isFinite(d));
+  if (bad < 0) return;
+  const groups = groupsPerRow(channels);
+  throw new RangeError(
+    `${name}: group column ${bad % groups} of tile ${
+      Math.floor(bad / groups)
+    } needs a scale beyond f16, must be at most ${MAX_F16}`,
+  );
+}

@@ -1,0 +1,10 @@
+import { EXPERIMENTS, runOrder } from "../../experiments/registry.ts";
+import { assert, assertEquals } from "../assert.ts";
+
+Deno.test("runOrder: all experiments once, those of a second first; a quick run without what takes a whole one", () => {
+  const [all, quick] = [false, true].map((quick) => runOrder(quick).map(({ id }) => id));
+  assertEquals(all.toSorted(), EXPERIMENTS.map(({ id }) => id).toSorted());
+  assertEquals(all[0], "ranges");
+  assert(all.includes("calibration"));
+  assertEquals(quick, all.filter((id) => id !== "calibration"));
+});
