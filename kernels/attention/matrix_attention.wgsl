@@ -17,8 +17,6 @@ override head_vectors: u32 = head_size / 8u;
 override whole_vectors: u32 = (head_size + 15u) / 16u * 2u;
 override stride: u32 = whole_vectors + 1u;
 override tile_vectors: u32 = 64u * stride;
-// Offsets and strides of matrices in workgroup memory count these of a vector.
-override matrix_unit: u32 = 1;
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<u32>>;
@@ -102,21 +100,21 @@ fn main(
 
 // 16 elements of the subgroup's queries; of 16 keys, transposed; of 16 values.
 fn query_matrix(place: Place, i: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&tile, (place.own * stride + 2u * i) * matrix_unit, stride * matrix_unit);
+  return subgroupMatrixLoad<Left, row_major>(&tile, place.own * stride + 2u * i, stride);
 }
 
 fn key_matrix(key: u32, i: u32) -> Right {
-  return subgroupMatrixLoad<Right, col_major>(&tile, (key * stride + 2u * i) * matrix_unit, stride * matrix_unit);
+  return subgroupMatrixLoad<Right, col_major>(&tile, key * stride + 2u * i, stride);
 }
 
 fn value_matrix(key: u32, i: u32) -> Right {
-  return subgroupMatrixLoad<Right, row_major>(&tile, (key * stride + 2u * i) * matrix_unit, stride * matrix_unit);
+  return subgroupMatrixLoad<Right, row_major>(&tile, key * stride + 2u * i, stride);
 }
 
 // Weights of 16 keys.
 fn weight_matrix(place: Place, key: u32) -> Left {
   let at = place.own * WEIGHT_STRIDE + key / 8u;
-  return subgroupMatrixLoad<Left, row_major>(&weight_tile, at * matrix_unit, WEIGHT_STRIDE * matrix_unit);
+  return subgroupMatrixLoad<Left, row_major>(&weight_tile, at, WEIGHT_STRIDE);
 }
 
 // Puts the subgroup's scores of 64 keys into workgroup memory.
