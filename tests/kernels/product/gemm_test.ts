@@ -23,7 +23,7 @@ import {
   testGpu,
 } from "../helpers.ts";
 import { test } from "../../test.ts";
-import { emulateMatrices } from "./emulate_matrices.ts";
+import { emulateMatrices } from "../emulate_matrices.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE, MATRIX_TILE];

@@ -1,0 +1,96 @@
+/**
+ * Matrices of subgroups where there are no units for them: the same shader with functions in place of the built-in
+ * ones. Of sums a lane has half a row, of a left factor the whole row; a right factor stays in workgroup memory, as its
+ * place, its stride and whether a column lies in a row there.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import type { Shader } from "../../kernels/gpu/shader.ts";
+
+const HALVES = `
+var<private> emulated_lane: u32;
+
+fn emulated_half(words: vec4<u32>, i: u32) -> f32 {
+  return unpack2x16float(words[i % 8u / 2u] >> (16u * (i % 2u))).x;
+}
+
+fn emulated_four(words: vec4<u32>, pair: u32) -> vec4<f32> {
+  return vec4(unpack2x16float(words[pair]), unpack2x16float(words[pair + 1u]));
+}
+`;
+
+const leftOf = (array: string) => `
+fn emulated_left_${array}(first: u32, stride: u32) -> Left {
+  let low = ${array}[first + emulated_lane / 2u * stride];
+  let high = ${array}[first + emulated_lane / 2u * stride + 1u];
+  return Left(emulated_four(low, 0u), emulated_four(low, 2u), emulated_four(high, 0u), emulated_four(high, 2u));
+}
+`;
+
+const productOf = (array: string) => `
+fn emulated_right(at: Right, k: u32, column: u32) -> f32 {
+  let major = select(k, column, at.z == 1u);
+  let minor = select(column, k, at.z == 1u);
+  return emulated_half(${array}[at.x + major * at.y + minor / 8u], minor);
+}
+
+fn emulated_product(left: Left, right: Right, sum: Sum) -> Sum {
+  var row = left;
+  var sums = sum;
+  let column = emulated_lane % 2u * 8u;
+  for (var k = 0u; k < 16u; k++) {
+    for (var i = 0u; i < 8u; i++) {
+      sums[i / 4u][i % 4u] = fma(row[k / 4u][k % 4u], emulated_right(right, k, column + i), sums[i / 4u][i % 4u]);
+    }
+  }
+  return sums;
+}
+`;
+
+const storeOf = (array: string) => `
+fn emulated_store(first: u32, sum: Sum, stride: u32) {
+  let at = first + emulated_lane / 2u * stride + emulated_lane % 2u * 8u;
+  for (var i = 0u; i < 4u; i++) {
+    ${array}[at + i] = sum[0][i];
+    ${array}[at + 4u + i] = sum[1][i];
+  }
+}
+`;
+
+const LEFT = /subgroupMatrixLoad<Left, row_major>\(&(\w+), /g;
+const RIGHT = /subgroupMatrixLoad<Right, (col|row)_major>\(&(\w+), (.*)\);/g;
+const STORE = /subgroupMatrixStore<row_major>\(&(\w+), /g;
+
+/** A shader with functions for the built-in ones; its right factors come from one array, and its sums go to one. */
+function emulated(shader: Shader): Shader {
+  const { code } = shader;
+  const names = (pattern: RegExp, group: number) =>
+    new Set(Array.from(code.matchAll(pattern), (match) => match[group]));
+  const own = code
+    .replace(/alias Left = .*/, "alias Left = mat4x4<f32>;")
+    .replace(/alias Right = .*/, "alias Right = vec3<u32>;")
+    .replace(/alias Sum = .*/, "alias Sum = mat2x4<f32>;")
+    .replace(LEFT, "emulated_left_$1(")
+    .replace(RIGHT, (_, major, _array, place) => `vec3(${place}, ${major === "col" ? 1 : 0}u);`)
+    .replaceAll("subgroupMatrixMultiplyAccumulate(", "emulated_product(")
+    .replace(STORE, "emulated_store(")
+    .replace(/(fn main\([^{]*\{\n)/, "$1  emulated_lane = thread % 32u;\n");
+  const [right] = names(RIGHT, 2);
+  const [stored] = names(STORE, 1);
+  const functions = [HALVES, ...Array.from(names(LEFT, 1), leftOf), productOf(right), storeOf(stored)];
+  return { ...shader, code: own + functions.join("") };
+}
+
+/** Makes a device emulate matrices of subgroups, where it has none. */
+export function emulateMatrices(gpu: Gpu): void {
+  if (gpu.profile.matrixUnits) return;
+  const { createKernel } = gpu;
+  const known = new Map<Shader, Shader>();
+  gpu.createKernel = (shader, constants) => {
+    if (!shader.code.includes("subgroupMatrixLoad")) return createKernel.call(gpu, shader, constants);
+    const own = known.get(shader) ?? emulated(shader);
+    known.set(shader, own);
+    return createKernel.call(gpu, own, constants);
+  };
+}
