@@ -48,7 +48,17 @@ fn emulated_product(left: Left, right: Right, sum: Sum) -> Sum {
 }
 `;
 
-const storeOf = (array: string) => `
+/** To an array of numbers, or of vectors, as which its declaration shows it. */
+const storeOf = (array: string, code: string) =>
+  code.includes(`${array}: array<vec4<u32>`)
+    ? `
+fn emulated_store(first: u32, sum: Sum, stride: u32) {
+  let at = first + emulated_lane / 2u * stride + emulated_lane % 2u * 2u;
+  ${array}[at] = bitcast<vec4<u32>>(sum[0]);
+  ${array}[at + 1u] = bitcast<vec4<u32>>(sum[1]);
+}
+`
+    : `
 fn emulated_store(first: u32, sum: Sum, stride: u32) {
   let at = first + emulated_lane / 2u * stride + emulated_lane % 2u * 8u;
   for (var i = 0u; i < 4u; i++) {
@@ -78,7 +88,7 @@ function emulated(shader: Shader): Shader {
     .replace(/(fn main\([^{]*\{\n)/, "$1  emulated_lane = thread % 32u;\n");
   const [right] = names(RIGHT, 2);
   const [stored] = names(STORE, 1);
-  const functions = [HALVES, ...Array.from(names(LEFT, 1), leftOf), productOf(right), storeOf(stored)];
+  const functions = [HALVES, ...Array.from(names(LEFT, 1), leftOf), productOf(right), storeOf(stored, code)];
   return { ...shader, code: own + functions.join("") };
 }
 
