@@ -7,7 +7,7 @@ import { CHUNK_CHANNELS, type F16Matrix, type HalfMatrix, uploadF16Matrix } from
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16FewByMatrices, f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
-import { matrixFewBytes } from "./matrix_few.ts";
+import { matrixFewBytes } from "./few_parts.ts";
 import { asVectors, type WeightFormat } from "./weight_format.ts";
 
 /** As in packed_format.ts; here the weights of a token's own product are as many bytes as those of all. */

@@ -7,7 +7,7 @@ import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { multiplyByMatrices } from "./matrix_few.ts";
+import { multiplyByMatrices } from "./few_parts.ts";
 import type { FewProduct, RangeProduct } from "./weight_format.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";

@@ -7,7 +7,7 @@ import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
-import { addParts, partialsBytesOf, spreadChannels } from "./few_sums.ts";
+import { addParts, partialsBytesOf, spreadChannels } from "./few_parts.ts";
 import { checkGemmChannels } from "./gemm_tile.ts";
 import type { FewProduct } from "./weight_format.ts";
 import * as wgsl from "./wgsl.ts";

@@ -6,7 +6,7 @@
 import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
-import { multiplyByMatrices } from "./matrix_few.ts";
+import { multiplyByMatrices } from "./few_parts.ts";
 import type { FewProduct, RangeProduct } from "./weight_format.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";

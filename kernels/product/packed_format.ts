@@ -9,7 +9,7 @@ import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.t
 import { fewPartialsBytes, fusedFew } from "./fused_few.ts";
 import { fusedFewByMatrices, fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
-import { matrixFewBytes } from "./matrix_few.ts";
+import { matrixFewBytes } from "./few_parts.ts";
 import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
 
 /**

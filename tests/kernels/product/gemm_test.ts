@@ -7,7 +7,7 @@ import { f16FewByMatrices, f16Gemm, gemmOnCpu } from "../../../kernels/product/f
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/fused_few.ts";
 import { fusedFewByMatrices, fusedGemm } from "../../../kernels/product/fused_gemm.ts";
-import { matrixFewBytes } from "../../../kernels/product/matrix_few.ts";
+import { matrixFewBytes } from "../../../kernels/product/few_parts.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { chooseTile, type GemmTile, MATRIX_TILE, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
