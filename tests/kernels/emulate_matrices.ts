@@ -10,6 +10,8 @@ import type { Shader } from "../../kernels/gpu/shader.ts";
 
 const HALVES = `
 var<private> emulated_lane: u32;
+// 16, which compilers don't see: they would write out every loop of every product.
+var<private> emulated_depth: u32;
 
 fn emulated_half(words: vec4<u32>, i: u32) -> f32 {
   return unpack2x16float(words[i % 8u / 2u] >> (16u * (i % 2u))).x;
@@ -39,7 +41,7 @@ fn emulated_product(left: Left, right: Right, sum: Sum) -> Sum {
   var row = left;
   var sums = sum;
   let column = emulated_lane % 2u * 8u;
-  for (var k = 0u; k < 16u; k++) {
+  for (var k = 0u; k < emulated_depth; k++) {
     for (var i = 0u; i < 8u; i++) {
       sums[i / 4u][i % 4u] = fma(row[k / 4u][k % 4u], emulated_right(right, k, column + i), sums[i / 4u][i % 4u]);
     }
@@ -85,7 +87,10 @@ function emulated(shader: Shader): Shader {
     .replace(RIGHT, (_, major, _array, place) => `vec3(${place}, ${major === "col" ? 1 : 0}u);`)
     .replaceAll("subgroupMatrixMultiplyAccumulate(", "emulated_product(")
     .replace(STORE, "emulated_store(")
-    .replace(/(fn main\([^{]*\{\n)/, "$1  emulated_lane = thread % 32u;\n");
+    .replace(
+      /(fn main\([^{]*\{\n)/,
+      "$1  emulated_lane = thread % 32u;\n  emulated_depth = 16u + (range.tokens >> 31u);\n",
+    );
   const [right] = names(RIGHT, 2);
   const [stored] = names(STORE, 1);
   const functions = [HALVES, ...Array.from(names(LEFT, 1), leftOf), productOf(right), storeOf(stored, code)];
