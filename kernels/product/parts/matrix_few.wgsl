@@ -83,10 +83,6 @@ fn fetch_turns(weights: ptr<function, Weights>, first_row: u32, thread: u32, ste
   fetch_slot(weights, first_row, thread, step, 7u);
 }
 
-fn fetch_slot(weights: ptr<function, Weights>, first_row: u32, thread: u32, step: u32, slot: u32) {
-  fetch_weights(weights, slot_row(first_row, thread, slot), step * STEP_TURNS + slot_turn(thread, slot), slot);
-}
-
 fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
   put_slot(weights, thread, step, 0u);
   put_slot(weights, thread, step, 1u);
@@ -96,11 +92,6 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
   put_slot(weights, thread, step, 5u);
   put_slot(weights, thread, step, 6u);
   put_slot(weights, thread, step, 7u);
-}
-
-fn put_slot(weights: ptr<function, Weights>, thread: u32, step: u32, slot: u32) {
-  let turn = slot_turn(thread, slot);
-  put_weights(weights, slot_tile_row(thread, slot), step * STEP_TURNS + turn, 8u * turn, slot);
 }
 
 fn write_part(row: u32, token: u32, first: u32, quad: u32) {

@@ -26,6 +26,15 @@ fn slot_turn(thread: u32, slot: u32) -> u32 {
   return thread % ROW_THREADS * TURNS_TOGETHER + slot % TURNS_TOGETHER;
 }
 
+fn fetch_slot(weights: ptr<function, Weights>, first_row: u32, thread: u32, step: u32, slot: u32) {
+  fetch_weights(weights, slot_row(first_row, thread, slot), step * STEP_TURNS + slot_turn(thread, slot), slot);
+}
+
+fn put_slot(weights: ptr<function, Weights>, thread: u32, step: u32, slot: u32) {
+  let turn = slot_turn(thread, slot);
+  put_weights(weights, slot_tile_row(thread, slot), step * STEP_TURNS + turn, 8u * turn, slot);
+}
+
 fn put_tokens(at: u32, low: vec4<f32>, high: vec4<f32>) {
   token_tile[at] = halves_of(low / ACTIVATION_UNIT, high / ACTIVATION_UNIT);
 }

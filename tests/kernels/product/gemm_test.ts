@@ -233,6 +233,8 @@ test("chooseTile takes the tile that was faster on an H200", () => {
   for (const [rows, tokens, name] of faster) assertEquals(chooseTile(H200, rows, tokens).part, name);
   for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(H200, 22016, tokens).part, "wide_tile");
   const withUnits = { ...H200, matrixUnits: true };
-  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(withUnits, 22016, tokens).part, "matrix_tile");
-  assertEquals(chooseTile(withUnits, 22016, 32).part, "narrow_tile");
+  for (const tokens of [32, 128, 512, 4096]) assertEquals(chooseTile(withUnits, 22016, tokens).part, "matrix_tile");
+  assertEquals(chooseTile(withUnits, 22016, 16).part, "narrow_tile");
+  assertEquals(chooseTile(withUnits, 4096, 64).part, "narrow_tile");
+  assertEquals(chooseTile(withUnits, 4096, 128).part, "matrix_tile");
 });
