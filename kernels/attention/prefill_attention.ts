@@ -13,8 +13,13 @@ import * as wgsl from "./wgsl.ts";
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;
 
-/** Largest head of which matrix_attention.wgsl has keys, scores and weights in workgroup memory at once. */
+/** Largest head of which matrix_attention.wgsl has queries and outputs in registers. */
 const MATRIX_HEAD_SIZE = 128;
+
+/** Bytes of workgroup memory that it takes: a tile of keys, scores and weights. */
+function matrixBytes(headSize: number): number {
+  return 64 * (16 * (2 * Math.ceil(headSize / 16) + 1) + 4 * 68 + 16 * 9);
+}
 
 /** Buffers of {@linkcode prefillAttention}. */
 export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"> {
@@ -35,7 +40,8 @@ export async function prefillAttention(
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
-  const byMatrices = gpu.profile.matrixUnits && headSize <= MATRIX_HEAD_SIZE;
+  const { matrixUnits, workgroupBytes } = gpu.profile;
+  const byMatrices = matrixUnits && headSize <= MATRIX_HEAD_SIZE && matrixBytes(headSize) <= workgroupBytes;
   return await gpu.makeDispatch(joinShader(wgsl, byMatrices ? "matrix_attention" : "prefill_attention"), {
     constants: {
       heads,

@@ -13,10 +13,6 @@ var<private> emulated_lane: u32;
 // 16, which compilers don't see: they would write out every loop of every product.
 var<private> emulated_depth: u32;
 
-fn emulated_half(words: vec4<u32>, i: u32) -> f32 {
-  return unpack2x16float(words[i % 8u / 2u] >> (16u * (i % 2u))).x;
-}
-
 fn emulated_four(words: vec4<u32>, pair: u32) -> vec4<f32> {
   return vec4(unpack2x16float(words[pair]), unpack2x16float(words[pair + 1u]));
 }
@@ -31,20 +27,34 @@ fn emulated_left_${array}(first: u32, stride: u32) -> Left {
 `;
 
 const productOf = (array: string) => `
-fn emulated_right(at: Right, k: u32, column: u32) -> f32 {
-  let major = select(k, column, at.z == 1u);
-  let minor = select(column, k, at.z == 1u);
-  return emulated_half(${array}[at.x + major * at.y + minor / 8u], minor);
+fn emulated_sum(left: Left, right: Right, column: u32) -> f32 {
+  let first = right.x + (emulated_lane % 2u * 8u + column) * right.y;
+  let low = ${array}[first];
+  let high = ${array}[first + 1u];
+  return dot(left[0], emulated_four(low, 0u)) + dot(left[1], emulated_four(low, 2u)) +
+    dot(left[2], emulated_four(high, 0u)) + dot(left[3], emulated_four(high, 2u));
+}
+
+fn emulated_four_sums(left: Left, right: Right, column: u32) -> vec4<f32> {
+  return vec4(
+    emulated_sum(left, right, column),
+    emulated_sum(left, right, column + 1u),
+    emulated_sum(left, right, column + 2u),
+    emulated_sum(left, right, column + 3u),
+  );
 }
 
 fn emulated_product(left: Left, right: Right, sum: Sum) -> Sum {
+  if (right.z == 1u) {
+    return Sum(sum[0] + emulated_four_sums(left, right, 0u), sum[1] + emulated_four_sums(left, right, 4u));
+  }
   var row = left;
   var sums = sum;
-  let column = emulated_lane % 2u * 8u;
   for (var k = 0u; k < emulated_depth; k++) {
-    for (var i = 0u; i < 8u; i++) {
-      sums[i / 4u][i % 4u] = fma(row[k / 4u][k % 4u], emulated_right(right, k, column + i), sums[i / 4u][i % 4u]);
-    }
+    let words = ${array}[right.x + k * right.y + emulated_lane % 2u];
+    let factor = row[k / 4u][k % 4u];
+    sums[0] += factor * emulated_four(words, 0u);
+    sums[1] += factor * emulated_four(words, 2u);
   }
   return sums;
 }
