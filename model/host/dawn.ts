@@ -15,8 +15,8 @@ const DAWN_PACKAGE = "webgpu@0.6.2";
 
 /**
  * Matrix units are an unsafe feature so far, f16 on NVIDIA's GPUs one that has to be asked for, and timestamps come in
- * steps of 0.1 ms unless they are asked for whole. Checks of bounds are left out: they put each load of a matrix into a
- * branch of its own. Shaders here stay within their buffers, as the tests show under Deno's WebGPU, which has checks.
+ * steps of 0.1 ms unless they are asked for whole. Checks of bounds are left out, which put each load of a matrix into a
+ * branch of its own: an index past a buffer's end, of which no shader here is meant to have one, meets what lies there.
  */
 const FLAGS = [
   "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia,disable_robustness",
