@@ -13,6 +13,14 @@ import * as wgsl from "./wgsl.ts";
 /** Queries of a workgroup. */
 const TILE_QUERIES = 64;
 
+/** Largest head of which matrix_attention.wgsl has queries and outputs in registers. */
+const MATRIX_HEAD_SIZE = 128;
+
+/** Bytes of workgroup memory that it takes: a tile of keys, scores and weights. */
+function matrixBytes(headSize: number): number {
+  return 64 * (16 * (2 * Math.ceil(headSize / 16) + 1) + 4 * 68 + 16 * 9);
+}
+
 /** Buffers of {@linkcode prefillAttention}. */
 export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"> {
   /** f32 [tokens, heads * headSize]. */
@@ -21,7 +29,8 @@ export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"
 
 /**
  * Dispatch of causal attention over what `ropeCache` leaves: out = softmax(q kᵀ / sqrt(headSize)) v, for the tokens of
- * a range over all keys that the cache holds up to each of the same sequence.
+ * a range over all keys that the cache holds up to each of the same sequence; by matrix units where the device has them,
+ * with factors in f16.
  */
 export async function prefillAttention(
   gpu: Gpu,
@@ -31,7 +40,9 @@ export async function prefillAttention(
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
-  return await gpu.makeDispatch(joinShader(wgsl, "prefill_attention"), {
+  const { matrixUnits, workgroupBytes } = gpu.profile;
+  const byMatrices = matrixUnits && headSize <= MATRIX_HEAD_SIZE && matrixBytes(headSize) <= workgroupBytes;
+  return await gpu.makeDispatch(joinShader(wgsl, byMatrices ? "matrix_attention" : "prefill_attention"), {
     constants: {
       heads,
       key_value_heads: keyValueHeads,

@@ -1,6 +1,7 @@
 // The WGSL files of this room by name, with those of the rooms below it.
 export * from "../tokens/wgsl.ts";
 export { default as decode_attention } from "./decode_attention.wgsl" with { type: "text" };
+export { default as matrix_attention } from "./matrix_attention.wgsl" with { type: "text" };
 export { default as prefill_attention } from "./prefill_attention.wgsl" with { type: "text" };
 export { default as rope_cache } from "./rope_cache.wgsl" with { type: "text" };
 export { default as attend } from "./parts/attend.wgsl" with { type: "text" };

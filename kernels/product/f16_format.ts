@@ -11,12 +11,14 @@ import {
   writeF16Rows,
 } from "../matrix/f16_matrix.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
-import { f16Gemm } from "./f16_gemm.ts";
+import { f16FewByMatrices, f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
+import { matrixFewBytes } from "./few_parts.ts";
 import { asVectors, type WeightFormat } from "./weight_format.ts";
 
 /** As in packed_format.ts; here the weights of a token's own product are as many bytes as those of all. */
 const VECTOR_TOKENS = 3;
+const FEW_TOKENS = 64;
 
 /** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
 export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
@@ -38,10 +40,13 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     const combine = await reduceSplitsToF16(gpu, matrix.channels, input, scratch);
     return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
   },
-  partialsBytes: () => 0,
+  partialsBytes: (gpu, matrix, tokens) => gpu.profile.matrixUnits ? matrixFewBytes(gpu, matrix, tokens) : 0,
   multiplyFew(gpu, matrix, product) {
     const isVectors = product.range.maxTokens <= VECTOR_TOKENS && matrix.channels % CHUNK_CHANNELS === 0;
-    if (!isVectors) return f16Gemm(gpu, matrix, product);
+    if (!isVectors) {
+      const byMatrices = gpu.profile.matrixUnits && product.range.maxTokens <= FEW_TOKENS;
+      return byMatrices ? f16FewByMatrices(gpu, matrix, product) : f16Gemm(gpu, matrix, product);
+    }
     const { input, output, options } = asVectors(product);
     return f16Gemv(gpu, matrix, input, output, options);
   },

@@ -7,7 +7,8 @@ import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import type { RangeProduct } from "./weight_format.ts";
+import { multiplyByMatrices } from "./few_parts.ts";
+import type { FewProduct, RangeProduct } from "./weight_format.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -38,6 +39,15 @@ export async function f16Gemm(
       })
     ),
   );
+}
+
+/** As {@linkcode f16Gemm} for few tokens, by matrix units. */
+export async function f16FewByMatrices(gpu: Gpu, matrix: F16Matrix, product: FewProduct): Promise<Dispatch[]> {
+  const dispatches = await Promise.all(matrix.slabs.map((slab) => {
+    const own = { ...slab, constants: { chunks: matrix.chunks }, buffers: { weights: slab.weights } };
+    return multiplyByMatrices(gpu, "f16_gemm", matrix, own, product);
+  }));
+  return dispatches.flat();
 }
 
 /**

@@ -14,6 +14,9 @@ override chunks: u32 = 1;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
+// Neighbouring threads bring neighbouring turns of a row.
+const TURNS_TOGETHER = 1u;
+
 // Turns of a row on their way into workgroup memory.
 struct Weights {
   words: array<vec4<u32>, TURN_SLOTS>,

@@ -6,7 +6,8 @@
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
-import { type PackedMatrix, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
+import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
+import { addParts, partialsBytesOf, spreadChannels } from "./few_parts.ts";
 import { checkGemmChannels } from "./gemm_tile.ts";
 import type { FewProduct } from "./weight_format.ts";
 import * as wgsl from "./wgsl.ts";
@@ -30,23 +31,21 @@ export interface FewPlan {
 
 /** Spreads a matrix over so many workgroups that the last ones hardly leave a multiprocessor idle. */
 export function planFew(
-  { multiprocessors }: DeviceProfile,
+  profile: DeviceProfile,
   rows: number,
   halfBlocks: number,
   maxTokens: number,
 ): FewPlan {
   const tokens = maxTokens <= 4 ? 4 : maxTokens <= 8 ? 8 : 16;
   const tiles = Math.ceil(rows / TILE_ROWS) * Math.ceil(maxTokens / tokens);
-  const rounds = Math.ceil(halfBlocks / TEAMS);
-  const run = Math.max(1, Math.round((tiles * rounds) / (WORKGROUPS_EACH * multiprocessors)));
-  return { tokens, run: Math.min(run, rounds), splits: Math.ceil(rounds / run) };
+  return { tokens, ...spreadChannels(profile, tiles, Math.ceil(halfBlocks / TEAMS), WORKGROUPS_EACH) };
 }
 
 /** Bytes of the sums that a product with up to so many tokens leaves in between. */
 export function fewPartialsBytes({ profile }: Gpu, { slabs, halfBlocks }: PackedMatrix, maxTokens: number): number {
   const bytesOf = (rows: number) => {
     const { tokens, splits } = planFew(profile, rows, halfBlocks, maxTokens);
-    return 16 * splits * Math.ceil(maxTokens / tokens) * tokens * Math.ceil(rows / STEP_ROWS);
+    return partialsBytesOf(splits, rows, maxTokens, tokens);
   };
   return Math.max(...slabs.map(({ rows }) => bytesOf(rows)));
 }
@@ -57,23 +56,22 @@ export function fewPartialsBytes({ profile }: Gpu, { slabs, halfBlocks }: Packed
  *
  * @throws {RangeError} when channels are not a multiple of 4
  */
-export async function fusedFew(
-  gpu: Gpu,
-  matrix: PackedMatrix,
-  { range, x, y, partials, addToY }: FewProduct,
-): Promise<Dispatch[]> {
+export async function fusedFew(gpu: Gpu, matrix: PackedMatrix, product: FewProduct): Promise<Dispatch[]> {
   const { channels, halfBlocks } = matrix;
+  const { range, x, partials } = product;
   checkGemmChannels(channels);
   const dispatches: Dispatch[] = [];
   for (const slab of matrix.slabs) {
     const { tokens, run, splits } = planFew(gpu.profile, slab.rows, halfBlocks, range.maxTokens);
     const { outlier_planes, ...planes } = planeBuffers(slab);
-    const shared = { rows: slab.rows, channels, tokens };
     const rowTiles = Math.ceil(slab.rows / TILE_ROWS);
+    const outliers = { planes: outlier_planes, residuals: slab.outlierResiduals };
     dispatches.push(
       await gpu.makeDispatch(joinShader(wgsl, "fused_few"), {
         constants: {
-          ...shared,
+          rows: slab.rows,
+          channels,
+          tokens,
           half_blocks: halfBlocks,
           refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
           run,
@@ -82,18 +80,7 @@ export async function fusedFew(
         buffers: { range: range.buffer, ...planes, x, partials },
         workgroups: [Math.ceil(range.maxTokens / tokens), rowTiles * splits, 1],
       }),
-      await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
-        constants: {
-          ...shared,
-          splits,
-          token_rows: matrix.rows,
-          first_row: slab.firstRow,
-          outlier_residuals: slab.outlierResiduals,
-          add_to_y: addToY ? 1 : 0,
-        },
-        buffers: { range: range.buffer, partials, outlier_planes, x, y },
-        workgroups: [Math.ceil(slab.rows / 256), range.maxTokens, 1],
-      }),
+      await addParts(gpu, matrix, { ...slab, outliers }, { splits, tokens }, product),
     );
   }
   return dispatches;

@@ -6,7 +6,8 @@
 import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
-import type { RangeProduct } from "./weight_format.ts";
+import { multiplyByMatrices } from "./few_parts.ts";
+import type { FewProduct, RangeProduct } from "./weight_format.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -29,8 +30,7 @@ export async function fusedGemm(
         token_rows: matrix.rows,
         first_row: slab.firstRow,
         channels: matrix.channels,
-        half_blocks: matrix.halfBlocks,
-        refine_every: matrix.refineEvery === "none" ? 0 : matrix.refineEvery,
+        ...formOf(matrix),
         outlier_residuals: slab.outlierResiduals,
         add_to_y: addToY ? 1 : 0,
       },
@@ -38,4 +38,19 @@ export async function fusedGemm(
       workgroups: tileWorkgroups(tile, slab.rows, range.maxTokens),
     })
   ));
+}
+
+/** As {@linkcode fusedGemm} for few tokens, by matrix units. */
+export async function fusedFewByMatrices(gpu: Gpu, matrix: PackedMatrix, product: FewProduct): Promise<Dispatch[]> {
+  const dispatches = await Promise.all(matrix.slabs.map((slab) => {
+    const buffers = planeBuffers(slab);
+    const outliers = { planes: buffers.outlier_planes, residuals: slab.outlierResiduals };
+    const own = { ...slab, constants: formOf(matrix), buffers, outliers };
+    return multiplyByMatrices(gpu, "fused_gemm", matrix, own, product);
+  }));
+  return dispatches.flat();
+}
+
+function formOf({ halfBlocks, refineEvery }: PackedMatrix): Record<string, number> {
+  return { half_blocks: halfBlocks, refine_every: refineEvery === "none" ? 0 : refineEvery };
 }

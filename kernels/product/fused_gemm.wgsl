@@ -28,6 +28,9 @@ override outlier_residuals: u32 = 0; // first word of the residuals, 0 where the
 @group(0) @binding(6) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
+// All that a thread brings is of its row.
+const TURNS_TOGETHER = TURN_SLOTS;
+
 // A half block of a row on its way into workgroup memory.
 struct Weights {
   base: vec4<u32>,
@@ -65,9 +68,9 @@ fn start_weights(row: u32, always_zero: u32) -> Weights {
   return staged;
 }
 
-// Asks for a half block when its first turn of the thread comes; so there is one under way whatever the slot.
+// Asks for a half block when its first turn of the thread comes; so there is one under way for all slots.
 fn fetch_weights(staged: ptr<function, Weights>, row: u32, turn: u32, slot: u32) {
-  if (turn % 8u >= TURN_STRIDE) { return; }
+  if (turn % 8u >= TURN_STRIDE || slot > 0u) { return; }
   let half_block = min(turn / 8u, half_blocks - 1u);
   (*staged).base = base[row * half_blocks + half_block];
   (*staged).meta_word = meta_words[(row / 4u * half_blocks + half_block) * 4u + row % 4u];

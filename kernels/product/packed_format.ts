@@ -7,8 +7,9 @@ import { TILE_ROWS } from "../../quant/format.ts";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.ts";
 import { fewPartialsBytes, fusedFew } from "./fused_few.ts";
-import { fusedGemm } from "./fused_gemm.ts";
+import { fusedFewByMatrices, fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
+import { matrixFewBytes } from "./few_parts.ts";
 import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
 
 /**
@@ -28,10 +29,13 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     return uploadPackedMatrix(gpu, parts.length === 1 ? tensor : concatenateRows(parts.map(({ tensor }) => tensor)));
   },
   multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
-  partialsBytes: fewPartialsBytes,
+  partialsBytes: (gpu, matrix, tokens) =>
+    gpu.profile.matrixUnits ? matrixFewBytes(gpu, matrix, tokens) : fewPartialsBytes(gpu, matrix, tokens),
   multiplyFew(gpu, matrix, product) {
     if (product.range.maxTokens > FEW_TOKENS) return fusedGemm(gpu, matrix, product);
-    if (product.range.maxTokens > VECTOR_TOKENS) return fusedFew(gpu, matrix, product);
+    if (product.range.maxTokens > VECTOR_TOKENS) {
+      return gpu.profile.matrixUnits ? fusedFewByMatrices(gpu, matrix, product) : fusedFew(gpu, matrix, product);
+    }
     const { input, output, options } = asVectors(product);
     return fusedGemv(gpu, matrix, input, output, options);
   },

@@ -25,6 +25,6 @@ export async function siluProduct(
   return await gpu.makeDispatch(joinShader(wgsl, "silu_product"), {
     constants: { width },
     buffers: { range: range.buffer, x, y },
-    workgroups: [Math.ceil(width / 256), 1, range.maxTokens],
+    workgroups: [Math.ceil(width / 1024), 1, range.maxTokens],
   });
 }

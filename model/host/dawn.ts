@@ -4,6 +4,8 @@
  * @module
  */
 import { createRequire } from "node:module";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { toFileUrl } from "@std/path";
 
 const require = createRequire(`${import.meta.dirname ?? Deno.cwd()}/`);
@@ -13,12 +15,17 @@ const DAWN_PACKAGE = "webgpu@0.6.2";
 
 /**
  * Matrix units are an unsafe feature so far, f16 on NVIDIA's GPUs one that has to be asked for, and timestamps come in
- * steps of 0.1 ms unless they are asked for whole.
+ * steps of 0.1 ms unless they are asked for whole. Checks of bounds are left out, which put each load of a matrix into a
+ * branch of its own: an index past a buffer's end, of which no shader here is meant to have one, meets what lies there.
  */
 const FLAGS = [
-  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
+  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia,disable_robustness",
   "disable-dawn-features=timestamp_quantization",
 ];
+
+/** Dawn asks for finished work so often while something is awaited, and objects are collected after so many times. */
+const ASK_MS = 0.2;
+const COLLECTED_ASKS = 2000;
 
 /** Instances are kept: the process crashes when one is collected. */
 const instances: GPU[] = [];
@@ -30,9 +37,32 @@ const instances: GPU[] = [];
  */
 export async function openDawn(flags: readonly string[] = FLAGS): Promise<GPU> {
   const { create } = await import(toFileUrl(packagePath()).href) as { create(flags: string[]): GPU };
+  if (instances.length === 0) askSeldom();
   const instance = create([...flags]);
   instances.push(instance);
   return instance;
+}
+
+/**
+ * While something is awaited Dawn asks for finished work at every turn of the event loop, by `setImmediate`, and leaves
+ * an object each time. What Deno 2.9 takes to collect such objects grows with the square of their number, to seconds for
+ * the 16,000 that a second brings, in which the GPU idles. So Dawn asks less often, and they are collected while few.
+ */
+function askSeldom(): void {
+  setFlagsFromString("--expose-gc");
+  const collect: () => void = runInNewContext("gc");
+  const { setImmediate } = globalThis as unknown as { setImmediate: (run: () => void) => unknown };
+  let asks = 0;
+  const later = (ask: (...values: unknown[]) => void, ...values: unknown[]) => {
+    const dueMs = performance.now() + ASK_MS;
+    const turn = () => {
+      if (performance.now() < dueMs) return void setImmediate(turn);
+      if (++asks % COLLECTED_ASKS === 0) collect();
+      ask(...values);
+    };
+    return setImmediate(turn);
+  };
+  Object.assign(globalThis, { setImmediate: later });
 }
 
 /** Version of the package that is installed. */

@@ -120,7 +120,11 @@ Deno.test("Shaders say which part is missing, is not needed, or is not bound", (
   assert(joinShader(files, "main", "d") === shader);
   assertThrows(() => joinShader(files, "main"), TypeError, "main needs kind, must choose d");
   assertThrows(() => joinShader(files, "plain", "d"), TypeError, "plain does not need d");
-  assertThrows(() => joinShader(product, "f16_gemm"), TypeError, "must choose matrix_tile or narrow_tile or wide_tile");
+  assertThrows(
+    () => joinShader(product, "f16_gemm"),
+    TypeError,
+    "must choose matrix_few or matrix_tile or narrow_tile or wide_tile",
+  );
   const buffer = {} as GPUBuffer;
   const { label, bindings } = joinShader(tokens, "argmax", "score_logit");
   assertEquals(

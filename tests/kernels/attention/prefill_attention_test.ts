@@ -9,9 +9,11 @@ import { createTokenRange, setTokenRange } from "../../../kernels/tokens/token_r
 import { ropeCache } from "../../../kernels/attention/rope_cache.ts";
 import { rotateHeads, rotationOf, rotationTable } from "../../../model/llama/rope.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
+import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { emulateMatrices } from "../emulate_matrices.ts";
 
 const EPSILON = 2 ** -24;
 /** Weights below f32's range become 0. */
@@ -23,8 +25,17 @@ interface Part {
   readonly tokens: number;
 }
 
-/** One query and head of attention in f64, with the bound of an f32 kernel. */
-function attendOne(q: Float32Array, keys: Float16Array, values: Float16Array, seen: readonly number[]): BoundedProduct {
+/**
+ * One query and head of attention in f64, with the bound of an f32 kernel, or of one whose queries and weights are f16
+ * and whose sums may be cut instead of rounded.
+ */
+function attendOne(
+  q: Float32Array,
+  keys: Float16Array,
+  values: Float16Array,
+  seen: readonly number[],
+  asHalves: boolean,
+): BoundedProduct {
   const size = q.length;
   const scores: number[] = [];
   let scoreError = 0;
@@ -35,7 +46,8 @@ function attendOne(q: Float32Array, keys: Float16Array, values: Float16Array, se
       magnitude += Math.abs(q[i] * keys[p * size + i]);
     }
     scores.push(sum / Math.sqrt(size));
-    scoreError = Math.max(scoreError, (size + 6) * EPSILON * magnitude / Math.sqrt(size));
+    const half = asHalves ? 2 ** -10 + 4 * size * EPSILON : 0;
+    scoreError = Math.max(scoreError, (half + (size + 6) * EPSILON) * magnitude / Math.sqrt(size));
   }
   const max = Math.max(...scores);
   const terms = scores.map((score) => Math.exp(score - max));
@@ -46,17 +58,26 @@ function attendOne(q: Float32Array, keys: Float16Array, values: Float16Array, se
     // A weight errs by its score, by the largest score, by exp (3 + 2 |x| units in the last place) once a tile and once
     // more for each tile's shrinking; then the sums over keys.
     const tiles = Math.ceil(seen.length / 64) + 1;
-    const weightError = 2 * scoreError + (6 + 6 * (max - scores[at])) * EPSILON + tiles * 12 * EPSILON;
+    const half = asHalves ? 2 ** -10 + 4 * seen.length * EPSILON : 0;
+    const weightError = 2 * scoreError + (6 + 6 * (max - scores[at])) * EPSILON + tiles * 12 * EPSILON + half;
     for (let i = 0; i < size; i++) {
       const term = terms[at] / total * values[p * size + i];
       y[i] += term;
-      bound[i] += Math.abs(term) * (2 * weightError + 2 * (seen.length + 8) * EPSILON) + UNDERFLOW;
+      bound[i] += Math.abs(term) * (2 * weightError + 2 * (seen.length + 8) * EPSILON) +
+        (asHalves ? EPSILON * Math.abs(values[p * size + i]) : UNDERFLOW);
     }
   }
   return { y, bound };
 }
 
-function attendOnCpu(shape: AttentionShape, part: Part, qkv: Float32Array, keys: Float16Array, values: Float16Array) {
+function attendOnCpu(
+  shape: AttentionShape,
+  part: Part,
+  qkv: Float32Array,
+  keys: Float16Array,
+  values: Float16Array,
+  asHalves: boolean,
+) {
   const { heads, keyValueHeads, headSize, slidingWindow = Infinity } = shape;
   const capacity = keys.length / keyValueHeads / headSize;
   const y: number[] = [];
@@ -67,7 +88,7 @@ function attendOnCpu(shape: AttentionShape, part: Part, qkv: Float32Array, keys:
       const group = Math.floor(head / (heads / keyValueHeads)) * capacity * headSize;
       const ofHead = (plane: Float16Array) => plane.subarray(group, group + capacity * headSize);
       const seen = Array.from({ length: part.first + t + 1 }, (_, p) => p).slice(-Math.min(slidingWindow, 1e9));
-      const one = attendOne(qkv.subarray(at, at + headSize), ofHead(keys), ofHead(values), seen);
+      const one = attendOne(qkv.subarray(at, at + headSize), ofHead(keys), ofHead(values), seen, asHalves);
       y.push(...one.y);
       bound.push(...one.bound);
     }
@@ -86,9 +107,30 @@ const ATTENTION_CASES: readonly [AttentionShape, Part, capacity: number][] = [
   [{ heads: 2, keyValueHeads: 1, headSize: 32, slidingWindow: 70 }, { first: 150, tokens: 50 }, 200],
 ];
 
+/** Cases that matrix units are tested with where they are emulated, which takes seconds each. */
+const EMULATED_CASES: typeof ATTENTION_CASES = [
+  [{ heads: 4, keyValueHeads: 2, headSize: 40 }, { first: 0, tokens: 70 }, 80],
+  [{ heads: 2, keyValueHeads: 1, headSize: 32, slidingWindow: 70 }, { first: 150, tokens: 50 }, 200],
+];
+
 test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding window", async () => {
-  const gpu = await testGpu();
-  for (const [index, [shape, part, capacity]] of ATTENTION_CASES.entries()) {
+  using gpu = await openGpu({ withoutSubgroups: true });
+  await checkAttention(gpu, ATTENTION_CASES);
+});
+
+test("prefill_attention by matrix units: shapes, sliding window", async () => {
+  const shared = await testGpu();
+  if (shared.profile.matrixUnits) return await checkAttention(shared, ATTENTION_CASES);
+  using gpu = await openGpu();
+  emulateMatrices(gpu);
+  // llvmpipe has more workgroup memory than it says.
+  Object.assign(gpu, { profile: { ...gpu.profile, matrixUnits: true, workgroupBytes: 48 * 1024 } });
+  await checkAttention(gpu, EMULATED_CASES);
+  await checkSequences(gpu);
+});
+
+async function checkAttention(gpu: Gpu, cases: typeof ATTENTION_CASES) {
+  for (const [index, [shape, part, capacity]] of cases.entries()) {
     const { heads, keyValueHeads, headSize } = shape;
     const qkv = randomActivations(part.tokens * (heads + 2 * keyValueHeads) * headSize, headSize);
     const plane = (seed: number) => Float16Array.from(randomActivations(keyValueHeads * capacity * headSize, seed));
@@ -114,15 +156,18 @@ test("prefill_attention: shapes, parts of a sequence, grouped heads, sliding win
     gpu.submit([await prefillAttention(gpu, shape, range, { qkv: await gpu.uploadStorage("qkv", qkv), cache, out })]);
     assertWithin(
       await readOutput(gpu, out),
-      attendOnCpu(shape, part, qkv, keys, values),
+      attendOnCpu(shape, part, qkv, keys, values, gpu.profile.matrixUnits),
       JSON.stringify({ ...shape, ...part }),
     );
     for (const { buffer } of [cache.keys, cache.values]) gpu.destroyBuffer(buffer);
   }
-});
+}
 
 test("sequences side by side, some of those that there is room for: each attends to itself, from its own positions", async () => {
-  const gpu = await testGpu();
+  await checkSequences(await testGpu());
+});
+
+async function checkSequences(gpu: Gpu) {
   const shape = { heads: 4, keyValueHeads: 2, headSize: 16 };
   const [part, capacity, sequences, taken] = [{ first: 5, tokens: 70 }, 80, 4, 3];
   const width = (shape.heads + 2 * shape.keyValueHeads) * shape.headSize;
@@ -150,7 +195,14 @@ test("sequences side by side, some of those that there is room for: each attends
   const length = part.tokens * shape.heads * shape.headSize;
   for (let sequence = 0; sequence < taken; sequence++) {
     const tokens = rotated.subarray(sequence * part.tokens * width, (sequence + 1) * part.tokens * width);
-    const expected = attendOnCpu(shape, part, tokens, own(keys, sequence), own(values, sequence));
+    const expected = attendOnCpu(
+      shape,
+      part,
+      tokens,
+      own(keys, sequence),
+      own(values, sequence),
+      gpu.profile.matrixUnits,
+    );
     assertWithin(found.slice(sequence * length, (sequence + 1) * length), expected, `sequence ${sequence}`);
     // Of the last token, whose position is the last of its sequence.
     const last = qkv.slice((sequence * part.tokens + part.tokens - 1) * width).subarray(0, width);
@@ -164,7 +216,7 @@ test("sequences side by side, some of those that there is room for: each attends
   const untouched = Float16Array.from(randomActivations(sequences * planeLength, 1));
   assertEquals(own(keys, taken), own(untouched, taken));
   for (const { buffer } of [cache.keys, cache.values]) gpu.destroyBuffer(buffer);
-});
+}
 
 interface RopeCase {
   /** Index of the sequence in a cache of two. */

@@ -3,10 +3,11 @@ import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
 import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
 import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
+import { f16FewByMatrices, f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/fused_few.ts";
-import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
+import { fusedFewByMatrices, fusedGemm } from "../../../kernels/product/fused_gemm.ts";
+import { matrixFewBytes } from "../../../kernels/product/few_parts.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { chooseTile, type GemmTile, MATRIX_TILE, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
@@ -23,7 +24,7 @@ import {
   testGpu,
 } from "../helpers.ts";
 import { test } from "../../test.ts";
-import { emulateMatrices } from "./emulate_matrices.ts";
+import { emulateMatrices } from "../emulate_matrices.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE, MATRIX_TILE];
@@ -69,6 +70,31 @@ async function checkPacked([rows, channels, tokens]: readonly number[], kind: Pa
   assertWithin(actual, expected, `${rows} x ${channels} x ${tokens}`);
   destroyMatrices(gpu, matrix);
 }
+
+test("few tokens by matrix units: shapes with and without outliers, parts of the channels", async () => {
+  const gpu = await testGpu();
+  emulateMatrices(gpu);
+  const [rows, channels, tokens] = [150, 300, 19];
+  const x = randomActivations(channels * tokens, 9);
+  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.02 }, 3);
+  const packed = await uploadPackedMatrix(gpu, tensor);
+  const weights = randomF16(rows, channels);
+  const half = await uploadF16Matrix(gpu, weights, rows, channels);
+  const partials = await gpu.createStorage("partial sums", matrixFewBytes(gpu, packed, tokens + 1));
+  const byMatrices = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => ({ range, x, y: y, partials });
+  assertWithin(
+    await run(gpu, rows, tokens, x, (...all) => fusedFewByMatrices(gpu, packed, byMatrices(...all)), 1),
+    gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, true),
+    "packed",
+  );
+  assertWithin(
+    await run(gpu, rows, tokens, x, (...all) => f16FewByMatrices(gpu, half, byMatrices(...all)), 1),
+    gemmOnCpu(weights, rows, channels, tokens, x, true),
+    "f16",
+  );
+  gpu.destroyBuffer(partials);
+  destroyMatrices(gpu, packed, half);
+});
 
 function randomF16(rows: number, channels: number) {
   const random = createRandom(rows + channels);
@@ -207,6 +233,8 @@ test("chooseTile takes the tile that was faster on an H200", () => {
   for (const [rows, tokens, name] of faster) assertEquals(chooseTile(H200, rows, tokens).part, name);
   for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(H200, 22016, tokens).part, "wide_tile");
   const withUnits = { ...H200, matrixUnits: true };
-  for (const tokens of [64, 128, 512, 4096]) assertEquals(chooseTile(withUnits, 22016, tokens).part, "matrix_tile");
-  assertEquals(chooseTile(withUnits, 22016, 32).part, "narrow_tile");
+  for (const tokens of [32, 128, 512, 4096]) assertEquals(chooseTile(withUnits, 22016, tokens).part, "matrix_tile");
+  assertEquals(chooseTile(withUnits, 22016, 16).part, "narrow_tile");
+  assertEquals(chooseTile(withUnits, 4096, 64).part, "narrow_tile");
+  assertEquals(chooseTile(withUnits, 4096, 128).part, "matrix_tile");
 });
