@@ -22,6 +22,7 @@ import {
   integerOption,
   MODEL_HELP,
   type OptionValues,
+  shapeOption,
   textOption,
   UsageError,
   WEBGPU_OPTION,
@@ -37,41 +38,30 @@ export const bench: Command = {
   positionals: [],
   options: {
     model: {
-      type: "string",
       value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: `Model to measure: a packed file, ${MODEL_HELP}.`,
     },
     shape: {
-      type: "string",
       value: "NAME",
       help: `Measure random weights instead: ${MODEL_SHAPES.map(({ name }) => name).join(", ")}.`,
     },
-    format: {
-      type: "string",
-      value: "NAME",
-      help: `Format of random weights: ${FORMATS.join(", ")} (default twobit).`,
-    },
+    format: { value: "NAME", help: `Format of random weights: ${FORMATS.join(", ")} (default twobit).` },
     refine: {
-      type: "string",
       value: "N|N/N/N/N,...",
       help:
         `Densities of random weights: one refined group in every N, of q, k, v/o/gate, up/down, for layers in turn: ${
           REFINE_EVERY.join(", ")
         } (default ${SETTINGS.refineEvery}).`,
     },
-    prompt: { type: "string", value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
-    generate: { type: "string", value: "N", help: "Tokens to generate; 0 for none (default 128)." },
-    depth: { type: "string", value: "N,...", help: "Tokens in the cache before (default 0)." },
-    batch: {
-      type: "string",
-      value: "N,...",
-      help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.`,
-    },
-    repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
+    prompt: { value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
+    generate: { value: "N", help: "Tokens to generate; 0 for none (default 128)." },
+    depth: { value: "N,...", help: "Tokens in the cache before (default 0)." },
+    batch: { value: "N,...", help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.` },
+    repetitions: { value: "N", help: "Samples of each (default 5)." },
     ...SAMPLING_OPTIONS,
     ...QUANTIZING_OPTIONS,
     ...WEBGPU_OPTION,
-    json: { type: "boolean", help: "Print JSON, with every sample." },
+    json: { help: "Print JSON, with every sample." },
   },
   async run(options) {
     if (options.quantize !== undefined) return await benchQuantizing(options);
@@ -208,10 +198,7 @@ async function openSource(options: OptionValues, context: number) {
     line.clear();
     return { name: model, source: checkpointSource(checkpoint), [Symbol.dispose]: () => checkpoint[Symbol.dispose]() };
   }
-  const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
-  if (!shape) {
-    throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
-  }
+  const shape = shapeOption(options, "shape", "");
   if (options.refine !== undefined && format !== "twobit") {
     throw new UsageError(`--refine is given and --format is ${format}, must be twobit`);
   }

@@ -6,20 +6,18 @@
 import { openGpu } from "../kernels/gpu/gpu.ts";
 import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
 import { configOfShape } from "../model/engine/random_source.ts";
-import { MODEL_SHAPES } from "../model/llama/shapes.ts";
 import { renderTable } from "../experiments/render.ts";
 import { QUANTIZE_METHODS, twobitQuantizer } from "../quant/recipe.ts";
-import { integerOption, oneOfOption, type OptionValues, textOption, UsageError } from "./command.ts";
+import { integerOption, oneOfOption, type OptionValues, shapeOption } from "./command.ts";
 
 /** Options of `bench` that belong to `--quantize`. */
 export const QUANTIZING_OPTIONS = {
   quantize: {
-    type: "string",
     value: "METHOD",
     help: `Measure quantizing a --shape instead, by its second layer: ${QUANTIZE_METHODS.join(", ")}.`,
   },
-  windows: { type: "string", value: "N", help: "Calibration windows of --quantize (default 128)." },
-  "window-tokens": { type: "string", value: "N", help: "Tokens of each (default 2048)." },
+  windows: { value: "N", help: "Calibration windows of --quantize (default 128)." },
+  "window-tokens": { value: "N", help: "Tokens of each (default 2048)." },
 } as const;
 
 const COLUMNS = [
@@ -36,18 +34,14 @@ const COLUMNS = [
 /** Measures and prints. */
 export async function benchQuantizing(options: OptionValues): Promise<number> {
   const method = oneOfOption(options, "quantize", QUANTIZE_METHODS, QUANTIZE_METHODS[0]);
-  const name = textOption(options, "shape", "");
-  const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
-  if (!shape) {
-    throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
-  }
+  const shape = shapeOption(options, "shape", "");
   const windowTokens = integerOption(options, "window-tokens", 2048, 2, 65536);
   const plan = { windows: integerOption(options, "windows", 128, 1, 65536), windowTokens };
   const gpu = await openGpu();
   try {
     const speed = await measureQuantizing(gpu, configOfShape(shape, windowTokens), twobitQuantizer({}, method), plan);
     const row = {
-      model: name,
+      model: shape.name,
       method,
       first_layer_s: speed.firstLayerMs / 1000,
       layer_s: speed.layerMs / 1000,

@@ -17,12 +17,11 @@ export const compare: Command = {
     "row or column is missing on one side. Clock readings never count: they are noise where their samples overlap.",
   positionals: ["A", "B"],
   options: {
-    tolerance: { type: "string", value: "F", help: "Largest relative difference that doesn't count (default 0)." },
+    tolerance: { value: "F", help: "Largest relative difference that doesn't count (default 0)." },
     common: {
-      type: "boolean",
       help: "Leave out, and name, experiments that only one side has, or that have another model, seed or settings.",
     },
-    json: { type: "boolean", help: "Print the differences as JSON." },
+    json: { help: "Print the differences as JSON." },
   },
   async run(options, [a, b]) {
     const tolerance = numberOption(options, "tolerance", 0, 0, 1);

@@ -14,8 +14,8 @@ export const dequantize: Command = {
   summary: "Decodes a packed file into a Hugging Face directory in f16 that transformers and others load.",
   positionals: [],
   options: {
-    in: { type: "string", value: "F.safetensors", help: "Packed file; required." },
-    out: { type: "string", value: "DIR", help: "Directory to write; required, must not exist." },
+    in: { value: "F.safetensors", help: "Packed file; required." },
+    out: { value: "DIR", help: "Directory to write; required, must not exist." },
   },
   async run(options) {
     const [input, out] = [textOption(options, "in", ""), textOption(options, "out", "")];

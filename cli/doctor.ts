@@ -20,7 +20,7 @@ export const doctor: Command = {
   name: "doctor",
   summary: "Says what this machine has: Deno, GPU, memory; which experiments will run; how to get what is missing.",
   positionals: [],
-  options: { json: { type: "boolean", help: "Print JSON." } },
+  options: { json: { help: "Print JSON." } },
   async run(options) {
     const adapter = await describeAdapter();
     const dawn = await describeDawn();

@@ -41,29 +41,22 @@ export const perplexity: Command = {
   positionals: [],
   options: {
     model: {
-      type: "string",
       value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: `Model: a packed file, ${MODEL_HELP}.`,
     },
-    text: { type: "string", value: "NAME", help: TEXT_HELP },
-    windows: {
-      type: "string",
-      value: "N",
-      help: "Windows, spread evenly over the text (default 64; of wikitext2 all).",
-    },
+    text: { value: "NAME", help: TEXT_HELP },
+    windows: { value: "N", help: "Windows, spread evenly over the text (default 64; of wikitext2 all)." },
     "window-tokens": {
-      type: "string",
       value: "N",
       help: `Tokens of a window, BOS included (default 512; of wikitext2 ${WIKITEXT_WINDOW}).`,
     },
     tasks: TASKS_OPTION,
     device: {
-      type: "string",
       value: "NAME",
       help: "Where the text is scored: gpu, cpu, or auto (default), the GPU where there is one.",
     },
     ...WEBGPU_OPTION,
-    json: { type: "boolean", help: "Print JSON." },
+    json: { help: "Print JSON." },
   },
   async run(options) {
     const name = textOption(options, "model", "tiny");

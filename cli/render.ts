@@ -17,7 +17,7 @@ export const render: Command = {
     "--check, fails when one of them is not up to date.",
   positionals: [],
   options: {
-    check: { type: "boolean", help: "Write nothing; exit code 1 when a page or plot differs from its result file." },
+    check: { help: "Write nothing; exit code 1 when a page or plot differs from its result file." },
   },
   async run(options) {
     const pages = await renderAll(RESULTS_ROOT);

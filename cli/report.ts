@@ -16,7 +16,7 @@ export const report: Command = {
   summary: "Writes one HTML page with every claim, verdict, table, plot and raw sample below results/. It needs no " +
     "network to be read.",
   positionals: [],
-  options: { out: { type: "string", value: "FILE", help: "The page to write (default results/report.html)." } },
+  options: { out: { value: "FILE", help: "The page to write (default results/report.html)." } },
   async run(options) {
     const out = textOption(options, "out", join(RESULTS_ROOT, "report.html"));
     if (out === "") throw new UsageError("--out is empty, must name the page to write");

@@ -21,7 +21,7 @@ export const reproduce: Command = {
   summary: "Runs every experiment and writes a table for each claim of the paper.",
   positionals: [],
   options: {
-    only: { type: "string", value: "ID,ID", help: `Run only these of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.` },
+    only: { value: "ID,ID", help: `Run only these of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.` },
     ...RUN_OPTIONS,
   },
   run: (options) => {

@@ -16,11 +16,10 @@ export const serve: Command = {
   positionals: [],
   options: {
     model: {
-      type: "string",
       value: "tiny|DIR|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: "Model that the page loads: the embedded one (default), a directory, a packed file, or one of the hub.",
     },
-    port: { type: "string", value: "N", help: "Port (default 8000); 0 for any that is free." },
+    port: { value: "N", help: "Port (default 8000); 0 for any that is free." },
   },
   async run(options, _positionals, interrupt) {
     const port = integerOption(options, "port", 8000, 0, 65535);
