@@ -30,7 +30,6 @@ import {
 import { createProgressLine } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 
-/** Measures speed. */
 export const bench: Command = {
   name: "bench",
   summary:
@@ -93,7 +92,6 @@ export const bench: Command = {
   },
 };
 
-/** A measured speed. */
 interface SpeedRow {
   readonly model: string;
   readonly size_bytes: number;

@@ -31,7 +31,6 @@ const COLUMNS = [
   { key: "host_bytes", label: "host memory", unit: "bytes" },
 ] as const;
 
-/** Measures and prints. */
 export async function benchQuantizing(options: OptionValues): Promise<number> {
   const method = oneOfOption(options, "quantize", QUANTIZE_METHODS, QUANTIZE_METHODS[0]);
   const shape = shapeOption(options, "shape", "");

@@ -11,7 +11,6 @@ import type { TaskFile } from "../model/evaluate/tasks.ts";
 import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
 import { EVALUATION_TEXTS, isEvaluationText } from "../model/text/text.ts";
 
-/** An option of a command. */
 export interface Option {
   /** What its value stands for, shown in the help as in `--out DIR`; without it the option has none. */
   readonly value?: string;
@@ -91,7 +90,6 @@ function optionValue(option: Option | undefined, name: string, own: string | und
   return value;
 }
 
-/** Help text of a command. */
 export function helpOf({ name, summary, positionals, options }: Command): string {
   const entries = Object.entries({ ...options, ...HELP_OPTION }).map(([option, { value, help }]) =>
     [`--${option}${value ? ` ${value}` : ""}`, help] as const
@@ -125,11 +123,9 @@ export function integerOption(options: OptionValues, name: string, fallback: num
   return number;
 }
 
-/** Help of an option that names an evaluation text. */
 export const TEXT_HELP =
   "Text: sotu (default), moby, wikitext2 (from the hub; wikitext2:FILE from wiki.test.raw) or file:PATH.";
 
-/** Help of an option that names a model. */
 export const MODEL_HELP = "the embedded one (default), a directory, a GGUF file, or ORG/NAME of the Hugging Face hub";
 
 /** Reads the name of an evaluation text. @throws {UsageError} */
@@ -155,7 +151,6 @@ export function calibrationTextOption(options: OptionValues): string | undefined
   return name;
 }
 
-/** The option that names task files. */
 export const TASKS_OPTION: Option = {
   value: "NAME:FILE,...",
   help: `Also score multiple-choice questions as lm-evaluation-harness does; NAME: ${CHOICE_TASKS.join(", ")}; ` +
@@ -175,7 +170,6 @@ export function taskFilesOption(options: OptionValues): TaskFile[] {
   });
 }
 
-/** The option that names an implementation of WebGPU. */
 export const WEBGPU_OPTION = {
   webgpu: { value: "deno|dawn", help: "WebGPU to run on; dawn is the npm package webgpu (default deno)." },
 } as const satisfies Record<string, Option>;
@@ -199,7 +193,6 @@ export function shapeOption(options: OptionValues, name: string, fallback: strin
   throw new UsageError(`--${name} is ${wanted}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
 }
 
-/** Reads an option as text. */
 export function textOption(options: OptionValues, name: string, fallback: string): string {
   const value = options[name];
   return typeof value === "string" ? value : fallback;

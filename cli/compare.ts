@@ -8,7 +8,6 @@ import { renderTable } from "../experiments/render.ts";
 import { readResultSource, type ResultSet } from "../experiments/result_source.ts";
 import { type Command, numberOption } from "./command.ts";
 
-/** Compares two sets of results. */
 export const compare: Command = {
   name: "compare",
   summary:

@@ -15,7 +15,6 @@ const TESTED_DENO = "2.9.6";
 /** Memory that a run on the embedded model needs, in GiB. */
 const NEEDED_GIB = 4;
 
-/** Says what is there, what is missing and how to get it. */
 export const doctor: Command = {
   name: "doctor",
   summary: "Says what this machine has: Deno, GPU, memory; which experiments will run; how to get what is missing.",

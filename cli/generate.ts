@@ -24,7 +24,6 @@ import { createProgressLine, formatSeconds } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 import { writeText } from "./write_text.ts";
 
-/** Generates text on the GPU. */
 export const generate: Command = {
   name: "generate",
   summary: "Generates text on the GPU and prints it as it comes; speed and memory follow on standard error.",

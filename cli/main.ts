@@ -38,7 +38,6 @@ const COMMANDS: readonly Command[] = [
 /** Interrupts that never come. */
 const UNINTERRUPTED: Interrupt = { signal: new AbortController().signal, begin: () => {} };
 
-/** Runs a command and returns the exit code. */
 export async function main(args: readonly string[], interrupt: Interrupt = UNINTERRUPTED): Promise<number> {
   const [name, ...rest] = args;
   const command = COMMANDS.find((command) => command.name === name);

@@ -23,7 +23,6 @@ import { type Command, describeCall, type OptionValues, shapeOption, textOption,
 /** Seed of random weights; speed doesn't depend on it. */
 const SEED = 1;
 
-/** Measures other programs. */
 export const peers: Command = {
   name: "peers",
   summary:

@@ -34,7 +34,6 @@ import { createProgressLine } from "./progress.ts";
 
 const MAX_WINDOWS = 2 ** 20;
 
-/** Measures perplexity. */
 export const perplexity: Command = {
   name: "perplexity",
   summary: "Measures a model's perplexity on a text and its accuracy on task files.",

@@ -33,7 +33,6 @@ import { hostPeakBytes } from "./host_peak.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
 import { noteCalibration, noteOutOfLine } from "./quantize_notes.ts";
 
-/** Quantizes a checkpoint into a packed file. */
 export const quantize: Command = {
   name: "quantize",
   summary: "Quantizes the linear layers of a checkpoint to 2 and 4 bits, and with --outliers 16, into one packed file.",

@@ -9,7 +9,6 @@ import { readAllResults, renderAll, writePages } from "../experiments/render.ts"
 import { RESULTS_ROOT } from "../experiments/run.ts";
 import type { Command } from "./command.ts";
 
-/** Renders the pages and plots of all result files. */
 export const render: Command = {
   name: "render",
   summary:

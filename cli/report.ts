@@ -10,7 +10,6 @@ import { renderReport } from "../experiments/report/report_page.ts";
 import { RESULTS_ROOT } from "../experiments/run.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
 
-/** Writes the report. */
 export const report: Command = {
   name: "report",
   summary: "Writes one HTML page with every claim, verdict, table, plot and raw sample below results/. It needs no " +

@@ -15,7 +15,6 @@ import { checkQuantized } from "./packed_option.ts";
 import { createProgressLine, formatSeconds, type ProgressLine } from "./progress.ts";
 import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
 
-/** Runs every experiment and writes a table for each claim of the paper. */
 export const reproduce: Command = {
   name: "reproduce",
   summary: "Runs every experiment and writes a table for each claim of the paper.",
@@ -30,7 +29,6 @@ export const reproduce: Command = {
   },
 };
 
-/** Runs one experiment. */
 export const experiment: Command = {
   name: "experiment",
   summary: `Runs one experiment and prints its table. ID is one of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.`,

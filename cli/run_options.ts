@@ -21,7 +21,6 @@ import {
 } from "./command.ts";
 import type { RunSettings } from "../experiments/context.ts";
 
-/** The options, for the help and the parser. */
 export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   quick: { help: "Fewer rows and less text; writes to results/quick unless --out says otherwise." },
   model: { value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]", help: `Model to work on: ${MODEL_HELP}.` },

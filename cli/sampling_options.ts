@@ -6,7 +6,6 @@
 import type { Sampling } from "../kernels/tokens/sampler.ts";
 import { integerOption, numberOption, type Option, type OptionValues, UsageError } from "./command.ts";
 
-/** How tokens are drawn. */
 export const SAMPLING_OPTIONS: Readonly<Record<string, Option>> = {
   temperature: { value: "F", help: "Temperature; 0 (default) takes the most likely token." },
   "top-k": { value: "N", help: "Draw from the N most likely tokens; 0 (default) for all." },

@@ -9,7 +9,6 @@ import { createHandler } from "../web/server.ts";
 import { type Command, integerOption, textOption } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
-/** Serves the page until it is interrupted. */
 export const serve: Command = {
   name: "serve",
   summary: "Serves a page, to this machine alone, that runs the engine and the kernel tests on the browser's WebGPU.",

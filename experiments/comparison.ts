@@ -56,7 +56,6 @@ function taskCells(tasks: readonly TaskScore[]): Row {
   ]));
 }
 
-/** A row of a comparison. */
 export function comparisonRow(
   method: string,
   bitsPerWeight: number,
@@ -84,11 +83,9 @@ export function comparisonRow(
   };
 }
 
-/** A method to compare. */
 export interface MethodCase {
   readonly name: string;
   readonly method: Method;
-  /** What calibrates it. */
   readonly inputs: Inputs;
   /** Leaves multiple choice and tasks out: its standard error is too large for the small differences of a sweep. */
   readonly withoutChoices?: boolean;

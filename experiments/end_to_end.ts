@@ -26,7 +26,6 @@ import { describeSettings, hasRealModel, type RealWeights, withRealWeights } fro
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
-/** What is measured. */
 interface Plan {
   readonly shapes: readonly ModelShape[];
   /** Tokens in the cache before the measured ones. */
@@ -120,7 +119,6 @@ function choosePlan(gpu: Gpu, quick: boolean): Plan {
   };
 }
 
-/** What all measurements of a run share. */
 interface Run {
   readonly gpu: Gpu;
   readonly ceiling: Ceiling;
@@ -191,7 +189,6 @@ async function measureWeights(run: Run, weights: EngineWeights, name: string, pl
   return rows;
 }
 
-/** Speeds of a prompt in an empty cache. */
 async function measureFirstPrompt(gpu: Gpu, weights: EngineWeights, { promptTokens }: Plan): Promise<number[]> {
   using session = await createSession(gpu, weights, promptTokens);
   return await measurePrompt(session, weights, promptTokens);

@@ -81,7 +81,6 @@ function describeOther(other: Estimate): string | null {
   return other.value < 0 ? "operations take longer by themselves than in the token, by -other" : null;
 }
 
-/** Columns of the table. */
 export const COLUMNS: readonly Column[] = [
   { key: "model", label: "model", unit: "" },
   { key: "format", label: "format", unit: "" },
@@ -107,7 +106,6 @@ export const COLUMNS: readonly Column[] = [
   { key: "note", label: "note", unit: "", timed: true },
 ];
 
-/** A row without any value. */
 export const EMPTY_ROW: Row = Object.fromEntries(COLUMNS.map(({ key }) => [key, null]));
 
 /**

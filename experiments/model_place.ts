@@ -32,19 +32,14 @@ export type Inputs = "none" | "unquantized" | "corrected" | "default";
 
 /** How a model is quantized. */
 export interface PlacePlan {
-  /** The quantizer of each kind of matrix. */
   readonly quantizerOf: (kind: LinearKind) => Quantizer;
-  /** What calibrates it. */
   readonly inputs: Inputs;
-  /** The calibration text. */
   readonly windows: readonly Uint32Array[];
-  /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress: (share: number, step: string) => void;
 }
 
 /** What decides the file that `quantize` writes by default, and where it lies for a while. */
 export interface FileSettings {
-  /** Seed of everything random. */
   readonly seed: number;
   /** A directory that the run may write to; the working directory by default. */
   readonly directory?: string | undefined;
@@ -52,7 +47,6 @@ export interface FileSettings {
 
 /** A place for one model. Dispose it to free what it holds of it. */
 export interface ModelPlace extends Disposable {
-  /** The GPU, where it is one. */
   readonly gpu?: Gpu;
   /** Whether that is a GPU and not a software adapter. */
   readonly isRealGpu: boolean;
@@ -220,7 +214,6 @@ export async function makeCleared(parent: string, name: string): Promise<AsyncDi
   return { path, [Symbol.asyncDispose]: clear };
 }
 
-/** Bytes and weights of stored matrices. */
 interface Sizes {
   bytes: number;
   weights: number;

@@ -16,7 +16,6 @@ export function deviceName(adapter: AdapterDescription | undefined): string {
   return adapter.name.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 }
 
-/** Describes the device that results are made on. */
 export async function describeDevice(): Promise<Provenance["device"]> {
   const adapter = await describeAdapter();
   return { name: deviceName(adapter), adapter: adapter?.name ?? "none", software: adapter?.software ?? true };

@@ -30,11 +30,9 @@ export async function hasRealModel(context: ExperimentContext): Promise<boolean>
 
 /** The run's model, tensor by tensor. */
 export interface RealWeights {
-  /** The model's name, without directories. */
   readonly name: string;
   /** What was packed, in words. */
   readonly packed: string;
-  /** The model in a format. */
   readonly sources: Readonly<Record<Format, WeightSource>>;
 }
 

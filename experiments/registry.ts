@@ -15,7 +15,6 @@ import { fourBitShare } from "./four_bit_share.ts";
 import { outliers } from "./outliers.ts";
 import { ranges } from "./ranges.ts";
 
-/** Every experiment there is. */
 export const EXPERIMENTS: readonly Experiment[] = [
   bits,
   ranges,

@@ -54,7 +54,6 @@ export async function renderAll(root: string): Promise<Map<string, string>> {
   return pages.set(join(root, "README.md"), renderIndex(byPlace));
 }
 
-/** Writes rendered pages. */
 export async function writePages(pages: ReadonlyMap<string, string>): Promise<void> {
   for (const [path, text] of pages) await writeTextBeside(path, text);
 }

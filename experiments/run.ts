@@ -26,9 +26,7 @@ export interface RunOptions {
   readonly command: string;
   /** Told of the experiment that runs, the share of it that is done and what is being done. */
   readonly onProgress?: (id: string, share: number, step: string) => void;
-  /** Told of each row of a comparison when it is measured and kept. */
   readonly onRow?: (id: string, name: string) => void;
-  /** Told of each result when its file is there. */
   readonly onResult?: (result: Result, path: string, timeMs: number) => void;
 }
 

@@ -17,13 +17,9 @@ import { openPacked } from "./files/open_packed.ts";
 import type { Model } from "./llama/llama.ts";
 import { fitTokenizer, parseTokenizer, readTokenizerTexts, type Tokenizer } from "./text/tokenizer.ts";
 
-/** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {
-  /** Name that it was loaded by. */
   readonly name: string;
-  /** The weights. */
   readonly model: Model;
-  /** The tokenizer. */
   readonly tokenizer: Tokenizer;
   /** sha256 of the weight files, one after the other, in hexadecimal. */
   readonly sha256: string;
@@ -109,7 +105,6 @@ export async function loadModel(name: string, onDownload?: DownloadProgress): Pr
 
 /** The identity of weight files that are read for a long time. */
 export interface WatchedWeights {
-  /** sha256 of the weight files, one after the other, in hexadecimal. */
   readonly sha256: string;
   /**
    * Fails where a file has become another: by size, inode and times, and where those differ by sha256.

@@ -25,17 +25,14 @@ export interface BitTerms {
   readonly outlierStarts: number;
 }
 
-/** Sum of all terms. */
 export function totalBits(terms: BitTerms): number {
   return Object.values(terms).reduce((sum, bits) => sum + bits, 0);
 }
 
-/** Adds terms up. */
 export function addBits(a: BitTerms, b: BitTerms): BitTerms {
   return mapTerms((key) => a[key] + b[key]);
 }
 
-/** Terms divided by a number of weights. */
 export function bitsPerWeight(terms: BitTerms, weights: number): BitTerms {
   return mapTerms((key) => terms[key] / weights);
 }
@@ -53,7 +50,6 @@ function mapTerms(value: (key: keyof BitTerms) => number): BitTerms {
   };
 }
 
-/** No bits at all. */
 export const NO_BITS: BitTerms = mapTerms(() => 0);
 
 /** Bits of a matrix in the packed format, version 2. */

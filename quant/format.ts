@@ -30,7 +30,6 @@ export const TILE_ROWS = 16;
 /** Number of scale codes; the code 0 makes a group exactly zero. */
 export const SCALE_CODES = 16;
 
-/** Number of zero codes. */
 export const ZERO_CODES = 8;
 
 /** Version of the packed format that this code writes. */

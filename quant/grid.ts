@@ -9,11 +9,8 @@
 
 /** The grid of a matrix. Groups are runs or sets of input channels of one row, the same in every row. */
 export interface Grid {
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
-  /** Groups of a row. */
   readonly groups: number;
   /** [channels]: group of each input channel. */
   readonly groupOf: Uint16Array;
@@ -25,7 +22,6 @@ export interface Grid {
   readonly maxCode: Uint8Array;
 }
 
-/** An empty grid. */
 export function createGrid(rows: number, groupOf: Uint16Array): Grid {
   const groups = groupOf.reduce((max, group) => Math.max(max, group + 1), 0);
   return {

@@ -30,7 +30,6 @@ export interface GroupProblem {
   readonly scratch: Float64Array;
 }
 
-/** A rounded group. */
 export interface GroupRounding {
   readonly scaleCode: number;
   readonly zeroCode: number;

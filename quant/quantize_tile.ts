@@ -36,7 +36,6 @@ export interface TileTask {
   readonly stripScores?: Float64Array<ArrayBuffer>;
 }
 
-/** Quantizes a tile into its place in the tensor. */
 export function quantizeTile(task: TileTask): void {
   const { weights, channels, settings, tile, firstTile, tensor } = task;
   const firstRow = (tile - firstTile) * TILE_ROWS;

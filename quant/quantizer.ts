@@ -28,9 +28,7 @@ export function measuresInput({ feedback, weighsChannels }: InputNeeds): boolean
 export interface Matrix {
   /** f32 [rows, channels]. */
   readonly weights: Float32Array;
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
 }
 
@@ -67,7 +65,6 @@ export interface QuantizerKind<Q, T> {
   join(parts: readonly T[]): T;
   /** Decodes a matrix: f32 [rows, channels]. */
   dequantize(tensor: T): Float32Array<ArrayBuffer>;
-  /** Bytes that are stored. */
   sizeBytes(tensor: T): number;
   /** Bits of a matrix, from its shape alone. */
   bits(rows: number, channels: number, quantizer: Q): BitTerms;

@@ -4,7 +4,6 @@
  * @module
  */
 
-/** A stream of pseudo-random numbers. */
 export interface Random {
   /** Uniform in [0, 1), 32 bits of resolution. */
   uniform(): number;

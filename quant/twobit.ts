@@ -95,11 +95,8 @@ export interface TwobitSettings {
   readonly seed: number;
 }
 
-/** The method, as data. */
 export interface TwobitQuantizer extends InputNeeds {
-  /** Which kind it is. */
   readonly kind: "twobit";
-  /** How it quantizes. */
   readonly settings: TwobitSettings;
 }
 
@@ -109,7 +106,6 @@ export interface TwobitPart extends Omit<Part, "diagonal"> {
   readonly channelWeights?: Float64Array;
 }
 
-/** What the method does. */
 export const TWOBIT: QuantizerKind<TwobitQuantizer, PackedTensor> = {
   hasIndependentTiles: () => true,
   quantize: ({ weights, rows, channels }, { settings }, { diagonal, ...part }) =>

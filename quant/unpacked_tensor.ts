@@ -31,7 +31,6 @@ export interface UnpackedTensor extends PackedShape {
   readonly outliers: Outliers;
 }
 
-/** No outliers at all. */
 export const NO_OUTLIERS: Outliers = {
   start: new Uint32Array(0),
   channel: new Uint16Array(0),

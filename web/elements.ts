@@ -12,12 +12,10 @@ export function element<E extends Element>(id: string, kind: new () => E): E {
   return found;
 }
 
-/** Sets an element's text. */
 export function setText(id: string, text: string): void {
   element(id, HTMLElement).textContent = text;
 }
 
-/** Bytes in MiB, as text. */
 export function formatMiB(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 }

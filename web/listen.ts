@@ -9,12 +9,9 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 
-/** Answers a request. */
 export type Handler = (request: Request) => Promise<Response>;
 
-/** A server at work. */
 export interface Listening {
-  /** Its port. */
   readonly port: number;
   /** Ends when it has ended. */
   readonly finished: Promise<void>;

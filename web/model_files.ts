@@ -12,7 +12,6 @@ import type { ModelListing } from "./served_model.ts";
 
 /** A model's listing and where its files lie. */
 export interface ModelFiles {
-  /** What the page is told. */
   readonly listing: ModelListing;
   /** Paths by the names in the listing. */
   readonly paths: ReadonlyMap<string, string>;

@@ -8,7 +8,6 @@ import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { readCheckpointFolder } from "../model/files/checkpoint_folder.ts";
 import { readPackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 
-/** What the server says of its model. */
 export interface ModelListing {
   /** Name that it was asked for by. */
   readonly name: string;

@@ -22,7 +22,6 @@ const UNNEEDED = ["models", "docs", "media", "tests", "benches", "gguf-py"];
 const DEPTHS = [128, 1024, 4096];
 const [PROMPT, GENERATED, REPETITIONS] = [512, 64, 9];
 
-/** What llama.cpp is built and run with. */
 export interface LlamaCppPlan {
   /** Archive of the package, or of what {@linkcode packSource} leaves of it; downloaded where it isn't given. */
   readonly source?: string;

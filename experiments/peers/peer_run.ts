@@ -9,9 +9,7 @@ import type { Cell, Provenance, Result, Row } from "../results/result.ts";
 
 /** Samples of one speed or time of a program. */
 export interface PeerMeasurement {
-  /** What was measured. */
   readonly key: PeerValue;
-  /** Shape of a whole model. */
   readonly model?: string;
   /** Rows x channels of a product. */
   readonly shape?: string;
@@ -31,7 +29,6 @@ export interface PeerRun {
   readonly gpu: string;
   /** How it was built or installed. */
   readonly built: string;
-  /** What was run. */
   readonly command: string;
   readonly measurements: readonly PeerMeasurement[];
 }

@@ -179,7 +179,6 @@ export function endToEndPlot({ rows }: Result, peers?: Result): Spec {
   };
 }
 
-/** A speed of a panel. */
 interface Point {
   readonly model: Cell;
   readonly format: string;

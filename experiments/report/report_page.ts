@@ -16,7 +16,6 @@ import style from "./style.css" with { type: "text" };
 /** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
 export type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
 
-/** Renders the page. */
 export async function renderReport(byPlace: ResultsByPlace): Promise<string> {
   const sections: string[] = [];
   for (const { id, title, claim } of EXPERIMENTS) {

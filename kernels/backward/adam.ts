@@ -13,7 +13,6 @@ const WORKGROUP_VALUES = 256;
 /** Decay of the mean of gradients and of their squares, as the kernel has them. */
 const DECAYS = [0.9, 0.95] as const;
 
-/** Buffers of {@linkcode adamStep}. */
 export interface AdamBuffers {
   /** Uniform with {@linkcode adamWords}. */
   readonly step: GPUBuffer;

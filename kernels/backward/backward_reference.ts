@@ -88,11 +88,8 @@ export function divergenceOnCpu(wanted: Values, logits: Values) {
 
 /** What attention of one window is made of, all [tokens, its heads, headSize]. */
 export interface AttentionOperands {
-  /** Rotated queries. */
   readonly q: Values;
-  /** Rotated keys. */
   readonly k: Values;
-  /** Values. */
   readonly v: Values;
 }
 

@@ -11,11 +11,8 @@ import * as wgsl from "./wgsl.ts";
 /** Tokens whose share of the weight's gradient is summed by one workgroup. */
 const PART_TOKENS = 32;
 
-/** Buffers and constants of {@linkcode rmsNormBackward}. */
 export interface RmsNormBackward {
-  /** Width of a token. */
   readonly hidden: number;
-  /** Added under the root. */
   readonly epsilon: number;
   /** f32 [tokens, hidden]: the norm's input. */
   readonly x: NamedBuffers[string];

@@ -18,13 +18,9 @@ const WANTED_LIMITS = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
-/** A device with what was granted. */
 export interface RequestedDevice {
-  /** The adapter, which says what it is. */
   readonly adapter: GPUAdapter;
-  /** What its implementation of WebGPU can do. */
   readonly capabilities: Capabilities;
-  /** Its device. */
   readonly device: GPUDevice;
   /** Features that were granted: shader-f16, timestamp-query, subgroups and what multiplies by them. */
   readonly features: ReadonlySet<string>;

@@ -7,7 +7,6 @@
  * @module
  */
 
-/** A whole shader. */
 export interface Shader {
   /** Name in error messages. */
   readonly label: string;

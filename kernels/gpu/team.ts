@@ -5,7 +5,6 @@
  */
 import type { DeviceProfile } from "./device_profile.ts";
 
-/** A kind of team, with the shader part by which its lanes exchange values. */
 export interface Team {
   /** Lanes of a team, a power of two. */
   readonly lanes: number;

@@ -9,17 +9,13 @@ import { type Dispatch, encodeDispatches, type Gpu } from "./gpu.ts";
 export interface Timing {
   /** Microseconds of one sequence of dispatches, in the order of measurement. */
   readonly samplesUs: readonly number[];
-  /** Median of the samples. */
   readonly medianUs: number;
-  /** Least of the samples. */
   readonly minUs: number;
-  /** Greatest of the samples. */
   readonly maxUs: number;
   /** Samples dropped because the timestamps were zero or ran backwards. */
   readonly invalid: number;
 }
 
-/** What {@linkcode timeDispatches} accepts. */
 export interface TimeOptions {
   /** Timed passes; at least 10. Default: 15. */
   readonly samples?: number;
@@ -63,7 +59,6 @@ export async function timeDispatches(
 /** Sequences of dispatches that take turns, and how many of them are one sample. */
 export interface Work {
   readonly sequences: readonly (readonly Dispatch[])[];
-  /** Sequences in one timed pass. */
   readonly repeats: number;
 }
 

@@ -12,11 +12,8 @@ export const CHUNK_CHANNELS = 8;
 
 /** A matrix of f16 weights in host memory. */
 export interface HalfMatrix {
-  /** Format of its weights. */
   readonly kind: "f16";
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
   /** f16 [rows, channels]. */
   readonly weights: Float16Array<ArrayBuffer>;

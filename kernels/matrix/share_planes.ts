@@ -19,7 +19,6 @@ const ALIKE = ["base", "meta", "tileScale"] as const;
 
 /** Layers of the same matrices, whose planes lie one after the other in buffers that they share. */
 export interface LayerArena {
-  /** Matrices of each layer. */
   readonly layers: readonly (readonly PackedMatrix[])[];
   /** Bytes from a layer to the next, in the planes base, meta and tileScale. */
   readonly strides: readonly number[];

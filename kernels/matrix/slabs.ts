@@ -25,7 +25,6 @@ export function slabRowsWithin(maxBindingBytes: number, rowBytes: number, multip
 
 /** A matrix in device memory; more than one slab where it exceeds the binding limit. */
 export interface SlabMatrix {
-  /** Output rows. */
   readonly rows: number;
   /** Its rows, in order, each with bindings. */
   readonly slabs: readonly { readonly firstRow: number }[];

@@ -14,7 +14,6 @@ export const PANEL_ROWS = 256;
 export interface SquareSlab {
   /** First row of the matrix that this slab holds. */
   readonly firstRow: number;
-  /** Rows of this slab. */
   readonly rows: number;
   /** f32 [rows, size]. */
   readonly buffer: GPUBuffer;
@@ -22,9 +21,7 @@ export interface SquareSlab {
 
 /** A square matrix in device memory. */
 export interface SquareMatrix {
-  /** Rows, and columns. */
   readonly size: number;
-  /** The rows, in order. */
   readonly slabs: readonly SquareSlab[];
 }
 

@@ -23,7 +23,6 @@ export interface WeightPart {
   readonly range: GPUBufferBinding;
   /** First row of the matrix that it holds. */
   readonly firstRow: number;
-  /** Rows of the part. */
   readonly rows: number;
 }
 

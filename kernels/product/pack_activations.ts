@@ -61,7 +61,6 @@ export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
   return words;
 }
 
-/** What packed activations hold, unpacked. */
 export interface UnpackedActivations {
   /** What a kernel multiplies, f64 [channels]. */
   readonly values: Float64Array;

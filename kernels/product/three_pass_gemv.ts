@@ -15,7 +15,6 @@ import * as wgsl from "./wgsl.ts";
 /** Threads of a workgroup, each for half a block. */
 const THREADS = 256;
 
-/** Where a three-pass product keeps what it decodes. */
 export interface ThreePassScratch {
   /** f16 [rows, groups], as from {@linkcode createScales}. */
   readonly scales: GPUBuffer;
@@ -23,7 +22,6 @@ export interface ThreePassScratch {
   readonly weights: F16Matrix;
 }
 
-/** The dispatches of a three-pass product by what they do, in their order. */
 export interface ThreePasses {
   /** Second-order dequantization: scale codes times d. */
   readonly secondOrder: readonly Dispatch[];

@@ -17,9 +17,7 @@ export type WeightMatrix = PackedMatrix | F16Matrix;
 
 /** A weight matrix in host memory, on its way to the device. */
 export type HostMatrix = HalfMatrix | {
-  /** Tells it apart. */
   readonly kind: "packed";
-  /** Its planes. */
   readonly tensor: PackedTensor;
 };
 
@@ -41,7 +39,6 @@ export interface RangeProduct {
   readonly tile?: GemmTile;
 }
 
-/** A product with few tokens. */
 export interface FewProduct extends RangeProduct {
   /** f32: where sums of parts of the channels lie in between; as large as {@linkcode WeightFormat.partialsBytes} says. */
   readonly partials: GPUBuffer | GPUBufferBinding;

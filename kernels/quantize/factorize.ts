@@ -25,7 +25,6 @@ export const FACTOR_BLOCK = 64;
 /** Threads of a workgroup of all these kernels. */
 const THREADS = 64;
 
-/** What error feedback on the device needs of a Hessian: quant's `Feedback` in device memory. */
 export interface DeviceFactor {
   /** Input channels. */
   readonly channels: number;
@@ -114,7 +113,6 @@ interface Attempt extends Pick<DeviceFactor, "matrix" | "channelOrder" | "blocks
   readonly damped: Float32Array<ArrayBuffer>;
 }
 
-/** Puts the damped Hessian below the diagonal and factors it there; returns whether every pivot was positive. */
 async function tryToFactor(gpu: Gpu, { matrix, channelOrder, blocks, damped }: Attempt): Promise<boolean> {
   using scope = createBufferScope(gpu);
   const diagonal = await scope.upload("diagonal", damped);
@@ -254,7 +252,6 @@ export interface BlockSolution extends Pick<DeviceFactor, "blocks"> {
   readonly backwards: boolean;
 }
 
-/** Dispatch that solves for a block. */
 export function solveBlock(
   gpu: Gpu,
   { range, columns, blocks, x, panel, backwards }: BlockSolution,

@@ -20,7 +20,6 @@ import { uploadUniforms } from "../gpu/uniforms.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Channels of a block. */
 const BLOCK_CHANNELS = 128;
 
 /** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once; for all devices, as sums follow it. */
@@ -34,11 +33,8 @@ type Step =
   | { readonly kind: "quantize"; readonly slab: SquareSlab; readonly words: readonly number[] }
   | { readonly kind: "carry"; readonly slab: SquareSlab; readonly range: UpdateRange };
 
-/** A matrix that error feedback goes through. */
 export interface FedMatrix {
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
   /** f32 [channels, rows]: weights in the order of quantization, which their errors replace. */
   readonly transposed: GPUBuffer;

@@ -23,7 +23,6 @@ import * as wgsl from "./wgsl.ts";
 /** Rows of a workgroup of all these kernels. */
 export const WORKGROUP_ROWS = 64;
 
-/** A matrix on its way into the packed format. */
 export interface QuantizingMatrix {
   /** Output rows, a multiple of 4. */
   readonly rows: number;
@@ -31,7 +30,6 @@ export interface QuantizingMatrix {
   readonly channels: number;
   /** Groups of a row, with padding. */
   readonly groups: number;
-  /** One refined group in every so many. */
   readonly refineEvery: RefineEvery;
   /** u32 [channels / 16]: the group at each position of the order of quantization. */
   readonly groupOrder: GPUBuffer;
@@ -51,7 +49,6 @@ export interface QuantizingMatrix {
   readonly outliers: OutlierSettings;
   /** u32 [groups, rows]: scale and zero codes, and what is stored of an outlier: see pick_outliers.wgsl. */
   readonly groupCodes: GPUBuffer;
-  /** The planes that are being written. */
   readonly planes: PackedSlab;
 }
 
@@ -114,7 +111,6 @@ export async function createQuantizingMatrix(
   };
 }
 
-/** Override constants of the kernels here. */
 export function groupConstants({ rows, groups, refineEvery }: QuantizingMatrix): Record<string, number> {
   return { rows, groups, refine_every: refineEvery === "none" ? 0 : refineEvery };
 }

@@ -14,11 +14,8 @@ const THREADS = 64;
 
 /** An f32 matrix x: [channels, lines] or, with channels in columns, [lines, channels]. */
 export interface OrderedMatrix {
-  /** The matrix. */
   readonly x: GPUBuffer;
-  /** Elements of each channel. */
   readonly lines: number;
-  /** How they lie. */
   readonly channelsLie: "rows" | "columns";
   /** Channels that move together; 16 by default. */
   readonly width?: number;

@@ -8,9 +8,7 @@ import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Buffers of {@linkcode logLikelihood}. */
 export interface LogLikelihood {
-  /** Tokens of the vocabulary. */
   readonly vocabulary: number;
   /** f32 [tokens, vocabulary]. */
   readonly logits: GPUBuffer;

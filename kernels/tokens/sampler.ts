@@ -85,7 +85,6 @@ export async function argmax(
   });
 }
 
-/** Buffers of {@linkcode sample}. */
 export interface SampleBuffers {
   /** f32 [sequences, length]. */
   readonly logits: GPUBuffer;
@@ -136,7 +135,6 @@ export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, s
   ];
 }
 
-/** Buffers of {@linkcode advance}. */
 export interface AdvanceBuffers {
   /** u32 [sequences, CANDIDATES, 2]: bits of a score, token. */
   readonly candidates: GPUBuffer;

@@ -47,7 +47,6 @@ export interface StepBuffers extends StageBuffers {
   readonly logits: GPUBuffer;
   /** u32 [T, CANDIDATES, 2]. */
   readonly candidates: GPUBuffer;
-  /** Settings of sampling, of each token. */
   readonly settings: GPUBuffer;
   /** What sampling works in, of each token. */
   readonly selection: GPUBuffer;
@@ -55,11 +54,9 @@ export interface StepBuffers extends StageBuffers {
   readonly sequence: GPUBuffer;
   /** u32 [sequences, C + 1]: of each sequence, the token chosen for each position. */
   readonly chosen: GPUBuffer;
-  /** Number of sequences. */
   readonly sequences: number;
   /** f32 [C, headSize / 2, 2]: cosine and sine of each position's angles. */
   readonly rotations: GPUBuffer;
-  /** Keys and values of each layer. */
   readonly caches: readonly KeyValueCache[];
 }
 
@@ -108,11 +105,8 @@ export interface DecodeStep extends Disposable {
   readonly relay?: GPUBuffer;
   /** Why layers don't run whole, where they don't. */
   readonly whyNotWhole?: string;
-  /** Final norm and head. */
   readonly head: Operation;
-  /** Takes the most likely tokens. */
   readonly pickBest: Operation;
-  /** Draws tokens. */
   readonly pickSampled: Operation;
 }
 

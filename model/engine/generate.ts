@@ -56,7 +56,6 @@ export interface TextPiece extends TokenPiece {
   readonly text: string;
 }
 
-/** A sequence on its way. */
 interface Going {
   readonly index: number;
   readonly sampling?: Sampling;

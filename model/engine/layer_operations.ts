@@ -22,15 +22,11 @@ import type { EngineLayer, EngineWeights, LayerVectors } from "./engine_weights.
 /** What a dispatch of a step is for; "layers" are whole layers at once. */
 export type OperationKind = "layers" | "attention" | Stage["name"] | "head" | "pick";
 
-/** Dispatches with one purpose. */
 export interface Operation {
-  /** Their purpose. */
   readonly kind: OperationKind;
-  /** In order. */
   readonly dispatches: readonly Dispatch[];
 }
 
-/** What logits are made in, for T tokens. */
 export interface LogitBuffers {
   /** f32 [T, hidden]: the residual stream after the last layer. */
   readonly x: GPUBuffer | GPUBufferBinding;

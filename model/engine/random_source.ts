@@ -14,13 +14,10 @@ import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
 import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 import type { WeightSource } from "./weight_source.ts";
 
-/** Formats of random weights. */
 export const FORMATS = ["f16", "twobit"] as const;
 
-/** Format of random weights. */
 export type Format = typeof FORMATS[number];
 
-/** Whether a text names a format. */
 export function isFormat(text: string): text is Format {
   return FORMATS.some((format) => format === text);
 }

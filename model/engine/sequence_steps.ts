@@ -156,7 +156,6 @@ export class SequenceSteps implements Disposable {
     return sequence * (this.#buffers.caches[0].capacity + 1) + position;
   }
 
-  /** Frees the steps. */
   [Symbol.dispose](): void {
     for (const step of this.#steps.values()) step[Symbol.dispose]();
   }

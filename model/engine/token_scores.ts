@@ -76,7 +76,6 @@ export interface TokenScorer extends Disposable {
 /** Tokens whose logits are in memory at once. */
 const LOGIT_TOKENS = 128;
 
-/** Makes a scorer. */
 export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
   const { hidden: width, vocabulary, normEpsilon: epsilon } = weights.config;
   return allOrNone(gpu, async (scope) => {

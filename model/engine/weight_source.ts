@@ -23,7 +23,6 @@ import { isPlane } from "../files/packed_file.ts";
 
 /** Weights of a model by name; each is read when it is asked for. */
 export interface WeightSource {
-  /** Sizes and constants. */
   readonly config: ModelConfig;
   /** Whether all layers hold the same numbers, so that the device can copy them. */
   readonly sameLayers?: boolean;

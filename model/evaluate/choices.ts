@@ -7,9 +7,7 @@ import type { Random } from "../../quant/random.ts";
 import type { ChoiceItem } from "./score.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
-/** How items are drawn. */
 export interface ChoicePlan {
-  /** Number of items. */
   readonly items: number;
   /** Tokens of a context, BOS in front included. */
   readonly contextTokens: number;
@@ -17,9 +15,7 @@ export interface ChoicePlan {
   readonly continuationTokens: number;
 }
 
-/** Items with what is needed to judge them. */
 export interface Choices {
-  /** The items. */
   readonly items: readonly ChoiceItem[];
   /** Index of the true continuation of each item. */
   readonly answers: Uint8Array;

@@ -14,7 +14,6 @@ import type { Text } from "../text/text.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { cutWindows, joinTokens, type Windows } from "../text/windows.ts";
 
-/** What is evaluated. */
 export interface EvaluationPlan {
   /** Windows of the text, and their tokens. */
   readonly windows: number;
@@ -22,15 +21,12 @@ export interface EvaluationPlan {
   readonly windowTokens: number;
   /** Multiple-choice items; 0 leaves multiple choice out. */
   readonly choices: number;
-  /** Seed of the multiple-choice items. */
   readonly seed: number;
 }
 
 /** Windows and items, drawn once and used for every model of a comparison. */
 export interface EvaluationSet {
-  /** The windows. */
   readonly windows: Windows;
-  /** The multiple-choice items. */
   readonly choices: Choices | undefined;
   /** Windows whose KL divergence is measured; the reference's predictions of these stay in memory. */
   readonly divergenceWindows: number;
@@ -76,7 +72,6 @@ export function prepareEvaluation(
   };
 }
 
-/** Results of one model. */
 export interface Evaluation {
   /** Mean negative log-likelihood of each window, in nats a token. */
   readonly windowLoss: Float64Array;

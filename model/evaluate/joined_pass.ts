@@ -18,7 +18,6 @@ import { rotationTable } from "../llama/rope.ts";
 
 /** How many sequences go side by side. */
 export interface JoinedShape {
-  /** The most sequences. */
   readonly sequences: number;
   /** Tokens of each that go at once: all, but where one sequence alone is more than goes at once. */
   readonly tokens: number;
@@ -35,7 +34,6 @@ export function joinedShape(config: ModelConfig, count: number, longest: number)
 
 /** Takes sequences through a model. Dispose it to free its buffers. */
 export interface JoinedPass extends Disposable {
-  /** Its shape. */
   readonly shape: JoinedShape;
   /**
    * Takes sequences from their start, each padded to the same length.

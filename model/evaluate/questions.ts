@@ -9,13 +9,11 @@ import { capitalize, lengthOf, strip } from "../host/python_text.ts";
 
 /** A text whose continuation is scored. */
 export interface Request {
-  /** What stands before. */
   readonly context: string;
   /** What is scored, with the space in front. */
   readonly continuation: string;
 }
 
-/** A question as it is scored. */
 export interface Question {
   /** One for each choice. */
   readonly requests: readonly Request[];
@@ -44,7 +42,6 @@ const LAYOUTS: Readonly<Record<ChoiceTaskName, QuestionLayout>> = {
   winogrande: { normalized: false, read: readWinogrande },
 };
 
-/** Names of the tasks. */
 export const CHOICE_TASKS: readonly ChoiceTaskName[] = Object.keys(LAYOUTS) as ChoiceTaskName[];
 
 /** Whether a task's acc_norm is reported. */

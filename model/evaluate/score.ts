@@ -58,7 +58,6 @@ export function scoreWindow(
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
 }
 
-/** How well a model predicts windows of text. */
 export interface WindowsEvaluation {
   /** exp of the mean loss. */
   readonly perplexity: Estimate;

@@ -11,7 +11,6 @@ import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/
 import type { EngineWeights } from "../engine/engine_weights.ts";
 import { logitDispatches } from "../engine/layer_operations.ts";
 
-/** A sequence of which predictions are scored. */
 export interface ScoredSequence {
   /** What goes through the model. */
   readonly tokens: Uint32Array;
@@ -42,7 +41,6 @@ export interface Run {
   readonly row: number;
   /** Index of its target. */
   readonly target: number;
-  /** Rows. */
   readonly count: number;
 }
 
@@ -88,7 +86,6 @@ function partsOf(runs: readonly Run[], sequences: readonly ScoredSequence[], mos
 
 /** The final norm and the head, for some rows at a time. */
 export interface Head extends Disposable {
-  /** The most rows. */
   readonly most: number;
   /** Those that logits were made of last. */
   readonly range: TokenRange;
@@ -131,15 +128,10 @@ export function createHead(gpu: Gpu, weights: EngineWeights): Promise<Head> {
 
 /** What scores sequences. */
 export interface ScorerParts {
-  /** The device. */
   readonly gpu: Gpu;
-  /** Tokens of the vocabulary. */
   readonly vocabulary: number;
-  /** Makes the logits. */
   readonly head: Head;
-  /** Logits to compare with. */
   readonly kept: KeptLogits;
-  /** All sequences. */
   readonly sequences: readonly ScoredSequence[];
 }
 

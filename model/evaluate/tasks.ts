@@ -10,19 +10,13 @@ import { clusteredMean, type Estimate } from "../host/statistics.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { Scorer } from "./scorer.ts";
 
-/** A task's questions. */
 export interface Task {
-  /** Name of the task. */
   readonly name: ChoiceTaskName;
-  /** Its questions, in the file's order. */
   readonly questions: readonly Question[];
 }
 
-/** A file of a task's questions. */
 export interface TaskFile {
-  /** Name of the task. */
   readonly name: ChoiceTaskName;
-  /** Path of the file. */
   readonly path: string;
 }
 
@@ -32,11 +26,8 @@ export interface PreparedTask extends Task {
   readonly items: readonly (readonly ChoiceItem[])[];
 }
 
-/** What a model reached on a task. */
 export interface TaskScore {
-  /** Name of the task. */
   readonly name: ChoiceTaskName;
-  /** Number of questions. */
   readonly questions: number;
   /** Share of questions whose right choice has the highest log-likelihood (the harness's acc). */
   readonly accuracy: Estimate;
@@ -74,7 +65,6 @@ export function prepareTask(task: Task, tokenizer: Tokenizer, context: number): 
   return { ...task, items: task.questions.map(({ requests }) => toItems(requests, tokenizer, context)) };
 }
 
-/** Scores a scorer's model on a task. */
 export async function scoreTask(
   scorer: Scorer,
   { name, questions, items }: PreparedTask,

@@ -168,7 +168,6 @@ export async function readLinear(checkpoint: Checkpoint, layer: number, kind: Li
 /** The norms of a layer. */
 export type LayerNorms = Omit<Layer, "linears">;
 
-/** Reads the norms of a layer. */
 export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<LayerNorms> {
   const norms: Partial<Record<NormKind, Float32Array>> = {};
   for (const kind of NORM_KINDS) {
@@ -178,14 +177,12 @@ export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<
   return norms as LayerNorms;
 }
 
-/** Reads one transformer layer. */
 export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
   const linears: Partial<Record<LinearKind, Linear>> = {};
   for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
   return { linears: linears as Record<LinearKind, Linear>, ...await readNorms(checkpoint, layer) };
 }
 
-/** Reads a whole model into memory. */
 export async function readModel(checkpoint: Checkpoint): Promise<Model> {
   const { config } = checkpoint;
   const { vocabulary, hidden, tiedHead } = config;

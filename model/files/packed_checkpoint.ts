@@ -40,7 +40,6 @@ const FILE_PREFIX = "file:";
 
 /** A packed file, opened; it reads like any checkpoint and also gives its tensors as they are packed. */
 export interface PackedCheckpoint extends Checkpoint {
-  /** The file. */
   readonly file: SafetensorsFile;
   /** Shapes of the packed tensors, by name without `.weight`. */
   readonly packed: ReadonlyMap<string, PackedShape>;

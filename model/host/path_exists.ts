@@ -15,12 +15,10 @@ export function undefinedIfMissing(error: unknown): undefined {
   throw error;
 }
 
-/** What is at a path, where anything is. */
 export async function statPath(path: string): Promise<Deno.FileInfo | undefined> {
   return await Deno.stat(path).catch(undefinedIfMissing);
 }
 
-/** Whether a path exists. */
 export async function pathExists(path: string): Promise<boolean> {
   return await statPath(path) !== undefined;
 }

@@ -56,7 +56,6 @@ export async function fetchModel(
   return directory;
 }
 
-/** Paths of the weight files. */
 async function listWeights(snapshot: HubSnapshot, settings: HubSettings): Promise<string[]> {
   const { files, repo } = snapshot;
   if (files?.has("model.safetensors")) return ["model.safetensors"];

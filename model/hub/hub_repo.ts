@@ -11,7 +11,6 @@ import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "../host/path_exists.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
 
-/** A repository at a revision. */
 export interface HubRepo {
   /** What it holds. */
   readonly type: "model" | "dataset";
@@ -23,9 +22,7 @@ export interface HubRepo {
 
 /** A file of a repository, as the hub describes it. */
 export interface HubFile {
-  /** Path in the repository. */
   readonly path: string;
-  /** Its size. */
   readonly sizeBytes: number;
   /** sha256 of a large file; git's hash (sha1) of a small one. */
   readonly hash: string;
@@ -33,7 +30,6 @@ export interface HubFile {
 
 /** A repository at a commit: what the hub has of it, and where the cache keeps it. */
 export interface HubSnapshot {
-  /** The repository. */
   readonly repo: HubRepo;
   /** The commit that its revision names. */
   readonly commit: string;

@@ -9,7 +9,6 @@
  */
 import type { LinearKind } from "./layer.ts";
 
-/** What sets an architecture apart from the others. */
 export interface Architecture {
   /** Linear layers of attention that have a bias, always or, where `defaults.attentionBias` is there, by `attention_bias`. */
   readonly bias: "none" | "qkv" | "qkvo";
@@ -28,15 +27,11 @@ export interface Architecture {
   readonly defaults: {
     /** Whether there are biases. */
     readonly attentionBias?: boolean;
-    /** Elements of a head. */
     readonly headSize?: number;
-    /** Key and value heads. */
     readonly keyValueHeads?: number;
     /** Tokens of the context before its stretching, where `config.json` says it outside the scaling; there it counts. */
     readonly originalContext?: number;
-    /** Share of a head that rotates. */
     readonly partialRotary?: number;
-    /** Tokens that a token sees. */
     readonly slidingWindow?: number;
   };
 }

@@ -8,7 +8,6 @@ import { type MatMul, type MatrixView, transpose } from "./matmul.ts";
 
 /** Keys (rotated) and values of one sequence in one layer: f32 [length, keyValueHeads * headSize] each. */
 export interface KeyValues {
-  /** Tokens. */
   readonly length: number;
   /** f32 [length, keyValueHeads * headSize], rotated. */
   readonly keys: Float32Array;

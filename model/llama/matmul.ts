@@ -6,13 +6,10 @@
 
 /** A matrix inside an array: element (r, c) is data[offset + r * rowStride + c * columnStride]. */
 export interface MatrixView {
-  /** The array. */
   readonly data: Float32Array;
   /** Index of element (0, 0). */
   readonly offset: number;
-  /** Rows. */
   readonly rows: number;
-  /** Columns. */
   readonly columns: number;
   /** Distance of elements of neighbouring rows. */
   readonly rowStride: number;

@@ -50,11 +50,8 @@ type LongRope = Extract<RopeScaling, { type: "longrope" }>;
 
 /** What a scaling is applied to. */
 export interface ScaledRope {
-  /** Base of the frequencies. */
   readonly theta: number;
-  /** Elements of a head that rotate. */
   readonly rotatedSize: number;
-  /** Tokens of the sequence. */
   readonly tokens: number;
 }
 
@@ -101,13 +98,11 @@ const MAX_CONTEXT = 2 ** 24;
 
 /** What a configuration says beside the fields of its scaling. */
 export interface ScalingContext {
-  /** Base of the frequencies. */
   readonly theta: number;
   /** `max_position_embeddings`. */
   readonly context: number;
   /** Tokens of the context before it was stretched, where the configuration says it outside the scaling. */
   readonly originalContext?: number;
-  /** Elements of a head that rotate. */
   readonly rotatedSize: number;
 }
 

@@ -11,7 +11,6 @@ export interface ModelShape extends
     ModelConfig,
     "vocabulary" | "hidden" | "intermediate" | "layers" | "heads" | "keyValueHeads" | "headSize" | "tiedHead"
   > {
-  /** Name in tables and options. */
   readonly name: string;
   /** Where the sizes are from. */
   readonly source: string;

@@ -30,9 +30,7 @@ export interface TotalSums {
 
 /** A layer as it is and as it is becoming. */
 export interface LayerPair {
-  /** Index of the layer. */
   readonly index: number;
-  /** The layer as it was. */
   readonly original: Layer;
   /** The same layer, with the matrices of earlier stages quantized. */
   readonly quantized: Layer;

@@ -33,7 +33,6 @@ export interface DensityRequest extends DensityPlan {
   readonly interrupted: RunSettings | undefined;
   /** How codes are found. */
   readonly method: QuantizeMethod;
-  /** Told of the densities, or why they can't differ. */
   readonly onDensities?: (chosen: StageDensities | string) => void;
 }
 

@@ -17,7 +17,6 @@ import type { LayerRun, QuantizingDevice, QuantizingRun, StageJob, StoredLayer }
 /** Tiles of a matrix that one task quantizes: 128 rows. */
 const PART_TILES = 8;
 
-/** The workers of a pool as a device. */
 export function cpuDevice(pool: QuantizePool): QuantizingDevice {
   return {
     openLayers: (checkpoint) =>
@@ -65,7 +64,6 @@ async function readSharedLayer(checkpoint: Checkpoint, index: number): Promise<L
   return { linears: linears as Layer["linears"], ...await readNorms(checkpoint, index) };
 }
 
-/** A layer that is being quantized. */
 interface LayerWork {
   readonly pool: QuantizePool;
   readonly calibrator: Calibrator | undefined;

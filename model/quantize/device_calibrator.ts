@@ -164,7 +164,6 @@ async function createSums(
     : { gram, drift: await scope.storage("drift", 4 * channels * channels) };
 }
 
-/** A window in both models. */
 interface WindowPair {
   readonly window: StreamWindows;
   readonly original: StreamWindows;

@@ -37,9 +37,7 @@ export interface StageKnowledge {
   readonly diagonal: Float64Array | undefined;
 }
 
-/** A matrix to quantize. */
 export interface DeviceMatrix {
-  /** Output rows and input channels. */
   readonly shape: readonly [rows: number, channels: number];
   /** f32 [rows, channels]. */
   readonly weights: Float32Array<ArrayBuffer>;

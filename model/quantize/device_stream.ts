@@ -23,7 +23,6 @@ import { rotationTable } from "../llama/rope.ts";
 
 /** A layer on the device; matrices come as their stages are done. */
 export interface DeviceLayer {
-  /** Norms and biases. */
   readonly vectors: LayerVectors;
   /** Matrices of the stages so far. */
   readonly matrices: Map<LinearKind, WeightMatrix>;
@@ -45,11 +44,8 @@ export interface StreamWindows {
   readonly normed: GPUBuffer;
 }
 
-/** What windows of all models go through the layers with. */
 export interface StreamContext extends Omit<JoinedAttentionBuffers, "mixed"> {
-  /** The device. */
   readonly gpu: Gpu;
-  /** The model. */
   readonly config: ModelConfig;
   /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or whatever else is [tokens, hidden] meanwhile. */
   readonly qkv: GPUBuffer;
@@ -151,12 +147,10 @@ async function embedWindows(
   return hidden;
 }
 
-/** The most tokens that go side by side. */
 function mostTokens(joined: readonly (readonly Uint32Array[])[]): number {
   return Math.max(...joined.map((windows) => windows.length * windows[0].length));
 }
 
-/** Makes the buffers that go with windows. */
 export async function createStreamContext(
   gpu: Gpu,
   scope: BufferScope,
@@ -182,7 +176,6 @@ export async function createStreamContext(
   };
 }
 
-/** Uploads the norms and biases of a layer. */
 export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<LayerVectors> {
   const { linears: { q_proj: q, k_proj: k, v_proj: v, o_proj: o }, queryNorm, keyNorm } = layer;
   const upload = (label: string, ...parts: readonly Float32Array[]) =>

@@ -11,7 +11,6 @@ import { readFittingTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { cutWindows, joinTokens, sampleWindows } from "../text/windows.ts";
 import { type CalibrationPlan, readCalibration } from "./calibration_text.ts";
 
-/** A text and its windows. */
 export interface DividedText {
   readonly name: string;
   /** What the two parts are. */
@@ -29,7 +28,6 @@ export interface DividedSizes {
   readonly others: number;
 }
 
-/** What is divided. */
 interface DividingPlan extends DividedSizes, Omit<CalibrationPlan, "calibration" | "windows" | "signal"> {
   /** Name of the run's own text. */
   readonly textName: string;

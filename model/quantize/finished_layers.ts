@@ -35,7 +35,6 @@ export interface RunInputs extends Pick<QuantizePlan, "quantizerOf"> {
 /** Settings of a run, and what else it says of itself. */
 export type RunSettings = Readonly<Record<string, unknown>>;
 
-/** Directory of an output. */
 export function layersDirectory(path: string): string {
   return `${path}.layers`;
 }
@@ -45,7 +44,6 @@ function statePath(path: string): string {
   return join(layersDirectory(path), "run.json");
 }
 
-/** File of a finished layer. */
 export function layerPath(path: string, index: number): string {
   return join(layersDirectory(path), `layer-${index}.safetensors`);
 }
@@ -102,7 +100,6 @@ export function refuseOther(path: string, interrupted: RunSettings, wanted: RunS
   if (difference !== "") throw refusal(path, difference);
 }
 
-/** Names the settings that differ. */
 function describeDifference(before: RunSettings, now: RunSettings, keys: readonly string[]): string {
   const text = (value: unknown) => JSON.stringify(value) ?? "missing";
   const changes = keys.map((key) => ({ key, was: text(before[key]), is: text(now[key]) }));

@@ -31,7 +31,6 @@ import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
 import type { QuantizePool } from "./quantize_tasks.ts";
 import type { LayerRun, StageJob, StoredLayer } from "./quantizing_device.ts";
 
-/** A layer that is being quantized. */
 interface LayerWork {
   readonly gpu: Gpu;
   readonly pool: QuantizePool | undefined;
@@ -47,7 +46,6 @@ interface LayerWork {
   readonly pair: DeviceLayerPair;
 }
 
-/** Begins a layer. */
 export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerRun> {
   const { gpu, text, original } = given;
   return allOrNone(gpu, async (scope) => {

@@ -14,13 +14,11 @@ import type { DeviceCalibrator } from "./device_calibrator.ts";
 /** All Hessians of a model take at most so many bytes where they are kept: those of a billion weights do. */
 const KEPT_BYTES = 8 * 2 ** 30;
 
-/** Hessians that are kept. */
 export interface KeptSums {
   /** The text that they were summed on. */
   readonly windows: readonly Uint32Array[];
   /** By layer and stage. */
   readonly grams: Map<number, SquareMatrix>;
-  /** Owns them. */
   readonly scope: BufferScope;
 }
 
@@ -35,7 +33,6 @@ export function createKeptSums(gpu: Gpu, windows: KeptSums["windows"]): KeptSums
   return { windows, grams: new Map(), scope: createBufferScope(gpu) };
 }
 
-/** Whether all of a model's Hessians are there. */
 export function isComplete({ grams }: KeptSums, config: ModelConfig): boolean {
   return grams.size === config.layers * STAGES.length;
 }

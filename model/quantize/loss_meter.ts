@@ -39,7 +39,6 @@ export interface LossMeter {
   lossOf(stage: number, matrices: JoinedLinear): Promise<number>;
 }
 
-/** Which windows are measured. */
 export interface LossPlan {
   /** The text; all of it is summed. */
   readonly windows: readonly Uint32Array[];
@@ -108,7 +107,6 @@ function placeOf(text: readonly StreamWindows[], window: number): Place {
   return { buffer, offset: (window - first + count) * buffer.size / count };
 }
 
-/** Windows in which predictions are compared. */
 interface Comparison {
   /** Takes over their inputs of the next layer, one place for each. */
   takeInputs(places: readonly Place[]): void;

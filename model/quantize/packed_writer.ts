@@ -33,7 +33,6 @@ import { whyLeftOut } from "./why_left_out.ts";
 
 /** What a packed file is written from. */
 export interface PackedFilePlan extends RunInputs, Pick<QuantizePlan, "onProgress" | "onStage" | "signal"> {
-  /** File to write. */
   readonly path: string;
   /** Whether targets are corrected, which takes the text through the unquantized model too. */
   readonly correctTarget: boolean;
@@ -45,11 +44,8 @@ export interface PackedFilePlan extends RunInputs, Pick<QuantizePlan, "onProgres
   readonly tuning?: TuningSettings;
   /** Told why the model stays untuned where {@linkcode whyLeftOut} knows; without it the run fails. */
   readonly onUntuned?: (reason: string) => void;
-  /** Told of each finished layer. */
   readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
-  /** Told of each epoch of tuning. */
   readonly onEpoch?: TuningWatch["onEpoch"];
-  /** Told what tuning did. */
   readonly onTuned?: (report: TuningReport) => void;
 }
 

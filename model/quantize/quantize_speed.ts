@@ -14,7 +14,6 @@ import { quantizeLayers } from "./quantize_layers.ts";
 import { randomSource } from "../engine/random_source.ts";
 import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 
-/** What {@linkcode measureQuantizing} found. */
 export interface QuantizeSpeed {
   /** Time of the first layer, in ms: kernels are compiled and the calibration text is put on its way. */
   readonly firstLayerMs: number;

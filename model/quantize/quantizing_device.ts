@@ -18,7 +18,6 @@ import type { TuningSettings } from "../tune/tuning_plan.ts";
 
 /** Where the layers of a model come from. */
 export interface LayerSource {
-  /** Configuration of the model. */
   readonly config: ModelConfig;
   /** Reads a layer. Its memory may be used again once another layer is asked for. */
   readLayer(index: number): Promise<Layer>;
@@ -64,13 +63,10 @@ export interface QuantizingDevice {
   readonly measureLosses?: (checkpoint: Checkpoint, plan: StageLossPlan) => Promise<StageLosses>;
 }
 
-/** What is measured. */
 export interface StageLossPlan {
-  /** The calibration text. */
   readonly windows: readonly Uint32Array[];
   /** Whether a matrix will be quantized. */
   readonly isQuantized: (layer: number, kind: LinearKind) => boolean;
-  /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
   /** Ends the measuring before the next layer, with the signal's reason. */
   readonly signal?: AbortSignal;
@@ -109,11 +105,8 @@ export interface LayerRun extends Disposable {
   restore(stored: StoredLayer): Promise<void>;
 }
 
-/** Matrices to quantize, all of one stage. */
 export interface StageJob {
-  /** Index of the stage. */
   readonly stage: number;
-  /** The quantizer of each. */
   readonly quantizers: ReadonlyMap<LinearKind, Quantizer>;
   /** Error feedback of those that have any: their input is the same, and so is what is prepared from it. */
   readonly feedback?: FeedbackSettings;

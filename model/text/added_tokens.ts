@@ -5,11 +5,8 @@
  */
 import { asJsonObject, booleanField, type JsonObject, numberField, textField } from "../host/json.ts";
 
-/** A token that is found as a whole. */
 export interface AddedToken {
-  /** Its text. */
   readonly content: string;
-  /** Its id. */
   readonly id: number;
   /** Whether it is left out when tokens are decoded. */
   readonly special: boolean;

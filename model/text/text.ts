@@ -10,11 +10,8 @@ import { readC4 } from "./c4.ts";
 import { readMix } from "./mix.ts";
 import { readWikitext } from "./wikitext.ts";
 
-/** A named text. */
 export interface Text {
-  /** Name that it was loaded by. */
   readonly name: string;
-  /** Documents, in order. */
   readonly documents: readonly string[];
   /**
    * Windows are consecutive tokens of the text as the tokenizer gives them, with its own special tokens once in front of

@@ -48,7 +48,6 @@ export interface TokenizerTexts {
   readonly settings: string | undefined;
 }
 
-/** Reads them. */
 export async function readTokenizerTexts(readText: Checkpoint["readText"]): Promise<TokenizerTexts> {
   return { definition: await readText("tokenizer.json"), settings: await readText("tokenizer_config.json") };
 }

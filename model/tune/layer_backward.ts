@@ -28,15 +28,11 @@ import { type Stage, STAGES, stageShape } from "../llama/layer.ts";
 import type { Parameters } from "./parameters.ts";
 import type { TuningBuffers } from "./pass_buffers.ts";
 
-/** What all layers go back with. */
 export interface BackwardContext {
-  /** The device. */
   readonly gpu: Gpu;
   /** Owns what is made for it. */
   readonly scope: BufferScope;
-  /** The model. */
   readonly config: ModelConfig;
-  /** The pass. */
   readonly buffers: TuningBuffers;
   /** Where gradients of parameters are summed. */
   readonly parameters: Parameters;

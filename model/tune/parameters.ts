@@ -30,7 +30,6 @@ export interface Parameters {
   normGradient(norm: GPUBuffer): GPUBuffer;
   /** Submits a step of Adam along the gradients, which are then zero. */
   step(rate: number): void;
-  /** Reads the parameters as they are. */
   read(): Promise<TunedParameters>;
 }
 

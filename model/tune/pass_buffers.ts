@@ -18,7 +18,6 @@ import { evenShare } from "./tuning_plan.ts";
 
 /** How many windows go side by side, each padded to the same length. */
 export interface PassShape {
-  /** Windows of a pass. */
   readonly windows: number;
   /** Tokens of each, a multiple of 64, so that each begins where bindings may. */
   readonly windowTokens: number;
@@ -36,11 +35,9 @@ export function passShape(config: ModelConfig, longest: number, batchWindows: nu
   return { windows: evenShare(batchWindows, Math.max(1, Math.floor(most / windowTokens))), windowTokens, longest };
 }
 
-/** The buffers of a pass of W windows of T tokens. */
 export interface TuningBuffers extends PassBuffers, PassShape {
   /** All tokens of the pass. */
   readonly range: TokenRange;
-  /** Those of one window. */
   readonly windowRange: TokenRange;
   /** f32 [T, headSize / 2, 2]. */
   readonly rotations: GPUBuffer;

@@ -11,9 +11,7 @@ import { logitStride } from "./divergence_head.ts";
 import { largestStage, type PassShape, passShape } from "./pass_buffers.ts";
 import { evenShare, splitWindows, type TuningSettings } from "./tuning_plan.ts";
 
-/** What will be tuned, and how. */
 export interface TuningNeeds {
-  /** How. */
   readonly settings: TuningSettings;
   /** Whether a matrix is quantized; the others stay in f16. */
   readonly isQuantized: (layer: number, kind: LinearKind) => boolean;

@@ -5,7 +5,6 @@
  */
 import { createRandom } from "../../quant/random.ts";
 
-/** How a quantized model is tuned. */
 export interface TuningSettings {
   /** Times that every window is taken. */
   readonly epochs: number;
@@ -13,7 +12,6 @@ export interface TuningSettings {
   readonly rate: number;
   /** Windows of a step. */
   readonly batchWindows: number;
-  /** Seed of the order of windows. */
   readonly seed: number;
 }
 
@@ -28,9 +26,7 @@ const HELD_OUT_EVERY = 16;
 
 /** Which windows are tuned on, and which are held out: the last of each sixteen, at least one. */
 export interface WindowSplit<T> {
-  /** Tuned on. */
   readonly tuned: readonly T[];
-  /** Held out. */
   readonly heldOut: readonly T[];
 }
 

@@ -18,7 +18,6 @@ import { createMatmulSimd } from "../llama/matmul_simd.ts";
 import { advanceStage, sumStage } from "../quantize/calibration.ts";
 import type { QuantizeTask, QuantizeTasks } from "../quantize/quantize_tasks.ts";
 
-/** The tasks of a worker of the CPU. */
 export type CpuTasks = ScoreTasks & QuantizeTasks;
 
 const matmulReady = createMatmulSimd();

@@ -17,13 +17,11 @@ export type ScaleStorage = "f16" | {
 
 /** A baseline's layout. */
 export interface StripLayout {
-  /** Name in tables. */
   readonly id: string;
   /** Channels of a group that doesn't lie in a 4-bit strip. */
   readonly groupChannels: number;
   /** Bits of a weight that doesn't lie in a 4-bit strip. */
   readonly bits: 2 | 4;
-  /** How scales are stored. */
   readonly scale: ScaleStorage;
   /** Share of column strips (16 channels, all rows) stored in 4 bits. */
   readonly fourBitShare: number;

@@ -27,11 +27,8 @@ export interface StripScales {
 
 /** A matrix as it is stored: the planes of {@linkcode StripScales} and the codes, all u8 planes bit-packed. */
 export interface StripTensor extends StripScales {
-  /** The layout. */
   readonly layout: StripLayout;
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
   /** Codes [rows, channels], 2 or 4 bits each. */
   readonly codes: Uint8Array<ArrayBuffer>;

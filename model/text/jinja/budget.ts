@@ -13,7 +13,6 @@ const MAX_TEXT = 2 ** 24;
 /** Characters that cost as much as a step. */
 const CHARACTERS_PER_STEP = 256;
 
-/** Counts what is used up. */
 export interface Budget {
   /** Takes some steps. @throws {RangeError} when none are left */
   spend(steps: number): void;
@@ -21,7 +20,6 @@ export interface Budget {
   spendText(length: number): void;
 }
 
-/** Makes one. */
 export function createBudget(): Budget {
   let left = MAX_STEPS;
   const spend = (steps: number) => {

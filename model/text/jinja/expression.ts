@@ -79,7 +79,6 @@ function callFunction(callee: Value, given: Arguments): Value {
   return callee(given);
 }
 
-/** Arguments of a call. */
 function evaluateArguments(nodes: readonly Node[], scope: Scope): Arguments {
   const positional: Value[] = [];
   const named = new Map<string, Value>();

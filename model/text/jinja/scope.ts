@@ -14,7 +14,6 @@ export interface Scope {
   readonly budget: Budget;
 }
 
-/** Makes a scope within another. */
 export function within(around: Scope, names: Iterable<readonly [string, Value]> = []): Scope {
   return { names: new Map(names), around, budget: around.budget };
 }

@@ -22,7 +22,6 @@ import {
 /** How a block of statements ended: at its end, or to leave the loop or this turn of it. */
 type Ending = "break" | "continue" | undefined;
 
-/** Text of statements. */
 export function renderBlock(nodes: readonly Node[], scope: Scope): string {
   const parts: string[] = [];
   if (run(nodes, scope, parts)) throw new SyntaxError("break and continue must be in a loop");
