@@ -13,7 +13,6 @@ import { createMultiplyFew, gemv } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES, selectionBytes } from "../../kernels/tokens/sampler.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
-import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import {
@@ -21,6 +20,7 @@ import {
   attentionShape,
   createStageBuffers,
   linearsOf,
+  logitDispatches,
   type Operation,
   passOperations,
   type StageBuffers,
@@ -165,8 +165,8 @@ async function createBatchMiddle(
   buffers: StepBuffers,
   scope: BufferScope,
 ): Promise<StepMiddle> {
-  const { config, layers, finalNorm: weight, head } = weights;
-  const { heads, headSize, hidden, normEpsilon: epsilon } = config;
+  const { config, layers, head } = weights;
+  const { heads, headSize, hidden } = config;
   const size = range.maxTokens;
   const shape = attentionShape(config);
   const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity, size);
@@ -186,16 +186,15 @@ async function createBatchMiddle(
     ];
     operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiply));
   }
-  const final = [
-    await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
-    ...await multiply(gpu, head, { range, x: normed, y: buffers.logits }),
-  ];
   return {
     input: buffers.hidden,
     layers: () => operations,
     operations: () => Promise.resolve(operations),
     whyNotWhole: `a step of ${size} tokens has no kernel for whole layers, must have 1`,
-    head: { kind: "head", dispatches: final },
+    head: {
+      kind: "head",
+      dispatches: await logitDispatches(gpu, weights, range, { ...pass, x: buffers.hidden }, multiply),
+    },
   };
 }
 

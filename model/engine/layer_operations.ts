@@ -42,10 +42,11 @@ export async function logitDispatches(
   { config, finalNorm: weight, head }: Pick<EngineWeights, "config" | "finalNorm" | "head">,
   range: TokenRange,
   { x, normed, logits }: LogitBuffers,
+  multiply: typeof gemm = gemm,
 ): Promise<Dispatch[]> {
   return [
     await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x, weight, y: normed }),
-    ...await gemm(gpu, head, { range, x: normed, y: logits }),
+    ...await multiply(gpu, head, { range, x: normed, y: logits }),
   ];
 }
 
@@ -85,6 +86,15 @@ export interface PassBuffers extends StageBuffers {
   readonly normed: GPUBuffer;
   /** f32 [T, heads * headSize]. */
   readonly mixed: GPUBuffer;
+}
+
+/** Makes all that layers work in where inputs are made first. @throws {OutOfMemoryError} when the device has no room */
+export async function createPassBuffers(scope: BufferScope, config: ModelConfig, tokens: number): Promise<PassBuffers> {
+  return {
+    ...await createStageBuffers(scope, config, tokens),
+    normed: await scope.storage("normed", 4 * tokens * config.hidden),
+    mixed: await scope.storage("mixed", 4 * tokens * config.heads * config.headSize),
+  };
 }
 
 /** What layers of one token work in beside. */
