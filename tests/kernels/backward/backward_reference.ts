@@ -6,8 +6,8 @@
  *
  * @module
  */
-import type { AttentionShape } from "../attention/key_value_cache.ts";
-import type { BoundedProduct } from "../matrix/bounded_product.ts";
+import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
+import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 
 type Values = ArrayLike<number>;
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Sampling } from "./sampler.ts";
+import type { Sampling } from "../../../kernels/tokens/sampler.ts";
 
 /**
  * Probability of each token that `sample` may draw, 0 for the others. The largest logit must be finite.

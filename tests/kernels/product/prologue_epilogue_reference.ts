@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import type { Epilogue } from "./prologue_epilogue.ts";
+import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
+import type { Epilogue } from "../../../kernels/product/prologue_epilogue.ts";
 
 /** One token's input, as {@linkcode Prologue} on the device. */
 export type ValuesOnCpu =
