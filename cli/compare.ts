@@ -46,7 +46,6 @@ export const compare: Command = {
   },
 };
 
-/** Experiments that cannot be compared, and why. */
 function findUncommon(a: ResultSet, b: ResultSet): Map<string, string> {
   const reasons = new Map<string, string>();
   for (const name of new Set([...a.keys(), ...b.keys()])) {

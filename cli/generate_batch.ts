@@ -10,7 +10,6 @@ import { type Interrupt, UsageError } from "./command.ts";
 import { formatSeconds } from "./progress.ts";
 import { writeText } from "./write_text.ts";
 
-/** A text with its prompt, and how its generation went. */
 interface BatchResult extends GenerateSummary {
   readonly prompt: string;
   readonly text: string;

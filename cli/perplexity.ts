@@ -119,7 +119,6 @@ async function choosesGpu(options: OptionValues): Promise<boolean> {
   return (await describeAdapter())?.software === false;
 }
 
-/** A model and what scores it. */
 interface OpenModel extends Disposable {
   readonly config: ModelConfig;
   readonly tokenizer: Tokenizer;

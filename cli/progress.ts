@@ -13,7 +13,6 @@ export interface ProgressLine extends Disposable {
   clear(): void;
 }
 
-/** Milliseconds between two updates of the line. */
 const INTERVAL_MS = 200;
 
 export interface ProgressOutput {

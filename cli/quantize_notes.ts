@@ -29,7 +29,6 @@ export function noteCalibration(
  */
 const OUT_OF_LINE = 8;
 
-/** A line for each matrix whose weighted error is out of line. */
 export function noteOutOfLine(reports: readonly Pick<MatrixReport, "name" | "weightedError">[]): string[] {
   const kinds = Map.groupBy(reports, ({ name }) => name.slice(name.lastIndexOf(".") + 1));
   return [...kinds.values()].flatMap((ofKind) => {

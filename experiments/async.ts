@@ -34,7 +34,6 @@ import type { Row } from "./results/result.ts";
 import { destroyMatrices } from "../kernels/matrix/slabs.ts";
 import { ERRORS, SAMPLING, timeVariants } from "./timed_variants.ts";
 
-/** Share of outliers in the variant that has them. */
 const OUTLIER_SHARE = 0.001;
 /** Teams of a workgroup that the kernel in order is tried with; what is fastest on a shape stands in the table. */
 const IN_ORDER_TEAMS = [12, 16, 20] as const;

@@ -176,7 +176,6 @@ export function taskGain(a: Evaluation, b: Evaluation): Estimate {
   };
 }
 
-/** The settings that every comparison states. */
 export function comparisonSettings(
   { set, reference, calibration, scoredOn, quantizedOn }: Baseline,
 ): Record<string, Cell> {
@@ -209,7 +208,6 @@ export function comparisonSettings(
   };
 }
 
-/** The settings that every sweep of one method's settings states. */
 export function sweepSettings(baseline: Baseline): Record<string, Cell> {
   return {
     ...comparisonSettings(baseline),

@@ -126,7 +126,6 @@ interface Run {
   readonly samples: Record<string, readonly number[]>;
 }
 
-/** Rows of random weights in the shapes of published models. */
 async function measureShapes(run: Run, plan: Plan): Promise<Row[]> {
   const rows: Row[] = [];
   for (const [i, shape] of plan.shapes.entries()) {
@@ -144,7 +143,6 @@ async function measureShapes(run: Run, plan: Plan): Promise<Row[]> {
 /** The contexts that the run's model is measured at. */
 const REAL_CONTEXTS = [128, 1024];
 
-/** Rows of the run's model with its own weights. */
 async function measureReal(run: Run, { name, sources }: RealWeights, plan: Plan): Promise<Row[]> {
   const contexts = (run.gpu.isSoftware ? plan.contexts : REAL_CONTEXTS)
     .filter((context) => context + plan.generateTokens <= sources.f16.config.context);

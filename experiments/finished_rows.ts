@@ -14,7 +14,6 @@ export interface Measured {
   readonly evaluation: Evaluation;
 }
 
-/** The finished rows of one experiment. */
 export interface FinishedRows {
   /** What was measured before under this name with these quantizers. */
   find(name: string, quantizers: string): Measured | undefined;

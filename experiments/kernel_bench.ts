@@ -68,7 +68,6 @@ export async function withCopies<T>(
 
 /** A long read, whose bandwidth no kernel exceeds, and the length of a timestamp tick. */
 export interface Ceiling {
-  /** Of the read. */
   readonly sizeBytes: number;
   readonly timing: Timing;
   readonly bytesPerUs: number;

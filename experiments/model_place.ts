@@ -54,7 +54,6 @@ export interface ModelPlace extends Disposable {
   readonly scorer: Scorer;
   /** Layers of the unquantized model, in order. */
   layers(): Promise<LayerSource>;
-  /** Gives the unquantized model to the scorer. */
   scoreUnquantized(): Promise<void>;
   /** Quantizes the model and gives what was stored, decoded, to the scorer; returns bits a weight. */
   quantize(plan: PlacePlan): Promise<number>;

@@ -15,7 +15,6 @@ import { type Findings, type Result, writeResult } from "./results/result.ts";
 /** Directory of results that come with the repository. */
 export const RESULTS_ROOT: string = fromFileUrl(new URL("../results", import.meta.url));
 
-/** What a run is told besides its settings. */
 export interface RunOptions {
   readonly settings: RunSettings;
   /** Directory of the result files; by default {@linkcode resultPlace} below results/. */

@@ -16,7 +16,6 @@ export interface OutlierSettings {
   readonly rule: "magnitude" | "error";
 }
 
-/** The outliers of a row. */
 export interface RowOutliers {
   /** Bit mask within the group, by group. */
   readonly masks: ReadonlyMap<number, number>;

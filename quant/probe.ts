@@ -28,9 +28,7 @@ export interface GroupProbe {
   readonly range: number;
   /** Index within the group of the weight that lies furthest from the group's mean. */
   readonly extreme: number;
-  /** In 2 bits. */
   readonly twoBit: GroupProspect;
-  /** In 4 bits. */
   readonly fourBit: GroupProspect;
 }
 

@@ -17,7 +17,6 @@ import type { UnpackedTensor } from "./unpacked_tensor.ts";
 /** Residuals of a row's outliers, by channel. */
 export type RowResiduals = Map<number, number>;
 
-/** A tile to quantize. */
 export interface TileTask {
   /** f32: the rows of the tensor below. */
   readonly weights: Float32Array;

@@ -24,7 +24,6 @@ export function measuresInput({ feedback, weighsChannels }: InputNeeds): boolean
   return feedback !== undefined || weighsChannels === true;
 }
 
-/** A matrix to quantize. */
 export interface Matrix {
   /** f32 [rows, channels]. */
   readonly weights: Float32Array;
@@ -61,7 +60,6 @@ export interface QuantizerKind<Q, T> {
   hasIndependentTiles(quantizer: Q): boolean;
   /** Quantizes a matrix. @throws {TypeError | RangeError} for one that is empty, misshapen or not finite */
   quantize(matrix: Matrix, quantizer: Q, part: Part): T;
-  /** Joins consecutive parts. */
   join(parts: readonly T[]): T;
   /** Decodes a matrix: f32 [rows, channels]. */
   dequantize(tensor: T): Float32Array<ArrayBuffer>;

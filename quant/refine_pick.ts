@@ -20,7 +20,6 @@ export type PickRule = "error" | "error_hessian" | "range" | "range_hessian" | "
 
 /** What picks need besides the probes. */
 export interface PickContext {
-  /** Seed of random picks. */
   readonly seed: number;
   /** f64 [channels]: the Hessian's diagonal; all 1 without it. */
   readonly importance?: Float64Array;

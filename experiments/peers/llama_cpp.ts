@@ -13,7 +13,6 @@ import { checkGpu, type PeerMeasurement, type PeerRun } from "./peer_run.ts";
 import { GGUF_FORMATS, type GgufFormat, writeRandomGguf } from "./random_gguf.ts";
 import { runProgram } from "./run_program.ts";
 
-/** The package whose source is built. */
 const PACKAGE = "llama-cpp-python==0.3.36";
 /** Folders that the build doesn't need; without them the source is 11 MB instead of 77. */
 const UNNEEDED = ["models", "docs", "media", "tests", "benches", "gguf-py"];
@@ -163,9 +162,7 @@ async function extractSource({ source, work }: LlamaCppPlan, place: string): Pro
   return join(folder, "vendor", "llama.cpp");
 }
 
-/** What llama-bench printed. */
 interface LlamaBench {
-  /** The GPU, by its name. */
   readonly gpu: string;
   readonly measurements: readonly Omit<PeerMeasurement, "model" | "format">[];
 }

@@ -21,13 +21,11 @@ export interface PeerMeasurement {
   readonly samples: readonly number[];
 }
 
-/** A program and what it reached. */
 export interface PeerRun {
   readonly program: string;
   readonly version: string;
   /** The GPU that it ran on, as it says itself. */
   readonly gpu: string;
-  /** How it was built or installed. */
   readonly built: string;
   readonly command: string;
   readonly measurements: readonly PeerMeasurement[];

@@ -11,7 +11,6 @@ export interface Point {
   readonly label: string;
 }
 
-/** A label's offset from its point. */
 export interface Placed {
   readonly dx: number;
   readonly dy: number;

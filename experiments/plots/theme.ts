@@ -47,7 +47,6 @@ export const FONT = "system-ui, sans-serif";
 
 export const FONT_SIZE = 11;
 
-/** Vega-lite's configuration of every plot. */
 export const CONFIG = {
   background: SCHEME.background[0],
   font: FONT,

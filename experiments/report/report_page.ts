@@ -35,7 +35,6 @@ ${parts.join("\n") || "<p>Not measured on any device.</p>"}
   return page(summary(byPlace), sections.join("\n"));
 }
 
-/** One row a claim, one column a place. */
 function summary(byPlace: ResultsByPlace): string {
   const places = [...byPlace.keys()];
   const rows = EXPERIMENTS.map(({ id, claim }) => {

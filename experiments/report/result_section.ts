@@ -9,7 +9,6 @@ import { describePeers } from "../results/peers.ts";
 import type { Cell, Result } from "../results/result.ts";
 import { resultTable } from "./result_table.ts";
 
-/** Where the parts of a result stand in the page. */
 export function anchorOf(id: string, device: string): string {
   return `${id}-${device.replaceAll("/", "-")}`;
 }

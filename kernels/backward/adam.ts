@@ -30,7 +30,6 @@ export function adamWords(rate: number, step: number): Float32Array<ArrayBuffer>
   return Float32Array.of(rate / mean, 1 / square);
 }
 
-/** Dispatch of a step of Adam on `count` values. */
 export async function adamStep(gpu: Gpu, count: number, buffers: AdamBuffers): Promise<Dispatch> {
   return await gpu.makeDispatch(joinShader(wgsl, "adam"), {
     constants: { count },

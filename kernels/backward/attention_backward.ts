@@ -9,7 +9,6 @@ import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Tokens of a workgroup. */
 const TILE_TOKENS = 32;
 
 /** Elements of a head that a workgroup makes gradients of. */

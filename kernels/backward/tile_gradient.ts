@@ -9,7 +9,6 @@ import { joinShader } from "../gpu/shader.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Groups of a workgroup. */
 const WORKGROUP_GROUPS = 16;
 
 /**

@@ -10,7 +10,6 @@ export interface BufferScope extends Disposable {
   storage(label: string, sizeBytes: number): Promise<GPUBuffer>;
   upload(label: string, data: ArrayBufferView<ArrayBuffer>): Promise<GPUBuffer>;
   own(buffer: GPUBuffer): GPUBuffer;
-  /** Frees one buffer early. */
   free(buffer: GPUBuffer): void;
 }
 

@@ -43,7 +43,6 @@ export class ReadBack {
     });
   }
 
-  /** Waits until all submitted work is done. */
   wait(): Promise<void> {
     return this.#afterOthers(async () => {
       const fence = this.#fence ??= await this.#primedStaging(4);

@@ -68,7 +68,6 @@ export async function sharePlanes(
   };
 }
 
-/** Whether layers have matrices of the same sizes. */
 function areAlike(a: readonly PackedMatrix[], b: readonly PackedMatrix[]): boolean {
   return a.length === b.length &&
     a.every(({ rows, channels }, i) => rows === b[i].rows && channels === b[i].channels);

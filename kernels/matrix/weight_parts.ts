@@ -9,7 +9,6 @@ import { createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
 
-/** Bytes of one part. */
 const PART_BYTES = 32 * 2 ** 20;
 
 /** Rows of a part are a multiple of this, so that parts of outputs begin at legal binding offsets. */

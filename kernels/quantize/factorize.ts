@@ -22,7 +22,6 @@ import * as wgsl from "./wgsl.ts";
 /** Channels of a block; solve_block.wgsl and factor_block.wgsl are written for it. */
 export const FACTOR_BLOCK = 64;
 
-/** Threads of a workgroup of all these kernels. */
 const THREADS = 64;
 
 export interface DeviceFactor {

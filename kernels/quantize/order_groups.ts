@@ -9,7 +9,6 @@ import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Threads of a workgroup. */
 const THREADS = 64;
 
 /** An f32 matrix x: [channels, lines] or, with channels in columns, [lines, channels]. */

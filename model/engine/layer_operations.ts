@@ -121,7 +121,6 @@ export function attentionExtras(
   };
 }
 
-/** All matrices of some layers. */
 export function linearsOf(layers: readonly EngineLayer[]): WeightMatrix[] {
   return layers.flatMap(({ linears }) => Object.values(linears).flat());
 }

@@ -34,7 +34,6 @@ export interface EvaluationSet {
   readonly tasks?: readonly PreparedTask[];
 }
 
-/** Tokens of a multiple-choice item. */
 const CHOICE_TOKENS = { contextTokens: 32, continuationTokens: 8 } as const;
 
 /** Memory for the reference's predictions: the host's where the CPU scores, else the device's. */
@@ -94,7 +93,6 @@ export interface Evaluation {
 /** The role of a model in a comparison: the reference is evaluated first, the others are compared with it. */
 export type Role = "reference" | "compared" | "alone";
 
-/** Evaluates the model that a scorer has. */
 export async function evaluateModel(
   scorer: Scorer,
   set: EvaluationSet,

@@ -65,7 +65,6 @@ export interface WindowsEvaluation {
   readonly top1: Estimate;
 }
 
-/** Perplexity and top-1 accuracy from the scores of windows. */
 export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluation {
   const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
   const perplexity = Math.exp(loss.value);
@@ -79,7 +78,6 @@ export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluat
 export interface ChoiceItem {
   /** Tokens before, BOS first. */
   readonly context: Uint32Array;
-  /** Tokens of each continuation. */
   readonly continuations: readonly Uint32Array[];
 }
 

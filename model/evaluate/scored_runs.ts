@@ -35,11 +35,9 @@ export type KeptLogits = Map<string, GPUBuffer>;
 
 /** Neighbouring rows of the residual stream whose predictions are scored. */
 export interface Run {
-  /** Index of the sequence. */
   readonly index: number;
   /** Row of the residual stream. */
   readonly row: number;
-  /** Index of its target. */
   readonly target: number;
   readonly count: number;
 }

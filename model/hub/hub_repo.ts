@@ -117,7 +117,6 @@ export function hubFile({ repo, files }: HubSnapshot, path: string): HubFile {
   return file;
 }
 
-/** Name of a repository in messages. */
 export function describeRepo({ type, name, revision }: HubRepo): string {
   const model = type === "model" ? "hf:" : "the hub's data set ";
   return `${model}${name}${revision === "main" ? "" : `@${revision}`}`;

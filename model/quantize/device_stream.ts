@@ -30,7 +30,6 @@ export interface DeviceLayer {
 
 /** Windows of equal length of the calibration text, side by side in one model. */
 export interface StreamWindows {
-  /** How many. */
   readonly count: number;
   /** The tokens of one. */
   readonly windowRange: TokenRange;

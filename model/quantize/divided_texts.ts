@@ -42,7 +42,6 @@ interface Wanted {
   readonly evaluated: number;
 }
 
-/** Name of the speeches that are evaluated. */
 const SPEECHES = "sotu";
 /** Names of what is divided beside the run's own text. */
 const OTHERS: readonly string[] = ["speeches", "mix", SELF];

@@ -100,7 +100,6 @@ interface Place {
   readonly offset: number;
 }
 
-/** The place of a window of the text. */
 function placeOf(text: readonly StreamWindows[], window: number): Place {
   let first = 0;
   const { hidden: buffer, count } = text.find(({ count }) => window < (first += count))!;
@@ -212,7 +211,6 @@ async function createWindowHeads(
   return {
     /** By groups that go side by side. */
     windows,
-    /** Divergences of all windows' tokens. */
     async readDivergences(): Promise<number[]> {
       const all = await gpu.readF32(found);
       return ranges.flatMap(({ maxTokens }, i) => [

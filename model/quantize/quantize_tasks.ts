@@ -42,7 +42,6 @@ export interface StripScalesTask {
 export interface QuantizeTasks {
   /** Takes calibration windows to the inputs of a stage, or to the end of a layer. */
   advanceStage(part: CalibrationPart): Promise<void>;
-  /** Sums the inputs of a stage. */
   sumStage(part: CalibrationPart): Promise<StageSums>;
   quantize(task: QuantizeTask): Promise<StoredTensor>;
   /** Finds the scales of rows in a strip layout, for a device that rounds to them. */

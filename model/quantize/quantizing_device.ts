@@ -43,7 +43,6 @@ export interface Calibration {
   readonly keepsInputs?: boolean;
 }
 
-/** A place where models are quantized. */
 export interface QuantizingDevice {
   /** Opens the layers of a checkpoint, in the memory that the device works from. */
   openLayers(checkpoint: Checkpoint): Promise<LayerSource & Disposable>;

@@ -114,7 +114,6 @@ export async function createTuningBuffers(
   };
 }
 
-/** Weights of the largest stage. */
 export function largestStage(config: ModelConfig): number {
   return Math.max(...STAGES.map((stage) => stageShape(config, stage)).map(([rows, channels]) => rows * channels));
 }

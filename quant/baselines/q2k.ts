@@ -12,16 +12,13 @@
  * @module
  */
 
-/** Channels of a super-block. */
 export const Q2K_CHANNELS = 256;
 
-/** Bytes of a super-block. */
 export const Q2K_BYTES = 84;
 
 /** Channels of a block, which has one scale and one min. */
 export const Q2K_BLOCK = 16;
 
-/** Blocks of a super-block. */
 export const Q2K_BLOCKS = 16;
 
 const CODES_AT = 16;

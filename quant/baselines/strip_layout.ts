@@ -97,7 +97,6 @@ export function stripGroups(layout: StripLayout, channels: number, fourBit: Uint
   return { groupOf, ordinary, groups: ordinary + Math.ceil(seen / (STRIPS_PER_GROUP * GROUP_CHANNELS)) };
 }
 
-/** Bits of group g's scale code. */
 export function scaleCodeBits({ scale }: StripLayout, group: number): number {
   return scale === "f16" ? 0 : scale.codeBits[group % scale.codeBits.length];
 }

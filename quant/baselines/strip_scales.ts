@@ -78,7 +78,6 @@ export function fitStripScales(
   return { grouping, scales: { fourBit, zeros, scales: toF16(wide), ...second.stored } };
 }
 
-/** Channels of each group. */
 function membersOf(groupOf: Uint16Array, groups: number): Uint16Array[] {
   const members = Array.from({ length: groups }, () => [] as number[]);
   groupOf.forEach((group, channel) => members[group].push(channel));

@@ -93,7 +93,6 @@ export function joinStripScales(parts: readonly StripScales[]): StripScales {
   };
 }
 
-/** Bytes of all planes. */
 export function stripBytes(tensor: StripTensor): number {
   const { fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset } = tensor;
   return [fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset]

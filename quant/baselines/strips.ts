@@ -14,7 +14,6 @@ import { shiftToTarget } from "../target.ts";
 import { dequantizeStrips, joinStrips, packStrips, stripBytes, stripGrid, type StripTensor } from "./strip_tensor.ts";
 
 export interface StripSettings {
-  /** How groups, scales and zeros are stored. */
   readonly layout: StripLayout;
   readonly search: ScaleSearch;
 }
