@@ -92,17 +92,6 @@ export const bench: Command = {
   },
 };
 
-interface SpeedRow {
-  readonly model: string;
-  readonly size_bytes: number;
-  readonly test: string;
-  readonly sequences: number;
-  readonly tokens_per_s: number;
-  readonly sequence_tokens_per_s: number;
-  readonly deviation: number;
-  readonly samples: readonly number[];
-}
-
 const COLUMNS = [
   { key: "model", label: "model", unit: "" },
   { key: "size_bytes", label: "weights", unit: "bytes" },
@@ -122,12 +111,11 @@ async function measure(
 ) {
   using line = createProgressLine("bench");
   using weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
-  const rows: SpeedRow[] = [];
+  const rows: ReturnType<typeof speedRow>[] = [];
   let whyNotWhole: string | undefined;
   const add = (test: string, depth: number, samples: readonly number[], sequences = 1) => {
     const at = depth > 0 ? ` @ d${depth}` : "";
-    const model = { model: name, size_bytes: weights.sizeBytes };
-    if (samples.length > 0) rows.push({ ...model, test: test + at, ...summarize(samples, sequences) });
+    if (samples.length > 0) rows.push(speedRow(name, weights.sizeBytes, test + at, samples, sequences));
   };
   for (const [i, depth] of depths.entries()) {
     line.update(0.5 + i / depths.length / 2, `depth ${depth}`);
@@ -144,11 +132,12 @@ async function measure(
   return { rows, whyNotWhole };
 }
 
-function summarize(samples: readonly number[], sequences: number) {
+function speedRow(model: string, size_bytes: number, test: string, samples: readonly number[], sequences: number) {
   const speed = mean(samples);
   const squares = samples.reduce((sum, sample) => sum + (sample - speed) ** 2, 0);
   const deviation = Math.sqrt(squares / Math.max(1, samples.length - 1));
-  return { sequences, tokens_per_s: speed, sequence_tokens_per_s: speed / sequences, deviation, samples };
+  const speeds = { tokens_per_s: speed, sequence_tokens_per_s: speed / sequences };
+  return { model, size_bytes, test, sequences, ...speeds, deviation, samples };
 }
 
 /** @throws {UsageError} when there is nothing to measure, or two models */

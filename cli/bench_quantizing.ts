@@ -36,26 +36,22 @@ export async function benchQuantizing(options: OptionValues): Promise<number> {
   const shape = shapeOption(options, "shape", "");
   const windowTokens = integerOption(options, "window-tokens", 2048, 2, 65536);
   const plan = { windows: integerOption(options, "windows", 128, 1, 65536), windowTokens };
-  const gpu = await openGpu();
-  try {
-    const speed = await measureQuantizing(gpu, configOfShape(shape, windowTokens), twobitQuantizer({}, method), plan);
-    const row = {
-      model: shape.name,
-      method,
-      first_layer_s: speed.firstLayerMs / 1000,
-      layer_s: speed.layerMs / 1000,
-      all_layers_s: (speed.firstLayerMs + (shape.layers - 1) * speed.layerMs) / 1000,
-      device_bytes: speed.deviceBytes,
-      activation_bytes: speed.activationBytes,
-      host_bytes: speed.hostBytes,
-    };
-    if (options.json === true) {
-      console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, ...plan, rows: [row] }, null, 1));
-    } else {
-      console.log(`${gpu.adapterName}\n\n${renderTable(COLUMNS, [COLUMNS.map(({ key }) => row[key])])}`);
-    }
-    return 0;
-  } finally {
-    gpu.close();
+  using gpu = await openGpu();
+  const speed = await measureQuantizing(gpu, configOfShape(shape, windowTokens), twobitQuantizer({}, method), plan);
+  const row = {
+    model: shape.name,
+    method,
+    first_layer_s: speed.firstLayerMs / 1000,
+    layer_s: speed.layerMs / 1000,
+    all_layers_s: (speed.firstLayerMs + (shape.layers - 1) * speed.layerMs) / 1000,
+    device_bytes: speed.deviceBytes,
+    activation_bytes: speed.activationBytes,
+    host_bytes: speed.hostBytes,
+  };
+  if (options.json === true) {
+    console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, ...plan, rows: [row] }, null, 1));
+  } else {
+    console.log(`${gpu.adapterName}\n\n${renderTable(COLUMNS, [COLUMNS.map(({ key }) => row[key])])}`);
   }
+  return 0;
 }

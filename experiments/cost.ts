@@ -108,8 +108,7 @@ async function measureFormats(
   samples: Record<string, readonly number[]>,
 ): Promise<Speeds> {
   const speeds: Partial<Record<Format, Estimate>> = {};
-  const gpu = await openGpu();
-  using _closing = { [Symbol.dispose]: () => gpu.close() };
+  using gpu = await openGpu();
   for (const format of gpu.isSoftware ? [] : FORMATS) {
     const speed = context.decodeSpeeds.get(`${shape.name} ${format} ${MEASURED_CONTEXT}`) ??
       await unlessOutOfMemory(() => measureFormat(gpu, shape, format, context));

@@ -8,12 +8,9 @@
  * @module
  */
 import { EXPERIMENTS } from "./registry.ts";
-import { formatCell, renderTable } from "./render.ts";
+import { formatCell, renderTable, type ResultsByPlace } from "./render.ts";
 import type { Cell, Result } from "./results/result.ts";
 import { nameRows } from "./results/row_names.ts";
-
-/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
-type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
 
 /** The parts between markers, with what the markers say. */
 export const FRAGMENT = /(<!-- results:\s+([^>]+?)\s+-->)([\s\S]*?)(<!-- \/results -->)/g;
@@ -81,13 +78,8 @@ function renderHeadline(byPlace: ResultsByPlace): string {
   return renderTable(labels.map((label) => ({ key: label, label, unit: "" })), rows);
 }
 
-interface PlacedResult {
-  readonly place: string;
-  readonly result: Result;
-}
-
 /** The first result that has a measured value, else the first; none where there are no results. */
-function findMeasured(all: readonly { readonly place: string; readonly result: Result | undefined }[]): PlacedResult[] {
+function findMeasured(all: readonly { readonly place: string; readonly result: Result | undefined }[]) {
   const found = all.flatMap(({ place, result }) => result ? [{ place, result }] : []);
   return [found.find(({ result }) => result.verdict.status !== "not measured") ?? found[0]].filter((best) => best);
 }

@@ -11,6 +11,9 @@ import { EXPERIMENTS } from "./registry.ts";
 import { describePeers, PEERS_ID, peersBeside } from "./results/peers.ts";
 import { type Cell, type Column, readResults, type Result, type Row } from "./results/result.ts";
 
+/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
+export type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
+
 /** Renders `<id>.md` and `<id>.svg` beside each result file of a directory. Returns path and text of each. */
 export async function renderDirectory(directory: string): Promise<Map<string, string>> {
   const pages = new Map<string, string>();
@@ -94,7 +97,7 @@ function renderRows(columns: readonly Column[], rows: readonly Row[]): string {
 }
 
 /** Index of all results: one row a claim, one verdict a place. */
-export function renderIndex(byPlace: ReadonlyMap<string, ReadonlyMap<string, Result>>): string {
+export function renderIndex(byPlace: ResultsByPlace): string {
   const places = [...byPlace.keys()];
   const columns = ["claim", "paper", ...places].map((label) => ({ key: label, label, unit: "" }));
   const rows = EXPERIMENTS.map(({ id, claim }) => {

@@ -6,15 +6,12 @@
 import { escapeText } from "../results/escape_text.ts";
 import { EXPERIMENTS } from "../registry.ts";
 import { hasPlot, plotOf } from "../plots/plots.ts";
-import { formatCell } from "../render.ts";
+import { formatCell, type ResultsByPlace } from "../render.ts";
 import { PEERS_ID, peersBeside } from "../results/peers.ts";
 import type { Cell, Result } from "../results/result.ts";
 import { anchorOf, badge, resultSection } from "./result_section.ts";
 import sortTables from "./sort_tables.js" with { type: "text" };
 import style from "./style.css" with { type: "text" };
-
-/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
-export type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
 
 export async function renderReport(byPlace: ResultsByPlace): Promise<string> {
   const sections: string[] = [];

@@ -31,8 +31,6 @@ export interface Capabilities {
   readonly unlistedFeatures: boolean;
   /** Whether `mapAsync` blocks until the work is done, so that a buffer can be read without awaiting it. */
   readonly blockingMaps: boolean;
-  /** Most storage buffers of a shader. */
-  readonly storageBuffers: number;
   /** The feature by which subgroups multiply matrices, by the draft's name or Dawn's older one. */
   readonly matrixFeature?: "subgroup-matrix" | "chromium-experimental-subgroup-matrix";
   /** The products that subgroups do; none without that feature. */
@@ -42,7 +40,7 @@ export interface Capabilities {
 const MATRIX_FEATURES = ["subgroup-matrix", "chromium-experimental-subgroup-matrix"] as const;
 
 /** The capabilities of an adapter; `webgpu` is what it was asked from. */
-export function capabilitiesOf(webgpu: GPU, { features, info, limits }: GPUAdapter): Capabilities {
+export function capabilitiesOf(webgpu: GPU, { features, info }: GPUAdapter): Capabilities {
   const isInDeno = "Deno" in globalThis;
   const isDenos = isInDeno && webgpu instanceof GPU;
   const matrixFeature = MATRIX_FEATURES.find((name) => features.has(name as GPUFeatureName));
@@ -53,7 +51,6 @@ export function capabilitiesOf(webgpu: GPU, { features, info, limits }: GPUAdapt
     checksUniformity: !isDenos,
     unlistedFeatures: isDenos,
     blockingMaps: isDenos,
-    storageBuffers: limits.maxStorageBuffersPerShaderStage,
     ...(matrixFeature && { matrixFeature }),
     subgroupMatrices: Array.from(matrixFeature ? subgroupMatrixConfigs : [], (config) => ({
       componentType: config.componentType,

@@ -63,7 +63,8 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   const layers = arenas.reduce((sum, arena) => sum + arena.layers.length, 0);
   const [{ strides, offsets }] = arenas;
   const rowLanes = attentionRowLanes(shape.attention);
-  const { implementation, checksUniformity, storageBuffers: buffers } = gpu.capabilities;
+  const { implementation, checksUniformity } = gpu.capabilities;
+  const { maxStorageBuffersPerShaderStage: buffers } = gpu.device.limits;
   const widths = [hidden, intermediate, heads * headSize, headSize];
   const uneven = widths.find((channels) => channels % 16 !== 0);
   if (checksUniformity) {
