@@ -1,8 +1,4 @@
-/**
- * `deno task bench`: prompt and generation speed, laid out as llama-bench's tables are.
- *
- * @module
- */
+// `deno task bench`: prompt and generation speed, laid out as llama-bench's tables are.
 import { REFINE_EVERY } from "../quant/format.ts";
 import { SETTINGS } from "../quant/recipe.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";

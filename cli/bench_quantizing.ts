@@ -1,8 +1,4 @@
-/**
- * `deno task bench --quantize`: how fast the layers of a published shape are quantized on the GPU.
- *
- * @module
- */
+// `deno task bench --quantize`: how fast the layers of a published shape are quantized on the GPU.
 import { openGpu } from "../kernels/gpu/gpu.ts";
 import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
 import { configOfShape } from "../model/engine/random_source.ts";

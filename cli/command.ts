@@ -1,8 +1,4 @@
-/**
- * What a command is: options as data, so that help, parsing and errors are the same everywhere.
- *
- * @module
- */
+// What a command is: options as data, so that help, parsing and errors are the same everywhere.
 import { parseArgs } from "@std/cli/parse-args";
 import { openDawn } from "../model/host/dawn.ts";
 import { CHOICE_TASKS } from "../model/evaluate/questions.ts";

@@ -1,8 +1,4 @@
-/**
- * `deno task compare`: two sets of results.
- *
- * @module
- */
+// `deno task compare`: two sets of results.
 import { compareResults, counts, type Difference, incomparable } from "../experiments/results/compare_results.ts";
 import { renderTable } from "../experiments/render.ts";
 import { readResultSource, type ResultSet } from "../experiments/result_source.ts";

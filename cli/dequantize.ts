@@ -1,8 +1,4 @@
-/**
- * `deno task dequantize`: a packed file back to a Hugging Face directory.
- *
- * @module
- */
+// `deno task dequantize`: a packed file back to a Hugging Face directory.
 import { writeHuggingFaceDirectory } from "../model/files/huggingface_writer.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
 import { openPackedOption } from "./packed_option.ts";

@@ -1,8 +1,4 @@
-/**
- * `deno task doctor`: what this machine has, and what follows for the experiments.
- *
- * @module
- */
+// `deno task doctor`: what this machine has, and what follows for the experiments.
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
 import { deviceName } from "../experiments/provenance.ts";
 import { EXPERIMENTS } from "../experiments/registry.ts";

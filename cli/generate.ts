@@ -1,8 +1,4 @@
-/**
- * `deno task generate`: text from a prompt, or texts from several.
- *
- * @module
- */
+// `deno task generate`: text from a prompt, or texts from several.
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { openModel } from "../model/load.ts";

@@ -1,8 +1,4 @@
-/**
- * `deno task generate --prompts`: texts from several prompts at once.
- *
- * @module
- */
+// `deno task generate --prompts`: texts from several prompts at once.
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { Engine, EngineGenerateOptions } from "../model/engine/engine.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";

@@ -1,8 +1,4 @@
-/**
- * `deno task peers`: what other programs reach on this machine's GPU.
- *
- * @module
- */
+// `deno task peers`: what other programs reach on this machine's GPU.
 import { join, resolve } from "@std/path";
 import {
   downloadSource,

@@ -1,8 +1,4 @@
-/**
- * `deno task perplexity`: how well a model predicts a text.
- *
- * @module
- */
+// `deno task perplexity`: how well a model predicts a text.
 import { describeAdapter } from "../kernels/gpu/adapter.ts";
 import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
 import { loadEngine } from "../model/load_engine.ts";

@@ -1,8 +1,4 @@
-/**
- * Telling the person who waits how far long work is.
- *
- * @module
- */
+// Telling the person who waits how far long work is.
 
 /** Shows progress on one line of the terminal; where the output is none, only steps are shown. Dispose it to remove it. */
 export interface ProgressLine extends Disposable {

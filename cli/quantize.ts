@@ -1,8 +1,4 @@
-/**
- * `deno task quantize`: a checkpoint to a packed file.
- *
- * @module
- */
+// `deno task quantize`: a checkpoint to a packed file.
 import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
 import { refuseReplacing } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";

@@ -1,8 +1,4 @@
-/**
- * What `deno task quantize` says of how far a result can be trusted.
- *
- * @module
- */
+// What `deno task quantize` says of how far a result can be trusted.
 import type { MatrixReport, QuantizeOptions, UsedCalibration } from "../model/quantize_options.ts";
 import { median } from "../model/host/statistics.ts";
 import { ENOUGH_TOKENS } from "../quant/recipe.ts";

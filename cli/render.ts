@@ -1,8 +1,4 @@
-/**
- * `deno task render`: Markdown and plots from the committed result files.
- *
- * @module
- */
+// `deno task render`: Markdown and plots from the committed result files.
 import { dirname, join, relative } from "@std/path";
 import { fillFragments } from "../experiments/fill_fragments.ts";
 import { readAllResults, renderAll, writePages } from "../experiments/render.ts";

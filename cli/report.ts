@@ -1,8 +1,4 @@
-/**
- * `deno task report`: one HTML page from all result files.
- *
- * @module
- */
+// `deno task report`: one HTML page from all result files.
 import { join } from "@std/path";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
 import { readAllResults } from "../experiments/render.ts";

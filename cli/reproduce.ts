@@ -1,8 +1,4 @@
-/**
- * `deno task reproduce`: all experiments, or some of them.
- *
- * @module
- */
+// `deno task reproduce`: all experiments, or some of them.
 import { dirname, join } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { EXPERIMENTS, findExperiments, runOrder } from "../experiments/registry.ts";

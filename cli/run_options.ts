@@ -1,8 +1,4 @@
-/**
- * Options that `reproduce` and `experiment` share.
- *
- * @module
- */
+// Options that `reproduce` and `experiment` share.
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
 import { CALIBRATION_GRAMMAR } from "../model/text/calibration_names.ts";
 import {

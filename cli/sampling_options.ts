@@ -1,8 +1,4 @@
-/**
- * Options of commands that draw tokens.
- *
- * @module
- */
+// Options of commands that draw tokens.
 import type { Sampling } from "../kernels/tokens/sampler.ts";
 import { integerOption, numberOption, type Option, type OptionValues, UsageError } from "./command.ts";
 

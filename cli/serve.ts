@@ -1,8 +1,4 @@
-/**
- * `deno task serve`: the engine and the kernel tests in a browser.
- *
- * @module
- */
+// `deno task serve`: the engine and the kernel tests in a browser.
 import { findModelFiles } from "../web/model_files.ts";
 import { listen } from "../web/listen.ts";
 import { createHandler } from "../web/server.ts";

@@ -1,8 +1,4 @@
-/**
- * The table of `async`, and how the claim is judged by it.
- *
- * @module
- */
+// The table of `async`, and how the claim is judged by it.
 import { type Estimate, median } from "../model/host/statistics.ts";
 import { type Ceiling, fractionOfRead, type LayerShape } from "./kernel_bench.ts";
 import { describeNear, describeNoise, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";

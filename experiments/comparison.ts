@@ -1,8 +1,4 @@
-/**
- * Comparing quantized models with the unquantized one: the rows that several experiments share.
- *
- * @module
- */
+// Comparing quantized models with the unquantized one: the rows that several experiments share.
 import { evaluateModel, type Evaluation } from "../model/evaluate/evaluation.ts";
 import { LINEAR_KINDS } from "../model/llama/layer.ts";
 import { type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";

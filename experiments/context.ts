@@ -1,8 +1,4 @@
-/**
- * What experiments share during a run, made lazily and once.
- *
- * @module
- */
+// What experiments share during a run, made lazily and once.
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import {

@@ -1,9 +1,5 @@
-/**
- * Claim `dequant_share`: dequantization takes more than half of the time of mainstream kernels, since scales are
- * quantized too.
- *
- * @module
- */
+// Claim `dequant_share`: dequantization takes more than half of the time of mainstream kernels, since scales are
+// quantized too.
 import { f16Gemv } from "../kernels/product/f16_gemv.ts";
 import { type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
 import { fusedGemv } from "../kernels/product/fused_gemv.ts";

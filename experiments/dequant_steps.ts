@@ -1,8 +1,4 @@
-/**
- * Rows of `dequant_share`: how the time of a pipeline or a kernel is shared out between its steps.
- *
- * @module
- */
+// Rows of `dequant_share`: how the time of a pipeline or a kernel is shared out between its steps.
 import type { Estimate } from "../model/host/statistics.ts";
 import { describeNoise } from "./results/judge.ts";
 import type { Row } from "./results/result.ts";

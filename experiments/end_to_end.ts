@@ -1,8 +1,4 @@
-/**
- * Claim `end_to_end`: Llama2-7b runs 1.74 times faster than the original.
- *
- * @module
- */
+// Claim `end_to_end`: Llama2-7b runs 1.74 times faster than the original.
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";

@@ -1,8 +1,4 @@
-/**
- * The table of `end_to_end`, and how the claim is judged by it.
- *
- * @module
- */
+// The table of `end_to_end`, and how the claim is judged by it.
 import type { OperationKind } from "../model/engine/layer_operations.ts";
 import { type Format, FORMATS } from "../model/engine/random_source.ts";
 import type { OperationTimes } from "../model/engine/speed.ts";

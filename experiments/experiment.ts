@@ -1,8 +1,4 @@
-/**
- * What an experiment is, and what it is given to work with.
- *
- * @module
- */
+// What an experiment is, and what it is given to work with.
 import type { Model } from "../model/llama/llama.ts";
 import type { LoadedModel, OpenModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluate/evaluation.ts";

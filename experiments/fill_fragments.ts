@@ -1,12 +1,8 @@
-/**
- * Numbers in hand-written pages: every one is filled in from a result file.
- *
- *     <!-- results: headline -->  the table of claims  <!-- /results -->
- *     <!-- results: software/accuracy | twobit | perplexity_ratio -->1.06<!-- /results -->
- *     <!-- results: software/accuracy | verdict -->reproduced<!-- /results -->
- *
- * @module
- */
+// Numbers in hand-written pages: every one is filled in from a result file.
+//
+//     <!-- results: headline -->  the table of claims  <!-- /results -->
+//     <!-- results: software/accuracy | twobit | perplexity_ratio -->1.06<!-- /results -->
+//     <!-- results: software/accuracy | verdict -->reproduced<!-- /results -->
 import { EXPERIMENTS } from "./registry.ts";
 import { formatCell, renderTable, type ResultsByPlace } from "./render.ts";
 import type { Cell, Result } from "./results/result.ts";

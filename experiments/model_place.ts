@@ -1,8 +1,4 @@
-/**
- * Where a run's model is quantized and scored: by the CPU's workers, in memory as a whole, or on a GPU, layer by layer.
- *
- * @module
- */
+// Where a run's model is quantized and scored: by the CPU's workers, in memory as a whole, or on a GPU, layer by layer.
 import { join } from "@std/path";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../quant/quantize.ts";

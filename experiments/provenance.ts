@@ -1,8 +1,4 @@
-/**
- * Where and how a result was made: device, versions, commit, command.
- *
- * @module
- */
+// Where and how a result was made: device, versions, commit, command.
 import { createHash } from "node:crypto";
 import { basename, fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";

@@ -1,8 +1,4 @@
-/**
- * The run's model as the engine takes it, in 16 bits and packed as `quantize` packs by default.
- *
- * @module
- */
+// The run's model as the engine takes it, in 16 bits and packed as `quantize` packs by default.
 import { join } from "@std/path";
 import { linearWeights } from "../model/llama/layer.ts";
 import { hashWeights, type OpenModel, openModel } from "../model/load.ts";

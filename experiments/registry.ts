@@ -1,8 +1,4 @@
-/**
- * All experiments, in the order of the paper's claims.
- *
- * @module
- */
+// All experiments, in the order of the paper's claims.
 import { accuracy } from "./accuracy.ts";
 import { async } from "./async.ts";
 import { bits } from "./bits.ts";

@@ -1,8 +1,4 @@
-/**
- * Markdown from result files: a page with its plot for each result and the index of all of them.
- *
- * @module
- */
+// Markdown from result files: a page with its plot for each result and the index of all of them.
 import { join } from "@std/path";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";

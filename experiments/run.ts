@@ -1,8 +1,4 @@
-/**
- * Running experiments and writing their result files.
- *
- * @module
- */
+// Running experiments and writing their result files.
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";

@@ -1,8 +1,4 @@
-/**
- * Loading a model by name: the embedded checkpoint, a directory, a packed file, a GGUF file or a model of the hub.
- *
- * @module
- */
+// Loading a model by name: the embedded checkpoint, a directory, a packed file, a GGUF file or a model of the hub.
 import { createHash } from "node:crypto";
 import { fromFileUrl } from "@std/path";
 import { type Checkpoint, readModel } from "./files/checkpoint.ts";

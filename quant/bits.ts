@@ -1,8 +1,4 @@
-/**
- * Bits a weight, term by term, from shapes alone; checked against the bytes of packed tensors in the tests.
- *
- * @module
- */
+// Bits a weight, term by term, from shapes alone; checked against the bytes of packed tensors in the tests.
 import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, refineWordsPerRow, tilesPerColumn } from "./format.ts";
 
 /** Bits of each part of a matrix; padding is included in the part that is padded. */

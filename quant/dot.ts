@@ -1,8 +1,4 @@
-/**
- * Dot products of runs of f64 arrays.
- *
- * @module
- */
+// Dot products of runs of f64 arrays.
 
 /** Sum over i < length of a[aStart + i] * b[bStart + i], in four independent sums, which keep the processor busy. */
 export function dotRuns(a: Float64Array, aStart: number, b: Float64Array, bStart: number, length: number): number {

@@ -1,11 +1,7 @@
-/**
- * Grids: the values that the weights of a matrix may take, given the scale and zero of each group.
- *
- * A weight's value is lowest + code * step, with code 0 .. maxCode. In the packed format's terms
- * step = scale (a quarter of it in a refined group) and lowest = -zero * scale.
- *
- * @module
- */
+// Grids: the values that the weights of a matrix may take, given the scale and zero of each group.
+//
+// A weight's value is lowest + code * step, with code 0 .. maxCode. In the packed format's terms
+// step = scale (a quarter of it in a refined group) and lowest = -zero * scale.
 
 /** The grid of a matrix. Groups are runs or sets of input channels of one row, the same in every row. */
 export interface Grid {

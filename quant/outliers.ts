@@ -1,8 +1,4 @@
-/**
- * Which weights become outliers, stored exactly in 16 bits.
- *
- * @module
- */
+// Which weights become outliers, stored exactly in 16 bits.
 import { createGroupProblem } from "./group_search.ts";
 import { type GroupProbe, probeWithoutExtreme } from "./probe.ts";
 

@@ -1,9 +1,5 @@
-/**
- * Looking at each group by itself before anything is decided: what error it would have in 2 bits, in 4 bits, and in
- * either without its most extreme weight.
- *
- * @module
- */
+// Looking at each group by itself before anything is decided: what error it would have in 2 bits, in 4 bits, and in
+// either without its most extreme weight.
 import { GROUP_CHANNELS } from "./format.ts";
 import {
   boundsOf,

@@ -1,8 +1,4 @@
-/**
- * All quantizers, and one entrance to them.
- *
- * @module
- */
+// All quantizers, and one entrance to them.
 import { Q2K } from "./baselines/quantize_q2k.ts";
 import { STRIPS } from "./baselines/strips.ts";
 import type { BitTerms } from "./bits.ts";

@@ -1,8 +1,4 @@
-/**
- * Quantizing a tile: 16 rows whose groups share second-order scales.
- *
- * @module
- */
+// Quantizing a tile: 16 rows whose groups share second-order scales.
 import { dotRuns } from "./dot.ts";
 import type { Feedback } from "./error_feedback.ts";
 import { MAX_F16 } from "./float16.ts";

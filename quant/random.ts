@@ -1,8 +1,4 @@
-/**
- * Seeded pseudo-random numbers: everything random in the project is drawn from here and repeats with its seed.
- *
- * @module
- */
+// Seeded pseudo-random numbers: everything random in the project is drawn from here and repeats with its seed.
 
 export interface Random {
   /** Uniform in [0, 1), 32 bits of resolution. */

@@ -1,8 +1,4 @@
-/**
- * The recommended way to quantize a model: the method's settings.
- *
- * @module
- */
+// The recommended way to quantize a model: the method's settings.
 import type { FeedbackSettings } from "./error_feedback.ts";
 import { WITHOUT_OUTLIERS } from "./outliers.ts";
 import type { TwobitQuantizer, TwobitSettings } from "./twobit.ts";

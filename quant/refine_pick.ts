@@ -1,8 +1,4 @@
-/**
- * Which group of each run is refined to 4 bits.
- *
- * @module
- */
+// Which group of each run is refined to 4 bits.
 import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS } from "./format.ts";
 import { groupOfRow, type GroupProbe, rangeOf } from "./probe.ts";
 import { createRandom } from "./random.ts";

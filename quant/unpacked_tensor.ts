@@ -1,8 +1,4 @@
-/**
- * The same content as a packed tensor, one array element a code: what quantizers write and tests read.
- *
- * @module
- */
+// The same content as a packed tensor, one array element a code: what quantizers write and tests read.
 import type { PackedShape } from "./packed_tensor.ts";
 
 /** Outliers of a matrix in compressed sparse row form. */

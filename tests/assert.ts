@@ -1,8 +1,4 @@
-/**
- * Assertions of Deno's standard library, and one of our own.
- *
- * @module
- */
+// Assertions of Deno's standard library, and one of our own.
 import { assertEquals, AssertionError } from "@std/assert";
 
 export {

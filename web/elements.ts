@@ -1,9 +1,5 @@
 /// <reference lib="dom" />
-/**
- * The page's elements, found by their ids.
- *
- * @module
- */
+// The page's elements, found by their ids.
 
 /** Finds an element of the page. @throws {TypeError} when it isn't there or is of another kind */
 export function element<E extends Element>(id: string, kind: new () => E): E {

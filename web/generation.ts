@@ -1,9 +1,5 @@
 /// <reference lib="dom" />
-/**
- * A generation: its settings, the text as it comes, and how it went.
- *
- * @module
- */
+// A generation: its settings, the text as it comes, and how it went.
 import type { Sampling } from "../kernels/tokens/sampler.ts";
 import type { Engine } from "../model/engine/engine.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";

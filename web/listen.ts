@@ -1,8 +1,4 @@
-/**
- * Listening for requests, on node:http: unlike Deno.serve it ends connections that stand still.
- *
- * @module
- */
+// Listening for requests, on node:http: unlike Deno.serve it ends connections that stand still.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";

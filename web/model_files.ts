@@ -1,8 +1,4 @@
-/**
- * The files of a model that the server hands out, and no others.
- *
- * @module
- */
+// The files of a model that the server hands out, and no others.
 import { basename, join } from "@std/path";
 import { CARRIED_FILES } from "../model/files/packed_checkpoint.ts";
 import { modelPath, openModel } from "../model/load.ts";

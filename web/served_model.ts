@@ -1,8 +1,4 @@
-/**
- * The model that the server offers, read range by range.
- *
- * @module
- */
+// The model that the server offers, read range by range.
 import { type ByteSource, checkRange } from "../model/files/byte_source.ts";
 import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { readCheckpointFolder } from "../model/files/checkpoint_folder.ts";

@@ -1,9 +1,5 @@
-/**
- * llama.cpp with CUDA, measured by its own llama-bench on random weights in a published model's shape. Its source comes
- * out of the Python package llama-cpp-python, which needs no other network than PyPI.
- *
- * @module
- */
+// llama.cpp with CUDA, measured by its own llama-bench on random weights in a published model's shape. Its source comes
+// out of the Python package llama-cpp-python, which needs no other network than PyPI.
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { pathExists } from "../../model/host/path_exists.ts";

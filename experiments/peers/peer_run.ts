@@ -1,8 +1,4 @@
-/**
- * What was measured of another program, and the result file that it becomes.
- *
- * @module
- */
+// What was measured of another program, and the result file that it becomes.
 import { medianEstimate } from "../../model/host/statistics.ts";
 import { PEER_COLUMNS, PEERS_ID, peersProblem, type PeerValue, samplesName } from "../results/peers.ts";
 import type { Cell, Provenance, Result, Row } from "../results/result.ts";

@@ -1,8 +1,4 @@
-/**
- * GGUF files of random weights in the shape of a published model, for measuring llama.cpp's speed without a download.
- *
- * @module
- */
+// GGUF files of random weights in the shape of a published model, for measuring llama.cpp's speed without a download.
 import { Q2K_BYTES, Q2K_CHANNELS } from "../../quant/baselines/q2k.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { LAYER_PARTS } from "../../model/files/gguf_checkpoint.ts";

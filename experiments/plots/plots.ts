@@ -1,8 +1,4 @@
-/**
- * Which result has which plot.
- *
- * @module
- */
+// Which result has which plot.
 import type { Result } from "../results/result.ts";
 import { accuracyPlot, calibrationPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
 import { renderPlot, type Spec } from "./render_plot.ts";

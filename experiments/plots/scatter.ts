@@ -1,8 +1,4 @@
-/**
- * A panel of named points with error bars: quality against what it costs.
- *
- * @module
- */
+// A panel of named points with error bars: quality against what it costs.
 import { placeLabels } from "./place_labels.ts";
 import type { Spec } from "./render_plot.ts";
 import { PANEL_WIDTH, SCHEME, SERIES } from "./theme.ts";

@@ -1,10 +1,6 @@
-/**
- * Colours, sizes and fonts of all plots.
- *
- * A plot stands on its own background, which follows the reader's colour scheme; series keep their colour on both.
- *
- * @module
- */
+// Colours, sizes and fonts of all plots.
+//
+// A plot stands on its own background, which follows the reader's colour scheme; series keep their colour on both.
 
 /** Colours that differ between the schemes, light first; specs use the light one. */
 export const SCHEME: Readonly<Record<"background" | "text" | "line" | "grid", readonly [light: string, dark: string]>> =

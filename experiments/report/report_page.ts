@@ -1,8 +1,4 @@
-/**
- * The report: one HTML page with every claim, verdict, table, plot and raw sample, which needs no network.
- *
- * @module
- */
+// The report: one HTML page with every claim, verdict, table, plot and raw sample, which needs no network.
 import { escapeText } from "../results/escape_text.ts";
 import { EXPERIMENTS } from "../registry.ts";
 import { hasPlot, plotOf } from "../plots/plots.ts";

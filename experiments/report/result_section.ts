@@ -1,8 +1,4 @@
-/**
- * One result of one device as a part of the report.
- *
- * @module
- */
+// One result of one device as a part of the report.
 import { escapeText } from "../results/escape_text.ts";
 import { formatCell, withUnit } from "../render.ts";
 import { describePeers } from "../results/peers.ts";

@@ -1,8 +1,4 @@
-/**
- * Comparing two sets of results, cell by cell, and saying which differences are noise.
- *
- * @module
- */
+// Comparing two sets of results, cell by cell, and saying which differences are noise.
 import type { Cell, Column, Result, Row } from "./result.ts";
 import { assignSamples, nameRows } from "./row_names.ts";
 

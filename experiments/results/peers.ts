@@ -1,9 +1,5 @@
-/**
- * What other programs reach, `results/<device>/peers.json`: a result file of rows for other experiments' tables. It is
- * made by `deno task peers`, in a run of its own, and no verdict counts it.
- *
- * @module
- */
+// What other programs reach, `results/<device>/peers.json`: a result file of rows for other experiments' tables. It is
+// made by `deno task peers`, in a run of its own, and no verdict counts it.
 import type { Column, Result, Row } from "./result.ts";
 
 /** The result file's id. */

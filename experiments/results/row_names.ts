@@ -1,8 +1,4 @@
-/**
- * Names of rows, by which two results' rows and a row's samples are found.
- *
- * @module
- */
+// Names of rows, by which two results' rows and a row's samples are found.
 import { median } from "../../model/host/statistics.ts";
 import type { Result, Row } from "./result.ts";
 

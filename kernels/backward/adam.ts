@@ -1,8 +1,4 @@
-/**
- * Launchers of the kernels that change parameters: a step of Adam, and scales in f16 of what it changed.
- *
- * @module
- */
+// Launchers of the kernels that change parameters: a step of Adam, and scales in f16 of what it changed.
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { Plane } from "../gpu/plane.ts";

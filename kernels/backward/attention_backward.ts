@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernels that make the gradients of attention.
- *
- * @module
- */
+// Launcher of the kernels that make the gradients of attention.
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "../attention/key_value_cache.ts";
 import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";

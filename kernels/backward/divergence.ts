@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that compares next-token distributions.
- *
- * @module
- */
+// Launcher of the kernel that compares next-token distributions.
 import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";

@@ -1,8 +1,4 @@
-/**
- * Launchers of the kernels that make the gradients of RMSNorm.
- *
- * @module
- */
+// Launchers of the kernels that make the gradients of RMSNorm.
 import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";

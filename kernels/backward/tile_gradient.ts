@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that makes the gradients of second-order scales.
- *
- * @module
- */
+// Launcher of the kernel that makes the gradients of second-order scales.
 import { GROUP_CHANNELS, tilesPerColumn } from "../../quant/format.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";

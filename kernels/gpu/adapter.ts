@@ -1,8 +1,4 @@
-/**
- * What GPU there is, without opening a device.
- *
- * @module
- */
+// What GPU there is, without opening a device.
 
 import { type Capabilities, capabilitiesOf } from "./capabilities.ts";
 import { requestAdapter } from "./request_device.ts";

@@ -1,8 +1,4 @@
-/**
- * Buffers that are freed together.
- *
- * @module
- */
+// Buffers that are freed together.
 import type { Gpu } from "./gpu.ts";
 
 /** Makes buffers and frees them all when it is disposed; submitted work still finishes with them. */

@@ -1,9 +1,5 @@
-/**
- * What an implementation of WebGPU can do beyond what all do: Deno's own (wgpu with its compiler naga), Dawn in Deno,
- * or a browser's.
- *
- * @module
- */
+// What an implementation of WebGPU can do beyond what all do: Deno's own (wgpu with its compiler naga), Dawn in Deno,
+// or a browser's.
 
 /** Sizes and types of a product of two small matrices by a subgroup; the proposal's `GPUSubgroupMatrixConfig`. */
 export interface SubgroupMatrixConfig {

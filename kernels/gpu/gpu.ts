@@ -1,8 +1,4 @@
-/**
- * The device as kernels see it: buffers, pipelines, submission, reading back.
- *
- * @module
- */
+// The device as kernels see it: buffers, pipelines, submission, reading back.
 import { adapterName } from "./adapter.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { DeviceErrors, DeviceLostError, OutOfMemoryError } from "./device_errors.ts";

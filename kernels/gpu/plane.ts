@@ -1,8 +1,4 @@
-/**
- * Ranges of buffers.
- *
- * @module
- */
+// Ranges of buffers.
 
 /** A plane of a matrix or of a cache: a range of a buffer, which others may share. */
 export type Plane = Required<GPUBufferBinding>;

@@ -1,8 +1,4 @@
-/**
- * Reading back from a device and waiting for it, without the 10 ms that Deno sleeps in an awaited map.
- *
- * @module
- */
+// Reading back from a device and waiting for it, without the 10 ms that Deno sleeps in an awaited map.
 import type { DeviceErrors } from "./device_errors.ts";
 import type { Gpu } from "./gpu.ts";
 

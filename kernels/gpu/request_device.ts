@@ -1,8 +1,4 @@
-/**
- * Asks for a device with all that the kernels can use.
- *
- * @module
- */
+// Asks for a device with all that the kernels can use.
 import { type Capabilities, capabilitiesOf } from "./capabilities.ts";
 
 /** Features used where the device has them; all kernels but those that name one run without. */

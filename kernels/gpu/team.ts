@@ -1,8 +1,4 @@
-/**
- * Teams: lanes that exchange values, a subgroup where the device has them.
- *
- * @module
- */
+// Teams: lanes that exchange values, a subgroup where the device has them.
 import type { DeviceProfile } from "./device_profile.ts";
 
 export interface Team {

@@ -1,8 +1,4 @@
-/**
- * Timing dispatches on the device's own clock.
- *
- * @module
- */
+// Timing dispatches on the device's own clock.
 import { type Dispatch, encodeDispatches, type Gpu } from "./gpu.ts";
 
 /** Times of one piece of work; raw samples are kept so that tables can be checked. */

@@ -1,8 +1,4 @@
-/**
- * Layers of a decode step that a dispatch takes together, and what keeps them from it.
- *
- * @module
- */
+// Layers of a decode step that a dispatch takes together, and what keeps them from it.
 import { attentionRowLanes, type DecodeAttentionBuffers } from "../attention/decode_attention.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { AttentionShape } from "../attention/key_value_cache.ts";

@@ -1,8 +1,4 @@
-/**
- * Matrices of f16 weights on the device.
- *
- * @module
- */
+// Matrices of f16 weights on the device.
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { slabRowsWithin } from "./slabs.ts";

@@ -1,8 +1,4 @@
-/**
- * Packed layers that share the buffers of their planes, so that one kernel can take several of them.
- *
- * @module
- */
+// Packed layers that share the buffers of their planes, so that one kernel can take several of them.
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type PackedMatrix, type PackedSlab, planesOf } from "./packed_matrix.ts";

@@ -1,8 +1,4 @@
-/**
- * What can be done with a matrix in slabs of rows whatever its format: every buffer it has is a binding of a slab.
- *
- * @module
- */
+// What can be done with a matrix in slabs of rows whatever its format: every buffer it has is a binding of a slab.
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 

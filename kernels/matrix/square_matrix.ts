@@ -1,8 +1,4 @@
-/**
- * Square matrices on the device: Hessians and their factors, in slabs of rows where they exceed the binding limit.
- *
- * @module
- */
+// Square matrices on the device: Hessians and their factors, in slabs of rows where they exceed the binding limit.
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { slabRowsWithin } from "./slabs.ts";

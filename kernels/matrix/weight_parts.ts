@@ -1,9 +1,5 @@
-/**
- * Putting the weights of the host through a kernel, some rows at a time, so that the device never holds them all in
- * f32.
- *
- * @module
- */
+// Putting the weights of the host through a kernel, some rows at a time, so that the device never holds them all in
+// f32.
 import { blockRanges } from "../gpu/block_ranges.ts";
 import { createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";

@@ -1,8 +1,4 @@
-/**
- * Launcher and CPU reference of the f16 matrix-vector kernel.
- *
- * @module
- */
+// Launcher and CPU reference of the f16 matrix-vector kernel.
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import {

@@ -1,8 +1,4 @@
-/**
- * Packed activations: 16-bit block fixed point, the form in which the fused kernels read x.
- *
- * @module
- */
+// Packed activations: 16-bit block fixed point, the form in which the fused kernels read x.
 import { GROUP_CHANNELS, halfBlocksPerRow } from "../../quant/format.ts";
 
 /** 32-bit words of packed activations for one half block: bytes, scales and sums. */

@@ -1,9 +1,5 @@
-/**
- * The three-pass product, the pipeline of mainstream code whose scales are quantized too: scales are decoded to memory,
- * then weights, and then multiplied. Experiment dequant_share measures how the time is shared out between the three.
- *
- * @module
- */
+// The three-pass product, the pipeline of mainstream code whose scales are quantized too: scales are decoded to memory,
+// then weights, and then multiplied. Experiment dequant_share measures how the time is shared out between the three.
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import { f16Gemv } from "./f16_gemv.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";

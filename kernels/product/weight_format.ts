@@ -1,9 +1,5 @@
-/**
- * What the engine asks of a format of weights. packed_format.ts and f16_format.ts are the formats, linear.ts lists
- * them.
- *
- * @module
- */
+// What the engine asks of a format of weights. packed_format.ts and f16_format.ts are the formats, linear.ts lists
+// them.
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { F16Matrix, HalfMatrix } from "../matrix/f16_matrix.ts";

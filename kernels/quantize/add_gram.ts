@@ -1,8 +1,4 @@
-/**
- * Adding to a Hessian.
- *
- * @module
- */
+// Adding to a Hessian.
 import { createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { outerUpdate, updateWords } from "./outer_update.ts";

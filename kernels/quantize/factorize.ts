@@ -1,13 +1,9 @@
-/**
- * Factoring Hessians on the device: H = V Vᵀ with V upper triangular, in blocks of 64 channels from the last upwards
- * (quant/cholesky.ts is the CPU reference): factor a diagonal block, solve for the rest of its rows, update what lies
- * above.
- *
- * All in one matrix: the Hessian in its upper triangle, what is factored in its lower one, so that more damping can be
- * tried; in the end V takes the Hessian's place.
- *
- * @module
- */
+// Factoring Hessians on the device: H = V Vᵀ with V upper triangular, in blocks of 64 channels from the last upwards
+// (quant/cholesky.ts is the CPU reference): factor a diagonal block, solve for the rest of its rows, update what lies
+// above.
+//
+// All in one matrix: the Hessian in its upper triangle, what is factored in its lower one, so that more damping can be
+// tried; in the end V takes the Hessian's place.
 import { GROUP_CHANNELS } from "../../quant/format.ts";
 import { type FeedbackSettings, MAX_TRIES, nextDamping, orderChannels } from "../../quant/error_feedback.ts";
 import { blockRanges } from "../gpu/block_ranges.ts";

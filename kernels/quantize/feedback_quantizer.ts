@@ -1,14 +1,10 @@
-/**
- * Launcher of error feedback on the device: blocks of 128 channels in the order of quantization, each quantized group
- * by group and its errors then passed on to the later channels of its stretch by one product. A stretch of 1024
- * channels begins with the errors of all channels before it, by one product too. So no more than a stretch of carried
- * errors is in memory, and products stay large. Its CPU reference is `quantizeTwobit` with feedback.
- *
- * Rounding decisions are made on sums in f32 here and in f64 there; where they differ, later weights make up for
- * another error, so codes drift apart while the objective stays the same.
- *
- * @module
- */
+// Launcher of error feedback on the device: blocks of 128 channels in the order of quantization, each quantized group
+// by group and its errors then passed on to the later channels of its stretch by one product. A stretch of 1024
+// channels begins with the errors of all channels before it, by one product too. So no more than a stretch of carried
+// errors is in memory, and products stay large. Its CPU reference is `quantizeTwobit` with feedback.
+//
+// Rounding decisions are made on sums in f32 here and in f64 there; where they differ, later weights make up for
+// another error, so codes drift apart while the objective stays the same.
 import { blockRanges } from "../gpu/block_ranges.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { DeviceFactor } from "./factorize.ts";

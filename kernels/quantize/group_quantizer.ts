@@ -1,13 +1,9 @@
-/**
- * Launchers of the kernels that quantize a matrix group by group, all rows at once: search, meta words; pick_groups.ts has
- * what comes before.
- *
- * Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where
- * two candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a
- * tile's largest scale the last bit of its d.
- *
- * @module
- */
+// Launchers of the kernels that quantize a matrix group by group, all rows at once: search, meta words; pick_groups.ts has
+// what comes before.
+//
+// Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where
+// two candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a
+// tile's largest scale the last bit of its d.
 import { GROUP_CHANNELS, groupsPerRow, halfBlocksPerRow, refineWordsPerRow, TILE_ROWS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
 import type { OutlierSettings } from "../../quant/outliers.ts";

@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that puts channels into the order of quantization, in groups or one by one.
- *
- * @module
- */
+// Launcher of the kernel that puts channels into the order of quantization, in groups or one by one.
 import { GROUP_CHANNELS } from "../../quant/format.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";

@@ -1,8 +1,4 @@
-/**
- * Launcher and CPU reference of the product that quantization is made of.
- *
- * @module
- */
+// Launcher and CPU reference of the product that quantization is made of.
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";

@@ -1,8 +1,4 @@
-/**
- * Quantizing one matrix on the device, from f32 weights to packed planes.
- *
- * @module
- */
+// Quantizing one matrix on the device, from f32 weights to packed planes.
 import { GROUP_CHANNELS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
 import { type OutlierSettings, WITHOUT_OUTLIERS } from "../../quant/outliers.ts";

@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that scores tokens where the logits are, so that only 8 bytes a token are read back.
- *
- * @module
- */
+// Launcher of the kernel that scores tokens where the logits are, so that only 8 bytes a token are read back.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";

@@ -1,8 +1,4 @@
-/**
- * Launcher of the RMSNorm kernel.
- *
- * @module
- */
+// Launcher of the RMSNorm kernel.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";

@@ -1,9 +1,5 @@
-/**
- * Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves
- * one sequence or several in one dispatch, their index in workgroup.z.
- *
- * @module
- */
+// Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves
+// one sequence or several in one dispatch, their index in workgroup.z.
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";

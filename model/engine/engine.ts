@@ -1,8 +1,4 @@
-/**
- * The engine: a model on the GPU that takes prompts and generates text.
- *
- * @module
- */
+// The engine: a model on the GPU that takes prompts and generates text.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
 import { type ChatMessage, type ChatOptions, type PromptFormat, readPromptFormat } from "../text/chat.ts";

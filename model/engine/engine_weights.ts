@@ -1,9 +1,5 @@
-/**
- * Weights of a model in device memory, ready for the engine: matrices that share an input joined where their formats
- * allow it.
- *
- * @module
- */
+// Weights of a model in device memory, ready for the engine: matrices that share an input joined where their formats
+// allow it.
 import { checkAttentionShape } from "../../kernels/attention/key_value_cache.ts";
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";

@@ -1,8 +1,4 @@
-/**
- * Generating text: tokens from the sequences of a session, text as it comes.
- *
- * @module
- */
+// Generating text: tokens from the sequences of a session, text as it comes.
 import type { Sampling } from "../../kernels/tokens/sampler.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import { createTextStream } from "../text/text_stream.ts";

@@ -1,8 +1,4 @@
-/**
- * Attention of windows of text that lie side by side: each attends to itself, everything else takes them as one text.
- *
- * @module
- */
+// Attention of windows of text that lie side by side: each attends to itself, everything else takes them as one text.
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";

@@ -1,9 +1,5 @@
-/**
- * The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
- * dispatch, or of several.
- *
- * @module
- */
+// The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
+// dispatch, or of several.
 import { addBias } from "../../kernels/tokens/add_bias.ts";
 import { decodeAttention, type DecodeAttentionBuffers } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";

@@ -1,8 +1,4 @@
-/**
- * Taking many tokens through all layers at once: prompts, and text to score.
- *
- * @module
- */
+// Taking many tokens through all layers at once: prompts, and text to score.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { createMultiplyFew, gemm } from "../../kernels/product/linear.ts";

@@ -1,8 +1,4 @@
-/**
- * Random weights of a published model's shape, for measuring speed and memory without a download.
- *
- * @module
- */
+// Random weights of a published model's shape, for measuring speed and memory without a download.
 import { createRandom } from "../../quant/random.ts";
 import { randomPacked } from "../../quant/random_packed.ts";
 import type { ModelConfig } from "../llama/config.ts";

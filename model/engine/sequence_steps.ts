@@ -1,9 +1,5 @@
-/**
- * The steps of sequences on the device: which of them take part, where their tokens come from and where the chosen ones
- * are read.
- *
- * @module
- */
+// The steps of sequences on the device: which of them take part, where their tokens come from and where the chosen ones
+// are read.
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";

@@ -1,8 +1,4 @@
-/**
- * How fast a model runs: prompts and generation by the host's clock, operations by the device's.
- *
- * @module
- */
+// How fast a model runs: prompts and generation by the host's clock, operations by the device's.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { timeDispatches } from "../../kernels/gpu/timer.ts";
 import type { Sampling } from "../../kernels/tokens/sampler.ts";

@@ -1,8 +1,4 @@
-/**
- * Scoring tokens on the device: the final norm, the head and the likelihood of what followed.
- *
- * @module
- */
+// Scoring tokens on the device: the final norm, the head and the likelihood of what followed.
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";

@@ -1,8 +1,4 @@
-/**
- * A layer's weights on their way to device memory: uploaded or copied, and their planes put into shared buffers.
- *
- * @module
- */
+// A layer's weights on their way to device memory: uploaded or copied, and their planes put into shared buffers.
 import { joinArrays } from "../../quant/concatenate.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";

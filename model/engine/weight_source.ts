@@ -1,8 +1,4 @@
-/**
- * Where an engine's weights come from: a checkpoint, read tensor by tensor, a model in memory, or random numbers.
- *
- * @module
- */
+// Where an engine's weights come from: a checkpoint, read tensor by tensor, a model in memory, or random numbers.
 import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
 import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";

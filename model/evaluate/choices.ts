@@ -1,8 +1,4 @@
-/**
- * Multiple-choice items from plain text: pick the true continuation of a context among four.
- *
- * @module
- */
+// Multiple-choice items from plain text: pick the true continuation of a context among four.
 import type { Random } from "../../quant/random.ts";
 import type { ChoiceItem } from "./score.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";

@@ -1,8 +1,4 @@
-/**
- * Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
- *
- * @module
- */
+// Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
 import { createRandom } from "../../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "../llama/config.ts";

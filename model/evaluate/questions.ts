@@ -1,9 +1,5 @@
-/**
- * Multiple-choice questions of four data sets, turned into texts to score as lm-evaluation-harness 0.4 does without
- * examples in front: the same prompts, delimiters and text preprocessing.
- *
- * @module
- */
+// Multiple-choice questions of four data sets, turned into texts to score as lm-evaluation-harness 0.4 does without
+// examples in front: the same prompts, delimiters and text preprocessing.
 import { asJsonObject, type JsonObject, parseJsonObject, textField } from "../host/json.ts";
 import { capitalize, lengthOf, strip } from "../host/python_text.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
- *
- * @module
- */
+// Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
 import { forward, logitsOf, type Segment } from "../llama/forward.ts";
 import type { Model } from "../llama/llama.ts";
 import type { MatMul } from "../llama/matmul.ts";

@@ -1,8 +1,4 @@
-/**
- * Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens that followed.
- *
- * @module
- */
+// Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens that followed.
 import { divergence } from "../../kernels/backward/divergence.ts";
 import { allOrNone, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";

@@ -1,8 +1,4 @@
-/**
- * Where models are scored: on the pool's workers, or on the GPU engine.
- *
- * @module
- */
+// Where models are scored: on the pool's workers, or on the GPU engine.
 import type { Model } from "../llama/llama.ts";
 import type { ChoiceItem, WindowScore } from "./score.ts";
 import { shareDeep } from "../host/shared.ts";

@@ -1,8 +1,4 @@
-/**
- * Scoring a model on files of multiple-choice questions as lm-evaluation-harness 0.4 does.
- *
- * @module
- */
+// Scoring a model on files of multiple-choice questions as lm-evaluation-harness 0.4 does.
 import { stripEnd } from "../host/python_text.ts";
 import { type ChoiceTaskName, isNormalized, type Question, readQuestion, type Request } from "./questions.ts";
 import type { ChoiceItem } from "./score.ts";

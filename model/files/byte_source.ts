@@ -1,8 +1,4 @@
-/**
- * Reading ranges of bytes, wherever they lie.
- *
- * @module
- */
+// Reading ranges of bytes, wherever they lie.
 
 /** Something that bytes can be read from at any offset. */
 export interface ByteSource extends Disposable {

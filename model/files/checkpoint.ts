@@ -1,8 +1,4 @@
-/**
- * What a checkpoint is, and reading its tensors one by one.
- *
- * @module
- */
+// What a checkpoint is, and reading its tensors one by one.
 import type { CarriedTensor } from "./carried_blocks.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {

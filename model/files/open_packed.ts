@@ -1,8 +1,4 @@
-/**
- * Opening a packed file on a disk.
- *
- * @module
- */
+// Opening a packed file on a disk.
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
 import { type PackedCheckpoint, readPackedCheckpoint } from "./packed_checkpoint.ts";

@@ -1,8 +1,4 @@
-/**
- * A quantized model in one file: packed linear layers, the rest as it was, configuration and tokenizer.
- *
- * @module
- */
+// A quantized model in one file: packed linear layers, the rest as it was, configuration and tokenizer.
 import { sliceTiles } from "../../quant/concatenate.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { TILE_ROWS } from "../../quant/format.ts";

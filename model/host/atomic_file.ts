@@ -1,8 +1,4 @@
-/**
- * Output files that are either whole or absent.
- *
- * @module
- */
+// Output files that are either whole or absent.
 import { basename, dirname, join } from "@std/path";
 import { statPath } from "./path_exists.ts";
 

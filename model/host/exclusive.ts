@@ -1,8 +1,4 @@
-/**
- * One call at a time.
- *
- * @module
- */
+// One call at a time.
 
 /** Runs work that must not meet other work. */
 export interface Exclusive {

@@ -1,8 +1,4 @@
-/**
- * What is at a path, or whether anything is. Any other obstacle than absence is an error, not a no.
- *
- * @module
- */
+// What is at a path, or whether anything is. Any other obstacle than absence is an error, not a no.
 
 /**
  * Gives undefined where a file was missing: `await Deno.stat(path).catch(undefinedIfMissing)`. Below a file there is

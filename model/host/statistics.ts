@@ -1,8 +1,4 @@
-/**
- * Means and their standard errors.
- *
- * @module
- */
+// Means and their standard errors.
 
 export interface Estimate {
   readonly value: number;

@@ -1,9 +1,5 @@
-/**
- * A pool of workers that run named tasks. Task i of a batch always runs on worker i mod size and results come back in
- * order, so nothing depends on timing. A worker's file says what its tasks are and calls {@linkcode serveTasks}.
- *
- * @module
- */
+// A pool of workers that run named tasks. Task i of a batch always runs on worker i mod size and results come back in
+// order, so nothing depends on timing. A worker's file says what its tasks are and calls {@linkcode serveTasks}.
 import { fromFileUrl } from "@std/path";
 import { clipText } from "./quote_text.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Files of the hub's data sets.
- *
- * @module
- */
+// Files of the hub's data sets.
 import { join } from "@std/path";
 import { pathExists } from "../host/path_exists.ts";
 import { checkPlace, fetchFile } from "./hub_download.ts";

@@ -1,8 +1,4 @@
-/**
- * Models of the Hugging Face hub: which files of a repository are needed, and getting them into the cache.
- *
- * @module
- */
+// Models of the Hugging Face hub: which files of a repository are needed, and getting them into the cache.
 import { statfs } from "node:fs/promises";
 import { join } from "@std/path";
 import { parseShardNames } from "../files/checkpoint_folder.ts";

@@ -1,9 +1,5 @@
-/**
- * Repositories of the Hugging Face hub and their place in its cache. What the hub answers is checked before it names
- * anything on disk: commits and blobs are hexadecimal, files are in the list of those that are wanted.
- *
- * @module
- */
+// Repositories of the Hugging Face hub and their place in its cache. What the hub answers is checked before it names
+// anything on disk: commits and blobs are hexadecimal, files are in the list of those that are wanted.
 import { join } from "@std/path";
 import { datasetInfo, getRepoFolderName, HubApiError, listFiles, modelInfo } from "@huggingface/hub";
 import { writeTextBeside } from "../host/atomic_file.ts";

@@ -1,8 +1,4 @@
-/**
- * Causal attention with grouped query heads, on the CPU.
- *
- * @module
- */
+// Causal attention with grouped query heads, on the CPU.
 import type { ModelConfig } from "./config.ts";
 import { type MatMul, type MatrixView, transpose } from "./matmul.ts";
 

@@ -1,12 +1,8 @@
-/**
- * What a transformer layer of the Llama family is, said once: its stages in order, its linear layers, its vectors, and what
- * a checkpoint calls them. The forward pass, calibration, the engine, readers and writers all follow these tables.
- *
- *     hidden -> attention norm -> q, k, v -> attention -> o, added to hidden
- *     hidden -> mlp norm -> gate, up -> silu(gate) * up -> down, added to hidden
- *
- * @module
- */
+// What a transformer layer of the Llama family is, said once: its stages in order, its linear layers, its vectors, and what
+// a checkpoint calls them. The forward pass, calibration, the engine, readers and writers all follow these tables.
+//
+//     hidden -> attention norm -> q, k, v -> attention -> o, added to hidden
+//     hidden -> mlp norm -> gate, up -> silu(gate) * up -> down, added to hidden
 import type { ModelConfig } from "./config.ts";
 
 /** The linear layers of one transformer layer, in the order in which activations reach them. */

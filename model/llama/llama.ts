@@ -1,8 +1,4 @@
-/**
- * The weights of a Llama-family model in memory.
- *
- * @module
- */
+// The weights of a Llama-family model in memory.
 import type { ModelConfig } from "./config.ts";
 import type { LinearKind } from "./layer.ts";
 

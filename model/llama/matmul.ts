@@ -1,8 +1,4 @@
-/**
- * Matrix products on the CPU: views on f32 matrices and the plain product that every faster one is checked against.
- *
- * @module
- */
+// Matrix products on the CPU: views on f32 matrices and the plain product that every faster one is checked against.
 
 /** A matrix inside an array: element (r, c) is data[offset + r * rowStride + c * columnStride]. */
 export interface MatrixView {

@@ -1,8 +1,4 @@
-/**
- * Rotary position embedding, of whole heads or of a part of them, with or without a scaling.
- *
- * @module
- */
+// Rotary position embedding, of whole heads or of a part of them, with or without a scaling.
 import type { Rope } from "./config.ts";
 import { scaleFrequency } from "./rope_scaling.ts";
 

@@ -1,8 +1,4 @@
-/**
- * What a model is calibrated on: texts by name, what it writes itself, and random tokens.
- *
- * @module
- */
+// What a model is calibrated on: texts by name, what it writes itself, and random tokens.
 import { createHash } from "node:crypto";
 import { createRandom } from "../../quant/random.ts";
 import { type CalibrationSize, SELF_WRITTEN_SHARE } from "../../quant/recipe.ts";

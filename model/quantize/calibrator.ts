@@ -1,8 +1,4 @@
-/**
- * Taking the calibration text through a model while its layers are being quantized.
- *
- * @module
- */
+// Taking the calibration text through a model while its layers are being quantized.
 import { type Feedback, type FeedbackSettings, prepareFeedback } from "../../quant/error_feedback.ts";
 import type { CalibrationPart, StageSums } from "./calibration.ts";
 import type { ModelConfig } from "../llama/config.ts";

@@ -1,8 +1,4 @@
-/**
- * What a model is calibrated on where nobody says it, and what was calibrated on in the end.
- *
- * @module
- */
+// What a model is calibrated on where nobody says it, and what was calibrated on in the end.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import {

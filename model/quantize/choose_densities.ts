@@ -1,8 +1,4 @@
-/**
- * Choosing the density of each stage of each layer by what the model loses there.
- *
- * @module
- */
+// Choosing the density of each stage of each layer by what the model loses there.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { totalBits } from "../../quant/bits.ts";
 import { allocateDensities, type DensityUnit } from "../../quant/densities/allocate_densities.ts";

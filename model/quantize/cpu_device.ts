@@ -1,8 +1,4 @@
-/**
- * Quantizing on the CPU: workers share the layer and the calibration text.
- *
- * @module
- */
+// Quantizing on the CPU: workers share the layer and the calibration text.
 import type { Feedback } from "../../quant/error_feedback.ts";
 import { independentParts, joinStored, type Quantizer } from "../../quant/quantize.ts";
 import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";

@@ -1,9 +1,5 @@
-/**
- * Taking the calibration text through a model on the device while its layers are being quantized, and summing what
- * quantization needs to know of each stage's inputs (calibrator.ts is the same on the CPU).
- *
- * @module
- */
+// Taking the calibration text through a model on the device while its layers are being quantized, and summing what
+// quantization needs to know of each stage's inputs (calibrator.ts is the same on the CPU).
 import { addGram } from "../../kernels/quantize/add_gram.ts";
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";

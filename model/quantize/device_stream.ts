@@ -1,8 +1,4 @@
-/**
- * Calibration windows on their way through one model on the device (calibration.ts is the same on the CPU).
- *
- * @module
- */
+// Calibration windows on their way through one model on the device (calibration.ts is the same on the CPU).
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { whole } from "../../kernels/gpu/plane.ts";

@@ -1,8 +1,4 @@
-/**
- * Texts of which one part calibrates and another, which was not calibrated on, is evaluated.
- *
- * @module
- */
+// Texts of which one part calibrates and another, which was not calibrated on, is evaluated.
 import { basename } from "@std/path";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { SELF } from "../text/calibration_names.ts";

@@ -1,8 +1,4 @@
-/**
- * The directory in which finished layers of a run wait for the others, and what says which run it was.
- *
- * @module
- */
+// The directory in which finished layers of a run wait for the others, and what says which run it was.
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { FORMAT_VERSION } from "../../quant/format.ts";

@@ -1,8 +1,4 @@
-/**
- * A layer that is being quantized on a GPU, stage by stage.
- *
- * @module
- */
+// A layer that is being quantized on a GPU, stage by stage.
 import { allOrNone, type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";

@@ -1,9 +1,5 @@
-/**
- * Hessians of the unquantized model, kept on the device, so that many quantizers meet the same ones and the text goes
- * through the model once.
- *
- * @module
- */
+// Hessians of the unquantized model, kept on the device, so that many quantizers meet the same ones and the text goes
+// through the model once.
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";

@@ -1,8 +1,4 @@
-/**
- * Quantizing a checkpoint into a packed file, layer by layer, so that an interrupted run can go on.
- *
- * @module
- */
+// Quantizing a checkpoint into a packed file, layer by layer, so that an interrupted run can go on.
 import type { PackedShape } from "../../quant/packed_tensor.ts";
 import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";

@@ -1,8 +1,4 @@
-/**
- * How fast a model's layers are quantized on the device, and the memory that it takes.
- *
- * @module
- */
+// How fast a model's layers are quantized on the device, and the memory that it takes.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
 import { measuresInput } from "../../quant/quantizer.ts";

@@ -1,8 +1,4 @@
-/**
- * What workers do for quantizing.
- *
- * @module
- */
+// What workers do for quantizing.
 import type { Feedback } from "../../quant/error_feedback.ts";
 import type { StripScales } from "../../quant/baselines/strip_tensor.ts";
 import type { StripSettings } from "../../quant/baselines/strips.ts";

@@ -1,8 +1,4 @@
-/**
- * A worker that reads a checkpoint's tensors.
- *
- * @module
- */
+// A worker that reads a checkpoint's tensors.
 import { type Checkpoint, type LayerNorms, readLinear, readNorms } from "../files/checkpoint.ts";
 import { serveTasks } from "../host/worker_pool.ts";
 import type { LinearKind } from "../llama/layer.ts";

@@ -1,8 +1,4 @@
-/**
- * Where the texts start that a model writes itself.
- *
- * @module
- */
+// Where the texts start that a model writes itself.
 import type { Random } from "../../quant/random.ts";
 import type { Engine } from "../engine/engine.ts";
 import { readMix } from "../text/mix.ts";

@@ -1,8 +1,4 @@
-/**
- * Text that a model writes itself, on the device.
- *
- * @module
- */
+// Text that a model writes itself, on the device.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { MAX_SEQUENCES } from "../engine/decode_step.ts";

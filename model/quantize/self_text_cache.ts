@@ -1,8 +1,4 @@
-/**
- * Self-written text in a file beside the output, so that it is written once.
- *
- * @module
- */
+// Self-written text in a file beside the output, so that it is written once.
 import { createHash } from "node:crypto";
 import { writeTextBeside } from "../host/atomic_file.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Tokens that are found in a text as a whole before it is split, as Python's tokenizers find them.
- *
- * @module
- */
+// Tokens that are found in a text as a whole before it is split, as Python's tokenizers find them.
 import { asJsonObject, booleanField, type JsonObject, numberField, textField } from "../host/json.ts";
 
 export interface AddedToken {

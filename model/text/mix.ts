@@ -1,8 +1,4 @@
-/**
- * The broad calibration text that comes with the suite: model/text/mix/README.md says what it is made of.
- *
- * @module
- */
+// The broad calibration text that comes with the suite: model/text/mix/README.md says what it is made of.
 
 /** The text of one source. */
 export interface MixSource {

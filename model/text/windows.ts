@@ -1,8 +1,4 @@
-/**
- * Cutting text into windows of tokens.
- *
- * @module
- */
+// Cutting text into windows of tokens.
 import { joinArrays } from "../../quant/concatenate.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";

@@ -1,9 +1,5 @@
-/**
- * The way of gradients back through a layer: what the layer computes is made again from its input, then each stage in
- * turn gives the gradients of its input, of its scales and of its norm.
- *
- * @module
- */
+// The way of gradients back through a layer: what the layer computes is made again from its input, then each stage in
+// turn gives the gradients of its input, of its scales and of its norm.
 import { attentionBackward } from "../../kernels/backward/attention_backward.ts";
 import { rmsNormBackward } from "../../kernels/backward/norm_backward.ts";
 import { ropeBackward } from "../../kernels/backward/rope_backward.ts";

@@ -1,8 +1,4 @@
-/**
- * What windows go through a model in while it is tuned, and what gradients come back in.
- *
- * @module
- */
+// What windows go through a model in while it is tuned, and what gradients come back in.
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { partialsBytes } from "../../kernels/backward/norm_backward.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";

@@ -1,8 +1,4 @@
-/**
- * Tuning a quantized model: steps along gradients, epoch after epoch, and which of them was best.
- *
- * @module
- */
+// Tuning a quantized model: steps along gradients, epoch after epoch, and which of them was best.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { uploadWeights } from "../engine/engine_weights.ts";
 import type { WeightSource } from "../engine/weight_source.ts";

@@ -1,8 +1,4 @@
-/**
- * A quantized model on the device that learns from the unquantized one: divergences of windows, their gradients, steps.
- *
- * @module
- */
+// A quantized model on the device that learns from the unquantized one: divergences of windows, their gradients, steps.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";

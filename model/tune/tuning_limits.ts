@@ -1,8 +1,4 @@
-/**
- * What tuning a model takes of the device.
- *
- * @module
- */
+// What tuning a model takes of the device.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { CHUNK_CHANNELS } from "../../kernels/matrix/f16_matrix.ts";
 import type { ModelConfig } from "../llama/config.ts";

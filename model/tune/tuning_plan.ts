@@ -1,8 +1,4 @@
-/**
- * Which windows a model is tuned on, in which order and how fast.
- *
- * @module
- */
+// Which windows a model is tuned on, in which order and how fast.
 import { createRandom } from "../../quant/random.ts";
 
 export interface TuningSettings {

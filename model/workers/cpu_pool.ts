@@ -1,8 +1,4 @@
-/**
- * Workers of the CPU.
- *
- * @module
- */
+// Workers of the CPU.
 import { createWorkerPool, type WorkerPool } from "../host/worker_pool.ts";
 import type { CpuTasks } from "./cpu_worker.ts";
 

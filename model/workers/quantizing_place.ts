@@ -1,8 +1,4 @@
-/**
- * Where a checkpoint is quantized: on the CPU or on the GPU.
- *
- * @module
- */
+// Where a checkpoint is quantized: on the CPU or on the GPU.
 import { describeAdapter } from "../../kernels/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
 import type { Quantizer } from "../../quant/quantize.ts";

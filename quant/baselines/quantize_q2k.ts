@@ -1,8 +1,4 @@
-/**
- * The quantizer of llama.cpp's Q2_K.
- *
- * @module
- */
+// The quantizer of llama.cpp's Q2_K.
 import { NO_BITS } from "../bits.ts";
 import { checkMatrix } from "../check.ts";
 import { MAX_F16 } from "../float16.ts";

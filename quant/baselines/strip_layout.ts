@@ -1,9 +1,5 @@
-/**
- * Layouts of the baselines: groups of consecutive channels in 2 or 4 bits with integer zeros, f16 or second-order
- * scales, and, in the paper's layout, whole column strips in 4 bits.
- *
- * @module
- */
+// Layouts of the baselines: groups of consecutive channels in 2 or 4 bits with integer zeros, f16 or second-order
+// scales, and, in the paper's layout, whole column strips in 4 bits.
 import type { BitTerms } from "../bits.ts";
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Finding the scales and zeros of a strip layout.
- *
- * @module
- */
+// Finding the scales and zeros of a strip layout.
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 import { MAX_F16 } from "../float16.ts";
 import { nearestCode } from "../grid.ts";

@@ -1,8 +1,4 @@
-/**
- * A matrix stored in a strip layout: bit-packed planes, their bytes, and decoding.
- *
- * @module
- */
+// A matrix stored in a strip layout: bit-packed planes, their bytes, and decoding.
 import { packBits, unpackBits } from "../bit_stream.ts";
 import { joinArrays } from "../concatenate.ts";
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";

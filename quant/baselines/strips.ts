@@ -1,8 +1,4 @@
-/**
- * The baselines' quantizer: a matrix in a strip layout, by round to nearest or with error feedback (GPTQ).
- *
- * @module
- */
+// The baselines' quantizer: a matrix in a strip layout, by round to nearest or with error feedback (GPTQ).
 import { checkMatrix } from "../check.ts";
 import { quantizeWithFeedback } from "../error_feedback.ts";
 import { nearestCodes } from "../grid.ts";

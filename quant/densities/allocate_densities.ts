@@ -1,8 +1,4 @@
-/**
- * Bits where they matter: which matrices get how many refined groups, within one budget for all.
- *
- * @module
- */
+// Bits where they matter: which matrices get how many refined groups, within one budget for all.
 import { REFINE_EVERY, type RefineEvery } from "../format.ts";
 
 /** Matrices that get one density: those of a stage, which are multiplied at once. */

@@ -1,8 +1,4 @@
-/**
- * What rendering a template may take: a stranger wrote it.
- *
- * @module
- */
+// What rendering a template may take: a stranger wrote it.
 
 /** Steps of a template; one that goes through a thousand messages takes some hundred thousand. */
 const MAX_STEPS = 1_500_000;

@@ -1,8 +1,4 @@
-/**
- * Expressions of templates.
- *
- * @module
- */
+// Expressions of templates.
 import { applyFilter, contains, passesTest } from "./filters.ts";
 import { methodOf } from "./methods.ts";
 import type { Node } from "./node.ts";

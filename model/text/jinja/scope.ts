@@ -1,8 +1,4 @@
-/**
- * Names of a template and their values.
- *
- * @module
- */
+// Names of a template and their values.
 import type { Budget } from "./budget.ts";
 import type { Value } from "./value.ts";
 

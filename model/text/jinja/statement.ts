@@ -1,8 +1,4 @@
-/**
- * Statements of templates.
- *
- * @module
- */
+// Statements of templates.
 import { evaluate, filtered } from "./expression.ts";
 import type { Node } from "./node.ts";
 import { type Scope, within } from "./scope.ts";

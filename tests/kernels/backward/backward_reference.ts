@@ -1,11 +1,7 @@
-/**
- * CPU references of the backward kernels, in f64. Tests hold them against finite differences of the functions whose
- * gradients they are.
- *
- * A bound is the sum of the sizes of all terms times what each may be off by: 2^-24 for each rounding on its way.
- *
- * @module
- */
+// CPU references of the backward kernels, in f64. Tests hold them against finite differences of the functions whose
+// gradients they are.
+//
+// A bound is the sum of the sizes of all terms times what each may be off by: 2^-24 for each rounding on its way.
 import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 

@@ -1,8 +1,4 @@
-/**
- * CPU references of the inputs and outputs of the matrix-vector kernels, in f64, with bounds for the kernels' error.
- *
- * @module
- */
+// CPU references of the inputs and outputs of the matrix-vector kernels, in f64, with bounds for the kernels' error.
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import type { Epilogue } from "../../../kernels/product/prologue_epilogue.ts";
 

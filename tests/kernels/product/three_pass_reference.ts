@@ -1,8 +1,4 @@
-/**
- * CPU references of the three-pass product's decoding kernels, with bounds for their errors.
- *
- * @module
- */
+// CPU references of the three-pass product's decoding kernels, with bounds for their errors.
 import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "../../../quant/format.ts";
 import { unpack } from "../../../quant/pack.ts";
 import type { PackedTensor } from "../../../quant/packed_tensor.ts";

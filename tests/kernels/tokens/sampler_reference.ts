@@ -1,8 +1,4 @@
-/**
- * CPU reference of the kernels that draw a token, in f64.
- *
- * @module
- */
+// CPU reference of the kernels that draw a token, in f64.
 import type { Sampling } from "../../../kernels/tokens/sampler.ts";
 
 /**
