@@ -1,4 +1,8 @@
-// `deno task doctor`: what this machine has, and what follows for the experiments.
+/**
+ * `deno task doctor`: what this machine has, and what follows for the experiments.
+ *
+ * @module
+ */
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
 import { deviceName } from "../experiments/provenance.ts";
 import { EXPERIMENTS } from "../experiments/registry.ts";

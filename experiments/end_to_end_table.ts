@@ -19,6 +19,7 @@ const OPERATIONS: readonly OperationKind[] = [...LINEAR, ...BESIDE_LINEAR];
 /** What runs beside layers that run whole. */
 const OUTSIDE_LAYERS: readonly OperationKind[] = ["head", "pick"];
 
+/** Cells of a context. */
 export function describe(
   generation: readonly number[],
   times: OperationTimes,

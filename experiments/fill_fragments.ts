@@ -74,8 +74,13 @@ function renderHeadline(byPlace: ResultsByPlace): string {
   return renderTable(labels.map((label) => ({ key: label, label, unit: "" })), rows);
 }
 
+interface PlacedResult {
+  readonly place: string;
+  readonly result: Result;
+}
+
 /** The first result that has a measured value, else the first; none where there are no results. */
-function findMeasured(all: readonly { readonly place: string; readonly result: Result | undefined }[]) {
+function findMeasured(all: readonly { readonly place: string; readonly result: Result | undefined }[]): PlacedResult[] {
   const found = all.flatMap(({ place, result }) => result ? [{ place, result }] : []);
   return [found.find(({ result }) => result.verdict.status !== "not measured") ?? found[0]].filter((best) => best);
 }

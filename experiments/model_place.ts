@@ -30,6 +30,7 @@ export type Inputs = "none" | "unquantized" | "corrected" | "default";
 export interface PlacePlan {
   readonly quantizerOf: (kind: LinearKind) => Quantizer;
   readonly inputs: Inputs;
+  /** The calibration text. */
   readonly windows: readonly Uint32Array[];
   readonly onProgress: (share: number, step: string) => void;
 }

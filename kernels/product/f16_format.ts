@@ -1,4 +1,8 @@
-// Weights in f16 as a format of the engine.
+/**
+ * Weights in f16 as a format of the engine.
+ *
+ * @module
+ */
 import { CHUNK_CHANNELS, type F16Matrix, type HalfMatrix, uploadF16Matrix } from "../matrix/f16_matrix.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
