@@ -1,5 +1,9 @@
-// Matrices of subgroups where there are no units for them: the same shader with functions in place of the built-in
-// ones. A lane has half a row of 16 sums; factors stay in workgroup memory, as their place and stride.
+/**
+ * Matrices of subgroups where there are no units for them: the same shader with functions in place of the built-in
+ * ones. A lane has half a row of 16 sums; factors stay in workgroup memory, as their place and stride.
+ *
+ * @module
+ */
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import type { Shader } from "../../../kernels/gpu/shader.ts";
 
