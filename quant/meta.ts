@@ -96,11 +96,7 @@ export function lastRunIsPlain(lastWord: number, groups: number, refineEvery: Re
   return shortGroups > 0 && lastWord >>> PICK_SHIFT === shortGroups;
 }
 
-/**
- * Checks the pick fields of one row of meta words.
- *
- * @throws {RangeError} with the value found and the one wanted
- */
+/** Checks the pick fields of one row of meta words. @throws {RangeError} with the value found and the one wanted */
 export function validatePicks(words: Uint32Array, refineEvery: RefineEvery): void {
   const groups = words.length * HALF_BLOCK_GROUPS;
   for (let word = 0; word < words.length; word++) {

@@ -53,11 +53,7 @@ export interface DispatchParts extends Pick<Dispatch, "workgroups"> {
   readonly buffers: NamedBuffers;
 }
 
-/**
- * Opens the first adapter.
- *
- * @throws {Error} when there is no adapter, with the packages that bring a software one
- */
+/** Opens the first adapter. @throws {Error} when there is no adapter, with the packages that bring a software one */
 export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
   return new Gpu(await requestDevice(options.webgpu ?? navigator.gpu, options.withoutSubgroups ?? false));
 }

@@ -56,11 +56,7 @@ export function checkQuantizable(rows: number, channels: number): void {
   if (rows % 4 !== 0) throw new RangeError(`matrix has ${rows} rows, must be a multiple of 4 on the device`);
 }
 
-/**
- * Makes the buffers of a matrix.
- *
- * @param scope frees them, but for the planes, which belong to the caller
- */
+/** Makes the buffers of a matrix. @param scope frees them, but for the planes, which belong to the caller */
 export async function createQuantizingMatrix(
   gpu: Gpu,
   scope: BufferScope,

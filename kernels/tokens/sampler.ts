@@ -45,11 +45,7 @@ function checkSampling({ temperature, topP, topK, seed }: Sampling): void {
   }
 }
 
-/**
- * Settings as {@linkcode sample} reads them.
- *
- * @throws {RangeError} when one is out of its range
- */
+/** Settings as {@linkcode sample} reads them. @throws {RangeError} when one is out of its range */
 export function packSampling(sampling: Sampling): Uint32Array<ArrayBuffer> {
   checkSampling(sampling);
   const { temperature, topP, topK, seed } = sampling;

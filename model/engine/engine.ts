@@ -35,9 +35,7 @@ export type Prompt = string | readonly ChatMessage[];
 
 const DEFAULT_NEW_TOKENS = 512;
 
-/**
- * A model on the GPU. Dispose it to free the device.
- */
+/** A model on the GPU. Dispose it to free the device. */
 export class Engine implements Disposable {
   /** Name of the checkpoint. */
   readonly name: string;

@@ -41,11 +41,7 @@ export function windowOf(
   return { buffer, offset: window * size, size };
 }
 
-/**
- * Dispatches that make `mixed` from `qkv`.
- *
- * @param range of all windows, as the sequences that it has
- */
+/** Dispatches that make `mixed` from `qkv`. @param range of all windows, as the sequences that it has */
 export async function joinedAttention(
   gpu: Gpu,
   config: ModelConfig,

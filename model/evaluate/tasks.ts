@@ -41,11 +41,7 @@ const MAX_FILE_BYTES = 2 ** 28;
 /** Questions that go through the model together. */
 const BATCH = 4;
 
-/**
- * Reads a file of questions, one JSON object a line.
- *
- * @throws {SyntaxError} naming file, line and field
- */
+/** Reads a file of questions, one JSON object a line. @throws {SyntaxError} naming file, line and field */
 export async function readTask({ name, path }: TaskFile): Promise<Task> {
   const { size } = await Deno.stat(path);
   if (size > MAX_FILE_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_FILE_BYTES}`);

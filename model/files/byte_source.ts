@@ -6,11 +6,7 @@ export interface ByteSource extends Disposable {
   readonly name: string;
   /** All bytes. */
   readonly sizeBytes: number;
-  /**
-   * Reads exactly `length` bytes from `offset`.
-   *
-   * @throws {RangeError} when the range doesn't lie within the source
-   */
+  /** Reads exactly `length` bytes from `offset`. @throws {RangeError} when the range doesn't lie within the source */
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 

@@ -113,11 +113,7 @@ export function refuseMissingTensors({ name: checkpoint, config, has }: Checkpoi
 /** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
 export const MAX_TEXT_BYTES = 2 ** 27;
 
-/**
- * Reads a weight tensor of a file as f32.
- *
- * @throws {SyntaxError} when it has another shape, or holds NaN or infinity
- */
+/** Reads a weight tensor of a file as f32. @throws {SyntaxError} when it has another shape, or holds NaN or infinity */
 export async function readWeights(stored: PlacedTensor, shape: readonly number[]): Promise<Float32Array> {
   checkShape(stored.file.source.name, stored.info, shape);
   return await readFinite(stored);

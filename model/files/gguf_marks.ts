@@ -12,11 +12,7 @@ const SIZES: readonly number[] = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8];
 const TEXT = 8;
 const LIST = 9;
 
-/**
- * The header's values with the tokens as they are in the file.
- *
- * @param headerBytes bytes before the tensors' data
- */
+/** The header's values with the tokens as they are in the file. @param headerBytes bytes before the tensors' data */
 export async function restoreMarks(
   source: ByteSource,
   metadata: Readonly<Record<string, unknown>>,

@@ -2,11 +2,7 @@
 
 /** Runs work that must not meet other work. */
 export interface Exclusive {
-  /**
-   * Runs one call.
-   *
-   * @throws {Error} while another runs, or after {@linkcode Exclusive.close}
-   */
+  /** Runs one call. @throws {Error} while another runs, or after {@linkcode Exclusive.close} */
   run<T>(work: () => Promise<T>): Promise<T>;
   /** Whether it refuses all calls. */
   readonly isClosed: boolean;

@@ -60,11 +60,7 @@ export async function openQuantizingGpu(
   return { reason };
 }
 
-/**
- * Opens a place.
- *
- * @throws {Error} when the GPU is asked for and there is none, or it doesn't do what is asked for
- */
+/** Opens a place. @throws {Error} when the GPU is asked for and there is none, or it doesn't do what is asked for */
 export async function openQuantizingPlace(
   wanted: PlaceName,
   config: ModelConfig,
