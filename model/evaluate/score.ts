@@ -54,14 +54,8 @@ export function scoreWindow(
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
 }
 
-export interface WindowsEvaluation {
-  /** exp of the mean loss. */
-  readonly perplexity: Estimate;
-  /** Share of tokens that were predicted as the most likely one. */
-  readonly top1: Estimate;
-}
-
-export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluation {
+/** Perplexity, which is exp of the mean loss, and the share of tokens predicted as the most likely ones. */
+export function summarizeWindows(scores: readonly WindowScore[]): Readonly<Record<"perplexity" | "top1", Estimate>> {
   const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
   const perplexity = Math.exp(loss.value);
   return {

@@ -97,7 +97,7 @@ export async function createDeviceCalibrator(
   /** Submits work for windows side by side in every model, then for them as a whole. */
   const forWindows = async (
     pair: DeviceLayerPair,
-    dispatchesOf: typeof passDispatches,
+    dispatchesOf: typeof stageInputDispatches,
     stage: number,
     afterWindows?: (index: number) => Promise<void>,
   ) => {

@@ -222,18 +222,19 @@ export function stageInputDispatches(
   return inputDispatches(gpu, config, layer, windows.range, passBuffers(context, windows), STAGES[stage]);
 }
 
-/** Dispatches that take windows that have come to a stage through its matrices. The stages of a layer come in order. */
+/** Dispatches that take windows through a stage's matrices, to which they have come, or through all of a layer's. */
 export async function passDispatches(
   context: StreamContext,
   layer: EngineLayer,
   windows: StreamWindows,
-  stage: number,
+  stage?: number,
 ): Promise<Dispatch[]> {
   const { gpu, config } = context;
   const buffers = passBuffers(context, windows);
-  const attends = STAGES[stage].name === "qkv";
+  const stages = stage === undefined ? STAGES : [STAGES[stage]];
+  const attends = stages[0].name === "qkv";
   const { range } = windows;
   const attend = attends ? await joinedAttention(gpu, config, layer, range, { ...context, ...buffers }) : [];
-  const operations = await passOperations(gpu, config, layer, range, buffers, attend, undefined, [STAGES[stage]]);
+  const operations = await passOperations(gpu, config, layer, range, buffers, attend, undefined, stages);
   return operations.flatMap(({ dispatches }) => dispatches);
 }

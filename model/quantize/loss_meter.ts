@@ -119,17 +119,12 @@ async function createComparison(
   const { gpu, config } = context;
   const compared = await createWindows(gpu, scope, config, weights.embedding, joined, false);
   const head = await createWindowHeads(gpu, scope, weights, compared);
-  const passOf = async (layer: EngineLayer, windows: StreamWindows) => {
-    const stages: Dispatch[] = [];
-    for (const stage of STAGES.keys()) stages.push(...await passDispatches(context, layer, windows, stage));
-    return stages;
-  };
   const inputs: GPUBuffer[] = [];
   const passes: Dispatch[][][] = [];
   for (const [group, windows] of compared.entries()) {
     inputs.push(scope.own(await gpu.duplicate(windows.hidden)));
     passes.push([]);
-    for (const layer of weights.layers) passes[group].push(await passOf(layer, windows));
+    for (const layer of weights.layers) passes[group].push(await passDispatches(context, layer, windows));
     passes[group].forEach((pass) => gpu.submit(pass));
     for (const { logits, keep } of head.windows[group]) {
       gpu.submit(logits);
@@ -151,7 +146,7 @@ async function createComparison(
     async divergencesOf(layer, after) {
       for (const [group, windows] of compared.entries()) {
         gpu.copy(inputs[group], 0, windows.hidden, 0, windows.hidden.size);
-        gpu.submit(await passOf(layer, windows));
+        gpu.submit(await passDispatches(context, layer, windows));
         // A layer a submit: drivers end one that takes seconds.
         for (const pass of passes[group].slice(after)) gpu.submit(pass);
         for (const { logits, compare } of head.windows[group]) gpu.submit([...logits, compare]);
