@@ -40,6 +40,7 @@ export interface RunSettings {
   readonly directory?: string;
 }
 
+/** Sizes of a full and of a quick run. */
 const FULL: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 512, choices: 256 };
 const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 32 };
 /** On a GPU there is time for so many that next-token accuracies differ by less than 0.1 points by chance. */

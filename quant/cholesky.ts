@@ -1,4 +1,8 @@
-// Cholesky factorization in f64.
+/**
+ * Cholesky factorization in f64.
+ *
+ * @module
+ */
 import { dotRuns } from "./dot.ts";
 
 /**

@@ -205,6 +205,7 @@ export function boundsOf({ size, start, pull, outliers, scratch: rest }: GroupPr
   return max < min ? { min: 0, max: 0, lowest, highest } : { min, max, lowest, highest };
 }
 
+/** Code of the zero nearest to `wanted`. */
 function nearestZero(zeros: readonly number[], wanted: number): number {
   const code = Math.floor((wanted - zeros[0]) / (zeros[1] - zeros[0]) + 0.5);
   return Math.min(ZERO_CODES - 1, Math.max(0, code));

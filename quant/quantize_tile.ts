@@ -1,4 +1,8 @@
-// Quantizing a tile: 16 rows whose groups share second-order scales.
+/**
+ * Quantizing a tile: 16 rows whose groups share second-order scales.
+ *
+ * @module
+ */
 import { dotRuns } from "./dot.ts";
 import type { Feedback } from "./error_feedback.ts";
 import { MAX_F16 } from "./float16.ts";

@@ -1,4 +1,8 @@
-// Sizes of decode_layer.wgsl: what workgroups hand over, and what each of them takes of every product.
+/**
+ * Sizes of decode_layer.wgsl: what workgroups hand over, and what each of them takes of every product.
+ *
+ * @module
+ */
 import { attentionRowLanes, queriesOf, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";

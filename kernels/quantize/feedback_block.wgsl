@@ -1,4 +1,4 @@
-// needs: fed_block pulled_rounding transposed_values write_group
+// needs: pulled_rounding transposed_values write_group
 // Error feedback through a block of channels (quant/error_feedback.ts, quant/twobit.ts): group after group in the order
 // of quantization, each searched when its turn comes, on weights that carry the errors of the groups before.
 //
@@ -6,10 +6,15 @@
 //   within the group: weight k is rounded from start[k] + sum over j < k of e[j] pull[j, k],  pull[j, k] = V[j, k] / V[k, k]
 //   the best codes leave the least sum of (V[k, k] * rounding error)^2
 //
-// Bindings (C = channels, G = groups with padding): those of quantize/parts/fed_block.wgsl, and
-//   4 group_order  u32 [C / 16]: the group at each position
-//   5 picks        u32 [runs, rows]: see pick_refined.wgsl
-//   6 tile_scale   u32 [tiles, S / 2]: d of two groups, f16 each; S = G in whole blocks
+// Bindings (C = channels in quantization order, G = groups with padding):
+//   0 block        uniform: first channel of the block, its channels (a multiple of 16), first channel of `carried`, the
+//                  element of `factor` at which the block's first row begins
+//   1 transposed       f32 [C, rows]: w, which e replaces
+//   2 group_order  u32 [C / 16]: the group at each position
+//   3 picks        u32 [runs, rows]: see pick_refined.wgsl
+//   4 tile_scale   u32 [tiles, S / 2]: d of two groups, f16 each; S = G in whole blocks
+//   5 factor       vec4<f32> rows of C / 4: V in the upper triangle
+//   6 carried      f32 [some channels, rows]: sum over the channels i before the block of e[i] V[i, k], zeroed when read
 //   7 base         u32 [rows, G]      2 bits x 16 channels
 //   8 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
 //   9 group_codes  u32 [G, rows]      scale code 4b, zero code 3b, outlier: see pick_outliers.wgsl
@@ -21,9 +26,20 @@ override groups: u32 = 8;
 override refine_every: u32 = 8; // 0 for none
 override channels: u32 = 16;
 
-@group(0) @binding(4) var<storage, read> group_order: array<u32>;
-@group(0) @binding(5) var<storage, read> picks: array<u32>;
-@group(0) @binding(6) var<storage, read> tile_scale: array<u32>;
+struct Block {
+  first: u32,
+  channels: u32,
+  carried_first: u32,
+  factor_first: u32,
+}
+
+@group(0) @binding(0) var<uniform> block: Block;
+@group(0) @binding(1) var<storage, read_write> transposed: array<f32>;
+@group(0) @binding(2) var<storage, read> group_order: array<u32>;
+@group(0) @binding(3) var<storage, read> picks: array<u32>;
+@group(0) @binding(4) var<storage, read> tile_scale: array<u32>;
+@group(0) @binding(5) var<storage, read> factor: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> carried: array<f32>;
 @group(0) @binding(7) var<storage, read_write> base: array<u32>;
 @group(0) @binding(8) var<storage, read_write> refine: array<u32>;
 @group(0) @binding(9) var<storage, read_write> group_codes: array<u32>;
@@ -88,7 +104,13 @@ fn write_errors(at: u32, row: u32, values: vec4<f32>) {
 // What the weights of a group are rounded from if none of them is changed by rounding: from there, settle() takes away
 // what each rounded weight pulls, so that in the end its error has been passed on.
 fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
-  var sums = Values(take_four(at, row), take_four(at + 4u, row), take_four(at + 8u, row), take_four(at + 12u, row));
+  let first = (block.first - block.carried_first + at) * rows + row;
+  var sums = Values(
+    take_four(first),
+    take_four(first + 4u * rows),
+    take_four(first + 8u * rows),
+    take_four(first + 12u * rows),
+  );
   for (var i = 0u; i < at; i++) {
     let error = transposed[(block.first + i) * rows + row];
     let pull = factor_row(block.first + i, block.first + at);
@@ -105,4 +127,13 @@ fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
   );
   for (var j = 0u; j < 16u; j++) { pull_from(0u, pulls[j], -transposed[(block.first + at + j) * rows + row], &start); }
   return start;
+}
+
+fn take_four(at: u32) -> vec4<f32> {
+  let sums = vec4(carried[at], carried[at + rows], carried[at + 2u * rows], carried[at + 3u * rows]);
+  carried[at] = 0.0;
+  carried[at + rows] = 0.0;
+  carried[at + 2u * rows] = 0.0;
+  carried[at + 3u * rows] = 0.0;
+  return sums;
 }

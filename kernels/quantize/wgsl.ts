@@ -15,7 +15,6 @@ export { default as probe_outliers } from "./probe_outliers.wgsl" with { type: "
 export { default as search_groups } from "./search_groups.wgsl" with { type: "text" };
 export { default as solve_block } from "./solve_block.wgsl" with { type: "text" };
 export { default as transpose_weights } from "./transpose_weights.wgsl" with { type: "text" };
-export { default as fed_block } from "./parts/fed_block.wgsl" with { type: "text" };
 export { default as free_rounding } from "./parts/free_rounding.wgsl" with { type: "text" };
 export { default as group_grid } from "./parts/group_grid.wgsl" with { type: "text" };
 export { default as half_bits } from "./parts/half_bits.wgsl" with { type: "text" };
