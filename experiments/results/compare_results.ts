@@ -22,7 +22,6 @@ export type DifferenceKind =
   | "noise"
   | "unjudged";
 
-/** A difference between two sets of results. */
 export interface Difference {
   readonly id: string;
   /** Where: a row's texts, or empty for what concerns the whole experiment. */

@@ -2,7 +2,6 @@
 // made by `deno task peers`, in a run of its own, and no verdict counts it.
 import type { Column, Result, Row } from "./result.ts";
 
-/** The result file's id. */
 export const PEERS_ID = "peers";
 
 /** What a program reached, with its unit; the keys are those of our own tables. */
@@ -38,7 +37,6 @@ export const PEER_COLUMNS: readonly Column[] = [
   ]),
 ];
 
-/** The value that a row holds. */
 export function valueOf(row: Row): PeerValue | undefined {
   return (Object.keys(PEER_VALUES) as PeerValue[]).find((key) => typeof row[key] === "number");
 }

@@ -72,7 +72,6 @@ export interface Provenance {
   };
 }
 
-/** A result file. */
 export interface Result extends Findings, Provenance {
   readonly schema: 1;
   readonly id: string;

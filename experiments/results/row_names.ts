@@ -14,9 +14,7 @@ export function nameRows(result: Result): Map<string, Row> {
   return named;
 }
 
-/** Raw samples of one name. */
 export interface Samples {
-  /** As in the result file. */
   readonly name: string;
   readonly values: readonly number[];
 }

@@ -11,7 +11,6 @@ import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
 
 /** Calibration windows on their way through one model; arrays in shared memory, updated in place. */
 export interface Stream {
-  /** The layer that they are in. */
   readonly layer: Layer;
   /** f32 [tokens, hidden]: the residual stream. */
   readonly hidden: Float32Array;
@@ -21,7 +20,6 @@ export interface Stream {
 
 /** Some windows of the calibration text in one stage. */
 export interface CalibrationPart {
-  /** Configuration of the model. */
   readonly config: ModelConfig;
   /** Index of {@linkcode STAGES}, or how many there are. */
   readonly stage: number;

@@ -71,7 +71,6 @@ export interface CalibrationChoice {
   readonly isTiny: boolean;
   /** Whether a GPU quantizes that isn't a software one. */
   readonly isRealGpu: boolean;
-  /** The GPU that quantizes, where one does. */
   readonly gpu: Gpu | undefined;
   readonly path: string;
   readonly seed: number;

@@ -13,7 +13,6 @@ export type Write = (
 /** What starts are made with: of an engine the tokenizer and the prompts. */
 type Prompter = Pick<Engine, "tokenizer" | "prompts">;
 
-/** A kind of starts. */
 export interface KindOfStarts {
   /** Windows to fill with texts of it. */
   readonly windows: number;

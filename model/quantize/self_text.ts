@@ -9,7 +9,6 @@ import { letOthersRun } from "../host/event_loop.ts";
 import type { WindowPlan } from "../text/windows.ts";
 import { kindsOfStarts, type Write } from "./self_starts.ts";
 
-/** How much is written. */
 export interface SelfTextPlan extends WindowPlan {
   /** Of where texts start and of every draw. */
   readonly seed: number;
