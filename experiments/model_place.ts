@@ -8,6 +8,7 @@ import type { HostMatrix } from "../kernels/product/weight_format.ts";
 import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
 import { createCpuScorer, type Scorer } from "../model/evaluate/scorer.ts";
 import type { Checkpoint } from "../model/files/checkpoint.ts";
+import { bitsPerWeight, isPacked } from "../model/files/packed_checkpoint.ts";
 import { release } from "../model/host/release.ts";
 import type { LinearKind } from "../model/llama/layer.ts";
 import type { Model } from "../model/llama/llama.ts";
@@ -15,6 +16,7 @@ import { type Calibrator, createCalibrator, createFixedCalibrator } from "../mod
 import { startOnCpu } from "../model/quantize/cpu_device.ts";
 import { openModel } from "../model/load.ts";
 import { quantizeModel } from "../model/quantize_file.ts";
+import type { QuantizeOptions } from "../model/quantize_options.ts";
 import { gpuDevice } from "../model/quantize/gpu_device.ts";
 import { quantizeInMemory, quantizeLayers } from "../model/quantize/quantize_layers.ts";
 import type { LayerSource, StoredLayer } from "../model/quantize/quantizing_device.ts";
@@ -22,9 +24,16 @@ import type { CpuPool } from "../model/workers/cpu_pool.ts";
 
 /**
  * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; those of the model as it is
- * being quantized, with targets corrected; or all that `quantize` does by default, whatever the quantizers, on a GPU.
+ * being quantized, with targets corrected. Or, whatever the quantizers and on a GPU alone, all that `quantize` does by
+ * default or when it is asked so, or the packed file of a path, which is told apart by its sha256.
  */
-export type Inputs = "none" | "unquantized" | "corrected" | "default";
+export type Inputs =
+  | "none"
+  | "unquantized"
+  | "corrected"
+  | "default"
+  | { readonly asked: Pick<QuantizeOptions, "method" | "calibration"> }
+  | { readonly path: string; readonly sha256: string };
 
 /** How a model is quantized. */
 export interface PlacePlan {
@@ -128,24 +137,30 @@ export function gpuPlace(
       release(embedding); // the run took what the text needs
     }
   };
+  const scoreFile = async (path: string) => {
+    using packed = await openModel(path);
+    if (!isPacked(packed)) throw new SyntaxError(`${path} is not packed, must be to be scored as such`);
+    scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
+    return bitsPerWeight(packed);
+  };
   /** Quantizes the model as people do and gives the scorer what is in the file. */
-  const quantizeToFile = async ({ windows, onProgress }: PlacePlan) => {
+  const quantizeToFile = async (
+    asked: Pick<QuantizeOptions, "method" | "calibration">,
+    onProgress: PlacePlan["onProgress"],
+  ) => {
     await using made = await makeCleared(directory, "default_file");
     const path = join(made.path, "packed.safetensors");
-    const calibration = { tokens: windows };
-    const { bitsPerWeight } = await quantizeModel(checkpoint.name, path, {
-      ...{ calibration, device: "gpu", seed, onProgress },
+    await quantizeModel(checkpoint.name, path, {
+      ...{ ...asked, device: "gpu", seed, onProgress },
       // The row says that it has both.
       onPlan({ tune, reason }) {
-        if (!tune) throw new Error(`${checkpoint.name} can't be tuned: ${reason}`);
+        if (!tune && asked.method !== "search") throw new Error(`${checkpoint.name} can't be tuned: ${reason}`);
       },
       onDensities(chosen) {
         if (typeof chosen === "string") throw new Error(`${checkpoint.name} keeps one density: ${chosen}`);
       },
     });
-    using packed = await openModel(path);
-    scorer.setWeights(await uploadWeights(gpu, checkpointSource(packed)));
-    return bitsPerWeight;
+    return await scoreFile(path);
   };
   return {
     gpu,
@@ -158,7 +173,11 @@ export function gpuPlace(
     },
     async quantize(plan) {
       scorer.setWeights(undefined);
-      if (plan.inputs === "default") return await quantizeToFile(plan);
+      const { inputs, windows, onProgress } = plan;
+      if (inputs === "default") return await quantizeToFile({ calibration: { tokens: windows } }, onProgress);
+      if (typeof inputs === "object") {
+        return await ("path" in inputs ? scoreFile(inputs.path) : quantizeToFile(inputs.asked, onProgress));
+      }
       const size = { bytes: 0, weights: 0 };
       const finished = new Map<LinearKind, HostMatrix>();
       using upload = await startUpload(gpu, {

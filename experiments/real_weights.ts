@@ -2,7 +2,7 @@
 import { join } from "@std/path";
 import { linearWeights } from "../model/llama/layer.ts";
 import { hashWeights, type OpenModel, openModel } from "../model/load.ts";
-import type { PackedCheckpoint } from "../model/files/packed_checkpoint.ts";
+import { isPacked, type PackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 import type { Format } from "../model/engine/random_source.ts";
 import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
 import { quantizeModel } from "../model/quantize_file.ts";
@@ -82,10 +82,6 @@ function choosePacking(
 
 /** As many as densities are measured on. */
 const PACKING_WINDOWS = 16;
-
-function isPacked(checkpoint: OpenModel): checkpoint is OpenModel & PackedCheckpoint {
-  return "packed" in checkpoint;
-}
 
 /** How many matrices have which density. */
 function describeDensities({ packed }: PackedCheckpoint): string {

@@ -117,10 +117,11 @@ export function outliersPlot({ rows }: Result): Spec {
   );
 }
 
-/** Texts that calibrate, a panel for each that is evaluated. */
+/** Texts that calibrate and files that `quantize` wrote, a panel for each text that is evaluated. */
 export function calibrationPlot({ rows }: Result): Spec {
   const values = rows.flatMap((row) =>
-    ["corrected", "feedback"].map((targets) => {
+    ["corrected", "feedback", "file"].flatMap((targets) => {
+      if (typeof row[`${targets}_ratio`] !== "number") return [];
       const [ratio, error] = [Number(row[`${targets}_ratio`]), Number(row[`${targets}_ratio_error`])];
       const panel = `evaluated on ${row.evaluated}`;
       return { panel, text: row.text, targets, ratio, low: ratio - error, high: ratio + error };

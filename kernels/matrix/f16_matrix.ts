@@ -80,20 +80,32 @@ export async function uploadF16Matrix(
   }
   await gpu.waitForWrites();
   const matrix = await createF16Matrix(gpu, rows, channels, maxBindingBytes);
-  const stride = matrix.chunks * CHUNK_CHANNELS;
-  for (const slab of matrix.slabs) {
-    const first = slab.firstRow * channels;
-    let padded = weights.subarray(first, first + slab.rows * channels);
+  writeF16Rows(gpu, matrix, 0, weights);
+  return matrix;
+}
+
+/** Writes rows of a matrix, f16 [rows, channels], from `firstRow` on. */
+export function writeF16Rows(
+  gpu: Gpu,
+  { channels, chunks, slabs }: F16Matrix,
+  firstRow: number,
+  weights: Float16Array<ArrayBuffer>,
+): void {
+  const stride = chunks * CHUNK_CHANNELS;
+  const endRow = firstRow + weights.length / channels;
+  for (const slab of slabs) {
+    const [from, to] = [Math.max(firstRow, slab.firstRow), Math.min(endRow, slab.firstRow + slab.rows)];
+    if (from >= to) continue;
+    let padded = weights.subarray((from - firstRow) * channels, (to - firstRow) * channels);
     if (stride !== channels) {
       const unpadded = padded;
-      padded = new Float16Array(slab.rows * stride);
-      for (let row = 0; row < slab.rows; row++) {
+      padded = new Float16Array((to - from) * stride);
+      for (let row = 0; row < to - from; row++) {
         padded.set(unpadded.subarray(row * channels, (row + 1) * channels), row * stride);
       }
     }
-    gpu.write(slab.weights.buffer, padded);
+    gpu.write(slab.weights.buffer, padded, (from - slab.firstRow) * stride * 2);
   }
-  return matrix;
 }
 
 /** Uploads a vector as f16, padded with zeros to whole chunks. */

@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { CHUNK_CHANNELS, type F16Matrix, type HalfMatrix, uploadF16Matrix } from "../matrix/f16_matrix.ts";
+import {
+  CHUNK_CHANNELS,
+  createF16Matrix,
+  type F16Matrix,
+  type HalfMatrix,
+  writeF16Rows,
+} from "../matrix/f16_matrix.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
@@ -15,17 +21,16 @@ const VECTOR_TOKENS = 3;
 /** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
 export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
   canJoin: (a, b) => a.channels === b.channels,
-  upload(gpu, parts) {
-    const [{ channels, rows: firstRows, weights }] = parts;
-    if (parts.length === 1) return uploadF16Matrix(gpu, weights, firstRows, channels);
+  async upload(gpu, parts) {
+    await gpu.waitForWrites();
     const rows = parts.reduce((sum, part) => sum + part.rows, 0);
-    const joined = new Float16Array(rows * channels);
-    let at = 0;
-    for (const { weights } of parts) {
-      joined.set(weights, at);
-      at += weights.length;
+    const matrix = await createF16Matrix(gpu, rows, parts[0].channels);
+    let firstRow = 0;
+    for (const part of parts) {
+      writeF16Rows(gpu, matrix, firstRow, part.weights);
+      firstRow += part.rows;
     }
-    return uploadF16Matrix(gpu, joined, rows, channels);
+    return matrix;
   },
   async multiplyOne(gpu, matrix, input, output, scratch) {
     if (input.kind !== "attention") return await f16Gemv(gpu, matrix, input, output);

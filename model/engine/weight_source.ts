@@ -14,7 +14,7 @@ import {
 } from "../llama/layer.ts";
 import type { Model } from "../llama/llama.ts";
 import type { PackedCheckpoint } from "../files/packed_checkpoint.ts";
-import { toF16 } from "../files/numbers.ts";
+import { decodeHalves, toF16, WEIGHT_DTYPES } from "../files/numbers.ts";
 import { isPlane } from "../files/packed_file.ts";
 
 /** Weights of a model by name; each is read when it is asked for. */
@@ -31,13 +31,20 @@ export interface WeightSource {
 }
 
 /** Weights of a checkpoint. A weight that is NaN or beyond f16's range is an error, since the engine holds f16. */
-export function checkpointSource(checkpoint: Pick<Checkpoint, "name" | "config" | "has" | "read">): WeightSource {
-  const half = async (name: string, rows: number, channels: number): Promise<HalfMatrix> => ({
-    kind: "f16",
-    rows,
-    channels,
-    weights: toF16(`${checkpoint.name}: ${name}`, await checkpoint.read(name, [rows, channels])),
-  });
+export function checkpointSource(
+  checkpoint: Pick<Checkpoint, "name" | "config" | "has" | "read"> & Partial<Pick<Checkpoint, "tensors">>,
+): WeightSource {
+  const stored = new Map(checkpoint.tensors?.map((tensor) => [tensor.name, tensor]));
+  const half = async (name: string, rows: number, channels: number): Promise<HalfMatrix> => {
+    const tensor = stored.get(name);
+    const place = `${checkpoint.name}: ${name}`;
+    // Without a detour by f32, on which the host would spend most of a large model's loading.
+    const isPlain = tensor && WEIGHT_DTYPES.includes(tensor.dtype) && tensor.shape.join() === [rows, channels].join();
+    const weights = isPlain
+      ? decodeHalves(place, await tensor.bytes(), tensor.dtype)
+      : toF16(place, await checkpoint.read(name, [rows, channels]));
+    return { kind: "f16", rows, channels, weights };
+  };
   const { config } = checkpoint;
   const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
   return {

@@ -48,10 +48,7 @@ export function carryBlocks(name: string, tensor: GgufTensor, order?: readonly n
 /** A carried tensor's weights in f16 where they are blocks, else the tensor. */
 export function decodeBlocks({ blocks, ...tensor }: CarriedTensor): TensorToWrite {
   if (!blocks) return tensor;
-  const bytes = async () => {
-    const stored = new Uint8Array(await tensor.bytes());
-    return bytesOf(toF16(tensor.name, decodeGguf(blocks.type, stored)));
-  };
+  const bytes = async () => bytesOf(toF16(tensor.name, decodeGguf(blocks.type, await tensor.bytes())));
   return { name: tensor.name, dtype: "F16", shape: blocks.shape, bytes };
 }
 

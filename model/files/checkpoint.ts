@@ -14,7 +14,7 @@ import {
   normWidth,
 } from "../llama/layer.ts";
 import type { Layer, Linear, Model } from "../llama/llama.ts";
-import { checkFinite, decodeWeights, decodeWeightsInto, WEIGHT_DTYPES } from "./numbers.ts";
+import { checkFinite, decodeWeights, decodeWeightsInto, findNotFiniteBits, WEIGHT_DTYPES } from "./numbers.ts";
 import { clipText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
 import { DTYPE_BYTES } from "./safetensors.ts";
@@ -59,9 +59,11 @@ export function tensorToWrite(stored: PlacedTensor): TensorToWrite {
   const { file, info } = stored;
   const bytes = async () => {
     const found = await readStoredBytes(stored);
-    for (let at = 0; WEIGHT_DTYPES.includes(info.dtype) && at < found.length; at += PART_BYTES) {
-      const part = decodeWeights(found.subarray(at, at + PART_BYTES), info.dtype);
-      checkFinite(file.source.name, info.name, part, at / DTYPE_BYTES[info.dtype]);
+    const bad = findNotFiniteBits(found, info.dtype);
+    if (bad >= 0) {
+      const size = DTYPE_BYTES[info.dtype];
+      const value = decodeWeights(found.subarray(bad * size, (bad + 1) * size), info.dtype);
+      checkFinite(file.source.name, info.name, value, bad);
     }
     return found;
   };

@@ -4,7 +4,7 @@ import { unfinished } from "../host/atomic_file.ts";
 import { pathExists } from "../host/path_exists.ts";
 import { decodeBlocks } from "./carried_blocks.ts";
 import { lockPath } from "../host/path_lock.ts";
-import { bytesOf, decodeWeights, toF16, WEIGHT_DTYPES } from "./numbers.ts";
+import { bytesOf, decodeHalves, toF16, WEIGHT_DTYPES } from "./numbers.ts";
 import { CARRIED_FILES, carriedTensors, type PackedCheckpoint } from "./packed_checkpoint.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors_writer.ts";
 import { toOwnLayout } from "./tensor_layout.ts";
@@ -57,10 +57,7 @@ export async function writeHuggingFaceDirectory(
 /** A carried weight tensor in f16, whatever it was: a directory has one dtype. What holds no weights stays as it is. */
 function asF16(tensor: TensorToWrite): TensorToWrite {
   if (tensor.dtype === "F16" || !WEIGHT_DTYPES.includes(tensor.dtype)) return tensor;
-  const bytes = async () => {
-    const values = decodeWeights(new Uint8Array(await tensor.bytes()), tensor.dtype);
-    return bytesOf(toF16(tensor.name, values));
-  };
+  const bytes = async () => bytesOf(decodeHalves(tensor.name, await tensor.bytes(), tensor.dtype));
   return { ...tensor, dtype: "F16", bytes };
 }
 

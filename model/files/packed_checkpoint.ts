@@ -17,6 +17,7 @@ import {
 } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { clipText } from "../host/quote_text.ts";
+import { allLayerTensors } from "../llama/layer.ts";
 import { readGgufTensor } from "./gguf_tensor.ts";
 import { isPackedFile, isPlane, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo, tensorRows } from "./safetensors.ts";
@@ -41,6 +42,11 @@ export interface PackedCheckpoint extends Checkpoint {
   readonly packed: ReadonlyMap<string, PackedShape>;
   /** Reads a packed tensor as it is. @throws {SyntaxError} */
   readPacked(name: string): Promise<PackedTensor>;
+}
+
+/** Whether a checkpoint is a packed file. */
+export function isPacked<T extends Checkpoint>(checkpoint: T): checkpoint is T & PackedCheckpoint {
+  return "packed" in checkpoint;
 }
 
 /**
@@ -134,6 +140,18 @@ function describeCheckpoint(
     },
     [Symbol.dispose]: () => file.source[Symbol.dispose](),
   };
+}
+
+/** Bits a weight of the linear layers, by the bytes that the file has of them; those that aren't packed count 16. */
+export function bitsPerWeight({ config, file, packed }: PackedCheckpoint): number {
+  let [weights, bytes] = [0, 0];
+  for (const { name, shape: [rows, channels] } of allLayerTensors(config).values()) {
+    if (channels === undefined) continue;
+    weights += rows * channels;
+    if (!packed.has(withoutWeight(name))) bytes += 2 * rows * channels;
+  }
+  for (const { name, sizeBytes } of file.tensors.values()) if (isPlane(name, packed)) bytes += sizeBytes;
+  return (8 * bytes) / weights;
 }
 
 function withoutWeight(name: string): string {

@@ -11,7 +11,7 @@ export interface TensorToWrite {
   /** Dimensions, slowest first. */
   readonly shape: readonly number[];
   /** The tensor's bytes, little end first; its length must fit dtype and shape. */
-  bytes(): Uint8Array | Promise<Uint8Array>;
+  bytes(): Uint8Array<ArrayBuffer> | Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /**

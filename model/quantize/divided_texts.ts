@@ -12,6 +12,8 @@ export interface DividedText {
   /** What the two parts are. */
   readonly parts: string;
   readonly calibrating: readonly Uint32Array[];
+  /** Of any text the part that calibrates, whole. */
+  readonly calibratingText?: string;
   readonly evaluated: readonly Uint32Array<ArrayBuffer>[];
 }
 
@@ -91,6 +93,7 @@ async function divideTokens(tokenizer: Tokenizer, name: string, wanted: Wanted):
   return {
     name: basename(name),
     parts: "the first quarter; the rest",
+    calibratingText: tokenizer.decode(tokens.subarray(tokenizer.prefix.length, quarter)),
     calibrating: cut(tokens.subarray(0, quarter), wanted.calibrating),
     evaluated: cut(tokens.subarray(quarter), wanted.evaluated),
   };

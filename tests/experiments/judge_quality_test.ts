@@ -16,6 +16,7 @@ Deno.test("calibration: the largest difference is shown, the one with the most s
   const { measured, status, note } = judgeCalibration([
     calibrationRow("a", -0.01, 0.002),
     calibrationRow("b", -0.02, 0.01),
+    { text: "a packed file", evaluated: "mix", file_ratio: 1.3 },
   ]);
   assertEquals([measured, status], ["-1.00 ± 0.20 (calibrated on a, evaluated on mix)", "reproduced"]);
   assertStringIncludes(
@@ -25,10 +26,12 @@ Deno.test("calibration: the largest difference is shown, the one with the most s
 });
 
 const CALIBRATIONS: readonly (readonly [differences: readonly number[], status: string])[] = [
+  // "Never worse by more than one standard error" is what is claimed: 0.009 is within one, 0.011 and 0.019 are not.
   [[-0.03, -0.011], "reproduced"],
-  [[-0.03, -0.009], "partly"],
-  [[-0.03, 0.009], "partly"],
-  [[-0.03, 0.011], "not reproduced"],
+  [[-0.03, 0.009], "reproduced"],
+  [[-0.03, 0.011], "partly"],
+  [[-0.03, 0.019], "partly"],
+  [[-0.03, 0.021], "not reproduced"],
 ];
 
 for (const [differences, status] of CALIBRATIONS) {

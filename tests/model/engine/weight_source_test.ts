@@ -1,7 +1,8 @@
 import { readModel } from "../../../model/files/checkpoint.ts";
+import { bytesOf, decodeHalves } from "../../../model/files/numbers.ts";
 import { openModel } from "../../../model/load.ts";
 import { checkpointSource, modelSource } from "../../../model/engine/weight_source.ts";
-import { assertEquals, assertRejects } from "../../assert.ts";
+import { assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 
 const DIRECTORY = new URL("../../fixtures/llama_tied_gqa", import.meta.url).pathname;
 const HEAD = "model.embed_tokens.weight";
@@ -35,4 +36,30 @@ Deno.test("weight sources: a weight that is NaN or beyond f16 is refused by its 
   weights[0] = first;
   const matrix = await linear();
   assertEquals(matrix.kind === "f16" && [matrix.rows, matrix.channels], [outputs, channels]);
+});
+
+Deno.test("weights of a file as f16: bits worked by hand; what is beyond f16 is refused", () => {
+  const ofWords = (dtype: "F16" | "BF16", words: readonly number[]) => {
+    const halves = decodeHalves("w", bytesOf(Uint16Array.from(words)), dtype);
+    return Array.from(new Uint16Array(halves.buffer, halves.byteOffset, halves.length));
+  };
+  // 1, -3, the least subnormal, -0.
+  assertEquals(ofWords("F16", [0x3c00, 0xc200, 0x0001, 0x8000]), [0x3c00, 0xc200, 0x0001, 0x8000]);
+  // 1, -3, 2^-24, 2^-26 (less than half of the least subnormal), 1 + 2^-7.
+  assertEquals(ofWords("BF16", [0x3f80, 0xc040, 0x3380, 0x3280, 0x3f81]), [0x3c00, 0xc200, 0x0001, 0, 0x3c08]);
+  assertEquals([...decodeHalves("w", bytesOf(Float32Array.of(1, 2049, -0.1)), "F32")], [1, 2048, -0.0999755859375]);
+  const message = "w[1] is beyond f16, must be within 65504";
+  assertThrows(() => ofWords("BF16", [0, 0x4780]), RangeError, message); // 65536
+  assertThrows(() => decodeHalves("w", bytesOf(Float32Array.of(0, -65520)), "F32"), RangeError, message);
+});
+
+Deno.test("weight sources: a tensor of numbers is taken from its file as it would be by way of f32", async () => {
+  for (const name of ["llama_tied_gqa", "phi3_fused", "glm_partial", "gguf/llama_bpe.gguf"]) {
+    using checkpoint = await openModel(new URL(`../../fixtures/${name}`, import.meta.url).pathname);
+    const { config, has, read } = checkpoint;
+    const [direct, detour] = [checkpointSource(checkpoint), checkpointSource({ name, config, has, read })];
+    for (const kind of ["q_proj", "down_proj"] as const) {
+      assertEquals(await direct.linear(1, kind), await detour.linear(1, kind));
+    }
+  }
 });
