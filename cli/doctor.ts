@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
+import { type AdapterDescription, describeAdapter, isPlannedFor } from "../kernels/gpu/adapter.ts";
+import { MULTIPROCESSORS } from "../kernels/gpu/device_profile.ts";
 import { deviceName } from "../experiments/provenance.ts";
 import { EXPERIMENTS } from "../experiments/registry.ts";
 import { openDawn } from "../model/host/dawn.ts";
@@ -64,6 +65,12 @@ function advise(adapter: AdapterDescription | undefined, availableGiB: number): 
     );
   } else if (adapter.software) {
     advice.push("The adapter is software: kernels run and are checked, timings are reported as not measured.");
+  } else if (!isPlannedFor(adapter.name)) {
+    advice.push(
+      `${adapter.name} is no GPU that plans were measured on, and WebGPU doesn't tell how many multiprocessors it has: ` +
+        `work is spread over ${MULTIPROCESSORS}, as on an H100. Where layers run whole, what really runs side by side is ` +
+        "counted at start; should that not last, they run operation by operation.",
+    );
   }
   if (availableGiB < NEEDED_GIB) {
     advice.push(`${availableGiB.toFixed(1)} GiB of memory are available, a full run needs about ${NEEDED_GIB}`);

@@ -164,22 +164,23 @@ const COLUMNS: readonly Column[] = [
 
 /** Compares the largest ratios with the paper's. A part that wasn't measured is neither reached nor missed. */
 export function judgeCost(rows: readonly Row[]): Verdict {
+  const equal = largestRatio(rows.filter((row) => row.hardware_ratio === 1), "cost_ratio");
+  const more = { runtime: equal ? ` (${formatEstimate(equal, 3)} on as many GPUs)` : "", hardware: "" };
   const parts = ([["runtime", "cost_ratio"], ["hardware", "hardware_ratio"]] as const).map(([part, key]) => {
     const ratio = largestRatio(rows, key);
     return {
-      text: `${part} ${ratio ? describeRatio(ratio) : "not measured"}`,
+      text: `${part} ${ratio ? describeRatio(ratio) : "not measured"}${more[part]}`,
       ...(ratio && { status: statusOfAtLeast(ratio, CLAIMED[part]) }),
       near: ratio ? describeNear(`The ${part} ratio`, ratio, CLAIMED[part]) : "",
     };
   });
-  const equal = largestRatio(rows.filter((row) => row.hardware_ratio === 1), "cost_ratio");
   const found = parts.flatMap(({ status }) => status ?? []);
   const isMissed = found.length < parts.length && found.every((status) => status === "not reproduced");
   return {
     paper: `runtime ${CLAIMED.runtime}, hardware ${CLAIMED.hardware} (version 4: ${CLAIMED_LATER.runtime}, ` +
       `${CLAIMED_LATER.hardware})`,
     measured: found.length === 0 ? null : parts.map(({ text }) => text).join(", "),
-    unit: "x at most",
+    unit: "x at most, over models and GPUs",
     status: isMissed
       ? "not measured"
       : statusOfParts(found.length < parts.length ? [...found, "not reproduced"] : found),
@@ -189,8 +190,9 @@ export function judgeCost(rows: readonly Row[]): Verdict {
         parts.map(({ near }) => near).join("")
       } GPUs are counted and have no error. One that waits for another is paid for.${
         equal
-          ? ` With as many GPUs in both formats the runtime ratio is ${formatEstimate(equal, 3)} at most, ` +
-            `"${statusOfAtLeast(equal, CLAIMED.runtime)}" by itself.`
+          ? ` The runtime ratio on as many GPUs in both formats is "${
+            statusOfAtLeast(equal, CLAIMED.runtime)
+          }" by itself.`
           : ""
       } By our definitions of both (see experiments/cost.ts); the paper's are not known.`,
   };

@@ -15,7 +15,7 @@ import {
 import { medianEstimate } from "../model/host/statistics.ts";
 import type { WeightSource } from "../model/engine/weight_source.ts";
 import { SETTINGS } from "../quant/recipe.ts";
-import { CLAIMED_MODEL, COLUMNS, describe, EMPTY_ROW, judgeEndToEnd } from "./end_to_end_table.ts";
+import { CLAIMED_MODEL, COLUMNS, describe, EMPTY_ROW, joinNotes, judgeEndToEnd } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
 import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./real_weights.ts";
@@ -166,6 +166,9 @@ async function measureSource(
   return rows.map((row) => ({ ...EMPTY_ROW, model, format, ...row }));
 }
 
+/** Why a row has no speed of a prompt. */
+const NO_PROMPT = `a prompt ${DOES_NOT_FIT}`;
+
 /** Cells of each context; one that doesn't fit has a note, and the others go on. */
 async function measureWeights(run: Run, weights: EngineWeights, name: string, plan: Plan): Promise<Row[]> {
   const { gpu, ceiling, samples, context: { decodeSpeeds } } = run;
@@ -175,7 +178,8 @@ async function measureWeights(run: Run, weights: EngineWeights, name: string, pl
   const rows: Row[] = [];
   for (const context of plan.contexts) {
     const measured = await unlessOutOfMemory(() => measureContext(gpu, weights, context, plan, ceiling));
-    rows.push({ context, ...prefill, ...(measured?.cells ?? { note: DOES_NOT_FIT }) });
+    const cells = measured?.cells ?? { note: DOES_NOT_FIT };
+    rows.push({ context, ...prefill, ...cells, ...(!prompt && { note: joinNotes(NO_PROMPT, cells.note) }) });
     if (!measured) continue;
     samples[`${name} ${context}: decoded tokens/s`] = measured.generation;
     decodeSpeeds.set(`${name} ${context}`, measured.generation);
@@ -196,7 +200,7 @@ async function measureContext(gpu: Gpu, weights: EngineWeights, context: number,
   const memoryBytes = gpu.heldBytes;
   const encodeUs = await timeEncoding(gpu, session);
   const times = await timeOperations(gpu, session, ceiling.tickNs);
-  const cells = describe(generation, times, encodeUs, weights.sizeBytes, memoryBytes);
+  const cells = describe(generation, times, encodeUs, weights.sizeBytes, memoryBytes, session.step.whyNotWhole);
   if (gpu.isSoftware) return { generation, cells };
   const readBytes = bytesOfToken(weights, context + plan.generateTokens / 2);
   const fraction = fractionOfRead(readBytes, generation.map((speed) => 1e6 / speed), ceiling);

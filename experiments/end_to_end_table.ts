@@ -4,7 +4,7 @@ import { type Format, FORMATS } from "../model/engine/random_source.ts";
 import type { OperationTimes } from "../model/engine/speed.ts";
 import { type Estimate, medianEstimate, ratioOf } from "../model/host/statistics.ts";
 import { describeNear, describeNoise, formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
-import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
+import { type Cell, type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
 
 /** The paper's speed-up of Llama-2 7B over its 16-bit original. */
 const CLAIMED_SPEEDUP = 1.74;
@@ -19,13 +19,18 @@ const OPERATIONS: readonly OperationKind[] = [...LINEAR, ...BESIDE_LINEAR];
 /** What runs beside layers that run whole. */
 const OUTSIDE_LAYERS: readonly OperationKind[] = ["head", "pick"];
 
-/** Cells of a context. */
+/**
+ * Cells of a context; the note says why one is empty.
+ *
+ * @param whyNotWhole why layers don't run whole, where they don't
+ */
 export function describe(
   generation: readonly number[],
   times: OperationTimes,
   encodeUs: number,
   weightBytes: number,
   memoryBytes: number,
+  whyNotWhole?: string,
 ): Row {
   const token = medianEstimate(generation.map((speed) => 1e6 / speed));
   const layers = times.get("layers");
@@ -44,12 +49,20 @@ export function describe(
     encode_us: encodeUs,
     weight_bytes: weightBytes,
     memory_bytes: memoryBytes,
-    note: isTooLong
-      ? `whole layers took ${
-        layers.value.toFixed(0)
-      } us by themselves, more than the token, and are left out with other`
-      : describeOther(other),
+    note: joinNotes(
+      whyNotWhole === undefined ? null : `layers don't run whole: ${whyNotWhole}`,
+      isTooLong
+        ? `whole layers took ${
+          layers.value.toFixed(0)
+        } us by themselves, more than the token, and are left out with other`
+        : describeOther(other),
+    ),
   };
+}
+
+/** One note of several, where there are any. */
+export function joinNotes(...notes: readonly Cell[]): string | null {
+  return notes.filter((note) => note !== null).join("; ") || null;
 }
 
 /** The time of several operations, each measured by itself. */

@@ -43,14 +43,14 @@ function shorten(value: Cell): Cell {
 }
 
 /**
- * One row a claim: the paper's value and the best that was measured, with links. What was measured on a model that
- * isn't the embedded one stands first.
+ * One row a claim: the paper's value and what was measured, with links: timings of each GPU, all else once. What was
+ * measured on a model that isn't the embedded one stands first.
  */
 function renderHeadline(byPlace: ResultsByPlace): string {
-  const rows = EXPERIMENTS.filter(({ isOurs }) => !isOurs).map(({ id, claim, differs }) => {
+  const rows = EXPERIMENTS.filter(({ isOurs }) => !isOurs).map(({ id, claim, differs, needsGpu }) => {
     const all = Array.from(byPlace, ([place, results]) => ({ place, result: results.get(id) }));
     const found = [true, false].flatMap((ofModel) =>
-      findMeasured(all.filter(({ place }) => place.includes("/") === ofModel))
+      findMeasured(all.filter(({ place }) => place.includes("/") === ofModel), needsGpu)
     );
     const judged = found.filter(({ result }) => result.verdict.status !== "not measured");
     const best = judged.length > 0 ? judged : found;
@@ -79,8 +79,12 @@ interface PlacedResult {
   readonly result: Result;
 }
 
-/** The first result that has a measured value, else the first; none where there are no results. */
-function findMeasured(all: readonly { readonly place: string; readonly result: Result | undefined }[]): PlacedResult[] {
+/** The results that have a measured value, or the first of them alone, else the first; none where there are no results. */
+function findMeasured(
+  all: readonly { readonly place: string; readonly result: Result | undefined }[],
+  ofEach: boolean,
+): PlacedResult[] {
   const found = all.flatMap(({ place, result }) => result ? [{ place, result }] : []);
-  return [found.find(({ result }) => result.verdict.status !== "not measured") ?? found[0]].filter((best) => best);
+  const measured = found.filter(({ result }) => result.verdict.status !== "not measured");
+  return measured.length === 0 ? found.slice(0, 1) : ofEach ? measured : measured.slice(0, 1);
 }

@@ -6,10 +6,13 @@ import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { dawnVersion } from "../model/host/dawn.ts";
 import type { Provenance } from "./results/result.ts";
 
-/** Directory name of a device: `software` where timings mean nothing, else the adapter's name. */
-export function deviceName(adapter: AdapterDescription | undefined): string {
+/**
+ * Directory name of a device: `software` where timings mean nothing, else the adapter's name, without the memory that
+ * NVIDIA's driver adds to some (`NVIDIA H100 80GB HBM3`).
+ */
+export function deviceName(adapter: Pick<AdapterDescription, "name" | "software"> | undefined): string {
   if (!adapter || adapter.software) return "software";
-  return adapter.name.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+  return adapter.name.toLowerCase().replace(/ \d+gb hbm\w*$/, "").replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 }
 
 export async function describeDevice(): Promise<Provenance["device"]> {

@@ -48,12 +48,15 @@ export const [SHORT_TOKENS, MIDDLE_TOKENS] = [256, 1024] as const;
 export function chooseSplits(profile: DeviceProfile, shape: AttentionShape, tokens: number, sequences = 1): number {
   if (tokens <= SHORT_TOKENS || shape.headSize % 16 !== 0) return 1;
   const workgroups = evenWorkgroups(profile) * (tokens <= MIDDLE_TOKENS ? 1 : 2);
-  return splitsWithin(profile, shape, workgroups / sequences);
+  return splitsWithin(profile, attentionGroups(shape), workgroups / sequences);
 }
 
-/** Splits of a sequence that together are at most so many workgroups, 1 to 16; a software adapter is busy with one. */
-export function splitsWithin({ software }: DeviceProfile, shape: AttentionShape, workgroups: number): number {
-  return software ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / attentionGroups(shape))));
+/**
+ * Splits of a sequence, each of so many groups of heads, that together are at most so many workgroups, 1 to 16; a
+ * software adapter is busy with one.
+ */
+export function splitsWithin({ software }: DeviceProfile, groups: number, workgroups: number): number {
+  return software ? 1 : Math.max(1, Math.min(16, Math.floor(workgroups / groups)));
 }
 
 /** Lanes over which the channels of a key are spread, 8 each. */

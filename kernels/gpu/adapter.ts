@@ -27,6 +27,11 @@ export function isSoftwareAdapter(info: GPUAdapterInfo): boolean {
   return info.isFallbackAdapter || /llvmpipe|swiftshader|lavapipe|basic render|software/i.test(adapterName(info));
 }
 
+/** Whether plans were measured on GPUs of this name; what they count on is then true of it (device_profile.ts). */
+export function isPlannedFor(name: string): boolean {
+  return /\bH[12]00\b(?! PCIe)/.test(name);
+}
+
 /** Describes the adapter that kernels would run on; undefined where there is none. */
 export async function describeAdapter(
   webgpu: GPU | undefined = navigator.gpu,

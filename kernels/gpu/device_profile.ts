@@ -19,7 +19,7 @@ export interface DeviceProfile {
 }
 
 /** Of an H100 and H200, and of GPUs that aren't known, as WebGPU doesn't tell: too few workgroups leave a device idle. */
-const MULTIPROCESSORS = 132;
+export const MULTIPROCESSORS = 132;
 
 /** The profile of a device. */
 export function profileOf(

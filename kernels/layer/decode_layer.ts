@@ -4,13 +4,12 @@ import {
   attentionRowLanes,
   type DecodeAttentionBuffers,
   MIDDLE_TOKENS,
-  queriesOf,
   SHORT_TOKENS,
 } from "../attention/decode_attention.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
 import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
 import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
-import { planeBuffers } from "../matrix/packed_matrix.ts";
+import { LANE_SLOTS, planeBuffers } from "../matrix/packed_matrix.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
 import type { Plane } from "../gpu/plane.ts";
 import { countCoResident, COUNTED_WORKGROUPS } from "./co_resident.ts";
@@ -67,9 +66,12 @@ export async function decodeLayers(
   const words = relayLayout(gpu.profile, shape);
   const relay = await scope.storage("relay", 4 * words.end);
   const binders: ((kernel: Kernel) => GPUBindGroup)[] = [];
-  for (const run of runs) binders.push(await prepareRun(gpu, scope, shape, run, relay, buffers));
+  for (const run of runs) {
+    const after = layers[(run.first + run.layers.length) % layers.length];
+    binders.push(await prepareRun(gpu, scope, shape, run, after, relay, buffers));
+  }
   const plan = (count: number) => layerKernel(gpu, shape, arenas, layers, words, count);
-  const resident = await coResidentKernel(gpu, relay, binders[0], plan);
+  const resident = await coResidentKernel(gpu, shape, relay, binders[0], plan);
   if (!resident) return "workgroup memory has no room for what a workgroup takes of a layer";
   const { kernel, workgroups } = resident;
   const dispatches: Dispatch[] = [];
@@ -77,32 +79,37 @@ export async function decodeLayers(
   return { dispatches, relay };
 }
 
-/** A kernel with as many workgroups as run side by side: those that it was planned for, or more. */
+/**
+ * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model as
+ * many as there are groups of silu(gate) up.
+ */
 async function coResidentKernel(
   gpu: Gpu,
+  { intermediate }: LayerShape,
   relay: GPUBuffer,
   bind: (kernel: Kernel) => GPUBindGroup,
   plan: (workgroups: number) => Promise<Kernel | undefined>,
 ): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
-  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : gpu.profile.multiprocessors;
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : Math.min(gpu.profile.multiprocessors, intermediate / 16);
   while (workgroups > 0) {
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;
     if (gpu.isSoftware) return { kernel, workgroups };
     const residents = await countCoResident(gpu, kernel, relay, bind(kernel));
-    if (residents >= workgroups) return { kernel, workgroups: residents };
+    if (residents >= workgroups) return { kernel, workgroups };
     // With fewer each has more to do and needs more memory, so that fewer still may fit.
     workgroups = residents;
   }
   return undefined;
 }
 
-/** Joins the vectors of some layers, and binds all that they need to a kernel. */
+/** Joins the vectors of some layers, and the norm of the one after them, and binds all that they need to a kernel. */
 async function prepareRun(
   gpu: Gpu,
   scope: BufferScope,
   { attention: { keyValueHeads, headSize } }: LayerShape,
   { first, layers, matrices }: LayerRun,
+  after: DecodeLayer,
   relay: GPUBuffer,
   { input, output, rotations, sequence }: LayerBuffers,
 ): Promise<(kernel: Kernel) => GPUBindGroup> {
@@ -117,7 +124,8 @@ async function prepareRun(
     return buffer;
   };
   const [{ cache, bias, headNorm }] = layers;
-  const norms = await joined("layer norms", layers.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]));
+  const ownNorms = layers.flatMap(({ attentionNorm, mlpNorm }) => [attentionNorm, mlpNorm]);
+  const norms = await joined("layer norms", [...ownNorms, after.attentionNorm]);
   const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
   const [[{ slabs: [slab] }]] = matrices;
@@ -126,7 +134,7 @@ async function prepareRun(
     return [
       refineEvery === "none" ? 0 : refineEvery,
       (own.refine.offset - slab.refine.offset) / 8,
-      own.slotStart === 0 ? 0 : outlierStart + own.slotStart,
+      own.slotStart === 0 ? 0 : (outlierStart + own.slotStart) / LANE_SLOTS,
       Math.log2(own.slots),
       outlierStart,
       own.hasBeyond ? own.outlierResiduals : 0,
@@ -170,15 +178,16 @@ async function layerKernel(
   const { heads, keyValueHeads, headSize, slidingWindow } = attention;
   const rowLanes = attentionRowLanes(attention);
   const team = chooseTeam(gpu.profile, rowLanes);
-  const queries = queriesOf(attention);
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
-  const shader = joinShader(wgsl, "decode_layer", `queries_${queries}`, `merge_cells_${queries}`, team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", "queries_1", team.exchange);
   return await gpu.createKernel(shader, {
-    team: team.lanes,
+    team: share.lanes,
     workgroup_size: share.threads,
+    workgroups,
     cell_count: share.cells,
+    part_columns: share.partColumns,
     partial_count: share.partials,
     counted_workgroups: COUNTED_WORKGROUPS,
     hidden,
@@ -196,7 +205,10 @@ async function layerKernel(
     mixed_at: words.mixed,
     middle_at: words.middle,
     inner_at: words.inner,
-    hidden_at: words.stream,
+    rest_at: words.rest,
+    stream_at: words.stream,
+    inner_groups: share.innerGroups,
+    stream_quarters: share.streamQuarters,
     short_tokens: SHORT_TOKENS,
     middle_tokens: MIDDLE_TOKENS,
     short_splits: shortSplits,

@@ -1,20 +1,25 @@
-// needs: relay relay_input fill_values reduce_splits attend merge_cells steps outliers
+// needs: relay relay_groups relay_input fill_values reduce_splits attend queries steps outliers
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
 // their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
-//   qkv        norm of the residual stream, q, k and v
+//   qkv        q, k and v of the normed residual stream
 //   attention  of the new token to parts of the sequence; its key and value go into the cache
-//   o          adds the stream
-//   gate+up    norm, silu(gate) up
-//   down       adds what came after o
+//   o          adds the stream, multiplies by the weights of the next norm
+//   gate+up    silu(gate) up
+//   down       adds what came after o, multiplies by the weights of the next layer's norm
+//
+// What the next product multiplies is packed where it is made (layer/parts/relay_groups.wgsl): a workgroup makes whole
+// groups of 16 rows, and nobody norms or packs what another has. The factor of a norm comes to the sums of rows, from
+// the squares that each group brings along.
 //
 // Bindings (planes as in fused_gemv.wgsl, of the four matrices of a layer one after the other, layer by layer):
 //   0 base  1 refine  2 meta_words  3 tile_scale  4 outlier_planes
 //   5 relay        u32   control words, then q k v, partial and whole attention, the stream after o, silu(gate) up, the
-//                        stream after the layer
-//   6 hidden_in    f32 [hidden]              input of the model's first layer
-//   7 hidden_out   f32 [hidden]              output of its last layer
-//   8 layer_norms  f32 [layers, 2, hidden]   before q, k, v and before gate, up
+//                        stream after the layer; packed but q k v, partial attention and perhaps some of silu(gate) up
+//   6 hidden_in    f32 [hidden]                input of the model's first layer
+//   7 hidden_out   f32 [hidden]                the residual stream, in the end the output of the last layer; only the
+//                                              thread that writes an element reads it
+//   8 layer_norms  f32 [2 layers + 1, hidden]  before q, k, v and before gate, up; before q, k, v of the layer after them
 //   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the other,
 //                                                 of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm
@@ -26,10 +31,13 @@
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
 // wait for each other without any being left out. The first words of the next weights are on their way while a
-// workgroup waits for its input.
+// workgroup waits for its input. Where rows of down are too long for workgroup memory, or that is
+// faster, a workgroup takes all its rows' first columns, then their next, and adds the sums to what the stream has.
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
-override cell_count: u32 = 256; // of the matrix with the longest rows
+override workgroups: u32 = 1; // as many as the dispatch has, so that shares are constants
+override cell_count: u32 = 256; // of the matrix with the longest rows, or of a part of its columns
+override part_columns: u32 = 0; // columns of down that are taken at once, 0 for all
 override partial_count: u32 = 32; // of the largest share of a workgroup
 override ends_in_half: u32 = 0; // 1 where a row of a matrix may end in half a block
 override hidden: u32 = 64;
@@ -57,7 +65,10 @@ override pairs_at: u32 = 0;
 override mixed_at: u32 = 0;
 override middle_at: u32 = 0;
 override inner_at: u32 = 0;
-override hidden_at: u32 = 0;
+override rest_at: u32 = 0; // of silu(gate) up, what is handed over unpacked
+override stream_at: u32 = 0;
+override inner_groups: u32 = 4; // of silu(gate) up, groups that are handed over packed
+override stream_quarters: u32 = 4; // of the residual stream, largest share of a workgroup
 override short_tokens: u32 = 256; // up to so many tokens there are short_splits, up to middle_tokens middle_splits
 override middle_tokens: u32 = 1024;
 override short_splits: u32 = 1;
@@ -65,7 +76,7 @@ override middle_splits: u32 = 1;
 override long_splits: u32 = 1;
 override counted_workgroups: u32 = 1024; // so many only count how many of them run side by side
 override residence_polls: u32 = 20000;
-override most_polls: u32 = 3000000; // looks at a word before a workgroup gives up: seconds
+override most_polls: u32 = 400000; // looks at a word before a workgroup gives up: some tenths of a second
 
 // A group of a vector, channel 4i + j at [i][j]; so its index is checked once for four channels.
 alias Group16 = array<array<f32, 4>, 4>;
@@ -74,9 +85,9 @@ alias Group16 = array<array<f32, 4>, 4>;
 @group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> outlier_planes: array<u32>;
+@group(0) @binding(4) var<storage, read> outlier_planes: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read> hidden_in: array<Group16>;
-@group(0) @binding(7) var<storage, read_write> hidden_out: array<f32>;
+@group(0) @binding(7) var<storage, read_write> hidden_out: array<Group16>;
 @group(0) @binding(8) var<storage, read> layer_norms: array<Group16>;
 @group(0) @binding(9) var<storage, read> rotations: array<vec4<f32>>;
 @group(0) @binding(10) var<storage, read_write> keys: array<vec4<u32>>;
@@ -85,8 +96,6 @@ alias Group16 = array<array<f32, 4>, 4>;
 @group(0) @binding(13) var<storage, read> norms: array<vec4<f32>>;
 @group(0) @binding(14) var<storage, read> bias: array<f32>;
 @group(0) @binding(15) var<storage, read> layer_info: array<u32>;
-
-const first_column = 0u;
 
 // Stages with a product.
 const QKV = 0u;
@@ -107,9 +116,15 @@ var<private> refine_every: u32;
 var<private> rows: u32;
 var<private> channels: u32;
 var<private> half_blocks: u32;
+var<private> row_columns: u32;
+var<private> first_column: u32; // of the part at hand
 var<private> columns: u32;
 var<private> row_teams: u32;
 var<private> workgroup_steps: u32;
+var<private> packed_rows: u32; // rows that are handed over packed, the first ones
+var<private> packed_share: u32; // of a workgroup
+var<private> rest_row: u32; // the others: first row of a workgroup, less packed_share
+var<private> packed_groups: u32; // of the input
 var<private> base_start: u32;
 var<private> refine_start: u32;
 var<private> meta_start: u32;
@@ -126,9 +141,6 @@ var<private> output_kind: u32;
 var<private> next_refined: vec2<u32>;
 var<private> next_slots: vec2<u32>;
 
-// Of the row that a thread writes next.
-var<private> residual: f32;
-
 // Number of sequences in the cache, and index of the token's.
 var<private> sequences: u32;
 var<private> own_sequence: u32;
@@ -136,8 +148,13 @@ var<private> own_sequence: u32;
 var<private> splits: u32;
 var<private> first_query: u32;
 
-// q of up to QUERIES heads, then k and v of their key head.
+// q of a head, then k and v of its key head.
 var<workgroup> projections: array<vec4<f32>, (QUERIES + 2) * head_size / 4>;
+
+// Of a workgroup's rows of the residual stream, quarter by quarter: what is added to them, and the weights of the norm
+// that comes next.
+var<workgroup> residuals: array<vec4<f32>, stream_quarters>;
+var<workgroup> next_weights: array<vec4<f32>, stream_quarters>;
 
 @compute @workgroup_size(workgroup_size)
 fn main(
@@ -162,12 +179,16 @@ fn main(
     for (var i = QKV; i <= DOWN; i++) {
       stage = i;
       if (stage == O) {
-        attend_splits(workgroup.x, count.x, position, thread);
-        if (splits > 1u) { reduce_splits(workgroup.x, count.x, thread); }
+        attend_splits(workgroup.x, position, thread);
+        if (splits > 1u) {
+          reduce_splits(workgroup.x, thread);
+          workgroupBarrier();
+        }
       }
-      begin_product(count.x);
-      let first_row = workgroup.x * workgroup_outputs();
-      if (first_row < rows / rows_per_output()) { run_product(first_row, locate(thread, workgroup)); }
+      begin_product(workgroup.x);
+      let first_row = workgroup.x * packed_share;
+      let has_rows = first_row < packed_rows || rest_row + packed_share < rows / rows_per_output();
+      if (has_rows) { run_product(first_row, workgroup, thread); }
     }
   }
 }
@@ -178,32 +199,38 @@ fn tag_of(layer: u32) -> u32 {
   return select(1u + layer % 2u, 3u, layer + 1u == all_layers && layer % 2u == 0u);
 }
 
-fn begin_product(workgroups: u32) {
+fn begin_product(workgroup: u32) {
   input_kind = RMS_NORM;
   output_kind = 0u;
   switch stage {
     case QKV: {
-      set_shape((heads + 2u * key_value_heads) * head_size, hidden, workgroups);
+      set_shape((heads + 2u * key_value_heads) * head_size, hidden);
+      share_rows(0u, workgroup);
       set_starts(0u, 0u, 0u);
-      input_at = select(hidden_at, OWN_INPUT, layer == 0u);
+      input_at = select(stream_at, OWN_INPUT, layer == 0u);
+      packed_groups = select(packed_groups, 0u, layer == 0u);
     }
     case O: {
-      set_shape(hidden, heads * head_size, workgroups);
+      set_shape(hidden, heads * head_size);
+      share_rows(hidden, workgroup);
       set_starts(base_o, meta_o, scale_o);
       input_kind = 0u;
       input_at = mixed_at;
     }
     case GATE_UP: {
       output_kind = SILU_PRODUCT;
-      set_shape(2u * intermediate, hidden, workgroups);
+      set_shape(2u * intermediate, hidden);
+      share_rows(16u * inner_groups, workgroup);
       set_starts(base_gate_up, meta_gate_up, scale_gate_up);
       input_at = middle_at;
     }
     default: {
-      set_shape(hidden, intermediate, workgroups);
+      set_shape(hidden, intermediate);
+      share_rows(hidden, workgroup);
       set_starts(base_down, meta_down, scale_down);
       input_kind = 0u;
       input_at = inner_at;
+      packed_groups = inner_groups;
     }
   }
   let product = 4u * own_layer + stage;
@@ -225,15 +252,30 @@ fn ask_places(product: u32) {
   if (has_layer_outliers != 0u) { next_slots = vec2(layer_info[at + 2u], layer_info[at + 3u]); }
 }
 
-fn set_shape(matrix_rows: u32, matrix_channels: u32, workgroups: u32) {
+fn set_shape(matrix_rows: u32, matrix_channels: u32) {
   rows = matrix_rows;
   channels = matrix_channels;
   half_blocks = (matrix_channels + 63u) / 64u;
-  columns = (half_blocks + team - 1u) / team;
-  row_teams = workgroup_size / team / columns;
+  row_columns = (half_blocks + team - 1u) / team;
+  packed_groups = matrix_channels / 16u;
+}
+
+// Rows that are handed over packed go to workgroups in whole groups, others in steps.
+fn share_rows(packed: u32, workgroup: u32) {
   let runs = rows_per_output();
-  let run_steps = (matrix_rows / runs + STEP_ROWS - 1u) / STEP_ROWS;
-  workgroup_steps = (run_steps + workgroups - 1u) / workgroups * runs;
+  let rest_steps = (rows / runs - packed + STEP_ROWS - 1u) / STEP_ROWS;
+  let rest_share = (rest_steps + workgroups - 1u) / workgroups * STEP_ROWS;
+  packed_rows = packed;
+  packed_share = (packed / 16u + workgroups - 1u) / workgroups * 16u;
+  rest_row = packed + workgroup * rest_share - packed_share;
+  workgroup_steps = (packed_share + rest_share) / STEP_ROWS * runs;
+}
+
+// Row i of a workgroup, of those of silu(gate) up for gate and up; past the end where there is none.
+fn output_row(first_row: u32, i: u32) -> u32 {
+  let is_packed = i < packed_share;
+  let row = select(rest_row, first_row, is_packed) + i;
+  return select(row, rows, is_packed && row >= packed_rows);
 }
 
 fn set_starts(base_at: u32, meta_at: u32, scale_at: u32) {
@@ -242,19 +284,36 @@ fn set_starts(base_at: u32, meta_at: u32, scale_at: u32) {
   scale_start = own_layer * scale_stride + scale_at;
 }
 
-fn run_product(first_row: u32, lane: Lane) {
-  var slots: vec4<u32>;
+// Where all rows fit, the loop has one turn that a compiler sees.
+fn run_product(first_row: u32, workgroup: vec3<u32>, thread: u32) {
+  let end = select(1u, row_columns, part_columns > 0u);
+  for (first_column = 0u; first_column < end; first_column += max(part_columns, 1u)) {
+    columns = row_columns;
+    if (part_columns > 0u) { columns = min(part_columns, row_columns - first_column); }
+    row_teams = workgroup_size / team / columns;
+    sum_columns(first_row, locate(thread, workgroup));
+    if (part_columns == 0u || first_column + columns == row_columns) {
+      write_packed(first_row, thread);
+      write_rest(thread);
+    } else {
+      keep_sums(thread);
+    }
+    workgroupBarrier();
+  }
+}
+
+// Sums of the columns at hand, of all rows of the workgroup.
+fn sum_columns(first_row: u32, lane: Lane) {
+  var slots: Slots;
   if (has_outliers()) { slots = load_slots(first_row, 0u, lane.thread); }
   let first = first_step(first_row, lane);
+  if (first_column == 0u && (stage == O || stage == DOWN)) { take_stream(first_row, lane.thread); }
   fill_cells(lane.thread);
   workgroupBarrier();
-  residual = residual_of(first_row + lane.thread);
+  finish_input(lane.thread);
   if (has_outliers()) { sum_slots(slots, first_row, lane.thread); }
   multiply_rows(first, first_row, lane);
   if (has_layer_outliers != 0u && outlier_residuals != 0u) { sum_beyond(first_row, lane.thread); }
-  finish_input(lane.thread);
-  workgroupBarrier();
-  write_rows(first_row, lane.thread, 0u);
   workgroupBarrier();
 }
 
@@ -262,37 +321,130 @@ fn has_outliers() -> bool {
   return has_layer_outliers != 0u && slot_start != 0u;
 }
 
+// Keeps what is added to a workgroup's rows of the residual stream. They are the same after o and after down, so the
+// stream itself stays where it is made, in hidden_out.
+fn take_stream(first_row: u32, thread: u32) {
+  let norm = 2u * own_layer + select(2u, 1u, stage == O);
+  for (var i = thread; i < packed_share / 4u && first_row / 4u + i < hidden / 4u; i += workgroup_size) {
+    let quarter = first_row / 4u + i;
+    let group = quarter / 4u;
+    let j = quarter % 4u;
+    if (stage == O && layer == 0u) {
+      residuals[i] = model_input(quarter);
+    } else {
+      residuals[i] = vec4(hidden_out[group][0][j], hidden_out[group][1][j], hidden_out[group][2][j], hidden_out[group][3][j]);
+    }
+    next_weights[i] = norm_weights(norm, quarter);
+  }
+}
 
-fn write_row(token: u32, row: u32, sum: f32) {
-  let value = residual + sum;
-  residual = residual_of(row + workgroup_size);
-  switch stage {
-    case QKV: { relay_put(qkv_at + row, value); }
-    case O: { relay_put(middle_at + relay_place(row), value); }
-    case GATE_UP: { relay_put(inner_at + relay_place(row), value); }
-    default: {
-      relay_put_tagged(hidden_at + relay_place(row), value, tag_of(layer + 1u));
-      if (layer + 1u == all_layers) { hidden_out[row] = value; }
+// Adds the sums of some columns to what is added to a workgroup's rows.
+fn keep_sums(thread: u32) {
+  for (var i = thread; i < packed_share / 4u; i += workgroup_size) { residuals[i] += quarter_sums(i); }
+}
+
+// Rows that are handed over packed: four of a group by a thread. What all threads of a subgroup must do together stands
+// outside of branches.
+fn write_packed(first_row: u32, thread: u32) {
+  for (var first = 0u; first < packed_share / 4u; first += workgroup_size) {
+    let i = first + thread;
+    let quarter = first_row / 4u + i;
+    let exists = i < packed_share / 4u && quarter < packed_rows / 4u;
+    var values: vec4<f32>;
+    var squares = 0.0;
+    if (exists) {
+      values = quarter_sums(i);
+      if (stage != GATE_UP) {
+        values += residuals[i];
+        put_stream(quarter, values);
+        squares = dot(values, values);
+        values *= next_weights[i];
+      }
+    }
+    let at = select(select(middle_at, inner_at, stage == GATE_UP), stream_at, stage == DOWN);
+    let own_tag = select(tag, tag_of(layer + 1u), stage == DOWN);
+    hand_over_quarter(at, quarter, values, squares, own_tag, exists, thread);
+  }
+}
+
+// Of the rows i + {0, 4, 8, 12} of a group of a workgroup.
+fn quarter_sums(quarter: u32) -> vec4<f32> {
+  let i = quarter / 4u * 16u + quarter % 4u;
+  let sums = four_sums(i);
+  if (stage != GATE_UP) { return sums; }
+  let up = four_sums(i + workgroup_outputs());
+  return vec4(
+    silu_product(sums.x, up.x),
+    silu_product(sums.y, up.y),
+    silu_product(sums.z, up.z),
+    silu_product(sums.w, up.w),
+  );
+}
+
+fn four_sums(i: u32) -> vec4<f32> {
+  let parts = select(columns, columns + 1u, has_outliers());
+  var sums = vec4(0.0);
+  // Two at a time, since each turn waits for its loads.
+  for (var part = 0u; part < parts; part += 2u) {
+    sums += four_partials(part, i) + select(vec4(0.0), four_partials(min(part + 1u, parts - 1u), i), part + 1u < parts);
+  }
+  return sums * input_factor();
+}
+
+fn four_partials(part: u32, i: u32) -> vec4<f32> {
+  let at = part * workgroup_steps * STEP_ROWS + i;
+  return vec4(partial[at], partial[at + 4u], partial[at + 8u], partial[at + 12u]);
+}
+
+fn put_stream(quarter: u32, values: vec4<f32>) {
+  let group = quarter / 4u;
+  let j = quarter % 4u;
+  hidden_out[group][0][j] = values.x;
+  hidden_out[group][1][j] = values.y;
+  hidden_out[group][2][j] = values.z;
+  hidden_out[group][3][j] = values.w;
+}
+
+// The other rows, q, k and v and the last ones of silu(gate) up.
+fn write_rest(thread: u32) {
+  let outputs = workgroup_outputs();
+  for (var i = packed_share + thread; i < outputs; i += workgroup_size) {
+    let row = rest_row + i;
+    var sum = row_sum(i);
+    if (stage == GATE_UP) { sum = silu_product(sum, row_sum(i + outputs)); }
+    if (row < rows / rows_per_output()) {
+      relay_put(select(qkv_at + row, rest_at + relay_place(row - packed_rows), stage == GATE_UP), sum);
     }
   }
 }
 
-// What is added to a row. After o every workgroup has rows of the residual stream that are its own after down as well.
-fn residual_of(row: u32) -> f32 {
-  if (row < rows) {
-    if (stage == O && layer == 0u) { return hidden_in[row / 16u][row / 4u % 4u][row % 4u]; }
-    if (stage == O) { return relay_await(hidden_at + relay_place(row)); }
-    if (stage == DOWN) { return relay_await(middle_at + relay_place(row)); }
-  }
-  return 0.0;
-}
-
-// Parts of the attention: those of all groups of heads and all splits are shared out among the workgroups.
-fn attend_splits(workgroup: u32, workgroups: u32, position: u32, thread: u32) {
+// Parts of the attention: those of all heads and all splits are shared out among the workgroups. Heads that share keys
+// are taken one by one: arithmetic takes longer than reading keys again, which come from the cache.
+fn attend_splits(workgroup: u32, position: u32, thread: u32) {
   let groups = key_value_heads * ((heads / key_value_heads + QUERIES - 1u) / QUERIES);
   for (var part = workgroup; part < groups * splits; part += workgroups) {
     attend_split(part % groups, part / groups, position, thread);
     workgroupBarrier();
+    if (splits == 1u) {
+      hand_over_heads(part, thread);
+      workgroupBarrier();
+    }
+  }
+}
+
+// The heads of a whole sequence, from `projections`.
+fn hand_over_heads(group: u32, thread: u32) {
+  let own = heads_of(group);
+  let count = min(own.count, QUERIES) * head_size / 4u;
+  for (var first = 0u; first < count; first += workgroup_size) {
+    let i = first + thread;
+    let four = i / 4u * 4u;
+    let j = i % 4u;
+    var values: vec4<f32>;
+    if (i < count) {
+      values = vec4(projections[four][j], projections[four + 1u][j], projections[four + 2u][j], projections[four + 3u][j]);
+    }
+    hand_over_quarter(mixed_at, own.first * head_size / 4u + i, values, 0.0, tag, i < count, thread);
   }
 }
 
@@ -326,12 +478,22 @@ fn projected(head: u32, channel: u32) -> vec4<f32> {
   return projections[(slot * head_size + channel) / 4u];
 }
 
+// Sums while they are merged, in cells.
+fn put_merged_sum(i: u32, sum: f32) {
+  cell_hi[i / 4u][i % 4u] = bitcast<u32>(sum);
+}
+
+fn merged_sum(i: u32) -> f32 {
+  return bitcast<f32>(cell_hi[i / 4u][i % 4u]);
+}
+
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
-  let place = relay_place(channel);
   if (splits == 1u) {
-    relay_put(mixed_at + place, select(sum / total, 0.0, total == 0.0));
+    // q, k and v aren't needed any more.
+    let own = channel - first_query * head_size;
+    projections[own / 4u][own % 4u] = select(sum / total, 0.0, total == 0.0);
   } else {
-    relay_put(sums_at + split * sums_stride + place, sum);
+    relay_put(sums_at + split * sums_stride + relay_place(channel), sum);
   }
 }
 
@@ -341,20 +503,17 @@ fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
   relay_put(at + 1u, total);
 }
 
-// Every workgroup combines the splits of some quarters of groups.
-fn reduce_splits(workgroup: u32, workgroups: u32, thread: u32) {
-  let quarters = heads * head_size / 4u;
-  let share = (quarters + workgroups - 1u) / workgroups;
-  for (var i = thread; i < share; i += workgroup_size) {
+// Every workgroup combines the splits of some groups.
+fn reduce_splits(workgroup: u32, thread: u32) {
+  let groups = heads * head_size / 16u;
+  let share = (groups + workgroups - 1u) / workgroups * 4u;
+  for (var first = 0u; first < share; first += workgroup_size) {
+    let i = first + thread;
     let quarter = workgroup * share + i;
-    if (quarter < quarters) {
-      let at = mixed_at + quarter_place(quarter);
-      let mixed = combine_quarter(quarter);
-      relay_put(at, mixed.x);
-      relay_put(at + 32u, mixed.y);
-      relay_put(at + 64u, mixed.z);
-      relay_put(at + 96u, mixed.w);
-    }
+    let exists = i < share && quarter < 4u * groups;
+    var mixed: vec4<f32>;
+    if (exists) { mixed = combine_quarter(quarter); }
+    hand_over_quarter(mixed_at, quarter, mixed, 0.0, tag, exists, thread);
   }
 }
 
@@ -376,7 +535,7 @@ fn combine_quarter(quarter: u32) -> vec4<f32> {
     var words = load_splits(split, quarter);
     for (var polls = 0u; gave_up == 0u && are_stale(words); polls++) {
       words = load_splits(split, quarter);
-      if (polls > most_polls) { give_up(); }
+      if (is_in_vain(polls)) { give_up(); }
     }
     let sums = mat4x4(
       values_of(words.sums0),

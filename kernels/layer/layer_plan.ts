@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { attentionRowLanes, queriesOf, splitsWithin } from "../attention/decode_attention.ts";
+import { attentionRowLanes, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { LayerShape } from "./layer_run.ts";
@@ -14,34 +14,40 @@ import type { Team } from "../gpu/team.ts";
 
 /** Vectors of the relay are padded to so many words. */
 const VECTOR_WORDS = 128;
+/** So many of these are 32 groups that are handed over packed. */
+const GROUP_BLOCKS = 3;
 /** Workgroup memory beside what is planned: a norm's squares and factor, attention's totals. */
 const FIXED_BYTES = 1024;
-/** The stage whose rows are multiplied in pairs, gate and up. */
-const GATE_UP = 2;
+/** Stages: the rows of gate and up are multiplied in pairs. */
+const [QKV, GATE_UP, DOWN] = [0, 2, 3];
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
- * part. With one, nothing need be combined.
+ * part, each of one head. A short one has two: combining more takes longer than they save.
  */
 export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
-  const splits = (workgroups: number) => splitsWithin(profile, attention, workgroups);
-  return [1, splits(evenWorkgroups(profile) / 2), splits(profile.multiprocessors)];
+  const splits = (workgroups: number) => splitsWithin(profile, attention.heads, workgroups);
+  const long = splits(profile.multiprocessors);
+  const short = Math.min(2, long);
+  return [short, Math.max(short, splits(evenWorkgroups(profile) / 2)), long];
 }
 
 /** First words of what is handed over. */
 export function relayLayout(profile: DeviceProfile, shape: LayerShape) {
   const { hidden, intermediate, attention: { heads, keyValueHeads, headSize } } = shape;
   const vector = (words: number) => Math.ceil(words / VECTOR_WORDS) * VECTOR_WORDS;
+  const groups = (channels: number) => GROUP_BLOCKS * VECTOR_WORDS * Math.ceil(channels / 16 / 32);
   const splits = Math.max(...splitTiers(profile, shape));
   const qkv = CONTROL_WORDS;
   const sums = qkv + vector((heads + 2 * keyValueHeads) * headSize);
   const sumsStride = vector(heads * headSize);
   const pairs = sums + splits * sumsStride;
   const mixed = pairs + vector(2 * splits * heads);
-  const middle = mixed + vector(heads * headSize);
-  const inner = middle + vector(hidden);
-  const stream = inner + vector(intermediate);
-  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, stream, end: stream + vector(hidden) };
+  const middle = mixed + groups(heads * headSize);
+  const inner = middle + groups(hidden);
+  const rest = inner + groups(intermediate);
+  const stream = rest + vector(intermediate);
+  return { qkv, sums, sumsStride, pairs, mixed, middle, inner, rest, stream, end: stream + groups(hidden) };
 }
 
 /** The product of a stage. */
@@ -49,65 +55,168 @@ interface Product {
   readonly rows: number;
   readonly halfBlocks: number;
   readonly rowsPerOutput: number;
+  /** Groups of its outputs that are handed over packed: the first ones. */
+  readonly packedGroups: number;
 }
 
-/** Steps of 4 rows that a workgroup takes of a product. */
-function workgroupSteps({ rows, rowsPerOutput }: Product, workgroups: number): number {
-  return rowsPerOutput * Math.ceil(Math.ceil(rows / rowsPerOutput / STEP_ROWS) / workgroups);
+/** Steps of 4 rows that a workgroup takes of a product, of which it hands over so many groups packed. */
+function workgroupSteps({ rows, rowsPerOutput, packedGroups }: Product, workgroups: number): number {
+  const restSteps = Math.ceil((rows / rowsPerOutput - 16 * packedGroups) / STEP_ROWS);
+  return rowsPerOutput * (4 * Math.ceil(packedGroups / workgroups) + Math.ceil(restSteps / workgroups));
 }
 
-/** Teams of a workgroup: so many that the rounds of all products together take the fewest turns of a team. */
-function chooseTeams(products: readonly Product[], team: Team, workgroups: number): number {
-  const cost = (teams: number) =>
-    products.reduce((sum, product) => {
-      const rowTeams = Math.floor(teams / Math.ceil(product.halfBlocks / team.lanes));
-      return sum + teams * Math.ceil(workgroupSteps(product, workgroups) / rowTeams);
-    }, 0);
-  return [12, 13, 14, 15, 16].reduce((best, teams) => cost(teams) < cost(best) ? teams : best);
+/** How a workgroup's threads share its rows. */
+interface Spread {
+  /** Lanes of a team: a subgroup's, or half of them. */
+  readonly lanes: number;
+  /** Teams of a workgroup. */
+  readonly teams: number;
+  /** Columns of down that are taken at once. */
+  readonly partColumns: number;
+}
+
+/** Numbers of subgroups to choose from. */
+const SUBGROUPS = [12, 13, 14, 15, 16];
+/** So few are enough for a small model, where each product takes a single round: more would only walk along. */
+const FEW_SUBGROUPS = 8;
+/** Subgroups that take turns on a scheduler of a multiprocessor. */
+const SCHEDULERS = 4;
+/** What a turn of all teams takes on an H200, by the subgroups of the scheduler that has the most. */
+const TURN_US = [0, 0.5, 0.8, 1.2, 1.75];
+/** What a further part of down takes beside its turns: its input, and first loads that nothing hides. */
+const PART_US = 2.5;
+
+/** All ways to try: teams are whole or half subgroups. */
+function spreadsOf(subgroup: number, down: Product): Spread[] {
+  return [1, 2].flatMap((halves) =>
+    [FEW_SUBGROUPS, ...SUBGROUPS].flatMap((subgroups) => {
+      const lanes = subgroup / halves;
+      const all = Math.ceil(down.halfBlocks / lanes);
+      return Array.from({ length: all }, (_, i) => ({ lanes, teams: subgroups * halves, partColumns: all - i }));
+    })
+  );
+}
+
+/** Columns of a product that are multiplied at once. */
+function columnsOf({ halfBlocks }: Product, stage: number, { lanes, partColumns }: Spread): number {
+  return stage === DOWN ? partColumns : Math.ceil(halfBlocks / lanes);
+}
+
+/** Rounds of steps of a product. */
+function roundsOf(product: Product, stage: number, spread: Spread, workgroups: number): number {
+  const most = columnsOf(product, stage, spread);
+  const steps = workgroupSteps(product, workgroups);
+  let rounds = 0;
+  for (let left = Math.ceil(product.halfBlocks / spread.lanes); left > 0; left -= most) {
+    rounds += Math.ceil(steps / Math.floor(spread.teams / Math.min(most, left)));
+  }
+  return rounds;
+}
+
+/** Microseconds that the steps of all products would take on an H200. */
+function costOf(products: readonly Product[], spread: Spread, subgroup: number, workgroups: number): number {
+  const { lanes, teams, partColumns } = spread;
+  const rounds = products.reduce((sum, product, stage) => sum + roundsOf(product, stage, spread, workgroups), 0);
+  const subgroups = teams * lanes / subgroup;
+  if (subgroups === FEW_SUBGROUPS && rounds > products.length) return Infinity;
+  const parts = Math.ceil(Math.ceil(products[DOWN].halfBlocks / lanes) / partColumns);
+  return rounds * TURN_US[Math.ceil(subgroups / SCHEDULERS)] + (parts - 1) * PART_US;
+}
+
+/**
+ * Where whole groups of gate and up would take more rounds, as many as all workgroups have alike are packed, and the rest
+ * is shared out in steps.
+ */
+function splitGateUp(products: readonly Product[], spread: Spread, workgroups: number): readonly Product[] {
+  const whole = products[GATE_UP];
+  const split = { ...whole, packedGroups: Math.floor(whole.packedGroups / workgroups) * workgroups };
+  const rounds = (product: Product) => roundsOf(product, GATE_UP, spread, workgroups);
+  return rounds(split) < rounds(whole) ? products.with(GATE_UP, split) : products;
 }
 
 /** What a workgroup takes, and the workgroup memory that it needs for that. */
 export interface WorkgroupShare {
-  /** Threads: a whole number of teams. */
+  /** Lanes of a team: a subgroup's, or half of them. */
+  readonly lanes: number;
+  /** Threads: a whole number of subgroups. */
   readonly threads: number;
+  /** Most columns of down that are multiplied at once; 0 where cells have room for all. */
+  readonly partColumns: number;
   /** Groups of activations that there is room for. */
   readonly cells: number;
   /** Partial sums of rows. */
   readonly partials: number;
   /** Whether any matrix has outliers. */
   readonly hasOutliers: boolean;
+  /** Groups of gate and up's outputs that are handed over packed. */
+  readonly innerGroups: number;
+  /** Quarters of groups of the residual stream. */
+  readonly streamQuarters: number;
 }
 
-/** Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. */
-export function planShare(
+/** A way to share the rows out, or nothing where workgroup memory has no room for it. */
+function shareOf(
   { workgroupBytes, workgroupThreads }: DeviceProfile,
   { attention }: LayerShape,
+  products: readonly Product[],
+  spread: Spread,
+  subgroup: number,
+  workgroups: number,
+  hasOutliers: boolean,
+): WorkgroupShare | undefined {
+  const { lanes, teams, partColumns } = spread;
+  const threads = teams * lanes;
+  const columns = products.map((product, stage) => columnsOf(product, stage, spread));
+  const most = Math.max(...columns);
+  // Attention merges its sums in the high bytes of the cells.
+  const rowLanes = attentionRowLanes(attention);
+  const mergedVectors = ((threads / Math.min(subgroup, 4 * rowLanes)) * rowLanes * 8) / 4;
+  const cells = Math.max(most * lanes * LANE_GROUPS, mergedVectors);
+  const sums = columns.map((count) => hasOutliers ? count + 1 : count);
+  const partials = Math.max(...products.map((each, i) => sums[i] * workgroupSteps(each, workgroups) * STEP_ROWS));
+  const streamQuarters = 4 * Math.ceil(products[DOWN].packedGroups / workgroups);
+  const bytes = cells * 40 + 4 * partials + 32 * streamQuarters + 4 * 3 * attention.headSize + FIXED_BYTES;
+  if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
+  const isPart = partColumns * lanes < products[DOWN].halfBlocks;
+  // Other stages than down have one part.
+  if (isPart && partColumns < most) return;
+  return {
+    lanes,
+    threads,
+    partColumns: isPart ? partColumns : 0,
+    cells,
+    partials,
+    hasOutliers,
+    innerGroups: products[GATE_UP].packedGroups,
+    streamQuarters,
+  };
+}
+
+/**
+ * Shares the rows out among so many workgroups, or returns nothing where workgroup memory has no room for a share. Of
+ * what fits it takes what should be fastest.
+ */
+export function planShare(
+  profile: DeviceProfile,
+  shape: LayerShape,
   arenas: readonly LayerArena[],
-  team: Team,
+  { lanes: subgroup }: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
-  const queries = queriesOf(attention);
-  const rowLanes = attentionRowLanes(attention);
-  const products = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
+  const whole = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
     rows,
     halfBlocks,
     rowsPerOutput: stage === GATE_UP ? 2 : 1,
+    packedGroups: stage === QKV ? 0 : rows / (stage === GATE_UP ? 32 : 16),
   }));
-  const columns = products.map(({ halfBlocks }) => Math.ceil(halfBlocks / team.lanes));
-  const steps = products.map((product) => workgroupSteps(product, workgroups));
-  const teams = chooseTeams(products, team, workgroups);
-  const threads = teams * team.lanes;
-  const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
-  // Attention merges its sums in the cells: those of one query fill high bytes, those of four low bytes too.
-  const mergedVectors = ((threads / mergeLanes) * rowLanes * 8 * queries) / 4;
-  const cells = Math.max(Math.max(...columns) * team.lanes * LANE_GROUPS, mergedVectors / (queries === 1 ? 1 : 2));
   const hasOutliers = arenas.some(({ layers }) => layers.flat().some(({ slabs: [slab] }) => slab.slotStart > 0));
-  const parts = columns.map((count) => hasOutliers ? count + 1 : count);
-  const partials = Math.max(...steps.map((count, i) => parts[i] * count * STEP_ROWS));
-  const bytes = cells * 40 + 4 * partials + 4 * (queries + 2) * attention.headSize + FIXED_BYTES;
-  if (
-    bytes > workgroupBytes || threads > workgroupThreads ||
-    Math.max(...columns) > teams
-  ) return undefined;
-  return { threads, cells, partials, hasOutliers };
+  let best: WorkgroupShare | undefined;
+  let least = Infinity;
+  for (const spread of spreadsOf(subgroup, whole[DOWN])) {
+    const products = splitGateUp(whole, spread, workgroups);
+    const cost = costOf(products, spread, subgroup, workgroups);
+    const share = cost < least && shareOf(profile, shape, products, spread, subgroup, workgroups, hasOutliers);
+    if (share) [best, least] = [share, cost];
+  }
+  return best;
 }

@@ -43,16 +43,19 @@ export interface PackedSlab {
   readonly outlierResiduals: number;
   /** Outliers in all rows. */
   readonly outlierCount: number;
-  /** First word of the slots in `outliers`; 0 where there are no outliers. */
+  /** First word of the slots in `outliers`, a multiple of {@linkcode LANE_SLOTS}; 0 where there are no outliers. */
   readonly slotStart: number;
-  /** Slots of a row, a power of two. */
+  /** Slots of a row, a power of two from {@linkcode LANE_SLOTS} on. */
   readonly slots: number;
   /** Whether a row has more outliers than slots. */
   readonly hasBeyond: boolean;
 }
 
+/** Slots that a lane takes: a vector. */
+export const LANE_SLOTS = 4;
+
 /** What says of a slab that it has no outliers. */
-export const NO_OUTLIERS = { outlierResiduals: 0, outlierCount: 0, slotStart: 0, slots: 1, hasBeyond: false };
+export const NO_OUTLIERS = { outlierResiduals: 0, outlierCount: 0, slotStart: 0, slots: LANE_SLOTS, hasBeyond: false };
 
 /** A packed matrix in device memory; more than one slab where a plane exceeds the binding limit. */
 export interface PackedMatrix {
@@ -161,8 +164,8 @@ function interleaveSteps(plane: Uint32Array<ArrayBuffer>, rows: number): Uint32A
 /** The planes of a tensor that hold its outliers. */
 type OutlierPlanes = Pick<PackedTensor, "outlierStart" | "outlierChannel" | "outlierResidual">;
 
-/** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings, with at most so many slots. */
-function joinOutliers(tensor: OutlierPlanes, mostSlots: number, firstRow: number, endRow: number) {
+/** The outlier planes of some rows in one buffer, so that kernels stay within 8 bindings, for teams of so many lanes. */
+function joinOutliers(tensor: OutlierPlanes, lanes: number, firstRow: number, endRow: number) {
   const first = tensor.outlierStart[firstRow];
   // Both are undefined where the tensor has none at all.
   if (first === tensor.outlierStart[endRow]) return { words: new Uint32Array(4), ...NO_OUTLIERS };
@@ -171,9 +174,9 @@ function joinOutliers(tensor: OutlierPlanes, mostSlots: number, firstRow: number
   const outlierCount = starts[rows];
   const channels = tensor.outlierChannel.subarray(first, first + outlierCount);
   const residuals = tensor.outlierResidual.subarray(first, first + outlierCount);
-  const slots = chooseSlots(starts, mostSlots);
+  const slots = chooseSlots(starts, LANE_SLOTS * lanes);
   const outlierResiduals = rows + 1 + Math.ceil(outlierCount / 2);
-  const slotStart = outlierResiduals + Math.ceil(outlierCount / 2);
+  const slotStart = Math.ceil((outlierResiduals + Math.ceil(outlierCount / 2)) / LANE_SLOTS) * LANE_SLOTS;
   const words = new Uint32Array(slotStart + rows * slots);
   const [u16, f16] = [new Uint16Array(words.buffer), new Float16Array(words.buffer)];
   words.set(starts);
@@ -192,7 +195,7 @@ function joinOutliers(tensor: OutlierPlanes, mostSlots: number, firstRow: number
 /** The power of two that makes products fastest: each slot is loaded and multiplied, whether it is empty or not. */
 function chooseSlots(starts: Uint32Array, most: number): number {
   const cost = (slots: number) => slots * (starts.length - 1) + BEYOND_SLOTS * countBeyond(starts, slots);
-  let slots = 1;
+  let slots = LANE_SLOTS;
   while (2 * slots <= most && cost(2 * slots) < cost(slots)) slots *= 2;
   return slots;
 }

@@ -11,7 +11,7 @@ import {
   rowsPerOutput,
 } from "./prologue_epilogue.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
-import { type PackedMatrix, type PackedSlab, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
+import { LANE_SLOTS, type PackedMatrix, type PackedSlab, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -128,7 +128,7 @@ function fusedConstants(
     workgroup_size: team.lanes * columns * plan.rowTeams,
     cell_count: team.lanes * columns * LANE_GROUPS,
     partial_count: (columns + 1) * plan.workgroupSteps * STEP_ROWS,
-    slot_start: slab.slotStart,
+    slot_start: slab.slotStart / LANE_SLOTS,
     slot_bits: Math.log2(slab.slots),
     outlier_residuals: slab.hasBeyond ? slab.outlierResiduals : 0,
   };

@@ -12,8 +12,9 @@
 //   1 refine         vec2<u32> [steps, words, 2]  2 bits x 16 channels of a refined group, same order, of 2 rows
 //   2 meta_words     vec4<u32> [steps, H]   |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest, of the 4 rows of a step
 //   3 tile_scale     vec4<u32> [tiles, B]   d of the eight groups of a block, f16 each
-//   4 outlier_planes u32                    row starts [rows + 1], channels u16, residuals f16 at outlier_residuals,
-//                                           slots [rows, 2^slot_bits] at slot_start, see product/parts/outliers.wgsl
+//   4 outlier_planes vec4<u32>              words: row starts [rows + 1], channels u16, residuals f16 at
+//                                           outlier_residuals; vectors from slot_start on: slots [rows, 2^slot_bits],
+//                                           see product/parts/outliers.wgsl
 //   5 y              f32 [tokens, token_rows], of which `rows` (silu_product: half as many) are written
 //   6 x, packed or f32, and 7 the weight of a norm: see fill_packed.wgsl, one_input.wgsl
 //
@@ -43,7 +44,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let lane = locate(thread, workgroup);
   let first_row = workgroup.x * workgroup_outputs();
   let input = begin_fill(lane.token, thread);
-  var slots: vec4<u32>;
+  var slots: Slots;
   if (has_outliers()) { slots = load_slots(first_row, 0u, thread); }
   var first: Step;
   if (in_order == 0u) { first = first_step(first_row, lane); }

@@ -14,7 +14,8 @@ const LARGEST = 32512;
 const LEAST = 2 ** -100;
 
 /**
- * Packs x for the fused kernels; the CPU reference of fill_values.wgsl and quantize.wgsl.
+ * Packs x for the fused kernels; the CPU reference of fill_values.wgsl and quantize.wgsl, and of relay_groups.wgsl with
+ * its 16128.
  *
  * Each group of 16 channels shares a step s = max |x| / 32512. Even channels are stored as round(x / s), odd channels
  * as round(x / 4s) (see product/parts/decode.wgsl), so the error is at most s / 2 or 2 s, on the device 2 % more, where
@@ -32,15 +33,16 @@ const LEAST = 2 ** -100;
  * A group that holds a NaN or an infinity has s = NaN, so that no output hides it.
  *
  * @param x f32 [channels]; padding channels are zero
+ * @param most what the largest magnitude of a group becomes, in place of 32512
  */
-export function packActivations(x: Float32Array): Uint32Array<ArrayBuffer> {
+export function packActivations(x: Float32Array, most = LARGEST): Uint32Array<ArrayBuffer> {
   const halfBlocks = halfBlocksPerRow(x.length);
   const words = new Uint32Array(halfBlocks * LANE_WORDS);
   const bytes = new Int8Array(words.buffer);
   const floats = new Float32Array(words.buffer);
   for (let group = 0; group < halfBlocks * 4; group++) {
     const lane = Math.floor(group / 4);
-    const step = groupStep(x, group);
+    const step = groupStep(x, group, most);
     let sum = 0;
     for (let c = 0; c < GROUP_CHANNELS; c++) {
       const unit = c % 2 === 0 ? 1 : 4;
@@ -81,13 +83,13 @@ export function activationsOf(words: Uint32Array<ArrayBuffer>, channels: number)
   return { values, steps };
 }
 
-function groupStep(x: Float32Array, group: number): number {
+function groupStep(x: Float32Array, group: number, most: number): number {
   let largest = 0;
   for (const value of x.subarray(group * GROUP_CHANNELS, (group + 1) * GROUP_CHANNELS)) {
     if (!Number.isFinite(value)) return NaN;
     largest = Math.max(largest, Math.abs(value));
   }
-  return largest < LEAST ? 0 : Math.fround(largest / LARGEST);
+  return largest < LEAST ? 0 : Math.fround(largest / most);
 }
 
 /** Rounds to nearest, ties to even, as WGSL's `round`; a zero or NaN step gives 0. */

@@ -14,11 +14,10 @@ import { copyLayer, shareLayers, type Uploaded, uploadLayer, uploadVectors } fro
 import type { WeightSource } from "./weight_source.ts";
 
 /**
- * Layers that share the buffers of their weights and caches, so that a dispatch of a decode step can take them all.
- * Each dispatch less saves about 3 us of a layer's 50 on an H200; but while the weights of a run move together they are
- * on the device twice.
+ * Most bytes of consecutive layers that share the buffers of their weights, so that a dispatch of a decode step can take
+ * them all. A dispatch costs 4 us on an H200; but while the weights of a run move together they are on the device twice.
  */
-export const RUN_LAYERS = 4;
+const RUN_BYTES = 1.25e9;
 
 /**
  * Linear layers with one input: one matrix where their formats allow joining, else several. Each part has the rows of
@@ -122,6 +121,7 @@ export async function startUpload(gpu: Gpu, source: WeightSource): Promise<Weigh
     return matrix;
   };
   const layers: EngineLayer[] = [];
+  let shared = 0; // layers of whole runs
   const arenas: (LayerArena | string)[] = [];
   /** Frees everything where an upload fails. */
   const orFree = async <T>(upload: () => Promise<T>): Promise<T> => {
@@ -140,13 +140,16 @@ export async function startUpload(gpu: Gpu, source: WeightSource): Promise<Weigh
     addLayer: () =>
       orFree(async () => {
         const i = layers.length;
+        const heldBytes = gpu.heldBytes;
         layers.push(
           i > 0 && sameLayers ? await copyLayer(uploaded, layers[0]) : await uploadLayer(uploaded, source, i),
         );
-        if (layers.length % RUN_LAYERS !== 0 && i !== config.layers - 1) return;
-        const shared = await shareLayers(uploaded, layers.splice(i - i % RUN_LAYERS));
-        layers.push(...shared.layers);
-        arenas.push(...shared.arenas);
+        const layerBytes = gpu.heldBytes - heldBytes;
+        if (i < config.layers - 1 && (layers.length - shared + 1) * layerBytes <= RUN_BYTES) return;
+        const run = await shareLayers(uploaded, layers.splice(shared));
+        layers.push(...run.layers);
+        shared = layers.length;
+        arenas.push(...run.arenas);
       }),
     finish: () =>
       orFree(async () => {

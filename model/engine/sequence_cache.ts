@@ -3,7 +3,6 @@ import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { RUN_LAYERS } from "./engine_weights.ts";
 
 /** Sequences have room for a multiple of so many tokens, since a kernel is compiled for each capacity. */
 const CAPACITY_STEP = 256;
@@ -37,7 +36,7 @@ export function checkCapacity(gpu: Gpu, config: ModelConfig, capacity: number, s
 }
 
 /**
- * Makes the caches of all layers; those of a run share their buffers. A plane holds one sequence after the other, each
+ * Makes the caches of all layers, in as few buffers as the device can bind. A plane holds one sequence after the other, each
  * with the same capacity: kernels find a sequence by its index, so that the same bindings serve all of them and one
  * dispatch any of them.
  *
@@ -53,7 +52,8 @@ export async function createCaches(
 ): Promise<KeyValueCache[]> {
   const { maxStorageBufferBindingSize: limit } = gpu.device.limits;
   const layerBytes = sequences * keyValueHeads * headSize * capacity * 2;
-  const runLayers = Math.min(RUN_LAYERS, Math.max(1, Math.floor(limit / layerBytes)));
+  const runs = Math.ceil(layers / Math.max(1, Math.floor(limit / layerBytes)));
+  const runLayers = Math.ceil(layers / runs);
   const caches: KeyValueCache[] = [];
   for (let first = 0; first < layers; first += runLayers) {
     const count = Math.min(runLayers, layers - first);

@@ -2,15 +2,16 @@
 // are read.
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
+import { waitedInVain } from "../../kernels/layer/co_resident.ts";
+import { NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
 import { setTokenRange } from "../../kernels/tokens/token_range.ts";
 import { createDecodeStep, type DecodeStep, forTokens, type StepBuffers, stepSize } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import type { Operation } from "./layer_operations.ts";
 import type { Sequences } from "./sequences.ts";
 
-/** Steps of one token in a submit: between two submits the device does nothing for some microseconds. */
-const SUBMIT_STEPS = 4;
+/** Steps of one token in a submit: between two submits the device does nothing for about 45 us. */
+const SUBMIT_STEPS = 16;
 
 /** Takes steps of some sequences, of which the host knows what {@linkcode Sequences} says. Dispose it to free them. */
 export class SequenceSteps implements Disposable {
@@ -21,6 +22,8 @@ export class SequenceSteps implements Disposable {
   readonly #known: Sequences;
   /** Steps by the most tokens that they take. */
   readonly #steps = new Map<number, DecodeStep>();
+  /** Those that others have replaced, whose buffers may be in use. */
+  readonly #replaced: DecodeStep[] = [];
   /** u32: tokens of several sequences, gathered to be read. */
   #gathered: GPUBuffer | undefined;
   /** Place among all tokens of the one whose embedding is in the buffer that a step of one token starts from. */
@@ -43,6 +46,11 @@ export class SequenceSteps implements Disposable {
     this.#steps.set(step.range.maxTokens, step);
   }
 
+  /** The step of all sequences. */
+  get ofAll(): DecodeStep {
+    return this.#steps.get(stepSize(this.#buffers.sequences))!;
+  }
+
   /** Says which sequences the next steps take, from which positions on, and how their tokens are drawn. */
   async start(
     sequences: readonly number[],
@@ -59,8 +67,7 @@ export class SequenceSteps implements Disposable {
       this.#gpu.write(settings, packSampling(each), i * SAMPLING_BYTES);
     }
     const size = stepSize(sequences.length);
-    let step = this.#steps.get(size);
-    if (!step) this.#steps.set(size, step = await createDecodeStep(this.#gpu, this.#weights, size, this.#buffers));
+    const step = this.#steps.get(size) ?? await this.#make(size);
     if (size > 1) setTokenRange(this.#gpu, step.range, sequences.length, 0);
     this.#gpu.write(sequence, Uint32Array.from(sequences.flatMap((index, i) => [positions[i], index])));
     return step;
@@ -82,7 +89,7 @@ export class SequenceSteps implements Disposable {
     this.#embedded = -1;
   }
 
-  /** Submits steps that follow each other; those of one token by fours. */
+  /** Submits steps that follow each other; those of one token many at once. */
   submit(
     step: DecodeStep,
     sequences: readonly number[],
@@ -115,18 +122,58 @@ export class SequenceSteps implements Disposable {
     this.#gpu.submit(forTokens(last, count));
   }
 
-  /** Reads the last `count` tokens chosen for each of some sequences, of which the last follows the cache. */
+  /**
+   * Takes the token in that is known to follow in some sequences, chooses the next, and so on. Where workgroups of whole
+   * layers waited for each other in vain, tokens from there on are computed again, operation by operation, as are those
+   * of later calls.
+   *
+   * @returns the `count` tokens chosen for each of `sequences`
+   * @throws {Error} when logits are not numbers
+   */
+  async take(
+    sequences: readonly number[],
+    count: number,
+    sampling: readonly Sampling[] | undefined,
+  ): Promise<Uint32Array<ArrayBuffer>[]> {
+    const starts = sequences.map((i) => this.#known.lengths[i]);
+    const step = await this.start(sequences, starts, sampling);
+    this.embedNext(step, sequences);
+    this.submit(step, sequences, count, sampling);
+    for (const sequence of sequences) this.#known.advance(sequence, count);
+    const { tokens, error } = await this.#learnChosen(sequences, count);
+    if (!error) return tokens;
+    if (!step.relay || !await waitedInVain(this.#gpu, step.relay)) throw error;
+    console.warn("workgroups of a layer waited for each other in vain, from now on layers run operation by operation");
+    this.#replaced.push(step);
+    await this.#make(step.range.maxTokens);
+    // Whole layers are of one sequence. Its last good token is the one that wasn't taken in well.
+    const good = tokens[0].indexOf(NOT_A_NUMBER_TOKEN);
+    this.#known.truncate(sequences[0], starts[0] + good);
+    const [rest] = await this.take(sequences, count - good, sampling);
+    return [Uint32Array.of(...tokens[0].subarray(0, good), ...rest)];
+  }
+
+  async #make(size: number): Promise<DecodeStep> {
+    const step = await createDecodeStep(this.#gpu, this.#weights, size, this.#buffers);
+    this.#steps.set(size, step);
+    return step;
+  }
+
+  /** Reads the last `count` tokens chosen for each of some sequences. @throws {Error} when logits are not numbers */
   async readChosen(sequences: readonly number[], count: number): Promise<Uint32Array<ArrayBuffer>[]> {
+    const { tokens, error } = await this.#learnChosen(sequences, count);
+    if (error) throw error;
+    return tokens;
+  }
+
+  /** Reads tokens of which the last follows the cache; the error is that of the first sequence which has none. */
+  async #learnChosen(sequences: readonly number[], count: number) {
     const places = sequences.map((sequence) => this.#placeOf(sequence, this.#known.lengths[sequence] - count + 1));
     const bytes = await this.#readTokens(places, count);
     const tokens = sequences.map((_, i) => new Uint32Array(bytes, 4 * i * count, count));
-    const errors = sequences.flatMap((sequence, i) => this.#known.learn(sequence, tokens[i]) ?? []);
-    if (errors.length > 0) {
-      await this.#checkRelay();
-      throw errors[0];
-    }
-    if (sequences.length === 1) this.#embedded = places[0] + count - 1;
-    return tokens;
+    const [error] = sequences.flatMap((sequence, i) => this.#known.learn(sequence, tokens[i]) ?? []);
+    if (!error && sequences.length === 1) this.#embedded = places[0] + count - 1;
+    return { tokens, error };
   }
 
   /** Reads `count` tokens from each place on. */
@@ -139,21 +186,13 @@ export class SequenceSteps implements Disposable {
     return await this.#gpu.read(gathered, places.length * sizeBytes);
   }
 
-  /** @throws {Error} when workgroups of a layer waited for one that didn't run; later steps then start afresh */
-  async #checkRelay(): Promise<void> {
-    const relay = this.#steps.get(1)?.relay;
-    if (!relay || new Uint32Array(await this.#gpu.read(relay, 4))[0] === 0) return;
-    this.#gpu.write(relay, new Uint32Array(1));
-    throw new Error("workgroups of a layer waited in vain for others, want all of them to run side by side");
-  }
-
   /** Where the token of a position is among those of all sequences. */
   #placeOf(sequence: number, position: number): number {
     return sequence * (this.#buffers.caches[0].capacity + 1) + position;
   }
 
   [Symbol.dispose](): void {
-    for (const step of this.#steps.values()) step[Symbol.dispose]();
+    for (const step of [...this.#steps.values(), ...this.#replaced]) step[Symbol.dispose]();
   }
 }
 

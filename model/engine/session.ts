@@ -46,12 +46,6 @@ function checkNotDisposed(weights: EngineWeights): void {
 export class Session implements Disposable {
   /** Number of sequences. */
   readonly sequences: number;
-  /**
-   * The step of all sequences, to be timed.
-   *
-   * @ignore
-   */
-  readonly step: DecodeStep;
   readonly #gpu: Gpu;
   readonly #weights: EngineWeights;
   readonly #buffers: StepBuffers;
@@ -76,11 +70,19 @@ export class Session implements Disposable {
     this.#weights = weights;
     this.#buffers = buffers;
     this.#scope = scope;
-    this.step = step;
     this.sequences = buffers.sequences;
     this.#exclusive = createExclusive(this.sequences === 1 ? "the session" : "the batch");
     this.#known = new Sequences(this.sequences, capacity, weights.config.vocabulary);
     this.#steps = new SequenceSteps(gpu, weights, buffers, scope, this.#known, step);
+  }
+
+  /**
+   * The step of all sequences, to be timed.
+   *
+   * @ignore
+   */
+  get step(): DecodeStep {
+    return this.#steps.ofAll;
   }
 
   /** Tokens that the cache has room for, in each sequence. */
@@ -150,11 +152,7 @@ export class Session implements Disposable {
     return this.#run(async () => {
       this.#known.check(sequences);
       for (const sequence of sequences) this.#known.checkNext(sequence, count);
-      const step = await this.#steps.start(sequences, sequences.map((i) => this.lengths[i]), sampling);
-      this.#steps.embedNext(step, sequences);
-      this.#steps.submit(step, sequences, count, sampling);
-      for (const sequence of sequences) this.#known.advance(sequence, count);
-      return await this.#steps.readChosen(sequences, count);
+      return await this.#steps.take(sequences, count, sampling);
     });
   }
 

@@ -152,6 +152,23 @@ Deno.test("fillFragments: the headline has a row a claim, measured devices first
   ]);
 });
 
+Deno.test("fillFragments: the headline has timings of each GPU side by side, all else of one device", () => {
+  const timed = EXPERIMENTS.find(({ needsGpu, isOurs }) => needsGpu && !isOurs)!;
+  const results = (measured: number) =>
+    new Map(["bits", timed.id].map((id) => {
+      const result = makeResult({ id });
+      return [id, { ...result, verdict: { ...result.verdict, measured } }];
+    }));
+  const byDevice = new Map([["h100", results(2)], ["h200", results(3)]]);
+  const page = fillFragments("p.md", "<!-- results: headline -->\n<!-- /results -->", byDevice);
+  assertStringIncludes(page, "2 (h100); 3 (h200)");
+  assertStringIncludes(
+    page,
+    `[not reproduced](results/h100/${timed.id}.md); [not reproduced](results/h200/${timed.id}.md)`,
+  );
+  assert(!page.includes("results/h200/bits.md"));
+});
+
 Deno.test("fillFragments: the headline names a real model first and the embedded one beside it", () => {
   const { verdict } = makeResult();
   const real = makeResult({ id: "bits", verdict: { ...verdict, measured: 2.5, status: "reproduced" } });

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { createContext } from "../../experiments/context.ts";
-import { describeText, describeTypes } from "../../experiments/provenance.ts";
+import { describeText, describeTypes, deviceName } from "../../experiments/provenance.ts";
 import { withRealWeights } from "../../experiments/real_weights.ts";
 import { openModel } from "../../model/load.ts";
 import { quantizeModel } from "../../model/quantize_file.ts";
@@ -68,4 +68,15 @@ Deno.test("describeTypes: what matrices are stored in, by number", async () => {
   );
   using plain = await openModel(MODEL);
   assertEquals(describeTypes(plain), "BF16");
+});
+
+Deno.test("deviceName: a folder's name, without the memory that a driver adds to it", () => {
+  const nameOf = (name: string, software = false) => deviceName({ name, software });
+  assertEquals(nameOf("NVIDIA H100 80GB HBM3"), "nvidia-h100");
+  assertEquals(nameOf("NVIDIA H200"), "nvidia-h200");
+  assertEquals(nameOf("NVIDIA H100 PCIe"), "nvidia-h100-pcie");
+  // Of these there are two with unlike bandwidths.
+  assertEquals(nameOf("NVIDIA A100-SXM4-80GB"), "nvidia-a100-sxm4-80gb");
+  assertEquals(nameOf("llvmpipe (LLVM 15.0.6, 256 bits)", true), "software");
+  assertEquals(deviceName(undefined), "software");
 });

@@ -51,6 +51,8 @@ export interface TestLayers {
   readonly host: readonly Layer[];
   /** For the device. */
   readonly layers: DecodeLayer[];
+  /** Their matrices there. */
+  readonly arenas: readonly LayerArena[];
   /** Takes the token at a position through all layers of the device, after tokens with these keys and values. */
   run(dispatches: LayerDispatches, input: Float32Array<ArrayBuffer>, prefixes: readonly KeyValues[]): Promise<{
     readonly output: Float32Array;
@@ -125,6 +127,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
     shape,
     host,
     layers,
+    arenas,
     decode: () => decodeLayers(gpu, scope, shape, arenas, layers, buffers),
     async run({ dispatches }, input, prefixes) {
       gpu.write(buffers.input, input);

@@ -311,8 +311,13 @@ fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thre
   let team = thread / merge_lanes;
   if (thread % merge_lanes == 0u) { merged_largest[team] = state.largest; }
   workgroupBarrier();
+  // Four at a time here and below, since each turn waits for its loads.
+  let last = teams - 1u;
   var largest = Queries(LOWEST);
-  for (var i = 0u; i < teams; i++) { largest = max(largest, merged_largest[i]); }
+  for (var i = 0u; i < teams; i += 4u) {
+    let first_two = max(merged_largest[i], merged_largest[min(i + 1u, last)]);
+    largest = max(largest, max(first_two, max(merged_largest[min(i + 2u, last)], merged_largest[min(i + 3u, last)])));
+  }
   let kept = exp2(state.largest - largest);
   let width = row_lanes * 8u;
   if (thread % merge_lanes == 0u) { merged_total[team] = state.total * kept; }
@@ -330,11 +335,19 @@ fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thre
   }
   workgroupBarrier();
   var total = Queries(0.0);
-  for (var i = 0u; i < teams; i++) { total += merged_total[i]; }
+  for (var i = 0u; i < teams; i += 4u) {
+    total += merged_total[i] + select(Queries(0.0), merged_total[min(i + 1u, last)], i + 1u < teams) +
+      (select(Queries(0.0), merged_total[min(i + 2u, last)], i + 2u < teams) +
+        select(Queries(0.0), merged_total[min(i + 3u, last)], i + 3u < teams));
+  }
   for (var channel = thread; channel < head_size; channel += workgroup_size) {
     let at = channel % 8u * row_lanes + channel / 8u;
     var sum = Queries(0.0);
-    for (var i = 0u; i < teams; i++) { sum += merged_sum(i * width + at); }
+    for (var i = 0u; i < teams; i += 4u) {
+      sum += merged_sum(i * width + at) + select(Queries(0.0), merged_sum(min(i + 1u, last) * width + at), i + 1u < teams) +
+        (select(Queries(0.0), merged_sum(min(i + 2u, last) * width + at), i + 2u < teams) +
+          select(Queries(0.0), merged_sum(min(i + 3u, last) * width + at), i + 3u < teams));
+    }
     for (var i = 0u; i < min(queries, QUERIES); i++) {
       write_sum(split, (first_head + i) * head_size + channel, query_of(sum, i), query_of(total, i));
     }

@@ -1,6 +1,6 @@
 // needs: exchange
 // is: queries
-// One query a workgroup: each key head serves one query head.
+// One query a workgroup.
 alias Queries = f32;
 const QUERIES = 1u;
 

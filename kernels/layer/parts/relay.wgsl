@@ -6,9 +6,10 @@
 // overwritten in the next layer, by a workgroup that has waited for what others made of it.
 //
 // WGSL doesn't promise that workgroups run side by side either. How many do is counted once (count_residents), and no
-// more are started. Should one not come after all, those that wait for it give up, say so in STATUS and go on with NaN.
+// more are started. Should one not come after all, those that wait for it give up, say so in STATUS and go on with NaN;
+// the others look there now and then.
 //
-// Vectors lie in the order in which product/parts/fill_values.wgsl takes them: 32 quarters of groups, each with its
+// Vectors of single values lie in the order in which product/parts/fill_values.wgsl takes them: 32 quarters of groups, each with its
 // first channel, then all with their second, and so on, so that the lanes of a subgroup load neighbouring words. The
 // type of the buffer says so, since then the index of a quarter is checked once for its four words.
 //
@@ -38,11 +39,11 @@ fn relay_load(at: u32) -> u32 {
 }
 
 fn relay_put(at: u32, value: f32) {
-  relay_put_tagged(at, value, tag);
+  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], tagged(value, tag));
 }
 
-fn relay_put_tagged(at: u32, value: f32, own_tag: u32) {
-  atomicStore(&relay[at / 128u][at / 32u % 4u][at % 32u], (rounded_bits(value) & ~TAG_MASK) | own_tag);
+fn tagged(value: f32, own_tag: u32) -> u32 {
+  return (rounded_bits(value) & ~TAG_MASK) | own_tag;
 }
 
 // What is not a number is put as another such: NVIDIA's, 0x7fffffff, would be rounded to -0.
@@ -76,10 +77,15 @@ fn relay_await(at: u32) -> f32 {
   var word = relay_load(at);
   for (var polls = 0u; ((word ^ tag) & TAG_MASK) != 0u && gave_up == 0u; polls++) {
     word = relay_load(at);
-    if (polls > most_polls) { give_up(); }
+    if (is_in_vain(polls)) { give_up(); }
   }
   if (gave_up != 0u) { return not_a_number(); }
   return bitcast<f32>(word & ~TAG_MASK);
+}
+
+// Whether to look no more, after so many looks.
+fn is_in_vain(polls: u32) -> bool {
+  return polls > most_polls || polls % 1024u == 1023u && atomicLoad(&relay[0][0][STATUS]) != 0u;
 }
 
 fn give_up() {

@@ -1,104 +1,73 @@
-// needs: relay fill_values
+// needs: relay_groups
 // is: input
-// The input of a product of decode_layer.wgsl: what other workgroups hand over, or the input of the model's first
-// layer.
+// The input of a product of decode_layer.wgsl: groups that other workgroups hand over packed, values that they hand over
+// as they are, or the input of the model's first layer.
 const RMS_NORM = 1u;
 
-// Four channels of a group, c + {0, 4, 8, 12}, as loaded.
+// Four channels of a group, c + {0, 4, 8, 12}.
 struct Input {
   x: vec4<f32>,
   // Of a norm.
   weight: vec4<f32>,
 }
 
-// Words of four quarters, workgroup_size apart, with the weights of a norm.
-struct Words {
-  a: vec4<u32>,
-  b: vec4<u32>,
-  c: vec4<u32>,
-  d: vec4<u32>,
-  weight_a: vec4<f32>,
-  weight_b: vec4<f32>,
-  weight_c: vec4<f32>,
-  weight_d: vec4<f32>,
-}
-
-// Waits for one word, after which most others have come too, and then asks for all at once, four quarters ahead.
+// Brings the groups before packed_groups as they are, packs the others; those of the columns at hand. Waits for one word
+// first, after which most others have come too.
 fn fill_cells(thread: u32) {
-  let count = 4u * columns * team * LANE_GROUPS;
-  let stride = 4u * workgroup_size;
-  if (input_at != OWN_INPUT && quarter_start(thread) < channels) { relay_await(input_at + quarter_place(thread)); }
-  var next = load_words(thread);
+  let start = first_column * team * LANE_GROUPS;
+  let end = start + columns * team * LANE_GROUPS;
   var squares = 0.0;
-  for (var first = 0u; first < count; first += stride) {
-    let index = first + thread;
-    var now = next;
-    for (var polls = 0u; gave_up == 0u && is_stale(now); polls++) {
-      now = load_words(index);
-      if (polls > most_polls) { give_up(); }
+  var next: HandedGroup;
+  if (start + thread < packed_groups) {
+    relay_await(step_place(input_at, start + thread));
+    next = load_handed(input_at, start + thread);
+  }
+  for (var group = start + thread; group < end; group += workgroup_size) {
+    let now = next;
+    let following = group + workgroup_size;
+    if (following < packed_groups) { next = load_handed(input_at, following); }
+    if (group < packed_groups) {
+      squares += put_handed(await_handed(input_at, group, now), cell_of(group - start));
+    } else if (group >= channels / 16u) {
+      put_nothing(cell_of(group - start));
     }
-    if (gave_up != 0u) { now.a = vec4(bitcast<u32>(not_a_number())); }
-    if (first + stride < count) { next = load_words(index + stride); }
-    squares += fill_words(now.a, now.weight_a, index, thread);
-    if (first + workgroup_size < count) { squares += fill_words(now.b, now.weight_b, index + workgroup_size, thread); }
-    if (first + 2u * workgroup_size < count) {
-      squares += fill_words(now.c, now.weight_c, index + 2u * workgroup_size, thread);
-    }
-    if (first + 3u * workgroup_size < count) {
-      squares += fill_words(now.d, now.weight_d, index + 3u * workgroup_size, thread);
-    }
+  }
+  for (var first = 4u * max(start, packed_groups); first < min(channels / 4u, 4u * end); first += workgroup_size) {
+    squares += fill_quarter(plain_input(first + thread), first + thread - 4u * start, thread);
   }
   if (input_kind == RMS_NORM) { put_squares(squares, thread); }
 }
 
-fn fill_words(words: vec4<u32>, weight: vec4<f32>, index: u32, thread: u32) -> f32 {
-  return fill_quarter(Input(bitcast<vec4<f32>>(words & vec4(~tag_mask())), weight), index, thread);
+fn put_nothing(cell: u32) {
+  cell_hi[cell] = vec4(0u);
+  cell_lo[cell] = vec4(0u);
+  cell_sum[cell] = vec2(0.0);
 }
 
-// The model's input has no tags.
-fn tag_mask() -> u32 {
-  return select(TAG_MASK, 0u, input_at == OWN_INPUT);
-}
-
-fn is_stale(words: Words) -> bool {
-  let changed = (words.a ^ vec4(tag)) | (words.b ^ vec4(tag)) | (words.c ^ vec4(tag)) | (words.d ^ vec4(tag));
-  return ((changed.x | changed.y | changed.z | changed.w) & tag_mask()) != 0u;
-}
-
-fn load_words(index: u32) -> Words {
-  let b = index + workgroup_size;
-  let c = b + workgroup_size;
-  let d = c + workgroup_size;
-  var words: Words;
-  words.a = quarter_words(index);
-  words.b = quarter_words(b);
-  words.c = quarter_words(c);
-  words.d = quarter_words(d);
-  if (input_kind == RMS_NORM) {
-    words.weight_a = weights_at(index);
-    words.weight_b = weights_at(b);
-    words.weight_c = weights_at(c);
-    words.weight_d = weights_at(d);
+// A quarter that comes unpacked, zeros past the last channel.
+fn plain_input(quarter: u32) -> Input {
+  if (quarter >= channels / 4u) { return Input(vec4(0.0), vec4(0.0)); }
+  if (input_at == OWN_INPUT) { return Input(model_input(quarter), norm_weights(2u * own_layer, quarter)); }
+  let own = quarter - 4u * packed_groups;
+  var words = relay_quarter(rest_at, own);
+  for (var polls = 0u; gave_up == 0u && any(((words ^ vec4(tag)) & vec4(TAG_MASK)) != vec4(0u)); polls++) {
+    words = relay_quarter(rest_at, own);
+    if (is_in_vain(polls)) { give_up(); }
   }
-  return words;
+  if (gave_up != 0u) { return Input(vec4(not_a_number()), vec4(0.0)); }
+  return Input(values_of(words), vec4(0.0));
 }
 
-// Zeros, with the tag, past the last channel.
-fn quarter_words(index: u32) -> vec4<u32> {
-  if (quarter_start(index) >= channels) { return vec4(tag & tag_mask()); }
-  if (input_at != OWN_INPUT) { return relay_quarter(input_at, index); }
-  let group = index / 4u;
-  let j = index % 4u;
-  return bitcast<vec4<u32>>(
-    vec4(hidden_in[group][0][j], hidden_in[group][1][j], hidden_in[group][2][j], hidden_in[group][3][j]),
-  );
-}
-
-fn weights_at(index: u32) -> vec4<f32> {
-  let norm = 2u * own_layer + select(1u, 0u, stage == QKV);
-  let group = norm * (hidden / 16u) + index / 4u;
-  let j = index % 4u;
+fn norm_weights(norm: u32, quarter: u32) -> vec4<f32> {
+  let group = norm * (hidden / 16u) + quarter / 4u;
+  let j = quarter % 4u;
   return vec4(layer_norms[group][0][j], layer_norms[group][1][j], layer_norms[group][2][j], layer_norms[group][3][j]);
+}
+
+fn model_input(quarter: u32) -> vec4<f32> {
+  let group = quarter / 4u;
+  let j = quarter % 4u;
+  return vec4(hidden_in[group][0][j], hidden_in[group][1][j], hidden_in[group][2][j], hidden_in[group][3][j]);
 }
 
 // The input itself; a norm's without its factor, which takes the squares of all channels.

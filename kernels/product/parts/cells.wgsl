@@ -37,7 +37,7 @@ fn cell_of(group: u32) -> u32 {
 // Blocks of the upper half are swapped about, so that neighbouring lanes, which take both halves of the same blocks,
 // meet in no memory bank.
 fn cell_at(column: u32, group: u32, block: u32) -> u32 {
-  return (column * 8u + group) * (team / 2u) + (block ^ (group / LANE_GROUPS * (team / 8u)));
+  return (column * 8u + group) * (team / 2u) + (block ^ (group / LANE_GROUPS * min(team / 4u, 4u)));
 }
 
 fn take_activations(lane: Lane) -> Activations {

@@ -25,13 +25,14 @@ fn fill_quarter(input: Input, index: u32, thread: u32) -> f32 {
   let j = index % 4u;
   let values = input_values(input, quarter_start(index), 4u);
   let largest = max_of_four(largest_bits(values), thread);
-  let word = quantize(values, group_step(largest), unit_of(j));
+  let step = group_step(largest, LARGEST);
+  let word = quantize(values, step, unit_of(j));
   let sum = sum_strided(word.sum, thread, 1u, 4u);
   if (index < 4u * columns * team * LANE_GROUPS) {
     let cell = cell_of(index / 4u);
     cell_hi[cell][j] = word.hi;
     cell_lo[cell][j] = word.lo;
-    if (j == 0u) { cell_sum[cell] = vec2(group_step512(largest), sum); }
+    if (j == 0u) { cell_sum[cell] = vec2(group_step512(largest, step), sum); }
   }
   return input_squares(input, quarter_start(index), 4u);
 }

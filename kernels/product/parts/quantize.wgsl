@@ -1,5 +1,5 @@
 // 16-bit block fixed point, see pack_activations.ts for the planes and the error.
-const LARGEST = 32512.0;
+const LARGEST = 32512.0; // 16 bits
 // Added to a float below 2^22, it leaves no bits for a fraction.
 const ROUNDER = 12582912.0;
 // 4 * ROUNDER_BITS, where ROUNDER_BITS = 0x4b400000 are the bits of ROUNDER, and 2^23 - 65793 ROUNDER_BITS, modulo
@@ -26,14 +26,14 @@ fn largest_bits(values: vec4<f32>) -> u32 {
   return max(max(bits.x, bits.y), max(bits.z, bits.w));
 }
 
-// Step of a group, 0 where it isn't finite or next to nothing.
-fn group_step(largest: u32) -> f32 {
-  return select(0.0, bitcast<f32>(largest) * (1.0 / LARGEST), largest >= LEAST_BITS && largest < INFINITE_BITS);
+// Step of a group of which the largest magnitude becomes `most`, 0 where it isn't finite or next to nothing.
+fn group_step(largest: u32, most: f32) -> f32 {
+  return select(0.0, bitcast<f32>(largest) * (1.0 / most), largest >= LEAST_BITS && largest < INFINITE_BITS);
 }
 
 // 512 times the step, as the kernels use it; NaN where the group isn't finite, so that no output hides it.
-fn group_step512(largest: u32) -> f32 {
-  return bitcast<f32>(select(0x7fc00000u, bitcast<u32>(512.0 * group_step(largest)), largest < INFINITE_BITS));
+fn group_step512(largest: u32, step: f32) -> f32 {
+  return bitcast<f32>(select(0x7fc00000u, bitcast<u32>(512.0 * step), largest < INFINITE_BITS));
 }
 
 // Channels c, c + 4, c + 8, c + 12 of a group, in units of 1 (even c) or 4 (odd c) steps. No instruction converts or

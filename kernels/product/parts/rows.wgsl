@@ -1,6 +1,7 @@
 // needs: outputs decode reduce
 // Where a lane stands in a matrix, and the sums of a workgroup's rows. From the kernel: the bindings and
-// constants of fused_gemv.wgsl (in decode_layer.wgsl variables), and write_row(token, row, sum).
+// constants of fused_gemv.wgsl (in decode_layer.wgsl variables), and output_row(first_row, i), row i of those of y that a
+// workgroup makes.
 
 // Rows of a step.
 const STEP_ROWS = 4u;
@@ -41,7 +42,7 @@ fn matrix_row(first_row: u32, i: u32) -> u32 {
   let outputs = workgroup_outputs();
   let half = rows / rows_per_output();
   let is_up = i >= outputs;
-  let row = first_row + select(i, i - outputs, is_up);
+  let row = output_row(first_row, select(i, i - outputs, is_up));
   return select(rows, select(row, half + row, is_up), i < workgroup_steps * STEP_ROWS && row < half);
 }
 
@@ -61,16 +62,6 @@ fn sum_step(v: vec4<f32>, refined: vec2<f32>, lane: Lane) -> f32 {
 
 fn summed_row(lane: u32) -> u32 {
   return (lane & 1u) * 2u + ((lane >> 1u) & 1u);
-}
-
-fn write_rows(first_row: u32, thread: u32, token: u32) {
-  let outputs = workgroup_outputs();
-  for (var i = thread; i < outputs; i += workgroup_size) {
-    let row = first_row + i;
-    var sum = row_sum(i);
-    if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, row_sum(i + outputs)); }
-    if (row < rows / rows_per_output()) { write_row(token, row, sum); }
-  }
 }
 
 fn row_sum(i: u32) -> f32 {

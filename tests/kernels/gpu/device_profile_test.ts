@@ -1,9 +1,9 @@
 import { chooseSplits, chooseWorkgroupSize } from "../../../kernels/attention/decode_attention.ts";
-import { adapterName, isSoftwareAdapter } from "../../../kernels/gpu/adapter.ts";
+import { adapterName, isPlannedFor, isSoftwareAdapter } from "../../../kernels/gpu/adapter.ts";
 import { profileOf } from "../../../kernels/gpu/device_profile.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
-import { splitTiers } from "../../../kernels/layer/layer_plan.ts";
+import { planShare, splitTiers } from "../../../kernels/layer/layer_plan.ts";
 import { cutRuns, type DecodeLayer } from "../../../kernels/layer/layer_run.ts";
 import type { LayerArena } from "../../../kernels/matrix/share_planes.ts";
 import { assert, assertEquals } from "../../assert.ts";
@@ -26,6 +26,14 @@ Deno.test("profileOf knows software adapters and subgroups of one size", () => {
     profileWith({ subgroupMinSize: size, subgroupMaxSize: size }, ["subgroups"]).subgroupSize
   );
   assertEquals(sizes, [0, 4, 0, 0, 32, 64]);
+});
+
+Deno.test("isPlannedFor knows the names of GPUs with 132 multiprocessors", () => {
+  const known = ["NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA H100 NVL"];
+  assertEquals(known.map(isPlannedFor), [true, true, true]);
+  // 114, 108 and 128.
+  const others = ["NVIDIA H100 PCIe", "NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX"];
+  assertEquals(others.map(isPlannedFor), [false, false, false, false]);
 });
 
 Deno.test("isSoftwareAdapter goes by the driver's name, by what a browser says, and by the fallback flag", () => {
@@ -84,12 +92,9 @@ Deno.test("plans of an H200 and of a software adapter are those that were measur
   assertEquals(splits, [1, 1, 4, 16, 4, 16, 8, 16]);
   assertEquals([5, 16].map((sequences) => chooseSplits(H200, GROUPED, 4096, sequences)), [6, 2]);
   assertEquals(chooseSplits(SOFTWARE, GROUPED, 4096), 1);
-  // 64 and 132 workgroups.
-  assertEquals([SEVEN_B, GROUPED].map((attention) => splitTiers(H200, { ...LAYER, attention })), [[1, 2, 4], [
-    1,
-    8,
-    16,
-  ]]);
+  // 64 and 132 workgroups, each of one head.
+  const tiers = [SEVEN_B, GROUPED].map((attention) => splitTiers(H200, { ...LAYER, attention }));
+  assertEquals(tiers, [[2, 2, 4], [2, 2, 4]]);
   assertEquals(splitTiers(SOFTWARE, { ...LAYER, attention: GROUPED }), [1, 1, 1]);
   // A thread takes (4 * 4 * 130) / 32 = 65 bytes, so there is room for all 256.
   const team = chooseTeam(H200);
@@ -108,4 +113,33 @@ Deno.test("a device with fewer multiprocessors gets fewer workgroups and splits"
   const small = { ...H200, multiprocessors: 40 };
   assertEquals(planGemv(small, chooseTeam(small), 22016, 64).workgroups, 40);
   assertEquals([SEVEN_B, GROUPED].map((shape) => chooseSplits(small, shape, 4096)), [2, 8]);
+});
+
+Deno.test("planShare takes half subgroups where columns are uneven, and rows in parts where that is faster or they are too long", () => {
+  const plan = (hidden: number, intermediate: number, heads: number, keyValueHeads: number) => {
+    const headSize = 128;
+    const matrix = (rows: number, channels: number) => ({ rows, halfBlocks: channels / 64, slabs: [{ slotStart: 1 }] });
+    const layer = [
+      matrix((heads + 2 * keyValueHeads) * headSize, hidden),
+      matrix(hidden, heads * headSize),
+      matrix(2 * intermediate, hidden),
+      matrix(hidden, intermediate),
+    ];
+    const shape = { ...LAYER, hidden, intermediate, attention: { heads, keyValueHeads, headSize } };
+    const arena = { layers: [layer] } as unknown as LayerArena;
+    const { lanes, threads, partColumns } = planShare(
+      { ...H200, workgroupBytes: 49152 },
+      shape,
+      [arena],
+      chooseTeam(H200),
+      132,
+    )!;
+    return [lanes, threads, partColumns];
+  };
+  assertEquals(plan(4096, 11008, 32, 32), [32, 384, 0], "7B");
+  assertEquals(plan(4096, 14336, 32, 8), [32, 512, 0], "8B");
+  // 80 half blocks are five times 16 lanes.
+  assertEquals(plan(5120, 13824, 40, 40), [16, 480, 0], "13B");
+  // 14 columns in parts of 6, 6 and 2, which 12 teams take two rows, two rows and six rows at a time.
+  assertEquals(plan(8192, 28672, 64, 8), [32, 384, 6], "70B");
 });

@@ -1,5 +1,9 @@
 import type { LayerDispatches } from "../../../kernels/layer/decode_layer.ts";
+import { attentionRowLanes } from "../../../kernels/attention/decode_attention.ts";
+import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
+import { chooseTeam } from "../../../kernels/gpu/team.ts";
+import { planShare } from "../../../kernels/layer/layer_plan.ts";
 import type { KeyValues } from "../../../model/llama/attention.ts";
 import { type MatMul, matmulPlain } from "../../../model/llama/matmul.ts";
 import { REFINE_EVERY } from "../../../quant/format.ts";
@@ -191,9 +195,13 @@ async function checkToken(tested: TestLayers, made: LayerDispatches, prefixes: r
   }
 }
 
-async function check(gpu: Gpu, testCase: LayersCase) {
+async function check(
+  gpu: Gpu,
+  testCase: LayersCase,
+  decode: (tested: TestLayers) => Promise<LayerDispatches | string> = (tested) => tested.decode(),
+) {
   const tested = await createTestLayers(gpu, testCase);
-  const made = await tested.decode();
+  const made = await decode(tested);
   assert(typeof made === "object", `the layers suit the kernel: ${made}`);
   assertEquals(made.dispatches.length, testCase.runs.length, "dispatches");
   const prefixes = randomPrefixes(tested.config, Math.max(...POSITIONS), 3);
@@ -240,3 +248,50 @@ for (const [i, [name, testCase]] of Object.entries(CASES).entries()) {
     }
   });
 }
+
+/** A device whose workgroup memory has room for down's rows in no fewer parts. */
+function leaveRoom(gpu: Gpu, { shape, arenas }: TestLayers, parts: number): DeviceProfile {
+  const { profile } = gpu;
+  const team = chooseTeam(profile, attentionRowLanes(shape.attention));
+  const workgroups = gpu.isSoftware ? 1 : profile.multiprocessors;
+  const { halfBlocks } = arenas[0].layers[0][3];
+  for (let workgroupBytes = profile.workgroupBytes; workgroupBytes > 0; workgroupBytes -= 64) {
+    const share = planShare({ ...profile, workgroupBytes }, shape, arenas, team, workgroups);
+    if (!share?.partColumns) continue;
+    const columns = Math.ceil(halfBlocks / share.lanes);
+    if (Math.ceil(columns / share.partColumns) === parts) return { ...profile, workgroupBytes };
+  }
+  throw new Error(`no workgroup memory leads to ${parts} parts`);
+}
+
+for (const parts of [2, 3]) {
+  Deno.test(`decode_layer equals the CPU reference where down is taken in ${parts} parts`, async () => {
+    const gpu = await testGpu();
+    const changed: { profile: DeviceProfile } = gpu;
+    const { profile } = gpu;
+    // Three columns of whole subgroups, or six.
+    const intermediate = (parts === 2 ? 2 : 5) * 64 * chooseTeam(profile).lanes + 80;
+    const outlierShare = () => parts === 2 ? 0.01 : 0;
+    const sizes = { hidden: 64, intermediate, heads: 4, keyValueHeads: 4, headSize: 16, runs: [2, 1], outlierShare };
+    try {
+      await check(gpu, sizes, (tested) => {
+        changed.profile = leaveRoom(gpu, tested, parts);
+        return tested.decode();
+      });
+    } finally {
+      changed.profile = profile;
+    }
+  });
+}
+
+Deno.test("decode_layer where the last groups of gate and up are handed over unpacked equals the CPU reference", async () => {
+  const gpu = await testGpu();
+  const { createKernel } = gpu;
+  gpu.createKernel = (shader, constants) =>
+    createKernel.call(gpu, shader, { ...constants, inner_groups: constants!.inner_groups - 3 });
+  try {
+    await check(gpu, { ...CASES["rows that end in half a block, of one and of several columns"], runs: [2] });
+  } finally {
+    Object.assign(gpu, { createKernel });
+  }
+});

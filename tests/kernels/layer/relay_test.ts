@@ -1,6 +1,10 @@
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import { matmulPlain } from "../../../model/llama/matmul.ts";
 import { wholeShader } from "../../../kernels/gpu/shader.ts";
+import { joinShader } from "../../../kernels/gpu/shader.ts";
+import * as wgsl from "../../../kernels/layer/wgsl.ts";
+import { activationsOf, packActivations } from "../../../kernels/product/pack_activations.ts";
+import { createRandom } from "../../../quant/random.ts";
 import relayCode from "../../../kernels/layer/parts/relay.wgsl" with { type: "text" };
 import { assert, assertEquals } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";
@@ -23,8 +27,9 @@ override awaited_tag: u32 = 1;
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) thread: u32) {
   if (thread >= arrayLength(&given)) { return; }
+  tag = put_tag;
+  relay_put(128u + thread, bitcast<f32>(given[thread]));
   tag = awaited_tag;
-  relay_put_tagged(128u + thread, bitcast<f32>(given[thread]), put_tag);
   taken[thread] = bitcast<u32>(relay_await(128u + thread));
 }
 `,
@@ -58,6 +63,118 @@ Deno.test("relay: values come to 22 bits, infinities as they are, and what is no
     }
     for (const [i, bits] of notNumbers.entries()) {
       assert(Number.isNaN(result[numbers.length + i]), `${bits.toString(16)} comes as ${result[numbers.length + i]}`);
+    }
+  }
+});
+
+/** An input that nothing asks for. */
+const NO_INPUT = `// is: input
+const RMS_NORM = 1u;
+struct Input { x: vec4<f32> }
+
+fn input_values(input: Input, first: u32, stride: u32) -> vec4<f32> { return input.x; }
+fn input_squares(input: Input, first: u32, stride: u32) -> f32 { return 0.0; }
+fn norm_factor_of(squares: f32) -> f32 { return 1.0; }
+`;
+
+/** Hands groups over and puts them into cells, whose vectors become planes as in pack_activations.ts. */
+const HAND_OVER_GROUPS = `// needs: relay_groups
+override workgroup_size: u32 = 64;
+override team: u32 = 32;
+override cell_count: u32 = 128;
+override partial_count: u32 = 1;
+override most_polls: u32 = ${MOST_POLLS};
+override own_tag: u32 = 1;
+
+@group(0) @binding(0) var<storage, read> given: array<f32>;
+@group(0) @binding(1) var<storage, read_write> packed: array<vec4<u32>>; // [10, 32 half blocks]
+@group(0) @binding(2) var<storage, read_write> squares: array<f32>;
+
+const first_column = 0u;
+const columns = 1u;
+const rows = 1u;
+const channels = 2048u;
+const output_kind = 0u;
+const workgroup_steps = 1u;
+const ends_in_half = 0u;
+const half_blocks = 32u;
+const input_kind = 0u;
+const scale_start = 0u;
+var<private> tile_scale: array<vec4<u32>, 1>;
+
+fn output_row(first_row: u32, i: u32) -> u32 { return 0u; }
+fn has_outliers() -> bool { return false; }
+
+@compute @workgroup_size(workgroup_size)
+fn main(@builtin(local_invocation_index) thread: u32) {
+  tag = own_tag;
+  for (var first = 0u; first < 512u; first += workgroup_size) {
+    let at = (first + thread) / 4u * 16u + thread % 4u;
+    let values = vec4(given[at], given[at + 4u], given[at + 8u], given[at + 12u]);
+    hand_over_quarter(128u, first + thread, values, dot(values, values), own_tag, true, thread);
+  }
+  workgroupBarrier();
+  for (var group = thread; group < 128u; group += workgroup_size) {
+    squares[group] = put_handed(await_handed(128u, group, load_handed(128u, group)), group);
+    let plane = group % 4u * 32u + group / 4u;
+    packed[plane] = cell_hi[group];
+    packed[128u + plane] = cell_lo[group];
+    packed[256u + group / 4u][group % 4u] = bitcast<u32>(cell_sum[group].x);
+    packed[288u + group / 4u][group % 4u] = bitcast<u32>(cell_sum[group].y);
+  }
+}
+`;
+
+Deno.test("relay: groups come as the CPU packs them to 15 bits, whatever the tag", async () => {
+  const gpu = await testGpu();
+  const random = createRandom(3);
+  const x = Float32Array.from({ length: 2048 }, () => random.normal());
+  x.fill(0, 16, 32);
+  x[40] = 3000;
+  x.subarray(64, 80).forEach((value, i, group) => group[i] = value * 2 ** -110);
+  x[100] = NaN;
+  x[130] = -Infinity;
+  const expected = packActivations(x, 16128);
+  const { values, steps } = activationsOf(expected, 2048);
+  const files = { ...wgsl, hand_over_groups: HAND_OVER_GROUPS, no_input: NO_INPUT };
+  for (const tag of [1, 2, 3]) {
+    const buffers = {
+      given: await gpu.uploadStorage("given", x, 4),
+      packed: await gpu.createStorage("packed", expected.byteLength),
+      squares: await gpu.createStorage("squares", 4 * 128),
+      relay: await gpu.createStorage("relay", 4 * (128 + 4 * 384)),
+    };
+    const shader = joinShader(files, "hand_over_groups", "exchange_subgroup", "no_input");
+    gpu.submit([await gpu.makeDispatch(shader, { constants: { own_tag: tag }, buffers, workgroups: [1, 1, 1] })]);
+    const taken = activationsOf(new Uint32Array(await gpu.read(buffers.packed)), 2048);
+    const sums = new Float32Array(await gpu.read(buffers.packed, 4 * 128, 16 * 288));
+    const squares = await gpu.readF32(buffers.squares);
+    for (const buffer of Object.values(buffers)) gpu.destroyBuffer(buffer);
+    for (let group = 0; group < 128; group++) {
+      const [own, at] = [steps[group], 16 * group];
+      const isFinite = x.subarray(at, at + 16).every(Number.isFinite);
+      assertEquals(Number.isNaN(taken.steps[group]), !isFinite, `step of group ${group}`);
+      if (!isFinite) continue;
+      assert(Math.abs(taken.steps[group] - own) <= own * 2 ** -21, `step ${taken.steps[group]} of group ${group}`);
+      // Next to a half a value may be rounded the other way, since the device's reciprocals are.
+      let sum = 0;
+      for (let c = 0; c < 16; c++) {
+        const unit = own * (c % 2 === 0 ? 1 : 4);
+        const distance = Math.abs(taken.values[at + c] - values[at + c]);
+        assert(distance <= unit * 1.01, `channel ${at + c} is ${distance / unit} units off`);
+        sum += taken.values[at + c];
+      }
+      const steps512 = taken.steps[group];
+      const exact = steps512 === 0 ? 0 : sum / steps512;
+      assert(
+        Math.abs(sums[group] - exact) <= Math.abs(exact) * 2 ** -21 + 0.01,
+        `sum of group ${group}: ${sums[group]}`,
+      );
+      const total = x.subarray(at, at + 16).reduce((all, value) => all + value * value, 0);
+      assert(
+        Math.abs(squares[group] - total) <= total * 2 ** -20 + 2 ** -126,
+        `squares of group ${group}: ${squares[group]}`,
+      );
     }
   }
 });

@@ -40,25 +40,34 @@ Deno.test("packed matrix: bytes on the device by hand", () => {
 
 Deno.test("packed matrix: outliers on the device by hand, in compressed rows and in slots", async () => {
   const gpu = await testGpu();
-  // 1 slot a row costs 4 and leaves 3 outliers at 8 each, 2 cost 8 and leave 1, 4 cost 16: as much as 2, so 2.
+  // 4 slots a row cost 16 and leave 2 outliers at 8 each, 8 cost 32: as much, so 4.
   const matrix = await uploadPackedMatrix(gpu, {
     ...randomTensor({ rows: 4, channels: 64, refineEvery: 8, outlierShare: 0 }, 1),
-    outlierStart: Uint32Array.of(0, 0, 1, 3, 6),
-    outlierChannel: Uint16Array.of(5, 0, 63, 1, 2, 3),
-    // 0x3c00, 0xbc00, 0x4000, 0xc000, 0x3800, 0xb800.
-    outlierResidual: Float16Array.of(1, -1, 2, -2, 0.5, -0.5),
+    outlierStart: Uint32Array.of(0, 0, 1, 3, 9),
+    outlierChannel: Uint16Array.of(5, 0, 63, 1, 2, 3, 4, 5, 6),
+    // 0x3c00, 0xbc00, 0x4000, 0xc000, 0x3800, 0xb800, 0x4400, 0xc400, 0x4800.
+    outlierResidual: Float16Array.of(1, -1, 2, -2, 0.5, -0.5, 4, -4, 8),
   });
   const [slab] = matrix.slabs;
   const { outlierResiduals, outlierCount, slotStart, slots, hasBeyond } = slab;
   assertEquals({ outlierResiduals, outlierCount, slotStart, slots, hasBeyond }, {
-    outlierResiduals: 8,
-    outlierCount: 6,
-    slotStart: 11,
-    slots: 2,
+    outlierResiduals: 10,
+    outlierCount: 9,
+    slotStart: 16,
+    slots: 4,
     hasBeyond: true,
   });
-  const compressed = [0, 0, 1, 3, 6, 0x00000005, 0x0001003f, 0x00030002, 0xbc003c00, 0xc0004000, 0xb8003800];
-  const rowSlots = [0, 0, 0x3c000005, 0, 0xbc000000, 0x4000003f, 0xc0000001, 0x38000002];
-  assertEquals([...new Uint32Array(await gpu.read(slab.outliers.buffer, 4 * 19))], [...compressed, ...rowSlots]);
+  const starts = [0, 0, 1, 3, 9];
+  const channels = [0x00000005, 0x0001003f, 0x00030002, 0x00050004, 0x00000006];
+  const residuals = [0xbc003c00, 0xc0004000, 0xb8003800, 0xc4004400, 0x00004800];
+  const rowSlots = [
+    [0, 0, 0, 0],
+    [0x3c000005, 0, 0, 0],
+    [0xbc000000, 0x4000003f, 0, 0],
+    [0xc0000001, 0x38000002, 0xb8000003, 0x44000004],
+  ];
+  // A word of padding, so that slots begin with a vector.
+  const expected = [...starts, ...channels, ...residuals, 0, ...rowSlots.flat()];
+  assertEquals([...new Uint32Array(await gpu.read(slab.outliers.buffer, 4 * 32))], expected);
   destroyMatrices(gpu, matrix);
 });

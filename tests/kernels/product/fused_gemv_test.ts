@@ -90,8 +90,8 @@ test("fused_gemv: rows of no outliers, as many as slots, and many more; no outli
     [() => 4, 4, false],
     [() => 5, 8, false],
     [(row: number) => [0, 4, 4, 1][row % 4], 4, false],
-    [(row: number) => [0, 2, 2, 2, 2, 2, 2, 90][row % 8], 2, true],
-    [(row: number) => row === 77 ? 256 : 0, 1, true],
+    [(row: number) => [0, 2, 2, 2, 2, 2, 2, 90][row % 8], 4, true],
+    [(row: number) => row === 77 ? 256 : 0, 4, true],
     [(row: number) => row < 64 ? 0 : 3, 4, false],
   ] as const;
   for (const [i, [countOf, slots, hasBeyond]] of cases.entries()) {
