@@ -1,8 +1,4 @@
-/**
- * `deno task doctor`: what this machine has, and what follows for the experiments.
- *
- * @module
- */
+// `deno task doctor`: what this machine has, and what follows for the experiments.
 import { type AdapterDescription, describeAdapter, isPlannedFor } from "../kernels/gpu/adapter.ts";
 import { MULTIPROCESSORS } from "../kernels/gpu/device_profile.ts";
 import { deviceName } from "../experiments/provenance.ts";

@@ -1,8 +1,4 @@
-/**
- * The dispatches of a decode step: one token of each of some sequences, through all layers to the choice of the next.
- *
- * @module
- */
+// The dispatches of a decode step: one token of each of some sequences, through all layers to the choice of the next.
 import { chooseSplits, decodeAttention, partialsLength } from "../../kernels/attention/decode_attention.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
