@@ -1,8 +1,4 @@
-/**
- * Claim `accuracy`: plain 2-bit quantization loses much accuracy, the paper's mixed bits little.
- *
- * @module
- */
+// Claim `accuracy`: plain 2-bit quantization loses much accuracy, the paper's mixed bits little.
 import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { LINEAR_KINDS, linearShape, linearWeights } from "../model/llama/layer.ts";

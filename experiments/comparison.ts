@@ -1,8 +1,4 @@
-/**
- * Comparing quantized models with the unquantized one: the rows that several experiments share.
- *
- * @module
- */
+// Comparing quantized models with the unquantized one: the rows that several experiments share.
 import { evaluateModel, type Evaluation } from "../model/evaluate/evaluation.ts";
 import { LINEAR_KINDS } from "../model/llama/layer.ts";
 import { type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
@@ -57,7 +53,6 @@ function taskCells(tasks: readonly TaskScore[]): Row {
   ]));
 }
 
-/** A row of a comparison. */
 export function comparisonRow(
   method: string,
   bitsPerWeight: number,
@@ -85,11 +80,9 @@ export function comparisonRow(
   };
 }
 
-/** A method to compare. */
 export interface MethodCase {
   readonly name: string;
   readonly method: Method;
-  /** What calibrates it. */
   readonly inputs: Inputs;
   /** Leaves multiple choice and tasks out: its standard error is too large for the small differences of a sweep. */
   readonly withoutChoices?: boolean;
@@ -180,7 +173,6 @@ export function taskGain(a: Evaluation, b: Evaluation): Estimate {
   };
 }
 
-/** The settings that every comparison states. */
 export function comparisonSettings(
   { set, reference, calibration, scoredOn, quantizedOn }: Baseline,
 ): Record<string, Cell> {
@@ -215,7 +207,6 @@ export function comparisonSettings(
   };
 }
 
-/** The settings that every sweep of one method's settings states. */
 export function sweepSettings(baseline: Baseline): Record<string, Cell> {
   return {
     ...comparisonSettings(baseline),

@@ -1,8 +1,4 @@
-/**
- * What experiments share during a run, made lazily and once.
- *
- * @module
- */
+// What experiments share during a run, made lazily and once.
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import {
@@ -26,13 +22,11 @@ import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
 import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
 import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
 
-/** What a run is made with. */
 export interface RunSettings {
   readonly quick: boolean;
   readonly seed: number;
   /** `tiny`, a directory or `hf:ORG/NAME[@REVISION]`. */
   readonly modelName: string;
-  /** Name of the evaluation text. */
   readonly textName: string;
   /** Name of the calibration text; by default the one that `quantize` takes for the model. */
   readonly calibrationName?: string;

@@ -1,8 +1,4 @@
-/**
- * The methods that tables compare, by the names that they have there.
- *
- * @module
- */
+// The methods that tables compare, by the names that they have there.
 import type { FeedbackSettings } from "../quant/error_feedback.ts";
 import type { Quantizer } from "../quant/quantize.ts";
 import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/baselines/strip_layout.ts";

@@ -1,8 +1,4 @@
-/**
- * Where a run's model is quantized and scored: by the CPU's workers, in memory as a whole, or on a GPU, layer by layer.
- *
- * @module
- */
+// Where a run's model is quantized and scored: by the CPU's workers, in memory as a whole, or on a GPU, layer by layer.
 import { join } from "@std/path";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../quant/quantize.ts";
@@ -43,19 +39,15 @@ export type Inputs =
 
 /** How a model is quantized. */
 export interface PlacePlan {
-  /** The quantizer of each kind of matrix. */
   readonly quantizerOf: (kind: LinearKind) => Quantizer;
-  /** What calibrates it. */
   readonly inputs: Inputs;
   /** The calibration text, or the random tokens. */
   readonly windows: readonly Uint32Array[];
-  /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress: (share: number, step: string) => void;
 }
 
 /** What decides the file that `quantize` writes by default, and where it lies for a while. */
 export interface FileSettings {
-  /** Seed of everything random. */
   readonly seed: number;
   /** A directory that the run may write to; the working directory by default. */
   readonly directory?: string | undefined;
@@ -63,7 +55,6 @@ export interface FileSettings {
 
 /** A place for one model. Dispose it to free what it holds of it. */
 export interface ModelPlace extends Disposable {
-  /** The GPU, where it is one. */
   readonly gpu?: Gpu;
   /** Whether that is a GPU and not a software adapter. */
   readonly isRealGpu: boolean;
@@ -71,7 +62,6 @@ export interface ModelPlace extends Disposable {
   readonly scorer: Scorer;
   /** Layers of the unquantized model, in order. */
   layers(): Promise<LayerSource>;
-  /** Gives the unquantized model to the scorer. */
   scoreUnquantized(): Promise<void>;
   /** Quantizes the model and gives what was stored, decoded, to the scorer; returns bits a weight. */
   quantize(plan: PlacePlan): Promise<number>;
@@ -241,7 +231,6 @@ export async function makeCleared(parent: string, name: string): Promise<AsyncDi
   return { path, [Symbol.asyncDispose]: clear };
 }
 
-/** Bytes and weights of stored matrices. */
 interface Sizes {
   bytes: number;
   weights: number;

@@ -1,8 +1,4 @@
-/**
- * How extreme the most extreme weights of 2-bit and of refined groups are.
- *
- * @module
- */
+// How extreme the most extreme weights of 2-bit and of refined groups are.
 import { BLOCK_GROUPS, GROUP_CHANNELS } from "../quant/format.ts";
 import { groupOfRow, probeGroup } from "../quant/probe.ts";
 import { pickRefined } from "../quant/refine_pick.ts";

@@ -1,8 +1,4 @@
-/**
- * Running experiments and writing their result files.
- *
- * @module
- */
+// Running experiments and writing their result files.
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
@@ -15,7 +11,6 @@ import { type Findings, type Provenance, readResult, type Result, writeResult } 
 /** Directory of results that come with the repository. */
 export const RESULTS_ROOT: string = fromFileUrl(new URL("../results", import.meta.url));
 
-/** What a run is told besides its settings. */
 export interface RunOptions {
   readonly settings: RunSettings;
   /** Directory of the result files; by default {@linkcode resultPlace} below results/. */
@@ -26,9 +21,7 @@ export interface RunOptions {
   readonly command: string;
   /** Told of the experiment that runs, the share of it that is done and what is being done. */
   readonly onProgress?: (id: string, share: number, step: string) => void;
-  /** Told of each row of a comparison when it is measured and kept. */
   readonly onRow?: (id: string, name: string) => void;
-  /** Told of each result when its file is there. */
   readonly onResult?: (result: Result, path: string, timeMs: number) => void;
 }
 

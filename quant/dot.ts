@@ -1,8 +1,4 @@
-/**
- * Dot products of runs of f64 arrays.
- *
- * @module
- */
+// Dot products of runs of f64 arrays.
 
 /**
  * Sums over i < length of a[firstStart + i] * b[bStart + i], and of a[secondStart + i] * b[bStart + i], in four independent

@@ -1,12 +1,8 @@
-/**
- * Error feedback: quantizing a row channel by channel, each later channel making up for the errors of the earlier ones.
- *
- * The objective is (w - q) H (w - q)ᵀ, H = sum of x xᵀ over the layer's inputs x. With H = V Vᵀ, V upper triangular,
- * the channel k is rounded from w[k] + sum over i < k of (w[i] - q[i]) V[i, k] / V[k, k]. This is GPTQ (Frantar et al.
- * 2022) in the form of LDLQ (Chee et al. 2023): the same codes, without the inverse of H.
- *
- * @module
- */
+// Error feedback: quantizing a row channel by channel, each later channel making up for the errors of the earlier ones.
+//
+// The objective is (w - q) H (w - q)ᵀ, H = sum of x xᵀ over the layer's inputs x. With H = V Vᵀ, V upper triangular,
+// the channel k is rounded from w[k] + sum over i < k of (w[i] - q[i]) V[i, k] / V[k, k]. This is GPTQ (Frantar et al.
+// 2022) in the form of LDLQ (Chee et al. 2023): the same codes, without the inverse of H.
 import { choleskyUpper } from "./cholesky.ts";
 import { dotTwoRuns } from "./dot.ts";
 import { GROUP_CHANNELS } from "./format.ts";

@@ -1,8 +1,4 @@
-/**
- * The search for a group's scale code and zero code: every candidate is rounded and the one with the least error wins.
- *
- * @module
- */
+// The search for a group's scale code and zero code: every candidate is rounded and the one with the least error wins.
 import { BASE_ZEROS, GROUP_CHANNELS, REFINED_ZEROS, SCALE_CODES, ZERO_CODES } from "./format.ts";
 
 /**
@@ -30,7 +26,6 @@ export interface GroupProblem {
   readonly scratch: Float64Array;
 }
 
-/** A rounded group. */
 export interface GroupRounding {
   readonly scaleCode: number;
   readonly zeroCode: number;

@@ -1,9 +1,5 @@
-/**
- * Looking at each group by itself before anything is decided: what error it would have in 2 bits, in 4 bits, and in
- * either without its most extreme weight.
- *
- * @module
- */
+// Looking at each group by itself before anything is decided: what error it would have in 2 bits, in 4 bits, and in
+// either without its most extreme weight.
 import { GROUP_CHANNELS } from "./format.ts";
 import {
   boundsOf,
@@ -28,9 +24,7 @@ export interface GroupProbe {
   readonly range: number;
   /** Index within the group of the weight that lies furthest from the group's mean. */
   readonly extreme: number;
-  /** In 2 bits. */
   readonly twoBit: GroupProspect;
-  /** In 4 bits. */
   readonly fourBit: GroupProspect;
 }
 

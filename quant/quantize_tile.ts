@@ -16,7 +16,6 @@ import type { UnpackedTensor } from "./unpacked_tensor.ts";
 /** Residuals of a row's outliers, by channel. */
 export type RowResiduals = Map<number, number>;
 
-/** A tile to quantize. */
 export interface TileTask {
   /** f32: the rows of the tensor below. */
   readonly weights: Float32Array;
@@ -35,7 +34,6 @@ export interface TileTask {
   readonly stripScores?: Float64Array<ArrayBuffer>;
 }
 
-/** Quantizes a tile into its place in the tensor. */
 export function quantizeTile(task: TileTask): void {
   const { weights, channels, settings, tile, firstTile, tensor } = task;
   const firstRow = (tile - firstTile) * TILE_ROWS;

@@ -1,8 +1,4 @@
-/**
- * Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
- *
- * @module
- */
+// Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
 import { createRandom } from "../../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -14,7 +10,6 @@ import type { Text } from "../text/text.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { cutWindows, joinTokens, type Windows } from "../text/windows.ts";
 
-/** What is evaluated. */
 export interface EvaluationPlan {
   /** Windows of the text, and their tokens. */
   readonly windows: number;
@@ -22,15 +17,12 @@ export interface EvaluationPlan {
   readonly windowTokens: number;
   /** Multiple-choice items; 0 leaves multiple choice out. */
   readonly choices: number;
-  /** Seed of the multiple-choice items. */
   readonly seed: number;
 }
 
 /** Windows and items, drawn once and used for every model of a comparison. */
 export interface EvaluationSet {
-  /** The windows. */
   readonly windows: Windows;
-  /** The multiple-choice items. */
   readonly choices: Choices | undefined;
   /** How many windows, spread evenly, are measured in KL divergence; the reference's predictions of these stay in memory. */
   readonly divergenceWindows: number;
@@ -38,7 +30,6 @@ export interface EvaluationSet {
   readonly tasks?: readonly PreparedTask[];
 }
 
-/** Tokens of a multiple-choice item. */
 const CHOICE_TOKENS = { contextTokens: 32, continuationTokens: 8 } as const;
 
 /** Memory for the reference's predictions: the host's where the CPU scores, else the device's. */
@@ -76,7 +67,6 @@ export function prepareEvaluation(
   };
 }
 
-/** Results of one model. */
 export interface Evaluation {
   /** Mean negative log-likelihood of each window, in nats a token. */
   readonly windowLoss: Float64Array;
@@ -99,7 +89,6 @@ export interface Evaluation {
 /** The role of a model in a comparison: the reference is evaluated first, the others are compared with it. */
 export type Role = "reference" | "compared" | "alone";
 
-/** Evaluates the model that a scorer has. */
 export async function evaluateModel(
   scorer: Scorer,
   set: EvaluationSet,

@@ -1,8 +1,4 @@
-/**
- * Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
- *
- * @module
- */
+// Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
 import { forward, logitsOf, type Segment } from "../llama/forward.ts";
 import type { Model } from "../llama/llama.ts";
 import type { MatMul } from "../llama/matmul.ts";
@@ -58,16 +54,8 @@ export function scoreWindow(
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
 }
 
-/** How well a model predicts windows of text. */
-export interface WindowsEvaluation {
-  /** exp of the mean loss. */
-  readonly perplexity: Estimate;
-  /** Share of tokens that were predicted as the most likely one. */
-  readonly top1: Estimate;
-}
-
-/** Perplexity and top-1 accuracy from the scores of windows. */
-export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluation {
+/** Perplexity, which is exp of the mean loss, and the share of tokens predicted as the most likely ones. */
+export function summarizeWindows(scores: readonly WindowScore[]): Readonly<Record<"perplexity" | "top1", Estimate>> {
   const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
   const perplexity = Math.exp(loss.value);
   return {
@@ -80,7 +68,6 @@ export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluat
 export interface ChoiceItem {
   /** Tokens before, BOS first. */
   readonly context: Uint32Array;
-  /** Tokens of each continuation. */
   readonly continuations: readonly Uint32Array[];
 }
 
