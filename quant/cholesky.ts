@@ -1,8 +1,4 @@
-/**
- * Cholesky factorization in f64.
- *
- * @module
- */
+// Cholesky factorization in f64.
 import { dotTwoRuns } from "./dot.ts";
 
 /**

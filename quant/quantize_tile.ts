@@ -1,8 +1,4 @@
-/**
- * Quantizing a tile: 16 rows whose groups share second-order scales.
- *
- * @module
- */
+// Quantizing a tile: 16 rows whose groups share second-order scales.
 import { type Feedback, feedBack } from "./error_feedback.ts";
 import { MAX_F16 } from "./float16.ts";
 import { BASE_ZEROS, GROUP_CHANNELS, REFINED_ZEROS, SCALE_CODES, TILE_ROWS } from "./format.ts";

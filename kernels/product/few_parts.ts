@@ -1,9 +1,5 @@
-/**
- * Products with few tokens whose channels are spread over workgroups: how they are spread, what adds up the parts, and
- * those of them that matrix units make, for any kind of weights.
- *
- * @module
- */
+// Products with few tokens whose channels are spread over workgroups: how they are spread, what adds up the parts, and
+// those of them that matrix units make, for any kind of weights.
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";

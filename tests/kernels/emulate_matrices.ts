@@ -1,10 +1,6 @@
-/**
- * Matrices of subgroups where there are no units for them: the same shader with functions in place of the built-in
- * ones. Of sums a lane has half a row, of a left factor the whole row; a right factor stays in workgroup memory, as its
- * place, its stride and whether a column lies in a row there.
- *
- * @module
- */
+// Matrices of subgroups where there are no units for them: the same shader with functions in place of the built-in
+// ones. Of sums a lane has half a row, of a left factor the whole row; a right factor stays in workgroup memory, as its
+// place, its stride and whether a column lies in a row there.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Shader } from "../../kernels/gpu/shader.ts";
 
