@@ -1,8 +1,4 @@
-/**
- * `deno task bench`: prompt and generation speed, laid out as llama-bench's tables are.
- *
- * @module
- */
+// `deno task bench`: prompt and generation speed, laid out as llama-bench's tables are.
 import { REFINE_EVERY } from "../quant/format.ts";
 import { SETTINGS } from "../quant/recipe.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
@@ -22,6 +18,7 @@ import {
   integerOption,
   MODEL_HELP,
   type OptionValues,
+  shapeOption,
   textOption,
   UsageError,
   WEBGPU_OPTION,
@@ -29,7 +26,6 @@ import {
 import { createProgressLine } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 
-/** Measures speed. */
 export const bench: Command = {
   name: "bench",
   summary:
@@ -37,41 +33,30 @@ export const bench: Command = {
   positionals: [],
   options: {
     model: {
-      type: "string",
       value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: `Model to measure: a packed file, ${MODEL_HELP}.`,
     },
     shape: {
-      type: "string",
       value: "NAME",
       help: `Measure random weights instead: ${MODEL_SHAPES.map(({ name }) => name).join(", ")}.`,
     },
-    format: {
-      type: "string",
-      value: "NAME",
-      help: `Format of random weights: ${FORMATS.join(", ")} (default twobit).`,
-    },
+    format: { value: "NAME", help: `Format of random weights: ${FORMATS.join(", ")} (default twobit).` },
     refine: {
-      type: "string",
       value: "N|N/N/N/N,...",
       help:
         `Densities of random weights: one refined group in every N, of q, k, v/o/gate, up/down, for layers in turn: ${
           REFINE_EVERY.join(", ")
         } (default ${SETTINGS.refineEvery}).`,
     },
-    prompt: { type: "string", value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
-    generate: { type: "string", value: "N", help: "Tokens to generate; 0 for none (default 128)." },
-    depth: { type: "string", value: "N,...", help: "Tokens in the cache before (default 0)." },
-    batch: {
-      type: "string",
-      value: "N,...",
-      help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.`,
-    },
-    repetitions: { type: "string", value: "N", help: "Samples of each (default 5)." },
+    prompt: { value: "N", help: "Tokens of the prompt; 0 for none (default 512)." },
+    generate: { value: "N", help: "Tokens to generate; 0 for none (default 128)." },
+    depth: { value: "N,...", help: "Tokens in the cache before (default 0)." },
+    batch: { value: "N,...", help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.` },
+    repetitions: { value: "N", help: "Samples of each (default 5)." },
     ...SAMPLING_OPTIONS,
     ...QUANTIZING_OPTIONS,
     ...WEBGPU_OPTION,
-    json: { type: "boolean", help: "Print JSON, with every sample." },
+    json: { help: "Print JSON, with every sample." },
   },
   async run(options) {
     if (options.quantize !== undefined) return await benchQuantizing(options);
@@ -103,18 +88,6 @@ export const bench: Command = {
   },
 };
 
-/** A measured speed. */
-interface SpeedRow {
-  readonly model: string;
-  readonly size_bytes: number;
-  readonly test: string;
-  readonly sequences: number;
-  readonly tokens_per_s: number;
-  readonly sequence_tokens_per_s: number;
-  readonly deviation: number;
-  readonly samples: readonly number[];
-}
-
 const COLUMNS = [
   { key: "model", label: "model", unit: "" },
   { key: "size_bytes", label: "weights", unit: "bytes" },
@@ -134,12 +107,11 @@ async function measure(
 ) {
   using line = createProgressLine("bench");
   using weights = await uploadWeights(gpu, source, (share) => line.update(share / 2, "weights"));
-  const rows: SpeedRow[] = [];
+  const rows: ReturnType<typeof speedRow>[] = [];
   let whyNotWhole: string | undefined;
   const add = (test: string, depth: number, samples: readonly number[], sequences = 1) => {
     const at = depth > 0 ? ` @ d${depth}` : "";
-    const model = { model: name, size_bytes: weights.sizeBytes };
-    if (samples.length > 0) rows.push({ ...model, test: test + at, ...summarize(samples, sequences) });
+    if (samples.length > 0) rows.push(speedRow(name, weights.sizeBytes, test + at, samples, sequences));
   };
   for (const [i, depth] of depths.entries()) {
     line.update(0.5 + i / depths.length / 2, `depth ${depth}`);
@@ -156,11 +128,12 @@ async function measure(
   return { rows, whyNotWhole };
 }
 
-function summarize(samples: readonly number[], sequences: number) {
+function speedRow(model: string, size_bytes: number, test: string, samples: readonly number[], sequences: number) {
   const speed = mean(samples);
   const squares = samples.reduce((sum, sample) => sum + (sample - speed) ** 2, 0);
   const deviation = Math.sqrt(squares / Math.max(1, samples.length - 1));
-  return { sequences, tokens_per_s: speed, sequence_tokens_per_s: speed / sequences, deviation, samples };
+  const speeds = { tokens_per_s: speed, sequence_tokens_per_s: speed / sequences };
+  return { model, size_bytes, test, sequences, ...speeds, deviation, samples };
 }
 
 /** @throws {UsageError} when there is nothing to measure, or two models */
@@ -208,10 +181,7 @@ async function openSource(options: OptionValues, context: number) {
     line.clear();
     return { name: model, source: checkpointSource(checkpoint), [Symbol.dispose]: () => checkpoint[Symbol.dispose]() };
   }
-  const shape = MODEL_SHAPES.find((candidate) => candidate.name === name);
-  if (!shape) {
-    throw new UsageError(`--shape is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
-  }
+  const shape = shapeOption(options, "shape", "");
   if (options.refine !== undefined && format !== "twobit") {
     throw new UsageError(`--refine is given and --format is ${format}, must be twobit`);
   }

@@ -1,19 +1,15 @@
-/**
- * What a command is: options as data, so that help, parsing and errors are the same everywhere.
- *
- * @module
- */
+// What a command is: options as data, so that help, parsing and errors are the same everywhere.
 import { parseArgs } from "@std/cli/parse-args";
+import { withoutDirectories } from "../experiments/provenance.ts";
 import { openDawn } from "../model/host/dawn.ts";
 import { CHOICE_TASKS } from "../model/evaluate/questions.ts";
+import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import type { TaskFile } from "../model/evaluate/tasks.ts";
 import { CALIBRATION_GRAMMAR, splitCalibration } from "../model/text/calibration_names.ts";
 import { EVALUATION_TEXTS, isEvaluationText } from "../model/text/text.ts";
 
-/** An option of a command. */
 export interface Option {
-  readonly type: "boolean" | "string";
-  /** Shown in the help: what the value stands for, as in `--out DIR`. */
+  /** What its value stands for, shown in the help as in `--out DIR`; without it the option has none. */
   readonly value?: string;
   readonly help: string;
 }
@@ -45,15 +41,16 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+const HELP_OPTION: Command["options"] = { help: { help: "Print this help." } };
+
 /** Parses arguments. @throws {UsageError} for unknown options and a wrong number of positionals */
 export function parseArguments(command: Command, args: readonly string[]) {
-  const types = new Map(Object.entries(command.options).map(([name, { type }]) => [name, type]));
-  types.set("help", "boolean");
-  const ofType = (wanted: Option["type"]) => Array.from(types).flatMap(([name, type]) => type === wanted ? [name] : []);
-  const { _: positionals, ...parsed } = parseArgs([...joinOptions(types, args)], {
-    boolean: ofType("boolean"),
-    string: ["_", ...ofType("string")],
-  });
+  const options: Command["options"] = { ...command.options, ...HELP_OPTION };
+  const [string, boolean] = [true, false].map((hasValue) =>
+    Object.keys(options).filter((name) => (options[name].value !== undefined) === hasValue)
+  );
+  const joined = joinOptions(new Map(Object.entries(options)), args);
+  const { _: positionals, ...parsed } = parseArgs([...joined], { boolean, string: ["_", ...string] });
   const given = Object.entries(parsed).filter(([, value]) => value !== false);
   const values = Object.fromEntries(given) as OptionValues;
   if (values.help !== true && positionals.length !== command.positionals.length) {
@@ -64,7 +61,7 @@ export function parseArguments(command: Command, args: readonly string[]) {
 }
 
 /** The arguments with each option as one, `--name=value`, so that the parser, which is lenient, has nothing to guess. */
-function* joinOptions(types: ReadonlyMap<string, Option["type"]>, args: readonly string[]): Generator<string> {
+function* joinOptions(options: ReadonlyMap<string, Option>, args: readonly string[]): Generator<string> {
   const rest = [...args];
   for (let arg = rest.shift(); arg !== undefined; arg = rest.shift()) {
     if (arg === "--") return yield* [arg, ...rest];
@@ -73,14 +70,14 @@ function* joinOptions(types: ReadonlyMap<string, Option["type"]>, args: readonly
       const other = Array.from(letters).find((letter) => letter !== "h");
       if (other !== undefined) throw new UsageError(`Unknown option '-${other}'`);
       yield "--help=true";
-    } else yield name === undefined ? arg : `--${name}=${optionValue(types.get(name), name, value, rest)}`;
+    } else yield name === undefined ? arg : `--${name}=${optionValue(options.get(name), name, value, rest)}`;
   }
 }
 
 /** The value of an option: its own, or the argument after it, which is then taken from `rest`. */
-function optionValue(type: Option["type"] | undefined, name: string, own: string | undefined, rest: string[]): string {
-  if (type === undefined) throw new UsageError(`Unknown option '--${name}'`);
-  if (type === "boolean") {
+function optionValue(option: Option | undefined, name: string, own: string | undefined, rest: string[]): string {
+  if (option === undefined) throw new UsageError(`Unknown option '--${name}'`);
+  if (option.value === undefined) {
     if (own === undefined) return "true";
     throw new UsageError(`Option '${name === "help" ? "-h, " : ""}--${name}' does not take an argument`);
   }
@@ -90,19 +87,18 @@ function optionValue(type: Option["type"] | undefined, name: string, own: string
   return value;
 }
 
-/** Help text of a command. */
 export function helpOf({ name, summary, positionals, options }: Command): string {
-  const entries = Object.entries(options).map(([option, { value, help }]) =>
+  const entries = Object.entries({ ...options, ...HELP_OPTION }).map(([option, { value, help }]) =>
     [`--${option}${value ? ` ${value}` : ""}`, help] as const
   );
-  const width = Math.max(...entries.map(([left]) => left.length), 6);
+  const width = Math.max(...entries.map(([left]) => left.length));
   return [
     `Usage: deno task ${[name, ...positionals].join(" ")} [options]`,
     "",
     summary,
     "",
     "Options:",
-    ...[...entries, ["--help", "Print this help."] as const].map(([left, help]) => `  ${left.padEnd(width)}  ${help}`),
+    ...entries.map(([left, help]) => `  ${left.padEnd(width)}  ${help}`),
   ].join("\n");
 }
 
@@ -124,11 +120,9 @@ export function integerOption(options: OptionValues, name: string, fallback: num
   return number;
 }
 
-/** Help of an option that names an evaluation text. */
 export const TEXT_HELP =
   "Text: sotu (default), moby, wikitext2 (from the hub; wikitext2:FILE from wiki.test.raw) or file:PATH.";
 
-/** Help of an option that names a model. */
 export const MODEL_HELP = "the embedded one (default), a directory, a GGUF file, or ORG/NAME of the Hugging Face hub";
 
 /** Reads the name of an evaluation text. @throws {UsageError} */
@@ -154,9 +148,7 @@ export function calibrationTextOption(options: OptionValues): string | undefined
   return name;
 }
 
-/** The option that names task files. */
 export const TASKS_OPTION: Option = {
-  type: "string",
   value: "NAME:FILE,...",
   help: `Also score multiple-choice questions as lm-evaluation-harness does; NAME: ${CHOICE_TASKS.join(", ")}; ` +
     "FILE: JSON lines in that data set's layout.",
@@ -175,13 +167,8 @@ export function taskFilesOption(options: OptionValues): TaskFile[] {
   });
 }
 
-/** The option that names an implementation of WebGPU. */
 export const WEBGPU_OPTION = {
-  webgpu: {
-    type: "string",
-    value: "deno|dawn",
-    help: "WebGPU to run on; dawn is the npm package webgpu (default deno).",
-  },
+  webgpu: { value: "deno|dawn", help: "WebGPU to run on; dawn is the npm package webgpu (default deno)." },
 } as const satisfies Record<string, Option>;
 
 /**
@@ -195,7 +182,14 @@ export async function useWebGpu(options: OptionValues): Promise<void> {
   if (name === "dawn") Object.defineProperty(navigator, "gpu", { value: await openDawn() });
 }
 
-/** Reads an option as text. */
+/** Reads an option that names a published shape. @throws {UsageError} */
+export function shapeOption(options: OptionValues, name: string, fallback: string): ModelShape {
+  const wanted = textOption(options, name, fallback);
+  const shape = MODEL_SHAPES.find((known) => known.name === wanted);
+  if (shape) return shape;
+  throw new UsageError(`--${name} is ${wanted}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
+}
+
 export function textOption(options: OptionValues, name: string, fallback: string): string {
   const value = options[name];
   return typeof value === "string" ? value : fallback;
@@ -214,8 +208,10 @@ export function oneOfOption<T extends string | number>(
   return value;
 }
 
-/** A task with its options as they were given, for the result files. */
+/** A task with its options as they were given but for this machine's directories, for the result files. */
 export function describeCall(task: string, options: OptionValues): string {
-  const given = Object.entries(options).map(([name, value]) => value === true ? `--${name}` : `--${name} ${value}`);
+  const given = Object.entries(options).map(([name, value]) =>
+    value === true ? `--${name}` : `--${name} ${withoutDirectories(String(value))}`
+  );
   return ["deno task", task, ...given].join(" ");
 }

@@ -1,14 +1,9 @@
-/**
- * `deno task compare`: two sets of results.
- *
- * @module
- */
+// `deno task compare`: two sets of results.
 import { compareResults, counts, type Difference, incomparable } from "../experiments/results/compare_results.ts";
 import { renderTable } from "../experiments/render.ts";
 import { readResultSource, type ResultSet } from "../experiments/result_source.ts";
 import { type Command, numberOption } from "./command.ts";
 
-/** Compares two sets of results. */
 export const compare: Command = {
   name: "compare",
   summary:
@@ -17,12 +12,11 @@ export const compare: Command = {
     "row or column is missing on one side. Clock readings never count: they are noise where their samples overlap.",
   positionals: ["A", "B"],
   options: {
-    tolerance: { type: "string", value: "F", help: "Largest relative difference that doesn't count (default 0)." },
+    tolerance: { value: "F", help: "Largest relative difference that doesn't count (default 0)." },
     common: {
-      type: "boolean",
       help: "Leave out, and name, experiments that only one side has, or that have another model, seed or settings.",
     },
-    json: { type: "boolean", help: "Print the differences as JSON." },
+    json: { help: "Print the differences as JSON." },
   },
   async run(options, [a, b]) {
     const tolerance = numberOption(options, "tolerance", 0, 0, 1);
@@ -48,7 +42,6 @@ export const compare: Command = {
   },
 };
 
-/** Experiments that cannot be compared, and why. */
 function findUncommon(a: ResultSet, b: ResultSet): Map<string, string> {
   const reasons = new Map<string, string>();
   for (const name of new Set([...a.keys(), ...b.keys()])) {

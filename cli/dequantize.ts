@@ -1,8 +1,4 @@
-/**
- * `deno task dequantize`: a packed file back to a Hugging Face directory.
- *
- * @module
- */
+// `deno task dequantize`: a packed file back to a Hugging Face directory.
 import { writeHuggingFaceDirectory } from "../model/files/huggingface_writer.ts";
 import { type Command, textOption, UsageError } from "./command.ts";
 import { openPackedOption } from "./packed_option.ts";
@@ -14,8 +10,8 @@ export const dequantize: Command = {
   summary: "Decodes a packed file into a Hugging Face directory in f16 that transformers and others load.",
   positionals: [],
   options: {
-    in: { type: "string", value: "F.safetensors", help: "Packed file; required." },
-    out: { type: "string", value: "DIR", help: "Directory to write; required, must not exist." },
+    in: { value: "F.safetensors", help: "Packed file; required." },
+    out: { value: "DIR", help: "Directory to write; required, must not exist." },
   },
   async run(options) {
     const [input, out] = [textOption(options, "in", ""), textOption(options, "out", "")];

@@ -1,8 +1,4 @@
-/**
- * `deno task doctor`: what this machine has, and what follows for the experiments.
- *
- * @module
- */
+// `deno task doctor`: what this machine has, and what follows for the experiments.
 import { type AdapterDescription, describeAdapter, isPlannedFor } from "../kernels/gpu/adapter.ts";
 import { MULTIPROCESSORS } from "../kernels/gpu/device_profile.ts";
 import { deviceName } from "../experiments/provenance.ts";
@@ -16,34 +12,33 @@ const TESTED_DENO = "2.9.6";
 /** Memory that a run on the embedded model needs, in GiB. */
 const NEEDED_GIB = 4;
 
-/** Says what is there, what is missing and how to get it. */
 export const doctor: Command = {
   name: "doctor",
   summary: "Says what this machine has: Deno, GPU, memory; which experiments will run; how to get what is missing.",
   positionals: [],
-  options: { json: { type: "boolean", help: "Print JSON." } },
+  options: { json: { help: "Print JSON." } },
   async run(options) {
-    const adapter = await describeAdapter();
-    const dawn = await describeDawn();
-    const { total, available } = Deno.systemMemoryInfo();
-    const report = {
-      deno: Deno.version.deno,
-      testedDeno: TESTED_DENO,
-      cores: navigator.hardwareConcurrency,
-      memoryGiB: { total: total / 2 ** 30, available: available / 2 ** 30 },
-      adapter: adapter ?? null,
-      dawn,
-      device: deviceName(adapter),
-      experiments: EXPERIMENTS.map(({ id, needsGpu }) => ({
-        id,
-        measured: !needsGpu || (adapter !== undefined && !adapter.software),
-      })),
-      advice: advise(adapter, available / 2 ** 30),
-    };
+    const report = await examine();
     console.log(options.json === true ? JSON.stringify(report, null, 1) : describe(report));
     return 0;
   },
 };
+
+async function examine() {
+  const adapter = await describeAdapter();
+  const { total, available } = Deno.systemMemoryInfo();
+  return {
+    deno: Deno.version.deno,
+    testedDeno: TESTED_DENO,
+    cores: navigator.hardwareConcurrency,
+    memoryGiB: { total: total / 2 ** 30, available: available / 2 ** 30 },
+    adapter: adapter ?? null,
+    dawn: await describeDawn(),
+    device: deviceName(adapter),
+    experiments: EXPERIMENTS.map(({ id, needsGpu }) => ({ id, measured: !needsGpu || adapter?.software === false })),
+    advice: advise(adapter, available / 2 ** 30),
+  };
+}
 
 /** The adapter of the other WebGPU, or what keeps from it. */
 async function describeDawn(): Promise<AdapterDescription | string> {
@@ -79,18 +74,9 @@ function advise(adapter: AdapterDescription | undefined, availableGiB: number): 
   return advice;
 }
 
-interface Report {
-  readonly deno: string;
-  readonly cores: number;
-  readonly memoryGiB: { readonly total: number; readonly available: number };
-  readonly adapter: AdapterDescription | null;
-  readonly dawn: AdapterDescription | string;
-  readonly device: string;
-  readonly experiments: readonly { readonly id: string; readonly measured: boolean }[];
-  readonly advice: readonly string[];
-}
-
-function describe({ deno, cores, memoryGiB, adapter, dawn, device, experiments, advice }: Report): string {
+function describe(
+  { deno, cores, memoryGiB, adapter, dawn, device, experiments, advice }: Awaited<ReturnType<typeof examine>>,
+): string {
   const list = (measured: boolean) => experiments.filter((e) => e.measured === measured).map(({ id }) => id).join(", ");
   return [
     `Deno         ${deno}`,

@@ -1,8 +1,4 @@
-/**
- * `deno task generate`: text from a prompt, or texts from several.
- *
- * @module
- */
+// `deno task generate`: text from a prompt, or texts from several.
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { openModel } from "../model/load.ts";
@@ -24,34 +20,30 @@ import { createProgressLine, formatSeconds } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 import { writeText } from "./write_text.ts";
 
-/** Generates text on the GPU. */
 export const generate: Command = {
   name: "generate",
   summary: "Generates text on the GPU and prints it as it comes; speed and memory follow on standard error.",
   positionals: [],
   options: {
     model: {
-      type: "string",
       value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: `Model: a packed file, ${MODEL_HELP}.`,
     },
     quantized: {
-      type: "string",
       value: "F.safetensors",
       help: "Packed file to take in the place of --model, whose configuration it must have where both are given.",
     },
-    prompt: { type: "string", value: "TEXT", help: "Text to go on from." },
+    prompt: { value: "TEXT", help: "Text to go on from." },
     prompts: {
-      type: "string",
       value: "FILE",
       help:
         `Up to ${MAX_SEQUENCES} texts to go on from at once, one a line, or JSON lines (.jsonl) with a prompt each.`,
     },
-    raw: { type: "boolean", help: "Take a prompt as it is, even where the model has a chat template." },
+    raw: { help: "Take a prompt as it is, even where the model has a chat template." },
     ...SAMPLING_OPTIONS,
-    "max-tokens": { type: "string", value: "N", help: "Most tokens to generate for a prompt (default 256)." },
+    "max-tokens": { value: "N", help: "Most tokens to generate for a prompt (default 256)." },
     ...WEBGPU_OPTION,
-    json: { type: "boolean", help: "Print text and measurements as JSON at the end." },
+    json: { help: "Print text and measurements as JSON at the end." },
   },
   async run(options, _positionals, interrupt) {
     const prompts = await promptsOption(options);

@@ -1,8 +1,4 @@
-/**
- * `deno task generate --prompts`: texts from several prompts at once.
- *
- * @module
- */
+// `deno task generate --prompts`: texts from several prompts at once.
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { Engine, EngineGenerateOptions } from "../model/engine/engine.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
@@ -10,7 +6,6 @@ import { type Interrupt, UsageError } from "./command.ts";
 import { formatSeconds } from "./progress.ts";
 import { writeText } from "./write_text.ts";
 
-/** A text with its prompt, and how its generation went. */
 interface BatchResult extends GenerateSummary {
   readonly prompt: string;
   readonly text: string;

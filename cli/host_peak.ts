@@ -1,8 +1,4 @@
-/**
- * The most memory of the host that this process held.
- *
- * @module
- */
+// The most memory of the host that this process held.
 
 const STATUS = "/proc/self/status";
 

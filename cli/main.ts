@@ -1,9 +1,5 @@
-/**
- * The command line: `deno task <command>` runs this file with the command's name.
- * Exit code 0: good; 1: the work failed; 2: bad usage; 130 or 143: interrupted.
- *
- * @module
- */
+// The command line: `deno task <command>` runs this file with the command's name.
+// Exit code 0: good; 1: the work failed; 2: bad usage; 130 or 143: interrupted.
 import { removeUnfinished } from "../model/host/atomic_file.ts";
 import { bench } from "./bench.ts";
 import { type Command, helpOf, type Interrupt, parseArguments, UsageError, useWebGpu } from "./command.ts";
@@ -38,7 +34,6 @@ const COMMANDS: readonly Command[] = [
 /** Interrupts that never come. */
 const UNINTERRUPTED: Interrupt = { signal: new AbortController().signal, begin: () => {} };
 
-/** Runs a command and returns the exit code. */
 export async function main(args: readonly string[], interrupt: Interrupt = UNINTERRUPTED): Promise<number> {
   const [name, ...rest] = args;
   const command = COMMANDS.find((command) => command.name === name);

@@ -1,8 +1,4 @@
-/**
- * The option that names a packed file, and whether the file belongs to a model.
- *
- * @module
- */
+// The option that names a packed file, and whether the file belongs to a model.
 import { equal } from "@std/assert";
 import { type ModelConfig, parseConfig } from "../model/llama/config.ts";
 import { fetchFile } from "../model/hub/hub_download.ts";

@@ -1,8 +1,4 @@
-/**
- * `deno task peers`: what other programs reach on this machine's GPU.
- *
- * @module
- */
+// `deno task peers`: what other programs reach on this machine's GPU.
 import { join, resolve } from "@std/path";
 import {
   downloadSource,
@@ -18,13 +14,11 @@ import { PEERS_ID } from "../experiments/results/peers.ts";
 import { readResult, writeResult } from "../experiments/results/result.ts";
 import { RESULTS_ROOT } from "../experiments/run.ts";
 import { pathExists } from "../model/host/path_exists.ts";
-import { MODEL_SHAPES } from "../model/llama/shapes.ts";
-import { type Command, describeCall, type OptionValues, textOption, UsageError } from "./command.ts";
+import { type Command, describeCall, type OptionValues, shapeOption, textOption, UsageError } from "./command.ts";
 
 /** Seed of random weights; speed doesn't depend on it. */
 const SEED = 1;
 
-/** Measures other programs. */
 export const peers: Command = {
   name: "peers",
   summary:
@@ -33,34 +27,15 @@ export const peers: Command = {
     "PyTorch's f16 product. Writes results/<device>/peers.json; run `deno task render` then.",
   positionals: [],
   options: {
-    source: {
-      type: "string",
-      value: "FILE",
-      help: "llama.cpp's source, as from --pack (default: download it with pip).",
-    },
-    pack: {
-      type: "string",
-      value: "FILE",
-      help: "Only download the source and write FILE (11 MB), for --source elsewhere.",
-    },
-    python: {
-      type: "string",
-      value: "PROGRAM",
-      help: "A Python that has PyTorch with CUDA; else PyTorch is left out.",
-    },
-    only: {
-      type: "string",
-      value: "NAME",
-      help: "llama.cpp or pytorch alone; the file keeps what it has of the other.",
-    },
-    build: {
-      type: "boolean",
-      help: "Only build llama.cpp and write its weights, for a later call; what is finished isn't made again.",
-    },
-    architecture: { type: "string", value: "N", help: "CUDA architecture to build for (default 90: H100 and H200)." },
-    model: { type: "string", value: "SHAPE", help: "Shape of the random weights (default llama-2-7b)." },
-    work: { type: "string", value: "DIR", help: "Folder of source, build and weights (default .scratch/peers)." },
-    out: { type: "string", value: "DIR", help: "Directory of the result file (default results/<device>)." },
+    source: { value: "FILE", help: "llama.cpp's source, as from --pack (default: download it with pip)." },
+    pack: { value: "FILE", help: "Only download the source and write FILE (11 MB), for --source elsewhere." },
+    python: { value: "PROGRAM", help: "A Python that has PyTorch with CUDA; else PyTorch is left out." },
+    only: { value: "NAME", help: "llama.cpp or pytorch alone; the file keeps what it has of the other." },
+    build: { help: "Only build llama.cpp and write its weights, for a later call; what is finished isn't made again." },
+    architecture: { value: "N", help: "CUDA architecture to build for (default 90: H100 and H200)." },
+    model: { value: "SHAPE", help: "Shape of the random weights (default llama-2-7b)." },
+    work: { value: "DIR", help: "Folder of source, build and weights (default .scratch/peers)." },
+    out: { value: "DIR", help: "Directory of the result file (default results/<device>)." },
   },
   async run(options) {
     const work = resolve(textOption(options, "work", ".scratch/peers"));
@@ -115,11 +90,7 @@ function readPlan(options: OptionValues, work: string): Omit<LlamaCppPlan, "adap
     throw new UsageError(`--only is ${only}, must be llama.cpp or pytorch`);
   }
   if (only === "pytorch" && typeof python !== "string") throw new UsageError("--only pytorch needs --python");
-  const name = textOption(options, "model", "llama-2-7b");
-  const shape = MODEL_SHAPES.find((known) => known.name === name);
-  if (!shape) {
-    throw new UsageError(`--model is ${name}, must be one of ${MODEL_SHAPES.map(({ name }) => name).join(", ")}`);
-  }
+  const shape = shapeOption(options, "model", "llama-2-7b");
   const architecture = textOption(options, "architecture", "90");
   const source = typeof options.source === "string" ? { source: resolve(options.source) } : {};
   return { work, architecture, shape, seed: SEED, onProgress, ...source };

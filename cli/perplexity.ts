@@ -1,8 +1,4 @@
-/**
- * `deno task perplexity`: how well a model predicts a text.
- *
- * @module
- */
+// `deno task perplexity`: how well a model predicts a text.
 import { describeAdapter } from "../kernels/gpu/adapter.ts";
 import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
 import { loadEngine } from "../model/load_engine.ts";
@@ -34,36 +30,28 @@ import { createProgressLine } from "./progress.ts";
 
 const MAX_WINDOWS = 2 ** 20;
 
-/** Measures perplexity. */
 export const perplexity: Command = {
   name: "perplexity",
   summary: "Measures a model's perplexity on a text and its accuracy on task files.",
   positionals: [],
   options: {
     model: {
-      type: "string",
       value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: `Model: a packed file, ${MODEL_HELP}.`,
     },
-    text: { type: "string", value: "NAME", help: TEXT_HELP },
-    windows: {
-      type: "string",
-      value: "N",
-      help: "Windows, spread evenly over the text (default 64; of wikitext2 all).",
-    },
+    text: { value: "NAME", help: TEXT_HELP },
+    windows: { value: "N", help: "Windows, spread evenly over the text (default 64; of wikitext2 all)." },
     "window-tokens": {
-      type: "string",
       value: "N",
       help: `Tokens of a window, BOS included (default 512; of wikitext2 ${WIKITEXT_WINDOW}).`,
     },
     tasks: TASKS_OPTION,
     device: {
-      type: "string",
       value: "NAME",
       help: "Where the text is scored: gpu, cpu, or auto (default), the GPU where there is one.",
     },
     ...WEBGPU_OPTION,
-    json: { type: "boolean", help: "Print JSON." },
+    json: { help: "Print JSON." },
   },
   async run(options) {
     const name = textOption(options, "model", "tiny");
@@ -127,7 +115,6 @@ async function choosesGpu(options: OptionValues): Promise<boolean> {
   return (await describeAdapter())?.software === false;
 }
 
-/** A model and what scores it. */
 interface OpenModel extends Disposable {
   readonly config: ModelConfig;
   readonly tokenizer: Tokenizer;

@@ -1,8 +1,4 @@
-/**
- * Telling the person who waits how far long work is.
- *
- * @module
- */
+// Telling the person who waits how far long work is.
 
 /** Shows progress on one line of the terminal; where the output is none, only steps are shown. Dispose it to remove it. */
 export interface ProgressLine extends Disposable {
@@ -10,20 +6,16 @@ export interface ProgressLine extends Disposable {
   update(share: number, step: string): void;
   /** A long step is done, and with it a share of the work, 0..1: where the output is not a terminal, a line says so. */
   step(share: number, step: string): void;
-  /** Removes the line. */
   clear(): void;
 }
 
-/** Milliseconds between two updates of the line. */
 const INTERVAL_MS = 200;
 
-/** Where a progress line is shown. */
 export interface ProgressOutput {
   isTerminal(): boolean;
   writeSync(bytes: Uint8Array): number;
 }
 
-/** Creates a progress line, on standard error. */
 export function createProgressLine(label: string, output: ProgressOutput = Deno.stderr): ProgressLine {
   const visible = output.isTerminal();
   const encoder = new TextEncoder();
@@ -61,7 +53,6 @@ export function createProgressLine(label: string, output: ProgressOutput = Deno.
   };
 }
 
-/** A duration as people say it. */
 export function formatSeconds(durationMs: number): string {
   const seconds = durationMs / 1000;
   if (seconds < 100) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;

@@ -1,8 +1,4 @@
-/**
- * `deno task quantize`: a checkpoint to a packed file.
- *
- * @module
- */
+// `deno task quantize`: a checkpoint to a packed file.
 import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
 import { refuseReplacing } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
@@ -33,46 +29,33 @@ import { hostPeakBytes } from "./host_peak.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
 import { noteCalibration, noteOutOfLine } from "./quantize_notes.ts";
 
-/** Quantizes a checkpoint into a packed file. */
 export const quantize: Command = {
   name: "quantize",
   summary: "Quantizes the linear layers of a checkpoint to 2 and 4 bits, and with --outliers 16, into one packed file.",
   positionals: [],
   options: {
-    model: {
-      type: "string",
-      value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]",
-      help: `Checkpoint to quantize: ${MODEL_HELP}.`,
-    },
-    out: { type: "string", value: "F.safetensors", help: "Packed file to write; required." },
+    model: { value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]", help: `Checkpoint to quantize: ${MODEL_HELP}.` },
+    out: { value: "F.safetensors", help: "Packed file to write; required." },
     method: {
-      type: "string",
       value: "NAME",
       help: "corrected (default): error feedback towards corrected targets; feedback: error feedback alone; " +
         "search: scales only, channels weighed by random tokens, without a text.",
     },
     refine: {
-      type: "string",
       value: "N",
       help: `One refined group in every N of all matrices: ${
         REFINE_EVERY.join(", ")
       } (default ${SETTINGS.refineEvery}).`,
     },
     densities: {
-      type: "string",
       value: "NAME",
       help:
         "uniform: one density for all, --refine; kl (default on a GPU below a billion weights): as many refined groups " +
         `in each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, measured on ` +
         "a GPU with room for the whole model in 16 bits, with a calibration text.",
     },
-    outliers: {
-      type: "string",
-      value: "SHARE",
-      help: "Share of weights kept in 16 bits (default 0, at most 0.05).",
-    },
+    outliers: { value: "SHARE", help: "Share of weights kept in 16 bits (default 0, at most 0.05)." },
     calibration: {
-      type: "string",
       value: "NAME",
       help: "Calibration text: mix (default on the CPU; encyclopedia, documentation, code and prose), self (what the " +
         "model writes itself, on the GPU), calibration (default of the embedded model; speeches and Moby Dick), " +
@@ -80,41 +63,36 @@ export const quantize: Command = {
         "GPU): self then has a quarter, the others share the rest. It decides: take text like what the model is for.",
     },
     windows: {
-      type: "string",
       value: "N",
       help: `Calibration windows (default ${CALIBRATION_SIZES.gpuSmall.windows} on a GPU, ` +
         `${CALIBRATION_SIZES.gpu.windows} there from a billion weights on, ` +
         `${CALIBRATION_SIZES.cpu.windows} on the CPU or a software adapter).`,
     },
     "window-tokens": {
-      type: "string",
       value: "N",
       help: `Tokens of a window, at most the model's context (default ${CALIBRATION_SIZES.cpu.windowTokens}).`,
     },
     device: {
-      type: "string",
       value: "NAME",
       help: "Where to quantize: gpu, cpu, or auto (default): the GPU where there is a real one that takes the " +
         "model's shapes, else the CPU. With calibration the two differ in rounding.",
     },
     tune: {
-      type: "boolean",
       help:
         "Tune scales and norms after that by gradients, towards the unquantized model's next-token distribution on " +
         "the calibration text: minutes on a GPU, which it needs, and the largest gain after the text. Costs nothing " +
         "later. Default there below a billion weights.",
     },
-    untuned: { type: "boolean", help: "Leave scales and norms as they were found." },
-    seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
-    layers: { type: "string", value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
+    untuned: { help: "Leave scales and norms as they were found." },
+    seed: { value: "N", help: "Seed of everything random (default 1)." },
+    layers: { value: "REGEX", help: "Leave matrices whose name matches in 16 bits." },
     report: {
-      type: "boolean",
       help: "Print bits and errors of each matrix: weighted by its inputs on the calibration text (of search, on " +
         "random tokens), which follows what a model loses, and the plain squared error, which doesn't.",
     },
-    resume: { type: "boolean", help: "Go on with the finished layers of an interrupted run." },
+    resume: { help: "Go on with the finished layers of an interrupted run." },
     ...WEBGPU_OPTION,
-    force: { type: "boolean", help: "Overwrite the packed file, or start an interrupted run again." },
+    force: { help: "Overwrite the packed file, or start an interrupted run again." },
   },
   async run(options) {
     const path = textOption(options, "out", "");

@@ -1,8 +1,4 @@
-/**
- * What `deno task quantize` says of how far a result can be trusted.
- *
- * @module
- */
+// What `deno task quantize` says of how far a result can be trusted.
 import type { MatrixReport, QuantizeOptions, UsedCalibration } from "../model/quantize_options.ts";
 import { median } from "../model/host/statistics.ts";
 import { ENOUGH_TOKENS } from "../quant/recipe.ts";
@@ -29,7 +25,6 @@ export function noteCalibration(
  */
 const OUT_OF_LINE = 8;
 
-/** A line for each matrix whose weighted error is out of line. */
 export function noteOutOfLine(reports: readonly Pick<MatrixReport, "name" | "weightedError">[]): string[] {
   const kinds = Map.groupBy(reports, ({ name }) => name.slice(name.lastIndexOf(".") + 1));
   return [...kinds.values()].flatMap((ofKind) => {

@@ -1,15 +1,10 @@
-/**
- * `deno task render`: Markdown and plots from the committed result files.
- *
- * @module
- */
+// `deno task render`: Markdown and plots from the committed result files.
 import { dirname, join, relative } from "@std/path";
 import { fillFragments } from "../experiments/fill_fragments.ts";
 import { readAllResults, renderAll, writePages } from "../experiments/render.ts";
 import { RESULTS_ROOT } from "../experiments/run.ts";
 import type { Command } from "./command.ts";
 
-/** Renders the pages and plots of all result files. */
 export const render: Command = {
   name: "render",
   summary:
@@ -17,7 +12,7 @@ export const render: Command = {
     "--check, fails when one of them is not up to date.",
   positionals: [],
   options: {
-    check: { type: "boolean", help: "Write nothing; exit code 1 when a page or plot differs from its result file." },
+    check: { help: "Write nothing; exit code 1 when a page or plot differs from its result file." },
   },
   async run(options) {
     const pages = await renderAll(RESULTS_ROOT);

@@ -1,8 +1,4 @@
-/**
- * `deno task reproduce`: all experiments, or some of them.
- *
- * @module
- */
+// `deno task reproduce`: all experiments, or some of them.
 import { dirname, join } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { EXPERIMENTS, findExperiments, runOrder } from "../experiments/registry.ts";
@@ -15,13 +11,12 @@ import { checkQuantized } from "./packed_option.ts";
 import { createProgressLine, formatSeconds, type ProgressLine } from "./progress.ts";
 import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
 
-/** Runs every experiment and writes a table for each claim of the paper. */
 export const reproduce: Command = {
   name: "reproduce",
   summary: "Runs every experiment and writes a table for each claim of the paper.",
   positionals: [],
   options: {
-    only: { type: "string", value: "ID,ID", help: `Run only these of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.` },
+    only: { value: "ID,ID", help: `Run only these of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.` },
     ...RUN_OPTIONS,
   },
   run: (options) => {
@@ -30,7 +25,6 @@ export const reproduce: Command = {
   },
 };
 
-/** Runs one experiment. */
 export const experiment: Command = {
   name: "experiment",
   summary: `Runs one experiment and prints its table. ID is one of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.`,

@@ -1,8 +1,4 @@
-/**
- * Options that `reproduce` and `experiment` share.
- *
- * @module
- */
+// Options that `reproduce` and `experiment` share.
 import { QUANTIZING_PLACES } from "../model/workers/quantizing_place.ts";
 import { CALIBRATION_GRAMMAR } from "../model/text/calibration_names.ts";
 import {
@@ -21,26 +17,19 @@ import {
 } from "./command.ts";
 import type { RunSettings } from "../experiments/context.ts";
 
-/** The options, for the help and the parser. */
 export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
-  quick: { type: "boolean", help: "Fewer rows and less text; writes to results/quick unless --out says otherwise." },
-  model: { type: "string", value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]", help: `Model to work on: ${MODEL_HELP}.` },
-  text: { type: "string", value: "NAME", help: TEXT_HELP },
+  quick: { help: "Fewer rows and less text; writes to results/quick unless --out says otherwise." },
+  model: { value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]", help: `Model to work on: ${MODEL_HELP}.` },
+  text: { value: "NAME", help: TEXT_HELP },
   tasks: TASKS_OPTION,
-  calibration: {
-    type: "string",
-    value: "NAME",
-    help: `Calibration: ${CALIBRATION_GRAMMAR} (default as for quantize).`,
-  },
+  calibration: { value: "NAME", help: `Calibration: ${CALIBRATION_GRAMMAR} (default as for quantize).` },
   quantized: {
-    type: "string",
     value: "F.safetensors",
     help:
       "What --model was packed into, for end_to_end (default: it packs the model itself, with densities as quantize's) " +
       "and, on a GPU, calibration, which measures it beside its own.",
   },
   device: {
-    type: "string",
     value: "NAME",
     help:
       "Where models are quantized and scored: gpu, cpu, or auto (default): the GPU where there is a real one that " +
@@ -48,19 +37,17 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   },
   ...WEBGPU_OPTION,
   resume: {
-    type: "boolean",
     help: "Go on with the rows of accuracy, four_bit_share, outliers and calibration that an interrupted run of the " +
       "same settings finished.",
   },
-  seed: { type: "string", value: "N", help: "Seed of everything random (default 1)." },
+  seed: { value: "N", help: "Seed of everything random (default 1)." },
   out: {
-    type: "string",
     value: "DIR",
     help:
       "Directory of the result files (default results/<device>, and a directory below it for a model that is not the " +
       "embedded one).",
   },
-  json: { type: "boolean", help: "Print the results as JSON instead of Markdown." },
+  json: { help: "Print the results as JSON instead of Markdown." },
 };
 
 /** Reads them. @throws {UsageError} */

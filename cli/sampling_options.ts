@@ -1,21 +1,12 @@
-/**
- * Options of commands that draw tokens.
- *
- * @module
- */
+// Options of commands that draw tokens.
 import type { Sampling } from "../kernels/tokens/sampler.ts";
 import { integerOption, numberOption, type Option, type OptionValues, UsageError } from "./command.ts";
 
-/** How tokens are drawn. */
 export const SAMPLING_OPTIONS: Readonly<Record<string, Option>> = {
-  temperature: { type: "string", value: "F", help: "Temperature; 0 (default) takes the most likely token." },
-  "top-k": { type: "string", value: "N", help: "Draw from the N most likely tokens; 0 (default) for all." },
-  "top-p": {
-    type: "string",
-    value: "F",
-    help: "Draw from the fewest tokens that reach this probability (default 1).",
-  },
-  seed: { type: "string", value: "N", help: "Seed of the draws (default 1); of --prompts, each has one more." },
+  temperature: { value: "F", help: "Temperature; 0 (default) takes the most likely token." },
+  "top-k": { value: "N", help: "Draw from the N most likely tokens; 0 (default) for all." },
+  "top-p": { value: "F", help: "Draw from the fewest tokens that reach this probability (default 1)." },
+  seed: { value: "N", help: "Seed of the draws (default 1); of --prompts, each has one more." },
 };
 
 /** How tokens are drawn; undefined for the most likely one. @throws {UsageError} */

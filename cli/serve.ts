@@ -1,26 +1,20 @@
-/**
- * `deno task serve`: the engine and the kernel tests in a browser.
- *
- * @module
- */
+// `deno task serve`: the engine and the kernel tests in a browser.
 import { findModelFiles } from "../web/model_files.ts";
 import { listen } from "../web/listen.ts";
 import { createHandler } from "../web/server.ts";
 import { type Command, integerOption, textOption } from "./command.ts";
 import { createProgressLine } from "./progress.ts";
 
-/** Serves the page until it is interrupted. */
 export const serve: Command = {
   name: "serve",
   summary: "Serves a page, to this machine alone, that runs the engine and the kernel tests on the browser's WebGPU.",
   positionals: [],
   options: {
     model: {
-      type: "string",
       value: "tiny|DIR|F.safetensors|hf:ORG/NAME[@REVISION]",
       help: "Model that the page loads: the embedded one (default), a directory, a packed file, or one of the hub.",
     },
-    port: { type: "string", value: "N", help: "Port (default 8000); 0 for any that is free." },
+    port: { value: "N", help: "Port (default 8000); 0 for any that is free." },
   },
   async run(options, _positionals, interrupt) {
     const port = integerOption(options, "port", 8000, 0, 65535);

@@ -1,8 +1,4 @@
-/**
- * Writing text to a stream that somebody reads, for as long as they do.
- *
- * @module
- */
+// Writing text to a stream that somebody reads, for as long as they do.
 
 /** Takes bytes, perhaps only some of them. */
 export interface ByteOutput {

@@ -1,8 +1,4 @@
-/**
- * Claim `accuracy`: plain 2-bit quantization loses much accuracy, the paper's mixed bits little.
- *
- * @module
- */
+// Claim `accuracy`: plain 2-bit quantization loses much accuracy, the paper's mixed bits little.
 import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { LINEAR_KINDS, linearShape, linearWeights } from "../model/llama/layer.ts";
@@ -65,7 +61,7 @@ export const accuracy: Experiment = {
       ...(fitsQ2k ? [["q2_k", methods.q2k], ["q2_k_imatrix", methods.q2kImatrix]] as const : []),
       ["paper_layout", methods.paperLayout],
       ["paper_layout_corrected", methods.paperLayoutCorrected],
-      ["twobit_search", methods.twobitSearch],
+      ["twobit_search", methods.twobitSearch, "random"],
       ["twobit_feedback", methods.twobitFeedback],
       ["twobit", methods.twobit],
       ...(hasMore ? [[DEFAULT_FILE, methods.twobit, "default"]] as const : []),
@@ -97,8 +93,8 @@ export const accuracy: Experiment = {
             "all matrices in Q2_K, where llama.cpp's own mix keeps some in more bits"
           : `left out: its rows must be multiples of ${Q2K_CHANNELS} channels`,
         "paper_layout_corrected": "and targets corrected as in twobit: the fair comparison of layouts",
-        "twobit_search":
-          "scales searched, no calibration, channels not weighed; quantize --method search weighs them by random tokens",
+        "twobit_search": "quantize --method search: scales searched, errors and picks weighed by what random tokens " +
+          "put through the channels; no text",
         "twobit_feedback": `and error feedback (damping ${FEEDBACK.damping}), scales searched at their turn`,
         "twobit": "and targets corrected for what earlier layers' quantization changed",
         ...(hasMore && {

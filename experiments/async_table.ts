@@ -1,8 +1,4 @@
-/**
- * The table of `async`, and how the claim is judged by it.
- *
- * @module
- */
+// The table of `async`, and how the claim is judged by it.
 import { type Estimate, median } from "../model/host/statistics.ts";
 import { type Ceiling, fractionOfRead, type LayerShape } from "./kernel_bench.ts";
 import { describeNear, describeNoise, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
@@ -13,7 +9,6 @@ import { countSlow, estimate, type Samples } from "./timed_variants.ts";
 const CLAIMED_SPEEDUP = 3.92;
 /** The product's share of a mainstream kernel's time, in the paper's own split. */
 const PAPER_PRODUCT_SHARE = 0.434;
-/** Variants in the order of the table. */
 const VARIANTS = [
   "two_pass",
   "three_kernels",
@@ -23,10 +18,8 @@ const VARIANTS = [
   "fused_async_norm",
   "fused_async_outliers",
 ] as const;
-/** A kernel of the table. */
 export type Variant = typeof VARIANTS[number];
 
-/** What was measured of a shape. */
 export interface Measured {
   readonly samples: Samples<Variant>;
   /** Bytes that have to be read and written at least. */
@@ -41,7 +34,6 @@ const BASELINES = {
   speedup_vs_f16: "f16",
 } as const;
 
-/** Columns of the table. */
 export const COLUMNS: readonly Column[] = [
   { key: "model", label: "model", unit: "" },
   { key: "layer", label: "layer", unit: "" },

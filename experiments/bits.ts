@@ -1,8 +1,4 @@
-/**
- * Claim `bits`: 2.85 bits a weight with every scale and zero counted, for many models.
- *
- * @module
- */
+// Claim `bits`: 2.85 bits a weight with every scale and zero counted, for many models.
 import { addBits, bitsPerWeight, type BitTerms, NO_BITS, totalBits } from "../quant/bits.ts";
 import { FORMAT_VERSION } from "../quant/format.ts";
 import { quantizedBits, type Quantizer, storedBytes } from "../quant/quantize.ts";

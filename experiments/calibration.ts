@@ -1,9 +1,5 @@
-/**
- * A question of this suite, no claim of the paper: what each calibration text costs, and whether corrected targets are ever
- * worse than error feedback alone.
- *
- * @module
- */
+// A question of this suite, no claim of the paper: what each calibration text costs, and whether corrected targets are ever
+// worse than error feedback alone.
 import { join } from "@std/path";
 import { evaluateModel } from "../model/evaluate/evaluation.ts";
 import { isPacked } from "../model/files/packed_checkpoint.ts";

@@ -1,8 +1,4 @@
-/**
- * Comparing quantized models with the unquantized one: the rows that several experiments share.
- *
- * @module
- */
+// Comparing quantized models with the unquantized one: the rows that several experiments share.
 import { evaluateModel, type Evaluation } from "../model/evaluate/evaluation.ts";
 import { LINEAR_KINDS } from "../model/llama/layer.ts";
 import { type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
@@ -11,6 +7,7 @@ import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
 import type { Inputs } from "./model_place.ts";
+import { withoutDirectories } from "./provenance.ts";
 import type { Cell, Column, Row } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract with programs that read results. */
@@ -56,7 +53,6 @@ function taskCells(tasks: readonly TaskScore[]): Row {
   ]));
 }
 
-/** A row of a comparison. */
 export function comparisonRow(
   method: string,
   bitsPerWeight: number,
@@ -84,11 +80,9 @@ export function comparisonRow(
   };
 }
 
-/** A method to compare. */
 export interface MethodCase {
   readonly name: string;
   readonly method: Method;
-  /** What calibrates it. */
   readonly inputs: Inputs;
   /** Leaves multiple choice and tasks out: its standard error is too large for the small differences of a sweep. */
   readonly withoutChoices?: boolean;
@@ -138,7 +132,7 @@ async function measureMethod(
   const bitsPerWeight = await place.quantize({
     quantizerOf: method,
     inputs,
-    windows: calibration.windows,
+    windows: inputs === "random" ? await context.randomWindows() : calibration.windows,
     onProgress: (share, step) => onProgress(share / 2, `${name}: quantizing ${step}`),
   });
   const evaluation = await evaluateModel(
@@ -179,7 +173,6 @@ export function taskGain(a: Evaluation, b: Evaluation): Estimate {
   };
 }
 
-/** The settings that every comparison states. */
 export function comparisonSettings(
   { set, reference, calibration, scoredOn, quantizedOn }: Baseline,
 ): Record<string, Cell> {
@@ -197,7 +190,9 @@ export function comparisonSettings(
         `no overlap, spread evenly over the text (BOS before each document)`,
     "tokens predicted": windows.windows.length * (length - 1),
     "standard errors": "from the spread between windows; of ratios, from the windows' paired differences",
-    "windows for KL": Math.min(divergenceWindows, windows.windows.length),
+    "windows for KL": divergenceWindows < windows.windows.length
+      ? `${divergenceWindows}, spread evenly`
+      : windows.windows.length,
     "multiple choice": choices
       ? `${choices.items.length} items of the same text: ${choices.items[0].context.length} tokens of context, true ` +
         `continuation of ${choices.items[0].continuations[0].length} tokens against three from elsewhere, ` +
@@ -208,11 +203,10 @@ export function comparisonSettings(
         ", scored as lm-evaluation-harness does without examples in front",
     }),
     "calibration": `${calibration.windows.length} windows of ${calibration.windows[0].length} tokens of text ` +
-      `"${calibration.text}", for methods with error feedback`,
+      `"${withoutDirectories(calibration.text)}", for methods with error feedback`,
   };
 }
 
-/** The settings that every sweep of one method's settings states. */
 export function sweepSettings(baseline: Baseline): Record<string, Cell> {
   return {
     ...comparisonSettings(baseline),

@@ -1,18 +1,14 @@
-/**
- * Claim `cost`: runtime cost and hardware cost fall by up to 2.70 and 2.81 times.
- *
- * The paper gives the two ratios without their definitions. Choice: hardware cost is the number of GPUs that hold the
- * model, runtime cost is GPU-seconds a token, both times the price of one GPU, which is the same for both formats:
- *
- *     hardware ratio = GPUs(f16) / GPUs(mixed)
- *     runtime ratio = GPUs(f16) x seconds a token(f16) / (GPUs(mixed) x seconds a token(mixed))
- *
- * with GPUs = ceil(memory / memory of a GPU) and memory = weights + key-value cache of one sequence. Seconds a token
- * are measured on one device that holds the model; several GPUs are taken to work one after the other, each on its
- * layers, and one that waits for another is paid for.
- *
- * @module
- */
+// Claim `cost`: runtime cost and hardware cost fall by up to 2.70 and 2.81 times.
+//
+// The paper gives the two ratios without their definitions. Choice: hardware cost is the number of GPUs that hold the
+// model, runtime cost is GPU-seconds a token, both times the price of one GPU, which is the same for both formats:
+//
+//     hardware ratio = GPUs(f16) / GPUs(mixed)
+//     runtime ratio = GPUs(f16) x seconds a token(f16) / (GPUs(mixed) x seconds a token(mixed))
+//
+// with GPUs = ceil(memory / memory of a GPU) and memory = weights + key-value cache of one sequence. Seconds a token
+// are measured on one device that holds the model; several GPUs are taken to work one after the other, each on its
+// layers, and one that waits for another is paid for.
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { totalBits } from "../quant/bits.ts";
 import { quantizedBits, type Quantizer } from "../quant/quantize.ts";
@@ -108,8 +104,7 @@ async function measureFormats(
   samples: Record<string, readonly number[]>,
 ): Promise<Speeds> {
   const speeds: Partial<Record<Format, Estimate>> = {};
-  const gpu = await openGpu();
-  using _closing = { [Symbol.dispose]: () => gpu.close() };
+  using gpu = await openGpu();
   for (const format of gpu.isSoftware ? [] : FORMATS) {
     const speed = context.decodeSpeeds.get(`${shape.name} ${format} ${MEASURED_CONTEXT}`) ??
       await unlessOutOfMemory(() => measureFormat(gpu, shape, format, context));

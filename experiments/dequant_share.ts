@@ -1,9 +1,5 @@
-/**
- * Claim `dequant_share`: dequantization takes more than half of the time of mainstream kernels, since scales are
- * quantized too.
- *
- * @module
- */
+// Claim `dequant_share`: dequantization takes more than half of the time of mainstream kernels, since scales are
+// quantized too.
 import { f16Gemv } from "../kernels/product/f16_gemv.ts";
 import { type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
 import { fusedGemv } from "../kernels/product/fused_gemv.ts";
@@ -16,7 +12,14 @@ import { createDequantized, dequantizeOnGpu } from "../kernels/product/two_pass_
 import type { Estimate } from "../model/host/statistics.ts";
 import { createRandom } from "../quant/random.ts";
 import { randomPacked } from "../quant/random_packed.ts";
-import { ablationRows, PAPER_SHARES, pipelineRows, type PipelineShares } from "./dequant_steps.ts";
+import {
+  ablationRows,
+  type AblationSamples,
+  PAPER_SHARES,
+  pipelineRows,
+  type PipelineSamples,
+  type PipelineShares,
+} from "./dequant_steps.ts";
 import type { Experiment } from "./experiment.ts";
 import {
   bytesOf,
@@ -29,7 +32,7 @@ import {
 } from "./kernel_bench.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
 import type { Column, Row, Verdict } from "./results/result.ts";
-import { ERRORS, type Samples, SAMPLING, timeVariants } from "./timed_variants.ts";
+import { ERRORS, SAMPLING, timeVariants } from "./timed_variants.ts";
 
 /** The model whose layers are ablated: twelve kernels more a shape, which take long to compile. */
 const ABLATED_MODEL = /Llama-2 7B$/;
@@ -37,11 +40,6 @@ const ABLATED_MODEL = /Llama-2 7B$/;
 const CLAIMED_SHARE = 0.5;
 /** What the override `without` of product/parts/decode.wgsl leaves out in each kernel of an ablation. */
 const WITHOUT = { full: 0, noSecond: 1, noOrders: 1 + 2, bare: 1 + 2 + 4 } as const;
-
-/** The parts of the pipeline, each by itself and all in sequence. */
-type PipelinePart = "secondOrder" | "firstOrder" | "multiply" | "sequence";
-/** Kernels with ever less in them. */
-type Ablated = keyof typeof WITHOUT;
 
 export const dequantShare: Experiment = {
   id: "dequant_share",
@@ -179,7 +177,7 @@ async function ablateKernels(
 
 type Passes = Awaited<ReturnType<typeof threePassGemv>>;
 
-function timePipeline(gpu: Gpu, passes: readonly Passes[], tickNs: number): Promise<Samples<PipelinePart>> {
+function timePipeline(gpu: Gpu, passes: readonly Passes[], tickNs: number): Promise<PipelineSamples> {
   return timeVariants(gpu, {
     secondOrder: passes.map(({ secondOrder }) => secondOrder),
     firstOrder: passes.map(({ firstOrder }) => firstOrder),
@@ -194,7 +192,7 @@ async function ablate(
   matrices: readonly PackedMatrix[],
   tickNs: number,
   dispatches: (matrix: PackedMatrix, without: number) => Promise<Dispatch[]>,
-): Promise<Samples<Ablated>> {
+): Promise<AblationSamples> {
   const sequences = (without: number) => all(matrices, (matrix) => dispatches(matrix, without));
   return await timeVariants(gpu, {
     full: await sequences(WITHOUT.full),

@@ -1,8 +1,4 @@
-/**
- * Rows of `dequant_share`: how the time of a pipeline or a kernel is shared out between its steps.
- *
- * @module
- */
+// Rows of `dequant_share`: how the time of a pipeline or a kernel is shared out between its steps.
 import type { Estimate } from "../model/host/statistics.ts";
 import { describeNoise } from "./results/judge.ts";
 import type { Row } from "./results/result.ts";
@@ -17,14 +13,12 @@ export const PAPER_SHARES = {
 };
 
 /** Samples of a pipeline's kernels, each by itself, and of all in sequence. */
-type PipelineSamples = Samples<"secondOrder" | "firstOrder" | "multiply" | "sequence">;
+export type PipelineSamples = Samples<"secondOrder" | "firstOrder" | "multiply" | "sequence">;
 
 /** Samples of a kernel with ever less in it. */
-type AblationSamples = Samples<"full" | "noSecond" | "noOrders" | "bare">;
+export type AblationSamples = Samples<"full" | "noSecond" | "noOrders" | "bare">;
 
-/** What dequantization takes of a pipeline. */
 export interface PipelineShares {
-  /** Both orders together. */
   readonly dequantization: Estimate;
   readonly secondOrder: Estimate;
 }

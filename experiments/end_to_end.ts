@@ -1,8 +1,4 @@
-/**
- * Claim `end_to_end`: Llama2-7b runs 1.74 times faster than the original.
- *
- * @module
- */
+// Claim `end_to_end`: Llama2-7b runs 1.74 times faster than the original.
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
@@ -26,7 +22,6 @@ import { describeSettings, hasRealModel, type RealWeights, withRealWeights } fro
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
-/** What is measured. */
 interface Plan {
   readonly shapes: readonly ModelShape[];
   /** Tokens in the cache before the measured ones. */
@@ -120,7 +115,6 @@ function choosePlan(gpu: Gpu, quick: boolean): Plan {
   };
 }
 
-/** What all measurements of a run share. */
 interface Run {
   readonly gpu: Gpu;
   readonly ceiling: Ceiling;
@@ -128,7 +122,6 @@ interface Run {
   readonly samples: Record<string, readonly number[]>;
 }
 
-/** Rows of random weights in the shapes of published models. */
 async function measureShapes(run: Run, plan: Plan): Promise<Row[]> {
   const rows: Row[] = [];
   for (const [i, shape] of plan.shapes.entries()) {
@@ -146,7 +139,6 @@ async function measureShapes(run: Run, plan: Plan): Promise<Row[]> {
 /** The contexts that the run's model is measured at. */
 const REAL_CONTEXTS = [128, 1024];
 
-/** Rows of the run's model with its own weights. */
 async function measureReal(run: Run, { name, sources }: RealWeights, plan: Plan): Promise<Row[]> {
   const contexts = (run.gpu.isSoftware ? plan.contexts : REAL_CONTEXTS)
     .filter((context) => context + plan.generateTokens <= sources.f16.config.context);
@@ -195,7 +187,6 @@ async function measureWeights(run: Run, weights: EngineWeights, name: string, pl
   return rows;
 }
 
-/** Speeds of a prompt in an empty cache. */
 async function measureFirstPrompt(gpu: Gpu, weights: EngineWeights, { promptTokens }: Plan): Promise<number[]> {
   using session = await createSession(gpu, weights, promptTokens);
   return await measurePrompt(session, weights, promptTokens);

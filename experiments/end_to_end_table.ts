@@ -1,8 +1,4 @@
-/**
- * The table of `end_to_end`, and how the claim is judged by it.
- *
- * @module
- */
+// The table of `end_to_end`, and how the claim is judged by it.
 import type { OperationKind } from "../model/engine/layer_operations.ts";
 import { type Format, FORMATS } from "../model/engine/random_source.ts";
 import type { OperationTimes } from "../model/engine/speed.ts";
@@ -94,7 +90,6 @@ function describeOther(other: Estimate): string | null {
   return other.value < 0 ? "operations take longer by themselves than in the token, by -other" : null;
 }
 
-/** Columns of the table. */
 export const COLUMNS: readonly Column[] = [
   { key: "model", label: "model", unit: "" },
   { key: "format", label: "format", unit: "" },
@@ -120,7 +115,6 @@ export const COLUMNS: readonly Column[] = [
   { key: "note", label: "note", unit: "", timed: true },
 ];
 
-/** A row without any value. */
 export const EMPTY_ROW: Row = Object.fromEntries(COLUMNS.map(({ key }) => [key, null]));
 
 /**

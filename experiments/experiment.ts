@@ -1,8 +1,4 @@
-/**
- * What an experiment is, and what it is given to work with.
- *
- * @module
- */
+// What an experiment is, and what it is given to work with.
 import type { Model } from "../model/llama/llama.ts";
 import type { LoadedModel, OpenModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluate/evaluation.ts";
@@ -15,7 +11,6 @@ import type { Findings } from "./results/result.ts";
 export interface Experiment {
   readonly id: string;
   readonly title: string;
-  /** The claim, in one sentence. */
   readonly claim: string;
   /** Where what is measured differs from the paper's definitions. */
   readonly differs: string;
@@ -64,16 +59,15 @@ export interface ExperimentContext {
   readonly directory: string;
   /** A file that the model was packed into, for those who measure what is packed. */
   readonly quantizedName?: string;
-  /** The model's files. */
   opened(): Promise<OpenedModel>;
-  /** The whole model in memory. */
   model(): Promise<LoadedModel>;
   /** The model's weights in shared memory. */
   sharedModel(): Promise<Model>;
-  /** Where the model is quantized and scored. */
   place(): Promise<ModelPlace>;
   /** Evaluates the unquantized model once; the scorer keeps its predictions for comparison. */
   baseline(): Promise<Baseline>;
+  /** The windows of random tokens by which `quantize` weighs channels where it searches without text. */
+  randomWindows(): Promise<readonly Uint32Array[]>;
   /** What was measured of quantizers, by what they are: a row that several experiments have is measured once. */
   readonly measured: Map<string, Measured>;
   /** All that decides what is measured of a quantizer with this set and calibration. */

@@ -1,19 +1,12 @@
-/**
- * Numbers in hand-written pages: every one is filled in from a result file.
- *
- *     <!-- results: headline -->  the table of claims  <!-- /results -->
- *     <!-- results: software/accuracy | twobit | perplexity_ratio -->1.06<!-- /results -->
- *     <!-- results: software/accuracy | verdict -->reproduced<!-- /results -->
- *
- * @module
- */
+// Numbers in hand-written pages: every one is filled in from a result file.
+//
+//     <!-- results: headline -->  the table of claims  <!-- /results -->
+//     <!-- results: software/accuracy | twobit | perplexity_ratio -->1.06<!-- /results -->
+//     <!-- results: software/accuracy | verdict -->reproduced<!-- /results -->
 import { EXPERIMENTS } from "./registry.ts";
-import { formatCell, renderTable } from "./render.ts";
+import { formatCell, renderTable, type ResultsByPlace } from "./render.ts";
 import type { Cell, Result } from "./results/result.ts";
 import { nameRows } from "./results/row_names.ts";
-
-/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
-type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
 
 /** The parts between markers, with what the markers say. */
 export const FRAGMENT = /(<!-- results:\s+([^>]+?)\s+-->)([\s\S]*?)(<!-- \/results -->)/g;

@@ -1,36 +1,26 @@
-/**
- * Rows of an experiment that are finished, in a file beside its result until that is there, so that an interrupted run can
- * go on with `--resume`.
- *
- * @module
- */
+// Rows of an experiment that are finished, in a file beside its result until that is there, so that an interrupted run can
+// go on with `--resume`.
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
 import type { Cell } from "./results/result.ts";
 
-/** What was measured of a quantized model. */
 export interface Measured {
   /** Bits of a weight in the linear layers, everything counted. */
   readonly bitsPerWeight: number;
-  /** How it did. */
   readonly evaluation: Evaluation;
 }
 
-/** The finished rows of one experiment. */
 export interface FinishedRows {
   /** What was measured before under this name with these quantizers. */
   find(name: string, quantizers: string): Measured | undefined;
-  /** Keeps a row. */
   add(name: string, quantizers: string, measured: Measured): Promise<void>;
 }
 
-/** No rows, and none are kept. */
 export const UNKEPT_ROWS: FinishedRows = { find: () => undefined, add: () => Promise.resolve() };
 
 /** All that decides every row, but for its quantizers. */
 export type RowsState = Readonly<Record<string, Cell | boolean>>;
 
-/** A file of rows. */
 interface RowsFile {
   readonly schema: 1;
   readonly state: RowsState;

@@ -1,8 +1,4 @@
-/**
- * Claim `four_bit_share`: spending 10 % more bits on 4-bit weights gains less than 0.5 % accuracy.
- *
- * @module
- */
+// Claim `four_bit_share`: spending 10 % more bits on 4-bit weights gains less than 0.5 % accuracy.
 import type { RefineEvery } from "../quant/format.ts";
 import type { PickRule } from "../quant/refine_pick.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";

@@ -1,8 +1,4 @@
-/**
- * Matrices of real layer shapes on the device, in copies that exceed the cache, and the bandwidth of a plain read.
- *
- * @module
- */
+// Matrices of real layer shapes on the device, in copies that exceed the cache, and the bandwidth of a plain read.
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
@@ -68,7 +64,6 @@ export async function withCopies<T>(
 
 /** A long read, whose bandwidth no kernel exceeds, and the length of a timestamp tick. */
 export interface Ceiling {
-  /** Of the read. */
   readonly sizeBytes: number;
   readonly timing: Timing;
   readonly bytesPerUs: number;

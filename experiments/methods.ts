@@ -1,8 +1,4 @@
-/**
- * The methods that tables compare, by the names that they have there.
- *
- * @module
- */
+// The methods that tables compare, by the names that they have there.
 import type { FeedbackSettings } from "../quant/error_feedback.ts";
 import type { Quantizer } from "../quant/quantize.ts";
 import { greenbitLayout, PAPER_LAYOUT, plainLayout, type StripLayout } from "../quant/baselines/strip_layout.ts";
@@ -47,7 +43,7 @@ export const paperLayoutCorrected: Method = () => ({
 });
 
 /** The method, without and with its two steps of calibration. */
-export const twobitSearch: Method = () => ({ kind: "twobit", settings: SETTINGS });
+export const twobitSearch: Method = () => twobitQuantizer({}, "search");
 export const twobitFeedback: Method = () => ({ kind: "twobit", settings: SETTINGS, feedback: FEEDBACK });
 export const twobit: Method = () => twobitQuantizer();
 

@@ -1,8 +1,4 @@
-/**
- * Where a run's model is quantized and scored: by the CPU's workers, in memory as a whole, or on a GPU, layer by layer.
- *
- * @module
- */
+// Where a run's model is quantized and scored: by the CPU's workers, in memory as a whole, or on a GPU, layer by layer.
 import { join } from "@std/path";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../quant/quantize.ts";
@@ -28,12 +24,14 @@ import type { CpuPool } from "../model/workers/cpu_pool.ts";
 
 /**
  * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; those of the model as it is
- * being quantized, with targets corrected. Or, whatever the quantizers and on a GPU alone, all that `quantize` does by
- * default or when it is asked so, or the packed file of a path, which is told apart by its sha256.
+ * being quantized, for random tokens or, with targets corrected, for the text. Or, whatever the quantizers and on a GPU
+ * alone, all that `quantize` does by default or when it is asked so, or the packed file of a path, which is told apart by
+ * its sha256.
  */
 export type Inputs =
   | "none"
   | "unquantized"
+  | "random"
   | "corrected"
   | "default"
   | { readonly asked: Pick<QuantizeOptions, "method" | "calibration"> }
@@ -41,19 +39,15 @@ export type Inputs =
 
 /** How a model is quantized. */
 export interface PlacePlan {
-  /** The quantizer of each kind of matrix. */
   readonly quantizerOf: (kind: LinearKind) => Quantizer;
-  /** What calibrates it. */
   readonly inputs: Inputs;
-  /** The calibration text. */
+  /** The calibration text, or the random tokens. */
   readonly windows: readonly Uint32Array[];
-  /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress: (share: number, step: string) => void;
 }
 
 /** What decides the file that `quantize` writes by default, and where it lies for a while. */
 export interface FileSettings {
-  /** Seed of everything random. */
   readonly seed: number;
   /** A directory that the run may write to; the working directory by default. */
   readonly directory?: string | undefined;
@@ -61,7 +55,6 @@ export interface FileSettings {
 
 /** A place for one model. Dispose it to free what it holds of it. */
 export interface ModelPlace extends Disposable {
-  /** The GPU, where it is one. */
   readonly gpu?: Gpu;
   /** Whether that is a GPU and not a software adapter. */
   readonly isRealGpu: boolean;
@@ -69,7 +62,6 @@ export interface ModelPlace extends Disposable {
   readonly scorer: Scorer;
   /** Layers of the unquantized model, in order. */
   layers(): Promise<LayerSource>;
-  /** Gives the unquantized model to the scorer. */
   scoreUnquantized(): Promise<void>;
   /** Quantizes the model and gives what was stored, decoded, to the scorer; returns bits a weight. */
   quantize(plan: PlacePlan): Promise<number>;
@@ -83,7 +75,7 @@ export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelP
     const start = (correctTarget: boolean) =>
       createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget });
     if (inputs === "none") return undefined;
-    if (inputs === "corrected") return start(true);
+    if (inputs !== "unquantized") return start(inputs === "corrected");
     if (fixed?.windows !== windows) {
       onProgress(0, "measuring the unquantized model's inputs");
       fixed = { windows, calibrator: createFixedCalibrator(start(false), model.layers) };
@@ -140,9 +132,9 @@ export function gpuPlace(
   const start = async ({ inputs, windows }: PlacePlan) => {
     if (inputs === "none") return await device.start(config);
     const embedding = await checkpoint.read("model.embed_tokens.weight", [config.vocabulary, config.hidden]);
-    const correctTarget = inputs === "corrected";
+    const [correctTarget, keepsInputs] = [inputs === "corrected", inputs === "unquantized"];
     try {
-      return await device.start(config, { embedding, windows, correctTarget, keepsInputs: !correctTarget });
+      return await device.start(config, { embedding, windows, correctTarget, keepsInputs });
     } finally {
       release(embedding); // the run took what the text needs
     }
@@ -239,7 +231,6 @@ export async function makeCleared(parent: string, name: string): Promise<AsyncDi
   return { path, [Symbol.asyncDispose]: clear };
 }
 
-/** Bytes and weights of stored matrices. */
 interface Sizes {
   bytes: number;
   weights: number;

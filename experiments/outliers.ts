@@ -1,9 +1,5 @@
-/**
- * Claim `outliers`: a small fraction of weights kept in 16 bits gains more than 0.5 % accuracy for less than 3 % more
- * bits.
- *
- * @module
- */
+// Claim `outliers`: a small fraction of weights kept in 16 bits gains more than 0.5 % accuracy for less than 3 % more
+// bits.
 import { packedBits, totalBits } from "../quant/bits.ts";
 import type { OutlierSettings } from "../quant/outliers.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";

@@ -1,8 +1,4 @@
-/**
- * Where and how a result was made: device, versions, commit, command.
- *
- * @module
- */
+// Where and how a result was made: device, versions, commit, command.
 import { createHash } from "node:crypto";
 import { basename, fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
@@ -19,7 +15,6 @@ export function deviceName(adapter: Pick<AdapterDescription, "name" | "software"
   return adapter.name.toLowerCase().replace(/ \d+gb hbm\w*$/, "").replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 }
 
-/** Describes the device that results are made on. */
 export async function describeDevice(): Promise<Provenance["device"]> {
   const adapter = await describeAdapter();
   return { name: deviceName(adapter), adapter: adapter?.name ?? "none", software: adapter?.software ?? true };
@@ -47,6 +42,14 @@ export async function describeEnvironment(
     command,
     startedAt: new Date().toISOString(),
   };
+}
+
+/** A path without this machine's directories, alone or behind `name:`, as one of several joined by `+`; hub names as they are. */
+export function withoutDirectories(name: string): string {
+  const parts = name.split("+").map((part) =>
+    part.startsWith("hf:") ? part : part.replace(/[/\\]+$/, "").replace(/^(\w+:)?.*[/\\]/s, "$1")
+  );
+  return parts.join("+");
 }
 
 /** A file in words: its name without directories, and what it holds. */

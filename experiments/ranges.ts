@@ -1,8 +1,4 @@
-/**
- * Claim `ranges`: the range of weights differs much from group to group, and only a small fraction is large.
- *
- * @module
- */
+// Claim `ranges`: the range of weights differs much from group to group, and only a small fraction is large.
 import { GROUP_CHANNELS } from "../quant/format.ts";
 import { LINEAR_KINDS, type LinearKind } from "../model/llama/layer.ts";
 import type { Layer } from "../model/llama/llama.ts";

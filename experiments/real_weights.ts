@@ -1,8 +1,4 @@
-/**
- * The run's model as the engine takes it, in 16 bits and packed as `quantize` packs by default.
- *
- * @module
- */
+// The run's model as the engine takes it, in 16 bits and packed as `quantize` packs by default.
 import { join } from "@std/path";
 import { linearWeights } from "../model/llama/layer.ts";
 import { hashWeights, type OpenModel, openModel } from "../model/load.ts";
@@ -30,11 +26,9 @@ export async function hasRealModel(context: ExperimentContext): Promise<boolean>
 
 /** The run's model, tensor by tensor. */
 export interface RealWeights {
-  /** The model's name, without directories. */
   readonly name: string;
   /** What was packed, in words. */
   readonly packed: string;
-  /** The model in a format. */
   readonly sources: Readonly<Record<Format, WeightSource>>;
 }
 

@@ -1,8 +1,4 @@
-/**
- * All experiments, in the order of the paper's claims.
- *
- * @module
- */
+// All experiments, in the order of the paper's claims.
 import { accuracy } from "./accuracy.ts";
 import { async } from "./async.ts";
 import { bits } from "./bits.ts";
@@ -15,7 +11,6 @@ import { fourBitShare } from "./four_bit_share.ts";
 import { outliers } from "./outliers.ts";
 import { ranges } from "./ranges.ts";
 
-/** Every experiment there is. */
 export const EXPERIMENTS: readonly Experiment[] = [
   bits,
   ranges,

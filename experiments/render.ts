@@ -1,8 +1,4 @@
-/**
- * Markdown from result files: a page with its plot for each result and the index of all of them.
- *
- * @module
- */
+// Markdown from result files: a page with its plot for each result and the index of all of them.
 import { join } from "@std/path";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
 import { pathExists } from "../model/host/path_exists.ts";
@@ -10,6 +6,9 @@ import { hasPlot, plotOf } from "./plots/plots.ts";
 import { EXPERIMENTS } from "./registry.ts";
 import { describePeers, PEERS_ID, peersBeside } from "./results/peers.ts";
 import { type Cell, type Column, readResults, type Result, type Row } from "./results/result.ts";
+
+/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
+export type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
 
 /** Renders `<id>.md` and `<id>.svg` beside each result file of a directory. Returns path and text of each. */
 export async function renderDirectory(directory: string): Promise<Map<string, string>> {
@@ -54,7 +53,6 @@ export async function renderAll(root: string): Promise<Map<string, string>> {
   return pages.set(join(root, "README.md"), renderIndex(byPlace));
 }
 
-/** Writes rendered pages. */
 export async function writePages(pages: ReadonlyMap<string, string>): Promise<void> {
   for (const [path, text] of pages) await writeTextBeside(path, text);
 }
@@ -95,7 +93,7 @@ function renderRows(columns: readonly Column[], rows: readonly Row[]): string {
 }
 
 /** Index of all results: one row a claim, one verdict a place. */
-export function renderIndex(byPlace: ReadonlyMap<string, ReadonlyMap<string, Result>>): string {
+export function renderIndex(byPlace: ResultsByPlace): string {
   const places = [...byPlace.keys()];
   const columns = ["claim", "paper", ...places].map((label) => ({ key: label, label, unit: "" }));
   const rows = EXPERIMENTS.map(({ id, claim }) => {

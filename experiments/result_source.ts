@@ -1,8 +1,4 @@
-/**
- * Where results come from: a directory, a device of this repository, or a git revision of it.
- *
- * @module
- */
+// Where results come from: a directory, a device of this repository, or a git revision of it.
 import { basename, dirname, join } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { readAllResults } from "./render.ts";

@@ -1,21 +1,16 @@
-/**
- * Running experiments and writing their result files.
- *
- * @module
- */
+// Running experiments and writing their result files.
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
 import { type FinishedRows, openFinishedRows, rowsPath, type RowsState } from "./finished_rows.ts";
-import { describeDevice, describeEnvironment } from "./provenance.ts";
+import { describeDevice, describeEnvironment, withoutDirectories } from "./provenance.ts";
 import { renderDirectory, writePages } from "./render.ts";
-import { type Findings, type Result, writeResult } from "./results/result.ts";
+import { type Findings, type Provenance, readResult, type Result, writeResult } from "./results/result.ts";
 
 /** Directory of results that come with the repository. */
 export const RESULTS_ROOT: string = fromFileUrl(new URL("../results", import.meta.url));
 
-/** What a run is told besides its settings. */
 export interface RunOptions {
   readonly settings: RunSettings;
   /** Directory of the result files; by default {@linkcode resultPlace} below results/. */
@@ -26,9 +21,7 @@ export interface RunOptions {
   readonly command: string;
   /** Told of the experiment that runs, the share of it that is done and what is being done. */
   readonly onProgress?: (id: string, share: number, step: string) => void;
-  /** Told of each row of a comparison when it is measured and kept. */
   readonly onRow?: (id: string, name: string) => void;
-  /** Told of each result when its file is there. */
   readonly onResult?: (result: Result, path: string, timeMs: number) => void;
 }
 
@@ -46,13 +39,17 @@ export async function runExperiments(experiments: readonly Experiment[], options
   let running = "";
   const settings = { ...options.settings, directory: directoryOf({ needsModel: true }) };
   using context = createContext(settings, (share, step) => options.onProgress?.(running, share, step));
-  const { name, sha256 } = await context.opened();
+  const opened = await context.opened();
+  const model = { name: withoutDirectories(opened.name), sha256: opened.sha256 };
+  if (options.out === undefined && modelName !== "tiny") {
+    for (const experiment of experiments) await refuseOtherModel(directoryOf(experiment), experiment, model);
+  }
   const results: Result[] = [];
   for (const experiment of experiments) {
     const { id, title, claim } = experiment;
     running = id;
     const startMs = performance.now();
-    const environment = await describeEnvironment({ name, sha256 }, options.settings.seed, options.command);
+    const environment = await describeEnvironment(model, options.settings.seed, options.command);
     const directory = directoryOf(experiment);
     const path = rowsPath(directory, id);
     const finishedRows = once(async (given?: RowsState) => {
@@ -88,6 +85,24 @@ export function resultPlace(
   { needsModel }: Pick<Experiment, "needsModel">,
 ): string {
   return needsModel && modelName !== "tiny" ? `${device}/${modelSlug(modelName)}` : device;
+}
+
+/**
+ * Fails where a directory holds a result of another model: names of two files can lead to the same {@linkcode resultPlace}.
+ *
+ * @throws {Error} naming both
+ */
+export async function refuseOtherModel(
+  directory: string,
+  { id, needsModel }: Pick<Experiment, "id" | "needsModel">,
+  model: Provenance["environment"]["model"],
+): Promise<void> {
+  const path = join(directory, `${id}.json`);
+  if (!needsModel || !await pathExists(path)) return;
+  const before = (await readResult(path)).environment.model;
+  if (before.sha256 === model.sha256) return;
+  const [was, is] = [before, model].map(({ name, sha256 }) => `${name} (sha256 ${sha256.slice(0, 16)})`);
+  throw new Error(`${path} is of ${was}, the model is ${is}, must be written elsewhere (--out) or the old one removed`);
 }
 
 /** A model's name as a directory: the last part of its name, without revision, ending and type of its numbers. */

@@ -1,9 +1,5 @@
-/**
- * Times of several kernels that are compared: measured in turn, so that what slows the device hits all of them alike,
- * and until their errors are small.
- *
- * @module
- */
+// Times of several kernels that are compared: measured in turn, so that what slows the device hits all of them alike,
+// and until their errors are small.
 import type { Dispatch, Gpu } from "../kernels/gpu/gpu.ts";
 import { timeRounds } from "../kernels/gpu/timer.ts";
 import { type Estimate, median, medianEstimate } from "../model/host/statistics.ts";

@@ -1,8 +1,4 @@
-/**
- * Measuring what fits on the device, and going on where something doesn't.
- *
- * @module
- */
+// Measuring what fits on the device, and going on where something doesn't.
 import { OutOfMemoryError } from "../kernels/gpu/device_errors.ts";
 
 /** What a row says that the device had no room for. */

@@ -1,8 +1,4 @@
-/**
- * Loading a model by name: the embedded checkpoint, a directory, a packed file, a GGUF file or a model of the hub.
- *
- * @module
- */
+// Loading a model by name: the embedded checkpoint, a directory, a packed file, a GGUF file or a model of the hub.
 import { createHash } from "node:crypto";
 import { fromFileUrl } from "@std/path";
 import { type Checkpoint, readModel } from "./files/checkpoint.ts";
@@ -17,13 +13,9 @@ import { openPacked } from "./files/open_packed.ts";
 import type { Model } from "./llama/llama.ts";
 import { fitTokenizer, parseTokenizer, readTokenizerTexts, type Tokenizer } from "./text/tokenizer.ts";
 
-/** A model in memory with its tokenizer and the identity of its weights. */
 export interface LoadedModel {
-  /** Name that it was loaded by. */
   readonly name: string;
-  /** The weights. */
   readonly model: Model;
-  /** The tokenizer. */
   readonly tokenizer: Tokenizer;
   /** sha256 of the weight files, one after the other, in hexadecimal. */
   readonly sha256: string;
@@ -109,7 +101,6 @@ export async function loadModel(name: string, onDownload?: DownloadProgress): Pr
 
 /** The identity of weight files that are read for a long time. */
 export interface WatchedWeights {
-  /** sha256 of the weight files, one after the other, in hexadecimal. */
   readonly sha256: string;
   /**
    * Fails where a file has become another: by size, inode and times, and where those differ by sha256.

@@ -1,8 +1,4 @@
-/**
- * An engine by the name of its model.
- *
- * @module
- */
+// An engine by the name of its model.
 import { createEngine, type Engine, type EngineOptions } from "./engine/engine.ts";
 import { openModel } from "./load.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Quantizing a model by name into a packed file.
- *
- * @module
- */
+// Quantizing a model by name into a packed file.
 import { join } from "@std/path";
 import type { RefineEvery } from "../quant/format.ts";
 import { storedBytes } from "../quant/quantize.ts";

@@ -1,8 +1,4 @@
-/**
- * What can be asked of quantizing a model into a packed file, and what of it can't be.
- *
- * @module
- */
+// What can be asked of quantizing a model into a packed file, and what of it can't be.
 import { REFINE_EVERY, type RefineEvery } from "../quant/format.ts";
 import { DENSITY_RULES, type DensityRule, QUANTIZE_METHODS, type QuantizeMethod, SETTINGS } from "../quant/recipe.ts";
 import type { QuantizationReport } from "../quant/report.ts";

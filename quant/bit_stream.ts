@@ -1,8 +1,4 @@
-/**
- * Packing numbers of a few bits each one after the other, little end first.
- *
- * @module
- */
+// Packing numbers of a few bits each one after the other, little end first.
 
 /**
  * Bytes of a stream, the last one padded with zeros.

@@ -1,8 +1,4 @@
-/**
- * Bits a weight, term by term, from shapes alone; checked against the bytes of packed tensors in the tests.
- *
- * @module
- */
+// Bits a weight, term by term, from shapes alone; checked against the bytes of packed tensors in the tests.
 import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, refineWordsPerRow, tilesPerColumn } from "./format.ts";
 
 /** Bits of each part of a matrix; padding is included in the part that is padded. */
@@ -25,17 +21,14 @@ export interface BitTerms {
   readonly outlierStarts: number;
 }
 
-/** Sum of all terms. */
 export function totalBits(terms: BitTerms): number {
   return Object.values(terms).reduce((sum, bits) => sum + bits, 0);
 }
 
-/** Adds terms up. */
 export function addBits(a: BitTerms, b: BitTerms): BitTerms {
   return mapTerms((key) => a[key] + b[key]);
 }
 
-/** Terms divided by a number of weights. */
 export function bitsPerWeight(terms: BitTerms, weights: number): BitTerms {
   return mapTerms((key) => terms[key] / weights);
 }
@@ -53,7 +46,6 @@ function mapTerms(value: (key: keyof BitTerms) => number): BitTerms {
   };
 }
 
-/** No bits at all. */
 export const NO_BITS: BitTerms = mapTerms(() => 0);
 
 /** Bits of a matrix in the packed format, version 2. */

@@ -1,8 +1,4 @@
-/**
- * Channels that count differently where there is no error feedback: by the energy of their inputs.
- *
- * @module
- */
+// Channels that count differently where there is no error feedback: by the energy of their inputs.
 
 /**
  * How much a squared error of each channel counts: the Hessian's diagonal over its mean; all channels alike where it is

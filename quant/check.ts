@@ -1,8 +1,4 @@
-/**
- * Checks of what callers hand in.
- *
- * @module
- */
+// Checks of what callers hand in.
 
 /** Index of the first value that is NaN or infinite, -1 where there is none. */
 export function findNotFinite(values: Float32Array): number {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { dotRuns } from "./dot.ts";
+import { dotTwoRuns } from "./dot.ts";
 
 /**
  * Factors a symmetric positive definite matrix A = V Vᵀ with V upper triangular, from the last row upwards.
@@ -19,6 +19,7 @@ export function choleskyUpper(matrix: Float64Array, size: number): Float64Array<
   const columns = new Float64Array(size * size);
   // rows[i] = row i of V from element i on, filled from the right: kept apart so that the inner loop runs along memory.
   const rows = new Float64Array(size * size);
+  const sums = new Float64Array(2);
   for (let k = size - 1; k >= 0; k--) {
     const rowK = k * size;
     let square = matrix[rowK + k];
@@ -28,11 +29,15 @@ export function choleskyUpper(matrix: Float64Array, size: number): Float64Array<
     const pivot = Math.sqrt(square);
     rows[rowK + k] = pivot;
     columns[rowK + k] = pivot;
-    for (let i = 0; i < k; i++) {
-      const rowI = i * size;
-      const value = (matrix[rowI + k] - dotRuns(rows, rowI + k + 1, rows, rowK + k + 1, size - k - 1)) / pivot;
-      rows[rowI + k] = value;
-      columns[rowK + i] = value;
+    for (let i = 0; i < k; i += 2) {
+      // The last row of an odd number goes beside itself.
+      const last = Math.min(i + 1, k - 1);
+      dotTwoRuns(rows, i * size + k + 1, last * size + k + 1, rows, rowK + k + 1, size - k - 1, sums, 0);
+      for (let row = i; row <= last; row++) {
+        const value = (matrix[row * size + k] - sums[row - i]) / pivot;
+        rows[row * size + k] = value;
+        columns[rowK + row] = value;
+      }
     }
   }
   return columns;

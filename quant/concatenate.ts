@@ -1,8 +1,4 @@
-/**
- * Joining packed tensors that are row ranges of one matrix, and taking such ranges.
- *
- * @module
- */
+// Joining packed tensors that are row ranges of one matrix, and taking such ranges.
 import { TILE_ROWS } from "./format.ts";
 import { type PackedTensor, validatePackedTensor } from "./packed_tensor.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Decoding weights: the CPU twin of every dequantizing kernel.
- *
- * @module
- */
+// Decoding weights: the CPU twin of every dequantizing kernel.
 import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "./format.ts";
 import type { PackedTensor } from "./packed_tensor.ts";
 import { unpack } from "./pack.ts";

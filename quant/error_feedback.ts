@@ -1,14 +1,10 @@
-/**
- * Error feedback: quantizing a row channel by channel, each later channel making up for the errors of the earlier ones.
- *
- * The objective is (w - q) H (w - q)ᵀ, H = sum of x xᵀ over the layer's inputs x. With H = V Vᵀ, V upper triangular,
- * the channel k is rounded from w[k] + sum over i < k of (w[i] - q[i]) V[i, k] / V[k, k]. This is GPTQ (Frantar et al.
- * 2022) in the form of LDLQ (Chee et al. 2023): the same codes, without the inverse of H.
- *
- * @module
- */
+// Error feedback: quantizing a row channel by channel, each later channel making up for the errors of the earlier ones.
+//
+// The objective is (w - q) H (w - q)ᵀ, H = sum of x xᵀ over the layer's inputs x. With H = V Vᵀ, V upper triangular,
+// the channel k is rounded from w[k] + sum over i < k of (w[i] - q[i]) V[i, k] / V[k, k]. This is GPTQ (Frantar et al.
+// 2022) in the form of LDLQ (Chee et al. 2023): the same codes, without the inverse of H.
 import { choleskyUpper } from "./cholesky.ts";
-import { dotRuns } from "./dot.ts";
+import { dotTwoRuns } from "./dot.ts";
 import { GROUP_CHANNELS } from "./format.ts";
 import { type Grid, nearestCode } from "./grid.ts";
 
@@ -134,19 +130,48 @@ export function checkFeedback(feedback: Feedback, channels: number): void {
 export function quantizeWithFeedback(weights: Float32Array, grid: Grid, feedback: Feedback): Uint8Array<ArrayBuffer> {
   const { rows, channels, groups, groupOf, step, lowest, maxCode } = grid;
   checkFeedback(feedback, channels);
-  const { order, coefficients } = feedback;
+  const { order } = feedback;
   const codes = new Uint8Array(rows * channels);
-  const errors = new Float64Array(channels);
-  for (let row = 0; row < rows; row++) {
+  const errors = new Float64Array(FEEDBACK_ROWS * channels);
+  const sums = new Float64Array(FEEDBACK_ROWS);
+  for (let first = 0; first < rows; first += FEEDBACK_ROWS) {
+    const count = Math.min(FEEDBACK_ROWS, rows - first);
     for (let k = 0; k < channels; k++) {
       const channel = order[k];
-      const at = row * channels + channel;
-      const group = row * groups + groupOf[channel];
-      const wanted = weights[at] + dotRuns(errors, 0, coefficients, k * channels, k);
-      const code = nearestCode(wanted, lowest[group], step[group], maxCode[group]);
-      codes[at] = code;
-      errors[k] = weights[at] - (lowest[group] + code * step[group]);
+      feedBack(errors, count, feedback, k, k, sums);
+      for (let r = 0; r < count; r++) {
+        const at = (first + r) * channels + channel;
+        const group = (first + r) * groups + groupOf[channel];
+        const code = nearestCode(weights[at] + sums[r], lowest[group], step[group], maxCode[group]);
+        codes[at] = code;
+        errors[r * channels + k] = weights[at] - (lowest[group] + code * step[group]);
+      }
     }
   }
   return codes;
+}
+
+/** Rows that go side by side: they read the same coefficients, which are megabytes. */
+const FEEDBACK_ROWS = 16;
+
+/**
+ * What the errors of the first channels give to a later one, for some rows.
+ *
+ * @param errors f64 [rows, channels], in the order of feedback
+ * @param first how many channels give
+ * @param sums f64 [rows, rounded up to even]: gets them
+ */
+export function feedBack(
+  errors: Float64Array,
+  rows: number,
+  { channels, coefficients }: Feedback,
+  channel: number,
+  first: number,
+  sums: Float64Array,
+): void {
+  for (let r = 0; r < rows; r += 2) {
+    // The last row of an odd number goes beside itself.
+    const last = Math.min(r + 1, rows - 1);
+    dotTwoRuns(errors, r * channels, last * channels, coefficients, channel * channels, first, sums, r);
+  }
 }

@@ -1,8 +1,4 @@
-/**
- * The range of f16.
- *
- * @module
- */
+// The range of f16.
 
 /** Largest finite f16. */
 export const MAX_F16 = 65504;

@@ -1,16 +1,12 @@
-/**
- * The packed format, version 2: its sizes, its two zero tables and the arithmetic of one weight.
- *
- * Every quantity in a weight is a small dyadic fraction, so decoding is exact:
- *
- *     w = (base + refine / 4 - zero) * scaleCode * d
- *
- * `base` is 0..3, `refine` 0..3 (0 where the group is not refined), `zero` a multiple of 1/32 and
- * `scaleCode` 0..15; their product needs at most 11 bits, `d` is an f16 (11 bits), so `w` is exact in
- * f32 in any order of operations. Readers in other languages agree bit for bit.
- *
- * @module
- */
+// The packed format, version 2: its sizes, its two zero tables and the arithmetic of one weight.
+//
+// Every quantity in a weight is a small dyadic fraction, so decoding is exact:
+//
+//     w = (base + refine / 4 - zero) * scaleCode * d
+//
+// `base` is 0..3, `refine` 0..3 (0 where the group is not refined), `zero` a multiple of 1/32 and
+// `scaleCode` 0..15; their product needs at most 11 bits, `d` is an f16 (11 bits), so `w` is exact in
+// f32 in any order of operations. Readers in other languages agree bit for bit.
 
 /** Consecutive input channels of one output row that share a scale and a zero (the paper's g1). */
 export const GROUP_CHANNELS = 16;
@@ -30,7 +26,6 @@ export const TILE_ROWS = 16;
 /** Number of scale codes; the code 0 makes a group exactly zero. */
 export const SCALE_CODES = 16;
 
-/** Number of zero codes. */
 export const ZERO_CODES = 8;
 
 /** Version of the packed format that this code writes. */

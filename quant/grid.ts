@@ -1,19 +1,12 @@
-/**
- * Grids: the values that the weights of a matrix may take, given the scale and zero of each group.
- *
- * A weight's value is lowest + code * step, with code 0 .. maxCode. In the packed format's terms
- * step = scale (a quarter of it in a refined group) and lowest = -zero * scale.
- *
- * @module
- */
+// Grids: the values that the weights of a matrix may take, given the scale and zero of each group.
+//
+// A weight's value is lowest + code * step, with code 0 .. maxCode. In the packed format's terms
+// step = scale (a quarter of it in a refined group) and lowest = -zero * scale.
 
 /** The grid of a matrix. Groups are runs or sets of input channels of one row, the same in every row. */
 export interface Grid {
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
-  /** Groups of a row. */
   readonly groups: number;
   /** [channels]: group of each input channel. */
   readonly groupOf: Uint16Array;
@@ -25,7 +18,6 @@ export interface Grid {
   readonly maxCode: Uint8Array;
 }
 
-/** An empty grid. */
 export function createGrid(rows: number, groupOf: Uint16Array): Grid {
   const groups = groupOf.reduce((max, group) => Math.max(max, group + 1), 0);
   return {

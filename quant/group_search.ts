@@ -1,8 +1,4 @@
-/**
- * The search for a group's scale code and zero code: every candidate is rounded and the one with the least error wins.
- *
- * @module
- */
+// The search for a group's scale code and zero code: every candidate is rounded and the one with the least error wins.
 import { BASE_ZEROS, GROUP_CHANNELS, REFINED_ZEROS, SCALE_CODES, ZERO_CODES } from "./format.ts";
 
 /**
@@ -30,7 +26,6 @@ export interface GroupProblem {
   readonly scratch: Float64Array;
 }
 
-/** A rounded group. */
 export interface GroupRounding {
   readonly scaleCode: number;
   readonly zeroCode: number;
@@ -139,29 +134,37 @@ interface Search {
 }
 
 /** Tries the codes of a window against the best known, but for those that were tried in another window. */
-function tryCodes(
-  { problem, d, refined, bounds }: Search,
-  window: SearchWindow,
-  known: GroupRounding,
-  tried?: SearchWindow,
-): GroupRounding {
-  const zeros = refined ? REFINED_ZEROS : BASE_ZEROS;
-  const { min, max } = bounds;
+function tryCodes(search: Search, window: SearchWindow, known: GroupRounding, tried?: SearchWindow): GroupRounding {
+  const { problem, d, refined, bounds } = search;
+  const zeros = zerosOf(refined);
   let best = known;
   if (d === 0) return best;
+  const most = tried ? Infinity : mostOf(search, window);
   for (let scaleCode = window.firstScale; scaleCode <= window.lastScale; scaleCode++) {
     const scale = scaleCode * d;
-    const centred = nearestZero(zeros, (refined ? 1.875 : 1.5) - (min + max) / 2 / scale);
+    const centred = centredZero(search, scale);
     const done = tried && scaleCode >= tried.firstScale && scaleCode <= tried.lastScale ? tried.zeroReach : -1;
     const lastZero = Math.min(ZERO_CODES - 1, centred + window.zeroReach);
     for (let zeroCode = Math.max(0, centred - window.zeroReach); zeroCode <= lastZero; zeroCode++) {
       if (Math.abs(zeroCode - centred) <= done) continue;
-      if (problem.pull === null && clips(problem, bounds, scale, zeros[zeroCode], refined, best.error)) continue;
-      const error = roundGroup(problem, scale, zeros[zeroCode], refined, best.error);
+      const limit = Math.min(best.error, most);
+      if (problem.pull === null && clips(problem, bounds, scale, zeros[zeroCode], refined, limit)) continue;
+      const error = roundGroup(problem, scale, zeros[zeroCode], refined, limit);
       if (error < best.error) best = { scaleCode, zeroCode, error };
     }
   }
   return best;
+}
+
+/**
+ * A little more than the error of a window's middle candidate, which is a good one: what exceeds it can't win, wherever in
+ * the order it comes, and needn't be added up.
+ */
+function mostOf(search: Search, { firstScale, lastScale }: SearchWindow): number {
+  const { problem, d, refined } = search;
+  const scale = Math.floor((firstScale + lastScale) / 2) * d;
+  const zero = zerosOf(refined)[centredZero(search, scale)];
+  return roundGroup(problem, scale, zero, refined, Infinity) * (1 + 2 ** -40) + Number.MIN_VALUE;
 }
 
 /** Whether the lowest or the highest weight, which nothing pulls, alone has an error that reaches a limit. */
@@ -210,8 +213,14 @@ export function boundsOf({ size, start, pull, outliers, scratch: rest }: GroupPr
   return max < min ? { min: 0, max: 0, lowest, highest } : { min, max, lowest, highest };
 }
 
-/** Code of the zero nearest to `wanted`. */
-function nearestZero(zeros: readonly number[], wanted: number): number {
+function zerosOf(refined: boolean): readonly number[] {
+  return refined ? REFINED_ZEROS : BASE_ZEROS;
+}
+
+/** Code of the zero that puts the group's middle amid the codes. */
+function centredZero({ refined, bounds: { min, max } }: Search, scale: number): number {
+  const zeros = zerosOf(refined);
+  const wanted = (refined ? 1.875 : 1.5) - (min + max) / 2 / scale;
   const code = Math.floor((wanted - zeros[0]) / (zeros[1] - zeros[0]) + 0.5);
   return Math.min(ZERO_CODES - 1, Math.max(0, code));
 }

@@ -1,8 +1,4 @@
-/**
- * What quantizing a matrix may know of its input.
- *
- * @module
- */
+// What quantizing a matrix may know of its input.
 import { checkMatrix } from "./check.ts";
 import { checkFeedback, type Feedback } from "./error_feedback.ts";
 

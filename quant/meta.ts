@@ -1,18 +1,14 @@
-/**
- * The meta plane: scale code, zero code and refined group of each group, a 32-bit word for half a block.
- *
- * Word h of a row serves the groups 4h .. 4h+3, so a GPU lane that decodes half a block loads one word:
- *
- *     bit   0         4      7         11     14        18     21        25     28       32
- *           | scale 0 | zero | scale 1 | zero | scale 2 | zero | scale 3 | zero | pick   |
- *
- * `pick` says which groups are refined, counted from the start of their run of `refineEvery` groups:
- * 16 and 8: index in 4 and 3 bits, the same in all words of the run; 4: index in 2 bits for this half block;
- * 2: two 1-bit indices, the lower run first; none and 1: zero. The last run of 16 or 8 in a row may be short. It may
- * then have no refined group: its index is its number of groups.
- *
- * @module
- */
+// The meta plane: scale code, zero code and refined group of each group, a 32-bit word for half a block.
+//
+// Word h of a row serves the groups 4h .. 4h+3, so a GPU lane that decodes half a block loads one word:
+//
+//     bit   0         4      7         11     14        18     21        25     28       32
+//           | scale 0 | zero | scale 1 | zero | scale 2 | zero | scale 3 | zero | pick   |
+//
+// `pick` says which groups are refined, counted from the start of their run of `refineEvery` groups:
+// 16 and 8: index in 4 and 3 bits, the same in all words of the run; 4: index in 2 bits for this half block;
+// 2: two 1-bit indices, the lower run first; none and 1: zero. The last run of 16 or 8 in a row may be short. It may
+// then have no refined group: its index is its number of groups.
 import { HALF_BLOCK_GROUPS, type RefineEvery } from "./format.ts";
 
 /** Bits of one group in a meta word. */
@@ -100,11 +96,7 @@ export function lastRunIsPlain(lastWord: number, groups: number, refineEvery: Re
   return shortGroups > 0 && lastWord >>> PICK_SHIFT === shortGroups;
 }
 
-/**
- * Checks the pick fields of one row of meta words.
- *
- * @throws {RangeError} with the value found and the one wanted
- */
+/** Checks the pick fields of one row of meta words. @throws {RangeError} with the value found and the one wanted */
 export function validatePicks(words: Uint32Array, refineEvery: RefineEvery): void {
   const groups = words.length * HALF_BLOCK_GROUPS;
   for (let word = 0; word < words.length; word++) {

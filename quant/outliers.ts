@@ -1,8 +1,4 @@
-/**
- * Which weights become outliers, stored exactly in 16 bits.
- *
- * @module
- */
+// Which weights become outliers, stored exactly in 16 bits.
 import { createGroupProblem } from "./group_search.ts";
 import { type GroupProbe, probeWithoutExtreme } from "./probe.ts";
 
@@ -16,7 +12,6 @@ export interface OutlierSettings {
   readonly rule: "magnitude" | "error";
 }
 
-/** The outliers of a row. */
 export interface RowOutliers {
   /** Bit mask within the group, by group. */
   readonly masks: ReadonlyMap<number, number>;

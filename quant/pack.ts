@@ -1,8 +1,4 @@
-/**
- * Packing and unpacking: between one array element a code and the planes of the packed format.
- *
- * @module
- */
+// Packing and unpacking: between one array element a code and the planes of the packed format.
 import { GROUP_CHANNELS, HALF_BLOCK_GROUPS, halfBlocksPerRow, refineWordsPerRow } from "./format.ts";
 import { META_GROUP_BITS, packMeta, refinedRunOf } from "./meta.ts";
 import { type PackedTensor, validatePackedTensor } from "./packed_tensor.ts";

@@ -1,8 +1,4 @@
-/**
- * A weight matrix in the packed format, version 2: the planes as they lie in files and in GPU buffers.
- *
- * @module
- */
+// A weight matrix in the packed format, version 2: the planes as they lie in files and in GPU buffers.
 import {
   groupsPerRow,
   halfBlocksPerRow,

@@ -1,9 +1,5 @@
-/**
- * Looking at each group by itself before anything is decided: what error it would have in 2 bits, in 4 bits, and in
- * either without its most extreme weight.
- *
- * @module
- */
+// Looking at each group by itself before anything is decided: what error it would have in 2 bits, in 4 bits, and in
+// either without its most extreme weight.
 import { GROUP_CHANNELS } from "./format.ts";
 import {
   boundsOf,
@@ -28,9 +24,7 @@ export interface GroupProbe {
   readonly range: number;
   /** Index within the group of the weight that lies furthest from the group's mean. */
   readonly extreme: number;
-  /** In 2 bits. */
   readonly twoBit: GroupProspect;
-  /** In 4 bits. */
   readonly fourBit: GroupProspect;
 }
 
@@ -57,9 +51,9 @@ export function probeWithoutExtreme(
 export function rangeOf(weights: Float32Array): number {
   let min = Infinity;
   let max = -Infinity;
-  for (const weight of weights) {
-    if (weight < min) min = weight;
-    if (weight > max) max = weight;
+  for (let i = 0; i < weights.length; i++) {
+    if (weights[i] < min) min = weights[i];
+    if (weights[i] > max) max = weights[i];
   }
   return max < min ? 0 : max - min;
 }

@@ -1,8 +1,4 @@
-/**
- * All quantizers, and one entrance to them.
- *
- * @module
- */
+// All quantizers, and one entrance to them.
 import { Q2K } from "./baselines/quantize_q2k.ts";
 import { STRIPS } from "./baselines/strips.ts";
 import type { BitTerms } from "./bits.ts";
@@ -10,9 +6,7 @@ import { tilesPerColumn } from "./format.ts";
 import type { Matrix, Part, QuantizerKind } from "./quantizer.ts";
 import { TWOBIT } from "./twobit.ts";
 
-/** What each kind of quantizer takes and stores. */
 export interface QuantizerKinds {
-  /** The method. */
   readonly twobit: typeof TWOBIT;
   /** RTN, GPTQ, Greenbit-like and the paper's layout. */
   readonly strips: typeof STRIPS;
@@ -59,7 +53,6 @@ export function quantizeMatrix(matrix: Matrix, quantizer: Quantizer, part: Part 
   return { kind: quantizer.kind, tensor: kindOf(quantizer).quantize(matrix, quantizer, part) } as StoredTensor;
 }
 
-/** Joins the stored parts of a matrix. */
 export function joinStored(parts: readonly StoredTensor[]): StoredTensor {
   const [{ kind }] = parts;
   return { kind, tensor: kindOf({ kind }).join(parts.map(({ tensor }) => tensor)) } as StoredTensor;
@@ -70,7 +63,6 @@ export function dequantizeStored(stored: StoredTensor): Float32Array<ArrayBuffer
   return kindOf(stored).dequantize(stored.tensor);
 }
 
-/** Bytes of a stored matrix. */
 export function storedBytes(stored: StoredTensor): number {
   return kindOf(stored).sizeBytes(stored.tensor);
 }

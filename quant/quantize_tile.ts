@@ -3,8 +3,7 @@
  *
  * @module
  */
-import { dotRuns } from "./dot.ts";
-import type { Feedback } from "./error_feedback.ts";
+import { type Feedback, feedBack } from "./error_feedback.ts";
 import { MAX_F16 } from "./float16.ts";
 import { BASE_ZEROS, GROUP_CHANNELS, REFINED_ZEROS, SCALE_CODES, TILE_ROWS } from "./format.ts";
 import { type GroupProblem, roundGroup, searchAllCodes } from "./group_search.ts";
@@ -17,7 +16,6 @@ import type { UnpackedTensor } from "./unpacked_tensor.ts";
 /** Residuals of a row's outliers, by channel. */
 export type RowResiduals = Map<number, number>;
 
-/** A tile to quantize. */
 export interface TileTask {
   /** f32: the rows of the tensor below. */
   readonly weights: Float32Array;
@@ -36,7 +34,6 @@ export interface TileTask {
   readonly stripScores?: Float64Array<ArrayBuffer>;
 }
 
-/** Quantizes a tile into its place in the tensor. */
 export function quantizeTile(task: TileTask): void {
   const { weights, channels, settings, tile, firstTile, tensor } = task;
   const firstRow = (tile - firstTile) * TILE_ROWS;
@@ -59,10 +56,8 @@ export function quantizeTile(task: TileTask): void {
   const groupWeights = (r: number, group: number) => groupOfRow(weights, firstRow + r, channels, group);
   const outliers = pickOutliers(probes, refined, groupWeights, rows * channels, settings.outliers);
   setTileScales(task, probes, refined, outliers, groups);
-  for (let r = 0; r < rows; r++) {
-    tensor.refined.set(refined[r], (firstRow + r) * groups);
-    quantizeRow(task, firstRow + r, outliers[r].masks);
-  }
+  for (let r = 0; r < rows; r++) tensor.refined.set(refined[r], (firstRow + r) * groups);
+  quantizeRows(task, firstRow, outliers.map(({ masks }) => masks));
 }
 
 /** Sets d of each group column so that the largest wanted scale has the highest code. */
@@ -88,74 +83,86 @@ function setTileScales(
   }
 }
 
-/** Quantizes one row, group by group in the order of feedback. */
-function quantizeRow(task: TileTask, row: number, masks: ReadonlyMap<number, number>): void {
-  const { weights, channels, tensor, tile, firstTile, feedback, rounded: problem } = task;
-  const { values, codes } = problem;
-  const groups = tensor.scaleCodes.length / tensor.rows;
-  const errors = new Float64Array(channels);
-  for (let first = 0; first < channels;) {
+/**
+ * Quantizes the rows of a tile, group by group in the order of feedback: all rows of a group before the next, since they
+ * read the same coefficients of feedback, which are megabytes.
+ */
+function quantizeRows(task: TileTask, firstRow: number, masks: readonly ReadonlyMap<number, number>[]): void {
+  const { channels, feedback, rounded: problem } = task;
+  const errors = new Float64Array(masks.length * channels);
+  const fed = Array.from({ length: GROUP_CHANNELS }, () => new Float64Array(TILE_ROWS));
+  for (let first = 0; first < channels; first += problem.size) {
     const group = Math.floor((feedback?.order[first] ?? first) / GROUP_CHANNELS);
-    const start = group * GROUP_CHANNELS;
-    const size = Math.min(GROUP_CHANNELS, channels - start);
-    const mask = masks.get(group) ?? 0;
-    const index = row * groups + group;
-    const refined = tensor.refined[index] === 1;
-    const d = tensor.tileScale[(tile - firstTile) * groups + group];
-    problem.size = size;
-    problem.outliers = mask;
-    poseProblem(task, row * channels + start, first, errors);
-    const { scaleCode, zeroCode } = searchAllCodes(problem, d, refined);
-    const zero = (refined ? REFINED_ZEROS : BASE_ZEROS)[zeroCode];
-    roundGroup(problem, scaleCode * d, zero, refined, Infinity);
-    tensor.scaleCodes[index] = scaleCode;
-    tensor.zeroCodes[index] = zeroCode;
-    for (let k = 0; k < size; k++) {
-      tensor.codes[index * GROUP_CHANNELS + k] = codes[k];
-      let value = values[k];
-      if ((mask >> k) & 1) {
-        const grid = (refined ? codes[k] / 4 - zero : codes[k] - zero) * scaleCode * d;
-        const residual = residualOf(value - grid);
-        task.residuals[row].set(start + k, residual);
-        value = grid + residual;
-      }
-      errors[first + k] = weights[row * channels + start + k] - value;
+    problem.size = Math.min(GROUP_CHANNELS, channels - group * GROUP_CHANNELS);
+    poseGroup(task, first);
+    for (let k = 0; k < problem.size && feedback; k++) {
+      feedBack(errors, masks.length, feedback, first + k, first, fed[k]);
     }
-    first += size;
+    for (const [r, mask] of masks.entries()) {
+      problem.outliers = mask.get(group) ?? 0;
+      poseRow(task, (firstRow + r) * channels + group * GROUP_CHANNELS, fed, r);
+      quantizeGroup(task, firstRow + r, group);
+      for (let k = 0; k < problem.size; k++) errors[r * channels + first + k] = problem.values[k];
+    }
+  }
+}
+
+/** Quantizes a group of a row, whose problem has been posed; leaves the errors of its weights in the problem's values. */
+function quantizeGroup(task: TileTask, row: number, group: number): void {
+  const { weights, channels, tensor, tile, firstTile, rounded: problem } = task;
+  const { values, codes, size, outliers } = problem;
+  const groups = tensor.scaleCodes.length / tensor.rows;
+  const at = row * channels + group * GROUP_CHANNELS;
+  const index = row * groups + group;
+  const refined = tensor.refined[index] === 1;
+  const d = tensor.tileScale[(tile - firstTile) * groups + group];
+  const { scaleCode, zeroCode } = searchAllCodes(problem, d, refined);
+  const zero = (refined ? REFINED_ZEROS : BASE_ZEROS)[zeroCode];
+  roundGroup(problem, scaleCode * d, zero, refined, Infinity);
+  tensor.scaleCodes[index] = scaleCode;
+  tensor.zeroCodes[index] = zeroCode;
+  for (let k = 0; k < size; k++) {
+    tensor.codes[index * GROUP_CHANNELS + k] = codes[k];
+    let value = values[k];
+    if ((outliers >> k) & 1) {
+      const grid = (refined ? codes[k] / 4 - zero : codes[k] - zero) * scaleCode * d;
+      const residual = residualOf(value - grid);
+      task.residuals[row].set(group * GROUP_CHANNELS + k, residual);
+      value = grid + residual;
+    }
+    values[k] = weights[at + k] - value;
+  }
+}
+
+/** Sets up what the searches of a group have in common for all rows: how errors count and what they pull. */
+function poseGroup({ feedback, channelWeights, rounded: { size, pivot, pull } }: TileTask, first: number): void {
+  for (let k = 0; k < size; k++) {
+    // Without feedback channels come in their natural order.
+    if (!feedback || !pull) pivot[k] = channelWeights ? Math.sqrt(channelWeights[first + k]) : 1;
+    else {
+      const at = (first + k) * feedback.channels + first;
+      for (let j = 0; j < k; j++) pull[j * GROUP_CHANNELS + k] = feedback.coefficients[at + j];
+      pivot[k] = feedback.coefficients[at + k];
+    }
   }
 }
 
 /**
- * Sets up the search of one group: its weights as the feedback of the groups before leaves them.
+ * Sets up a row's weights of a group, from `at` on, as the feedback of the groups before leaves them.
  *
- * @param at where its weights begin
- * @param first how many channels come before it in the order of feedback
- * @param errors f64 [channels]: theirs, in that order
+ * @param fed f64 [16, rows]: what the groups before give to each channel of row `r`
  */
-function poseProblem(
-  { weights, feedback, channelWeights, rounded: problem }: TileTask,
+function poseRow(
+  { weights, rounded: { size, start, pull } }: TileTask,
   at: number,
-  first: number,
-  errors: Float64Array,
+  fed: readonly Float64Array[],
+  r: number,
 ): void {
-  const { size, pull } = problem;
   for (let k = 0; k < size; k++) {
-    problem.start[k] = weights[at + k];
-    // Without feedback channels come in their natural order.
-    problem.pivot[k] = channelWeights ? Math.sqrt(channelWeights[first + k]) : 1;
-  }
-  if (!feedback || !pull) return;
-  const { coefficients } = feedback;
-  for (let k = 0; k < size; k++) {
-    const rowAt = (first + k) * feedback.channels;
-    let start = weights[at + k] + dotRuns(errors, 0, coefficients, rowAt, first);
-    for (let j = 0; j < k; j++) {
-      const coefficient = coefficients[rowAt + first + j];
-      pull[j * GROUP_CHANNELS + k] = coefficient;
-      start += weights[at + j] * coefficient;
-    }
-    problem.start[k] = start;
-    problem.pivot[k] = coefficients[rowAt + first + k];
+    start[k] = weights[at + k];
+    if (!pull) continue;
+    start[k] += fed[k][r];
+    for (let j = 0; j < k; j++) start[k] += weights[at + j] * pull[j * GROUP_CHANNELS + k];
   }
 }
 

@@ -1,9 +1,5 @@
-/**
- * What a quantizer is. Each is one file that says its settings, how it quantizes, and what can be done with what it stores;
- * quantize.ts has the table of them.
- *
- * @module
- */
+// What a quantizer is. Each is one file that says its settings, how it quantizes, and what can be done with what it stores;
+// quantize.ts has the table of them.
 import type { BitTerms } from "./bits.ts";
 import type { FeedbackSettings } from "./error_feedback.ts";
 import { TILE_ROWS, tilesPerColumn } from "./format.ts";
@@ -24,13 +20,10 @@ export function measuresInput({ feedback, weighsChannels }: InputNeeds): boolean
   return feedback !== undefined || weighsChannels === true;
 }
 
-/** A matrix to quantize. */
 export interface Matrix {
   /** f32 [rows, channels]. */
   readonly weights: Float32Array;
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
 }
 
@@ -63,11 +56,9 @@ export interface QuantizerKind<Q, T> {
   hasIndependentTiles(quantizer: Q): boolean;
   /** Quantizes a matrix. @throws {TypeError | RangeError} for one that is empty, misshapen or not finite */
   quantize(matrix: Matrix, quantizer: Q, part: Part): T;
-  /** Joins consecutive parts. */
   join(parts: readonly T[]): T;
   /** Decodes a matrix: f32 [rows, channels]. */
   dequantize(tensor: T): Float32Array<ArrayBuffer>;
-  /** Bytes that are stored. */
   sizeBytes(tensor: T): number;
   /** Bits of a matrix, from its shape alone. */
   bits(rows: number, channels: number, quantizer: Q): BitTerms;

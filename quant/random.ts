@@ -1,10 +1,5 @@
-/**
- * Seeded pseudo-random numbers: everything random in the project is drawn from here and repeats with its seed.
- *
- * @module
- */
+// Seeded pseudo-random numbers: everything random in the project is drawn from here and repeats with its seed.
 
-/** A stream of pseudo-random numbers. */
 export interface Random {
   /** Uniform in [0, 1), 32 bits of resolution. */
   uniform(): number;

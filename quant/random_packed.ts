@@ -1,8 +1,4 @@
-/**
- * Random packed matrices.
- *
- * @module
- */
+// Random packed matrices.
 import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS, tilesPerColumn } from "./format.ts";
 import { pack } from "./pack.ts";
 import type { PackedTensor } from "./packed_tensor.ts";

@@ -1,8 +1,4 @@
-/**
- * The recommended way to quantize a model: the method's settings.
- *
- * @module
- */
+// The recommended way to quantize a model: the method's settings.
 import type { FeedbackSettings } from "./error_feedback.ts";
 import { WITHOUT_OUTLIERS } from "./outliers.ts";
 import type { TwobitQuantizer, TwobitSettings } from "./twobit.ts";
@@ -13,9 +9,7 @@ export const BUDGET_BITS = 2.85;
 /** Error feedback of the method: groups with the most energetic inputs first. */
 export const FEEDBACK: FeedbackSettings = { damping: 0.1, order: "groups" };
 
-/** How much of a text is calibrated on. */
 export interface CalibrationSize {
-  /** Windows. */
   readonly windows: number;
   /** Tokens of each; at most the model's context. */
   readonly windowTokens: number;

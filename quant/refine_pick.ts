@@ -1,8 +1,4 @@
-/**
- * Which group of each run is refined to 4 bits.
- *
- * @module
- */
+// Which group of each run is refined to 4 bits.
 import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS } from "./format.ts";
 import { groupOfRow, type GroupProbe, rangeOf } from "./probe.ts";
 import { createRandom } from "./random.ts";
@@ -20,7 +16,6 @@ export type PickRule = "error" | "error_hessian" | "range" | "range_hessian" | "
 
 /** What picks need besides the probes. */
 export interface PickContext {
-  /** Seed of random picks. */
   readonly seed: number;
   /** f64 [channels]: the Hessian's diagonal; all 1 without it. */
   readonly importance?: Float64Array;
@@ -95,7 +90,7 @@ export function pickByWeights(
       { length: Math.min(TILE_ROWS, rows - first) },
       (_, r) =>
         Array.from({ length: groups }, (_, group): GroupProbe => {
-          const range = rangeOf(groupOfRow(weights, first + r, channels, group));
+          const range = pick.startsWith("range") ? rangeOf(groupOfRow(weights, first + r, channels, group)) : 0;
           return { range, extreme: 0, twoBit: UNPROBED, fourBit: UNPROBED };
         }),
     );

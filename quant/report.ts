@@ -1,8 +1,4 @@
-/**
- * What quantizing a matrix cost and lost.
- *
- * @module
- */
+// What quantizing a matrix cost and lost.
 import { type BitTerms, packedBits } from "./bits.ts";
 import { dequantizeCodes } from "./dequantize.ts";
 import { GROUP_CHANNELS } from "./format.ts";

@@ -1,13 +1,9 @@
-/**
- * The target of quantization when the layer's input has changed because earlier layers were quantized.
- *
- * With the inputs x of the unquantized model and x' of the quantized one, the row that best reproduces the wanted
- * output is not w but w + (w sum of (x - x') x'ᵀ + sum of r x'ᵀ) H⁻¹, where H = sum of x' x'ᵀ and r is what the
- * residual stream still lacks. GPTAQ (Li et al. 2025) corrects for x - x' in this way; the term with r lets the
- * matrices that write to the residual stream also make up for what was lost before them.
- *
- * @module
- */
+// The target of quantization when the layer's input has changed because earlier layers were quantized.
+//
+// With the inputs x of the unquantized model and x' of the quantized one, the row that best reproduces the wanted
+// output is not w but w + (w sum of (x - x') x'ᵀ + sum of r x'ᵀ) H⁻¹, where H = sum of x' x'ᵀ and r is what the
+// residual stream still lacks. GPTAQ (Li et al. 2025) corrects for x - x' in this way; the term with r lets the
+// matrices that write to the residual stream also make up for what was lost before them.
 import type { Feedback } from "./error_feedback.ts";
 
 /**

@@ -1,8 +1,4 @@
-/**
- * The same content as a packed tensor, one array element a code: what quantizers write and tests read.
- *
- * @module
- */
+// The same content as a packed tensor, one array element a code: what quantizers write and tests read.
 import type { PackedShape } from "./packed_tensor.ts";
 
 /** Outliers of a matrix in compressed sparse row form. */
@@ -31,7 +27,6 @@ export interface UnpackedTensor extends PackedShape {
   readonly outliers: Outliers;
 }
 
-/** No outliers at all. */
 export const NO_OUTLIERS: Outliers = {
   start: new Uint32Array(0),
   channel: new Uint16Array(0),

@@ -1,8 +1,4 @@
-/**
- * Assertions of Deno's standard library, and one of our own.
- *
- * @module
- */
+// Assertions of Deno's standard library, and one of our own.
 import { assertEquals, AssertionError } from "@std/assert";
 
 export {
@@ -14,9 +10,7 @@ export {
   assertThrows,
 } from "@std/assert";
 
-/**
- * Asserts that arrays are equally long and differ by at most `tolerance` in every element; NaN fails.
- */
+/** Asserts that arrays are equally long and differ by at most `tolerance` in every element; NaN fails. */
 export function assertClose(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void {
   assertEquals(actual.length, expected.length, "lengths differ");
   for (let i = 0; i < actual.length; i++) {

@@ -1,8 +1,4 @@
-/**
- * Expected values that other programs computed, kept compressed in `tests/fixtures/`.
- *
- * @module
- */
+// Expected values that other programs computed, kept compressed in `tests/fixtures/`.
 
 const FOLDER = new URL("fixtures/", import.meta.url);
 

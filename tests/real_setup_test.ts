@@ -1,8 +1,4 @@
-/**
- * tests/real/setup.sh where the model can't be had: one line that says why, and exit code 1.
- *
- * @module
- */
+// tests/real/setup.sh where the model can't be had: one line that says why, and exit code 1.
 import { assertEquals, assertStringIncludes } from "./assert.ts";
 import { inDirectory } from "./temporary.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Directories that tests write to and that are gone afterwards.
- *
- * @module
- */
+// Directories that tests write to and that are gone afterwards.
 
 /** Runs a test in a new directory and removes it. */
 export async function inDirectory(use: (directory: string) => Promise<void>): Promise<void> {

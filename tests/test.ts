@@ -1,8 +1,4 @@
-/**
- * Registering tests that run in Deno and in a browser alike.
- *
- * @module
- */
+// Registering tests that run in Deno and in a browser alike.
 
 /** A test. */
 export interface Test {

@@ -1,8 +1,4 @@
-/**
- * The page's script: one file from its sources, without types.
- *
- * @module
- */
+// The page's script: one file from its sources, without types.
 import { fromFileUrl } from "@std/path";
 
 /** Bundles page.ts and all that it imports, by `deno bundle`. @throws {Error} with what that says */

@@ -1,9 +1,5 @@
 /// <reference lib="dom" />
-/**
- * The page's elements, found by their ids.
- *
- * @module
- */
+// The page's elements, found by their ids.
 
 /** Finds an element of the page. @throws {TypeError} when it isn't there or is of another kind */
 export function element<E extends Element>(id: string, kind: new () => E): E {
@@ -12,12 +8,10 @@ export function element<E extends Element>(id: string, kind: new () => E): E {
   return found;
 }
 
-/** Sets an element's text. */
 export function setText(id: string, text: string): void {
   element(id, HTMLElement).textContent = text;
 }
 
-/** Bytes in MiB, as text. */
 export function formatMiB(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 }

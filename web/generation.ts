@@ -1,15 +1,10 @@
 /// <reference lib="dom" />
-/**
- * A generation: its settings, the text as it comes, and how it went.
- *
- * @module
- */
+// A generation: its settings, the text as it comes, and how it went.
 import type { Sampling } from "../kernels/tokens/sampler.ts";
 import type { Engine } from "../model/engine/engine.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { element, setText } from "./elements.ts";
 
-/** Generates by the form's settings and shows the text piece by piece. */
 export async function generateText(engine: Engine, settings: FormData, signal: AbortSignal): Promise<void> {
   const prompt = String(settings.get("prompt"));
   const isChat = engine.prompts.hasTemplate && settings.has("chat");

@@ -1,9 +1,5 @@
 /// <reference lib="dom" />
-/**
- * The kernel tests, run in the page: each import registers the tests of a file.
- *
- * @module
- */
+// The kernel tests, run in the page: each import registers the tests of a file.
 import "../tests/kernels/attention/decode_attention_test.ts";
 import "../tests/kernels/backward/attention_backward_test.ts";
 import "../tests/kernels/backward/backward_test.ts";

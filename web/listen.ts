@@ -1,20 +1,13 @@
-/**
- * Listening for requests, on node:http: unlike Deno.serve it ends connections that stand still.
- *
- * @module
- */
+// Listening for requests, on node:http: unlike Deno.serve it ends connections that stand still.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 
-/** Answers a request. */
 export type Handler = (request: Request) => Promise<Response>;
 
-/** A server at work. */
 export interface Listening {
-  /** Its port. */
   readonly port: number;
   /** Ends when it has ended. */
   readonly finished: Promise<void>;

@@ -1,8 +1,4 @@
-/**
- * What a browser lacks to run the engine.
- *
- * @module
- */
+// What a browser lacks to run the engine.
 
 /**
  * Says what is missing and how to get it; undefined where all is there. The engine needs no feature and no limit beyond

@@ -1,8 +1,4 @@
-/**
- * The files of a model that the server hands out, and no others.
- *
- * @module
- */
+// The files of a model that the server hands out, and no others.
 import { basename, join } from "@std/path";
 import { CARRIED_FILES } from "../model/files/packed_checkpoint.ts";
 import { modelPath, openModel } from "../model/load.ts";
@@ -12,7 +8,6 @@ import type { ModelListing } from "./served_model.ts";
 
 /** A model's listing and where its files lie. */
 export interface ModelFiles {
-  /** What the page is told. */
   readonly listing: ModelListing;
   /** Paths by the names in the listing. */
   readonly paths: ReadonlyMap<string, string>;

@@ -1,9 +1,5 @@
 /// <reference lib="dom" />
-/**
- * The page: loads a model, generates text, runs the kernel tests; one thing at a time.
- *
- * @module
- */
+// The page: loads a model, generates text, runs the kernel tests; one thing at a time.
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { chooseTeam } from "../kernels/gpu/team.ts";
 import { blobSource } from "../model/files/byte_source.ts";

@@ -1,14 +1,9 @@
-/**
- * The model that the server offers, read range by range.
- *
- * @module
- */
+// The model that the server offers, read range by range.
 import { type ByteSource, checkRange } from "../model/files/byte_source.ts";
 import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { readCheckpointFolder } from "../model/files/checkpoint_folder.ts";
 import { readPackedCheckpoint } from "../model/files/packed_checkpoint.ts";
 
-/** What the server says of its model. */
 export interface ModelListing {
   /** Name that it was asked for by. */
   readonly name: string;

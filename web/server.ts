@@ -1,8 +1,4 @@
-/**
- * The server of the page: its own three files and the files of one model, to this machine alone.
- *
- * @module
- */
+// The server of the page: its own three files and the files of one model, to this machine alone.
 import type { ByteSource } from "../model/files/byte_source.ts";
 import { openFileSource } from "../model/files/file_source.ts";
 import { clipText } from "../model/host/quote_text.ts";

@@ -1,9 +1,5 @@
-/**
- * llama.cpp with CUDA, measured by its own llama-bench on random weights in a published model's shape. Its source comes
- * out of the Python package llama-cpp-python, which needs no other network than PyPI.
- *
- * @module
- */
+// llama.cpp with CUDA, measured by its own llama-bench on random weights in a published model's shape. Its source comes
+// out of the Python package llama-cpp-python, which needs no other network than PyPI.
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { pathExists } from "../../model/host/path_exists.ts";
@@ -13,7 +9,6 @@ import { checkGpu, type PeerMeasurement, type PeerRun } from "./peer_run.ts";
 import { GGUF_FORMATS, type GgufFormat, writeRandomGguf } from "./random_gguf.ts";
 import { runProgram } from "./run_program.ts";
 
-/** The package whose source is built. */
 const PACKAGE = "llama-cpp-python==0.3.36";
 /** Folders that the build doesn't need; without them the source is 11 MB instead of 77. */
 const UNNEEDED = ["models", "docs", "media", "tests", "benches", "gguf-py"];
@@ -22,7 +17,6 @@ const UNNEEDED = ["models", "docs", "media", "tests", "benches", "gguf-py"];
 const DEPTHS = [128, 1024, 4096];
 const [PROMPT, GENERATED, REPETITIONS] = [512, 64, 9];
 
-/** What llama.cpp is built and run with. */
 export interface LlamaCppPlan {
   /** Archive of the package, or of what {@linkcode packSource} leaves of it; downloaded where it isn't given. */
   readonly source?: string;
@@ -164,9 +158,7 @@ async function extractSource({ source, work }: LlamaCppPlan, place: string): Pro
   return join(folder, "vendor", "llama.cpp");
 }
 
-/** What llama-bench printed. */
 interface LlamaBench {
-  /** The GPU, by its name. */
   readonly gpu: string;
   readonly measurements: readonly Omit<PeerMeasurement, "model" | "format">[];
 }

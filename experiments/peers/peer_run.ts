@@ -1,17 +1,11 @@
-/**
- * What was measured of another program, and the result file that it becomes.
- *
- * @module
- */
+// What was measured of another program, and the result file that it becomes.
 import { medianEstimate } from "../../model/host/statistics.ts";
 import { PEER_COLUMNS, PEERS_ID, peersProblem, type PeerValue, samplesName } from "../results/peers.ts";
 import type { Cell, Provenance, Result, Row } from "../results/result.ts";
 
 /** Samples of one speed or time of a program. */
 export interface PeerMeasurement {
-  /** What was measured. */
   readonly key: PeerValue;
-  /** Shape of a whole model. */
   readonly model?: string;
   /** Rows x channels of a product. */
   readonly shape?: string;
@@ -23,15 +17,12 @@ export interface PeerMeasurement {
   readonly samples: readonly number[];
 }
 
-/** A program and what it reached. */
 export interface PeerRun {
   readonly program: string;
   readonly version: string;
   /** The GPU that it ran on, as it says itself. */
   readonly gpu: string;
-  /** How it was built or installed. */
   readonly built: string;
-  /** What was run. */
   readonly command: string;
   readonly measurements: readonly PeerMeasurement[];
 }

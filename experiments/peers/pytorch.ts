@@ -1,8 +1,4 @@
-/**
- * PyTorch's f16 matrix-vector product in a CUDA graph, on the shapes of our kernel table.
- *
- * @module
- */
+// PyTorch's f16 matrix-vector product in a CUDA graph, on the shapes of our kernel table.
 import { fromFileUrl } from "@std/path";
 import { LAYER_SHAPES } from "../kernel_bench.ts";
 import { checkGpu, type PeerRun } from "./peer_run.ts";

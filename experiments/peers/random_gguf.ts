@@ -1,8 +1,4 @@
-/**
- * GGUF files of random weights in the shape of a published model, for measuring llama.cpp's speed without a download.
- *
- * @module
- */
+// GGUF files of random weights in the shape of a published model, for measuring llama.cpp's speed without a download.
 import { Q2K_BYTES, Q2K_CHANNELS } from "../../quant/baselines/q2k.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { LAYER_PARTS } from "../../model/files/gguf_checkpoint.ts";
@@ -13,7 +9,6 @@ import type { ModelShape } from "../../model/llama/shapes.ts";
 /** Formats of the linear layers; embedding and head are f16 in both, as in our engine. */
 export const GGUF_FORMATS = ["Q2_K", "F16"] as const;
 
-/** Format of the linear layers. */
 export type GgufFormat = typeof GGUF_FORMATS[number];
 
 /** How a tensor's elements are stored: their number in the file, and bytes of so many channels. */
@@ -39,7 +34,6 @@ interface Tensor {
   readonly storage: keyof typeof STORAGES;
 }
 
-/** Alignment of tensors in the file. */
 const ALIGNMENT = 32;
 /** Blocks that are drawn; tensors repeat them. */
 const DRAWN_BLOCKS = 2 ** 16;
@@ -149,7 +143,6 @@ function headerOf(shape: ModelShape, format: GgufFormat, context: number, tensor
   return Uint8Array.from(header.bytes);
 }
 
-/** Types of a header's values. */
 const [U32_TYPE, F32_TYPE, TEXT_TYPE] = [4, 6, 8];
 
 /** Bytes of a header, and what is put behind them, little end first. */

@@ -1,8 +1,4 @@
-/**
- * Running other programs.
- *
- * @module
- */
+// Running other programs.
 
 /** Lines of a failed program's output that its error shows. */
 const SHOWN_LINES = 15;

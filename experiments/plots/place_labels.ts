@@ -1,8 +1,4 @@
-/**
- * Where the names of points go, so that they cover neither points nor each other.
- *
- * @module
- */
+// Where the names of points go, so that they cover neither points nor each other.
 
 /** A point of a panel, in pixels from its top left corner. */
 export interface Point {
@@ -11,7 +7,6 @@ export interface Point {
   readonly label: string;
 }
 
-/** A label's offset from its point. */
 export interface Placed {
   readonly dx: number;
   readonly dy: number;

@@ -1,15 +1,10 @@
-/**
- * Which result has which plot.
- *
- * @module
- */
+// Which result has which plot.
 import type { Result } from "../results/result.ts";
 import { accuracyPlot, calibrationPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
 import { renderPlot, type Spec } from "./render_plot.ts";
 import { asyncPlot, dequantSharePlot, endToEndPlot } from "./speed.ts";
 import { bitsPlot, costPlot, rangesPlot } from "./storage.ts";
 
-/** The plot of each experiment, by its id. */
 export const PLOTS: Readonly<Record<string, (result: Result, peers?: Result) => Spec>> = {
   bits: bitsPlot,
   ranges: rangesPlot,
@@ -28,7 +23,6 @@ export function hasPlot({ id, device, verdict }: Result): boolean {
   return Object.hasOwn(PLOTS, id) && !(device.software && verdict.status === "not measured");
 }
 
-/** Draws a result's plot as an SVG, with what other programs reached where the plot has room for it. */
 export async function plotOf(result: Result, peers?: Result): Promise<string> {
   const { id, title, device } = result;
   return await renderPlot(`${id}-${device.name}`, `${title}, on ${device.name}`, PLOTS[id](result, peers));

@@ -1,8 +1,4 @@
-/**
- * From a vega-lite specification to an SVG, without a DOM and the same on every machine.
- *
- * @module
- */
+// From a vega-lite specification to an SVG, without a DOM and the same on every machine.
 import { escapeText } from "../results/escape_text.ts";
 import { CONFIG, FONT, FONT_SIZE, schemeStyle } from "./theme.ts";
 

@@ -1,13 +1,8 @@
-/**
- * A panel of named points with error bars: quality against what it costs.
- *
- * @module
- */
+// A panel of named points with error bars: quality against what it costs.
 import { placeLabels } from "./place_labels.ts";
 import type { Spec } from "./render_plot.ts";
 import { PANEL_WIDTH, SCHEME, SERIES } from "./theme.ts";
 
-/** One measured point. */
 export interface ScatterPoint {
   readonly label: string;
   /** Colour: the points of a series share it. */
@@ -20,7 +15,6 @@ export interface ScatterPoint {
   readonly joined?: boolean;
 }
 
-/** An axis of a panel. */
 export interface Axis {
   readonly title: string;
   readonly log?: boolean;
@@ -117,7 +111,6 @@ function createScale(values: readonly number[], { title, log = false, include = 
   };
 }
 
-/** The names of points, at pixels. */
 function labelLayers(points: readonly { readonly x: number; readonly y: number; readonly label: string }[]): Spec[] {
   const places = placeLabels(points, PANEL_WIDTH, HEIGHT);
   return (["left", "right", "center"] as const).map((align) => ({

@@ -1,8 +1,4 @@
-/**
- * Plots of `dequant_share`, `async` and `end_to_end`: where time goes and how much is saved.
- *
- * @module
- */
+// Plots of `dequant_share`, `async` and `end_to_end`: where time goes and how much is saved.
 import type { Cell, Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { verticalRule } from "./storage.ts";
@@ -179,7 +175,6 @@ export function endToEndPlot({ rows }: Result, peers?: Result): Spec {
   };
 }
 
-/** A speed of a panel. */
 interface Point {
   readonly model: Cell;
   readonly format: string;

@@ -1,8 +1,4 @@
-/**
- * Plots of `bits`, `ranges` and `cost`: what weights are like and what they take.
- *
- * @module
- */
+// Plots of `bits`, `ranges` and `cost`: what weights are like and what they take.
 import type { Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { FORMAT_SCALE, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";

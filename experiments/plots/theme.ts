@@ -1,10 +1,6 @@
-/**
- * Colours, sizes and fonts of all plots.
- *
- * A plot stands on its own background, which follows the reader's colour scheme; series keep their colour on both.
- *
- * @module
- */
+// Colours, sizes and fonts of all plots.
+//
+// A plot stands on its own background, which follows the reader's colour scheme; series keep their colour on both.
 
 /** Colours that differ between the schemes, light first; specs use the light one. */
 export const SCHEME: Readonly<Record<"background" | "text" | "line" | "grid", readonly [light: string, dark: string]>> =
@@ -27,7 +23,6 @@ export const SERIES: readonly string[] = [
   "#1a98a6",
 ];
 
-/** Colours of whole models' formats. */
 const FORMATS: readonly (readonly [format: string, colour: string])[] = [
   ["twobit", SERIES[0]],
   ["f16", SERIES[5]],
@@ -36,7 +31,6 @@ const FORMATS: readonly (readonly [format: string, colour: string])[] = [
 /** Colour scale of the column `format`, the same in all panels of a plot. */
 export const FORMAT_SCALE = { domain: FORMATS.map(([name]) => name), range: FORMATS.map(([, colour]) => colour) };
 
-/** Colour of what the paper says. */
 export const PAPER_COLOUR = "#d94a8c";
 
 /** Width of a panel, in pixels; with its axes a plot is about 720 wide. */
@@ -45,13 +39,10 @@ export const PANEL_WIDTH = 640;
 /** The name of each panel where one plot has many alike: above it, to the left. */
 export const PANEL_HEADER = { labelAngle: 0, labelAlign: "left", labelOrient: "top", labelAnchor: "start" };
 
-/** Font of all texts. */
 export const FONT = "system-ui, sans-serif";
 
-/** Size of most texts, in pixels. */
 export const FONT_SIZE = 11;
 
-/** Vega-lite's configuration of every plot. */
 export const CONFIG = {
   background: SCHEME.background[0],
   font: FONT,

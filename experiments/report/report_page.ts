@@ -1,22 +1,14 @@
-/**
- * The report: one HTML page with every claim, verdict, table, plot and raw sample, which needs no network.
- *
- * @module
- */
+// The report: one HTML page with every claim, verdict, table, plot and raw sample, which needs no network.
 import { escapeText } from "../results/escape_text.ts";
 import { EXPERIMENTS } from "../registry.ts";
 import { hasPlot, plotOf } from "../plots/plots.ts";
-import { formatCell } from "../render.ts";
+import { formatCell, type ResultsByPlace } from "../render.ts";
 import { PEERS_ID, peersBeside } from "../results/peers.ts";
 import type { Cell, Result } from "../results/result.ts";
 import { anchorOf, badge, resultSection } from "./result_section.ts";
 import sortTables from "./sort_tables.js" with { type: "text" };
 import style from "./style.css" with { type: "text" };
 
-/** Results by place (`<device>` or `<device>/<model>`), then by experiment. */
-export type ResultsByPlace = ReadonlyMap<string, ReadonlyMap<string, Result>>;
-
-/** Renders the page. */
 export async function renderReport(byPlace: ResultsByPlace): Promise<string> {
   const sections: string[] = [];
   for (const { id, title, claim } of EXPERIMENTS) {
@@ -36,7 +28,6 @@ ${parts.join("\n") || "<p>Not measured on any device.</p>"}
   return page(summary(byPlace), sections.join("\n"));
 }
 
-/** One row a claim, one column a place. */
 function summary(byPlace: ResultsByPlace): string {
   const places = [...byPlace.keys()];
   const rows = EXPERIMENTS.map(({ id, claim }) => {

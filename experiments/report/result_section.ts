@@ -1,15 +1,10 @@
-/**
- * One result of one device as a part of the report.
- *
- * @module
- */
+// One result of one device as a part of the report.
 import { escapeText } from "../results/escape_text.ts";
 import { formatCell, withUnit } from "../render.ts";
 import { describePeers } from "../results/peers.ts";
 import type { Cell, Result } from "../results/result.ts";
 import { resultTable } from "./result_table.ts";
 
-/** Where the parts of a result stand in the page. */
 export function anchorOf(id: string, device: string): string {
   return `${id}-${device.replaceAll("/", "-")}`;
 }

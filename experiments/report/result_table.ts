@@ -1,8 +1,4 @@
-/**
- * A result's table as HTML: sortable, each row with its raw samples.
- *
- * @module
- */
+// A result's table as HTML: sortable, each row with its raw samples.
 import { escapeText } from "../results/escape_text.ts";
 import { formatCell } from "../render.ts";
 import type { Cell, Column, Result, Row } from "../results/result.ts";

@@ -1,8 +1,4 @@
-/**
- * Comparing two sets of results, cell by cell, and saying which differences are noise.
- *
- * @module
- */
+// Comparing two sets of results, cell by cell, and saying which differences are noise.
 import type { Cell, Column, Result, Row } from "./result.ts";
 import { assignSamples, nameRows } from "./row_names.ts";
 
@@ -26,7 +22,6 @@ export type DifferenceKind =
   | "noise"
   | "unjudged";
 
-/** A difference between two sets of results. */
 export interface Difference {
   readonly id: string;
   /** Where: a row's texts, or empty for what concerns the whole experiment. */

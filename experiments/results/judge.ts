@@ -1,8 +1,4 @@
-/**
- * Judging a claim by what was measured, given the error of the measurement.
- *
- * @module
- */
+// Judging a claim by what was measured, given the error of the measurement.
 import type { Estimate } from "../../model/host/statistics.ts";
 import type { Verdict } from "./result.ts";
 

@@ -1,12 +1,7 @@
-/**
- * What other programs reach, `results/<device>/peers.json`: a result file of rows for other experiments' tables. It is
- * made by `deno task peers`, in a run of its own, and no verdict counts it.
- *
- * @module
- */
+// What other programs reach, `results/<device>/peers.json`: a result file of rows for other experiments' tables. It is
+// made by `deno task peers`, in a run of its own, and no verdict counts it.
 import type { Column, Result, Row } from "./result.ts";
 
-/** The result file's id. */
 export const PEERS_ID = "peers";
 
 /** What a program reached, with its unit; the keys are those of our own tables. */
@@ -42,7 +37,6 @@ export const PEER_COLUMNS: readonly Column[] = [
   ]),
 ];
 
-/** The value that a row holds. */
 export function valueOf(row: Row): PeerValue | undefined {
   return (Object.keys(PEER_VALUES) as PeerValue[]).find((key) => typeof row[key] === "number");
 }

@@ -1,9 +1,5 @@
-/**
- * Result files: what an experiment found, as `results/<device>/<id>.json`. The JSON is the truth; Markdown and plots
- * are rendered from it.
- *
- * @module
- */
+// Result files: what an experiment found, as `results/<device>/<id>.json`. The JSON is the truth; Markdown and plots
+// are rendered from it.
 import { join } from "@std/path";
 import { writeTextBeside } from "../../model/host/atomic_file.ts";
 import type { Estimate } from "../../model/host/statistics.ts";
@@ -76,7 +72,6 @@ export interface Provenance {
   };
 }
 
-/** A result file. */
 export interface Result extends Findings, Provenance {
   readonly schema: 1;
   readonly id: string;

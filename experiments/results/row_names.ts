@@ -1,8 +1,4 @@
-/**
- * Names of rows, by which two results' rows and a row's samples are found.
- *
- * @module
- */
+// Names of rows, by which two results' rows and a row's samples are found.
 import { median } from "../../model/host/statistics.ts";
 import type { Result, Row } from "./result.ts";
 
@@ -18,9 +14,7 @@ export function nameRows(result: Result): Map<string, Row> {
   return named;
 }
 
-/** Raw samples of one name. */
 export interface Samples {
-  /** As in the result file. */
   readonly name: string;
   readonly values: readonly number[];
 }

@@ -1,8 +1,4 @@
-/**
- * Launcher and CPU reference of attention for one new token of a sequence, or of each of some sequences.
- *
- * @module
- */
+// Launcher and CPU reference of attention for one new token of a sequence, or of each of some sequences.
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";

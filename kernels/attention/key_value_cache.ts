@@ -1,8 +1,4 @@
-/**
- * Keys and values of a sequence on the device, and the sizes that attention kernels share.
- *
- * @module
- */
+// Keys and values of a sequence on the device, and the sizes that attention kernels share.
 import type { Plane } from "../gpu/plane.ts";
 
 /** Heads of an attention layer. */

@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel between the qkv product and attention.
- *
- * @module
- */
+// Launcher of the kernel between the qkv product and attention.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
 import type { TokenRange } from "../tokens/token_range.ts";

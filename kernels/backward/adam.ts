@@ -1,8 +1,4 @@
-/**
- * Launchers of the kernels that change parameters: a step of Adam, and scales in f16 of what it changed.
- *
- * @module
- */
+// Launchers of the kernels that change parameters: a step of Adam, and scales in f16 of what it changed.
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { Plane } from "../gpu/plane.ts";
@@ -13,7 +9,6 @@ const WORKGROUP_VALUES = 256;
 /** Decay of the mean of gradients and of their squares, as the kernel has them. */
 const DECAYS = [0.9, 0.95] as const;
 
-/** Buffers of {@linkcode adamStep}. */
 export interface AdamBuffers {
   /** Uniform with {@linkcode adamWords}. */
   readonly step: GPUBuffer;
@@ -31,7 +26,6 @@ export function adamWords(rate: number, step: number): Float32Array<ArrayBuffer>
   return Float32Array.of(rate / mean, 1 / square);
 }
 
-/** Dispatch of a step of Adam on `count` values. */
 export async function adamStep(gpu: Gpu, count: number, buffers: AdamBuffers): Promise<Dispatch> {
   return await gpu.makeDispatch(joinShader(wgsl, "adam"), {
     constants: { count },

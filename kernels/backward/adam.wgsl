@@ -22,12 +22,8 @@ struct Step {
 @group(0) @binding(3) var<storage, read_write> values: array<f32>;
 
 @compute @workgroup_size(256)
-fn main(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_index) thread: u32,
-) {
-  let at = (workgroup.y * workgroups.x + workgroup.x) * 256u + thread;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>) {
+  let at = id.y * workgroups.x * 256u + id.x;
   if (at >= count) { return; }
   let g = gradient[at];
   let moment = vec2(0.9, 0.95) * moments[at] + vec2(0.1, 0.05) * vec2(g, g * g);

@@ -1,15 +1,10 @@
-/**
- * Launcher of the kernels that make the gradients of attention.
- *
- * @module
- */
+// Launcher of the kernels that make the gradients of attention.
 import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "../attention/key_value_cache.ts";
 import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Tokens of a workgroup. */
 const TILE_TOKENS = 32;
 
 /** Elements of a head that a workgroup makes gradients of. */

@@ -1,16 +1,10 @@
-/**
- * Launcher of the kernel that compares next-token distributions.
- *
- * @module
- */
+// Launcher of the kernel that compares next-token distributions.
 import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Buffers of {@linkcode divergence}. */
 export interface Divergence {
-  /** Tokens of the vocabulary. */
   readonly vocabulary: number;
   /** Elements from a token's logits to the next one's. */
   readonly stride: number;

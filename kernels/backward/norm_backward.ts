@@ -1,8 +1,4 @@
-/**
- * Launchers of the kernels that make the gradients of RMSNorm.
- *
- * @module
- */
+// Launchers of the kernels that make the gradients of RMSNorm.
 import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
@@ -11,11 +7,8 @@ import * as wgsl from "./wgsl.ts";
 /** Tokens whose share of the weight's gradient is summed by one workgroup. */
 const PART_TOKENS = 32;
 
-/** Buffers and constants of {@linkcode rmsNormBackward}. */
 export interface RmsNormBackward {
-  /** Width of a token. */
   readonly hidden: number;
-  /** Added under the root. */
   readonly epsilon: number;
   /** f32 [tokens, hidden]: the norm's input. */
   readonly x: NamedBuffers[string];

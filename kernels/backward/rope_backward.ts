@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel between the gradients of attention and those of the qkv product.
- *
- * @module
- */
+// Launcher of the kernel between the gradients of attention and those of the qkv product.
 import { type AttentionShape, checkAttentionShape } from "../attention/key_value_cache.ts";
 import type { RopeCache } from "../attention/rope_cache.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";

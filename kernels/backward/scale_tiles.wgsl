@@ -21,12 +21,8 @@ const SMALLEST = 5.9604644775390625e-8;
 const LARGEST = 65504.0;
 
 @compute @workgroup_size(256)
-fn main(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_index) thread: u32,
-) {
-  let at = (workgroup.y * workgroups.x + workgroup.x) * 256u + thread;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>) {
+  let at = id.y * workgroups.x * 256u + id.x;
   if (at >= words) { return; }
   let before = unpack2x16float(start[at]);
   tile_scale[at] = pack2x16float(sign(before) * clamp(abs(before) * exp(change[at]), vec2(SMALLEST), vec2(LARGEST)));

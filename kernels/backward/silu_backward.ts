@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that makes the gradients of the MLP's activation.
- *
- * @module
- */
+// Launcher of the kernel that makes the gradients of the MLP's activation.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";

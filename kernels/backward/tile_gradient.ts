@@ -1,15 +1,10 @@
-/**
- * Launcher of the kernel that makes the gradients of second-order scales.
- *
- * @module
- */
+// Launcher of the kernel that makes the gradients of second-order scales.
 import { GROUP_CHANNELS, tilesPerColumn } from "../../quant/format.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Groups of a workgroup. */
 const WORKGROUP_GROUPS = 16;
 
 /**

@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that turns f16 matrices, so that products with them go the other way.
- *
- * @module
- */
+// Launcher of the kernel that turns f16 matrices, so that products with them go the other way.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";

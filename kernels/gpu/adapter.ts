@@ -1,23 +1,14 @@
-/**
- * What GPU there is, without opening a device.
- *
- * @module
- */
+// What GPU there is, without opening a device.
 
 import { type Capabilities, capabilitiesOf } from "./capabilities.ts";
 import { requestAdapter } from "./request_device.ts";
 
-/** A WebGPU adapter as it describes itself. */
 export interface AdapterDescription {
-  /** Description by the driver. */
   readonly name: string;
   /** Whether it runs on the CPU (llvmpipe, SwiftShader): right results, meaningless timings. */
   readonly software: boolean;
-  /** What its implementation of WebGPU can do. */
   readonly capabilities: Capabilities;
-  /** WebGPU features, sorted. */
   readonly features: readonly string[];
-  /** Limits that kernels meet. */
   readonly limits: {
     readonly maxBufferBytes: number;
     readonly maxStorageBindingBytes: number;

@@ -1,8 +1,4 @@
-/**
- * Cutting a range into blocks.
- *
- * @module
- */
+// Cutting a range into blocks.
 
 /** First element and size of each block of `length` elements; the last one may be smaller. */
 export function blockRanges(length: number, block: number): { first: number; size: number }[] {

@@ -1,23 +1,14 @@
-/**
- * Buffers that are freed together.
- *
- * @module
- */
+// Buffers that are freed together.
 import type { Gpu } from "./gpu.ts";
 
 /** Makes buffers and frees them all when it is disposed; submitted work still finishes with them. */
 export interface BufferScope extends Disposable {
-  /** A zeroed storage buffer. */
   storage(label: string, sizeBytes: number): Promise<GPUBuffer>;
-  /** A storage buffer with this content. */
   upload(label: string, data: ArrayBufferView<ArrayBuffer>): Promise<GPUBuffer>;
-  /** Takes over a buffer that was made elsewhere. */
   own(buffer: GPUBuffer): GPUBuffer;
-  /** Frees one buffer early. */
   free(buffer: GPUBuffer): void;
 }
 
-/** Opens a scope. */
 export function createBufferScope(gpu: Gpu): BufferScope {
   const owned = new Set<GPUBuffer>();
   const own = (buffer: GPUBuffer) => {

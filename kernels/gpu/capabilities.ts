@@ -1,9 +1,5 @@
-/**
- * What an implementation of WebGPU can do beyond what all do: Deno's own (wgpu with its compiler naga), Dawn in Deno,
- * or a browser's.
- *
- * @module
- */
+// What an implementation of WebGPU can do beyond what all do: Deno's own (wgpu with its compiler naga), Dawn in Deno,
+// or a browser's.
 
 /** Sizes and types of a product of two small matrices by a subgroup; the proposal's `GPUSubgroupMatrixConfig`. */
 export interface SubgroupMatrixConfig {
@@ -31,8 +27,6 @@ export interface Capabilities {
   readonly unlistedFeatures: boolean;
   /** Whether `mapAsync` blocks until the work is done, so that a buffer can be read without awaiting it. */
   readonly blockingMaps: boolean;
-  /** Most storage buffers of a shader. */
-  readonly storageBuffers: number;
   /** The feature by which subgroups multiply matrices, by the draft's name or Dawn's older one. */
   readonly matrixFeature?: "subgroup-matrix" | "chromium-experimental-subgroup-matrix";
   /** The products that subgroups do; none without that feature. */
@@ -42,7 +36,7 @@ export interface Capabilities {
 const MATRIX_FEATURES = ["subgroup-matrix", "chromium-experimental-subgroup-matrix"] as const;
 
 /** The capabilities of an adapter; `webgpu` is what it was asked from. */
-export function capabilitiesOf(webgpu: GPU, { features, info, limits }: GPUAdapter): Capabilities {
+export function capabilitiesOf(webgpu: GPU, { features, info }: GPUAdapter): Capabilities {
   const isInDeno = "Deno" in globalThis;
   const isDenos = isInDeno && webgpu instanceof GPU;
   const matrixFeature = MATRIX_FEATURES.find((name) => features.has(name as GPUFeatureName));
@@ -53,7 +47,6 @@ export function capabilitiesOf(webgpu: GPU, { features, info, limits }: GPUAdapt
     checksUniformity: !isDenos,
     unlistedFeatures: isDenos,
     blockingMaps: isDenos,
-    storageBuffers: limits.maxStorageBuffersPerShaderStage,
     ...(matrixFeature && { matrixFeature }),
     subgroupMatrices: Array.from(matrixFeature ? subgroupMatrixConfigs : [], (config) => ({
       componentType: config.componentType,

@@ -1,8 +1,4 @@
-/**
- * Errors of a device: WebGPU reports them in scopes and events, callers get them as exceptions.
- *
- * @module
- */
+// Errors of a device: WebGPU reports them in scopes and events, callers get them as exceptions.
 
 /** Thrown when the device is lost: driver reset, hang, or {@linkcode Gpu.close}. */
 export class DeviceLostError extends Error {

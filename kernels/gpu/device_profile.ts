@@ -1,8 +1,4 @@
-/**
- * What plans need to know of a device.
- *
- * @module
- */
+// What plans need to know of a device.
 import { isSoftwareAdapter } from "./adapter.ts";
 import type { Capabilities, SubgroupMatrixConfig } from "./capabilities.ts";
 

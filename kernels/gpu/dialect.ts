@@ -1,8 +1,4 @@
-/**
- * WGSL as compilers want it.
- *
- * @module
- */
+// WGSL as compilers want it.
 import type { Capabilities } from "./capabilities.ts";
 
 /** What a shader uses beyond the language's core, by the name that an `enable` line has for it. */

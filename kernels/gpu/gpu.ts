@@ -1,8 +1,4 @@
-/**
- * The device as kernels see it: buffers, pipelines, submission, reading back.
- *
- * @module
- */
+// The device as kernels see it: buffers, pipelines, submission, reading back.
 import { adapterName } from "./adapter.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { DeviceErrors, DeviceLostError, OutOfMemoryError } from "./device_errors.ts";
@@ -57,11 +53,7 @@ export interface DispatchParts extends Pick<Dispatch, "workgroups"> {
   readonly buffers: NamedBuffers;
 }
 
-/**
- * Opens the first adapter.
- *
- * @throws {Error} when there is no adapter, with the packages that bring a software one
- */
+/** Opens the first adapter. @throws {Error} when there is no adapter, with the packages that bring a software one */
 export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
   return new Gpu(await requestDevice(options.webgpu ?? navigator.gpu, options.withoutSubgroups ?? false));
 }

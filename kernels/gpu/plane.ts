@@ -1,13 +1,8 @@
-/**
- * Ranges of buffers.
- *
- * @module
- */
+// Ranges of buffers.
 
 /** A plane of a matrix or of a cache: a range of a buffer, which others may share. */
 export type Plane = Required<GPUBufferBinding>;
 
-/** A buffer that one plane has for itself. */
 export function whole(buffer: GPUBuffer): Plane {
   return { buffer, offset: 0, size: buffer.size };
 }

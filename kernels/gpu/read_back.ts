@@ -1,8 +1,4 @@
-/**
- * Reading back from a device and waiting for it, without the 10 ms that Deno sleeps in an awaited map.
- *
- * @module
- */
+// Reading back from a device and waiting for it, without the 10 ms that Deno sleeps in an awaited map.
 import type { DeviceErrors } from "./device_errors.ts";
 import type { Gpu } from "./gpu.ts";
 
@@ -43,7 +39,6 @@ export class ReadBack {
     });
   }
 
-  /** Waits until all submitted work is done. */
   wait(): Promise<void> {
     return this.#afterOthers(async () => {
       const fence = this.#fence ??= await this.#primedStaging(4);

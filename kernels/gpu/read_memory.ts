@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that measures read bandwidth.
- *
- * @module
- */
+// Launcher of the kernel that measures read bandwidth.
 import { type Dispatch, type Gpu, spreadWorkgroups } from "./gpu.ts";
 import { joinShader } from "./shader.ts";
 import * as wgsl from "./wgsl.ts";

@@ -1,8 +1,4 @@
-/**
- * Asks for a device with all that the kernels can use.
- *
- * @module
- */
+// Asks for a device with all that the kernels can use.
 import { type Capabilities, capabilitiesOf } from "./capabilities.ts";
 
 /** Features used where the device has them; all kernels but those that name one run without. */
@@ -18,13 +14,9 @@ const WANTED_LIMITS = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
-/** A device with what was granted. */
 export interface RequestedDevice {
-  /** The adapter, which says what it is. */
   readonly adapter: GPUAdapter;
-  /** What its implementation of WebGPU can do. */
   readonly capabilities: Capabilities;
-  /** Its device. */
   readonly device: GPUDevice;
   /** Features that were granted: shader-f16, timestamp-query, subgroups and what multiplies by them. */
   readonly features: ReadonlySet<string>;

@@ -1,11 +1,7 @@
-/**
- * Shaders: WGSL files joined with the parts that they need, and what they bind.
- *
- * A file says in its first line which parts it uses, `// needs: rows cells`, each by the name of its file. A need that
- * is no file's name is an interface: parts that serve it say `// is: NAME`, and the launcher chooses one of them.
- *
- * @module
- */
+// Shaders: WGSL files joined with the parts that they need, and what they bind.
+//
+// A file says in its first line which parts it uses, `// needs: rows cells`, each by the name of its file. A need that
+// is no file's name is an interface: parts that serve it say `// is: NAME`, and the launcher chooses one of them.
 
 /** A whole shader. */
 export interface Shader {

@@ -1,11 +1,6 @@
-/**
- * Teams: lanes that exchange values, a subgroup where the device has them.
- *
- * @module
- */
+// Teams: lanes that exchange values, a subgroup where the device has them.
 import type { DeviceProfile } from "./device_profile.ts";
 
-/** A kind of team, with the shader part by which its lanes exchange values. */
 export interface Team {
   /** Lanes of a team, a power of two. */
   readonly lanes: number;

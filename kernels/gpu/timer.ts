@@ -1,25 +1,17 @@
-/**
- * Timing dispatches on the device's own clock.
- *
- * @module
- */
+// Timing dispatches on the device's own clock.
 import { type Dispatch, encodeDispatches, type Gpu } from "./gpu.ts";
 
 /** Times of one piece of work; raw samples are kept so that tables can be checked. */
 export interface Timing {
   /** Microseconds of one sequence of dispatches, in the order of measurement. */
   readonly samplesUs: readonly number[];
-  /** Median of the samples. */
   readonly medianUs: number;
-  /** Least of the samples. */
   readonly minUs: number;
-  /** Greatest of the samples. */
   readonly maxUs: number;
   /** Samples dropped because the timestamps were zero or ran backwards. */
   readonly invalid: number;
 }
 
-/** What {@linkcode timeDispatches} accepts. */
 export interface TimeOptions {
   /** Timed passes; at least 10. Default: 15. */
   readonly samples?: number;
@@ -63,7 +55,6 @@ export async function timeDispatches(
 /** Sequences of dispatches that take turns, and how many of them are one sample. */
 export interface Work {
   readonly sequences: readonly (readonly Dispatch[])[];
-  /** Sequences in one timed pass. */
   readonly repeats: number;
 }
 

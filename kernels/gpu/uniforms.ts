@@ -1,8 +1,4 @@
-/**
- * Small uniforms for many dispatches in one buffer.
- *
- * @module
- */
+// Small uniforms for many dispatches in one buffer.
 import type { BufferScope } from "./buffer_scope.ts";
 import type { Gpu } from "./gpu.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Uploads larger than the memory that may lie between a program and its device.
- *
- * @module
- */
+// Uploads larger than the memory that may lie between a program and its device.
 
 /** Bytes handed to one `writeBuffer`: its staging memory is only freed by a finished submit. */
 const UPLOAD_CHUNK_BYTES = 32 * 2 ** 20;

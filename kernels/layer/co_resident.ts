@@ -1,8 +1,4 @@
-/**
- * Workgroups that run side by side: those that may wait for each other.
- *
- * @module
- */
+// Workgroups that run side by side: those that may wait for each other.
 import type { Gpu, Kernel } from "../gpu/gpu.ts";
 
 /**

@@ -1,8 +1,4 @@
-/**
- * Launcher of whole transformer layers of a decode step, several in one dispatch.
- *
- * @module
- */
+// Launcher of whole transformer layers of a decode step, several in one dispatch.
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import {
   attentionRowLanes,

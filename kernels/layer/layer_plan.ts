@@ -1,8 +1,4 @@
-/**
- * Sizes of decode_layer.wgsl: what workgroups hand over, and what each of them takes of every product.
- *
- * @module
- */
+// Sizes of decode_layer.wgsl: what workgroups hand over, and what each of them takes of every product.
 import { attentionRowLanes, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";

@@ -1,8 +1,4 @@
-/**
- * Layers of a decode step that a dispatch takes together, and what keeps them from it.
- *
- * @module
- */
+// Layers of a decode step that a dispatch takes together, and what keeps them from it.
 import { attentionRowLanes, type DecodeAttentionBuffers } from "../attention/decode_attention.ts";
 import { isDistrusted } from "./co_resident.ts";
 import type { Gpu } from "../gpu/gpu.ts";
@@ -64,7 +60,8 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   const layers = arenas.reduce((sum, arena) => sum + arena.layers.length, 0);
   const [{ strides, offsets }] = arenas;
   const rowLanes = attentionRowLanes(shape.attention);
-  const { implementation, checksUniformity, storageBuffers: buffers } = gpu.capabilities;
+  const { implementation, checksUniformity } = gpu.capabilities;
+  const { maxStorageBuffersPerShaderStage: buffers } = gpu.device.limits;
   const widths = [hidden, intermediate, heads * headSize, headSize];
   const uneven = widths.find((channels) => channels % 16 !== 0);
   if (checksUniformity) {

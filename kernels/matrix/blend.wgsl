@@ -12,11 +12,7 @@ override factor: f32 = 1.0;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(256)
-fn main(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) count: vec3<u32>,
-  @builtin(local_invocation_index) thread: u32,
-) {
-  let at = (workgroup.y * count.x + workgroup.x) * 256u + thread;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>) {
+  let at = id.y * count.x * 256u + id.x;
   if (at < fours) { y[at] = x[at] + factor * y[at]; }
 }

@@ -1,8 +1,4 @@
-/**
- * What a CPU reference gives: exact values and how far a kernel may be from them.
- *
- * @module
- */
+// What a CPU reference gives: exact values and how far a kernel may be from them.
 
 /** A product and, element by element, how far a kernel's f32 result may be from it. */
 export interface BoundedProduct {

@@ -1,8 +1,4 @@
-/**
- * Launchers of the kernels that go through arrays element by element: y = x + factor y, f32 to f16.
- *
- * @module
- */
+// Launchers of the kernels that go through arrays element by element: y = x + factor y, f32 to f16.
 import { CHUNK_CHANNELS, createF16Matrix, type F16Matrix } from "./f16_matrix.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { submitWeightParts } from "./weight_parts.ts";

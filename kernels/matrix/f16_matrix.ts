@@ -1,8 +1,4 @@
-/**
- * Matrices of f16 weights on the device.
- *
- * @module
- */
+// Matrices of f16 weights on the device.
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { slabRowsWithin } from "./slabs.ts";
@@ -12,11 +8,8 @@ export const CHUNK_CHANNELS = 8;
 
 /** A matrix of f16 weights in host memory. */
 export interface HalfMatrix {
-  /** Format of its weights. */
   readonly kind: "f16";
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
   /** f16 [rows, channels]. */
   readonly weights: Float16Array<ArrayBuffer>;

@@ -1,8 +1,4 @@
-/**
- * Packed matrices on the device.
- *
- * @module
- */
+// Packed matrices on the device.
 import {
   BLOCK_GROUPS,
   groupsPerRow,

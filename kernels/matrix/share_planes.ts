@@ -1,8 +1,4 @@
-/**
- * Packed layers that share the buffers of their planes, so that one kernel can take several of them.
- *
- * @module
- */
+// Packed layers that share the buffers of their planes, so that one kernel can take several of them.
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type PackedMatrix, type PackedSlab, planesOf } from "./packed_matrix.ts";
@@ -19,7 +15,6 @@ const ALIKE = ["base", "meta", "tileScale"] as const;
 
 /** Layers of the same matrices, whose planes lie one after the other in buffers that they share. */
 export interface LayerArena {
-  /** Matrices of each layer. */
   readonly layers: readonly (readonly PackedMatrix[])[];
   /** Bytes from a layer to the next, in the planes base, meta and tileScale. */
   readonly strides: readonly number[];
@@ -69,7 +64,6 @@ export async function sharePlanes(
   };
 }
 
-/** Whether layers have matrices of the same sizes. */
 function areAlike(a: readonly PackedMatrix[], b: readonly PackedMatrix[]): boolean {
   return a.length === b.length &&
     a.every(({ rows, channels }, i) => rows === b[i].rows && channels === b[i].channels);

@@ -1,8 +1,4 @@
-/**
- * What can be done with a matrix in slabs of rows whatever its format: every buffer it has is a binding of a slab.
- *
- * @module
- */
+// What can be done with a matrix in slabs of rows whatever its format: every buffer it has is a binding of a slab.
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 
@@ -25,7 +21,6 @@ export function slabRowsWithin(maxBindingBytes: number, rowBytes: number, multip
 
 /** A matrix in device memory; more than one slab where it exceeds the binding limit. */
 export interface SlabMatrix {
-  /** Output rows. */
   readonly rows: number;
   /** Its rows, in order, each with bindings. */
   readonly slabs: readonly { readonly firstRow: number }[];

@@ -1,8 +1,4 @@
-/**
- * Square matrices on the device: Hessians and their factors, in slabs of rows where they exceed the binding limit.
- *
- * @module
- */
+// Square matrices on the device: Hessians and their factors, in slabs of rows where they exceed the binding limit.
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { slabRowsWithin } from "./slabs.ts";
@@ -14,7 +10,6 @@ export const PANEL_ROWS = 256;
 export interface SquareSlab {
   /** First row of the matrix that this slab holds. */
   readonly firstRow: number;
-  /** Rows of this slab. */
   readonly rows: number;
   /** f32 [rows, size]. */
   readonly buffer: GPUBuffer;
@@ -22,9 +17,7 @@ export interface SquareSlab {
 
 /** A square matrix in device memory. */
 export interface SquareMatrix {
-  /** Rows, and columns. */
   readonly size: number;
-  /** The rows, in order. */
   readonly slabs: readonly SquareSlab[];
 }
 

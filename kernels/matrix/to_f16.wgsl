@@ -11,11 +11,7 @@ override fours: u32 = 1;
 @group(0) @binding(1) var<storage, read_write> halves: array<vec2<u32>>;
 
 @compute @workgroup_size(256)
-fn main(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) count: vec3<u32>,
-  @builtin(local_invocation_index) thread: u32,
-) {
-  let at = (workgroup.y * count.x + workgroup.x) * 256u + thread;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>) {
+  let at = id.y * count.x * 256u + id.x;
   if (at < fours) { halves[at] = vec2(pack2x16float(weights[at].xy), pack2x16float(weights[at].zw)); }
 }

@@ -1,15 +1,10 @@
-/**
- * Putting the weights of the host through a kernel, some rows at a time, so that the device never holds them all in
- * f32.
- *
- * @module
- */
+// Putting the weights of the host through a kernel, some rows at a time, so that the device never holds them all in
+// f32.
 import { blockRanges } from "../gpu/block_ranges.ts";
 import { createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
 
-/** Bytes of one part. */
 const PART_BYTES = 32 * 2 ** 20;
 
 /** Rows of a part are a multiple of this, so that parts of outputs begin at legal binding offsets. */
@@ -23,7 +18,6 @@ export interface WeightPart {
   readonly range: GPUBufferBinding;
   /** First row of the matrix that it holds. */
   readonly firstRow: number;
-  /** Rows of the part. */
   readonly rows: number;
 }
 

@@ -17,17 +17,13 @@ override workgroup_size: u32 = 256;
 @group(0) @binding(4) var<storage, read_write> scales: array<vec2<u32>>;
 
 @compute @workgroup_size(workgroup_size)
-fn main(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) count: vec3<u32>,
-  @builtin(local_invocation_index) thread: u32,
-) {
-  let at = (workgroup.y * count.x + workgroup.x) * workgroup_size + thread;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>) {
+  let at = id.y * count.x * workgroup_size + id.x;
   if (at >= rows * half_blocks) { return; }
   let row = at / half_blocks;
   let half_block = at % half_blocks;
   let meta_word = meta_words[(row / 4u * half_blocks + half_block) * 4u + row % 4u];
-  let masks = code_masks(workgroup.z);
+  let masks = code_masks(id.z);
   scales[at] = vec2(
     decode_pair(row, 4u * half_block, meta_word, masks),
     decode_pair(row, 4u * half_block + 2u, meta_word, masks),

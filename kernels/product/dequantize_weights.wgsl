@@ -23,15 +23,11 @@ override workgroup_size: u32 = 256;
 @group(0) @binding(4) var<storage, read_write> weights: array<vec4<u32>>;
 
 @compute @workgroup_size(workgroup_size)
-fn main(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) count: vec3<u32>,
-  @builtin(local_invocation_index) thread: u32,
-) {
-  let at = (workgroup.y * count.x + workgroup.x) * workgroup_size + thread;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>) {
+  let at = id.y * count.x * workgroup_size + id.x;
   let half_groups = 8u * half_blocks;
   if (at >= rows * half_groups) { return; }
-  let group = decode(at / half_groups, at % half_groups / 2u, code_masks(workgroup.z));
+  let group = decode(at / half_groups, at % half_groups / 2u, code_masks(id.z));
   let first = 4u * (at % 2u);
   weights[at] = vec4(
     decode_pair(group, first),

@@ -1,8 +1,4 @@
-/**
- * Weights in f16 as a format of the engine.
- *
- * @module
- */
+// Weights in f16 as a format of the engine.
 import {
   CHUNK_CHANNELS,
   createF16Matrix,

@@ -1,8 +1,4 @@
-/**
- * Launcher and CPU reference of the f16 matrix-matrix kernel.
- *
- * @module
- */
+// Launcher and CPU reference of the f16 matrix-matrix kernel.
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";

@@ -1,8 +1,4 @@
-/**
- * Launcher and CPU reference of the f16 matrix-vector kernel.
- *
- * @module
- */
+// Launcher and CPU reference of the f16 matrix-vector kernel.
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import {
@@ -94,11 +90,7 @@ function checkInput({ kind, x }: F16GemvInput, { channels, chunks }: F16Matrix, 
 /** Roundings in f32 that a product can pass on its way into the sum, for rows of `channels`. */
 const roundings = (channels: number) => 12 + channels / 64;
 
-/**
- * CPU reference of {@linkcode f16Gemv}: y = W x in f64.
- *
- * @param x the input with the error that it may have
- */
+/** CPU reference of {@linkcode f16Gemv}: y = W x in f64. @param x the input with the error that it may have */
 export function f16GemvOnCpu(weights: Float16Array, rows: number, x: BoundedProduct): BoundedProduct {
   const channels = x.y.length;
   const y = new Float64Array(rows);

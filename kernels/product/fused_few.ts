@@ -1,8 +1,4 @@
-/**
- * Launcher of the fused matrix-matrix kernel for few tokens.
- *
- * @module
- */
+// Launcher of the fused matrix-matrix kernel for few tokens.
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";

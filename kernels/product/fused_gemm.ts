@@ -1,8 +1,4 @@
-/**
- * Launcher of the fused matrix-matrix kernel.
- *
- * @module
- */
+// Launcher of the fused matrix-matrix kernel.
 import { checkGemmChannels, chooseTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";

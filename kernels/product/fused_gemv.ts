@@ -1,8 +1,4 @@
-/**
- * Launcher of the fused matrix-vector kernel, asynchronous or in order.
- *
- * @module
- */
+// Launcher of the fused matrix-vector kernel, asynchronous or in order.
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import {

@@ -1,8 +1,4 @@
-/**
- * CPU reference of the fused matrix-vector kernels: the same product in f64, with a bound for the kernels' error.
- *
- * @module
- */
+// CPU reference of the fused matrix-vector kernels: the same product in f64, with a bound for the kernels' error.
 import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "../../quant/format.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { unpack } from "../../quant/pack.ts";

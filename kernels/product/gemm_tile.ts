@@ -1,8 +1,4 @@
-/**
- * The shapes of tile that matrix-matrix kernels work in.
- *
- * @module
- */
+// The shapes of tile that matrix-matrix kernels work in.
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 
 /** Rows and tokens of a workgroup, with the shader part that multiplies them. */

@@ -1,8 +1,4 @@
-/**
- * Linear layers, whatever the format of their weights.
- *
- * @module
- */
+// Linear layers, whatever the format of their weights.
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { f16Format } from "./f16_format.ts";

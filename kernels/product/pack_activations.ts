@@ -1,8 +1,4 @@
-/**
- * Packed activations: 16-bit block fixed point, the form in which the fused kernels read x.
- *
- * @module
- */
+// Packed activations: 16-bit block fixed point, the form in which the fused kernels read x.
 import { GROUP_CHANNELS, halfBlocksPerRow } from "../../quant/format.ts";
 
 /** 32-bit words of packed activations for one half block: bytes, scales and sums. */
@@ -63,7 +59,6 @@ export function packActivations(x: Float32Array, most = LARGEST): Uint32Array<Ar
   return words;
 }
 
-/** What packed activations hold, unpacked. */
 export interface UnpackedActivations {
   /** What a kernel multiplies, f64 [channels]. */
   readonly values: Float64Array;

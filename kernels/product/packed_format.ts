@@ -1,8 +1,4 @@
-/**
- * Packed weights as a format of the engine.
- *
- * @module
- */
+// Packed weights as a format of the engine.
 import { TILE_ROWS } from "../../quant/format.ts";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.ts";

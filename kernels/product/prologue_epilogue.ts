@@ -1,9 +1,5 @@
-/**
- * What the matrix-vector kernels do with their input before the product and with their output after it, so that a layer
- * of a decode step is one dispatch.
- *
- * @module
- */
+// What the matrix-vector kernels do with their input before the product and with their output after it, so that a layer
+// of a decode step is one dispatch.
 
 /**
  * Attention over a sequence that was split, combined:

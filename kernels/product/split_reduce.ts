@@ -1,9 +1,5 @@
-/**
- * Launchers of the kernel between split attention and a product that doesn't combine its input itself. Its CPU
- * reference is `inputOnCpu`.
- *
- * @module
- */
+// Launchers of the kernel between split attention and a product that doesn't combine its input itself. Its CPU
+// reference is `inputOnCpu`.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";

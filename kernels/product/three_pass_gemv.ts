@@ -1,9 +1,5 @@
-/**
- * The three-pass product, the pipeline of mainstream code whose scales are quantized too: scales are decoded to memory,
- * then weights, and then multiplied. Experiment dequant_share measures how the time is shared out between the three.
- *
- * @module
- */
+// The three-pass product, the pipeline of mainstream code whose scales are quantized too: scales are decoded to memory,
+// then weights, and then multiplied. Experiment dequant_share measures how the time is shared out between the three.
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import { f16Gemv } from "./f16_gemv.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
@@ -15,7 +11,6 @@ import * as wgsl from "./wgsl.ts";
 /** Threads of a workgroup, each for half a block. */
 const THREADS = 256;
 
-/** Where a three-pass product keeps what it decodes. */
 export interface ThreePassScratch {
   /** f16 [rows, groups], as from {@linkcode createScales}. */
   readonly scales: GPUBuffer;
@@ -23,7 +18,6 @@ export interface ThreePassScratch {
   readonly weights: F16Matrix;
 }
 
-/** The dispatches of a three-pass product by what they do, in their order. */
 export interface ThreePasses {
   /** Second-order dequantization: scale codes times d. */
   readonly secondOrder: readonly Dispatch[];

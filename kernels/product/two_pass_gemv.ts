@@ -1,9 +1,5 @@
-/**
- * The two-pass product: packed weights are decoded to f16 in memory, then multiplied as f16. What GPTQ- and
- * Greenbit-style code does, and what the fused kernels are compared with.
- *
- * @module
- */
+// The two-pass product: packed weights are decoded to f16 in memory, then multiplied as f16. What GPTQ- and
+// Greenbit-style code does, and what the fused kernels are compared with.
 import { createF16Matrix, type F16Matrix } from "../matrix/f16_matrix.ts";
 import { f16Gemv } from "./f16_gemv.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";

@@ -1,9 +1,5 @@
-/**
- * What the engine asks of a format of weights. packed_format.ts and f16_format.ts are the formats, linear.ts lists
- * them.
- *
- * @module
- */
+// What the engine asks of a format of weights. packed_format.ts and f16_format.ts are the formats, linear.ts lists
+// them.
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { F16Matrix, HalfMatrix } from "../matrix/f16_matrix.ts";
@@ -17,9 +13,7 @@ export type WeightMatrix = PackedMatrix | F16Matrix;
 
 /** A weight matrix in host memory, on its way to the device. */
 export type HostMatrix = HalfMatrix | {
-  /** Tells it apart. */
   readonly kind: "packed";
-  /** Its planes. */
   readonly tensor: PackedTensor;
 };
 
@@ -41,7 +35,6 @@ export interface RangeProduct {
   readonly tile?: GemmTile;
 }
 
-/** A product with few tokens. */
 export interface FewProduct extends RangeProduct {
   /** f32: where sums of parts of the channels lie in between; as large as {@linkcode WeightFormat.partialsBytes} says. */
   readonly partials: GPUBuffer | GPUBufferBinding;

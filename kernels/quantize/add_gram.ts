@@ -1,19 +1,11 @@
-/**
- * Adding to a Hessian.
- *
- * @module
- */
+// Adding to a Hessian.
 import { createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { outerUpdate, updateWords } from "./outer_update.ts";
 import type { SquareMatrix } from "../matrix/square_matrix.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
 
-/**
- * Submits what adds the sum over tokens of x xᵀ to the upper triangle of a matrix.
- *
- * @param x f32 [tokens, gram.size]
- */
+/** Submits what adds the sum over tokens of x xᵀ to the upper triangle of a matrix. @param x f32 [tokens, gram.size] */
 export async function addGram(gpu: Gpu, tokens: number, x: GPUBuffer, { size, slabs }: SquareMatrix): Promise<void> {
   const ranges = slabs.map(({ firstRow, rows }) => ({ m: rows, n: size, k: tokens, aFirst: firstRow, cRow: firstRow }));
   using scope = createBufferScope(gpu);

@@ -1,13 +1,9 @@
-/**
- * Factoring Hessians on the device: H = V Vᵀ with V upper triangular, in blocks of 64 channels from the last upwards
- * (quant/cholesky.ts is the CPU reference): factor a diagonal block, solve for the rest of its rows, update what lies
- * above.
- *
- * All in one matrix: the Hessian in its upper triangle, what is factored in its lower one, so that more damping can be
- * tried; in the end V takes the Hessian's place.
- *
- * @module
- */
+// Factoring Hessians on the device: H = V Vᵀ with V upper triangular, in blocks of 64 channels from the last upwards
+// (quant/cholesky.ts is the CPU reference): factor a diagonal block, solve for the rest of its rows, update what lies
+// above.
+//
+// All in one matrix: the Hessian in its upper triangle, what is factored in its lower one, so that more damping can be
+// tried; in the end V takes the Hessian's place.
 import { GROUP_CHANNELS } from "../../quant/format.ts";
 import { type FeedbackSettings, MAX_TRIES, nextDamping, orderChannels } from "../../quant/error_feedback.ts";
 import { blockRanges } from "../gpu/block_ranges.ts";
@@ -22,10 +18,8 @@ import * as wgsl from "./wgsl.ts";
 /** Channels of a block; solve_block.wgsl and factor_block.wgsl are written for it. */
 export const FACTOR_BLOCK = 64;
 
-/** Threads of a workgroup of all these kernels. */
 const THREADS = 64;
 
-/** What error feedback on the device needs of a Hessian: quant's `Feedback` in device memory. */
 export interface DeviceFactor {
   /** Input channels. */
   readonly channels: number;
@@ -114,7 +108,6 @@ interface Attempt extends Pick<DeviceFactor, "matrix" | "channelOrder" | "blocks
   readonly damped: Float32Array<ArrayBuffer>;
 }
 
-/** Puts the damped Hessian below the diagonal and factors it there; returns whether every pivot was positive. */
 async function tryToFactor(gpu: Gpu, { matrix, channelOrder, blocks, damped }: Attempt): Promise<boolean> {
   using scope = createBufferScope(gpu);
   const diagonal = await scope.upload("diagonal", damped);
@@ -254,7 +247,6 @@ export interface BlockSolution extends Pick<DeviceFactor, "blocks"> {
   readonly backwards: boolean;
 }
 
-/** Dispatch that solves for a block. */
 export function solveBlock(
   gpu: Gpu,
   { range, columns, blocks, x, panel, backwards }: BlockSolution,

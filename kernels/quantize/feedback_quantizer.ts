@@ -1,14 +1,10 @@
-/**
- * Launcher of error feedback on the device: blocks of 128 channels in the order of quantization, each quantized group
- * by group and its errors then passed on to the later channels of its stretch by one product. A stretch of 1024
- * channels begins with the errors of all channels before it, by one product too. So no more than a stretch of carried
- * errors is in memory, and products stay large. Its CPU reference is `quantizeTwobit` with feedback.
- *
- * Rounding decisions are made on sums in f32 here and in f64 there; where they differ, later weights make up for
- * another error, so codes drift apart while the objective stays the same.
- *
- * @module
- */
+// Launcher of error feedback on the device: blocks of 128 channels in the order of quantization, each quantized group
+// by group and its errors then passed on to the later channels of its stretch by one product. A stretch of 1024
+// channels begins with the errors of all channels before it, by one product too. So no more than a stretch of carried
+// errors is in memory, and products stay large. Its CPU reference is `quantizeTwobit` with feedback.
+//
+// Rounding decisions are made on sums in f32 here and in f64 there; where they differ, later weights make up for
+// another error, so codes drift apart while the objective stays the same.
 import { blockRanges } from "../gpu/block_ranges.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { DeviceFactor } from "./factorize.ts";
@@ -20,7 +16,6 @@ import { uploadUniforms } from "../gpu/uniforms.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Channels of a block. */
 const BLOCK_CHANNELS = 128;
 
 /** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once; for all devices, as sums follow it. */
@@ -34,11 +29,8 @@ type Step =
   | { readonly kind: "quantize"; readonly slab: SquareSlab; readonly words: readonly number[] }
   | { readonly kind: "carry"; readonly slab: SquareSlab; readonly range: UpdateRange };
 
-/** A matrix that error feedback goes through. */
 export interface FedMatrix {
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
   /** f32 [channels, rows]: weights in the order of quantization, which their errors replace. */
   readonly transposed: GPUBuffer;

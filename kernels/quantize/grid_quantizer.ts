@@ -1,9 +1,5 @@
-/**
- * Launcher of error feedback to grids that are known beforehand: the baselines' (quant/baselines/). Its CPU reference is
- * `quantizeWithFeedback` of quant/error_feedback.ts, as that of feedback_quantizer.ts up to rounding.
- *
- * @module
- */
+// Launcher of error feedback to grids that are known beforehand: the baselines' (quant/baselines/). Its CPU reference is
+// `quantizeWithFeedback` of quant/error_feedback.ts, as that of feedback_quantizer.ts up to rounding.
 import type { Grid } from "../../quant/grid.ts";
 import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";

@@ -1,13 +1,9 @@
-/**
- * Launchers of the kernels that quantize a matrix group by group, all rows at once: search, meta words; pick_groups.ts has
- * what comes before.
- *
- * Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where
- * two candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a
- * tile's largest scale the last bit of its d.
- *
- * @module
- */
+// Launchers of the kernels that quantize a matrix group by group, all rows at once: search, meta words; pick_groups.ts has
+// what comes before.
+//
+// Their CPU reference is `quantizeTwobit` (quant/twobit.ts). Errors are compared in f32 here and in f64 there, so where
+// two candidates tie within f32 rounding the choice may differ: a picked group, a scale or zero code, and through a
+// tile's largest scale the last bit of its d.
 import { GROUP_CHANNELS, groupsPerRow, halfBlocksPerRow, refineWordsPerRow, TILE_ROWS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
 import type { OutlierSettings } from "../../quant/outliers.ts";
@@ -23,7 +19,6 @@ import * as wgsl from "./wgsl.ts";
 /** Rows of a workgroup of all these kernels. */
 export const WORKGROUP_ROWS = 64;
 
-/** A matrix on its way into the packed format. */
 export interface QuantizingMatrix {
   /** Output rows, a multiple of 4. */
   readonly rows: number;
@@ -31,7 +26,6 @@ export interface QuantizingMatrix {
   readonly channels: number;
   /** Groups of a row, with padding. */
   readonly groups: number;
-  /** One refined group in every so many. */
   readonly refineEvery: RefineEvery;
   /** u32 [channels / 16]: the group at each position of the order of quantization. */
   readonly groupOrder: GPUBuffer;
@@ -51,7 +45,6 @@ export interface QuantizingMatrix {
   readonly outliers: OutlierSettings;
   /** u32 [groups, rows]: scale and zero codes, and what is stored of an outlier: see pick_outliers.wgsl. */
   readonly groupCodes: GPUBuffer;
-  /** The planes that are being written. */
   readonly planes: PackedSlab;
 }
 
@@ -63,11 +56,7 @@ export function checkQuantizable(rows: number, channels: number): void {
   if (rows % 4 !== 0) throw new RangeError(`matrix has ${rows} rows, must be a multiple of 4 on the device`);
 }
 
-/**
- * Makes the buffers of a matrix.
- *
- * @param scope frees them, but for the planes, which belong to the caller
- */
+/** Makes the buffers of a matrix. @param scope frees them, but for the planes, which belong to the caller */
 export async function createQuantizingMatrix(
   gpu: Gpu,
   scope: BufferScope,
@@ -114,7 +103,6 @@ export async function createQuantizingMatrix(
   };
 }
 
-/** Override constants of the kernels here. */
 export function groupConstants({ rows, groups, refineEvery }: QuantizingMatrix): Record<string, number> {
   return { rows, groups, refine_every: refineEvery === "none" ? 0 : refineEvery };
 }

@@ -1,24 +1,16 @@
-/**
- * Launcher of the kernel that puts channels into the order of quantization, in groups or one by one.
- *
- * @module
- */
+// Launcher of the kernel that puts channels into the order of quantization, in groups or one by one.
 import { GROUP_CHANNELS } from "../../quant/format.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Threads of a workgroup. */
 const THREADS = 64;
 
 /** An f32 matrix x: [channels, lines] or, with channels in columns, [lines, channels]. */
 export interface OrderedMatrix {
-  /** The matrix. */
   readonly x: GPUBuffer;
-  /** Elements of each channel. */
   readonly lines: number;
-  /** How they lie. */
   readonly channelsLie: "rows" | "columns";
   /** Channels that move together; 16 by default. */
   readonly width?: number;

@@ -22,12 +22,8 @@ override line_stride: u32 = 16;
 const FIRST_OF_CYCLE = 0x80000000u;
 
 @compute @workgroup_size(64)
-fn main(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) count: vec3<u32>,
-  @builtin(local_invocation_index) thread: u32,
-) {
-  let index = (workgroup.y * count.x + workgroup.x) * 64u + thread;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>) {
+  let index = id.y * count.x * 64u + id.x;
   if (index >= width * lines) { return; }
   let k = select(index / lines, index % width, channel_stride == 1u);
   let line = select(index % lines, index / width, channel_stride == 1u);

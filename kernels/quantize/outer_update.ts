@@ -1,8 +1,4 @@
-/**
- * Launcher and CPU reference of the product that quantization is made of.
- *
- * @module
- */
+// Launcher and CPU reference of the product that quantization is made of.
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
@@ -14,7 +10,6 @@ const TILE_N = 128;
 
 /** Rows of f32 in a buffer. */
 export interface Rows {
-  /** Where they lie. */
   readonly buffer: GPUBuffer;
   /** Elements from one row to the next, a multiple of 4. */
   readonly stride: number;
@@ -25,17 +20,13 @@ export type Triangle = "all" | "upper" | "lower";
 
 /** One update: c[m, n] += factor * sum over k of a[k, m] b[k, n]. */
 export interface OuterUpdate {
-  /** What it reads and writes. */
   readonly range: UpdateRange;
   /** Uniform with {@linkcode updateWords} of that range. */
   readonly words: GPUBufferBinding;
-  /** Operand, by k. */
   readonly a: Rows;
-  /** Operand, by k. */
   readonly b: Rows;
   /** Result; neither a nor b. */
   readonly c: Rows;
-  /** Default: 1. */
   readonly factor?: number;
   /** Default: all. */
   readonly triangle?: Triangle;
@@ -67,7 +58,6 @@ export function updateWords(
   return [m, n, k, aFirst, bFirst, cFirst, cRow];
 }
 
-/** Dispatch of an update. */
 export async function outerUpdate(
   gpu: Gpu,
   { range: { m, n }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,

@@ -1,9 +1,5 @@
-/**
- * Launchers of the kernels that decide on each group before it is rounded: probe, refined groups, outliers, second-order
- * scales.
- *
- * @module
- */
+// Launchers of the kernels that decide on each group before it is rounded: probe, refined groups, outliers, second-order
+// scales.
 import { GROUP_CHANNELS, TILE_ROWS } from "../../quant/format.ts";
 import { NO_OUTLIERS, type Outliers } from "../../quant/unpacked_tensor.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";

@@ -1,8 +1,4 @@
-/**
- * Quantizing one matrix on the device, from f32 weights to packed planes.
- *
- * @module
- */
+// Quantizing one matrix on the device, from f32 weights to packed planes.
 import { GROUP_CHANNELS } from "../../quant/format.ts";
 import type { RefineEvery } from "../../quant/format.ts";
 import { type OutlierSettings, WITHOUT_OUTLIERS } from "../../quant/outliers.ts";
@@ -29,7 +25,6 @@ import { uploadUniforms } from "../gpu/uniforms.ts";
 
 /** What quantizing a matrix on the device may know of its input: quant's `InputKnowledge` in device memory. */
 export interface DeviceKnowledge {
-  /** Error feedback. */
   readonly factor: DeviceFactor;
   /** f32 [channels, channels]: {@linkcode orderDrift}'s, where targets are corrected for it alone. */
   readonly drift?: GPUBuffer;
@@ -40,15 +35,12 @@ export interface DeviceKnowledge {
   readonly correlation?: GPUBuffer;
 }
 
-/** What it may know without error feedback. */
 export interface ChannelKnowledge {
   /** f64 [channels]: how much squared errors count (quant/channel_weights.ts). */
   readonly channelWeights: Float64Array;
 }
 
-/** How the device quantizes a matrix. */
 export interface DeviceSettings {
-  /** One refined group in every so many. */
   readonly refineEvery: RefineEvery;
   /** Which weights become outliers; none by default. */
   readonly outliers?: OutlierSettings;

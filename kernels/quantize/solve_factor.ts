@@ -1,9 +1,5 @@
-/**
- * Launcher of the solver for corrected targets: (V Vᵀ) s = b for many right-hand sides (quant/target.ts is the CPU
- * reference).
- *
- * @module
- */
+// Launcher of the solver for corrected targets: (V Vᵀ) s = b for many right-hand sides (quant/target.ts is the CPU
+// reference).
 import { blockRanges } from "../gpu/block_ranges.ts";
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import { type DeviceFactor, FACTOR_BLOCK, solveBlock } from "./factorize.ts";

@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel that adds a bias, for the few models whose residual layers have one.
- *
- * @module
- */
+// Launcher of the kernel that adds a bias, for the few models whose residual layers have one.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";

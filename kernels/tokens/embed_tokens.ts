@@ -1,8 +1,4 @@
-/**
- * Launcher of the embedding kernel.
- *
- * @module
- */
+// Launcher of the embedding kernel.
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { TokenRange } from "./token_range.ts";

@@ -1,16 +1,10 @@
-/**
- * Launcher of the kernel that scores tokens where the logits are, so that only 8 bytes a token are read back.
- *
- * @module
- */
+// Launcher of the kernel that scores tokens where the logits are, so that only 8 bytes a token are read back.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Buffers of {@linkcode logLikelihood}. */
 export interface LogLikelihood {
-  /** Tokens of the vocabulary. */
   readonly vocabulary: number;
   /** f32 [tokens, vocabulary]. */
   readonly logits: GPUBuffer;

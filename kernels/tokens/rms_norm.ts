@@ -1,18 +1,11 @@
-/**
- * Launcher of the RMSNorm kernel.
- *
- * @module
- */
+// Launcher of the RMSNorm kernel.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Buffers and constants of {@linkcode rmsNorm}. */
 export interface RmsNorm {
-  /** Width of a token. */
   readonly hidden: number;
-  /** Added under the root. */
   readonly epsilon: number;
   /** f32 [tokens, hidden]. */
   readonly x: GPUBuffer | GPUBufferBinding;

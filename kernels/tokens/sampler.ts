@@ -1,9 +1,5 @@
-/**
- * Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves
- * one sequence or several in one dispatch, their index in workgroup.z.
- *
- * @module
- */
+// Launchers of the kernels that choose the next token and feed it back: argmax or sampling, then advance. Each serves
+// one sequence or several in one dispatch, their index in workgroup.z.
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
@@ -49,11 +45,7 @@ function checkSampling({ temperature, topP, topK, seed }: Sampling): void {
   }
 }
 
-/**
- * Settings as {@linkcode sample} reads them.
- *
- * @throws {RangeError} when one is out of its range
- */
+/** Settings as {@linkcode sample} reads them. @throws {RangeError} when one is out of its range */
 export function packSampling(sampling: Sampling): Uint32Array<ArrayBuffer> {
   checkSampling(sampling);
   const { temperature, topP, topK, seed } = sampling;
@@ -85,7 +77,6 @@ export async function argmax(
   });
 }
 
-/** Buffers of {@linkcode sample}. */
 export interface SampleBuffers {
   /** f32 [sequences, length]. */
   readonly logits: GPUBuffer;
@@ -136,7 +127,6 @@ export async function sample(gpu: Gpu, length: number, buffers: SampleBuffers, s
   ];
 }
 
-/** Buffers of {@linkcode advance}. */
 export interface AdvanceBuffers {
   /** u32 [sequences, CANDIDATES, 2]: bits of a score, token. */
   readonly candidates: GPUBuffer;

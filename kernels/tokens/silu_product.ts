@@ -1,8 +1,4 @@
-/**
- * Launcher of the kernel between the MLP's two products.
- *
- * @module
- */
+// Launcher of the kernel between the MLP's two products.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { TokenRange } from "./token_range.ts";
 import { joinShader } from "../gpu/shader.ts";

@@ -1,8 +1,4 @@
-/**
- * Which tokens of a sequence, or of some side by side, the prefill kernels work on.
- *
- * @module
- */
+// Which tokens of a sequence, or of some side by side, the prefill kernels work on.
 import type { Gpu } from "../gpu/gpu.ts";
 
 /**

@@ -1,8 +1,4 @@
-/**
- * The dispatches of a decode step: one token of each of some sequences, through all layers to the choice of the next.
- *
- * @module
- */
+// The dispatches of a decode step: one token of each of some sequences, through all layers to the choice of the next.
 import { chooseSplits, decodeAttention, partialsLength } from "../../kernels/attention/decode_attention.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
@@ -13,7 +9,6 @@ import { createMultiplyFew, gemv } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES, selectionBytes } from "../../kernels/tokens/sampler.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
-import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import {
@@ -21,6 +16,7 @@ import {
   attentionShape,
   createStageBuffers,
   linearsOf,
+  logitDispatches,
   type Operation,
   passOperations,
   type StageBuffers,
@@ -47,7 +43,6 @@ export interface StepBuffers extends StageBuffers {
   readonly logits: GPUBuffer;
   /** u32 [T, CANDIDATES, 2]. */
   readonly candidates: GPUBuffer;
-  /** Settings of sampling, of each token. */
   readonly settings: GPUBuffer;
   /** What sampling works in, of each token. */
   readonly selection: GPUBuffer;
@@ -55,11 +50,9 @@ export interface StepBuffers extends StageBuffers {
   readonly sequence: GPUBuffer;
   /** u32 [sequences, C + 1]: of each sequence, the token chosen for each position. */
   readonly chosen: GPUBuffer;
-  /** Number of sequences. */
   readonly sequences: number;
   /** f32 [C, headSize / 2, 2]: cosine and sine of each position's angles. */
   readonly rotations: GPUBuffer;
-  /** Keys and values of each layer. */
   readonly caches: readonly KeyValueCache[];
 }
 
@@ -108,11 +101,8 @@ export interface DecodeStep extends Disposable {
   readonly relay?: GPUBuffer;
   /** Why layers don't run whole, where they don't. */
   readonly whyNotWhole?: string;
-  /** Final norm and head. */
   readonly head: Operation;
-  /** Takes the most likely tokens. */
   readonly pickBest: Operation;
-  /** Draws tokens. */
   readonly pickSampled: Operation;
 }
 
@@ -171,8 +161,8 @@ async function createBatchMiddle(
   buffers: StepBuffers,
   scope: BufferScope,
 ): Promise<StepMiddle> {
-  const { config, layers, finalNorm: weight, head } = weights;
-  const { heads, headSize, hidden, normEpsilon: epsilon } = config;
+  const { config, layers, head } = weights;
+  const { heads, headSize, hidden } = config;
   const size = range.maxTokens;
   const shape = attentionShape(config);
   const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity, size);
@@ -192,16 +182,15 @@ async function createBatchMiddle(
     ];
     operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiply));
   }
-  const final = [
-    await rmsNorm(gpu, range, { hidden, epsilon, x: buffers.hidden, weight, y: normed }),
-    ...await multiply(gpu, head, { range, x: normed, y: buffers.logits }),
-  ];
   return {
     input: buffers.hidden,
     layers: () => operations,
     operations: () => Promise.resolve(operations),
     whyNotWhole: `a step of ${size} tokens has no kernel for whole layers, must have 1`,
-    head: { kind: "head", dispatches: final },
+    head: {
+      kind: "head",
+      dispatches: await logitDispatches(gpu, weights, range, { ...pass, x: buffers.hidden }, multiply),
+    },
   };
 }
 

@@ -1,8 +1,4 @@
-/**
- * The engine: a model on the GPU that takes prompts and generates text.
- *
- * @module
- */
+// The engine: a model on the GPU that takes prompts and generates text.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
 import { type ChatMessage, type ChatOptions, type PromptFormat, readPromptFormat } from "../text/chat.ts";
@@ -39,9 +35,7 @@ export type Prompt = string | readonly ChatMessage[];
 
 const DEFAULT_NEW_TOKENS = 512;
 
-/**
- * A model on the GPU. Dispose it to free the device.
- */
+/** A model on the GPU. Dispose it to free the device. */
 export class Engine implements Disposable {
   /** Name of the checkpoint. */
   readonly name: string;

@@ -1,9 +1,5 @@
-/**
- * Weights of a model in device memory, ready for the engine: matrices that share an input joined where their formats
- * allow it.
- *
- * @module
- */
+// Weights of a model in device memory, ready for the engine: matrices that share an input joined where their formats
+// allow it.
 import { checkAttentionShape } from "../../kernels/attention/key_value_cache.ts";
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
@@ -29,7 +25,6 @@ const RUN_BYTES = 1.25e9;
  */
 export type JoinedLinear = readonly WeightMatrix[];
 
-/** The vectors of a transformer layer in device memory. */
 export interface LayerVectors {
   /** f32 [hidden]. */
   readonly attentionNorm: GPUBuffer;
@@ -43,22 +38,17 @@ export interface LayerVectors {
   readonly headNorm?: GPUBuffer;
 }
 
-/** The linear layers of each stage. */
 export type StageLinears = Readonly<Record<Stage["name"], JoinedLinear>>;
 
-/** One transformer layer in device memory. */
 export interface EngineLayer extends LayerVectors {
-  /** Its matrices. */
   readonly linears: StageLinears;
 }
 
 /** A model's weights in device memory. Dispose them to free it. */
 export interface EngineWeights extends Disposable {
-  /** Sizes and constants. */
   readonly config: ModelConfig;
   /** f16 [vocabulary, hidden]. */
   readonly embedding: F16Matrix;
-  /** The layers. */
   readonly layers: readonly EngineLayer[];
   /** Where the matrices of all layers lie, for kernels that take whole layers; or why those can't take them. */
   readonly arenas: readonly LayerArena[] | string;
@@ -66,7 +56,6 @@ export interface EngineWeights extends Disposable {
   readonly finalNorm: GPUBuffer;
   /** f16 [vocabulary, hidden]; the embedding where the head is tied. */
   readonly head: F16Matrix;
-  /** Bytes in device memory. */
   readonly sizeBytes: number;
   /** Whether that memory was freed, and nothing can be computed with them. */
   readonly isDisposed: boolean;

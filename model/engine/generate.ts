@@ -1,8 +1,4 @@
-/**
- * Generating text: tokens from the sequences of a session, text as it comes.
- *
- * @module
- */
+// Generating text: tokens from the sequences of a session, text as it comes.
 import type { Sampling } from "../../kernels/tokens/sampler.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import { createTextStream } from "../text/text_stream.ts";
@@ -56,7 +52,6 @@ export interface TextPiece extends TokenPiece {
   readonly text: string;
 }
 
-/** A sequence on its way. */
 interface Going {
   readonly index: number;
   readonly sampling?: Sampling;

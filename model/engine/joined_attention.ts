@@ -1,17 +1,15 @@
-/**
- * Attention of windows of text that lie side by side: each attends to itself, everything else takes them as one text.
- *
- * @module
- */
+// Attention of windows of text that lie side by side: each attends to itself, everything else takes them as one text.
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
+import { gemm } from "../../kernels/product/linear.ts";
+import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { widestOf } from "../llama/layer.ts";
-import type { LayerVectors } from "./engine_weights.ts";
-import { attentionExtras, attentionShape, type PassBuffers } from "./layer_operations.ts";
+import type { EngineWeights, LayerVectors } from "./engine_weights.ts";
+import { attentionExtras, attentionShape, type PassBuffers, passOperations } from "./layer_operations.ts";
 
 /** What their attention goes from and to, beside `qkv` and `mixed`. */
 export interface JoinedAttentionBuffers extends Pick<PassBuffers, "qkv" | "mixed"> {
@@ -43,11 +41,7 @@ export function windowOf(
   return { buffer, offset: window * size, size };
 }
 
-/**
- * Dispatches that make `mixed` from `qkv`.
- *
- * @param range of all windows, as the sequences that it has
- */
+/** Dispatches that make `mixed` from `qkv`. @param range of all windows, as the sequences that it has */
 export async function joinedAttention(
   gpu: Gpu,
   config: ModelConfig,
@@ -60,4 +54,27 @@ export async function joinedAttention(
     await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
     await prefillAttention(gpu, shape, range, { qkv, cache, out }),
   ];
+}
+
+/**
+ * Dispatches that embed tokens and take them through all layers.
+ *
+ * @param caches of each layer, or one that all use in turn
+ */
+export async function joinedPass(
+  gpu: Gpu,
+  { config, embedding, layers }: EngineWeights,
+  range: TokenRange,
+  buffers: PassBuffers,
+  { caches, rotations }: { readonly caches: readonly KeyValueCache[]; readonly rotations: GPUBuffer },
+  multiply: typeof gemm = gemm,
+): Promise<Dispatch[]> {
+  const dispatches = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
+  for (const [i, layer] of layers.entries()) {
+    const attention = { ...buffers, cache: caches[i % caches.length], rotations };
+    const attend = await joinedAttention(gpu, config, layer, range, attention);
+    const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply);
+    dispatches.push(...operations.flatMap((operation) => operation.dispatches));
+  }
+  return dispatches;
 }

@@ -1,9 +1,5 @@
-/**
- * The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
- * dispatch, or of several.
- *
- * @module
- */
+// The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
+// dispatch, or of several.
 import { addBias } from "../../kernels/tokens/add_bias.ts";
 import { decodeAttention, type DecodeAttentionBuffers } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
@@ -22,15 +18,11 @@ import type { EngineLayer, EngineWeights, LayerVectors } from "./engine_weights.
 /** What a dispatch of a step is for; "layers" are whole layers at once. */
 export type OperationKind = "layers" | "attention" | Stage["name"] | "head" | "pick";
 
-/** Dispatches with one purpose. */
 export interface Operation {
-  /** Their purpose. */
   readonly kind: OperationKind;
-  /** In order. */
   readonly dispatches: readonly Dispatch[];
 }
 
-/** What logits are made in, for T tokens. */
 export interface LogitBuffers {
   /** f32 [T, hidden]: the residual stream after the last layer. */
   readonly x: GPUBuffer | GPUBufferBinding;
@@ -46,10 +38,11 @@ export async function logitDispatches(
   { config, finalNorm: weight, head }: Pick<EngineWeights, "config" | "finalNorm" | "head">,
   range: TokenRange,
   { x, normed, logits }: LogitBuffers,
+  multiply: typeof gemm = gemm,
 ): Promise<Dispatch[]> {
   return [
     await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x, weight, y: normed }),
-    ...await gemm(gpu, head, { range, x: normed, y: logits }),
+    ...await multiply(gpu, head, { range, x: normed, y: logits }),
   ];
 }
 
@@ -91,6 +84,15 @@ export interface PassBuffers extends StageBuffers {
   readonly mixed: GPUBuffer;
 }
 
+/** Makes all that layers work in where inputs are made first. @throws {OutOfMemoryError} when the device has no room */
+export async function createPassBuffers(scope: BufferScope, config: ModelConfig, tokens: number): Promise<PassBuffers> {
+  return {
+    ...await createStageBuffers(scope, config, tokens),
+    normed: await scope.storage("normed", 4 * tokens * config.hidden),
+    mixed: await scope.storage("mixed", 4 * tokens * config.heads * config.headSize),
+  };
+}
+
 /** What layers of one token work in beside. */
 export interface TokenBuffers extends StageBuffers, Omit<DecodeAttentionBuffers, "cache" | "bias" | "headNorm"> {
   /** f32: attention's partial results. */
@@ -115,7 +117,6 @@ export function attentionExtras(
   };
 }
 
-/** All matrices of some layers. */
 export function linearsOf(layers: readonly EngineLayer[]): WeightMatrix[] {
   return layers.flatMap(({ linears }) => Object.values(linears).flat());
 }

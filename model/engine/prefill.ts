@@ -1,18 +1,13 @@
-/**
- * Taking many tokens through all layers at once: prompts, and text to score.
- *
- * @module
- */
+// Taking many tokens through all layers at once: prompts, and text to score.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
-import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { createMultiplyFew, gemm } from "../../kernels/product/linear.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { StepBuffers } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { letOthersRun } from "../host/event_loop.ts";
-import { joinedAttention } from "./joined_attention.ts";
-import { createStageBuffers, linearsOf, type PassBuffers, passOperations } from "./layer_operations.ts";
+import { joinedPass } from "./joined_attention.ts";
+import { createPassBuffers, linearsOf } from "./layer_operations.ts";
 
 /** Most tokens of one pass; longer texts take several. */
 export const PASS_TOKENS = 512;
@@ -49,18 +44,13 @@ type SequenceBuffers = Pick<StepBuffers, "caches" | "rotations">;
 /** Makes the buffers; dispatches are made when a size of pass is first used. */
 export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: SequenceBuffers): Promise<Prefill> {
   return allOrNone(gpu, async (scope) => {
-    const { config } = weights;
-    const buffers = {
-      ...await createStageBuffers(scope, config, PASS_TOKENS),
-      normed: await scope.storage("normed", 4 * PASS_TOKENS * config.hidden),
-      mixed: await scope.storage("mixed", 4 * PASS_TOKENS * config.heads * config.headSize),
-    };
+    const buffers = await createPassBuffers(scope, weights.config, PASS_TOKENS);
     const passes = new Map<number, { range: TokenRange; dispatches: readonly Dispatch[] }>();
     const openPass = async (size: number) => {
       const range = await createTokenRange(gpu, size);
       scope.own(range.buffer);
       const multiply = size > FEW_TOKENS ? gemm : await createMultiplyFew(gpu, scope, linearsOf(weights.layers), size);
-      const pass = { range, dispatches: await createPass(gpu, weights, sequences, buffers, range, multiply) };
+      const pass = { range, dispatches: await joinedPass(gpu, weights, range, buffers, sequences, multiply) };
       passes.set(size, pass);
       return pass;
     };
@@ -83,21 +73,4 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
       [Symbol.dispose]: () => scope[Symbol.dispose](),
     };
   });
-}
-
-async function createPass(
-  gpu: Gpu,
-  { config, embedding, layers }: EngineWeights,
-  { caches, rotations }: SequenceBuffers,
-  buffers: PassBuffers,
-  range: TokenRange,
-  multiply: typeof gemm,
-): Promise<Dispatch[]> {
-  const dispatches = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
-  for (const [i, layer] of layers.entries()) {
-    const attend = await joinedAttention(gpu, config, layer, range, { ...buffers, cache: caches[i], rotations });
-    const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply);
-    dispatches.push(...operations.flatMap((operation) => operation.dispatches));
-  }
-  return dispatches;
 }

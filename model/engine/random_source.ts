@@ -1,8 +1,4 @@
-/**
- * Random weights of a published model's shape, for measuring speed and memory without a download.
- *
- * @module
- */
+// Random weights of a published model's shape, for measuring speed and memory without a download.
 import { createRandom } from "../../quant/random.ts";
 import { randomPacked } from "../../quant/random_packed.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -14,13 +10,10 @@ import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
 import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 import type { WeightSource } from "./weight_source.ts";
 
-/** Formats of random weights. */
 export const FORMATS = ["f16", "twobit"] as const;
 
-/** Format of random weights. */
 export type Format = typeof FORMATS[number];
 
-/** Whether a text names a format. */
 export function isFormat(text: string): text is Format {
   return FORMATS.some((format) => format === text);
 }

@@ -1,8 +1,4 @@
-/**
- * Room for the keys and values of sequences.
- *
- * @module
- */
+// Room for the keys and values of sequences.
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";

@@ -1,9 +1,5 @@
-/**
- * The steps of sequences on the device: which of them take part, where their tokens come from and where the chosen ones
- * are read.
- *
- * @module
- */
+// The steps of sequences on the device: which of them take part, where their tokens come from and where the chosen ones
+// are read.
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { waitedInVain } from "../../kernels/layer/co_resident.ts";
@@ -195,7 +191,6 @@ export class SequenceSteps implements Disposable {
     return sequence * (this.#buffers.caches[0].capacity + 1) + position;
   }
 
-  /** Frees the steps. */
   [Symbol.dispose](): void {
     for (const step of [...this.#steps.values(), ...this.#replaced]) step[Symbol.dispose]();
   }

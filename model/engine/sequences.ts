@@ -1,8 +1,4 @@
-/**
- * What the host knows of sequences on the device: which tokens, and how many of them are in the cache.
- *
- * @module
- */
+// What the host knows of sequences on the device: which tokens, and how many of them are in the cache.
 import { NOT_A_NUMBER_TOKEN } from "../../kernels/tokens/sampler.ts";
 
 /** Sequences 0, 1, ... of the same capacity, at first empty. Errors name the sequence where there are several. */

@@ -1,8 +1,4 @@
-/**
- * Sequences of tokens on the device: their key-value cache, their positions, and the steps that extend them.
- *
- * @module
- */
+// Sequences of tokens on the device: their key-value cache, their positions, and the steps that extend them.
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";

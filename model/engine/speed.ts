@@ -1,8 +1,4 @@
-/**
- * How fast a model runs: prompts and generation by the host's clock, operations by the device's.
- *
- * @module
- */
+// How fast a model runs: prompts and generation by the host's clock, operations by the device's.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { timeDispatches } from "../../kernels/gpu/timer.ts";
 import type { Sampling } from "../../kernels/tokens/sampler.ts";
@@ -11,15 +7,12 @@ import type { OperationKind } from "./layer_operations.ts";
 import { createSession, type Session } from "./session.ts";
 import { type Estimate, median, medianEstimate } from "../host/statistics.ts";
 
-/** What {@linkcode measureSpeed} measures. */
 export interface SpeedPlan {
   /** Tokens of a prompt; 0 leaves prompts out. */
   readonly promptTokens: number;
   /** Tokens generated; 0 leaves generation out. */
   readonly generateTokens: number;
-  /** Tokens in the cache before. */
   readonly depth: number;
-  /** Samples of each. */
   readonly repetitions: number;
   /** How generated tokens are drawn. Default: the most likely ones. */
   readonly sampling?: Sampling;
@@ -27,9 +20,7 @@ export interface SpeedPlan {
 
 /** Speeds in tokens a second, one of each repetition, by the host's clock: encoding and reading back included. */
 export interface Speed {
-  /** Of the prompt. */
   readonly prompt: readonly number[];
-  /** Of generation. */
   readonly generation: readonly number[];
   /** Why a step's layers don't run whole, where they don't. */
   readonly whyNotWhole?: string;
@@ -41,7 +32,6 @@ const WARM_UP_MS = 300;
 /** Samples where nobody says how many: of runs that take less than a second, and of others. */
 export const REPETITIONS = { short: 9, long: 5 };
 
-/** Measures the speed of a model with a sequence of its own. */
 export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: SpeedPlan): Promise<Speed> {
   const { promptTokens, generateTokens, depth, repetitions, sampling } = plan;
   const capacity = Math.max(1, depth) + Math.max(promptTokens, generateTokens);

@@ -1,15 +1,10 @@
-/**
- * Scoring tokens on the device: the final norm, the head and the likelihood of what followed.
- *
- * @module
- */
+// Scoring tokens on the device: the final norm, the head and the likelihood of what followed.
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import { gemm } from "../../kernels/product/linear.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
-import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
 import type { EngineWeights } from "./engine_weights.ts";
+import { logitDispatches } from "./layer_operations.ts";
 
 /** What a model predicted after each of some tokens. */
 export interface TokenScores {
@@ -76,9 +71,8 @@ export interface TokenScorer extends Disposable {
 /** Tokens whose logits are in memory at once. */
 const LOGIT_TOKENS = 128;
 
-/** Makes a scorer. */
 export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
-  const { hidden: width, vocabulary, normEpsilon: epsilon } = weights.config;
+  const { hidden: width, vocabulary } = weights.config;
   return allOrNone(gpu, async (scope) => {
     const make = (label: string, size: number) => scope.storage(label, 4 * LOGIT_TOKENS * size);
     const rows = await make("rows", width);
@@ -86,10 +80,7 @@ export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<Tok
     const logits = await make("logits", vocabulary);
     const range = await createTokenRange(gpu, LOGIT_TOKENS);
     scope.own(range.buffer);
-    const head = [
-      await rmsNorm(gpu, range, { hidden: width, epsilon, x: rows, weight: weights.finalNorm, y: normed }),
-      ...await gemm(gpu, weights.head, { range, x: normed, y: logits }),
-    ];
+    const head = await logitDispatches(gpu, weights, range, { x: rows, normed, logits });
     const likelihoods = await createLikelihoodReader(gpu, scope, range, vocabulary, logits);
     /** Has logits made of a text's tokens, part by part. */
     const eachPart = (takeIn: TakeIn, use: (first: number, count: number, make: () => void) => Promise<void>) =>

@@ -1,8 +1,4 @@
-/**
- * A layer's weights on their way to device memory: uploaded or copied, and their planes put into shared buffers.
- *
- * @module
- */
+// A layer's weights on their way to device memory: uploaded or copied, and their planes put into shared buffers.
 import { joinArrays } from "../../quant/concatenate.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
@@ -26,9 +22,7 @@ import {
 import type { EngineLayer, JoinedLinear } from "./engine_weights.ts";
 import type { WeightSource } from "./weight_source.ts";
 
-/** What is on the device so far. */
 export interface Uploaded {
-  /** The device. */
   readonly gpu: Gpu;
   /** Matrices with planes of their own. */
   readonly matrices: Set<WeightMatrix>;
@@ -43,7 +37,6 @@ async function byStage<T>(make: (stage: Stage) => T | Promise<T>): Promise<Recor
   return Object.fromEntries(made) as Record<Stage["name"], T>;
 }
 
-/** Uploads the matrices and vectors of a layer. */
 export async function uploadLayer(uploaded: Uploaded, source: WeightSource, index: number): Promise<EngineLayer> {
   const { config } = source;
   const vectors = (names: readonly string[], lengths: readonly number[]) =>
@@ -86,7 +79,6 @@ export async function uploadVectors(
 
 /** Layers whose matrices share their planes where that is possible, and where they then lie, or why they don't. */
 export interface SharedLayers {
-  /** The layers. */
   readonly layers: readonly EngineLayer[];
   /** Of each run of them, one after the other. */
   readonly arenas: readonly (LayerArena | string)[];

@@ -1,8 +1,4 @@
-/**
- * Where an engine's weights come from: a checkpoint, read tensor by tensor, a model in memory, or random numbers.
- *
- * @module
- */
+// Where an engine's weights come from: a checkpoint, read tensor by tensor, a model in memory, or random numbers.
 import type { HalfMatrix } from "../../kernels/matrix/f16_matrix.ts";
 import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
@@ -23,7 +19,6 @@ import { isPlane } from "../files/packed_file.ts";
 
 /** Weights of a model by name; each is read when it is asked for. */
 export interface WeightSource {
-  /** Sizes and constants. */
   readonly config: ModelConfig;
   /** Whether all layers hold the same numbers, so that the device can copy them. */
   readonly sameLayers?: boolean;

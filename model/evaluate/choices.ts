@@ -1,15 +1,9 @@
-/**
- * Multiple-choice items from plain text: pick the true continuation of a context among four.
- *
- * @module
- */
+// Multiple-choice items from plain text: pick the true continuation of a context among four.
 import type { Random } from "../../quant/random.ts";
 import type { ChoiceItem } from "./score.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
-/** How items are drawn. */
 export interface ChoicePlan {
-  /** Number of items. */
   readonly items: number;
   /** Tokens of a context, BOS in front included. */
   readonly contextTokens: number;
@@ -17,9 +11,7 @@ export interface ChoicePlan {
   readonly continuationTokens: number;
 }
 
-/** Items with what is needed to judge them. */
 export interface Choices {
-  /** The items. */
   readonly items: readonly ChoiceItem[];
   /** Index of the true continuation of each item. */
   readonly answers: Uint8Array;

@@ -1,8 +1,4 @@
-/**
- * Logits from the CPU reference, to check an engine against.
- *
- * @module
- */
+// Logits from the CPU reference, to check an engine against.
 import { type Checkpoint, readModel } from "../files/checkpoint.ts";
 import { forward, logitsOf } from "../llama/forward.ts";
 import { createMatmulSimd } from "../llama/matmul_simd.ts";

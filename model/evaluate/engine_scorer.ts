@@ -1,8 +1,4 @@
-/**
- * Scoring on the GPU engine.
- *
- * @module
- */
+// Scoring on the GPU engine.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../engine/engine_weights.ts";
 import { modelSource } from "../engine/weight_source.ts";

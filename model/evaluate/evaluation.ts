@@ -1,8 +1,4 @@
-/**
- * Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
- *
- * @module
- */
+// Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
 import { createRandom } from "../../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -14,7 +10,6 @@ import type { Text } from "../text/text.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { cutWindows, joinTokens, type Windows } from "../text/windows.ts";
 
-/** What is evaluated. */
 export interface EvaluationPlan {
   /** Windows of the text, and their tokens. */
   readonly windows: number;
@@ -22,23 +17,19 @@ export interface EvaluationPlan {
   readonly windowTokens: number;
   /** Multiple-choice items; 0 leaves multiple choice out. */
   readonly choices: number;
-  /** Seed of the multiple-choice items. */
   readonly seed: number;
 }
 
 /** Windows and items, drawn once and used for every model of a comparison. */
 export interface EvaluationSet {
-  /** The windows. */
   readonly windows: Windows;
-  /** The multiple-choice items. */
   readonly choices: Choices | undefined;
-  /** Windows whose KL divergence is measured; the reference's predictions of these stay in memory. */
+  /** How many windows, spread evenly, are measured in KL divergence; the reference's predictions of these stay in memory. */
   readonly divergenceWindows: number;
   /** Tasks of multiple-choice questions from files. */
   readonly tasks?: readonly PreparedTask[];
 }
 
-/** Tokens of a multiple-choice item. */
 const CHOICE_TOKENS = { contextTokens: 32, continuationTokens: 8 } as const;
 
 /** Memory for the reference's predictions: the host's where the CPU scores, else the device's. */
@@ -76,7 +67,6 @@ export function prepareEvaluation(
   };
 }
 
-/** Results of one model. */
 export interface Evaluation {
   /** Mean negative log-likelihood of each window, in nats a token. */
   readonly windowLoss: Float64Array;
@@ -99,7 +89,6 @@ export interface Evaluation {
 /** The role of a model in a comparison: the reference is evaluated first, the others are compared with it. */
 export type Role = "reference" | "compared" | "alone";
 
-/** Evaluates the model that a scorer has. */
 export async function evaluateModel(
   scorer: Scorer,
   set: EvaluationSet,
@@ -117,7 +106,7 @@ export async function evaluateModel(
     windows.map((tokens, index) => ({
       index,
       tokens,
-      reference: role === "alone" || index >= set.divergenceWindows
+      reference: role === "alone" || !isSpread(index, set.divergenceWindows, windows.length)
         ? "none"
         : role === "reference"
         ? "keep"
@@ -138,4 +127,10 @@ export async function evaluateModel(
     ...(hits && { choiceAccuracy: clusteredMean(Array.from(hits, (hit) => [hit])), choiceHits: hits }),
     tasks,
   };
+}
+
+/** Whether an index is one of `count` that lie at even distances among `total`, the first included; all of fewer are. */
+function isSpread(index: number, count: number, total: number): boolean {
+  const taken = Math.min(count, total);
+  return Math.floor(index * taken / total) > Math.floor((index - 1) * taken / total);
 }

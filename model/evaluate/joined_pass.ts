@@ -1,16 +1,11 @@
-/**
- * Sequences side by side through all layers of a model on the device: products of thousands of tokens, where short texts one
- * by one leave most of it idle.
- *
- * @module
- */
+// Sequences side by side through all layers of a model on the device: products of thousands of tokens, where short texts one
+// by one leave most of it idle.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
-import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
+import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { createTokenRange, setTokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
-import { joinedAttention, mostJoined } from "../engine/joined_attention.ts";
-import { createStageBuffers, passOperations } from "../engine/layer_operations.ts";
+import { joinedPass, mostJoined } from "../engine/joined_attention.ts";
+import { createPassBuffers } from "../engine/layer_operations.ts";
 import { checkCapacity, createCaches, roundCapacity } from "../engine/sequence_cache.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -18,7 +13,6 @@ import { rotationTable } from "../llama/rope.ts";
 
 /** How many sequences go side by side. */
 export interface JoinedShape {
-  /** The most sequences. */
   readonly sequences: number;
   /** Tokens of each that go at once: all, but where one sequence alone is more than goes at once. */
   readonly tokens: number;
@@ -35,7 +29,6 @@ export function joinedShape(config: ModelConfig, count: number, longest: number)
 
 /** Takes sequences through a model. Dispose it to free its buffers. */
 export interface JoinedPass extends Disposable {
-  /** Its shape. */
   readonly shape: JoinedShape;
   /**
    * Takes sequences from their start, each padded to the same length.
@@ -57,30 +50,19 @@ export interface JoinedPass extends Disposable {
  */
 export function createJoinedPass(gpu: Gpu, weights: EngineWeights, shape: JoinedShape): Promise<JoinedPass> {
   return allOrNone(gpu, async (scope) => {
-    const { config, embedding, layers } = weights;
+    const { config } = weights;
     const { sequences, tokens, longest } = shape;
-    const { heads, headSize, rope } = config;
     checkCapacity(gpu, config, longest, sequences);
     const total = sequences * tokens;
     const range = await createTokenRange(gpu, total, sequences);
     scope.own(range.buffer);
-    const buffers = {
-      ...await createStageBuffers(scope, config, total),
-      normed: await scope.storage("normed", 4 * total * config.hidden),
-      mixed: await scope.storage("mixed", 4 * total * heads * headSize),
-    };
+    const buffers = await createPassBuffers(scope, config, total);
     const capacity = roundCapacity(longest);
     // Keys of the layers before are needed again only where a sequence takes several passes.
     const cached = longest > tokens ? config : { ...config, layers: 1 };
     const caches = await createCaches(gpu, scope, cached, capacity, sequences);
-    const rotations = await scope.upload("rotations", rotationTable(rope, headSize, capacity, longest));
-    const dispatches: Dispatch[] = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
-    for (const [i, layer] of layers.entries()) {
-      const cache = caches[i % caches.length];
-      const attend = await joinedAttention(gpu, config, layer, range, { ...buffers, cache, rotations });
-      const operations = await passOperations(gpu, config, layer, range, buffers, attend);
-      dispatches.push(...operations.flatMap((operation) => operation.dispatches));
-    }
+    const rotations = await scope.upload("rotations", rotationTable(config.rope, config.headSize, capacity, longest));
+    const dispatches = await joinedPass(gpu, weights, range, buffers, { caches, rotations });
     return {
       shape,
       async takeIn(taken, onPart) {

@@ -1,21 +1,15 @@
-/**
- * Multiple-choice questions of four data sets, turned into texts to score as lm-evaluation-harness 0.4 does without
- * examples in front: the same prompts, delimiters and text preprocessing.
- *
- * @module
- */
+// Multiple-choice questions of four data sets, turned into texts to score as lm-evaluation-harness 0.4 does without
+// examples in front: the same prompts, delimiters and text preprocessing.
 import { asJsonObject, type JsonObject, parseJsonObject, textField } from "../host/json.ts";
 import { capitalize, lengthOf, strip } from "../host/python_text.ts";
 
 /** A text whose continuation is scored. */
 export interface Request {
-  /** What stands before. */
   readonly context: string;
   /** What is scored, with the space in front. */
   readonly continuation: string;
 }
 
-/** A question as it is scored. */
 export interface Question {
   /** One for each choice. */
   readonly requests: readonly Request[];
@@ -44,7 +38,6 @@ const LAYOUTS: Readonly<Record<ChoiceTaskName, QuestionLayout>> = {
   winogrande: { normalized: false, read: readWinogrande },
 };
 
-/** Names of the tasks. */
 export const CHOICE_TASKS: readonly ChoiceTaskName[] = Object.keys(LAYOUTS) as ChoiceTaskName[];
 
 /** Whether a task's acc_norm is reported. */

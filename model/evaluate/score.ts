@@ -1,8 +1,4 @@
-/**
- * Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
- *
- * @module
- */
+// Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
 import { forward, logitsOf, type Segment } from "../llama/forward.ts";
 import type { Model } from "../llama/llama.ts";
 import type { MatMul } from "../llama/matmul.ts";
@@ -58,16 +54,8 @@ export function scoreWindow(
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
 }
 
-/** How well a model predicts windows of text. */
-export interface WindowsEvaluation {
-  /** exp of the mean loss. */
-  readonly perplexity: Estimate;
-  /** Share of tokens that were predicted as the most likely one. */
-  readonly top1: Estimate;
-}
-
-/** Perplexity and top-1 accuracy from the scores of windows. */
-export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluation {
+/** Perplexity, which is exp of the mean loss, and the share of tokens predicted as the most likely ones. */
+export function summarizeWindows(scores: readonly WindowScore[]): Readonly<Record<"perplexity" | "top1", Estimate>> {
   const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
   const perplexity = Math.exp(loss.value);
   return {
@@ -80,7 +68,6 @@ export function summarizeWindows(scores: readonly WindowScore[]): WindowsEvaluat
 export interface ChoiceItem {
   /** Tokens before, BOS first. */
   readonly context: Uint32Array;
-  /** Tokens of each continuation. */
   readonly continuations: readonly Uint32Array[];
 }
 
@@ -103,28 +90,32 @@ export function scoreChoices(model: Model, items: readonly ChoiceItem[], matmul:
   for (const { context, continuations } of items) {
     contextEnd += context.length;
     const last = contexts.hidden.subarray((contextEnd - 1) * width, contextEnd * width);
-    scores.push(continuations.map((tokens) => {
-      const rows = new Float32Array(tokens.length * width);
-      rows.set(last);
-      rows.set(hidden.subarray(at * width, (at + tokens.length - 1) * width), width);
-      at += tokens.length - 1;
-      return logLikelihood(model, rows, tokens, matmul);
-    }));
+    // All of an item together: a product packs the head's weights anew.
+    const rows = new Float32Array(continuations.reduce((sum, { length }) => sum + length, 0) * width);
+    let to = 0;
+    for (const { length } of continuations) {
+      rows.set(last, to * width);
+      rows.set(hidden.subarray(at * width, (at + length - 1) * width), (to + 1) * width);
+      at += length - 1;
+      to += length;
+    }
+    scores.push(logLikelihoods(logitsOf(model, rows, matmul), continuations, model.config.vocabulary));
   }
   return scores;
 }
 
-function logLikelihood(model: Model, hidden: Float32Array, tokens: Uint32Array, matmul: MatMul): number {
-  const { vocabulary } = model.config;
-  const logits = logitsOf(model, hidden, matmul);
-  let sum = 0;
-  for (const [t, token] of tokens.entries()) {
-    const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
-    toLogProbabilities(row);
-    if (Number.isNaN(row[token])) throw new RangeError(`logits of continuation token ${t} are not numbers`);
-    sum += row[token];
-  }
-  return sum;
+/** Log-likelihood of each continuation by the logits f32 [tokens of all, vocabulary], which are used up. */
+function logLikelihoods(logits: Float32Array, continuations: readonly Uint32Array[], vocabulary: number): number[] {
+  let at = 0;
+  return continuations.map((tokens) => {
+    let sum = 0;
+    for (const [t, token] of tokens.entries()) {
+      const row = toLogProbabilities(logits.subarray(at, at += vocabulary));
+      if (Number.isNaN(row[token])) throw new RangeError(`logits of continuation token ${t} are not numbers`);
+      sum += row[token];
+    }
+    return sum;
+  });
 }
 
 function argmax(row: Float32Array): number {

@@ -1,8 +1,4 @@
-/**
- * Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens that followed.
- *
- * @module
- */
+// Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens that followed.
 import { divergence } from "../../kernels/backward/divergence.ts";
 import { allOrNone, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
@@ -11,7 +7,6 @@ import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/
 import type { EngineWeights } from "../engine/engine_weights.ts";
 import { logitDispatches } from "../engine/layer_operations.ts";
 
-/** A sequence of which predictions are scored. */
 export interface ScoredSequence {
   /** What goes through the model. */
   readonly tokens: Uint32Array;
@@ -36,13 +31,10 @@ export type KeptLogits = Map<string, GPUBuffer>;
 
 /** Neighbouring rows of the residual stream whose predictions are scored. */
 export interface Run {
-  /** Index of the sequence. */
   readonly index: number;
   /** Row of the residual stream. */
   readonly row: number;
-  /** Index of its target. */
   readonly target: number;
-  /** Rows. */
   readonly count: number;
 }
 
@@ -88,7 +80,6 @@ function partsOf(runs: readonly Run[], sequences: readonly ScoredSequence[], mos
 
 /** The final norm and the head, for some rows at a time. */
 export interface Head extends Disposable {
-  /** The most rows. */
   readonly most: number;
   /** Those that logits were made of last. */
   readonly range: TokenRange;
@@ -131,15 +122,10 @@ export function createHead(gpu: Gpu, weights: EngineWeights): Promise<Head> {
 
 /** What scores sequences. */
 export interface ScorerParts {
-  /** The device. */
   readonly gpu: Gpu;
-  /** Tokens of the vocabulary. */
   readonly vocabulary: number;
-  /** Makes the logits. */
   readonly head: Head;
-  /** Logits to compare with. */
   readonly kept: KeptLogits;
-  /** All sequences. */
   readonly sequences: readonly ScoredSequence[];
 }
 

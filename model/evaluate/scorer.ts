@@ -1,14 +1,9 @@
-/**
- * Where models are scored: on the pool's workers, or on the GPU engine.
- *
- * @module
- */
+// Where models are scored: on the pool's workers, or on the GPU engine.
 import type { Model } from "../llama/llama.ts";
 import type { ChoiceItem, WindowScore } from "./score.ts";
 import { shareDeep } from "../host/shared.ts";
 import type { WorkerPool } from "../host/worker_pool.ts";
 
-/** A window to score. */
 export interface WindowTask {
   /** Index of the window; the reference is kept by it. */
   readonly index: number;
@@ -18,11 +13,8 @@ export interface WindowTask {
   readonly reference: "keep" | "compare" | "none";
 }
 
-/** What workers do for scoring; each may be called once for a payload and returns what it computed. */
 export interface ScoreTasks {
-  /** Takes the model that later tasks use. */
   setModel(model: Model): void;
-  /** Scores a window. */
   scoreWindow(task: WindowTask): Promise<WindowScore>;
   /** Scores multiple-choice items: [item][continuation]. */
   scoreChoices(items: readonly ChoiceItem[]): Promise<number[][]>;
@@ -32,7 +24,6 @@ export interface ScoreTasks {
 export interface Scorer {
   /** Where it runs and in what precision, for tables. */
   readonly device: string;
-  /** Takes the model to score. */
   setModel(model: Model): Promise<void>;
   /** Scores windows of text; `onDone` is told how many are done. */
   scoreWindows(tasks: readonly WindowTask[], onDone?: (done: number) => void): Promise<WindowScore[]>;
@@ -43,7 +34,6 @@ export interface Scorer {
   ): Promise<number[][][]>;
 }
 
-/** Scores on a pool's workers, with the CPU reference. */
 export function createCpuScorer(pool: WorkerPool<ScoreTasks>): Scorer {
   return {
     device: "CPU reference, f32",

@@ -1,8 +1,4 @@
-/**
- * Scoring predictions of many sequences on the device: only 8 or 12 bytes a scored token are read back.
- *
- * @module
- */
+// Scoring predictions of many sequences on the device: only 8 or 12 bytes a scored token are read back.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
 import type { ModelConfig } from "../llama/config.ts";

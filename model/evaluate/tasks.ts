@@ -1,8 +1,4 @@
-/**
- * Scoring a model on files of multiple-choice questions as lm-evaluation-harness 0.4 does.
- *
- * @module
- */
+// Scoring a model on files of multiple-choice questions as lm-evaluation-harness 0.4 does.
 import { stripEnd } from "../host/python_text.ts";
 import { type ChoiceTaskName, isNormalized, type Question, readQuestion, type Request } from "./questions.ts";
 import type { ChoiceItem } from "./score.ts";
@@ -10,19 +6,13 @@ import { clusteredMean, type Estimate } from "../host/statistics.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { Scorer } from "./scorer.ts";
 
-/** A task's questions. */
 export interface Task {
-  /** Name of the task. */
   readonly name: ChoiceTaskName;
-  /** Its questions, in the file's order. */
   readonly questions: readonly Question[];
 }
 
-/** A file of a task's questions. */
 export interface TaskFile {
-  /** Name of the task. */
   readonly name: ChoiceTaskName;
-  /** Path of the file. */
   readonly path: string;
 }
 
@@ -32,11 +22,8 @@ export interface PreparedTask extends Task {
   readonly items: readonly (readonly ChoiceItem[])[];
 }
 
-/** What a model reached on a task. */
 export interface TaskScore {
-  /** Name of the task. */
   readonly name: ChoiceTaskName;
-  /** Number of questions. */
   readonly questions: number;
   /** Share of questions whose right choice has the highest log-likelihood (the harness's acc). */
   readonly accuracy: Estimate;
@@ -54,11 +41,7 @@ const MAX_FILE_BYTES = 2 ** 28;
 /** Questions that go through the model together. */
 const BATCH = 4;
 
-/**
- * Reads a file of questions, one JSON object a line.
- *
- * @throws {SyntaxError} naming file, line and field
- */
+/** Reads a file of questions, one JSON object a line. @throws {SyntaxError} naming file, line and field */
 export async function readTask({ name, path }: TaskFile): Promise<Task> {
   const { size } = await Deno.stat(path);
   if (size > MAX_FILE_BYTES) throw new SyntaxError(`${path} has ${size} bytes, must have at most ${MAX_FILE_BYTES}`);
@@ -74,7 +57,6 @@ export function prepareTask(task: Task, tokenizer: Tokenizer, context: number): 
   return { ...task, items: task.questions.map(({ requests }) => toItems(requests, tokenizer, context)) };
 }
 
-/** Scores a scorer's model on a task. */
 export async function scoreTask(
   scorer: Scorer,
   { name, questions, items }: PreparedTask,

@@ -1,8 +1,4 @@
-/**
- * Reading ranges of bytes, wherever they lie.
- *
- * @module
- */
+// Reading ranges of bytes, wherever they lie.
 
 /** Something that bytes can be read from at any offset. */
 export interface ByteSource extends Disposable {
@@ -10,11 +6,7 @@ export interface ByteSource extends Disposable {
   readonly name: string;
   /** All bytes. */
   readonly sizeBytes: number;
-  /**
-   * Reads exactly `length` bytes from `offset`.
-   *
-   * @throws {RangeError} when the range doesn't lie within the source
-   */
+  /** Reads exactly `length` bytes from `offset`. @throws {RangeError} when the range doesn't lie within the source */
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 

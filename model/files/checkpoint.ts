@@ -1,8 +1,4 @@
-/**
- * What a checkpoint is, and reading its tensors one by one.
- *
- * @module
- */
+// What a checkpoint is, and reading its tensors one by one.
 import type { CarriedTensor } from "./carried_blocks.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
@@ -119,11 +115,7 @@ export function refuseMissingTensors({ name: checkpoint, config, has }: Checkpoi
 /** Largest text file of a checkpoint that is read; the largest tokenizers have some 35 MB. */
 export const MAX_TEXT_BYTES = 2 ** 27;
 
-/**
- * Reads a weight tensor of a file as f32.
- *
- * @throws {SyntaxError} when it has another shape, or holds NaN or infinity
- */
+/** Reads a weight tensor of a file as f32. @throws {SyntaxError} when it has another shape, or holds NaN or infinity */
 export async function readWeights(stored: PlacedTensor, shape: readonly number[]): Promise<Float32Array> {
   checkShape(stored.file.source.name, stored.info, shape);
   return await readFinite(stored);
@@ -170,7 +162,6 @@ export async function readLinear(checkpoint: Checkpoint, layer: number, kind: Li
 /** The norms of a layer. */
 export type LayerNorms = Omit<Layer, "linears">;
 
-/** Reads the norms of a layer. */
 export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<LayerNorms> {
   const norms: Partial<Record<NormKind, Float32Array>> = {};
   for (const kind of NORM_KINDS) {
@@ -180,14 +171,12 @@ export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<
   return norms as LayerNorms;
 }
 
-/** Reads one transformer layer. */
 export async function readLayer(checkpoint: Checkpoint, layer: number): Promise<Layer> {
   const linears: Partial<Record<LinearKind, Linear>> = {};
   for (const kind of LINEAR_KINDS) linears[kind] = await readLinear(checkpoint, layer, kind);
   return { linears: linears as Record<LinearKind, Linear>, ...await readNorms(checkpoint, layer) };
 }
 
-/** Reads a whole model into memory. */
 export async function readModel(checkpoint: Checkpoint): Promise<Model> {
   const { config } = checkpoint;
   const { vocabulary, hidden, tiedHead } = config;

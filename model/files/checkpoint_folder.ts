@@ -1,8 +1,4 @@
-/**
- * A checkpoint in Hugging Face layout, as a folder of files that lie on a disk or behind a server.
- *
- * @module
- */
+// A checkpoint in Hugging Face layout, as a folder of files that lie on a disk or behind a server.
 import type { ByteSource } from "./byte_source.ts";
 import {
   type Checkpoint,

@@ -1,8 +1,4 @@
-/**
- * Reading ranges of a file's bytes: the one place where checkpoint files are opened.
- *
- * @module
- */
+// Reading ranges of a file's bytes: the one place where checkpoint files are opened.
 import { type ByteSource, checkRange } from "./byte_source.ts";
 
 /** Opens a file as a {@linkcode ByteSource}; dispose it to close the file. */

@@ -1,8 +1,4 @@
-/**
- * A GGUF file of llama.cpp as a checkpoint: its tensors under Hugging Face's names and in its order of rows.
- *
- * @module
- */
+// A GGUF file of llama.cpp as a checkpoint: its tensors under Hugging Face's names and in its order of rows.
 import { type CarriedTensor, carryBlocks } from "./carried_blocks.ts";
 import { type Checkpoint, isIgnorable, refuseMissingTensors, refuseUnusedTensors } from "./checkpoint.ts";
 import { architectureOf } from "../llama/architectures.ts";

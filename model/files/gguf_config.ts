@@ -1,8 +1,4 @@
-/**
- * The configuration that a GGUF file's metadata describes, as a Hugging Face `config.json`.
- *
- * @module
- */
+// The configuration that a GGUF file's metadata describes, as a Hugging Face `config.json`.
 import { type GgufFile, headerJson } from "./gguf_file.ts";
 import { describeScaling } from "./gguf_rope.ts";
 import { refuseOthers } from "../host/json.ts";

@@ -1,8 +1,4 @@
-/**
- * Opening a GGUF file: its header is read by @huggingface/gguf and then checked against the file.
- *
- * @module
- */
+// Opening a GGUF file: its header is read by @huggingface/gguf and then checked against the file.
 import { GGMLQuantizationType, gguf, type GGUFParseOutput } from "@huggingface/gguf";
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";

@@ -1,9 +1,5 @@
-/**
- * Byte order marks at the start of tokens: @huggingface/gguf takes them for marks of an encoding and drops them, while in a
- * vocabulary they are characters.
- *
- * @module
- */
+// Byte order marks at the start of tokens: @huggingface/gguf takes them for marks of an encoding and drops them, while in a
+// vocabulary they are characters.
 import type { ByteSource } from "./byte_source.ts";
 
 const TOKENS = "tokenizer.ggml.tokens";
@@ -16,11 +12,7 @@ const SIZES: readonly number[] = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8];
 const TEXT = 8;
 const LIST = 9;
 
-/**
- * The header's values with the tokens as they are in the file.
- *
- * @param headerBytes bytes before the tensors' data
- */
+/** The header's values with the tokens as they are in the file. @param headerBytes bytes before the tensors' data */
 export async function restoreMarks(
   source: ByteSource,
   metadata: Readonly<Record<string, unknown>>,

@@ -1,9 +1,5 @@
-/**
- * What splits a text before byte pairs are merged, by the name in a GGUF file's tokenizer.ggml.pre: llama.cpp's list of
- * those that models of the architectures here have, with the expressions of the tokenizers that they were made from.
- *
- * @module
- */
+// What splits a text before byte pairs are merged, by the name in a GGUF file's tokenizer.ggml.pre: llama.cpp's list of
+// those that models of the architectures here have, with the expressions of the tokenizers that they were made from.
 
 /** How a named tokenizer splits, and what it does where the file says nothing. */
 export interface GgufSplit {

@@ -1,8 +1,4 @@
-/**
- * A tensor in an element type of GGUF, wherever its bytes lie: in a GGUF file, or carried in a packed file.
- *
- * @module
- */
+// A tensor in an element type of GGUF, wherever its bytes lie: in a GGUF file, or carried in a packed file.
 import type { ByteSource } from "./byte_source.ts";
 import { decodeGguf, GGUF_TYPES, type GgufType } from "./gguf_types.ts";
 import { checkFinite } from "./numbers.ts";

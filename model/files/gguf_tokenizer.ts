@@ -1,8 +1,4 @@
-/**
- * The tokenizer that a GGUF file's metadata describes, as a Hugging Face `tokenizer.json`.
- *
- * @module
- */
+// The tokenizer that a GGUF file's metadata describes, as a Hugging Face `tokenizer.json`.
 import { quoteText } from "../host/quote_text.ts";
 import { type GgufFile, headerJson } from "./gguf_file.ts";
 import { GGUF_SPLITS } from "./gguf_splits.ts";

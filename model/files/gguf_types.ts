@@ -1,9 +1,5 @@
-/**
- * The element types of GGUF files that are read, and their decoding: blocks of channels with common scales.
- * Layouts: ggml-common.h of https://github.com/ggml-org/ggml; f16 and all numbers little end first.
- *
- * @module
- */
+// The element types of GGUF files that are read, and their decoding: blocks of channels with common scales.
+// Layouts: ggml-common.h of https://github.com/ggml-org/ggml; f16 and all numbers little end first.
 import { decodeQ2kBlock, Q2K_BYTES, Q2K_CHANNELS } from "../../quant/baselines/q2k.ts";
 import { decodeWeights } from "./numbers.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Writing a quantized model back as a Hugging Face directory in f16, so that any other tool can judge the weights.
- *
- * @module
- */
+// Writing a quantized model back as a Hugging Face directory in f16, so that any other tool can judge the weights.
 import { join } from "@std/path";
 import { unfinished } from "../host/atomic_file.ts";
 import { pathExists } from "../host/path_exists.ts";

@@ -1,8 +1,4 @@
-/**
- * Conversions between the element types of checkpoints and f32.
- *
- * @module
- */
+// Conversions between the element types of checkpoints and f32.
 import { findNotFinite } from "../../quant/check.ts";
 import { clipText } from "../host/quote_text.ts";
 import { type Dtype, DTYPE_BYTES } from "./safetensors.ts";

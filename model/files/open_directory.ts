@@ -1,8 +1,4 @@
-/**
- * Opening checkpoint files on a disk.
- *
- * @module
- */
+// Opening checkpoint files on a disk.
 import { basename, dirname, join, relative } from "@std/path";
 import { type Checkpoint, MAX_TEXT_BYTES } from "./checkpoint.ts";
 import {

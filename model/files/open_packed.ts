@@ -1,17 +1,9 @@
-/**
- * Opening a packed file on a disk.
- *
- * @module
- */
+// Opening a packed file on a disk.
 import type { ByteSource } from "./byte_source.ts";
 import { openFileSource } from "./file_source.ts";
 import { type PackedCheckpoint, readPackedCheckpoint } from "./packed_checkpoint.ts";
 
-/**
- * Opens a packed file.
- *
- * @throws {SyntaxError} when it isn't one, or breaks a rule of the format
- */
+/** Opens a packed file. @throws {SyntaxError} when it isn't one, or breaks a rule of the format */
 export async function openPacked(path: string): Promise<PackedCheckpoint> {
   const source = await openFileSource(path);
   if (await isGguf(source)) {

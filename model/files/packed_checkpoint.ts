@@ -1,8 +1,4 @@
-/**
- * A quantized model in one file: packed linear layers, the rest as it was, configuration and tokenizer.
- *
- * @module
- */
+// A quantized model in one file: packed linear layers, the rest as it was, configuration and tokenizer.
 import { sliceTiles } from "../../quant/concatenate.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { TILE_ROWS } from "../../quant/format.ts";
@@ -41,7 +37,6 @@ const FILE_PREFIX = "file:";
 
 /** A packed file, opened; it reads like any checkpoint and also gives its tensors as they are packed. */
 export interface PackedCheckpoint extends Checkpoint {
-  /** The file. */
   readonly file: SafetensorsFile;
   /** Shapes of the packed tensors, by name without `.weight`. */
   readonly packed: ReadonlyMap<string, PackedShape>;

@@ -1,9 +1,5 @@
-/**
- * Packed tensors in a safetensors file: the names, shapes and metadata of the packed format, version 2. Files
- * of version 1 are read too (packed_version1.ts).
- *
- * @module
- */
+// Packed tensors in a safetensors file: the names, shapes and metadata of the packed format, version 2. Files
+// of version 1 are read too (packed_version1.ts).
 import {
   BASE_ZEROS,
   BLOCK_GROUPS,

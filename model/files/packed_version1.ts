@@ -1,9 +1,5 @@
-/**
- * Version 1 of the packed format: rows are padded to whole blocks of 128 channels, where those of version 2 may end in
- * half a block. Rows of whole blocks are the same words in both.
- *
- * @module
- */
+// Version 1 of the packed format: rows are padded to whole blocks of 128 channels, where those of version 2 may end in
+// half a block. Rows of whole blocks are the same words in both.
 import {
   BLOCK_GROUPS,
   groupsPerRow,

@@ -1,8 +1,4 @@
-/**
- * Reading tensors of a safetensors file as arrays of numbers.
- *
- * @module
- */
+// Reading tensors of a safetensors file as arrays of numbers.
 import { decodeWeights } from "./numbers.ts";
 import { type Dtype, readTensorBytes, type SafetensorsFile, type TensorInfo, tensorInfo } from "./safetensors.ts";
 

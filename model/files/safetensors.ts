@@ -1,9 +1,5 @@
-/**
- * Reader of the safetensors format: an 8-byte header length, a JSON header, then the tensors' bytes without gaps.
- * Format: https://github.com/huggingface/safetensors. Only the header is read up front; tensors are read one by one.
- *
- * @module
- */
+// Reader of the safetensors format: an 8-byte header length, a JSON header, then the tensors' bytes without gaps.
+// Format: https://github.com/huggingface/safetensors. Only the header is read up front; tensors are read one by one.
 import type { ByteSource } from "./byte_source.ts";
 import { findDuplicateKey, parseBoundedJson } from "../host/json.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";

@@ -1,8 +1,4 @@
-/**
- * Writer of the safetensors format.
- *
- * @module
- */
+// Writer of the safetensors format.
 import { writeBeside } from "../host/atomic_file.ts";
 import { type Dtype, DTYPE_BYTES } from "./safetensors.ts";
 

@@ -1,12 +1,7 @@
-/**
- * Output files that are either whole or absent.
- *
- * @module
- */
+// Output files that are either whole or absent.
 import { basename, dirname, join } from "@std/path";
 import { statPath } from "./path_exists.ts";
 
-/** Writes bytes to the file being made. */
 export type Write = (bytes: Uint8Array) => Promise<void>;
 
 /** Partial files and directories of this process, removed when it is interrupted. */

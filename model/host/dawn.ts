@@ -1,8 +1,4 @@
-/**
- * Dawn, Chrome's WebGPU, inside Deno: the optional npm package `webgpu`, which is large and which nothing else needs.
- *
- * @module
- */
+// Dawn, Chrome's WebGPU, inside Deno: the optional npm package `webgpu`, which is large and which nothing else needs.
 import { createRequire } from "node:module";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";

@@ -1,8 +1,4 @@
-/**
- * Giving way to signals, timers and requests during long work.
- *
- * @module
- */
+// Giving way to signals, timers and requests during long work.
 
 const { setImmediate = (run: () => void) => setTimeout(run) } = globalThis as {
   readonly setImmediate?: (run: () => void) => unknown;

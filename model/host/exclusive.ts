@@ -1,16 +1,8 @@
-/**
- * One call at a time.
- *
- * @module
- */
+// One call at a time.
 
 /** Runs work that must not meet other work. */
 export interface Exclusive {
-  /**
-   * Runs one call.
-   *
-   * @throws {Error} while another runs, or after {@linkcode Exclusive.close}
-   */
+  /** Runs one call. @throws {Error} while another runs, or after {@linkcode Exclusive.close} */
   run<T>(work: () => Promise<T>): Promise<T>;
   /** Whether it refuses all calls. */
   readonly isClosed: boolean;

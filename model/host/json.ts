@@ -1,8 +1,4 @@
-/**
- * Reading JSON that somebody else wrote: duplicate keys, and typed fields with errors that name file, field and value.
- *
- * @module
- */
+// Reading JSON that somebody else wrote: duplicate keys, and typed fields with errors that name file, field and value.
 import { refuseLfsPointer } from "./lfs_pointer.ts";
 import { clipText, quoteText } from "./quote_text.ts";
 

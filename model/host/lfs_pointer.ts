@@ -1,8 +1,4 @@
-/**
- * What git leaves in place of a large file that was not fetched.
- *
- * @module
- */
+// What git leaves in place of a large file that was not fetched.
 
 /** How such a text begins. */
 const START = "version https://git-lfs";

@@ -1,8 +1,4 @@
-/**
- * What is at a path, or whether anything is. Any other obstacle than absence is an error, not a no.
- *
- * @module
- */
+// What is at a path, or whether anything is. Any other obstacle than absence is an error, not a no.
 
 /**
  * Gives undefined where a file was missing: `await Deno.stat(path).catch(undefinedIfMissing)`. Below a file there is
@@ -15,12 +11,10 @@ export function undefinedIfMissing(error: unknown): undefined {
   throw error;
 }
 
-/** What is at a path, where anything is. */
 export async function statPath(path: string): Promise<Deno.FileInfo | undefined> {
   return await Deno.stat(path).catch(undefinedIfMissing);
 }
 
-/** Whether a path exists. */
 export async function pathExists(path: string): Promise<boolean> {
   return await statPath(path) !== undefined;
 }

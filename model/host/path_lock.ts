@@ -1,8 +1,4 @@
-/**
- * One writer at a time for an output path, among all processes and among the calls of one.
- *
- * @module
- */
+// One writer at a time for an output path, among all processes and among the calls of one.
 import { dirname } from "@std/path";
 import { removePartials, unfinished } from "./atomic_file.ts";
 import { statPath } from "./path_exists.ts";

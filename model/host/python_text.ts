@@ -1,8 +1,4 @@
-/**
- * String operations with Python's rules, where a protocol is defined by a Python program and JavaScript's rules differ.
- *
- * @module
- */
+// String operations with Python's rules, where a protocol is defined by a Python program and JavaScript's rules differ.
 
 /** What Python's str.isspace() takes for space; JavaScript's \s lacks the separators and has U+FEFF. */
 const SPACES = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";

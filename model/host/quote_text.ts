@@ -1,8 +1,4 @@
-/**
- * What a file or a server says, as part of a message: on one line, short, and with nothing that a terminal obeys.
- *
- * @module
- */
+// What a file or a server says, as part of a message: on one line, short, and with nothing that a terminal obeys.
 
 /** Everything that isn't seen as itself: control and format characters, line separators, halves of pairs. */
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]/gu;

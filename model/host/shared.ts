@@ -1,8 +1,4 @@
-/**
- * Weights in shared memory, so that every worker sees them without a copy.
- *
- * @module
- */
+// Weights in shared memory, so that every worker sees them without a copy.
 import { release } from "./release.ts";
 
 /** Copies an array into shared memory, unless it lies there already. */

@@ -1,18 +1,10 @@
-/**
- * Means and their standard errors.
- *
- * @module
- */
+// Means and their standard errors.
 
-/** A value with its standard error. */
 export interface Estimate {
-  /** The value. */
   readonly value: number;
-  /** Its standard error. */
   readonly standardError: number;
 }
 
-/** Arithmetic mean. */
 export function mean(values: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i];

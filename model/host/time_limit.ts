@@ -1,8 +1,4 @@
-/**
- * A time limit on work whose length a stranger's file decides, as that of a regular expression.
- *
- * @module
- */
+// A time limit on work whose length a stranger's file decides, as that of a regular expression.
 
 /** What is used of node:vm, whose timeouts end regular expressions too. */
 interface Vm {

@@ -1,9 +1,5 @@
-/**
- * A pool of workers that run named tasks. Task i of a batch always runs on worker i mod size and results come back in
- * order, so nothing depends on timing. A worker's file says what its tasks are and calls {@linkcode serveTasks}.
- *
- * @module
- */
+// A pool of workers that run named tasks. Task i of a batch always runs on worker i mod size and results come back in
+// order, so nothing depends on timing. A worker's file says what its tasks are and calls {@linkcode serveTasks}.
 import { fromFileUrl } from "@std/path";
 import { clipText } from "./quote_text.ts";
 
@@ -11,14 +7,11 @@ import { clipText } from "./quote_text.ts";
 // deno-lint-ignore no-explicit-any -- each function has a payload of its own
 export type Tasks<T> = { readonly [N in keyof T]: (payload: any) => unknown };
 
-/** What a task is given. */
 export type Payload<T extends Tasks<T>, N extends keyof T> = Parameters<T[N]>[0];
-/** What a task returns. */
 export type TaskResult<T extends Tasks<T>, N extends keyof T> = Awaited<ReturnType<T[N]>>;
 
 /** Workers that all can do the tasks `T`. Dispose it to end them. */
 export interface WorkerPool<T extends Tasks<T>> extends Disposable {
-  /** Number of workers. */
   readonly size: number;
   /** Runs a task once on every worker. */
   broadcast<N extends keyof T>(name: N, payload: Payload<T, N>): Promise<void>;

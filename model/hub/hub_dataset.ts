@@ -1,21 +1,15 @@
-/**
- * Files of the hub's data sets.
- *
- * @module
- */
+// Files of the hub's data sets.
 import { join } from "@std/path";
 import { pathExists } from "../host/path_exists.ts";
 import { checkPlace, fetchFile } from "./hub_download.ts";
 import { describeRepo, hubFile, openSnapshot } from "./hub_repo.ts";
 import type { HubSettings } from "./hub_settings.ts";
 
-/** A file of a data set. */
 export interface DatasetFile {
   /** ORG/NAME */
   readonly dataset: string;
   /** The folder that it is in. */
   readonly folder: string;
-  /** Its name there. */
   readonly file: string;
 }
 

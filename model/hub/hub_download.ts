@@ -1,9 +1,5 @@
-/**
- * Downloading a file of the hub into its cache: resumed after an interruption, its size and hash checked before it
- * appears under its name. @huggingface/hub's own download into the cache does neither, so only its requests are used.
- *
- * @module
- */
+// Downloading a file of the hub into its cache: resumed after an interruption, its size and hash checked before it
+// appears under its name. @huggingface/hub's own download into the cache does neither, so only its requests are used.
 import { createHash, type Hash } from "node:crypto";
 import { dirname, join, relative } from "@std/path";
 import { downloadFile, fileDownloadInfo } from "@huggingface/hub";

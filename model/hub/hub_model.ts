@@ -1,8 +1,4 @@
-/**
- * Models of the Hugging Face hub: which files of a repository are needed, and getting them into the cache.
- *
- * @module
- */
+// Models of the Hugging Face hub: which files of a repository are needed, and getting them into the cache.
 import { statfs } from "node:fs/promises";
 import { join } from "@std/path";
 import { parseShardNames } from "../files/checkpoint_folder.ts";
@@ -56,7 +52,6 @@ export async function fetchModel(
   return directory;
 }
 
-/** Paths of the weight files. */
 async function listWeights(snapshot: HubSnapshot, settings: HubSettings): Promise<string[]> {
   const { files, repo } = snapshot;
   if (files?.has("model.safetensors")) return ["model.safetensors"];

@@ -1,9 +1,5 @@
-/**
- * Repositories of the Hugging Face hub and their place in its cache. What the hub answers is checked before it names
- * anything on disk: commits and blobs are hexadecimal, files are in the list of those that are wanted.
- *
- * @module
- */
+// Repositories of the Hugging Face hub and their place in its cache. What the hub answers is checked before it names
+// anything on disk: commits and blobs are hexadecimal, files are in the list of those that are wanted.
 import { join } from "@std/path";
 import { datasetInfo, getRepoFolderName, HubApiError, listFiles, modelInfo } from "@huggingface/hub";
 import { writeTextBeside } from "../host/atomic_file.ts";
@@ -11,7 +7,6 @@ import type { HubSettings } from "./hub_settings.ts";
 import { pathExists } from "../host/path_exists.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
 
-/** A repository at a revision. */
 export interface HubRepo {
   /** What it holds. */
   readonly type: "model" | "dataset";
@@ -23,9 +18,7 @@ export interface HubRepo {
 
 /** A file of a repository, as the hub describes it. */
 export interface HubFile {
-  /** Path in the repository. */
   readonly path: string;
-  /** Its size. */
   readonly sizeBytes: number;
   /** sha256 of a large file; git's hash (sha1) of a small one. */
   readonly hash: string;
@@ -33,7 +26,6 @@ export interface HubFile {
 
 /** A repository at a commit: what the hub has of it, and where the cache keeps it. */
 export interface HubSnapshot {
-  /** The repository. */
   readonly repo: HubRepo;
   /** The commit that its revision names. */
   readonly commit: string;
@@ -121,7 +113,6 @@ export function hubFile({ repo, files }: HubSnapshot, path: string): HubFile {
   return file;
 }
 
-/** Name of a repository in messages. */
 export function describeRepo({ type, name, revision }: HubRepo): string {
   const model = type === "model" ? "hf:" : "the hub's data set ";
   return `${model}${name}${revision === "main" ? "" : `@${revision}`}`;

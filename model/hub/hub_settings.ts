@@ -1,8 +1,4 @@
-/**
- * Where the Hugging Face hub is, where its cache is and who asks: the environment variables that all its tools share.
- *
- * @module
- */
+// Where the Hugging Face hub is, where its cache is and who asks: the environment variables that all its tools share.
 import { homedir } from "node:os";
 import { join } from "@std/path";
 import { undefinedIfMissing } from "../host/path_exists.ts";

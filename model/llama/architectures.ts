@@ -1,15 +1,10 @@
-/**
- * The architectures that the forward pass implements: a row for each, with what sets it apart from the others.
- *
- * The forward pass, the kernels and packed files know one layout of a layer: a tensor for each linear layer, and heads whose
- * first half rotates with the second (model/llama/layer.ts, rope.ts). What a row says of `fused` tensors and of rotation is
- * undone when a checkpoint is read, and done again when one is written (model/files/tensor_layout.ts).
- *
- * @module
- */
+// The architectures that the forward pass implements: a row for each, with what sets it apart from the others.
+//
+// The forward pass, the kernels and packed files know one layout of a layer: a tensor for each linear layer, and heads whose
+// first half rotates with the second (model/llama/layer.ts, rope.ts). What a row says of `fused` tensors and of rotation is
+// undone when a checkpoint is read, and done again when one is written (model/files/tensor_layout.ts).
 import type { LinearKind } from "./layer.ts";
 
-/** What sets an architecture apart from the others. */
 export interface Architecture {
   /** Linear layers of attention that have a bias, always or, where `defaults.attentionBias` is there, by `attention_bias`. */
   readonly bias: "none" | "qkv" | "qkvo";
@@ -28,15 +23,11 @@ export interface Architecture {
   readonly defaults: {
     /** Whether there are biases. */
     readonly attentionBias?: boolean;
-    /** Elements of a head. */
     readonly headSize?: number;
-    /** Key and value heads. */
     readonly keyValueHeads?: number;
     /** Tokens of the context before its stretching, where `config.json` says it outside the scaling; there it counts. */
     readonly originalContext?: number;
-    /** Share of a head that rotates. */
     readonly partialRotary?: number;
-    /** Tokens that a token sees. */
     readonly slidingWindow?: number;
   };
 }

@@ -1,14 +1,9 @@
-/**
- * Causal attention with grouped query heads, on the CPU.
- *
- * @module
- */
+// Causal attention with grouped query heads, on the CPU.
 import type { ModelConfig } from "./config.ts";
 import { type MatMul, type MatrixView, transpose } from "./matmul.ts";
 
 /** Keys (rotated) and values of one sequence in one layer: f32 [length, keyValueHeads * headSize] each. */
 export interface KeyValues {
-  /** Tokens. */
   readonly length: number;
   /** f32 [length, keyValueHeads * headSize], rotated. */
   readonly keys: Float32Array;

@@ -1,8 +1,4 @@
-/**
- * The configuration of a Llama-family model, read from a Hugging Face `config.json`.
- *
- * @module
- */
+// The configuration of a Llama-family model, read from a Hugging Face `config.json`.
 import { type Architecture, type ArchitectureName, architectureOf, ARCHITECTURES } from "./architectures.ts";
 import {
   asJsonObject,

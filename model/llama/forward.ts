@@ -1,12 +1,8 @@
-/**
- * The forward pass of a Llama-family model on the CPU: the reference that the GPU engine is checked against.
- *
- * Several sequences go through the linear layers together, one after the other in the rows of one matrix;
- * attention keeps them apart. A layer goes stage by stage through {@linkcode STAGES}; the two halves of a stage are exported,
- * because calibration looks at a stage's input and quantizes its matrices between them.
- *
- * @module
- */
+// The forward pass of a Llama-family model on the CPU: the reference that the GPU engine is checked against.
+//
+// Several sequences go through the linear layers together, one after the other in the rows of one matrix;
+// attention keeps them apart. A layer goes stage by stage through {@linkcode STAGES}; the two halves of a stage are exported,
+// because calibration looks at a stage's input and quantizes its matrices between them.
 import { attend, type KeyValues } from "./attention.ts";
 import type { ModelConfig } from "./config.ts";
 import { type Stage, type StageInput, STAGES } from "./layer.ts";
@@ -16,7 +12,6 @@ import { refuseOtherRotation, rotateHeads, rotationOf } from "./rope.ts";
 
 /** Consecutive tokens of one sequence that go through the model together. */
 export interface Segment {
-  /** The tokens. */
   readonly tokens: Uint32Array;
   /** Keys and values of the tokens before, one entry a layer; several segments may share them. */
   readonly prefix?: readonly KeyValues[];
@@ -24,23 +19,18 @@ export interface Segment {
 
 /** Tokens of one or several sequences on their way through a layer. */
 export interface LayerFlow {
-  /** Sizes and constants of the model. */
   readonly config: ModelConfig;
-  /** The layer's weights. */
   readonly layer: Layer;
   /** f32 [tokens, hidden]: the residual stream, updated in place. */
   readonly hidden: Float32Array;
-  /** Tokens of each sequence. */
   readonly lengths: readonly number[];
   /** Keys and values of the tokens before, for each sequence that has such. */
   readonly prefixes?: readonly (KeyValues | undefined)[];
   /** Where attention puts the keys and values of each sequence. */
   readonly keyValues: KeyValues[];
-  /** Multiplies matrices. */
   readonly matmul: MatMul;
 }
 
-/** What {@linkcode forward} returns. */
 export interface ForwardResult {
   /** f32 [tokens of all segments, hidden], after the final norm. */
   readonly hidden: Float32Array;
@@ -67,7 +57,6 @@ export function forward(model: Model, segments: readonly Segment[], matmul: MatM
   return { hidden: rmsNorm(hidden, model.finalNorm, config.normEpsilon), cache };
 }
 
-/** Takes tokens through a layer; returns keys and values of each sequence. */
 export function runLayer(flow: LayerFlow): readonly KeyValues[] {
   let products: readonly Float32Array[] = [];
   for (const stage of STAGES) products = stageProducts(flow, stage, stageInput(flow, stage, products));

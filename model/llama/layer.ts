@@ -1,18 +1,13 @@
-/**
- * What a transformer layer of the Llama family is, said once: its stages in order, its linear layers, its vectors, and what
- * a checkpoint calls them. The forward pass, calibration, the engine, readers and writers all follow these tables.
- *
- *     hidden -> attention norm -> q, k, v -> attention -> o, added to hidden
- *     hidden -> mlp norm -> gate, up -> silu(gate) * up -> down, added to hidden
- *
- * @module
- */
+// What a transformer layer of the Llama family is, said once: its stages in order, its linear layers, its vectors, and what
+// a checkpoint calls them. The forward pass, calibration, the engine, readers and writers all follow these tables.
+//
+//     hidden -> attention norm -> q, k, v -> attention -> o, added to hidden
+//     hidden -> mlp norm -> gate, up -> silu(gate) * up -> down, added to hidden
 import type { ModelConfig } from "./config.ts";
 
 /** The linear layers of one transformer layer, in the order in which activations reach them. */
 export const LINEAR_KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
 
-/** Kind of a linear layer. */
 export type LinearKind = typeof LINEAR_KINDS[number];
 
 /** Where the input of a stage comes from: a norm of the residual stream, or what was made of the stage before. */
@@ -22,7 +17,6 @@ export type StageInput = "attentionNorm" | "attention" | "mlpNorm" | "siluProduc
 export interface Stage {
   /** Name of the stage, as tables and timings call it. */
   readonly name: "qkv" | "o" | "gate+up" | "down";
-  /** Its linear layers. */
   readonly linears: readonly LinearKind[];
   /** What their input is. */
   readonly input: StageInput;
@@ -30,7 +24,6 @@ export interface Stage {
   readonly joinsResidual: boolean;
 }
 
-/** The stages of a layer, in order. */
 export const STAGES: readonly Stage[] = [
   { name: "qkv", linears: ["q_proj", "k_proj", "v_proj"], input: "attentionNorm", joinsResidual: false },
   { name: "o", linears: ["o_proj"], input: "attention", joinsResidual: true },
@@ -41,7 +34,6 @@ export const STAGES: readonly Stage[] = [
 /** The sizes that linear layers follow from. */
 export type LinearSizes = Pick<ModelConfig, "hidden" | "intermediate" | "heads" | "keyValueHeads" | "headSize">;
 
-/** What a linear layer is. */
 interface LinearSpec {
   /** The module that holds it. */
   readonly module: "self_attn" | "mlp";
@@ -96,7 +88,6 @@ export function linearWeights(config: ModelConfig): number {
   return config.layers * shapes.reduce((sum, [rows, channels]) => sum + rows * channels, 0);
 }
 
-/** Whether a linear layer has a bias. */
 export function hasBias(config: ModelConfig, kind: LinearKind): boolean {
   return LINEARS[kind].hasBias(config);
 }
@@ -104,7 +95,6 @@ export function hasBias(config: ModelConfig, kind: LinearKind): boolean {
 /** A norm of a layer, as `Layer` calls it. */
 export type NormKind = "attentionNorm" | "queryNorm" | "keyNorm" | "mlpNorm";
 
-/** What a norm of a layer is. */
 interface NormSpec {
   /** Its name below the layer, without `.weight`. */
   readonly module: string;
@@ -139,7 +129,6 @@ export function normWidth(config: ModelConfig, kind: NormKind): number | undefin
   return isPresent(config) ? width(config) : undefined;
 }
 
-/** A tensor of a layer. */
 export interface LayerTensor {
   /** What a checkpoint calls it. */
   readonly name: string;
@@ -166,7 +155,6 @@ export function layerTensors(config: ModelConfig, layer: number): LayerTensor[] 
   return tensors;
 }
 
-/** The tensors of all layers of this model, by name. */
 export function allLayerTensors(config: ModelConfig): ReadonlyMap<string, LayerTensor> {
   const layers = Array.from({ length: config.layers }, (_, layer) => layerTensors(config, layer));
   return new Map(layers.flat().map((tensor) => [tensor.name, tensor]));

@@ -1,8 +1,4 @@
-/**
- * The weights of a Llama-family model in memory.
- *
- * @module
- */
+// The weights of a Llama-family model in memory.
 import type { ModelConfig } from "./config.ts";
 import type { LinearKind } from "./layer.ts";
 
@@ -10,17 +6,13 @@ import type { LinearKind } from "./layer.ts";
 export interface Linear {
   /** f32 [rows, channels], row-major. */
   readonly weights: Float32Array;
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
   /** f32 [rows]. */
   readonly bias?: Float32Array;
 }
 
-/** One transformer layer. */
 export interface Layer {
-  /** Linear layers by kind. */
   readonly linears: Readonly<Record<LinearKind, Linear>>;
   /** f32 [hidden]: RMSNorm before attention. */
   readonly attentionNorm: Float32Array;
@@ -34,11 +26,9 @@ export interface Layer {
 
 /** A model whose weights are in memory as f32. */
 export interface Model {
-  /** Sizes and constants. */
   readonly config: ModelConfig;
   /** f32 [vocabulary, hidden]. */
   readonly embedding: Float32Array;
-  /** Transformer layers. */
   readonly layers: readonly Layer[];
   /** f32 [hidden]. */
   readonly finalNorm: Float32Array;

@@ -1,18 +1,11 @@
-/**
- * Matrix products on the CPU: views on f32 matrices and the plain product that every faster one is checked against.
- *
- * @module
- */
+// Matrix products on the CPU: views on f32 matrices and the plain product that every faster one is checked against.
 
 /** A matrix inside an array: element (r, c) is data[offset + r * rowStride + c * columnStride]. */
 export interface MatrixView {
-  /** The array. */
   readonly data: Float32Array;
   /** Index of element (0, 0). */
   readonly offset: number;
-  /** Rows. */
   readonly rows: number;
-  /** Columns. */
   readonly columns: number;
   /** Distance of elements of neighbouring rows. */
   readonly rowStride: number;

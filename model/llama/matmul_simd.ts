@@ -1,9 +1,5 @@
-/**
- * Matrix products on the CPU with 128-bit SIMD: packs both operands into panels and calls matmul.wat.
- * About 40 GFLOP/s a core where plain TypeScript does 1 to 2.
- *
- * @module
- */
+// Matrix products on the CPU with 128-bit SIMD: packs both operands into panels and calls matmul.wat.
+// About 40 GFLOP/s a core where plain TypeScript does 1 to 2.
 import loadWabt from "wabt";
 import { checkProduct, type MatMul, type MatrixView } from "./matmul.ts";
 import source from "./matmul.wat" with { type: "text" };

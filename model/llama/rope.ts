@@ -1,12 +1,7 @@
-/**
- * Rotary position embedding, of whole heads or of a part of them, with or without a scaling.
- *
- * @module
- */
+// Rotary position embedding, of whole heads or of a part of them, with or without a scaling.
 import type { Rope } from "./config.ts";
 import { scaleFrequency } from "./rope_scaling.ts";
 
-/** How positions turn heads. */
 export interface Rotation {
   /** Angles between a position and the next, one for each pair of a head's elements; 0 for pairs that don't rotate. */
   readonly frequencies: Float32Array;

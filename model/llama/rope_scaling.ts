@@ -1,9 +1,5 @@
-/**
- * Scalings of rotary position embedding, which stretch the context that a model was trained for, as Hugging Face transformers
- * computes them (modeling_rope_utils.py).
- *
- * @module
- */
+// Scalings of rotary position embedding, which stretch the context that a model was trained for, as Hugging Face transformers
+// computes them (modeling_rope_utils.py).
 import { booleanField, type JsonObject, listField, numberField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 
@@ -50,11 +46,8 @@ type LongRope = Extract<RopeScaling, { type: "longrope" }>;
 
 /** What a scaling is applied to. */
 export interface ScaledRope {
-  /** Base of the frequencies. */
   readonly theta: number;
-  /** Elements of a head that rotate. */
   readonly rotatedSize: number;
-  /** Tokens of the sequence. */
   readonly tokens: number;
 }
 
@@ -101,13 +94,11 @@ const MAX_CONTEXT = 2 ** 24;
 
 /** What a configuration says beside the fields of its scaling. */
 export interface ScalingContext {
-  /** Base of the frequencies. */
   readonly theta: number;
   /** `max_position_embeddings`. */
   readonly context: number;
   /** Tokens of the context before it was stretched, where the configuration says it outside the scaling. */
   readonly originalContext?: number;
-  /** Elements of a head that rotate. */
   readonly rotatedSize: number;
 }
 

@@ -1,8 +1,4 @@
-/**
- * Shapes of published models, from the config.json of each on the Hugging Face hub (names as there).
- *
- * @module
- */
+// Shapes of published models, from the config.json of each on the Hugging Face hub (names as there).
 import type { ModelConfig } from "./config.ts";
 
 /** The sizes of a model that its memory and speed follow from. */
@@ -11,7 +7,6 @@ export interface ModelShape extends
     ModelConfig,
     "vocabulary" | "hidden" | "intermediate" | "layers" | "heads" | "keyValueHeads" | "headSize" | "tiedHead"
   > {
-  /** Name in tables and options. */
   readonly name: string;
   /** Where the sizes are from. */
   readonly source: string;

@@ -1,12 +1,8 @@
-/**
- * Calibration: the inputs of a layer's matrices on calibration text, and what quantization needs to know of them.
- *
- * The residual stream of all calibration windows lies in shared memory and goes through the model one layer at a time;
- * a layer's matrices are quantized in four stages, each seeing inputs made by what was quantized before it. Where targets
- * are corrected, a second stream goes through the unquantized model alongside.
- *
- * @module
- */
+// Calibration: the inputs of a layer's matrices on calibration text, and what quantization needs to know of them.
+//
+// The residual stream of all calibration windows lies in shared memory and goes through the model one layer at a time;
+// a layer's matrices are quantized in four stages, each seeing inputs made by what was quantized before it. Where targets
+// are corrected, a second stream goes through the unquantized model alongside.
 import type { ModelConfig } from "../llama/config.ts";
 import { stageInput, stageProducts } from "../llama/forward.ts";
 import { STAGES } from "../llama/layer.ts";
@@ -15,7 +11,6 @@ import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
 
 /** Calibration windows on their way through one model; arrays in shared memory, updated in place. */
 export interface Stream {
-  /** The layer that they are in. */
   readonly layer: Layer;
   /** f32 [tokens, hidden]: the residual stream. */
   readonly hidden: Float32Array;
@@ -25,7 +20,6 @@ export interface Stream {
 
 /** Some windows of the calibration text in one stage. */
 export interface CalibrationPart {
-  /** Configuration of the model. */
   readonly config: ModelConfig;
   /** Index of {@linkcode STAGES}, or how many there are. */
   readonly stage: number;

@@ -1,8 +1,4 @@
-/**
- * What a model is calibrated on: texts by name, what it writes itself, and random tokens.
- *
- * @module
- */
+// What a model is calibrated on: texts by name, what it writes itself, and random tokens.
 import { createHash } from "node:crypto";
 import { createRandom } from "../../quant/random.ts";
 import { type CalibrationSize, SELF_WRITTEN_SHARE } from "../../quant/recipe.ts";
@@ -18,19 +14,15 @@ import { countWindows, sampleWindows, type WindowPlan } from "../text/windows.ts
 import { takeTurns, writeSelfText } from "./self_text.ts";
 import { readCachedText, type SelfTextKey, selfTextPath, writeCachedText } from "./self_text_cache.ts";
 
-/** What is asked for. */
 export interface CalibrationPlan extends CalibrationSize {
   /** Names joined by `+`, or {@linkcode RANDOM_TOKENS}. */
   readonly calibration: string;
-  /** Seed of everything random. */
   readonly seed: number;
   /** Output file, beside which self-written text is kept. */
   readonly path: string;
-  /** sha256 of the checkpoint's weights. */
   readonly sourceSha256: string;
   /** Where the model writes; by default it opens a device of its own. */
   readonly gpu: Gpu | undefined;
-  /** Told what is being done. */
   readonly onProgress: (step: string) => void;
   /** Ends the writing with its reason. */
   readonly signal: AbortSignal | undefined;

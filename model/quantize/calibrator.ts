@@ -1,8 +1,4 @@
-/**
- * Taking the calibration text through a model while its layers are being quantized.
- *
- * @module
- */
+// Taking the calibration text through a model while its layers are being quantized.
 import { type Feedback, type FeedbackSettings, prepareFeedback } from "../../quant/error_feedback.ts";
 import type { CalibrationPart, StageSums } from "./calibration.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -30,9 +26,7 @@ export interface TotalSums {
 
 /** A layer as it is and as it is becoming. */
 export interface LayerPair {
-  /** Index of the layer. */
   readonly index: number;
-  /** The layer as it was. */
   readonly original: Layer;
   /** The same layer, with the matrices of earlier stages quantized. */
   readonly quantized: Layer;

@@ -1,8 +1,4 @@
-/**
- * What a model is calibrated on where nobody says it, and what was calibrated on in the end.
- *
- * @module
- */
+// What a model is calibrated on where nobody says it, and what was calibrated on in the end.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import {
@@ -75,7 +71,6 @@ export interface CalibrationChoice {
   readonly isTiny: boolean;
   /** Whether a GPU quantizes that isn't a software one. */
   readonly isRealGpu: boolean;
-  /** The GPU that quantizes, where one does. */
   readonly gpu: Gpu | undefined;
   readonly path: string;
   readonly seed: number;

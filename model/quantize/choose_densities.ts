@@ -1,8 +1,4 @@
-/**
- * Choosing the density of each stage of each layer by what the model loses there.
- *
- * @module
- */
+// Choosing the density of each stage of each layer by what the model loses there.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { totalBits } from "../../quant/bits.ts";
 import { allocateDensities, type DensityUnit } from "../../quant/densities/allocate_densities.ts";
@@ -33,7 +29,6 @@ export interface DensityRequest extends DensityPlan {
   readonly interrupted: RunSettings | undefined;
   /** How codes are found. */
   readonly method: QuantizeMethod;
-  /** Told of the densities, or why they can't differ. */
   readonly onDensities?: (chosen: StageDensities | string) => void;
 }
 

@@ -1,8 +1,4 @@
-/**
- * Quantizing on the CPU: workers share the layer and the calibration text.
- *
- * @module
- */
+// Quantizing on the CPU: workers share the layer and the calibration text.
 import type { Feedback } from "../../quant/error_feedback.ts";
 import { independentParts, joinStored, type Quantizer } from "../../quant/quantize.ts";
 import { type Checkpoint, readLinear, readNorms } from "../files/checkpoint.ts";
@@ -17,7 +13,6 @@ import type { LayerRun, QuantizingDevice, QuantizingRun, StageJob, StoredLayer }
 /** Tiles of a matrix that one task quantizes: 128 rows. */
 const PART_TILES = 8;
 
-/** The workers of a pool as a device. */
 export function cpuDevice(pool: QuantizePool): QuantizingDevice {
   return {
     openLayers: (checkpoint) =>
@@ -65,7 +60,6 @@ async function readSharedLayer(checkpoint: Checkpoint, index: number): Promise<L
   return { linears: linears as Layer["linears"], ...await readNorms(checkpoint, index) };
 }
 
-/** A layer that is being quantized. */
 interface LayerWork {
   readonly pool: QuantizePool;
   readonly calibrator: Calibrator | undefined;

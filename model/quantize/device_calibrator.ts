@@ -1,9 +1,5 @@
-/**
- * Taking the calibration text through a model on the device while its layers are being quantized, and summing what
- * quantization needs to know of each stage's inputs (calibrator.ts is the same on the CPU).
- *
- * @module
- */
+// Taking the calibration text through a model on the device while its layers are being quantized, and summing what
+// quantization needs to know of each stage's inputs (calibrator.ts is the same on the CPU).
 import { addGram } from "../../kernels/quantize/add_gram.ts";
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";
@@ -101,7 +97,7 @@ export async function createDeviceCalibrator(
   /** Submits work for windows side by side in every model, then for them as a whole. */
   const forWindows = async (
     pair: DeviceLayerPair,
-    dispatchesOf: typeof passDispatches,
+    dispatchesOf: typeof stageInputDispatches,
     stage: number,
     afterWindows?: (index: number) => Promise<void>,
   ) => {
@@ -164,7 +160,6 @@ async function createSums(
     : { gram, drift: await scope.storage("drift", 4 * channels * channels) };
 }
 
-/** A window in both models. */
 interface WindowPair {
   readonly window: StreamWindows;
   readonly original: StreamWindows;

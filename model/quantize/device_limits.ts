@@ -1,8 +1,4 @@
-/**
- * What quantizing on the device leaves to the CPU.
- *
- * @module
- */
+// What quantizing on the device leaves to the CPU.
 import { whyNotAttended } from "../../kernels/attention/key_value_cache.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { PANEL_ROWS } from "../../kernels/matrix/square_matrix.ts";

@@ -1,8 +1,4 @@
-/**
- * Quantizing a matrix for the GPU: there as far as it can, and by the CPU's workers from what was measured there.
- *
- * @module
- */
+// Quantizing a matrix for the GPU: there as far as it can, and by the CPU's workers from what was measured there.
 import { blockRanges } from "../../kernels/gpu/block_ranges.ts";
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
@@ -37,9 +33,7 @@ export interface StageKnowledge {
   readonly diagonal: Float64Array | undefined;
 }
 
-/** A matrix to quantize. */
 export interface DeviceMatrix {
-  /** Output rows and input channels. */
   readonly shape: readonly [rows: number, channels: number];
   /** f32 [rows, channels]. */
   readonly weights: Float32Array<ArrayBuffer>;

@@ -1,8 +1,4 @@
-/**
- * Calibration windows on their way through one model on the device (calibration.ts is the same on the CPU).
- *
- * @module
- */
+// Calibration windows on their way through one model on the device (calibration.ts is the same on the CPU).
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
@@ -23,7 +19,6 @@ import { rotationTable } from "../llama/rope.ts";
 
 /** A layer on the device; matrices come as their stages are done. */
 export interface DeviceLayer {
-  /** Norms and biases. */
   readonly vectors: LayerVectors;
   /** Matrices of the stages so far. */
   readonly matrices: Map<LinearKind, WeightMatrix>;
@@ -31,7 +26,6 @@ export interface DeviceLayer {
 
 /** Windows of equal length of the calibration text, side by side in one model. */
 export interface StreamWindows {
-  /** How many. */
   readonly count: number;
   /** The tokens of one. */
   readonly windowRange: TokenRange;
@@ -45,11 +39,8 @@ export interface StreamWindows {
   readonly normed: GPUBuffer;
 }
 
-/** What windows of all models go through the layers with. */
 export interface StreamContext extends Omit<JoinedAttentionBuffers, "mixed"> {
-  /** The device. */
   readonly gpu: Gpu;
-  /** The model. */
   readonly config: ModelConfig;
   /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or whatever else is [tokens, hidden] meanwhile. */
   readonly qkv: GPUBuffer;
@@ -151,12 +142,10 @@ async function embedWindows(
   return hidden;
 }
 
-/** The most tokens that go side by side. */
 function mostTokens(joined: readonly (readonly Uint32Array[])[]): number {
   return Math.max(...joined.map((windows) => windows.length * windows[0].length));
 }
 
-/** Makes the buffers that go with windows. */
 export async function createStreamContext(
   gpu: Gpu,
   scope: BufferScope,
@@ -182,7 +171,6 @@ export async function createStreamContext(
   };
 }
 
-/** Uploads the norms and biases of a layer. */
 export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<LayerVectors> {
   const { linears: { q_proj: q, k_proj: k, v_proj: v, o_proj: o }, queryNorm, keyNorm } = layer;
   const upload = (label: string, ...parts: readonly Float32Array[]) =>
@@ -234,18 +222,19 @@ export function stageInputDispatches(
   return inputDispatches(gpu, config, layer, windows.range, passBuffers(context, windows), STAGES[stage]);
 }
 
-/** Dispatches that take windows that have come to a stage through its matrices. The stages of a layer come in order. */
+/** Dispatches that take windows through a stage's matrices, to which they have come, or through all of a layer's. */
 export async function passDispatches(
   context: StreamContext,
   layer: EngineLayer,
   windows: StreamWindows,
-  stage: number,
+  stage?: number,
 ): Promise<Dispatch[]> {
   const { gpu, config } = context;
   const buffers = passBuffers(context, windows);
-  const attends = STAGES[stage].name === "qkv";
+  const stages = stage === undefined ? STAGES : [STAGES[stage]];
+  const attends = stages[0].name === "qkv";
   const { range } = windows;
   const attend = attends ? await joinedAttention(gpu, config, layer, range, { ...context, ...buffers }) : [];
-  const operations = await passOperations(gpu, config, layer, range, buffers, attend, undefined, [STAGES[stage]]);
+  const operations = await passOperations(gpu, config, layer, range, buffers, attend, undefined, stages);
   return operations.flatMap(({ dispatches }) => dispatches);
 }

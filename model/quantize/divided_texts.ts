@@ -1,8 +1,4 @@
-/**
- * Texts of which one part calibrates and another, which was not calibrated on, is evaluated.
- *
- * @module
- */
+// Texts of which one part calibrates and another, which was not calibrated on, is evaluated.
 import { basename } from "@std/path";
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { SELF } from "../text/calibration_names.ts";
@@ -11,7 +7,6 @@ import { readFittingTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { cutWindows, joinTokens, sampleWindows } from "../text/windows.ts";
 import { type CalibrationPlan, readCalibration } from "./calibration_text.ts";
 
-/** A text and its windows. */
 export interface DividedText {
   readonly name: string;
   /** What the two parts are. */
@@ -31,7 +26,6 @@ export interface DividedSizes {
   readonly others: number;
 }
 
-/** What is divided. */
 interface DividingPlan extends DividedSizes, Omit<CalibrationPlan, "calibration" | "windows" | "signal"> {
   /** Name of the run's own text. */
   readonly textName: string;
@@ -46,7 +40,6 @@ interface Wanted {
   readonly evaluated: number;
 }
 
-/** Name of the speeches that are evaluated. */
 const SPEECHES = "sotu";
 /** Names of what is divided beside the run's own text. */
 const OTHERS: readonly string[] = ["speeches", "mix", SELF];

@@ -1,8 +1,4 @@
-/**
- * The directory in which finished layers of a run wait for the others, and what says which run it was.
- *
- * @module
- */
+// The directory in which finished layers of a run wait for the others, and what says which run it was.
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { FORMAT_VERSION } from "../../quant/format.ts";
@@ -35,7 +31,6 @@ export interface RunInputs extends Pick<QuantizePlan, "quantizerOf"> {
 /** Settings of a run, and what else it says of itself. */
 export type RunSettings = Readonly<Record<string, unknown>>;
 
-/** Directory of an output. */
 export function layersDirectory(path: string): string {
   return `${path}.layers`;
 }
@@ -45,7 +40,6 @@ function statePath(path: string): string {
   return join(layersDirectory(path), "run.json");
 }
 
-/** File of a finished layer. */
 export function layerPath(path: string, index: number): string {
   return join(layersDirectory(path), `layer-${index}.safetensors`);
 }
@@ -102,7 +96,6 @@ export function refuseOther(path: string, interrupted: RunSettings, wanted: RunS
   if (difference !== "") throw refusal(path, difference);
 }
 
-/** Names the settings that differ. */
 function describeDifference(before: RunSettings, now: RunSettings, keys: readonly string[]): string {
   const text = (value: unknown) => JSON.stringify(value) ?? "missing";
   const changes = keys.map((key) => ({ key, was: text(before[key]), is: text(now[key]) }));

@@ -1,8 +1,4 @@
-/**
- * A layer that is being quantized on a GPU, stage by stage.
- *
- * @module
- */
+// A layer that is being quantized on a GPU, stage by stage.
 import { allOrNone, type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
@@ -31,7 +27,6 @@ import { type DeviceLayer, uploadVectors } from "./device_stream.ts";
 import type { QuantizePool } from "./quantize_tasks.ts";
 import type { LayerRun, StageJob, StoredLayer } from "./quantizing_device.ts";
 
-/** A layer that is being quantized. */
 interface LayerWork {
   readonly gpu: Gpu;
   readonly pool: QuantizePool | undefined;
@@ -47,7 +42,6 @@ interface LayerWork {
   readonly pair: DeviceLayerPair;
 }
 
-/** Begins a layer. */
 export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerRun> {
   const { gpu, text, original } = given;
   return allOrNone(gpu, async (scope) => {

@@ -1,9 +1,5 @@
-/**
- * Hessians of the unquantized model, kept on the device, so that many quantizers meet the same ones and the text goes
- * through the model once.
- *
- * @module
- */
+// Hessians of the unquantized model, kept on the device, so that many quantizers meet the same ones and the text goes
+// through the model once.
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
@@ -14,13 +10,11 @@ import type { DeviceCalibrator } from "./device_calibrator.ts";
 /** All Hessians of a model take at most so many bytes where they are kept: those of a billion weights do. */
 const KEPT_BYTES = 8 * 2 ** 30;
 
-/** Hessians that are kept. */
 export interface KeptSums {
   /** The text that they were summed on. */
   readonly windows: readonly Uint32Array[];
   /** By layer and stage. */
   readonly grams: Map<number, SquareMatrix>;
-  /** Owns them. */
   readonly scope: BufferScope;
 }
 
@@ -35,7 +29,6 @@ export function createKeptSums(gpu: Gpu, windows: KeptSums["windows"]): KeptSums
   return { windows, grams: new Map(), scope: createBufferScope(gpu) };
 }
 
-/** Whether all of a model's Hessians are there. */
 export function isComplete({ grams }: KeptSums, config: ModelConfig): boolean {
   return grams.size === config.layers * STAGES.length;
 }

@@ -1,9 +1,5 @@
-/**
- * Text on its way through the unquantized model on the device, and what the model loses where one stage of the layer that
- * the text has come to gets other matrices.
- *
- * @module
- */
+// Text on its way through the unquantized model on the device, and what the model loses where one stage of the layer that
+// the text has come to gets other matrices.
 import { divergence } from "../../kernels/backward/divergence.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
@@ -39,7 +35,6 @@ export interface LossMeter {
   lossOf(stage: number, matrices: JoinedLinear): Promise<number>;
 }
 
-/** Which windows are measured. */
 export interface LossPlan {
   /** The text; all of it is summed. */
   readonly windows: readonly Uint32Array[];
@@ -101,14 +96,12 @@ interface Place {
   readonly offset: number;
 }
 
-/** The place of a window of the text. */
 function placeOf(text: readonly StreamWindows[], window: number): Place {
   let first = 0;
   const { hidden: buffer, count } = text.find(({ count }) => window < (first += count))!;
   return { buffer, offset: (window - first + count) * buffer.size / count };
 }
 
-/** Windows in which predictions are compared. */
 interface Comparison {
   /** Takes over their inputs of the next layer, one place for each. */
   takeInputs(places: readonly Place[]): void;
@@ -126,17 +119,12 @@ async function createComparison(
   const { gpu, config } = context;
   const compared = await createWindows(gpu, scope, config, weights.embedding, joined, false);
   const head = await createWindowHeads(gpu, scope, weights, compared);
-  const passOf = async (layer: EngineLayer, windows: StreamWindows) => {
-    const stages: Dispatch[] = [];
-    for (const stage of STAGES.keys()) stages.push(...await passDispatches(context, layer, windows, stage));
-    return stages;
-  };
   const inputs: GPUBuffer[] = [];
   const passes: Dispatch[][][] = [];
   for (const [group, windows] of compared.entries()) {
     inputs.push(scope.own(await gpu.duplicate(windows.hidden)));
     passes.push([]);
-    for (const layer of weights.layers) passes[group].push(await passOf(layer, windows));
+    for (const layer of weights.layers) passes[group].push(await passDispatches(context, layer, windows));
     passes[group].forEach((pass) => gpu.submit(pass));
     for (const { logits, keep } of head.windows[group]) {
       gpu.submit(logits);
@@ -158,7 +146,7 @@ async function createComparison(
     async divergencesOf(layer, after) {
       for (const [group, windows] of compared.entries()) {
         gpu.copy(inputs[group], 0, windows.hidden, 0, windows.hidden.size);
-        gpu.submit(await passOf(layer, windows));
+        gpu.submit(await passDispatches(context, layer, windows));
         // A layer a submit: drivers end one that takes seconds.
         for (const pass of passes[group].slice(after)) gpu.submit(pass);
         for (const { logits, compare } of head.windows[group]) gpu.submit([...logits, compare]);
@@ -214,7 +202,6 @@ async function createWindowHeads(
   return {
     /** By groups that go side by side. */
     windows,
-    /** Divergences of all windows' tokens. */
     async readDivergences(): Promise<number[]> {
       const all = await gpu.readF32(found);
       return ranges.flatMap(({ maxTokens }, i) => [

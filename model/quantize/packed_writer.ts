@@ -1,8 +1,4 @@
-/**
- * Quantizing a checkpoint into a packed file, layer by layer, so that an interrupted run can go on.
- *
- * @module
- */
+// Quantizing a checkpoint into a packed file, layer by layer, so that an interrupted run can go on.
 import type { PackedShape } from "../../quant/packed_tensor.ts";
 import { blocksMetadata } from "../files/carried_blocks.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";
@@ -33,7 +29,6 @@ import { whyLeftOut } from "./why_left_out.ts";
 
 /** What a packed file is written from. */
 export interface PackedFilePlan extends RunInputs, Pick<QuantizePlan, "onProgress" | "onStage" | "signal"> {
-  /** File to write. */
   readonly path: string;
   /** Whether targets are corrected, which takes the text through the unquantized model too. */
   readonly correctTarget: boolean;
@@ -45,11 +40,8 @@ export interface PackedFilePlan extends RunInputs, Pick<QuantizePlan, "onProgres
   readonly tuning?: TuningSettings;
   /** Told why the model stays untuned where {@linkcode whyLeftOut} knows; without it the run fails. */
   readonly onUntuned?: (reason: string) => void;
-  /** Told of each finished layer. */
   readonly onLayer?: (stored: StoredLayer, layer: LayerBefore) => void;
-  /** Told of each epoch of tuning. */
   readonly onEpoch?: TuningWatch["onEpoch"];
-  /** Told what tuning did. */
   readonly onTuned?: (report: TuningReport) => void;
 }
 

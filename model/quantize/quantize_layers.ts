@@ -1,9 +1,5 @@
-/**
- * Quantizing a model: layer by layer, and in a layer stage by stage, each stage for the inputs that calibration text has
- * there with everything before it already quantized.
- *
- * @module
- */
+// Quantizing a model: layer by layer, and in a layer stage by stage, each stage for the inputs that calibration text has
+// there with everything before it already quantized.
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import type { Hessian } from "../../quant/report.ts";
 import { moveToShared } from "../host/shared.ts";
@@ -12,11 +8,9 @@ import { type LinearKind, linearName, STAGES } from "../llama/layer.ts";
 import type { Layer, Model } from "../llama/llama.ts";
 import type { LayerSource, QuantizingRun, StageJob, StoredLayer } from "./quantizing_device.ts";
 
-/** How a model is quantized. */
 export interface QuantizePlan {
   /** The quantizer of a matrix; undefined leaves it as it is. */
   readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
-  /** Told of the share done and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
   /** Told what is stored of a stage, and the Hessian of its input, where that was measured. */
   readonly onStage?: (stored: StoredLayer, layer: LayerBefore, hessian?: Hessian) => void;
@@ -28,11 +22,8 @@ export interface QuantizePlan {
   readonly signal?: AbortSignal;
 }
 
-/** A layer as it was. */
 export interface LayerBefore {
-  /** Index of the layer. */
   readonly index: number;
-  /** Its weights. */
   readonly original: Layer;
 }
 
@@ -122,15 +113,12 @@ export function decodeLayer(layer: Layer, stored: StoredLayer): Layer {
   return { ...layer, linears };
 }
 
-/** A quantized model in memory. */
 export interface QuantizedModel {
-  /** The model with decoded weights. */
   readonly model: Model;
   /** Stored tensors by name ({@linkcode linearName}). */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
 }
 
-/** Quantizes a model that is in memory. */
 export async function quantizeInMemory(
   run: QuantizingRun,
   model: Model,

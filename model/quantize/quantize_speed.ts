@@ -1,8 +1,4 @@
-/**
- * How fast a model's layers are quantized on the device, and the memory that it takes.
- *
- * @module
- */
+// How fast a model's layers are quantized on the device, and the memory that it takes.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
 import { measuresInput } from "../../quant/quantizer.ts";
@@ -14,7 +10,6 @@ import { quantizeLayers } from "./quantize_layers.ts";
 import { randomSource } from "../engine/random_source.ts";
 import type { HostMatrix } from "../../kernels/product/weight_format.ts";
 
-/** What {@linkcode measureQuantizing} found. */
 export interface QuantizeSpeed {
   /** Time of the first layer, in ms: kernels are compiled and the calibration text is put on its way. */
   readonly firstLayerMs: number;

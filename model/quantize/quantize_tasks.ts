@@ -1,8 +1,4 @@
-/**
- * What workers do for quantizing.
- *
- * @module
- */
+// What workers do for quantizing.
 import type { Feedback } from "../../quant/error_feedback.ts";
 import type { StripScales } from "../../quant/baselines/strip_tensor.ts";
 import type { StripSettings } from "../../quant/baselines/strips.ts";
@@ -12,11 +8,8 @@ import type { WorkerPool } from "../host/worker_pool.ts";
 import type { Linear } from "../llama/llama.ts";
 import type { CalibrationPart, StageSums } from "./calibration.ts";
 
-/** A matrix to quantize. */
 export interface QuantizeTask {
-  /** The matrix. */
   readonly linear: Linear;
-  /** How it is quantized. */
   readonly quantizer: Quantizer;
   /** Error feedback of its input. */
   readonly feedback?: Feedback;
@@ -42,13 +35,10 @@ export interface StripScalesTask {
   readonly fourBit: Uint8Array<ArrayBuffer>;
 }
 
-/** What workers do for quantizing. */
 export interface QuantizeTasks {
   /** Takes calibration windows to the inputs of a stage, or to the end of a layer. */
   advanceStage(part: CalibrationPart): Promise<void>;
-  /** Sums the inputs of a stage. */
   sumStage(part: CalibrationPart): Promise<StageSums>;
-  /** Quantizes tiles of a matrix. */
   quantize(task: QuantizeTask): Promise<StoredTensor>;
   /** Finds the scales of rows in a strip layout, for a device that rounds to them. */
   fitStrips(task: StripScalesTask): StripScales;
@@ -56,5 +46,4 @@ export interface QuantizeTasks {
   decodeHalf(stored: StoredTensor): Float16Array<ArrayBuffer>;
 }
 
-/** Workers that quantize. */
 export type QuantizePool = WorkerPool<QuantizeTasks>;

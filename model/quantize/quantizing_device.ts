@@ -1,9 +1,5 @@
-/**
- * What quantizes the layers of a model: the workers of the CPU (cpu_device.ts) or a GPU (gpu_device.ts). Which layer and
- * stage comes when is said once, in quantize_layers.ts; a device does its part of each.
- *
- * @module
- */
+// What quantizes the layers of a model: the workers of the CPU (cpu_device.ts) or a GPU (gpu_device.ts). Which layer and
+// stage comes when is said once, in quantize_layers.ts; a device does its part of each.
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
 import type { Hessian } from "../../quant/report.ts";
@@ -18,7 +14,6 @@ import type { TuningSettings } from "../tune/tuning_plan.ts";
 
 /** Where the layers of a model come from. */
 export interface LayerSource {
-  /** Configuration of the model. */
   readonly config: ModelConfig;
   /** Reads a layer. Its memory may be used again once another layer is asked for. */
   readLayer(index: number): Promise<Layer>;
@@ -44,7 +39,6 @@ export interface Calibration {
   readonly keepsInputs?: boolean;
 }
 
-/** A place where models are quantized. */
 export interface QuantizingDevice {
   /** Opens the layers of a checkpoint, in the memory that the device works from. */
   openLayers(checkpoint: Checkpoint): Promise<LayerSource & Disposable>;
@@ -64,13 +58,10 @@ export interface QuantizingDevice {
   readonly measureLosses?: (checkpoint: Checkpoint, plan: StageLossPlan) => Promise<StageLosses>;
 }
 
-/** What is measured. */
 export interface StageLossPlan {
-  /** The calibration text. */
   readonly windows: readonly Uint32Array[];
   /** Whether a matrix will be quantized. */
   readonly isQuantized: (layer: number, kind: LinearKind) => boolean;
-  /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
   /** Ends the measuring before the next layer, with the signal's reason. */
   readonly signal?: AbortSignal;
@@ -109,11 +100,8 @@ export interface LayerRun extends Disposable {
   restore(stored: StoredLayer): Promise<void>;
 }
 
-/** Matrices to quantize, all of one stage. */
 export interface StageJob {
-  /** Index of the stage. */
   readonly stage: number;
-  /** The quantizer of each. */
   readonly quantizers: ReadonlyMap<LinearKind, Quantizer>;
   /** Error feedback of those that have any: their input is the same, and so is what is prepared from it. */
   readonly feedback?: FeedbackSettings;

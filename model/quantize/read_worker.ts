@@ -1,21 +1,14 @@
-/**
- * A worker that reads a checkpoint's tensors.
- *
- * @module
- */
+// A worker that reads a checkpoint's tensors.
 import { type Checkpoint, type LayerNorms, readLinear, readNorms } from "../files/checkpoint.ts";
 import { serveTasks } from "../host/worker_pool.ts";
 import type { LinearKind } from "../llama/layer.ts";
 import type { Linear } from "../llama/llama.ts";
 import { openModel } from "../load.ts";
 
-/** What workers do for reading. */
 export interface ReadTasks {
   /** Opens the checkpoint that later tasks read. */
   openCheckpoint(name: string): Promise<void>;
-  /** Reads a linear layer. */
   readLinear(task: { readonly layer: number; readonly kind: LinearKind }): Promise<Linear>;
-  /** Reads the norms of a layer. */
   readNorms(layer: number): Promise<LayerNorms>;
 }
 

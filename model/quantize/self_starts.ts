@@ -1,8 +1,4 @@
-/**
- * Where the texts start that a model writes itself.
- *
- * @module
- */
+// Where the texts start that a model writes itself.
 import type { Random } from "../../quant/random.ts";
 import type { Engine } from "../engine/engine.ts";
 import { readMix } from "../text/mix.ts";
@@ -17,7 +13,6 @@ export type Write = (
 /** What starts are made with: of an engine the tokenizer and the prompts. */
 type Prompter = Pick<Engine, "tokenizer" | "prompts">;
 
-/** A kind of starts. */
 export interface KindOfStarts {
   /** Windows to fill with texts of it. */
   readonly windows: number;

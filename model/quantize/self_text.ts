@@ -1,8 +1,4 @@
-/**
- * Text that a model writes itself, on the device.
- *
- * @module
- */
+// Text that a model writes itself, on the device.
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { MAX_SEQUENCES } from "../engine/decode_step.ts";
@@ -13,7 +9,6 @@ import { letOthersRun } from "../host/event_loop.ts";
 import type { WindowPlan } from "../text/windows.ts";
 import { kindsOfStarts, type Write } from "./self_starts.ts";
 
-/** How much is written. */
 export interface SelfTextPlan extends WindowPlan {
   /** Of where texts start and of every draw. */
   readonly seed: number;

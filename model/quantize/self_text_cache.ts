@@ -1,29 +1,20 @@
-/**
- * Self-written text in a file beside the output, so that it is written once.
- *
- * @module
- */
+// Self-written text in a file beside the output, so that it is written once.
 import { createHash } from "node:crypto";
 import { writeTextBeside } from "../host/atomic_file.ts";
 
 /** What a self-written text follows from, on one device. */
 export interface SelfTextKey {
-  /** sha256 of the weights. */
   readonly sourceSha256: string;
   /** sha256 of configuration, tokenizer and chat template. */
   readonly filesSha256: string;
-  /** Seed of its draws. */
   readonly seed: number;
-  /** Windows. */
   readonly windows: number;
-  /** Tokens of each. */
   readonly windowTokens: number;
 }
 
 /** Counts up when the same key comes to mean another text. */
 const VERSION = 2;
 
-/** The file of an output. */
 export function selfTextPath(path: string): string {
   return `${path}.self.json`;
 }

@@ -1,8 +1,4 @@
-/**
- * What a model loses where one stage of one layer alone is quantized, measured on the device.
- *
- * @module
- */
+// What a model loses where one stage of one layer alone is quantized, measured on the device.
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";

@@ -1,8 +1,4 @@
-/**
- * A quantized model as tuning takes it, and what tuning puts into its file.
- *
- * @module
- */
+// A quantized model as tuning takes it, and what tuning puts into its file.
 import type { PackedShape } from "../../quant/packed_tensor.ts";
 import { checkpointSource, type WeightSource } from "../engine/weight_source.ts";
 import type { Checkpoint } from "../files/checkpoint.ts";

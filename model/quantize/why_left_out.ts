@@ -1,8 +1,4 @@
-/**
- * What a run that quantizes does without where nobody asked for it.
- *
- * @module
- */
+// What a run that quantizes does without where nobody asked for it.
 import { isDeviceFailure } from "../../kernels/gpu/device_errors.ts";
 
 /**

@@ -1,15 +1,8 @@
-/**
- * Tokens that are found in a text as a whole before it is split, as Python's tokenizers find them.
- *
- * @module
- */
+// Tokens that are found in a text as a whole before it is split, as Python's tokenizers find them.
 import { asJsonObject, booleanField, type JsonObject, numberField, textField } from "../host/json.ts";
 
-/** A token that is found as a whole. */
 export interface AddedToken {
-  /** Its text. */
   readonly content: string;
-  /** Its id. */
   readonly id: number;
   /** Whether it is left out when tokens are decoded. */
   readonly special: boolean;

@@ -1,8 +1,4 @@
-/**
- * Bytes as characters that can be seen: the alphabet of GPT-2's tokens.
- *
- * @module
- */
+// Bytes as characters that can be seen: the alphabet of GPT-2's tokens.
 
 /** The character of each byte: itself where it is seen, the others in order from U+0100 on. */
 const CHARACTERS: readonly string[] = makeCharacters();

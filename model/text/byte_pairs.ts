@@ -1,8 +1,4 @@
-/**
- * Byte-pair encoding: pieces of a text to tokens.
- *
- * @module
- */
+// Byte-pair encoding: pieces of a text to tokens.
 import { BPE } from "@huggingface/tokenizers";
 import { asJsonObject, booleanField, type JsonObject, listField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";

@@ -1,8 +1,4 @@
-/**
- * A piece of C4, cleaned pages of the web in English, on which GPTQ and its successors calibrate.
- *
- * @module
- */
+// A piece of C4, cleaned pages of the web in English, on which GPTQ and its successors calibrate.
 import { fetchDatasetFile } from "../hub/hub_dataset.ts";
 import { type HubSettings, readHubSettings } from "../hub/hub_settings.ts";
 import { quoteText } from "../host/quote_text.ts";

@@ -1,8 +1,4 @@
-/**
- * Names of calibration texts, and how several are joined.
- *
- * @module
- */
+// Names of calibration texts, and how several are joined.
 
 /** What the model writes itself. */
 export const SELF = "self";

@@ -1,8 +1,4 @@
-/**
- * Prompts: chat templates where the tokenizer has one, and the tokens that start and end a text.
- *
- * @module
- */
+// Prompts: chat templates where the tokenizer has one, and the tokens that start and end a text.
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { refuseLfsPointer } from "../host/lfs_pointer.ts";

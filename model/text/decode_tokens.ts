@@ -1,8 +1,4 @@
-/**
- * Decoders of tokenizer.json: texts of tokens joined into one text, as Python's tokenizers join them.
- *
- * @module
- */
+// Decoders of tokenizer.json: texts of tokens joined into one text, as Python's tokenizers join them.
 import { joinArrays } from "../../quant/concatenate.ts";
 import { asJsonObject, byType, type JsonObject, numberField, textField } from "../host/json.ts";
 import { fromByteCharacters } from "./byte_characters.ts";

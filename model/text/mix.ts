@@ -1,18 +1,12 @@
-/**
- * The broad calibration text that comes with the suite: model/text/mix/README.md says what it is made of.
- *
- * @module
- */
+// The broad calibration text that comes with the suite: model/text/mix/README.md says what it is made of.
 
 /** The text of one source. */
 export interface MixSource {
-  /** Name in the table of the README. */
   readonly source: string;
   /** Pieces of it, one after the other. */
   readonly text: string;
 }
 
-/** Reads the mix: one text a source. */
 export async function readMix(): Promise<MixSource[]> {
   // Not Deno.readFile: a package that was imported from a registry lies behind an address.
   const { body } = await fetch(new URL("./mix/mix.json.gz", import.meta.url));

@@ -1,8 +1,4 @@
-/**
- * Normalizers of tokenizer.json, as Python's tokenizers apply them.
- *
- * @module
- */
+// Normalizers of tokenizer.json, as Python's tokenizers apply them.
 import { asJsonObject, booleanField, byType, type JsonObject, textField } from "../host/json.ts";
 import { readSequence } from "./sequence.ts";
 import { compilePattern } from "./token_pattern.ts";

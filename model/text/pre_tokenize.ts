@@ -1,9 +1,5 @@
-/**
- * Pre-tokenizers of tokenizer.json: what cuts a text into the pieces within which tokens are merged, as Python's
- * tokenizers cut it.
- *
- * @module
- */
+// Pre-tokenizers of tokenizer.json: what cuts a text into the pieces within which tokens are merged, as Python's
+// tokenizers cut it.
 import { asJsonObject, booleanField, byType, type JsonObject, textField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { toByteCharacters } from "./byte_characters.ts";

@@ -1,8 +1,4 @@
-/**
- * The special tokens before a text.
- *
- * @module
- */
+// The special tokens before a text.
 import { asJsonObject, byType, type JsonObject, listField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { readSequence } from "./sequence.ts";

@@ -1,8 +1,4 @@
-/**
- * Parts of tokenizer.json that are done one after the other.
- *
- * @module
- */
+// Parts of tokenizer.json that are done one after the other.
 import { asJsonObject, type JsonObject, listField } from "../host/json.ts";
 
 /** Parts of a sequence; published tokenizers have at most eight. */

@@ -1,9 +1,5 @@
-/**
- * Chat templates: parsed by @huggingface/jinja and rendered here as jinja2 does in transformers. What jinja2 refuses or
- * what isn't known here is refused, so that no other text comes in silence.
- *
- * @module
- */
+// Chat templates: parsed by @huggingface/jinja and rendered here as jinja2 does in transformers. What jinja2 refuses or
+// what isn't known here is refused, so that no other text comes in silence.
 import { parse, tokenize } from "@huggingface/jinja";
 import { clipText } from "../host/quote_text.ts";
 import { createTimeLimit } from "../host/time_limit.ts";

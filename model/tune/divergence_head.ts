@@ -1,8 +1,4 @@
-/**
- * From the last layer's output to the divergence of next-token distributions, and back.
- *
- * @module
- */
+// From the last layer's output to the divergence of next-token distributions, and back.
 import { divergence } from "../../kernels/backward/divergence.ts";
 import { rmsNormBackward } from "../../kernels/backward/norm_backward.ts";
 import { transposeHalves } from "../../kernels/backward/transpose_halves.ts";

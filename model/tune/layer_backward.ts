@@ -1,9 +1,5 @@
-/**
- * The way of gradients back through a layer: what the layer computes is made again from its input, then each stage in
- * turn gives the gradients of its input, of its scales and of its norm.
- *
- * @module
- */
+// The way of gradients back through a layer: what the layer computes is made again from its input, then each stage in
+// turn gives the gradients of its input, of its scales and of its norm.
 import { attentionBackward } from "../../kernels/backward/attention_backward.ts";
 import { rmsNormBackward } from "../../kernels/backward/norm_backward.ts";
 import { ropeBackward } from "../../kernels/backward/rope_backward.ts";
@@ -28,15 +24,11 @@ import { type Stage, STAGES, stageShape } from "../llama/layer.ts";
 import type { Parameters } from "./parameters.ts";
 import type { TuningBuffers } from "./pass_buffers.ts";
 
-/** What all layers go back with. */
 export interface BackwardContext {
-  /** The device. */
   readonly gpu: Gpu;
   /** Owns what is made for it. */
   readonly scope: BufferScope;
-  /** The model. */
   readonly config: ModelConfig;
-  /** The pass. */
   readonly buffers: TuningBuffers;
   /** Where gradients of parameters are summed. */
   readonly parameters: Parameters;

@@ -1,10 +1,6 @@
-/**
- * What tuning changes: the second-order scales of packed matrices, by their logarithms, and the weights of norms.
- *
- * Codes could join them as a third kind, with a gradient for each weight.
- *
- * @module
- */
+// What tuning changes: the second-order scales of packed matrices, by their logarithms, and the weights of norms.
+//
+// Codes could join them as a third kind, with a gradient for each weight.
 import { type AdamBuffers, adamStep, adamWords, scaleTiles } from "../../kernels/backward/adam.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
@@ -30,7 +26,6 @@ export interface Parameters {
   normGradient(norm: GPUBuffer): GPUBuffer;
   /** Submits a step of Adam along the gradients, which are then zero. */
   step(rate: number): void;
-  /** Reads the parameters as they are. */
   read(): Promise<TunedParameters>;
 }
 

@@ -1,8 +1,4 @@
-/**
- * What windows go through a model in while it is tuned, and what gradients come back in.
- *
- * @module
- */
+// What windows go through a model in while it is tuned, and what gradients come back in.
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { partialsBytes } from "../../kernels/backward/norm_backward.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
@@ -18,7 +14,6 @@ import { evenShare } from "./tuning_plan.ts";
 
 /** How many windows go side by side, each padded to the same length. */
 export interface PassShape {
-  /** Windows of a pass. */
   readonly windows: number;
   /** Tokens of each, a multiple of 64, so that each begins where bindings may. */
   readonly windowTokens: number;
@@ -36,11 +31,9 @@ export function passShape(config: ModelConfig, longest: number, batchWindows: nu
   return { windows: evenShare(batchWindows, Math.max(1, Math.floor(most / windowTokens))), windowTokens, longest };
 }
 
-/** The buffers of a pass of W windows of T tokens. */
 export interface TuningBuffers extends PassBuffers, PassShape {
   /** All tokens of the pass. */
   readonly range: TokenRange;
-  /** Those of one window. */
   readonly windowRange: TokenRange;
   /** f32 [T, headSize / 2, 2]. */
   readonly rotations: GPUBuffer;
@@ -117,7 +110,6 @@ export async function createTuningBuffers(
   };
 }
 
-/** Weights of the largest stage. */
 export function largestStage(config: ModelConfig): number {
   return Math.max(...STAGES.map((stage) => stageShape(config, stage)).map(([rows, channels]) => rows * channels));
 }

@@ -1,8 +1,4 @@
-/**
- * Tuning a quantized model: steps along gradients, epoch after epoch, and which of them was best.
- *
- * @module
- */
+// Tuning a quantized model: steps along gradients, epoch after epoch, and which of them was best.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { uploadWeights } from "../engine/engine_weights.ts";
 import type { WeightSource } from "../engine/weight_source.ts";
@@ -26,7 +22,6 @@ export interface TuningReport {
   readonly epoch: number;
 }
 
-/** What became of a model. */
 export interface TunedModel extends TuningReport {
   /** Its parameters after the best epoch; undefined where the model is best as it was. */
   readonly parameters?: TunedParameters;
@@ -34,7 +29,6 @@ export interface TunedModel extends TuningReport {
 
 /** Whom tuning tells, and what ends it. */
 export interface TuningWatch {
-  /** Told of the share done, 0..1, and of what is being done. */
   readonly onProgress?: (share: number, step: string) => void;
   /** Told of each epoch, from 1 on, of how many, with the divergence on held-out windows after it. */
   readonly onEpoch?: (epoch: number, epochs: number, divergence: number) => void;

@@ -1,8 +1,4 @@
-/**
- * A quantized model on the device that learns from the unquantized one: divergences of windows, their gradients, steps.
- *
- * @module
- */
+// A quantized model on the device that learns from the unquantized one: divergences of windows, their gradients, steps.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
@@ -16,7 +12,6 @@ import { createTuningBuffers, type PassShape, type TuningBuffers } from "./pass_
 
 /** A window of text and what the unquantized model makes of it. */
 export interface TuningWindow {
-  /** Its tokens. */
   readonly tokens: Uint32Array;
   /** f32 [tokens, hidden]: the unquantized model's residual stream before the last norm. */
   readonly hidden: Required<GPUBufferBinding>;
@@ -24,7 +19,6 @@ export interface TuningWindow {
 
 /** A model that is being tuned. Dispose it to free what it made; the weights stay their owner's. */
 export interface Tuner extends Disposable {
-  /** Its parameters. */
   readonly parameters: Parameters;
   /** Mean divergence over all tokens of some windows, in nats. */
   divergenceOf(windows: readonly TuningWindow[]): Promise<number>;
@@ -32,7 +26,6 @@ export interface Tuner extends Disposable {
   addGradients(windows: readonly TuningWindow[]): Promise<number>;
 }
 
-/** Dispatches of a layer. */
 interface LayerPass {
   /** Its input, kept while later layers run. */
   readonly input: GPUBuffer;
@@ -46,7 +39,6 @@ interface LayerPass {
   readonly back: readonly Dispatch[];
 }
 
-/** What a tuner works with. */
 interface TunerParts {
   readonly gpu: Gpu;
   readonly weights: EngineWeights;

@@ -1,8 +1,4 @@
-/**
- * What tuning a model takes of the device.
- *
- * @module
- */
+// What tuning a model takes of the device.
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { CHUNK_CHANNELS } from "../../kernels/matrix/f16_matrix.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -11,9 +7,7 @@ import { logitStride } from "./divergence_head.ts";
 import { largestStage, type PassShape, passShape } from "./pass_buffers.ts";
 import { evenShare, splitWindows, type TuningSettings } from "./tuning_plan.ts";
 
-/** What will be tuned, and how. */
 export interface TuningNeeds {
-  /** How. */
   readonly settings: TuningSettings;
   /** Whether a matrix is quantized; the others stay in f16. */
   readonly isQuantized: (layer: number, kind: LinearKind) => boolean;

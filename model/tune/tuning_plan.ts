@@ -1,11 +1,6 @@
-/**
- * Which windows a model is tuned on, in which order and how fast.
- *
- * @module
- */
+// Which windows a model is tuned on, in which order and how fast.
 import { createRandom } from "../../quant/random.ts";
 
-/** How a quantized model is tuned. */
 export interface TuningSettings {
   /** Times that every window is taken. */
   readonly epochs: number;
@@ -13,7 +8,6 @@ export interface TuningSettings {
   readonly rate: number;
   /** Windows of a step. */
   readonly batchWindows: number;
-  /** Seed of the order of windows. */
   readonly seed: number;
 }
 
@@ -28,9 +22,7 @@ const HELD_OUT_EVERY = 16;
 
 /** Which windows are tuned on, and which are held out: the last of each sixteen, at least one. */
 export interface WindowSplit<T> {
-  /** Tuned on. */
   readonly tuned: readonly T[];
-  /** Held out. */
   readonly heldOut: readonly T[];
 }
 

@@ -1,12 +1,7 @@
-/**
- * Workers of the CPU.
- *
- * @module
- */
+// Workers of the CPU.
 import { createWorkerPool, type WorkerPool } from "../host/worker_pool.ts";
 import type { CpuTasks } from "./cpu_worker.ts";
 
-/** Workers that score and quantize. */
 export type CpuPool = WorkerPool<CpuTasks>;
 
 /** Starts workers of the CPU, one a core by default; dispose the pool to end them. */

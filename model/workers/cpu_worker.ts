@@ -1,10 +1,6 @@
-/**
- * A worker of the CPU: it scores windows and choices, takes calibration text through layers and quantizes matrices. It keeps
- * one model and, for KL divergence, the reference's log-probabilities of the windows that it is given (a pool gives it the
- * same ones every time).
- *
- * @module
- */
+// A worker of the CPU: it scores windows and choices, takes calibration text through layers and quantizes matrices. It keeps
+// one model and, for KL divergence, the reference's log-probabilities of the windows that it is given (a pool gives it the
+// same ones every time).
 import { TILE_ROWS } from "../../quant/format.ts";
 import { fitStripScales } from "../../quant/baselines/strip_scales.ts";
 import { dequantizeStored, quantizeMatrix } from "../../quant/quantize.ts";
@@ -18,7 +14,6 @@ import { createMatmulSimd } from "../llama/matmul_simd.ts";
 import { advanceStage, sumStage } from "../quantize/calibration.ts";
 import type { QuantizeTask, QuantizeTasks } from "../quantize/quantize_tasks.ts";
 
-/** The tasks of a worker of the CPU. */
 export type CpuTasks = ScoreTasks & QuantizeTasks;
 
 const matmulReady = createMatmulSimd();

@@ -1,8 +1,4 @@
-/**
- * Where a checkpoint is quantized: on the CPU or on the GPU.
- *
- * @module
- */
+// Where a checkpoint is quantized: on the CPU or on the GPU.
 import { describeAdapter } from "../../kernels/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../kernels/gpu/gpu.ts";
 import type { Quantizer } from "../../quant/quantize.ts";
@@ -64,11 +60,7 @@ export async function openQuantizingGpu(
   return { reason };
 }
 
-/**
- * Opens a place.
- *
- * @throws {Error} when the GPU is asked for and there is none, or it doesn't do what is asked for
- */
+/** Opens a place. @throws {Error} when the GPU is asked for and there is none, or it doesn't do what is asked for */
 export async function openQuantizingPlace(
   wanted: PlaceName,
   config: ModelConfig,

@@ -1,8 +1,4 @@
-/**
- * Min/max scales: the plain baseline of round-to-nearest and GPTQ.
- *
- * @module
- */
+// Min/max scales: the plain baseline of round-to-nearest and GPTQ.
 /** Lowest and highest weight of a group, 0 included. */
 export interface Range {
   readonly min: number;

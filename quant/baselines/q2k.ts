@@ -1,27 +1,20 @@
-/**
- * The layout of llama.cpp's Q2_K, the most used 2-bit format: super-blocks of 256 consecutive channels of one row.
- *
- *     scales  16 bytes  of each of 16 blocks of 16: scale code (low 4 bits) and min code (high 4 bits)
- *     codes   64 bytes  2 bits x 256: byte 32 h + l holds the channels 128 h + l + {0, 32, 64, 96}, lowest bits first
- *     d       f16       scale = scale code * d
- *     dmin    f16       min = min code * dmin
- *     ------------------------------------------------------------------- 84 bytes = 2.625 bits a weight
- *
- *     w = scale * code - min
- *
- * @module
- */
+// The layout of llama.cpp's Q2_K, the most used 2-bit format: super-blocks of 256 consecutive channels of one row.
+//
+//     scales  16 bytes  of each of 16 blocks of 16: scale code (low 4 bits) and min code (high 4 bits)
+//     codes   64 bytes  2 bits x 256: byte 32 h + l holds the channels 128 h + l + {0, 32, 64, 96}, lowest bits first
+//     d       f16       scale = scale code * d
+//     dmin    f16       min = min code * dmin
+//     ------------------------------------------------------------------- 84 bytes = 2.625 bits a weight
+//
+//     w = scale * code - min
 
-/** Channels of a super-block. */
 export const Q2K_CHANNELS = 256;
 
-/** Bytes of a super-block. */
 export const Q2K_BYTES = 84;
 
 /** Channels of a block, which has one scale and one min. */
 export const Q2K_BLOCK = 16;
 
-/** Blocks of a super-block. */
 export const Q2K_BLOCKS = 16;
 
 const CODES_AT = 16;

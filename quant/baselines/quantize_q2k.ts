@@ -1,8 +1,4 @@
-/**
- * The quantizer of llama.cpp's Q2_K.
- *
- * @module
- */
+// The quantizer of llama.cpp's Q2_K.
 import { NO_BITS } from "../bits.ts";
 import { checkMatrix } from "../check.ts";
 import { MAX_F16 } from "../float16.ts";
@@ -14,7 +10,6 @@ import { fitQ2kBlock, fitSecondOrder } from "./q2k_search.ts";
 
 /** A matrix in Q2_K. */
 export interface Q2kTensor {
-  /** Output rows. */
   readonly rows: number;
   /** Input channels, a multiple of 256. */
   readonly channels: number;
@@ -24,11 +19,9 @@ export interface Q2kTensor {
 
 /** Q2_K, as data; it has no feedback, and weighs channels by the Hessian's diagonal itself. */
 export interface Q2kQuantizer extends InputNeeds {
-  /** Which kind it is. */
   readonly kind: "q2_k";
 }
 
-/** What Q2_K does. */
 export const Q2K: QuantizerKind<Q2kQuantizer, Q2kTensor> = {
   hasIndependentTiles: () => true,
   quantize(matrix, _quantizer, { diagonal, tiles }) {

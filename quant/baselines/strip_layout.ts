@@ -1,9 +1,5 @@
-/**
- * Layouts of the baselines: groups of consecutive channels in 2 or 4 bits with integer zeros, f16 or second-order
- * scales, and, in the paper's layout, whole column strips in 4 bits.
- *
- * @module
- */
+// Layouts of the baselines: groups of consecutive channels in 2 or 4 bits with integer zeros, f16 or second-order
+// scales, and, in the paper's layout, whole column strips in 4 bits.
 import type { BitTerms } from "../bits.ts";
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 
@@ -17,13 +13,11 @@ export type ScaleStorage = "f16" | {
 
 /** A baseline's layout. */
 export interface StripLayout {
-  /** Name in tables. */
   readonly id: string;
   /** Channels of a group that doesn't lie in a 4-bit strip. */
   readonly groupChannels: number;
   /** Bits of a weight that doesn't lie in a 4-bit strip. */
   readonly bits: 2 | 4;
-  /** How scales are stored. */
   readonly scale: ScaleStorage;
   /** Share of column strips (16 channels, all rows) stored in 4 bits. */
   readonly fourBitShare: number;
@@ -99,7 +93,6 @@ export function stripGroups(layout: StripLayout, channels: number, fourBit: Uint
   return { groupOf, ordinary, groups: ordinary + Math.ceil(seen / (STRIPS_PER_GROUP * GROUP_CHANNELS)) };
 }
 
-/** Bits of group g's scale code. */
 export function scaleCodeBits({ scale }: StripLayout, group: number): number {
   return scale === "f16" ? 0 : scale.codeBits[group % scale.codeBits.length];
 }

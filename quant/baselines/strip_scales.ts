@@ -1,8 +1,4 @@
-/**
- * Finding the scales and zeros of a strip layout.
- *
- * @module
- */
+// Finding the scales and zeros of a strip layout.
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 import { MAX_F16 } from "../float16.ts";
 import { nearestCode } from "../grid.ts";
@@ -78,7 +74,6 @@ export function fitStripScales(
   return { grouping, scales: { fourBit, zeros, scales: toF16(wide), ...second.stored } };
 }
 
-/** Channels of each group. */
 function membersOf(groupOf: Uint16Array, groups: number): Uint16Array[] {
   const members = Array.from({ length: groups }, () => [] as number[]);
   groupOf.forEach((group, channel) => members[group].push(channel));

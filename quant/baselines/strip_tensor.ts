@@ -1,8 +1,4 @@
-/**
- * A matrix stored in a strip layout: bit-packed planes, their bytes, and decoding.
- *
- * @module
- */
+// A matrix stored in a strip layout: bit-packed planes, their bytes, and decoding.
 import { packBits, unpackBits } from "../bit_stream.ts";
 import { joinArrays } from "../concatenate.ts";
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
@@ -27,11 +23,8 @@ export interface StripScales {
 
 /** A matrix as it is stored: the planes of {@linkcode StripScales} and the codes, all u8 planes bit-packed. */
 export interface StripTensor extends StripScales {
-  /** The layout. */
   readonly layout: StripLayout;
-  /** Output rows. */
   readonly rows: number;
-  /** Input channels. */
   readonly channels: number;
   /** Codes [rows, channels], 2 or 4 bits each. */
   readonly codes: Uint8Array<ArrayBuffer>;
@@ -96,7 +89,6 @@ export function joinStripScales(parts: readonly StripScales[]): StripScales {
   };
 }
 
-/** Bytes of all planes. */
 export function stripBytes(tensor: StripTensor): number {
   const { fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset } = tensor;
   return [fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset]

@@ -1,8 +1,4 @@
-/**
- * The baselines' quantizer: a matrix in a strip layout, by round to nearest or with error feedback (GPTQ).
- *
- * @module
- */
+// The baselines' quantizer: a matrix in a strip layout, by round to nearest or with error feedback (GPTQ).
 import { checkMatrix } from "../check.ts";
 import { quantizeWithFeedback } from "../error_feedback.ts";
 import { nearestCodes } from "../grid.ts";
@@ -13,19 +9,13 @@ import { fitStripScales, type ScaleSearch } from "./strip_scales.ts";
 import { shiftToTarget } from "../target.ts";
 import { dequantizeStrips, joinStrips, packStrips, stripBytes, stripGrid, type StripTensor } from "./strip_tensor.ts";
 
-/** Settings of a baseline. */
 export interface StripSettings {
-  /** How groups, scales and zeros are stored. */
   readonly layout: StripLayout;
-  /** How scales are found. */
   readonly search: ScaleSearch;
 }
 
-/** A baseline, as data. */
 export interface StripQuantizer extends InputNeeds {
-  /** Which kind it is. */
   readonly kind: "strips";
-  /** How it quantizes. */
   readonly settings: StripSettings;
 }
 

@@ -1,13 +1,8 @@
-/**
- * Bits where they matter: which matrices get how many refined groups, within one budget for all.
- *
- * @module
- */
+// Bits where they matter: which matrices get how many refined groups, within one budget for all.
 import { REFINE_EVERY, type RefineEvery } from "../format.ts";
 
 /** Matrices that get one density: those of a stage, which are multiplied at once. */
 export interface DensityUnit {
-  /** Their weights. */
   readonly weights: number;
   /** All stored bits of them, with each of {@linkcode REFINE_EVERY}. */
   readonly bits: readonly number[];

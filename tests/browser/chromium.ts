@@ -1,8 +1,4 @@
-/**
- * A small client of Chromium's DevTools protocol: opens a page, runs scripts in it, takes pictures, hears errors.
- *
- * @module
- */
+// A small client of Chromium's DevTools protocol: opens a page, runs scripts in it, takes pictures, hears errors.
 
 /** A page in a headless browser. */
 export interface Page {

@@ -1,8 +1,4 @@
-/**
- * The report in a real browser. Needs Chromium: `deno task test:browser` installs it.
- *
- * @module
- */
+// The report in a real browser. Needs Chromium: `deno task test:browser` installs it.
 import { EXPERIMENTS } from "../../experiments/registry.ts";
 import { hasPlot } from "../../experiments/plots/plots.ts";
 import { readAllResults } from "../../experiments/render.ts";

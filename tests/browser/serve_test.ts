@@ -1,8 +1,4 @@
-/**
- * The page of `deno task serve` in a real browser, on the software adapter that Chromium brings along.
- *
- * @module
- */
+// The page of `deno task serve` in a real browser, on the software adapter that Chromium brings along.
 import { main } from "../../cli/main.ts";
 import { loadEngine } from "../../model/load_engine.ts";
 import { findModelFiles } from "../../web/model_files.ts";

@@ -8,22 +8,26 @@ const COMMAND: Command = {
   summary: "",
   positionals: ["A"],
   options: {
-    json: { type: "boolean", help: "" },
-    force: { type: "boolean", help: "" },
-    out: { type: "string", help: "" },
-    "top-k": { type: "string", help: "" },
+    json: { help: "" },
+    force: { help: "" },
+    out: { value: "V", help: "" },
+    "top-k": { value: "V", help: "" },
   },
   run: () => Promise.resolve(0),
 };
 
+const NODE_OPTIONS = {
+  json: { type: "boolean" },
+  force: { type: "boolean" },
+  out: { type: "string" },
+  "top-k": { type: "string" },
+  help: { type: "boolean", short: "h" },
+} as const;
+
 /** What Node's strict parser, an independent one, makes of the same arguments; of its errors the first sentence. */
 function parseAsNode(args: string[]) {
   try {
-    const { values, positionals } = parseArgs({
-      args,
-      options: { ...COMMAND.options, help: { type: "boolean", short: "h" } },
-      allowPositionals: true,
-    });
+    const { values, positionals } = parseArgs({ args, options: NODE_OPTIONS, allowPositionals: true });
     if (values.help === true || positionals.length === 1) return { values: Object.entries(values), positionals };
     return `${positionals.length} arguments given, must be A`;
   } catch (error) {

@@ -1,8 +1,4 @@
-/**
- * Ends `quantize` at a random moment, in each way in which it may end, and goes on with it.
- *
- * @module
- */
+// Ends `quantize` at a random moment, in each way in which it may end, and goes on with it.
 import type { Random } from "../../quant/random.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { filesIn, inDirectory } from "../temporary.ts";

@@ -2,12 +2,13 @@ import { compareMethod } from "../../experiments/comparison.ts";
 import type { ExperimentContext } from "../../experiments/experiment.ts";
 import { UNKEPT_ROWS } from "../../experiments/finished_rows.ts";
 import { rtn, twobitFeedback, twobitSearch } from "../../experiments/methods.ts";
+import type { PlacePlan } from "../../experiments/model_place.ts";
 import { summarizeWindows } from "../../model/evaluate/score.ts";
 import { FEEDBACK, SETTINGS } from "../../quant/recipe.ts";
 import { assertEquals } from "../assert.ts";
 
 /** A context whose model is never quantized; the loss of its windows is how often that was asked for. */
-function countingContext(): { context: ExperimentContext; quantized: () => number } {
+function countingContext() {
   let quantized = 0;
   const scores = (loss: number) =>
     [0, 1].map((window) => ({
@@ -16,6 +17,8 @@ function countingContext(): { context: ExperimentContext; quantized: () => numbe
       divergence: Float32Array.of(0, 0.5),
     }));
   const windows = [0, 1].map(() => new Uint32Array(3));
+  const random = [new Uint32Array(3)];
+  const given: PlacePlan["windows"][] = [];
   const reference = {
     ...summarizeWindows(scores(0)),
     windowLoss: Float64Array.of(0, 0.5),
@@ -23,13 +26,17 @@ function countingContext(): { context: ExperimentContext; quantized: () => numbe
     tasks: [],
   };
   const place = {
-    quantize: () => Promise.resolve(2.5 + ++quantized),
+    quantize(plan: PlacePlan) {
+      given.push(plan.windows);
+      return Promise.resolve(2.5 + ++quantized);
+    },
     scorer: { scoreWindows: () => Promise.resolve(scores(quantized)), scoreChoices: () => Promise.resolve([]) },
   };
   const context = {
     measured: new Map(),
     finishedRows: () => Promise.resolve(UNKEPT_ROWS),
     place: () => Promise.resolve(place),
+    randomWindows: () => Promise.resolve(random),
     baseline: () =>
       Promise.resolve({
         set: { windows: { windows }, choices: undefined, divergenceWindows: 2 },
@@ -37,8 +44,19 @@ function countingContext(): { context: ExperimentContext; quantized: () => numbe
         calibration: { windows },
       }),
   };
-  return { context: context as unknown as ExperimentContext, quantized: () => quantized };
+  return { context: context as unknown as ExperimentContext, quantized: () => quantized, given, windows, random };
 }
+
+Deno.test("compareMethod: random tokens calibrate where they are asked for, the text elsewhere", async () => {
+  const { context, given, windows, random } = countingContext();
+  for (const inputs of ["unquantized", "random"] as const) {
+    await compareMethod(context, { name: inputs, method: twobitSearch, inputs, onProgress() {} });
+  }
+  assertEquals(given.map((each) => each === windows ? "text" : each === random ? "random" : "other"), [
+    "text",
+    "random",
+  ]);
+});
 
 Deno.test("compareMethod: a row that several experiments have is measured once, whatever it is called", async () => {
   const { context, quantized } = countingContext();

@@ -1,8 +1,4 @@
-/**
- * Results worked by hand, for the tests of result files.
- *
- * @module
- */
+// Results worked by hand, for the tests of result files.
 import type { Column, Result, Row } from "../../experiments/results/result.ts";
 
 /** Columns of {@linkcode makeResult}. */

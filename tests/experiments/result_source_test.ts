@@ -1,7 +1,8 @@
 import { EXPERIMENTS } from "../../experiments/registry.ts";
+import { withoutDirectories } from "../../experiments/provenance.ts";
 import { readResultSource } from "../../experiments/result_source.ts";
 import { writeResult } from "../../experiments/results/result.ts";
-import { resultPlace } from "../../experiments/run.ts";
+import { refuseOtherModel, resultPlace } from "../../experiments/run.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { inDirectory } from "../temporary.ts";
 import { makeResult } from "./make_result.ts";
@@ -86,3 +87,32 @@ async function hasGit(): Promise<boolean> {
     return false;
   }
 }
+
+Deno.test("refuseOtherModel: a result of another file is not written over, one of the same file is", () =>
+  inDirectory(async (directory) => {
+    await writeResult(directory, makeResult({ id: "a" }));
+    const { environment: { model } } = makeResult();
+    const refuse = (id: string, sha256: string, needsModel = true) =>
+      refuseOtherModel(directory, { id, needsModel }, { name: "b.Q8_0.gguf", sha256 });
+    await refuse("a", model.sha256);
+    await refuse("other", "0123");
+    await refuse("a", "0123", false);
+    await assertRejects(
+      () => refuse("a", "0123456789abcdef0123"),
+      Error,
+      `${directory}/a.json is of tiny (sha256 fedcba9876543210), the model is b.Q8_0.gguf (sha256 0123456789abcdef), must`,
+    );
+  }));
+
+Deno.test("withoutDirectories: file names, behind a kind of text and joined; names of the hub stay", () => {
+  const cases = [
+    ["/tmp/t/SmolLM2.Q4_1.gguf", "SmolLM2.Q4_1.gguf"],
+    ["./models/My Model/", "My Model"],
+    ["file:.scratch/text.txt+mix+self", "file:text.txt+mix+self"],
+    ["hf:ORG/NAME@main", "hf:ORG/NAME@main"],
+    ["arc_easy:/data/arc.jsonl", "arc_easy:arc.jsonl"],
+    ["accuracy,outliers", "accuracy,outliers"],
+    ["tiny", "tiny"],
+  ];
+  for (const [name, wanted] of cases) assertEquals(withoutDirectories(name), wanted);
+});

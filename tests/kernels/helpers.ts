@@ -1,8 +1,4 @@
-/**
- * Random tensors, poisoned outputs and element-wise bounds for the kernel tests.
- *
- * @module
- */
+// Random tensors, poisoned outputs and element-wise bounds for the kernel tests.
 import { GROUP_CHANNELS, type RefineEvery } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";

@@ -1,8 +1,4 @@
-/**
- * Random transformer layers on the device and in host memory, for the tests of `decode_layer`.
- *
- * @module
- */
+// Random transformer layers on the device and in host memory, for the tests of `decode_layer`.
 import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
 import type { DecodeLayer, LayerShape } from "../../kernels/layer/layer_run.ts";

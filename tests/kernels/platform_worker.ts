@@ -1,10 +1,6 @@
-/**
- * Asks decodeLayers for the dispatches of layers that suit it and posts what came of it. The worker's name says where and
- * with which size of subgroups: `deno 8`, or `browser 8` without the global by which Deno is told apart. The name, since a
- * message may come before modules are loaded and is then lost.
- *
- * @module
- */
+// Asks decodeLayers for the dispatches of layers that suit it and posts what came of it. The worker's name says where and
+// with which size of subgroups: `deno 8`, or `browser 8` without the global by which Deno is told apart. The name, since a
+// message may come before modules are loaded and is then lost.
 /// <reference lib="webworker" />
 
 const [where, subgroupSize] = self.name.split(" ");

@@ -1,8 +1,4 @@
-/**
- * Fixtures of the engine's tests: models, packed models, and continuations to compare with.
- *
- * @module
- */
+// Fixtures of the engine's tests: models, packed models, and continuations to compare with.
 import { forward, logitsOf } from "../../model/llama/forward.ts";
 import type { LinearKind } from "../../model/llama/layer.ts";
 import type { Model } from "../../model/llama/llama.ts";

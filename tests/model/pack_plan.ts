@@ -1,8 +1,4 @@
-/**
- * How tests pack a checkpoint where it isn't the packing that they test.
- *
- * @module
- */
+// How tests pack a checkpoint where it isn't the packing that they test.
 import type { PackedFilePlan } from "../../model/quantize/packed_writer.ts";
 import { SETTINGS } from "../../quant/recipe.ts";
 

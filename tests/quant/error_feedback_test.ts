@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { choleskyUpper } from "../../quant/cholesky.ts";
-import { dotRuns } from "../../quant/dot.ts";
+import { dotTwoRuns } from "../../quant/dot.ts";
 import { type FeedbackSettings, prepareFeedback, quantizeWithFeedback } from "../../quant/error_feedback.ts";
 import { createGrid, decodeGrid, type Grid, nearestCodes } from "../../quant/grid.ts";
 import { createRandom } from "../../quant/random.ts";
@@ -58,20 +58,15 @@ Deno.test("choleskyUpper: gives up on matrices that aren't positive definite, ke
   assertEquals([...kept], [4, 2, 2, 3]);
 });
 
-Deno.test("dotRuns: every length", () => {
-  const [a, b] = [Float64Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9), Float64Array.of(9, 1, 1, 1, 1, 2, 2, 2, 2, 3)];
-  assertEquals([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((length) => dotRuns(a, 0, b, 1, length)), [
-    0,
-    1,
-    3,
-    6,
-    10,
-    20,
-    32,
-    46,
-    62,
-    89,
-  ]);
+Deno.test("dotTwoRuns: every length", () => {
+  const a = Float64Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50, 60, 70, 80, 90);
+  const b = Float64Array.of(9, 1, 1, 1, 1, 2, 2, 2, 2, 3);
+  const wanted = [0, 1, 3, 6, 10, 20, 32, 46, 62, 89];
+  for (const [length, sum] of wanted.entries()) {
+    const sums = Float64Array.of(7, 7, 7, 7);
+    dotTwoRuns(a, 0, 9, b, 1, length, sums, 1);
+    assertEquals([...sums], [7, sum, 10 * sum, 7]);
+  }
 });
 
 /** Textbook GPTQ in numpy (tests/fixtures/make_gptq.py). */

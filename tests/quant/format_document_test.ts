@@ -1,9 +1,5 @@
-/**
- * docs/format.md, followed to the letter: the reader below is written from that page alone and shares no code with
- * quant/ (but the number of the version, which the page must state), so it fails when the page and the format part.
- *
- * @module
- */
+// docs/format.md, followed to the letter: the reader below is written from that page alone and shares no code with
+// quant/ (but the number of the version, which the page must state), so it fails when the page and the format part.
 import { dequantize } from "../../quant/dequantize.ts";
 import { FORMAT_VERSION } from "../../quant/format.ts";
 import { type PackedTensor, validatePackedTensor } from "../../quant/packed_tensor.ts";

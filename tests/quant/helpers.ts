@@ -1,8 +1,4 @@
-/**
- * Data and yardsticks that several tests of quant/ use.
- *
- * @module
- */
+// Data and yardsticks that several tests of quant/ use.
 import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS } from "../../quant/format.ts";
 import { type PackedTensor, planeLengths, type PlaneName } from "../../quant/packed_tensor.ts";
 import { createRandom } from "../../quant/random.ts";

@@ -1,11 +1,7 @@
-/**
- * Asks models five questions through their chat templates and prints the greedy answers beside each other, under those of
- * the unquantized SmolLM2-135M-Instruct in transformers: whether a packed model still chats is for a person to judge.
- *
- *     deno run -A tests/real/chat_questions.ts MODEL [MODEL...]
- *
- * @module
- */
+// Asks models five questions through their chat templates and prints the greedy answers beside each other, under those of
+// the unquantized SmolLM2-135M-Instruct in transformers: whether a packed model still chats is for a person to judge.
+//
+//     deno run -A tests/real/chat_questions.ts MODEL [MODEL...]
 import { loadEngine } from "../../mod.ts";
 import { readJson } from "../fixture.ts";
 

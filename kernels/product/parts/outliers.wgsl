@@ -7,15 +7,13 @@
 // nothing of them stays in registers during the rounds. What rows have beyond their slots is taken from the compressed
 // planes, after all rounds, by matrices that have such rows.
 
-const LANE_SLOTS = 4u;
-
 // Vectors of a lane for two passes.
 struct Slots {
   first: vec4<u32>,
   second: vec4<u32>,
 }
 
-// Lanes of a row are 2^lane_bits().
+// Lanes of a row, of four slots each, are 2^lane_bits().
 fn lane_bits() -> u32 {
   return slot_bits - 2u;
 }

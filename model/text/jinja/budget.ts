@@ -1,8 +1,4 @@
-/**
- * What rendering a template may take: a stranger wrote it.
- *
- * @module
- */
+// What rendering a template may take: a stranger wrote it.
 
 /** Steps of a template; one that goes through a thousand messages takes some hundred thousand. */
 const MAX_STEPS = 1_500_000;
@@ -13,7 +9,6 @@ const MAX_TEXT = 2 ** 24;
 /** Characters that cost as much as a step. */
 const CHARACTERS_PER_STEP = 256;
 
-/** Counts what is used up. */
 export interface Budget {
   /** Takes some steps. @throws {RangeError} when none are left */
   spend(steps: number): void;
@@ -21,7 +16,6 @@ export interface Budget {
   spendText(length: number): void;
 }
 
-/** Makes one. */
 export function createBudget(): Budget {
   let left = MAX_STEPS;
   const spend = (steps: number) => {

@@ -1,8 +1,4 @@
-/**
- * Expressions of templates.
- *
- * @module
- */
+// Expressions of templates.
 import { applyFilter, contains, passesTest } from "./filters.ts";
 import { methodOf } from "./methods.ts";
 import type { Node } from "./node.ts";
@@ -79,7 +75,6 @@ function callFunction(callee: Value, given: Arguments): Value {
   return callee(given);
 }
 
-/** Arguments of a call. */
 function evaluateArguments(nodes: readonly Node[], scope: Scope): Arguments {
   const positional: Value[] = [];
   const named = new Map<string, Value>();

@@ -1,8 +1,4 @@
-/**
- * Filters and tests of Jinja, as jinja2 and transformers have them.
- *
- * @module
- */
+// Filters and tests of Jinja, as jinja2 and transformers have them.
 import { capitalize, splitLines, strip } from "../../host/python_text.ts";
 import type { Budget } from "./budget.ts";
 import { joinTexts, methodOf, replaceText } from "./methods.ts";

@@ -1,8 +1,4 @@
-/**
- * Templates parsed by @huggingface/jinja, as far as they are used.
- *
- * @module
- */
+// Templates parsed by @huggingface/jinja, as far as they are used.
 
 /** A node of the tree: which fields it has depends on its type. */
 export interface Node {

@@ -1,8 +1,4 @@
-/**
- * Arithmetic of templates, with Python's rules.
- *
- * @module
- */
+// Arithmetic of templates, with Python's rules.
 import type { Budget } from "./budget.ts";
 import { Float, itemsOf, numberOf, Tuple, typeName, type Value, whole } from "./value.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Arguments of a call by the names that a function gives them.
- *
- * @module
- */
+// Arguments of a call by the names that a function gives them.
 import type { Arguments, Value } from "./value.ts";
 
 /**

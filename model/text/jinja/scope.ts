@@ -1,8 +1,4 @@
-/**
- * Names of a template and their values.
- *
- * @module
- */
+// Names of a template and their values.
 import type { Budget } from "./budget.ts";
 import type { Value } from "./value.ts";
 
@@ -14,7 +10,6 @@ export interface Scope {
   readonly budget: Budget;
 }
 
-/** Makes a scope within another. */
 export function within(around: Scope, names: Iterable<readonly [string, Value]> = []): Scope {
   return { names: new Map(names), around, budget: around.budget };
 }

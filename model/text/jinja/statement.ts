@@ -1,8 +1,4 @@
-/**
- * Statements of templates.
- *
- * @module
- */
+// Statements of templates.
 import { evaluate, filtered } from "./expression.ts";
 import type { Node } from "./node.ts";
 import { type Scope, within } from "./scope.ts";
@@ -22,7 +18,6 @@ import {
 /** How a block of statements ended: at its end, or to leave the loop or this turn of it. */
 type Ending = "break" | "continue" | undefined;
 
-/** Text of statements. */
 export function renderBlock(nodes: readonly Node[], scope: Scope): string {
   const parts: string[] = [];
   if (run(nodes, scope, parts)) throw new SyntaxError("break and continue must be in a loop");

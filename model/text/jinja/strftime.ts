@@ -1,8 +1,4 @@
-/**
- * Dates as Python's datetime.strftime() writes them, in English and in the time of this place.
- *
- * @module
- */
+// Dates as Python's datetime.strftime() writes them, in English and in the time of this place.
 
 const DAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split(" ");
 const MONTHS = "January February March April May June July August September October November December".split(" ");

@@ -1,8 +1,4 @@
-/**
- * Values as text: Python's str(), repr() and json.dumps().
- *
- * @module
- */
+// Values as text: Python's str(), repr() and json.dumps().
 import { Float, Safe, Tuple, typeName, type Value, View } from "./value.ts";
 
 /** str(value), of an undefined one nothing. @throws {TypeError} where Python prints an address */

@@ -1,11 +1,6 @@
-/**
- * Values of chat templates: Python's, as far as templates use them. None is null and an undefined name is undefined; numbers
- * are whole unless they are a {@linkcode Float}; texts are counted in code points.
- *
- * @module
- */
+// Values of chat templates: Python's, as far as templates use them. None is null and an undefined name is undefined; numbers
+// are whole unless they are a {@linkcode Float}; texts are counted in code points.
 
-/** A value. */
 export type Value =
   | undefined
   | null
@@ -21,15 +16,11 @@ export type Value =
   | readonly Value[]
   | ReadonlyMap<Value, Value>;
 
-/** A float. */
 export class Float {
-  /** @param value the number */
   constructor(readonly value: number) {}
 }
 
-/** A tuple. */
 export class Tuple {
-  /** @param items its items */
   constructor(readonly items: readonly Value[]) {}
 }
 
@@ -45,13 +36,11 @@ export class View {
 
 /** A text that went through the filter `safe`: it can be given out, while with other texts it would escape those. */
 export class Safe {
-  /** @param text the text */
   constructor(readonly text: string) {}
 }
 
 /** What `namespace()` gives, and `loop`. */
 export class Namespace {
-  /** @param fields its attributes */
   constructor(readonly fields: Map<string, Value>) {}
 }
 
@@ -61,7 +50,6 @@ export interface Arguments {
   readonly named: ReadonlyMap<string, Value>;
 }
 
-/** A function or macro. */
 export type Callable = (given: Arguments) => Value;
 
 /** Name of a value's type, as Python has it. */

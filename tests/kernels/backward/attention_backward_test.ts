@@ -1,5 +1,5 @@
 import { attentionBackward } from "../../../kernels/backward/attention_backward.ts";
-import { attentionBackwardOnCpu } from "../../../kernels/backward/backward_reference.ts";
+import { attentionBackwardOnCpu } from "./backward_reference.ts";
 import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";

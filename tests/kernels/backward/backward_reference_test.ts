@@ -5,7 +5,7 @@ import {
   ropeBackwardOnCpu,
   siluBackwardOnCpu,
   tileGradientOnCpu,
-} from "../../../kernels/backward/backward_reference.ts";
+} from "./backward_reference.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert } from "../../assert.ts";
 import { test } from "../../test.ts";

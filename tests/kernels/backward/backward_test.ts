@@ -5,7 +5,7 @@ import {
   ropeBackwardOnCpu,
   siluBackwardOnCpu,
   tileGradientOnCpu,
-} from "../../../kernels/backward/backward_reference.ts";
+} from "./backward_reference.ts";
 import { divergence } from "../../../kernels/backward/divergence.ts";
 import { partialsBytes, rmsNormBackward } from "../../../kernels/backward/norm_backward.ts";
 import { ropeBackward } from "../../../kernels/backward/rope_backward.ts";

@@ -6,7 +6,7 @@ import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import { fusedGemvOfValuesOnCpu } from "../../../kernels/product/fused_gemv_reference.ts";
 import type { Epilogue, Prologue } from "../../../kernels/product/prologue_epilogue.ts";
-import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "../../../kernels/product/prologue_epilogue_reference.ts";
+import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "./prologue_epilogue_reference.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";

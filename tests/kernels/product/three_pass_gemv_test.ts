@@ -3,7 +3,7 @@ import { f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Vector } from "../../../kernels/matrix/f16_matrix.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createScales, decodeScalesOnGpu, threePassGemv } from "../../../kernels/product/three_pass_gemv.ts";
-import { decodeScalesOnCpu, decodeWeightsOnCpu } from "../../../kernels/product/three_pass_reference.ts";
+import { decodeScalesOnCpu, decodeWeightsOnCpu } from "./three_pass_reference.ts";
 import { createDequantized } from "../../../kernels/product/two_pass_gemv.ts";
 import { assertRejects } from "../../assert.ts";
 import {

@@ -10,7 +10,7 @@ import {
   type Sampling,
   selectionBytes,
 } from "../../../kernels/tokens/sampler.ts";
-import { drawOnCpu, samplingProbabilities } from "../../../kernels/tokens/sampler_reference.ts";
+import { drawOnCpu, samplingProbabilities } from "./sampler_reference.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
 import { testGpu } from "../helpers.ts";

@@ -1,9 +1,5 @@
-/**
- * Every reader of files that strangers write, and damaged files for it: it must give what its documentation promises, or
- * say in one short line, and soon, what is wrong.
- *
- * @module
- */
+// Every reader of files that strangers write, and damaged files for it: it must give what its documentation promises, or
+// say in one short line, and soon, what is wrong.
 import { bytesSource } from "../../../model/files/byte_source.ts";
 import { type Checkpoint, readFinite } from "../../../model/files/checkpoint.ts";
 import { type CheckpointFolder, INDEX, readCheckpointFolder } from "../../../model/files/checkpoint_folder.ts";

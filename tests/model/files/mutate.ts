@@ -1,8 +1,4 @@
-/**
- * Damaged and hostile files made of good ones.
- *
- * @module
- */
+// Damaged and hostile files made of good ones.
 import type { Random } from "../../../quant/random.ts";
 
 /** What a stranger may put in place of a value. */

@@ -1,8 +1,4 @@
-/**
- * Files of version 1, whose rows are padded to whole blocks of 128 channels.
- *
- * @module
- */
+// Files of version 1, whose rows are padded to whole blocks of 128 channels.
 import { bytesSource } from "../../../model/files/byte_source.ts";
 import { readPackedShapes, readPackedTensor } from "../../../model/files/packed_file.ts";
 import { fromVersion1, planeShapeOfVersion1 } from "../../../model/files/packed_version1.ts";

@@ -1,8 +1,4 @@
-/**
- * A local server that answers as the Hugging Face hub does, and misbehaves on request.
- *
- * @module
- */
+// A local server that answers as the Hugging Face hub does, and misbehaves on request.
 import { createHash } from "node:crypto";
 
 /** How the server treats one file. */

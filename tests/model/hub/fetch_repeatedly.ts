@@ -1,9 +1,5 @@
-/**
- * A process that fetches a model 25 times, each time into another empty cache, at the moments at which others like it do.
- * Run: deno run -A fetch_repeatedly.ts NAME ENDPOINT CACHE START_MS; prints how many fetches gave whole files.
- *
- * @module
- */
+// A process that fetches a model 25 times, each time into another empty cache, at the moments at which others like it do.
+// Run: deno run -A fetch_repeatedly.ts NAME ENDPOINT CACHE START_MS; prints how many fetches gave whole files.
 import { fetchModel } from "../../../model/hub/hub_model.ts";
 import { parseHubName } from "../../../model/hub/hub_repo.ts";
 

@@ -1,13 +1,9 @@
-/**
- * CPU references of the backward kernels, in f64. Tests hold them against finite differences of the functions whose
- * gradients they are.
- *
- * A bound is the sum of the sizes of all terms times what each may be off by: 2^-24 for each rounding on its way.
- *
- * @module
- */
-import type { AttentionShape } from "../attention/key_value_cache.ts";
-import type { BoundedProduct } from "../matrix/bounded_product.ts";
+// CPU references of the backward kernels, in f64. Tests hold them against finite differences of the functions whose
+// gradients they are.
+//
+// A bound is the sum of the sizes of all terms times what each may be off by: 2^-24 for each rounding on its way.
+import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
+import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 
 type Values = ArrayLike<number>;
 
@@ -88,11 +84,8 @@ export function divergenceOnCpu(wanted: Values, logits: Values) {
 
 /** What attention of one window is made of, all [tokens, its heads, headSize]. */
 export interface AttentionOperands {
-  /** Rotated queries. */
   readonly q: Values;
-  /** Rotated keys. */
   readonly k: Values;
-  /** Values. */
   readonly v: Values;
 }
 

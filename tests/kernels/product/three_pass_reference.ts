@@ -1,12 +1,8 @@
-/**
- * CPU references of the three-pass product's decoding kernels, with bounds for their errors.
- *
- * @module
- */
-import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "../../quant/format.ts";
-import { unpack } from "../../quant/pack.ts";
-import type { PackedTensor } from "../../quant/packed_tensor.ts";
-import type { BoundedProduct } from "../matrix/bounded_product.ts";
+// CPU references of the three-pass product's decoding kernels, with bounds for their errors.
+import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "../../../quant/format.ts";
+import { unpack } from "../../../quant/pack.ts";
+import type { PackedTensor } from "../../../quant/packed_tensor.ts";
+import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 
 /** What rounding a value to f16 can change: half a unit in the last place, of subnormal numbers' at least. */
 function halfUnit(value: number): number {

@@ -1,10 +1,6 @@
-/**
- * CPU references of the inputs and outputs of the matrix-vector kernels, in f64, with bounds for the kernels' error.
- *
- * @module
- */
-import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import type { Epilogue } from "./prologue_epilogue.ts";
+// CPU references of the inputs and outputs of the matrix-vector kernels, in f64, with bounds for the kernels' error.
+import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
+import type { Epilogue } from "../../../kernels/product/prologue_epilogue.ts";
 
 /** One token's input, as {@linkcode Prologue} on the device. */
 export type ValuesOnCpu =

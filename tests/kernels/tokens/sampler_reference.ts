@@ -1,13 +1,7 @@
-/**
- * CPU reference of the kernels that draw a token, in f64.
- *
- * @module
- */
-import type { Sampling } from "./sampler.ts";
+// CPU reference of the kernels that draw a token, in f64.
+import type { Sampling } from "../../../kernels/tokens/sampler.ts";
 
-/**
- * Probability of each token that `sample` may draw, 0 for the others. The largest logit must be finite.
- */
+/** Probability of each token that `sample` may draw, 0 for the others. The largest logit must be finite. */
 export function samplingProbabilities(logits: Float32Array, { temperature, topP, topK }: Sampling): Float64Array {
   const largest = logits.reduce((most, value) => Math.max(most, value), -Infinity);
   const weights = Float64Array.from(logits, (value) => Math.exp((value - largest) / temperature));
