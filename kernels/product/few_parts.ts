@@ -51,14 +51,15 @@ export async function addParts(
   gpu: Gpu,
   matrix: { readonly rows: number; readonly channels: number },
   { firstRow, rows, outliers }: PartRows,
-  parts: { readonly splits: number; readonly tokens: number },
+  { splits, tokens }: { readonly splits: number; readonly tokens: number },
   { range, x, y, partials, addToY }: FewProduct,
 ): Promise<Dispatch> {
   return await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
     constants: {
       rows,
       channels: matrix.channels,
-      ...parts,
+      tokens,
+      splits,
       token_rows: matrix.rows,
       first_row: firstRow,
       outlier_residuals: outliers?.residuals ?? 0,
