@@ -75,6 +75,9 @@ export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelP
     const start = (correctTarget: boolean) =>
       createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget });
     if (inputs === "none") return undefined;
+    if (inputs === "default" || typeof inputs === "object") {
+      throw new TypeError(`inputs are ${JSON.stringify(inputs)}, which need a GPU, must be others on the CPU`);
+    }
     if (inputs !== "unquantized") return start(inputs === "corrected");
     if (fixed?.windows !== windows) {
       onProgress(0, "measuring the unquantized model's inputs");
