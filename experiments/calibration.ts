@@ -204,9 +204,8 @@ export function judgeCalibration(rows: readonly Row[]): Verdict {
     unit: "% (log) by which corrected targets' perplexity is above feedback's, at worst",
     status: value <= standardError ? "reproduced" : value <= 2 * standardError ? "partly" : "not reproduced",
     note: `No claim of the paper. Of all ${cases.length} cases the one with the most standard errors decides: ` +
-      `${
-        describe(decisive)
-      }. Reproduced means: worse by no more than one standard error. Partly means: by no more than ` +
-      "two, as one of six cases that don't differ is by chance.",
+      `${describe(decisive)}. Reproduced means: worse by no more than one standard error. Partly means: by no more ` +
+      `than two, as one of six cases that don't differ is by chance: some ${(cases.length / 6).toFixed(1)} of ` +
+      `${cases.length}.`,
   };
 }
