@@ -42,9 +42,9 @@ export async function withRealWeights<T>(
   use: (weights: RealWeights) => Promise<T>,
 ): Promise<T> {
   const { name, checkpoint, sha256 } = await context.opened();
-  const { config, has, read } = checkpoint;
+  const { config, has, read, tensors } = checkpoint;
   // Without what makes it a packed file, each matrix is decoded when it is asked for.
-  const f16 = checkpointSource({ name: checkpoint.name, config, has, read });
+  const f16 = checkpointSource({ name: checkpoint.name, config, has, read, tensors });
   const usePacked = (opened: OpenModel, how: string) => {
     if (!isPacked(opened)) throw new SyntaxError(`${opened.name} is not packed, must be to be timed as such`);
     const weights = { name: lastPart(name), packed: `${how}: ${describeDensities(opened)}` };
