@@ -96,8 +96,8 @@ export const calibration: Experiment = {
 };
 
 /**
- * Evaluates the model on all texts at once, one after the other: unquantized, and calibrated on each by both methods; files
- * on the first alone.
+ * Evaluates the model on all texts at once, one after the other: unquantized, and calibrated on each by both methods;
+ * files on the first alone.
  */
 async function measureTexts(
   context: ExperimentContext,
@@ -183,8 +183,8 @@ const COLUMNS: readonly Column[] = [
 ];
 
 /**
- * Shows the case in which correction gains the least; the one that is worse by the most standard errors decides. Above two
- * the claim fails, between one and two it may by chance: of six cases that don't differ one lies above one.
+ * Shows the case in which correction gains the least; the one that is worse by the most standard errors decides. Above
+ * two the claim fails, between one and two it may by chance: of six cases that don't differ one lies above one.
  */
 export function judgeCalibration(rows: readonly Row[]): Verdict {
   const compared = rows.filter(({ difference }) => typeof difference === "number");

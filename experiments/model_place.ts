@@ -25,8 +25,8 @@ import type { CpuPool } from "../model/workers/cpu_pool.ts";
 /**
  * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; those of the model as it is
  * being quantized, for random tokens or, with targets corrected, for the text. Or, whatever the quantizers and on a GPU
- * alone, all that `quantize` does by default or when it is asked so, or the packed file of a path, which is told apart by
- * its sha256.
+ * alone, all that `quantize` does by default or when it is asked so, or the packed file of a path, which is told apart
+ * by its sha256.
  */
 export type Inputs =
   | "none"
@@ -225,7 +225,7 @@ export function gpuPlace(
   };
 }
 
-/** An empty directory until it is disposed, always of the same name: what an interrupted run left goes with the next. */
+/** An empty directory until it is disposed, always of one name: what an interrupted run left goes with the next. */
 export async function makeCleared(parent: string, name: string): Promise<AsyncDisposable & { readonly path: string }> {
   const path = join(parent, name);
   const clear = () => Deno.remove(path, { recursive: true }).catch(() => {});

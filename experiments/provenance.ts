@@ -85,8 +85,8 @@ export async function describeCommit(): Promise<string> {
 }
 
 /**
- * A hash of what differs from the commit: changed lines, and names of files that git doesn't know; nothing in a clean tree.
- * Result files don't count: every run but the first would be dirty.
+ * A hash of what differs from the commit: changed lines, and names of files that git doesn't know; nothing in a clean
+ * tree. Result files don't count: every run but the first would be dirty.
  */
 export async function describeChanges(): Promise<string> {
   if (copiedCommit() !== undefined) return "";

@@ -89,7 +89,7 @@ export function resultPlace(
 }
 
 /**
- * Fails where a directory holds a result of another model: names of two files can lead to the same {@linkcode resultPlace}.
+ * Fails where a directory holds a result of another model: two files' names can lead to one {@linkcode resultPlace}.
  *
  * @throws {Error} naming both
  */

@@ -7,10 +7,10 @@ import { inDirectory } from "../../temporary.ts";
 
 const ROOT = new URL("../../../", import.meta.url).pathname;
 
-Deno.test("the first Dawn that opens replaces the process's setImmediate, one that doesn't open leaves it", async () => {
+Deno.test("the first Dawn that opens replaces the process's setImmediate, one that fails leaves it", async () => {
   const globals = globalThis as unknown as { setImmediate: unknown };
   const before = globals.setImmediate;
-  await assertRejects(() => openDawn(["a flag without a value"]));
+  await assertRejects(() => openDawn(["a flag without a value"]), Error, "<key>=<value>");
   assert(globals.setImmediate === before);
   await openDawn(["backend=null"]);
   const replaced = globals.setImmediate;
