@@ -75,7 +75,8 @@ export async function findFiles(
   const isTuned = isImproved(isRealGpu, linearWeights(checkpoint.config), "corrected");
   if (context.quick || !isTuned || isPacked(checkpoint)) return { files, leftOut };
   if (calibratingText !== undefined) {
-    const name = `quantize: ${text}+mix`;
+    // No name that a given file can have.
+    const name = "quantize: first quarter+mix";
     const characters = CHARACTERS_PER_TOKEN * Math.min(CALIBRATION_SIZES.gpu.windowTokens, checkpoint.config.context);
     if (calibratingText.length < characters) {
       leftOut[name] = `left out: the quarter has ${calibratingText.length} characters, must have ${characters}`;

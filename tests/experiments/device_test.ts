@@ -196,7 +196,7 @@ Deno.test("calibration: a given file that knows the text, one of another model, 
     const own = { name: "text.txt", parts: "", calibrating: [], evaluated: [] };
     const find = (characters: number) =>
       findFiles(contextOf(), { ...own, calibratingText: "a".repeat(characters) }, directory, given);
-    const name = "quantize: text.txt+mix";
+    const name = "quantize: first quarter+mix";
     const short = await find(767);
     assertEquals(short.files.map(({ name }) => name), [given.name, "quantize: search"]);
     assertEquals(short.leftOut, { [name]: "left out: the quarter has 767 characters, must have 768" });
