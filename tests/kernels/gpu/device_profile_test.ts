@@ -1,6 +1,6 @@
 import { chooseSplits, chooseWorkgroupSize } from "../../../kernels/attention/decode_attention.ts";
 import { adapterName, isPlannedFor, isSoftwareAdapter } from "../../../kernels/gpu/adapter.ts";
-import { profileOf } from "../../../kernels/gpu/device_profile.ts";
+import { type DeviceProfile, profileOf } from "../../../kernels/gpu/device_profile.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
 import { planShare, splitTiers } from "../../../kernels/layer/layer_plan.ts";
@@ -116,8 +116,11 @@ Deno.test("a device with fewer multiprocessors gets fewer workgroups and splits"
 });
 
 Deno.test("planShare takes half subgroups where columns are uneven, and rows in parts where that is faster or they are too long", () => {
-  const plan = (hidden: number, intermediate: number, heads: number, keyValueHeads: number) => {
-    const headSize = 128;
+  const plan = (
+    [hidden, intermediate, heads, keyValueHeads, headSize]: readonly number[],
+    device: DeviceProfile = H200,
+    workgroups = 132,
+  ) => {
     const matrix = (rows: number, channels: number) => ({ rows, halfBlocks: channels / 64, slabs: [{ slotStart: 1 }] });
     const layer = [
       matrix((heads + 2 * keyValueHeads) * headSize, hidden),
@@ -128,18 +131,21 @@ Deno.test("planShare takes half subgroups where columns are uneven, and rows in 
     const shape = { ...LAYER, hidden, intermediate, attention: { heads, keyValueHeads, headSize } };
     const arena = { layers: [layer] } as unknown as LayerArena;
     const { lanes, threads, partColumns } = planShare(
-      { ...H200, workgroupBytes: 49152 },
+      { ...device, workgroupBytes: 49152 },
       shape,
       [arena],
-      chooseTeam(H200),
-      132,
+      chooseTeam(device),
+      workgroups,
     )!;
     return [lanes, threads, partColumns];
   };
-  assertEquals(plan(4096, 11008, 32, 32), [32, 384, 0], "7B");
-  assertEquals(plan(4096, 14336, 32, 8), [32, 512, 0], "8B");
+  assertEquals(plan([4096, 11008, 32, 32, 128]), [32, 384, 0], "7B");
+  assertEquals(plan([4096, 14336, 32, 8, 128]), [32, 512, 0], "8B");
   // 80 half blocks are five times 16 lanes.
-  assertEquals(plan(5120, 13824, 40, 40), [16, 480, 0], "13B");
+  assertEquals(plan([5120, 13824, 40, 40, 128]), [16, 480, 0], "13B");
   // 14 columns in parts of 6, 6 and 2, which 12 teams take two rows, two rows and six rows at a time.
-  assertEquals(plan(8192, 28672, 64, 8), [32, 384, 6], "70B");
+  assertEquals(plan([8192, 28672, 64, 8, 128]), [32, 384, 6], "70B");
+  // Five half blocks: halves of a subgroup of 8 have the 4 lanes that a step's sums need, those of 4 would not.
+  const five = [64, 320, 2, 2, 32];
+  assertEquals([8, 4].map((subgroupSize) => plan(five, { ...H200, subgroupSize }, 1)[0]), [4, 4]);
 });
