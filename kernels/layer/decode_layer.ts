@@ -181,7 +181,7 @@ async function layerKernel(
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
-  const shader = joinShader(wgsl, "decode_layer", "queries_1", team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", team.exchange);
   return await gpu.createKernel(shader, {
     team: share.lanes,
     workgroup_size: share.threads,

@@ -1,4 +1,4 @@
-// needs: relay relay_groups relay_input fill_values reduce_splits attend queries steps outliers
+// needs: relay relay_groups relay_input fill_values reduce_splits attend queries_1 steps outliers
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
 // their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //

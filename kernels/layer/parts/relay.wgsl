@@ -85,7 +85,7 @@ fn relay_await(at: u32) -> f32 {
 
 // Whether to look no more, after so many looks.
 fn is_in_vain(polls: u32) -> bool {
-  return polls > most_polls || polls % 1024u == 1023u && atomicLoad(&relay[0][0][STATUS]) != 0u;
+  return polls > most_polls || (polls % 1024u == 1023u && atomicLoad(&relay[0][0][STATUS]) != 0u);
 }
 
 fn give_up() {
