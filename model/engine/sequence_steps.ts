@@ -144,11 +144,11 @@ export class SequenceSteps implements Disposable {
     if (!error) return tokens;
     if (!step.relay || !await waitedInVain(this.#gpu, step.relay)) throw error;
     console.warn("workgroups of a layer waited for each other in vain, from now on layers run operation by operation");
-    this.#replaced.push(step);
-    await this.#make(step.range.maxTokens);
     // Whole layers are of one sequence. Its last good token is the one that wasn't taken in well.
     const good = tokens[0].indexOf(NOT_A_NUMBER_TOKEN);
     this.#known.truncate(sequences[0], starts[0] + good);
+    await this.#make(step.range.maxTokens);
+    this.#replaced.push(step);
     const [rest] = await this.take(sequences, count - good, sampling);
     return [Uint32Array.of(...tokens[0].subarray(0, good), ...rest)];
   }

@@ -1,4 +1,5 @@
 import type { Quantizer } from "../../../quant/quantize.ts";
+import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_weights.ts";
@@ -13,7 +14,7 @@ import { twobitQuantizer } from "../../../quant/recipe.ts";
 import type { PackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createSession, type Session } from "../../../model/engine/session.ts";
 import { checkpointSource, type WeightSource } from "../../../model/engine/weight_source.ts";
-import { assert, assertEquals, assertStringIncludes } from "../../assert.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "../../assert.ts";
 import { assertFreedWhenFull, limitBindings, testGpu } from "../../kernels/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 import { fixture, LOGIT_TOLERANCE, quantizeFixture } from "../engine_helpers.ts";
@@ -309,3 +310,22 @@ for (const after of [0, 3]) {
       assertEquals(later.step.whyNotWhole, "workgroups waited for each other in vain before");
     }));
 }
+
+Deno.test("whole layers: where operations find no memory after a workgroup waited in vain, a later call goes on", () =>
+  withNineLayers(async (_, source) => {
+    using gpu = await openGpu();
+    using weights = await uploadWeights(gpu, source);
+    using session = await createSession(gpu, weights, 100);
+    await session.prefill([TOKENS]);
+    const [expected] = await session.decode([0], 8, [DRAWN]);
+    session.truncate(0, TOKENS.length);
+    const { createStorage } = gpu;
+    await withFault(gpu, session, 3, () => {
+      gpu.createStorage = (label, sizeBytes) =>
+        Promise.reject(new OutOfMemoryError(`no room for ${label}`, sizeBytes, gpu.heldBytes));
+      return assertRejects(() => session.decode([0], 8, [DRAWN]), OutOfMemoryError);
+    }).finally(() => Object.assign(gpu, { createStorage }));
+    // Three tokens were taken in well; the third chosen is known and comes next.
+    assertEquals(session.lengths, [TOKENS.length + 3]);
+    assertEquals(await session.decode([0], 5, [DRAWN]), [expected.slice(3)]);
+  }));
