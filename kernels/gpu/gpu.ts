@@ -96,7 +96,7 @@ export class Gpu implements Disposable {
     return this.profile.software;
   }
 
-  /** Bytes held in buffers made by this object. */
+  /** Bytes held in buffers made by this object, without small ones that are kept to read through. */
   get heldBytes(): number {
     return this.#heldBytes;
   }
