@@ -78,7 +78,7 @@ export class ReadBack {
     return staging;
   }
 
-  /** One that lives as long as the device: nobody who reads could free it, so it isn't among the bytes that are held. */
+  /** One that lives as long as the device: no reader could free it, so it isn't among the bytes that are held. */
   async #keptStaging(size: number): Promise<GPUBuffer> {
     const { device, heldBytes } = this.#gpu;
     const make = () => device.createBuffer({ label: "staging", size, usage: STAGING_USAGE });

@@ -80,8 +80,8 @@ export async function decodeLayers(
 }
 
 /**
- * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model as
- * many as there are groups of silu(gate) up.
+ * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model
+ * as many as there are groups of silu(gate) up.
  */
 async function coResidentKernel(
   gpu: Gpu,

@@ -19,20 +19,22 @@
 //   6 hidden_in    f32 [hidden]                input of the model's first layer
 //   7 hidden_out   f32 [hidden]                the residual stream, in the end the output of the last layer; only the
 //                                              thread that writes an element reads it
-//   8 layer_norms  f32 [2 layers + 1, hidden]  before q, k, v and before gate, up; before q, k, v of the layer after them
-//   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the other,
-//                                                 of the sequences of a layer one after the other
+//   8 layer_norms  f32 [2 layers + 1, hidden]  before q, k, v and before gate, up; before q, k, v of the layer after
+//                                              them
+//   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the
+//                                                 other, of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm
 //   14 bias        f32 [layers, (heads + 2 K) D]   where has_bias
-//   15 layer_info  u32 [3 + 24 layers]  first layer, number of layers, sequences in the cache; for each layer and matrix
-//                                       its density (0 for none), the first vector of its refine words, slot_start and
-//                                       slot_bits of its outliers, the first word of their planes and outlier_residuals
+//   15 layer_info  u32 [3 + 24 layers]  first layer, number of layers, sequences in the cache; for each layer and
+//                                       matrix its density (0 for none), the first vector of its refine words,
+//                                       slot_start and slot_bits of its outliers, the first word of their planes and
+//                                       outlier_residuals
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
 // wait for each other without any being left out. The first words of the next weights are on their way while a
-// workgroup waits for its input. Where rows of down are too long for workgroup memory, or that is
-// faster, a workgroup takes all its rows' first columns, then their next, and adds the sums to what the stream has.
+// workgroup waits for its input. Where rows of down are too long for workgroup memory, or that is faster, a workgroup
+// takes all its rows' first columns, then their next, and adds the sums to what the stream has.
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
 override workgroups: u32 = 1; // as many as the dispatch has, so that shares are constants
@@ -332,7 +334,12 @@ fn take_stream(first_row: u32, thread: u32) {
     if (stage == O && layer == 0u) {
       residuals[i] = model_input(quarter);
     } else {
-      residuals[i] = vec4(hidden_out[group][0][j], hidden_out[group][1][j], hidden_out[group][2][j], hidden_out[group][3][j]);
+      residuals[i] = vec4(
+        hidden_out[group][0][j],
+        hidden_out[group][1][j],
+        hidden_out[group][2][j],
+        hidden_out[group][3][j],
+      );
     }
     next_weights[i] = norm_weights(norm, quarter);
   }
@@ -442,7 +449,12 @@ fn hand_over_heads(group: u32, thread: u32) {
     let j = i % 4u;
     var values: vec4<f32>;
     if (i < count) {
-      values = vec4(projections[four][j], projections[four + 1u][j], projections[four + 2u][j], projections[four + 3u][j]);
+      values = vec4(
+        projections[four][j],
+        projections[four + 1u][j],
+        projections[four + 2u][j],
+        projections[four + 3u][j],
+      );
     }
     hand_over_quarter(mixed_at, own.first * head_size / 4u + i, values, 0.0, tag, i < count, thread);
   }

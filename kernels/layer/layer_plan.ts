@@ -120,8 +120,8 @@ function costOf(products: readonly Product[], spread: Spread, subgroup: number, 
 }
 
 /**
- * Where whole groups of gate and up would take more rounds, as many as all workgroups have alike are packed, and the rest
- * is shared out in steps.
+ * Where whole groups of gate and up would take more rounds, as many as all workgroups have alike are packed, and the
+ * rest is shared out in steps.
  */
 function splitGateUp(products: readonly Product[], spread: Spread, workgroups: number): readonly Product[] {
   const whole = products[GATE_UP];

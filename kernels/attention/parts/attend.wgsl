@@ -7,7 +7,8 @@
 //   norms_start()                               first vector of `norms`
 //   await_projections(first_head, key_head, has_new, thread)   returns once projected() can be called, for all threads
 //   projected(head, channel)                    four channels of q, k or v, with their bias
-//   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for workgroup_size / merge_lanes * row_lanes * 8 of them
+//   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for so many sums of queries:
+//                                               workgroup_size / merge_lanes * row_lanes * 8
 //   write_sum(split, channel, sum, total)       where partial results go: a channel's sum with the sum of exp
 //   write_pair(split, head, largest, total)     the largest score of a head and the sum of exp over its split
 override heads: u32 = 1;
