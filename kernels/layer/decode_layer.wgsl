@@ -148,10 +148,10 @@ var<private> sequences: u32;
 var<private> own_sequence: u32;
 
 var<private> splits: u32;
-var<private> first_query: u32;
+var<private> own_head: u32;
 
 // q of a head, then k and v of its key head.
-var<workgroup> projections: array<vec4<f32>, (QUERIES + 2) * head_size / 4>;
+var<workgroup> projections: array<vec4<f32>, 3 * head_size / 4>;
 
 // Of a workgroup's rows of the residual stream, quarter by quarter: what is added to them, and the weights of the norm
 // that comes next.
@@ -428,21 +428,19 @@ fn write_rest(thread: u32) {
 // Parts of the attention: those of all heads and all splits are shared out among the workgroups. Heads that share keys
 // are taken one by one: arithmetic takes longer than reading keys again, which come from the cache.
 fn attend_splits(workgroup: u32, position: u32, thread: u32) {
-  let groups = key_value_heads * ((heads / key_value_heads + QUERIES - 1u) / QUERIES);
-  for (var part = workgroup; part < groups * splits; part += workgroups) {
-    attend_split(part % groups, part / groups, position, thread);
+  for (var part = workgroup; part < heads * splits; part += workgroups) {
+    attend_split(part % heads, part / heads, position, thread);
     workgroupBarrier();
     if (splits == 1u) {
-      hand_over_heads(part, thread);
+      hand_over_head(part, thread);
       workgroupBarrier();
     }
   }
 }
 
-// The heads of a whole sequence, from `projections`.
-fn hand_over_heads(group: u32, thread: u32) {
-  let own = heads_of(group);
-  let count = min(own.count, QUERIES) * head_size / 4u;
+// A head of a whole sequence, from `projections`.
+fn hand_over_head(head: u32, thread: u32) {
+  let count = head_size / 4u;
   for (var first = 0u; first < count; first += workgroup_size) {
     let i = first + thread;
     let four = i / 4u * 4u;
@@ -456,7 +454,7 @@ fn hand_over_heads(group: u32, thread: u32) {
         projections[four + 3u][j],
       );
     }
-    hand_over_quarter(mixed_at, own.first * head_size / 4u + i, values, 0.0, tag, i < count, thread);
+    hand_over_quarter(mixed_at, head * count + i, values, 0.0, tag, i < count, thread);
   }
 }
 
@@ -469,12 +467,12 @@ fn norms_start() -> u32 {
 }
 
 fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32) {
-  first_query = first_head;
-  let count = select(QUERIES, QUERIES + 2u, has_new) * head_size;
+  own_head = first_head;
+  let count = select(1u, 3u, has_new) * head_size;
   for (var i = thread; i < count; i += workgroup_size) {
     let slot = i / head_size;
-    var head = min(first_head + slot, heads - 1u);
-    if (slot >= QUERIES) { head = heads + (slot - QUERIES) * key_value_heads + key_head; }
+    var head = first_head;
+    if (slot > 0u) { head = heads + (slot - 1u) * key_value_heads + key_head; }
     let channel = head * head_size + i % head_size;
     var value = relay_await(qkv_at + channel);
     if (has_bias == 1u) { value += bias[own_layer * (heads + 2u * key_value_heads) * head_size + channel]; }
@@ -485,8 +483,8 @@ fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32)
 
 // Four channels of a head of q, k or v, with their bias.
 fn projected(head: u32, channel: u32) -> vec4<f32> {
-  var slot = head - first_query;
-  if (head >= heads) { slot = QUERIES + (head - heads) / key_value_heads; }
+  var slot = 0u;
+  if (head >= heads) { slot = 1u + (head - heads) / key_value_heads; }
   return projections[(slot * head_size + channel) / 4u];
 }
 
@@ -502,7 +500,7 @@ fn merged_sum(i: u32) -> f32 {
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
   if (splits == 1u) {
     // q, k and v aren't needed any more.
-    let own = channel - first_query * head_size;
+    let own = channel - own_head * head_size;
     projections[own / 4u][own % 4u] = select(sum / total, 0.0, total == 0.0);
   } else {
     relay_put(sums_at + split * sums_stride + relay_place(channel), sum);
