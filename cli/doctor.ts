@@ -63,9 +63,9 @@ function advise(adapter: AdapterDescription | undefined, availableGiB: number): 
     advice.push("The adapter is software: kernels run and are checked, timings are reported as not measured.");
   } else if (!isPlannedFor(adapter.name)) {
     advice.push(
-      `${adapter.name} is no GPU that plans were measured on, and WebGPU doesn't tell how many multiprocessors it has: ` +
-        `work is spread over ${MULTIPROCESSORS}, as on an H100. Where layers run whole, what really runs side by side is ` +
-        "counted at start; should that not last, they run operation by operation.",
+      `${adapter.name} is no GPU that plans were measured on, and WebGPU doesn't tell how many multiprocessors it ` +
+        `has: work is spread over ${MULTIPROCESSORS}, as on an H100. Where layers run whole, what really runs side ` +
+        "by side is counted at start; should that not last, they run operation by operation.",
     );
   }
   if (availableGiB < NEEDED_GIB) {

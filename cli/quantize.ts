@@ -49,18 +49,17 @@ export const quantize: Command = {
     },
     densities: {
       value: "NAME",
-      help:
-        "uniform: one density for all, --refine; kl (default on a GPU below a billion weights): as many refined groups " +
-        `in each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, measured on ` +
-        "a GPU with room for the whole model in 16 bits, with a calibration text.",
+      help: "uniform: one density for all, --refine; kl (default on a GPU below a billion weights): as many refined " +
+        `groups in each stage of each layer as make the model lose least within ${BUDGET_BITS} bits a weight, ` +
+        "measured on a GPU with room for the whole model in 16 bits, with a calibration text.",
     },
     outliers: { value: "SHARE", help: "Share of weights kept in 16 bits (default 0, at most 0.05)." },
     calibration: {
       value: "NAME",
       help: "Calibration text: mix (default on the CPU; encyclopedia, documentation, code and prose), self (what the " +
         "model writes itself, on the GPU), calibration (default of the embedded model; speeches and Moby Dick), " +
-        "wikitext2 (its train split) or c4 from the hub, file:PATH; or several joined by +, as mix+self (default on a " +
-        "GPU): self then has a quarter, the others share the rest. It decides: take text like what the model is for.",
+        "wikitext2 (its train split) or c4 from the hub, file:PATH; or several joined by +, as mix+self (default on " +
+        "a GPU): self then has a quarter, the others share the rest. It decides: take text like what the model is for.",
     },
     windows: {
       value: "N",

@@ -25,9 +25,8 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   calibration: { value: "NAME", help: `Calibration: ${CALIBRATION_GRAMMAR} (default as for quantize).` },
   quantized: {
     value: "F.safetensors",
-    help:
-      "What --model was packed into, for end_to_end (default: it packs the model itself, with densities as quantize's) " +
-      "and, on a GPU, calibration, which measures it beside its own.",
+    help: "What --model was packed into, for end_to_end (default: it packs the model itself, with densities as " +
+      "quantize's) and, on a GPU, calibration, which measures it beside its own.",
   },
   device: {
     value: "NAME",

@@ -1,6 +1,7 @@
 // Claim `accuracy`: plain 2-bit quantization loses much accuracy, the paper's mixed bits little.
 import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
+import { isPacked } from "../model/files/packed_checkpoint.ts";
 import { LINEAR_KINDS, linearShape, linearWeights } from "../model/llama/layer.ts";
 import { measuresInput } from "../quant/quantizer.ts";
 import { FEEDBACK, isImproved } from "../quant/recipe.ts";
@@ -48,7 +49,7 @@ export const accuracy: Experiment = {
     const { checkpoint } = await context.opened();
     const fitsQ2k = LINEAR_KINDS.every((kind) => linearShape(checkpoint.config, kind)[1] % Q2K_CHANNELS === 0);
     const { isRealGpu } = await context.place();
-    const hasMore = !("packed" in checkpoint) && isImproved(isRealGpu, linearWeights(checkpoint.config), "corrected");
+    const hasMore = !isPacked(checkpoint) && isImproved(isRealGpu, linearWeights(checkpoint.config), "corrected");
     const all: (readonly [name: string, method: methods.Method, inputs?: Inputs])[] = [
       ["rtn2_g128", methods.rtn(2, 128)],
       ["rtn2_g32", methods.rtn(2, 32)],
@@ -81,7 +82,7 @@ export const accuracy: Experiment = {
     return {
       settings: {
         ...comparisonSettings(baseline),
-        ...(!("packed" in checkpoint) && { "the model's weights": describeTypes(checkpoint) }),
+        ...(!isPacked(checkpoint) && { "the model's weights": describeTypes(checkpoint) }),
         "Hessians":
           "of the unquantized model, the same for all methods whose targets aren't corrected; measured with the " +
           "earlier layers already quantized where they are (on this model that makes no difference without correction)",

@@ -50,7 +50,8 @@ export const bits: Experiment = {
   title: "Bits a weight",
   claim: "2.85 bits a weight, all scales and zeros counted, across model families and sizes.",
   differs:
-    "The paper's layout is reconstructed, and a row; ours has other zeros, and its 4-bit groups by row. Counted: no error.",
+    "The paper's layout is reconstructed, and a row; ours has other zeros, and its 4-bit groups by row. Counted: " +
+    "no error.",
   needsGpu: false,
   needsModel: true,
   async run(context) {

@@ -1,26 +1,22 @@
-// A question of this suite, no claim of the paper: what each calibration text costs, and whether corrected targets are ever
-// worse than error feedback alone.
+// A question of this suite, no claim of the paper: what each calibration text costs, and whether corrected targets are
+// ever worse than error feedback alone.
 import { join } from "@std/path";
 import { evaluateModel } from "../model/evaluate/evaluation.ts";
-import { isPacked } from "../model/files/packed_checkpoint.ts";
 import { mean, pairedDifference } from "../model/host/statistics.ts";
-import { linearWeights } from "../model/llama/layer.ts";
-import { hashWeights, openModel } from "../model/load.ts";
 import { type DividedSizes, type DividedText, divideTexts } from "../model/quantize/divided_texts.ts";
 import { SELF } from "../model/text/calibration_names.ts";
-import { CALIBRATION_SIZES, isImproved } from "../quant/recipe.ts";
+import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { compareMethod, windowSamples } from "./comparison.ts";
 import type { Baseline, Experiment, ExperimentContext } from "./experiment.ts";
 import { twobit, twobitFeedback } from "./methods.ts";
-import type { Inputs } from "./model_place.ts";
-import { describeFile } from "./provenance.ts";
+import { makeCleared } from "./model_place.ts";
+import { type FileCase, findFiles, openGiven } from "./packed/packed_cases.ts";
 import type { Cell, Column, Row, Verdict } from "./results/result.ts";
 
 /** As many windows calibrate as `quantize` takes by default on the CPU, and on a GPU of larger models. */
 const ON_GPU: DividedSizes = { calibrating: CALIBRATION_SIZES.gpu.windows, evaluated: 512, others: 64 };
 const ON_CPU: DividedSizes = { calibrating: CALIBRATION_SIZES.cpu.windows, evaluated: 12, others: 12 };
 const QUICK: DividedSizes = { calibrating: 4, evaluated: 4, others: 2 };
-const WINDOW_TOKENS = 512;
 
 const METHODS = [
   { step: "feedback", method: twobitFeedback, inputs: "unquantized" },
@@ -42,10 +38,11 @@ export const calibration: Experiment = {
     const { scorer, gpu, isRealGpu } = await context.place();
     const { checkpoint, sha256 } = await context.opened();
     const { directory, textName, seed } = context;
-    await Deno.mkdir(directory, { recursive: true });
+    const given = await openGiven(context);
+    await using made = await makeCleared(directory, "first_quarter");
     const { texts, whyNotSelf } = await divideTexts(checkpoint, {
       ...(context.quick ? QUICK : isRealGpu ? ON_GPU : ON_CPU),
-      ...{ textName, windowTokens: WINDOW_TOKENS, seed, sourceSha256: sha256, gpu },
+      ...{ textName, windowTokens: CALIBRATION_SIZES.gpu.windowTokens, seed, sourceSha256: sha256, gpu },
       // A software adapter would write longer than all else takes.
       writes: isRealGpu,
       // Beside what the default text has of it.
@@ -53,7 +50,7 @@ export const calibration: Experiment = {
       onProgress: (step) => context.progress(0, step),
     });
     if (whyNotSelf !== undefined) context.progress(0, `${SELF} is ${whyNotSelf}`);
-    const files = await findFiles(context, texts[0]);
+    const { files, leftOut } = await findFiles(context, texts[0], made.path, given);
     const { evaluations, bits } = await measureTexts(context, texts, files);
     const lossOn = (i: number) => {
       const start = texts.slice(0, i).reduce((sum, { evaluated }) => sum + evaluated.length, 0);
@@ -84,6 +81,7 @@ export const calibration: Experiment = {
         ])),
         ...(whyNotSelf !== undefined && { [SELF]: whyNotSelf }),
         ...Object.fromEntries(files.map(({ name, said }) => [name, said])),
+        ...leftOut,
         "method":
           "one refined group in 8, no outliers, untuned. feedback: Hessians of the unquantized model; corrected: " +
           "and targets corrected for what earlier layers' quantization changed",
@@ -97,59 +95,9 @@ export const calibration: Experiment = {
   },
 };
 
-/** A packed file that is measured on the run's own text. */
-interface FileCase {
-  readonly name: string;
-  /** What it is, in words. */
-  readonly said: string;
-  readonly inputs: Inputs;
-}
-
 /**
- * What people get from `quantize`: the file that the run was given, and on a GPU that isn't a software one, for a model that
- * is then tuned, one without a text and one for which there is a text of the kind that is evaluated.
- */
-async function findFiles(context: ExperimentContext, own: DividedText): Promise<FileCase[]> {
-  const { gpu, isRealGpu } = await context.place();
-  const { checkpoint, sha256 } = await context.opened();
-  const files: FileCase[] = [];
-  const { quantizedName: path } = context;
-  if (path !== undefined && gpu) {
-    using packed = await openModel(path);
-    const { source_sha256: source, settings = "{}" } = isPacked(packed) ? packed.file.metadata : {};
-    if (source !== sha256) throw new Error(`${path} is not made of ${checkpoint.name}, must be to be compared with it`);
-    const hash = await hashWeights(packed);
-    const { method, calibration, windows, windowTokens, densities, tuning } = JSON.parse(settings);
-    files.push({
-      name: `quantize: ${calibration}`,
-      said: `${describeFile(path, hash)}: ${method}, ${windows} windows of ${windowTokens} tokens of ${calibration}, ` +
-        `densities ${densities}, ${tuning ? "tuned" : "untuned"}`,
-      inputs: { path, sha256: hash },
-    });
-  }
-  const isTuned = isImproved(isRealGpu, linearWeights(checkpoint.config), "corrected");
-  if (context.quick || !isTuned || isPacked(checkpoint)) return files;
-  const { calibratingText } = own;
-  if (calibratingText !== undefined) {
-    const path = join(context.directory, "first_quarter.txt");
-    await Deno.writeTextFile(path, calibratingText);
-    files.push({
-      name: `quantize: ${own.name}+mix`,
-      said: `quantize --calibration file:PATH+mix, of ${own.name} the quarter that calibrates`,
-      inputs: { asked: { calibration: { text: `file:${path}+mix` } } },
-    });
-  }
-  const search = { method: "search" } as const;
-  return [...files, {
-    name: "quantize: search",
-    said: "quantize --method search, without a text",
-    inputs: { asked: search },
-  }];
-}
-
-/**
- * Evaluates the model on all texts at once, one after the other: unquantized, and calibrated on each by both methods; files
- * on the first alone.
+ * Evaluates the model on all texts at once, one after the other: unquantized, and calibrated on each by both methods;
+ * files on the first alone.
  */
 async function measureTexts(
   context: ExperimentContext,
@@ -235,8 +183,8 @@ const COLUMNS: readonly Column[] = [
 ];
 
 /**
- * Shows the case in which correction gains the least; the one that is worse by the most standard errors decides. Above two
- * the claim fails, between one and two it may by chance: of six cases that don't differ one lies above one.
+ * Shows the case in which correction gains the least; the one that is worse by the most standard errors decides. Above
+ * two the claim fails, between one and two it may by chance: of six cases that don't differ one lies above one.
  */
 export function judgeCalibration(rows: readonly Row[]): Verdict {
   const compared = rows.filter(({ difference }) => typeof difference === "number");
@@ -256,9 +204,8 @@ export function judgeCalibration(rows: readonly Row[]): Verdict {
     unit: "% (log) by which corrected targets' perplexity is above feedback's, at worst",
     status: value <= standardError ? "reproduced" : value <= 2 * standardError ? "partly" : "not reproduced",
     note: `No claim of the paper. Of all ${cases.length} cases the one with the most standard errors decides: ` +
-      `${
-        describe(decisive)
-      }. Reproduced means: worse by no more than one standard error. Partly means: by no more than ` +
-      "two, as one of six cases that don't differ is by chance.",
+      `${describe(decisive)}. Reproduced means: worse by no more than one standard error. Partly means: by no more ` +
+      `than two, as one of six cases that don't differ is by chance: some ${(cases.length / 6).toFixed(1)} of ` +
+      `${cases.length}.`,
   };
 }

@@ -44,8 +44,9 @@ export interface RunSettings {
 const FULL: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 512, choices: 256 };
 const QUICK: Omit<EvaluationPlan, "seed"> = { windows: 8, windowTokens: 512, choices: 0 };
 /**
- * On a GPU there is time for so many that next-token accuracies differ by less than 0.1 points by chance: on SmolLM2-135M
- * and WikiText-2 twobit's and the unquantized model's by 0.08, where 128 windows leave 0.14 and take 1.3 s less a row.
+ * On a GPU there is time for so many that next-token accuracies differ by less than 0.1 points by chance: on
+ * SmolLM2-135M and WikiText-2 twobit's and the unquantized model's by 0.08, where 128 windows leave 0.14 and take 1.3 s
+ * less a row.
  */
 const FULL_ON_GPU: typeof FULL = { ...FULL, windows: 384 };
 /** WikiText-2 is evaluated as the papers do that report it: all windows of 2048 tokens. */

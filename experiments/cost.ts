@@ -21,7 +21,7 @@ import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import { measureSpeed } from "../model/engine/speed.ts";
 import { type Estimate, medianEstimate, ratioOf } from "../model/host/statistics.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
-import { describeSettings } from "./real_weights.ts";
+import { describeSettings } from "./packed/real_weights.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
 import type { Column, Row, Verdict } from "./results/result.ts";
 import { unlessOutOfMemory } from "./unless_out_of_memory.ts";

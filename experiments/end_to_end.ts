@@ -18,7 +18,7 @@ import { SETTINGS } from "../quant/recipe.ts";
 import { CLAIMED_MODEL, COLUMNS, describe, EMPTY_ROW, joinNotes, judgeEndToEnd } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
-import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./real_weights.ts";
+import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 

@@ -79,7 +79,7 @@ interface PlacedResult {
   readonly result: Result;
 }
 
-/** The results that have a measured value, or the first of them alone, else the first; none where there are no results. */
+/** The results that have a measured value, or the first of them alone, else the first; none where there are none. */
 function findMeasured(
   all: readonly { readonly place: string; readonly result: Result | undefined }[],
   ofEach: boolean,

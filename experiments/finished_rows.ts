@@ -1,5 +1,5 @@
-// Rows of an experiment that are finished, in a file beside its result until that is there, so that an interrupted run can
-// go on with `--resume`.
+// Rows of an experiment that are finished, in a file beside its result until that is there, so that an interrupted run
+// can go on with `--resume`.
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
 import type { Cell } from "./results/result.ts";

@@ -25,8 +25,8 @@ import type { CpuPool } from "../model/workers/cpu_pool.ts";
 /**
  * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; those of the model as it is
  * being quantized, for random tokens or, with targets corrected, for the text. Or, whatever the quantizers and on a GPU
- * alone, all that `quantize` does by default or when it is asked so, or the packed file of a path, which is told apart by
- * its sha256.
+ * alone, all that `quantize` does by default or when it is asked so, or the packed file of a path, which is told apart
+ * by its sha256.
  */
 export type Inputs =
   | "none"
@@ -75,6 +75,9 @@ export function cpuPlace(pool: CpuPool, loadModel: () => Promise<Model>): ModelP
     const start = (correctTarget: boolean) =>
       createCalibrator(pool, model.config, { embedding: model.embedding, windows, correctTarget });
     if (inputs === "none") return undefined;
+    if (inputs === "default" || typeof inputs === "object") {
+      throw new TypeError(`inputs are ${JSON.stringify(inputs)}, which need a GPU, must be others on the CPU`);
+    }
     if (inputs !== "unquantized") return start(inputs === "corrected");
     if (fixed?.windows !== windows) {
       onProgress(0, "measuring the unquantized model's inputs");
@@ -222,7 +225,7 @@ export function gpuPlace(
   };
 }
 
-/** An empty directory until it is disposed, always of the same name: what an interrupted run left goes with the next. */
+/** An empty directory until it is disposed, always of one name: what an interrupted run left goes with the next. */
 export async function makeCleared(parent: string, name: string): Promise<AsyncDisposable & { readonly path: string }> {
   const path = join(parent, name);
   const clear = () => Deno.remove(path, { recursive: true }).catch(() => {});

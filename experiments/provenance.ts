@@ -1,9 +1,10 @@
 // Where and how a result was made: device, versions, commit, command.
 import { createHash } from "node:crypto";
-import { basename, fromFileUrl } from "@std/path";
+import { fromFileUrl } from "@std/path";
 import { type AdapterDescription, describeAdapter } from "../kernels/gpu/adapter.ts";
 import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { dawnVersion } from "../model/host/dawn.ts";
+import { splitJoined } from "../model/text/calibration_names.ts";
 import type { Provenance } from "./results/result.ts";
 
 /**
@@ -44,17 +45,19 @@ export async function describeEnvironment(
   };
 }
 
-/** A path without this machine's directories, alone or behind `name:`, as one of several joined by `+`; hub names as they are. */
-export function withoutDirectories(name: string): string {
-  const parts = name.split("+").map((part) =>
-    part.startsWith("hf:") ? part : part.replace(/[/\\]+$/, "").replace(/^(\w+:)?.*[/\\]/s, "$1")
-  );
-  return parts.join("+");
+/**
+ * Paths without this machine's directories, alone or behind `name:`, joined by `+` as calibration texts are or by `,`
+ * before a `name:`; names of the hub as they are.
+ */
+export function withoutDirectories(names: string): string {
+  const shorten = (name: string) =>
+    name.startsWith("hf:") ? name : name.replace(/(?<=.)[/\\]+$/, "").replace(/^(\w+:)?.*[/\\](?=.)/s, "$1");
+  return names.split(/,(?=\w+:)/).map((part) => splitJoined(part).map(shorten).join("+")).join();
 }
 
-/** A file in words: its name without directories, and what it holds. */
+/** A file or a model in words: its name without directories, and what it holds. */
 export function describeFile(path: string, sha256: string): string {
-  return `${basename(path)} (sha256 ${sha256.slice(0, 16)})`;
+  return `${withoutDirectories(path)} (sha256 ${sha256.slice(0, 16)})`;
 }
 
 /** An evaluation text by its name, one from a file as {@linkcode describeFile} has it. */
@@ -82,8 +85,8 @@ export async function describeCommit(): Promise<string> {
 }
 
 /**
- * A hash of what differs from the commit: changed lines, and names of files that git doesn't know; nothing in a clean tree.
- * Result files don't count: every run but the first would be dirty.
+ * A hash of what differs from the commit: changed lines, and names of files that git doesn't know; nothing in a clean
+ * tree. Result files don't count: every run but the first would be dirty.
  */
 export async function describeChanges(): Promise<string> {
   if (copiedCommit() !== undefined) return "";

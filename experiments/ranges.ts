@@ -20,7 +20,8 @@ export const ranges: Experiment = {
   title: "Ranges of weight groups",
   claim: "The range of weights differs much from group to group; only a small fraction of groups has a large range.",
   differs:
-    "The paper gives no limits; ours are at most a tenth of the groups above 2 x median, and the largest above 3 x. Counted: no error.",
+    "The paper gives no limits; ours are at most a tenth of the groups above 2 x median, and the largest above " +
+    "3 x. Counted: no error.",
   needsGpu: false,
   needsModel: true,
   async run({ model, progress }) {

@@ -4,7 +4,7 @@ import { pathExists } from "../model/host/path_exists.ts";
 import { createContext, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
 import { type FinishedRows, openFinishedRows, rowsPath, type RowsState } from "./finished_rows.ts";
-import { describeDevice, describeEnvironment, withoutDirectories } from "./provenance.ts";
+import { describeDevice, describeEnvironment, describeFile, withoutDirectories } from "./provenance.ts";
 import { renderDirectory, writePages } from "./render.ts";
 import { type Findings, type Provenance, readResult, type Result, writeResult } from "./results/result.ts";
 
@@ -41,7 +41,8 @@ export async function runExperiments(experiments: readonly Experiment[], options
   using context = createContext(settings, (share, step) => options.onProgress?.(running, share, step));
   const opened = await context.opened();
   const model = { name: withoutDirectories(opened.name), sha256: opened.sha256 };
-  if (options.out === undefined && modelName !== "tiny") {
+  // What a quick run leaves is nobody's evidence.
+  if (options.out === undefined && modelName !== "tiny" && !quick) {
     for (const experiment of experiments) await refuseOtherModel(directoryOf(experiment), experiment, model);
   }
   const results: Result[] = [];
@@ -88,7 +89,7 @@ export function resultPlace(
 }
 
 /**
- * Fails where a directory holds a result of another model: names of two files can lead to the same {@linkcode resultPlace}.
+ * Fails where a directory holds a result of another model: two files' names can lead to one {@linkcode resultPlace}.
  *
  * @throws {Error} naming both
  */
@@ -101,7 +102,7 @@ export async function refuseOtherModel(
   if (!needsModel || !await pathExists(path)) return;
   const before = (await readResult(path)).environment.model;
   if (before.sha256 === model.sha256) return;
-  const [was, is] = [before, model].map(({ name, sha256 }) => `${name} (sha256 ${sha256.slice(0, 16)})`);
+  const [was, is] = [before, model].map(({ name, sha256 }) => describeFile(name, sha256));
   throw new Error(`${path} is of ${was}, the model is ${is}, must be written elsewhere (--out) or the old one removed`);
 }
 

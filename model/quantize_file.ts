@@ -6,7 +6,7 @@ import { type DensityRule, FEEDBACK, isImproved, SETTINGS, twobitQuantizer } fro
 import { reportQuantization } from "../quant/report.ts";
 import type { Checkpoint } from "./files/checkpoint.ts";
 import { INDEX } from "./files/checkpoint_folder.ts";
-import { CARRIED_FILES } from "./files/packed_checkpoint.ts";
+import { CARRIED_FILES, isPacked } from "./files/packed_checkpoint.ts";
 import { refuseReplacing } from "./host/atomic_file.ts";
 import { lockPath } from "./host/path_lock.ts";
 import { LINEAR_KINDS, type LinearKind, linearName, linearWeights, STAGES } from "./llama/layer.ts";
@@ -96,7 +96,7 @@ export async function quantizeModel(
   const interrupted = options.resume ? await readInterrupted(path) : undefined;
   using checkpoint = await openModel(name, onProgress);
   await refuseReplacing(path, sourcesOf(checkpoint));
-  if ("packed" in checkpoint) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
+  if (isPacked(checkpoint)) throw new Error(`${checkpoint.name} is packed already, must be a checkpoint directory`);
   const isExcluded = (layer: number, kind: LinearKind) =>
     exclude !== undefined && linearName(layer, kind).search(exclude) >= 0;
   checkSomeLeft(isExcluded, checkpoint.config.layers, exclude);

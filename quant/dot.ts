@@ -1,8 +1,8 @@
 // Dot products of runs of f64 arrays.
 
 /**
- * Sums over i < length of a[firstStart + i] * b[bStart + i], and of a[secondStart + i] * b[bStart + i], in four independent
- * sums each, which keep the processor busy; b is read once.
+ * Sums over i < length of a[firstStart + i] * b[bStart + i], and of a[secondStart + i] * b[bStart + i], in four
+ * independent sums each, which keep the processor busy; b is read once.
  *
  * @param sums gets the two, at `at` and behind it
  */

@@ -157,8 +157,8 @@ function tryCodes(search: Search, window: SearchWindow, known: GroupRounding, tr
 }
 
 /**
- * A little more than the error of a window's middle candidate, which is a good one: what exceeds it can't win, wherever in
- * the order it comes, and needn't be added up.
+ * A little more than the error of a window's middle candidate, which is a good one: what exceeds it can't win, wherever
+ * in the order it comes, and needn't be added up.
  */
 function mostOf(search: Search, { firstScale, lastScale }: SearchWindow): number {
   const { problem, d, refined } = search;

@@ -80,8 +80,8 @@ function setTileScales(
 }
 
 /**
- * Quantizes the rows of a tile, group by group in the order of feedback: all rows of a group before the next, since they
- * read the same coefficients of feedback, which are megabytes.
+ * Quantizes the rows of a tile, group by group in the order of feedback: all rows of a group before the next, since
+ * they read the same coefficients of feedback, which are megabytes.
  */
 function quantizeRows(task: TileTask, firstRow: number, masks: readonly ReadonlyMap<number, number>[]): void {
   const { channels, feedback, rounded: problem } = task;
@@ -103,7 +103,7 @@ function quantizeRows(task: TileTask, firstRow: number, masks: readonly Readonly
   }
 }
 
-/** Quantizes a group of a row, whose problem has been posed; leaves the errors of its weights in the problem's values. */
+/** Quantizes a group of a row, whose problem has been posed; leaves its weights' errors in the problem's values. */
 function quantizeGroup(task: TileTask, row: number, group: number): void {
   const { weights, channels, tensor, tile, firstTile, rounded: problem } = task;
   const { values, codes, size, outliers } = problem;

@@ -1,5 +1,5 @@
-// What a quantizer is. Each is one file that says its settings, how it quantizes, and what can be done with what it stores;
-// quantize.ts has the table of them.
+// What a quantizer is. Each is one file that says its settings, how it quantizes, and what can be done with what it
+// stores; quantize.ts has the table of them.
 import type { BitTerms } from "./bits.ts";
 import type { FeedbackSettings } from "./error_feedback.ts";
 import { TILE_ROWS, tilesPerColumn } from "./format.ts";

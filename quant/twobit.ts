@@ -18,9 +18,9 @@
 //
 // Tried and left out: coordinate descent on codes after the feedback (-0.003 for a third more time), refitting d (0),
 // several candidates for d (0), a Hessian-weighted probe (0), inputs of the unquantized model for the Hessian (0),
-// smoothing and permuting channels (0), refitting norms (0), coupling rows by a Fisher matrix (-0.003, needs gradients),
-// densities that differ between q, k and v or gate and up (three products where one would do; equal ones are as good),
-// outliers (-0.003 for 0.0224 bits where rows have 1024 channels; the same bits are worth more as refined groups).
+// smoothing and permuting channels (0), refitting norms (0), coupling rows by a Fisher matrix (-0.003, needs
+// gradients), densities that differ between q, k and v or gate and up (three products where one would do; equal ones
+// are as good), outliers (-0.003 for 0.0224 bits where rows have 1024 channels; as refined groups these gain more).
 //
 // These numbers are in-domain: that model was trained on the kind of text that it is calibrated and scored on. A second
 // study (PyTorch, 2026-11-28, one refined group in 8) took SmolLM2-135M-Instruct (2.833 bits; WikiText-2 valid, 401
@@ -46,11 +46,13 @@
 //         Hessian of 40 x 512 random tokens                         2.135           1.223
 //     d and norms tuned by gradients (quantize --tune)            -7.4 %          -0.5 %
 //
-// On its own held-out text SmolLM2 stands at 2.085 with speeches and 1.370 with the mix; densities by KL gain 2.8 % there.
-// So: text first; correction always; guided Hessians and outliers not; densities by stage (quant/densities/); tuning.
+// On its own held-out text SmolLM2 stands at 2.085 with speeches and 1.370 with the mix; densities by KL gain 2.8 %
+// there. So: text first; correction always; guided Hessians and outliers not; densities by stage
+// (quant/densities/); tuning.
 //
-// What is built of that, by this program on an H200 (2026-11-28; SmolLM2: 396 windows of the last three quarters of WikiText-2
-// valid, 28.22 unquantized, standard errors of ratios about 0.005; embedded model: 504 windows of held-out speeches, 26.14):
+// What is built of that, by this program on an H200 (2026-11-28; SmolLM2: 396 windows of the last three quarters of
+// WikiText-2 valid, 28.22 unquantized, standard errors of ratios about 0.005; embedded model: 504 windows of held-out
+// speeches, 26.14):
 //
 //     SmolLM2                                       bits   ratio    embedded model                 bits   ratio
 //     search                                        2.833  2.170    feedback, speeches 128 x 512   2.813  1.105
@@ -66,8 +68,8 @@
 //     ... those 138 overlapping, 223 + 224          2.850  1.138   (within one to two errors of the row above)
 //
 // Outliers beside feedback alone, mix+self (SmolLM2, 128 windows of all of valid): none 1.832, 0.05 % of 2-bit groups'
-// weights for 0.064 bits more 1.736, 0.2 % for 0.110 bits 1.691; corrected targets without any 1.489. Those and lines of
-// 128 x 512 are in results/nvidia-h200/.
+// weights for 0.064 bits more 1.736, 0.2 % for 0.110 bits 1.691; corrected targets without any 1.489. Those and lines
+// of 128 x 512 are in results/nvidia-h200/.
 import { packedBits } from "./bits.ts";
 import { channelWeightsOf } from "./channel_weights.ts";
 import { checkMatrix } from "./check.ts";

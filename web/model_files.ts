@@ -1,6 +1,6 @@
 // The files of a model that the server hands out, and no others.
 import { basename, join } from "@std/path";
-import { CARRIED_FILES } from "../model/files/packed_checkpoint.ts";
+import { CARRIED_FILES, isPacked } from "../model/files/packed_checkpoint.ts";
 import { modelPath, openModel } from "../model/load.ts";
 import type { DownloadProgress } from "../model/hub/hub_model.ts";
 import { pathExists } from "../model/host/path_exists.ts";
@@ -23,7 +23,7 @@ export async function findModelFiles(name: string, onDownload?: DownloadProgress
   if (checkpoint.files.some((path) => path.endsWith(".gguf"))) {
     throw new SyntaxError(`model ${name} is a GGUF file, must be a packed file or in Hugging Face layout for the page`);
   }
-  const packed = "packed" in checkpoint;
+  const packed = isPacked(checkpoint);
   const paths = new Map(checkpoint.files.map((path) => [basename(path), path]));
   if (!packed) {
     const directory = await modelPath(name);

@@ -1,5 +1,5 @@
-// Plots of `accuracy`, `four_bit_share` and `outliers`: quality of the quantized model against bits; and of `calibration`:
-// against the text.
+// Plots of `accuracy`, `four_bit_share` and `outliers`: quality of the quantized model against bits; and of
+// `calibration`: against the text.
 import type { Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { type Axis, scatterPanel, type ScatterPoint } from "./scatter.ts";

@@ -13,9 +13,8 @@ import {
   normName,
 } from "../llama/layer.ts";
 import type { Model } from "../llama/llama.ts";
-import type { PackedCheckpoint } from "../files/packed_checkpoint.ts";
+import { isPacked, linearBytes } from "../files/packed_checkpoint.ts";
 import { decodeHalves, toF16, WEIGHT_DTYPES } from "../files/numbers.ts";
-import { isPlane } from "../files/packed_file.ts";
 
 /** Weights of a model by name; each is read when it is asked for. */
 export interface WeightSource {
@@ -38,7 +37,7 @@ export function checkpointSource(
   const half = async (name: string, rows: number, channels: number): Promise<HalfMatrix> => {
     const tensor = stored.get(name);
     const place = `${checkpoint.name}: ${name}`;
-    // Without a detour by f32, on which the host would spend most of a large model's loading.
+    // Of a safetensors file without a detour by f32, on which the host would spend most of a large model's loading.
     const isPlain = tensor && WEIGHT_DTYPES.includes(tensor.dtype) && tensor.shape.join() === [rows, channels].join();
     const weights = isPlain
       ? decodeHalves(place, await tensor.bytes(), tensor.dtype)
@@ -46,7 +45,7 @@ export function checkpointSource(
     return { kind: "f16", rows, channels, weights };
   };
   const { config } = checkpoint;
-  const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
+  const packed = isPacked(checkpoint) ? checkpoint : undefined;
   return {
     config,
     half,
@@ -71,14 +70,9 @@ export function checkpointSource(
 /** Bytes of device memory that a checkpoint's weights take, without reading them. */
 export function weightBytes(checkpoint: Checkpoint): number {
   const { vocabulary, hidden, tiedHead } = checkpoint.config;
-  const packed = "packed" in checkpoint ? checkpoint as PackedCheckpoint : undefined;
-  let bytes = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + 4 * hidden;
-  for (const { name, shape: [rows, channels] } of allLayerTensors(checkpoint.config).values()) {
+  let bytes = 2 * vocabulary * hidden * (tiedHead ? 1 : 2) + 4 * hidden + linearBytes(checkpoint);
+  for (const { shape: [rows, channels] } of allLayerTensors(checkpoint.config).values()) {
     if (channels === undefined) bytes += 4 * rows;
-    else if (!packed?.packed.has(name.replace(/\.weight$/, ""))) bytes += 2 * rows * channels;
-  }
-  for (const { name, sizeBytes } of packed?.file.tensors.values() ?? []) {
-    if (isPlane(name, packed!.packed)) bytes += sizeBytes;
   }
   return bytes;
 }

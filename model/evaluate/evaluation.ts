@@ -24,7 +24,7 @@ export interface EvaluationPlan {
 export interface EvaluationSet {
   readonly windows: Windows;
   readonly choices: Choices | undefined;
-  /** How many windows, spread evenly, are measured in KL divergence; the reference's predictions of these stay in memory. */
+  /** How many evenly spread windows KL divergence is measured on; the reference's predictions of them stay in memory. */
   readonly divergenceWindows: number;
   /** Tasks of multiple-choice questions from files. */
   readonly tasks?: readonly PreparedTask[];
@@ -129,7 +129,7 @@ export async function evaluateModel(
   };
 }
 
-/** Whether an index is one of `count` that lie at even distances among `total`, the first included; all of fewer are. */
+/** Whether an index is one of `count` at even distances among `total`, the first included; all of fewer are. */
 function isSpread(index: number, count: number, total: number): boolean {
   const taken = Math.min(count, total);
   return Math.floor(index * taken / total) > Math.floor((index - 1) * taken / total);

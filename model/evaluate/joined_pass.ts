@@ -1,5 +1,5 @@
-// Sequences side by side through all layers of a model on the device: products of thousands of tokens, where short texts one
-// by one leave most of it idle.
+// Sequences side by side through all layers of a model on the device: products of thousands of tokens, where short
+// texts one by one leave most of it idle.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { createTokenRange, setTokenRange } from "../../kernels/tokens/token_range.ts";

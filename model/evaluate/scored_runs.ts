@@ -1,4 +1,4 @@
-// Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens that followed.
+// Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens after them.
 import { divergence } from "../../kernels/backward/divergence.ts";
 import { allOrNone, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";

@@ -1,5 +1,5 @@
-// Tensors that come in quantized blocks of GGUF and that a packed file carries as they are, so that it isn't larger than its
-// source: embeddings and heads, mostly. Each is a U8 tensor with a row of bytes for each of its rows.
+// Tensors that come in quantized blocks of GGUF and that a packed file carries as they are, so that it isn't larger
+// than its source: embeddings and heads, mostly. Each is a U8 tensor with a row of bytes for each of its rows.
 import { asJsonObject, parseJsonObject } from "../host/json.ts";
 import { clipText, quoteText } from "../host/quote_text.ts";
 import { type GgufTensor, readGgufBytes } from "./gguf_tensor.ts";

@@ -1,5 +1,5 @@
-// Byte order marks at the start of tokens: @huggingface/gguf takes them for marks of an encoding and drops them, while in a
-// vocabulary they are characters.
+// Byte order marks at the start of tokens: @huggingface/gguf takes them for marks of an encoding and drops them, while
+// in a vocabulary they are characters.
 import type { ByteSource } from "./byte_source.ts";
 
 const TOKENS = "tokenizer.ggml.tokens";

@@ -1,4 +1,4 @@
-// Rotary position embedding as a GGUF file's metadata and tensors describe it, in the fields of a Hugging Face `config.json`.
+// Rotary position embedding as a GGUF file's metadata and tensors describe it, in fields of a `config.json`.
 import type { GgufFile } from "./gguf_file.ts";
 import { readGgufTensor } from "./gguf_tensor.ts";
 import { refuseOthers } from "../host/json.ts";

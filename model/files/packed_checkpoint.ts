@@ -17,7 +17,7 @@ import {
 } from "./checkpoint.ts";
 import { type ModelConfig, parseConfig } from "../llama/config.ts";
 import { clipText } from "../host/quote_text.ts";
-import { allLayerTensors } from "../llama/layer.ts";
+import { allLayerTensors, linearWeights } from "../llama/layer.ts";
 import { readGgufTensor } from "./gguf_tensor.ts";
 import { isPackedFile, isPlane, readPackedShapes, readPackedTensor } from "./packed_file.ts";
 import { readSafetensorsHeader, readTensorBytes, type SafetensorsFile, tensorInfo, tensorRows } from "./safetensors.ts";
@@ -45,7 +45,7 @@ export interface PackedCheckpoint extends Checkpoint {
 }
 
 /** Whether a checkpoint is a packed file. */
-export function isPacked<T extends Checkpoint>(checkpoint: T): checkpoint is T & PackedCheckpoint {
+export function isPacked<T extends Pick<Checkpoint, "name">>(checkpoint: T): checkpoint is T & PackedCheckpoint {
   return "packed" in checkpoint;
 }
 
@@ -142,16 +142,20 @@ function describeCheckpoint(
   };
 }
 
-/** Bits a weight of the linear layers, by the bytes that the file has of them; those that aren't packed count 16. */
-export function bitsPerWeight({ config, file, packed }: PackedCheckpoint): number {
-  let [weights, bytes] = [0, 0];
-  for (const { name, shape: [rows, channels] } of allLayerTensors(config).values()) {
-    if (channels === undefined) continue;
-    weights += rows * channels;
-    if (!packed.has(withoutWeight(name))) bytes += 2 * rows * channels;
+/** Bytes of the linear layers' weights: those that the file has of packed ones, and f16 of all others. */
+export function linearBytes(checkpoint: Checkpoint): number {
+  const { packed, file } = isPacked(checkpoint) ? checkpoint : {};
+  let bytes = 0;
+  for (const { name, shape: [rows, channels] } of allLayerTensors(checkpoint.config).values()) {
+    if (channels !== undefined && !packed?.has(withoutWeight(name))) bytes += 2 * rows * channels;
   }
-  for (const { name, sizeBytes } of file.tensors.values()) if (isPlane(name, packed)) bytes += sizeBytes;
-  return (8 * bytes) / weights;
+  for (const { name, sizeBytes } of file?.tensors.values() ?? []) if (isPlane(name, packed!)) bytes += sizeBytes;
+  return bytes;
+}
+
+/** Bits a weight of the linear layers, by {@linkcode linearBytes}. */
+export function bitsPerWeight(checkpoint: PackedCheckpoint): number {
+  return (8 * linearBytes(checkpoint)) / linearWeights(checkpoint.config);
 }
 
 function withoutWeight(name: string): string {

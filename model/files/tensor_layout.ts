@@ -1,5 +1,5 @@
-// Between the layout that an architecture's checkpoints have and the one that everything else knows: fused tensors are split,
-// and heads reordered so that halves rotate with each other; and back, bit by bit.
+// Between the layout that an architecture's checkpoints have and the one that everything else knows: fused tensors are
+// split, and heads reordered so that halves rotate with each other; and back, bit by bit.
 //
 // Splitting copies nothing, since rows lie one after the other: a part is a tensor of the same file that starts later.
 import { architectureOf } from "../llama/architectures.ts";

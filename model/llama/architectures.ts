@@ -1,8 +1,8 @@
 // The architectures that the forward pass implements: a row for each, with what sets it apart from the others.
 //
-// The forward pass, the kernels and packed files know one layout of a layer: a tensor for each linear layer, and heads whose
-// first half rotates with the second (model/llama/layer.ts, rope.ts). What a row says of `fused` tensors and of rotation is
-// undone when a checkpoint is read, and done again when one is written (model/files/tensor_layout.ts).
+// The forward pass, the kernels and packed files know one layout of a layer: a tensor for each linear layer, and heads
+// whose first half rotates with the second (model/llama/layer.ts, rope.ts). What a row says of `fused` tensors and of
+// rotation is undone when a checkpoint is read, and done again when one is written (model/files/tensor_layout.ts).
 import type { LinearKind } from "./layer.ts";
 
 export interface Architecture {

@@ -1,8 +1,8 @@
 // The forward pass of a Llama-family model on the CPU: the reference that the GPU engine is checked against.
 //
 // Several sequences go through the linear layers together, one after the other in the rows of one matrix;
-// attention keeps them apart. A layer goes stage by stage through {@linkcode STAGES}; the two halves of a stage are exported,
-// because calibration looks at a stage's input and quantizes its matrices between them.
+// attention keeps them apart. A layer goes stage by stage through {@linkcode STAGES}; the two halves of a stage are
+// exported, because calibration looks at a stage's input and quantizes its matrices between them.
 import { attend, type KeyValues } from "./attention.ts";
 import type { ModelConfig } from "./config.ts";
 import { type Stage, type StageInput, STAGES } from "./layer.ts";

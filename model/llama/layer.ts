@@ -1,5 +1,5 @@
-// What a transformer layer of the Llama family is, said once: its stages in order, its linear layers, its vectors, and what
-// a checkpoint calls them. The forward pass, calibration, the engine, readers and writers all follow these tables.
+// What a transformer layer of the Llama family is, said once: its stages in order, its linear layers, its vectors, and
+// what a checkpoint calls them. The forward pass, calibration, the engine, readers and writers all follow these tables.
 //
 //     hidden -> attention norm -> q, k, v -> attention -> o, added to hidden
 //     hidden -> mlp norm -> gate, up -> silu(gate) * up -> down, added to hidden

@@ -1,5 +1,5 @@
-// Scalings of rotary position embedding, which stretch the context that a model was trained for, as Hugging Face transformers
-// computes them (modeling_rope_utils.py).
+// Scalings of rotary position embedding, which stretch the context that a model was trained for, as Hugging Face
+// transformers computes them (modeling_rope_utils.py).
 import { booleanField, type JsonObject, listField, numberField } from "../host/json.ts";
 import { quoteText } from "../host/quote_text.ts";
 

@@ -1,8 +1,8 @@
 // Calibration: the inputs of a layer's matrices on calibration text, and what quantization needs to know of them.
 //
 // The residual stream of all calibration windows lies in shared memory and goes through the model one layer at a time;
-// a layer's matrices are quantized in four stages, each seeing inputs made by what was quantized before it. Where targets
-// are corrected, a second stream goes through the unquantized model alongside.
+// a layer's matrices are quantized in four stages, each seeing inputs made by what was quantized before it. Where
+// targets are corrected, a second stream goes through the unquantized model alongside.
 import type { ModelConfig } from "../llama/config.ts";
 import { stageInput, stageProducts } from "../llama/forward.ts";
 import { STAGES } from "../llama/layer.ts";

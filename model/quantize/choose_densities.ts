@@ -17,7 +17,7 @@ export type StageDensities = readonly (readonly RefineEvery[])[];
 
 /** What densities are chosen by. */
 export interface DensityPlan extends StageLossPlan {
-  /** Whether somebody asked for them: then only a lack of room leaves them uniform, else all of {@linkcode whyLeftOut}. */
+  /** Whether somebody asked for them: then only a lack of room leaves them uniform, else all {@linkcode whyLeftOut}. */
   readonly isAsked: boolean;
   /** The quantizer of a density, which says what bits it takes. */
   readonly quantizerOf: (refineEvery: RefineEvery) => Quantizer;

@@ -1,5 +1,5 @@
-// Quantizing on a GPU: the host holds one layer and reads the next, the device holds the matrices of one stage, its sums
-// and the calibration text.
+// Quantizing on a GPU: the host holds one layer and reads the next, the device holds the matrices of one stage, its
+// sums and the calibration text.
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { ModelConfig } from "../llama/config.ts";

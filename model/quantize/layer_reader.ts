@@ -1,5 +1,5 @@
-// Reading the layers of a checkpoint in workers, so that a layer is read and decoded to f32 while the device works on the
-// one before it.
+// Reading the layers of a checkpoint in workers, so that a layer is read and decoded to f32 while the device works on
+// the one before it.
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { Layer } from "../llama/llama.ts";
 import { LINEAR_KINDS } from "../llama/layer.ts";

@@ -1,5 +1,5 @@
-// Text on its way through the unquantized model on the device, and what the model loses where one stage of the layer that
-// the text has come to gets other matrices.
+// Text on its way through the unquantized model on the device, and what the model loses where one stage of the layer
+// that the text has come to gets other matrices.
 import { divergence } from "../../kernels/backward/divergence.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";

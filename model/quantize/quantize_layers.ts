@@ -1,5 +1,5 @@
-// Quantizing a model: layer by layer, and in a layer stage by stage, each stage for the inputs that calibration text has
-// there with everything before it already quantized.
+// Quantizing a model: layer by layer, and in a layer stage by stage, each stage for the inputs that calibration text
+// has there with everything before it already quantized.
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import type { Hessian } from "../../quant/report.ts";
 import { moveToShared } from "../host/shared.ts";

@@ -1,5 +1,5 @@
-// What quantizes the layers of a model: the workers of the CPU (cpu_device.ts) or a GPU (gpu_device.ts). Which layer and
-// stage comes when is said once, in quantize_layers.ts; a device does its part of each.
+// What quantizes the layers of a model: the workers of the CPU (cpu_device.ts) or a GPU (gpu_device.ts). Which layer
+// and stage comes when is said once, in quantize_layers.ts; a device does its part of each.
 import type { FeedbackSettings } from "../../quant/error_feedback.ts";
 import type { Quantizer, StoredTensor } from "../../quant/quantize.ts";
 import type { Hessian } from "../../quant/report.ts";

@@ -1,5 +1,5 @@
 // Text to tokens and back, as Python's tokenizers do it: byte pairs are merged by @huggingface/tokenizers, what happens
-// to a text before and after is done here, where that library differs from Python's or passes over what it doesn't know.
+// to a text before and after is done here, where that library differs from Python's or skips what it doesn't know.
 import type { Checkpoint } from "../files/checkpoint.ts";
 import { parseJsonObject } from "../host/json.ts";
 import { createTimeLimit } from "../host/time_limit.ts";

@@ -1,4 +1,4 @@
-// WikiText-2: its test split, on which GPTQ and its successors report perplexity, joined as they do, and its train split.
+// WikiText-2: its test split, on which GPTQ and its successors report perplexity, joined as they do; its train split.
 import { parquetReadObjects } from "hyparquet";
 import { fetchDatasetFile } from "../hub/hub_dataset.ts";
 import { type HubSettings, readHubSettings } from "../hub/hub_settings.ts";

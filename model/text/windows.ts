@@ -59,7 +59,7 @@ function lengthWithin({ length }: WindowPlan, prefix: ArrayLike<number>): number
 }
 
 /** Characters of an excerpt for each token that is wanted of it; enough for any tokenizer on any text we know. */
-const CHARACTERS_PER_TOKEN = 12;
+export const CHARACTERS_PER_TOKEN = 12;
 
 /** Windows of a text that is too short, to each that it holds without overlap: they start half a window apart. */
 const OVERLAPPING_WINDOWS = 2;

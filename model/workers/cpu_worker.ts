@@ -1,6 +1,6 @@
-// A worker of the CPU: it scores windows and choices, takes calibration text through layers and quantizes matrices. It keeps
-// one model and, for KL divergence, the reference's log-probabilities of the windows that it is given (a pool gives it the
-// same ones every time).
+// A worker of the CPU: it scores windows and choices, takes calibration text through layers and quantizes matrices. It
+// keeps one model and, for KL divergence, the reference's log-probabilities of the windows that it is given (a pool
+// gives it the same ones every time).
 import { TILE_ROWS } from "../../quant/format.ts";
 import { fitStripScales } from "../../quant/baselines/strip_scales.ts";
 import { dequantizeStored, quantizeMatrix } from "../../quant/quantize.ts";

@@ -2,8 +2,8 @@
 // stretched code ranges with a weighted least-squares fit, then 4-bit codes for the 16 scales and the 16 mins.
 //
 // Choice: without importance the weights are |w| and the error is absolute; with it (llama.cpp's importance matrix: the
-// mean square of each input channel) they are importance * sqrt(mean w² + w²), the error is squared, the search is finer
-// and the second-order scales are fitted by least squares too.
+// mean square of each input channel) they are importance * sqrt(mean w² + w²), the error is squared, the search is
+// finer and the second-order scales are fitted by least squares too.
 import { nearestCode } from "../grid.ts";
 
 /** A search over code ranges: 3 is stretched by first, first + step, ..., `count` times. */

@@ -1,18 +1,22 @@
 import { join } from "@std/path";
 import type { RunSettings } from "../../experiments/context.ts";
 import { calibration } from "../../experiments/calibration.ts";
-import type { Experiment } from "../../experiments/experiment.ts";
+import type { Experiment, ExperimentContext, OpenedModel } from "../../experiments/experiment.ts";
 import { fourBitShare } from "../../experiments/four_bit_share.ts";
+import { twobit } from "../../experiments/methods.ts";
+import { cpuPlace, type ModelPlace } from "../../experiments/model_place.ts";
 import { outliers } from "../../experiments/outliers.ts";
+import { findFiles, openGiven } from "../../experiments/packed/packed_cases.ts";
 import type { Result } from "../../experiments/results/result.ts";
 import { runExperiments, type RunOptions } from "../../experiments/run.ts";
 import { type TensorToWrite, writeSafetensors } from "../../model/files/safetensors_writer.ts";
-import { openModel } from "../../model/load.ts";
+import { hashWeights, loadModel, openModel } from "../../model/load.ts";
 import { quantizeModel } from "../../model/quantize_file.ts";
 import { parseConfig } from "../../model/llama/config.ts";
 import { allLayerTensors } from "../../model/llama/layer.ts";
 import { divideTexts } from "../../model/quantize/divided_texts.ts";
 import { loadText } from "../../model/text/text.ts";
+import { createCpuPool } from "../../model/workers/cpu_pool.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { normals } from "../quant/helpers.ts";
 import { filesIn, inDirectory } from "../temporary.ts";
@@ -154,6 +158,67 @@ Deno.test("calibration: each text on each evaluation, by both methods, from what
     assertEquals(samples!["quantize: random tokens: nats a token, by window"].length, 4);
     const worst = Math.max(...rows.map((row) => Number(row.difference) / Number(row.difference_error)));
     assertEquals(verdict.status, worst <= 1 ? "reproduced" : worst <= 2 ? "partly" : "not reproduced");
+  }));
+
+Deno.test("calibration: a given file that knows the text, one of another model, a quarter too short, and the CPU", () =>
+  inDirectory(async (directory) => {
+    const { modelName, textName } = await makeSmallModel(directory);
+    const quantizedName = join(directory, "q.safetensors");
+    const text = `mix+${textName}`;
+    await quantizeModel(modelName, quantizedName, {
+      device: "cpu",
+      calibration: { text, windows: 2, windowTokens: 16 },
+    });
+    using checkpoint = await openModel(modelName);
+    const sha256 = await hashWeights(checkpoint);
+    const opened = { name: modelName, checkpoint, sha256 };
+    // Nothing is put on that GPU: the cases are only found.
+    const onGpu = { isRealGpu: true, gpu: {} } as unknown as ModelPlace;
+    const contextOf = (changes: Partial<OpenedModel> = {}) =>
+      ({
+        ...{ quick: false, quantizedName, textName },
+        opened: () => Promise.resolve({ ...opened, ...changes }),
+        place: () => Promise.resolve(onGpu),
+      }) as unknown as ExperimentContext;
+    const given = (await openGiven(contextOf()))!;
+    assertEquals(given.name, "quantize: mix+file:text.txt");
+    assert(given.said.endsWith("densities uniform, untuned; has seen what is evaluated"), given.said);
+    const other = await openGiven({ ...contextOf(), textName: "sotu" });
+    assert(other!.said.endsWith("densities uniform, untuned"), other!.said);
+    await assertRejects(
+      () => openGiven(contextOf({ sha256: "0123456789abcdef0123" })),
+      Error,
+      `${quantizedName} is made of a model with sha256 ${sha256.slice(0, 16)}, must be made of model (sha256 ` +
+        "0123456789abcdef) to be compared with it",
+    );
+
+    // By hand: windows of the context's 64 tokens, at 12 characters each.
+    const own = { name: "text.txt", parts: "", calibrating: [], evaluated: [] };
+    const find = (characters: number) =>
+      findFiles(contextOf(), { ...own, calibratingText: "a".repeat(characters) }, directory, given);
+    const name = "quantize: text.txt+mix";
+    const short = await find(767);
+    assertEquals(short.files.map(({ name }) => name), [given.name, "quantize: search"]);
+    assertEquals(short.leftOut, { [name]: "left out: the quarter has 767 characters, must have 768" });
+    const long = await find(768);
+    assertEquals(long.files.map(({ name }) => name), [given.name, name, "quantize: search"]);
+    assertEquals([long.leftOut, (await Deno.readTextFile(join(directory, "first_quarter.txt"))).length], [{}, 768]);
+
+    const onCpu = await runOne(calibration, directory, { modelName, textName, quantizedName, device: "cpu" });
+    assertEquals(onCpu.rows.length, 9);
+    assertEquals(onCpu.settings["quantized on"], undefined);
+    assertEquals(onCpu.settings["packed file"], "left out, needs a GPU");
+    for (const { difference, corrected_perplexity: corrected, feedback_perplexity: feedback } of onCpu.rows) {
+      assertAlmostEquals(Number(difference), Math.log(Number(corrected) / Number(feedback)), 1e-6);
+    }
+    assertEquals(new Set(onCpu.rows.map(({ corrected_perplexity: perplexity }) => perplexity)).size, 9);
+    assertEquals(filesIn(join(directory, "results")).filter((name) => name.endsWith(".txt")), []);
+    using pool = createCpuPool();
+    using place = cpuPlace(pool, async () => (await loadModel(modelName)).model);
+    const plan = { quantizerOf: twobit, windows: [], onProgress() {} };
+    for (const inputs of ["default", { asked: {} }, { path: quantizedName, sha256 }] as const) {
+      await assertRejects(() => place.quantize({ ...plan, inputs }), TypeError, "which need a GPU, must be others");
+    }
   }));
 
 Deno.test("divideTexts: as many windows of each to calibrate on, and no window twice; what the model writes too", () =>

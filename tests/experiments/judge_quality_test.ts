@@ -23,6 +23,8 @@ Deno.test("calibration: the largest difference is shown, the one with the most s
     note,
     "Of all 2 cases the one with the most standard errors decides: -2.00 ± 1.00 (calibrated on b",
   );
+  // By hand: a sixth of two.
+  assertStringIncludes(note, "as one of six cases that don't differ is by chance: some 0.3 of 2.");
 });
 
 const CALIBRATIONS: readonly (readonly [differences: readonly number[], status: string])[] = [

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { createContext } from "../../experiments/context.ts";
 import { describeText, describeTypes, deviceName } from "../../experiments/provenance.ts";
-import { withRealWeights } from "../../experiments/real_weights.ts";
+import { withRealWeights } from "../../experiments/packed/real_weights.ts";
 import { openModel } from "../../model/load.ts";
 import { quantizeModel } from "../../model/quantize_file.ts";
 import { assert, assertEquals } from "../assert.ts";

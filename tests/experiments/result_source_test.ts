@@ -111,6 +111,13 @@ Deno.test("withoutDirectories: file names, behind a kind of text and joined; nam
     ["file:.scratch/text.txt+mix+self", "file:text.txt+mix+self"],
     ["hf:ORG/NAME@main", "hf:ORG/NAME@main"],
     ["arc_easy:/data/arc.jsonl", "arc_easy:arc.jsonl"],
+    ["arc_easy:/d/a.jsonl,piqa:/d/p.jsonl", "arc_easy:a.jsonl,piqa:p.jsonl"],
+    ["mix+file:/home/c++/a,b/x.txt+file:/d/y.txt", "mix+file:x.txt+file:y.txt"],
+    ["/home/c++/models/x.gguf", "x.gguf"],
+    ["/home/a,b/x.gguf", "x.gguf"],
+    ["/", "/"],
+    ["//", "/"],
+    ["../..", ".."],
     ["accuracy,outliers", "accuracy,outliers"],
     ["tiny", "tiny"],
   ];

@@ -1,5 +1,5 @@
-// Methods of texts and dictionaries, with Python's rules: those that published chat templates use. The others are refused
-// by name; those that change a value are refused in jinja2 too.
+// Methods of texts and dictionaries, with Python's rules: those that published chat templates use. The others are
+// refused by name; those that change a value are refused in jinja2 too.
 import { capitalize, strip, stripEnd, stripStart, WORDS } from "../../host/python_text.ts";
 import type { Budget } from "./budget.ts";
 import { parameters } from "./parameters.ts";

@@ -1,5 +1,5 @@
-// Values of chat templates: Python's, as far as templates use them. None is null and an undefined name is undefined; numbers
-// are whole unless they are a {@linkcode Float}; texts are counted in code points.
+// Values of chat templates: Python's, as far as templates use them. None is null and an undefined name is undefined;
+// numbers are whole unless they are a {@linkcode Float}; texts are counted in code points.
 
 export type Value =
   | undefined

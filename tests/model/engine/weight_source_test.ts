@@ -1,8 +1,10 @@
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { bytesOf, decodeHalves } from "../../../model/files/numbers.ts";
 import { openModel } from "../../../model/load.ts";
-import { checkpointSource, modelSource } from "../../../model/engine/weight_source.ts";
+import { quantizeModel } from "../../../model/quantize_file.ts";
+import { checkpointSource, modelSource, weightBytes } from "../../../model/engine/weight_source.ts";
 import { assertEquals, assertRejects, assertThrows } from "../../assert.ts";
+import { inDirectory } from "../../temporary.ts";
 
 const DIRECTORY = new URL("../../fixtures/llama_tied_gqa", import.meta.url).pathname;
 const HEAD = "model.embed_tokens.weight";
@@ -63,3 +65,21 @@ Deno.test("weight sources: a tensor of numbers is taken from its file as it woul
     }
   }
 });
+
+Deno.test("weightBytes: matrices in f16, vectors in f32, packed matrices by the bits that quantizing counts", () =>
+  inDirectory(async (directory) => {
+    using checkpoint = await openModel(DIRECTORY);
+    const elements = (isLinear: boolean, dimensions: number) =>
+      Array.from(checkpoint.shapes)
+        .filter(([name, shape]) => name.endsWith("_proj.weight") === isLinear && shape.length === dimensions)
+        .reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b), 0);
+    const linear = elements(true, 2);
+    const others = 2 * elements(false, 2) + 4 * elements(false, 1); // the head is the embedding
+    assertEquals(weightBytes(checkpoint), 2 * linear + others);
+    const path = `${directory}/q.safetensors`;
+    const { bitsPerWeight } = await quantizeModel(DIRECTORY, path, {
+      ...{ method: "search", device: "cpu", exclude: /down_proj/, calibration: { windows: 1, windowTokens: 16 } },
+    });
+    using packed = await openModel(path);
+    assertEquals(weightBytes(packed), bitsPerWeight * linear / 8 + others);
+  }));

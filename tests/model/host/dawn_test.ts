@@ -2,10 +2,22 @@ import { describeAdapter } from "../../../kernels/gpu/adapter.ts";
 import { inDialect } from "../../../kernels/gpu/dialect.ts";
 import { openGpu } from "../../../kernels/gpu/gpu.ts";
 import { dawnVersion, openDawn } from "../../../model/host/dawn.ts";
-import { assert, assertEquals, assertStringIncludes } from "../../assert.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "../../assert.ts";
 import { inDirectory } from "../../temporary.ts";
 
 const ROOT = new URL("../../../", import.meta.url).pathname;
+
+Deno.test("the first Dawn that opens replaces the process's setImmediate, one that fails leaves it", async () => {
+  const globals = globalThis as unknown as { setImmediate: unknown };
+  const before = globals.setImmediate;
+  await assertRejects(() => openDawn(["a flag without a value"]), Error, "<key>=<value>");
+  assert(globals.setImmediate === before);
+  await openDawn(["backend=null"]);
+  const replaced = globals.setImmediate;
+  assert(replaced !== before);
+  await openDawn(["backend=null"]);
+  assert(globals.setImmediate === replaced);
+});
 
 Deno.test("both WebGPUs say what they can do, each in one process with the other", async () => {
   const dawn = await openDawn(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);

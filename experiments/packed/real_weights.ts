@@ -1,17 +1,17 @@
 // The run's model as the engine takes it, in 16 bits and packed as `quantize` packs by default.
 import { join } from "@std/path";
-import { linearWeights } from "../model/llama/layer.ts";
-import { hashWeights, type OpenModel, openModel } from "../model/load.ts";
-import { isPacked, type PackedCheckpoint } from "../model/files/packed_checkpoint.ts";
-import type { Format } from "../model/engine/random_source.ts";
-import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
-import { quantizeModel } from "../model/quantize_file.ts";
-import type { QuantizeOptions } from "../model/quantize_options.ts";
-import { isImproved } from "../quant/recipe.ts";
-import type { TwobitSettings } from "../quant/twobit.ts";
-import type { ExperimentContext } from "./experiment.ts";
-import { makeCleared } from "./model_place.ts";
-import { describeFile } from "./provenance.ts";
+import { linearWeights } from "../../model/llama/layer.ts";
+import { hashWeights, type OpenModel, openModel } from "../../model/load.ts";
+import { isPacked, type PackedCheckpoint } from "../../model/files/packed_checkpoint.ts";
+import type { Format } from "../../model/engine/random_source.ts";
+import { checkpointSource, type WeightSource } from "../../model/engine/weight_source.ts";
+import { quantizeModel } from "../../model/quantize_file.ts";
+import type { QuantizeOptions } from "../../model/quantize_options.ts";
+import { isImproved } from "../../quant/recipe.ts";
+import type { TwobitSettings } from "../../quant/twobit.ts";
+import type { ExperimentContext } from "../experiment.ts";
+import { makeCleared } from "../model_place.ts";
+import { describeFile } from "../provenance.ts";
 
 /** What a packed model is made of, in words. */
 export function describeSettings({ refineEvery, outliers: { share, groups } }: TwobitSettings): string {
@@ -42,9 +42,9 @@ export async function withRealWeights<T>(
   use: (weights: RealWeights) => Promise<T>,
 ): Promise<T> {
   const { name, checkpoint, sha256 } = await context.opened();
-  const { config, has, read } = checkpoint;
+  const { config, has, read, tensors } = checkpoint;
   // Without what makes it a packed file, each matrix is decoded when it is asked for.
-  const f16 = checkpointSource({ name: checkpoint.name, config, has, read });
+  const f16 = checkpointSource({ name: checkpoint.name, config, has, read, tensors });
   const usePacked = (opened: OpenModel, how: string) => {
     if (!isPacked(opened)) throw new SyntaxError(`${opened.name} is not packed, must be to be timed as such`);
     const weights = { name: lastPart(name), packed: `${how}: ${describeDensities(opened)}` };
