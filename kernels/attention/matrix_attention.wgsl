@@ -1,4 +1,4 @@
-// needs: token_range
+// needs: token_range halves matrices
 // The attention of prefill_attention.wgsl by subgroups that multiply matrices (tensor cores): factors f16, sums f32.
 //
 // Bindings are those of prefill_attention.wgsl.
@@ -31,9 +31,6 @@ const THREADS = 128u;
 const SCORE_STRIDE = 68u;
 const WEIGHT_STRIDE = 9u;
 
-alias Left = subgroup_matrix_left<f16, 16, 16>;
-alias Right = subgroup_matrix_right<f16, 16, 16>;
-alias Sum = subgroup_matrix_result<f32, 16, 16>;
 // Of 16 queries, 16 elements of the head each. Written out, never indexed by a loop: registers would become memory.
 alias Queries = array<Left, 8>;
 alias Sums = array<Sum, 8>;
@@ -261,10 +258,6 @@ fn load_values(place: Place, first_key: u32) {
 fn cache_index(place: Place, key: u32, vector: u32) -> u32 {
   let cache_head = (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
   return (cache_head * capacity + min(key, place.end_key - 1u)) * head_vectors + min(vector, head_vectors - 1u);
-}
-
-fn halves_of(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
 }
 
 // 16 elements of the output; a lane half of its query's.

@@ -1,4 +1,4 @@
-// needs: queries
+// needs: queries halves
 // Attention of one new token to a part of the sequence: see decode_attention.wgsl. From the kernel: the bindings
 // `keys`, `values`, `rotations`, `norms`, and
 //
@@ -175,13 +175,9 @@ fn new_entry(key_head: u32, channel: u32, angles: EightAngles, is_lane: bool, th
   let key_low = factor * rotated(head, channel, angles.low, 1u);
   let key_high = factor * rotated(head, channel + 4u, angles.high, 1u);
   return Entry(
-    pack_halves(key_low, key_high),
-    pack_halves(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
+    halves_of(key_low, key_high),
+    halves_of(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
   );
-}
-
-fn pack_halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
 }
 
 fn angles_at(channel: u32, position: u32) -> Angles {
