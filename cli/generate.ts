@@ -1,4 +1,5 @@
 // `deno task generate`: text from a prompt, or texts from several.
+import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { openModel } from "../model/load.ts";
@@ -62,6 +63,7 @@ export const generate: Command = {
     if (options.prompts !== undefined) {
       const given = { maxTokens, isChat, isJson, model, ...(sampling && { sampling }) };
       await generateFromPrompts(engine, prompts, given, interrupt);
+      noteWaiting(engine.gpu);
       return 0;
     }
     const [prompt] = prompts;
@@ -84,6 +86,7 @@ export const generate: Command = {
           `${formatMiB(memoryBytes)}; ended by ${summary.reason}`,
       );
     }
+    noteWaiting(engine.gpu);
     return 0;
   },
 };
@@ -127,6 +130,14 @@ async function print(
     text += value;
     if (!quiet && !unread.signal.aborted && !await writeText(Deno.stdout, value)) unread.abort();
   }
+}
+
+/** Says where layers stopped to run whole. */
+function noteWaiting({ hasWaitedInVain }: Gpu): void {
+  if (!hasWaitedInVain) return;
+  console.error(
+    "Workgroups of a layer waited for each other in vain: from there on layers ran operation by operation.",
+  );
 }
 
 function formatMiB(bytes: number): string {

@@ -1,4 +1,4 @@
-// needs: token_range
+// needs: token_range halves matrices
 // The attention of prefill_attention.wgsl by subgroups that multiply matrices (tensor cores): factors f16, sums f32.
 //
 // Bindings are those of prefill_attention.wgsl.
@@ -6,7 +6,8 @@
 // Mapping: a workgroup of four subgroups of 32 lanes takes 64 queries of a head, each subgroup 16, and 64 keys at a
 // time. Sums in matrices can't be scaled row by row, so keys are walked twice: first for the largest score of each
 // query, then for the weights relative to it and the output. For both, scores go through workgroup memory, where a lane
-// has half of a query's. Queries stay in registers. Workgroups with the most keys come first. workgroup.z is the sequence.
+// has half of a query's. Queries stay in registers. Workgroups with the most keys come first. workgroup.z is the
+// sequence.
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 8;
@@ -30,9 +31,6 @@ const THREADS = 128u;
 const SCORE_STRIDE = 68u;
 const WEIGHT_STRIDE = 9u;
 
-alias Left = subgroup_matrix_left<f16, 16, 16>;
-alias Right = subgroup_matrix_right<f16, 16, 16>;
-alias Sum = subgroup_matrix_result<f32, 16, 16>;
 // Of 16 queries, 16 elements of the head each. Written out, never indexed by a loop: registers would become memory.
 alias Queries = array<Left, 8>;
 alias Sums = array<Sum, 8>;
@@ -202,8 +200,8 @@ fn scores_at(place: Place, first_key: u32, i: u32) -> vec4<f32> {
   return select(vec4(LOWEST), four, is_seen);
 }
 
-// Puts weights relative to `largest` into workgroup memory and returns the sum of the lane's, as they are there. A query
-// past the last token may see no key.
+// Puts weights relative to `largest` into workgroup memory and returns the sum of the lane's, as they are there. A
+// query past the last token may see no key.
 fn weigh(place: Place, first_key: u32, largest: f32) -> f32 {
   var sum = 0.0;
   for (var i = 0u; i < 32u; i += 8u) {
@@ -214,7 +212,8 @@ fn weigh(place: Place, first_key: u32, largest: f32) -> f32 {
       select(exp(high - largest), vec4(0.0), high == vec4(LOWEST)),
     );
     weight_tile[place.query * WEIGHT_STRIDE + (place.first + i) / 8u] = words;
-    let pairs = unpack2x16float(words.x) + unpack2x16float(words.y) + unpack2x16float(words.z) + unpack2x16float(words.w);
+    let pairs = unpack2x16float(words.x) + unpack2x16float(words.y) + unpack2x16float(words.z) +
+      unpack2x16float(words.w);
     sum += pairs.x + pairs.y;
   }
   return sum;
@@ -234,7 +233,8 @@ fn load_queries(place: Place) {
   for (var at = place.thread; at < 64u * whole_vectors; at += THREADS) {
     let token = place.first_token + min(place.first_query + at / whole_vectors, place.tokens - 1u);
     let vector = at % whole_vectors;
-    let source = ((token * (heads + 2u * key_value_heads) + place.head) * head_vectors + min(vector, head_vectors - 1u)) * 2u;
+    let row = token * (heads + 2u * key_value_heads) + place.head;
+    let source = (row * head_vectors + min(vector, head_vectors - 1u)) * 2u;
     let words = halves_of(scale * qkv[source], scale * qkv[source + 1u]);
     tile[at / whole_vectors * stride + vector] = select(vec4(0u), words, vector < head_vectors);
   }
@@ -258,10 +258,6 @@ fn load_values(place: Place, first_key: u32) {
 fn cache_index(place: Place, key: u32, vector: u32) -> u32 {
   let cache_head = (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
   return (cache_head * capacity + min(key, place.end_key - 1u)) * head_vectors + min(vector, head_vectors - 1u);
-}
-
-fn halves_of(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
 }
 
 // 16 elements of the output; a lane half of its query's.

@@ -70,6 +70,8 @@ export class Gpu implements Disposable {
   readonly features: ReadonlySet<string>;
   /** By what work is spread over it. */
   readonly profile: DeviceProfile;
+  /** Whether workgroups waited for each other in vain: set by who finds that out, none are made to wait again. */
+  hasWaitedInVain = false;
   readonly #errors: DeviceErrors;
   readonly #readBack: ReadBack;
   /** By shader, then by constants. */
@@ -96,7 +98,7 @@ export class Gpu implements Disposable {
     return this.profile.software;
   }
 
-  /** Bytes held in buffers made by this object. */
+  /** Bytes held in buffers made by this object, without small ones that are kept to read through. */
   get heldBytes(): number {
     return this.#heldBytes;
   }

@@ -2,7 +2,9 @@
 import type { DeviceErrors } from "./device_errors.ts";
 import type { Gpu } from "./gpu.ts";
 
-/** Larger buffers to read through are not kept. */
+/** How buffers to read through are used. */
+const STAGING_USAGE = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+/** Larger ones are not kept. */
 const KEPT_STAGING_BYTES = 2 ** 20;
 
 /** Reads and waits of one device, one at a time: they share staging buffers. */
@@ -41,7 +43,7 @@ export class ReadBack {
 
   wait(): Promise<void> {
     return this.#afterOthers(async () => {
-      const fence = this.#fence ??= await this.#primedStaging(4);
+      const fence = this.#fence ??= await this.#keptStaging(4);
       this.#errors.submit("wait", (encoder) => encoder.clearBuffer(fence));
       await this.#mapNow(fence);
       fence.unmap();
@@ -67,21 +69,20 @@ export class ReadBack {
 
   /** A buffer to read through; small ones are kept, one of each power of two. */
   async #stagingOf(sizeBytes: number): Promise<GPUBuffer> {
-    if (sizeBytes > KEPT_STAGING_BYTES) return await this.#primedStaging(sizeBytes);
+    if (sizeBytes > KEPT_STAGING_BYTES) {
+      return await prime(await this.#gpu.createBuffer("staging", sizeBytes, STAGING_USAGE));
+    }
     const capacity = 2 ** Math.ceil(Math.log2(Math.max(sizeBytes, 256)));
     let staging = this.#staging.get(capacity);
-    if (!staging) this.#staging.set(capacity, staging = await this.#primedStaging(capacity));
+    if (!staging) this.#staging.set(capacity, staging = await this.#keptStaging(capacity));
     return staging;
   }
 
-  /** A buffer that Deno's unawaited map needs mapped once before: unprimed it aborts the process. */
-  async #primedStaging(sizeBytes: number): Promise<GPUBuffer> {
-    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-    const buffer = await this.#gpu.createBuffer("staging", sizeBytes, usage);
-    await buffer.mapAsync(GPUMapMode.READ);
-    buffer.getMappedRange();
-    buffer.unmap();
-    return buffer;
+  /** One that lives as long as the device: no reader could free it, so it isn't among the bytes that are held. */
+  async #keptStaging(size: number): Promise<GPUBuffer> {
+    const { device, heldBytes } = this.#gpu;
+    const make = () => device.createBuffer({ label: "staging", size, usage: STAGING_USAGE });
+    return await prime(await this.#errors.made("buffer staging", make, size, heldBytes));
   }
 
   /**
@@ -95,4 +96,12 @@ export class ReadBack {
     if (this.#gpu.capabilities.blockingMaps) mapped.catch(() => {});
     else await mapped;
   }
+}
+
+/** Maps a buffer once, which Deno's unawaited map needs: unprimed it aborts the process. */
+async function prime(buffer: GPUBuffer): Promise<GPUBuffer> {
+  await buffer.mapAsync(GPUMapMode.READ);
+  buffer.getMappedRange();
+  buffer.unmap();
+  return buffer;
 }

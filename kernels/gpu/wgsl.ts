@@ -2,5 +2,7 @@
 export { default as read_memory } from "./read_memory.wgsl" with { type: "text" };
 export { default as exchange_subgroup } from "./parts/exchange_subgroup.wgsl" with { type: "text" };
 export { default as exchange_workgroup } from "./parts/exchange_workgroup.wgsl" with { type: "text" };
+export { default as halves } from "./parts/halves.wgsl" with { type: "text" };
+export { default as matrices } from "./parts/matrices.wgsl" with { type: "text" };
 export { default as reduce } from "./parts/reduce.wgsl" with { type: "text" };
 export { default as sum_workgroup } from "./parts/sum_workgroup.wgsl" with { type: "text" };

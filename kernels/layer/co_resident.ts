@@ -12,7 +12,6 @@ export const CONTROL_WORDS = 256;
 const RESIDENT_WORD = 2;
 
 const residents = new WeakMap<Kernel, number>();
-const distrusted = new WeakSet<Gpu>();
 
 /**
  * Finds out how many workgroups of a kernel run side by side, by running some; once for each kernel.
@@ -35,17 +34,8 @@ export async function countCoResident(
   return counted;
 }
 
-/** Whether workgroups on this device waited for each other in vain; no more are then made to. */
-export function isDistrusted(gpu: Gpu): boolean {
-  return distrusted.has(gpu);
-}
-
-/**
- * Looks whether workgroups waited for each other in vain, which is then not tried again on this device: whoever keeps
- * some of them away may do so at any time, and each wait costs as much as hundreds of tokens.
- */
-export async function waitedInVain(gpu: Gpu, relay: GPUBuffer): Promise<boolean> {
+/** Whether a workgroup that takes values from a relay gave up waiting for one. */
+export async function hasGivenUp(gpu: Gpu, relay: GPUBuffer): Promise<boolean> {
   const [status] = new Uint32Array(await gpu.read(relay, 4));
-  if (status !== 0) distrusted.add(gpu);
   return status !== 0;
 }

@@ -80,8 +80,8 @@ export async function decodeLayers(
 }
 
 /**
- * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model as
- * many as there are groups of silu(gate) up.
+ * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model
+ * as many as there are groups of silu(gate) up.
  */
 async function coResidentKernel(
   gpu: Gpu,
@@ -181,7 +181,7 @@ async function layerKernel(
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
-  const shader = joinShader(wgsl, "decode_layer", "queries_1", team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", team.exchange);
   return await gpu.createKernel(shader, {
     team: share.lanes,
     workgroup_size: share.threads,

@@ -1,4 +1,4 @@
-// needs: relay relay_groups relay_input fill_values reduce_splits attend queries steps outliers
+// needs: relay relay_groups relay_input fill_values reduce_splits attend queries_1 steps outliers
 // Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
 // their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
@@ -19,20 +19,22 @@
 //   6 hidden_in    f32 [hidden]                input of the model's first layer
 //   7 hidden_out   f32 [hidden]                the residual stream, in the end the output of the last layer; only the
 //                                              thread that writes an element reads it
-//   8 layer_norms  f32 [2 layers + 1, hidden]  before q, k, v and before gate, up; before q, k, v of the layer after them
-//   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the other,
-//                                                 of the sequences of a layer one after the other
+//   8 layer_norms  f32 [2 layers + 1, hidden]  before q, k, v and before gate, up; before q, k, v of the layer after
+//                                              them
+//   9 rotations  10 keys  11 values  12 sequence: see decode_attention.wgsl; keys and values of one layer after the
+//                                                 other, of the sequences of a layer one after the other
 //   13 norms       f32 [layers, 2, D]              where has_norm
 //   14 bias        f32 [layers, (heads + 2 K) D]   where has_bias
-//   15 layer_info  u32 [3 + 24 layers]  first layer, number of layers, sequences in the cache; for each layer and matrix
-//                                       its density (0 for none), the first vector of its refine words, slot_start and
-//                                       slot_bits of its outliers, the first word of their planes and outlier_residuals
+//   15 layer_info  u32 [3 + 24 layers]  first layer, number of layers, sequences in the cache; for each layer and
+//                                       matrix its density (0 for none), the first vector of its refine words,
+//                                       slot_start and slot_bits of its outliers, the first word of their planes and
+//                                       outlier_residuals
 //
 // Mapping: every workgroup takes its share of the rows of each matrix as in fused_gemv.wgsl, and of the parts of the
 // attention. There are as many workgroups as run side by side, one for each multiprocessor of a large GPU, so that all
 // wait for each other without any being left out. The first words of the next weights are on their way while a
-// workgroup waits for its input. Where rows of down are too long for workgroup memory, or that is
-// faster, a workgroup takes all its rows' first columns, then their next, and adds the sums to what the stream has.
+// workgroup waits for its input. Where rows of down are too long for workgroup memory, or that is faster, a workgroup
+// takes all its rows' first columns, then their next, and adds the sums to what the stream has.
 override team: u32 = 32;
 override workgroup_size: u32 = 384; // a whole number of teams
 override workgroups: u32 = 1; // as many as the dispatch has, so that shares are constants
@@ -146,10 +148,10 @@ var<private> sequences: u32;
 var<private> own_sequence: u32;
 
 var<private> splits: u32;
-var<private> first_query: u32;
+var<private> own_head: u32;
 
 // q of a head, then k and v of its key head.
-var<workgroup> projections: array<vec4<f32>, (QUERIES + 2) * head_size / 4>;
+var<workgroup> projections: array<vec4<f32>, 3 * head_size / 4>;
 
 // Of a workgroup's rows of the residual stream, quarter by quarter: what is added to them, and the weights of the norm
 // that comes next.
@@ -332,7 +334,12 @@ fn take_stream(first_row: u32, thread: u32) {
     if (stage == O && layer == 0u) {
       residuals[i] = model_input(quarter);
     } else {
-      residuals[i] = vec4(hidden_out[group][0][j], hidden_out[group][1][j], hidden_out[group][2][j], hidden_out[group][3][j]);
+      residuals[i] = vec4(
+        hidden_out[group][0][j],
+        hidden_out[group][1][j],
+        hidden_out[group][2][j],
+        hidden_out[group][3][j],
+      );
     }
     next_weights[i] = norm_weights(norm, quarter);
   }
@@ -421,30 +428,33 @@ fn write_rest(thread: u32) {
 // Parts of the attention: those of all heads and all splits are shared out among the workgroups. Heads that share keys
 // are taken one by one: arithmetic takes longer than reading keys again, which come from the cache.
 fn attend_splits(workgroup: u32, position: u32, thread: u32) {
-  let groups = key_value_heads * ((heads / key_value_heads + QUERIES - 1u) / QUERIES);
-  for (var part = workgroup; part < groups * splits; part += workgroups) {
-    attend_split(part % groups, part / groups, position, thread);
+  for (var part = workgroup; part < heads * splits; part += workgroups) {
+    attend_split(part % heads, part / heads, position, thread);
     workgroupBarrier();
     if (splits == 1u) {
-      hand_over_heads(part, thread);
+      hand_over_head(part, thread);
       workgroupBarrier();
     }
   }
 }
 
-// The heads of a whole sequence, from `projections`.
-fn hand_over_heads(group: u32, thread: u32) {
-  let own = heads_of(group);
-  let count = min(own.count, QUERIES) * head_size / 4u;
+// A head of a whole sequence, from `projections`.
+fn hand_over_head(head: u32, thread: u32) {
+  let count = head_size / 4u;
   for (var first = 0u; first < count; first += workgroup_size) {
     let i = first + thread;
     let four = i / 4u * 4u;
     let j = i % 4u;
     var values: vec4<f32>;
     if (i < count) {
-      values = vec4(projections[four][j], projections[four + 1u][j], projections[four + 2u][j], projections[four + 3u][j]);
+      values = vec4(
+        projections[four][j],
+        projections[four + 1u][j],
+        projections[four + 2u][j],
+        projections[four + 3u][j],
+      );
     }
-    hand_over_quarter(mixed_at, own.first * head_size / 4u + i, values, 0.0, tag, i < count, thread);
+    hand_over_quarter(mixed_at, head * count + i, values, 0.0, tag, i < count, thread);
   }
 }
 
@@ -457,12 +467,12 @@ fn norms_start() -> u32 {
 }
 
 fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32) {
-  first_query = first_head;
-  let count = select(QUERIES, QUERIES + 2u, has_new) * head_size;
+  own_head = first_head;
+  let count = select(1u, 3u, has_new) * head_size;
   for (var i = thread; i < count; i += workgroup_size) {
     let slot = i / head_size;
-    var head = min(first_head + slot, heads - 1u);
-    if (slot >= QUERIES) { head = heads + (slot - QUERIES) * key_value_heads + key_head; }
+    var head = first_head;
+    if (slot > 0u) { head = heads + (slot - 1u) * key_value_heads + key_head; }
     let channel = head * head_size + i % head_size;
     var value = relay_await(qkv_at + channel);
     if (has_bias == 1u) { value += bias[own_layer * (heads + 2u * key_value_heads) * head_size + channel]; }
@@ -473,8 +483,8 @@ fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32)
 
 // Four channels of a head of q, k or v, with their bias.
 fn projected(head: u32, channel: u32) -> vec4<f32> {
-  var slot = head - first_query;
-  if (head >= heads) { slot = QUERIES + (head - heads) / key_value_heads; }
+  var slot = 0u;
+  if (head >= heads) { slot = 1u + (head - heads) / key_value_heads; }
   return projections[(slot * head_size + channel) / 4u];
 }
 
@@ -490,7 +500,7 @@ fn merged_sum(i: u32) -> f32 {
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
   if (splits == 1u) {
     // q, k and v aren't needed any more.
-    let own = channel - first_query * head_size;
+    let own = channel - own_head * head_size;
     projections[own / 4u][own % 4u] = select(sum / total, 0.0, total == 0.0);
   } else {
     relay_put(sums_at + split * sums_stride + relay_place(channel), sum);

@@ -82,9 +82,9 @@ const TURN_US = [0, 0.5, 0.8, 1.2, 1.75];
 /** What a further part of down takes beside its turns: its input, and first loads that nothing hides. */
 const PART_US = 2.5;
 
-/** All ways to try: teams are whole or half subgroups. */
+/** All ways to try: teams are whole or half subgroups, of the 4 lanes that sum a step's rows or more. */
 function spreadsOf(subgroup: number, down: Product): Spread[] {
-  return [1, 2].flatMap((halves) =>
+  return (subgroup >= 2 * STEP_ROWS ? [1, 2] : [1]).flatMap((halves) =>
     [FEW_SUBGROUPS, ...SUBGROUPS].flatMap((subgroups) => {
       const lanes = subgroup / halves;
       const all = Math.ceil(down.halfBlocks / lanes);
@@ -120,8 +120,8 @@ function costOf(products: readonly Product[], spread: Spread, subgroup: number, 
 }
 
 /**
- * Where whole groups of gate and up would take more rounds, as many as all workgroups have alike are packed, and the rest
- * is shared out in steps.
+ * Where whole groups of gate and up would take more rounds, as many as all workgroups have alike are packed, and the
+ * rest is shared out in steps.
  */
 function splitGateUp(products: readonly Product[], spread: Spread, workgroups: number): readonly Product[] {
   const whole = products[GATE_UP];

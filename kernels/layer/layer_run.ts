@@ -1,6 +1,5 @@
 // Layers of a decode step that a dispatch takes together, and what keeps them from it.
 import { attentionRowLanes, type DecodeAttentionBuffers } from "../attention/decode_attention.ts";
-import { isDistrusted } from "./co_resident.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { AttentionShape } from "../attention/key_value_cache.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
@@ -67,7 +66,7 @@ export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerA
   if (checksUniformity) {
     return `the WebGPU (${implementation}) must be Deno's: others refuse barriers between stages of variable size`;
   }
-  if (isDistrusted(gpu)) return "workgroups waited for each other in vain before";
+  if (gpu.hasWaitedInVain) return "workgroups waited for each other in vain before";
   if (layers < 2) return `the model has ${layers} layer, must have 2 or more`;
   const { subgroupSize } = gpu.profile;
   if (subgroupSize < rowLanes || subgroupSize > 64) {

@@ -6,6 +6,7 @@ import {
   type HalfMatrix,
   writeF16Rows,
 } from "../matrix/f16_matrix.ts";
+import type { Gpu } from "../gpu/gpu.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16FewByMatrices, f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
@@ -36,15 +37,23 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     const combine = await reduceSplitsToF16(gpu, matrix.channels, input, scratch);
     return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
   },
-  partialsBytes: (gpu, matrix, tokens) => gpu.profile.matrixUnits ? matrixFewBytes(gpu, matrix, tokens) : 0,
+  partialsBytes: (gpu, matrix, tokens) => isByMatrices(gpu, matrix, tokens) ? matrixFewBytes(gpu, matrix, tokens) : 0,
   multiplyFew(gpu, matrix, product) {
-    const isVectors = product.range.maxTokens <= VECTOR_TOKENS && matrix.channels % CHUNK_CHANNELS === 0;
-    if (!isVectors) {
-      const byMatrices = gpu.profile.matrixUnits && product.range.maxTokens <= FEW_TOKENS;
-      return byMatrices ? f16FewByMatrices(gpu, matrix, product) : f16Gemm(gpu, matrix, product);
-    }
+    const { maxTokens } = product.range;
+    if (isByMatrices(gpu, matrix, maxTokens)) return f16FewByMatrices(gpu, matrix, product);
+    if (!isVectors(matrix, maxTokens)) return f16Gemm(gpu, matrix, product);
     const { input, output, options } = asVectors(product);
     return f16Gemv(gpu, matrix, input, output, options);
   },
   multiplyMany: f16Gemm,
 };
+
+/** Whether up to so many tokens are multiplied one by one. */
+function isVectors({ channels }: F16Matrix, tokens: number): boolean {
+  return tokens <= VECTOR_TOKENS && channels % CHUNK_CHANNELS === 0;
+}
+
+/** Whether up to so many tokens are multiplied by matrix units in parts of the channels. */
+function isByMatrices({ profile }: Gpu, matrix: F16Matrix, tokens: number): boolean {
+  return profile.matrixUnits && tokens <= FEW_TOKENS && !isVectors(matrix, tokens);
+}

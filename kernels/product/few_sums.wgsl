@@ -1,6 +1,6 @@
 // needs: token_range
-// Adds up what fused_few.wgsl leaves of each part of the channels, and the outliers: y[t, r] = sum over splits of
-// partials[split, t, r] + sum over outliers o of row r of residual[o] x[t, channel[o]].
+// Adds up what fused_few.wgsl or matrix_few.wgsl leaves of each part of the channels, and the outliers: y[t, r] =
+// sum over splits of partials[split, t, r] + sum over outliers o of row r of residual[o] x[t, channel[o]].
 //
 // Bindings:
 //   0 range           uniform, see tokens/parts/token_range.wgsl

@@ -10,12 +10,14 @@
 //   4 tile_scale      vec2<u32> [tiles, H]      d of four groups, f16 each; H rounded up to even
 //   5 outlier_planes  u32                       row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
 //   6 x               vec4<f32> [T, channels / 4]
-//   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written
+//   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written; sums of parts in
+//                     matrix_few.wgsl, which leaves outliers to few_sums.wgsl
 //
-// The product itself is in the tile, wide or, for few tokens, narrow; this file brings the weights. A thread follows
-// one row. It asks for all planes of a half block at once, while the channels before are multiplied; each turn it
-// decodes 8 weights, exactly, into workgroup memory, once for all tokens of the tile. Outliers are added to the decoded
-// weights there: they come sorted by channel, and the next two wait in registers.
+// The product itself is in the tile: wide, narrow for few tokens, or one of those that multiply matrices, for many or
+// few; this file brings the weights. A thread follows one row. It asks for all planes of a half block at once, while the
+// channels before are multiplied; each turn it decodes 8 weights, exactly, into workgroup memory, once for all tokens of
+// the tile. Outliers are added to the decoded weights there: they come sorted by channel, and the next two wait in
+// registers.
 override half_blocks: u32 = 2;
 override refine_every: u32 = 8; // 0 for none
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers

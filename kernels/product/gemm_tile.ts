@@ -22,8 +22,8 @@ export const NARROW_TILE: GemmTile = { rows: 32, tokens: 16, part: "narrow_tile"
 
 /**
  * The faster tile for a number of rows and tokens. Two wide workgroups of a multiprocessor are worked on at once, fewer
- * take as long; as long take 9.1 narrow ones of each, as measured on an H200 from 1 to 128 tokens, and 5.3 where matrix
- * units make the others.
+ * take as long; as long take 9.1 narrow ones of each, as measured on an H200 from 1 to 128 tokens. Where matrix units
+ * make the others it is taken for 5.3, which is an assumption: not measured.
  */
 export function chooseTile({ multiprocessors, matrixUnits }: DeviceProfile, rows: number, tokens: number): GemmTile {
   const [many, asNarrow] = matrixUnits ? [MATRIX_TILE, 700] : [WIDE_TILE, 1200];

@@ -25,8 +25,10 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     return uploadPackedMatrix(gpu, parts.length === 1 ? tensor : concatenateRows(parts.map(({ tensor }) => tensor)));
   },
   multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
-  partialsBytes: (gpu, matrix, tokens) =>
-    gpu.profile.matrixUnits ? matrixFewBytes(gpu, matrix, tokens) : fewPartialsBytes(gpu, matrix, tokens),
+  partialsBytes(gpu, matrix, tokens) {
+    if (tokens <= VECTOR_TOKENS || tokens > FEW_TOKENS) return 0;
+    return gpu.profile.matrixUnits ? matrixFewBytes(gpu, matrix, tokens) : fewPartialsBytes(gpu, matrix, tokens);
+  },
   multiplyFew(gpu, matrix, product) {
     if (product.range.maxTokens > FEW_TOKENS) return fusedGemm(gpu, matrix, product);
     if (product.range.maxTokens > VECTOR_TOKENS) {

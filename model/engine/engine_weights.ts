@@ -14,8 +14,9 @@ import { copyLayer, shareLayers, type Uploaded, uploadLayer, uploadVectors } fro
 import type { WeightSource } from "./weight_source.ts";
 
 /**
- * Most bytes of consecutive layers that share the buffers of their weights, so that a dispatch of a decode step can take
- * them all. A dispatch costs 4 us on an H200; but while the weights of a run move together they are on the device twice.
+ * Most bytes of consecutive layers that share the buffers of their weights, so that a dispatch of a decode step can
+ * take them all. A dispatch costs 4 us on an H200; but while the weights of a run move together they are on the device
+ * twice.
  */
 const RUN_BYTES = 1.25e9;
 

@@ -2,7 +2,7 @@
 // are read.
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { waitedInVain } from "../../kernels/layer/co_resident.ts";
+import { hasGivenUp } from "../../kernels/layer/co_resident.ts";
 import { NOT_A_NUMBER_TOKEN, packSampling, type Sampling, SAMPLING_BYTES } from "../../kernels/tokens/sampler.ts";
 import { setTokenRange } from "../../kernels/tokens/token_range.ts";
 import { createDecodeStep, type DecodeStep, forTokens, type StepBuffers, stepSize } from "./decode_step.ts";
@@ -123,9 +123,9 @@ export class SequenceSteps implements Disposable {
   }
 
   /**
-   * Takes the token in that is known to follow in some sequences, chooses the next, and so on. Where workgroups of whole
-   * layers waited for each other in vain, tokens from there on are computed again, operation by operation, as are those
-   * of later calls.
+   * Takes the token in that is known to follow in some sequences, chooses the next, and so on. Where workgroups of
+   * whole layers waited for each other in vain, tokens from there on are computed again, operation by operation, as are
+   * those of later calls; the step then says why.
    *
    * @returns the `count` tokens chosen for each of `sequences`
    * @throws {Error} when logits are not numbers
@@ -142,13 +142,14 @@ export class SequenceSteps implements Disposable {
     for (const sequence of sequences) this.#known.advance(sequence, count);
     const { tokens, error } = await this.#learnChosen(sequences, count);
     if (!error) return tokens;
-    if (!step.relay || !await waitedInVain(this.#gpu, step.relay)) throw error;
-    console.warn("workgroups of a layer waited for each other in vain, from now on layers run operation by operation");
-    this.#replaced.push(step);
-    await this.#make(step.range.maxTokens);
+    if (!step.relay || !await hasGivenUp(this.#gpu, step.relay)) throw error;
+    // Whoever keeps workgroups away may do so at any time, and each wait costs as much as hundreds of tokens.
+    this.#gpu.hasWaitedInVain = true;
     // Whole layers are of one sequence. Its last good token is the one that wasn't taken in well.
     const good = tokens[0].indexOf(NOT_A_NUMBER_TOKEN);
     this.#known.truncate(sequences[0], starts[0] + good);
+    await this.#make(step.range.maxTokens);
+    this.#replaced.push(step);
     const [rest] = await this.take(sequences, count - good, sampling);
     return [Uint32Array.of(...tokens[0].subarray(0, good), ...rest)];
   }

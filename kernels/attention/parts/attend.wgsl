@@ -1,4 +1,4 @@
-// needs: queries
+// needs: queries halves
 // Attention of one new token to a part of the sequence: see decode_attention.wgsl. From the kernel: the bindings
 // `keys`, `values`, `rotations`, `norms`, and
 //
@@ -7,7 +7,8 @@
 //   norms_start()                               first vector of `norms`
 //   await_projections(first_head, key_head, has_new, thread)   returns once projected() can be called, for all threads
 //   projected(head, channel)                    four channels of q, k or v, with their bias
-//   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for workgroup_size / merge_lanes * row_lanes * 8 of them
+//   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for so many sums of queries:
+//                                               workgroup_size / merge_lanes * row_lanes * 8
 //   write_sum(split, channel, sum, total)       where partial results go: a channel's sum with the sum of exp
 //   write_pair(split, head, largest, total)     the largest score of a head and the sum of exp over its split
 override heads: u32 = 1;
@@ -174,13 +175,9 @@ fn new_entry(key_head: u32, channel: u32, angles: EightAngles, is_lane: bool, th
   let key_low = factor * rotated(head, channel, angles.low, 1u);
   let key_high = factor * rotated(head, channel + 4u, angles.high, 1u);
   return Entry(
-    pack_halves(key_low, key_high),
-    pack_halves(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
+    halves_of(key_low, key_high),
+    halves_of(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
   );
-}
-
-fn pack_halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
 }
 
 fn angles_at(channel: u32, position: u32) -> Angles {

@@ -9,9 +9,9 @@
 // more are started. Should one not come after all, those that wait for it give up, say so in STATUS and go on with NaN;
 // the others look there now and then.
 //
-// Vectors of single values lie in the order in which product/parts/fill_values.wgsl takes them: 32 quarters of groups, each with its
-// first channel, then all with their second, and so on, so that the lanes of a subgroup load neighbouring words. The
-// type of the buffer says so, since then the index of a quarter is checked once for its four words.
+// Vectors of single values lie in the order in which product/parts/fill_values.wgsl takes them: 32 quarters of groups,
+// each with its first channel, then all with their second, and so on, so that the lanes of a subgroup load neighbouring
+// words. The type of the buffer says so, since then the index of a quarter is checked once for its four words.
 //
 // From the kernel: the override `most_polls`.
 const STATUS = 0u; // 1: some workgroup gave up
@@ -85,7 +85,7 @@ fn relay_await(at: u32) -> f32 {
 
 // Whether to look no more, after so many looks.
 fn is_in_vain(polls: u32) -> bool {
-  return polls > most_polls || polls % 1024u == 1023u && atomicLoad(&relay[0][0][STATUS]) != 0u;
+  return polls > most_polls || (polls % 1024u == 1023u && atomicLoad(&relay[0][0][STATUS]) != 0u);
 }
 
 fn give_up() {

@@ -1,7 +1,7 @@
 // needs: relay_groups
 // is: input
-// The input of a product of decode_layer.wgsl: groups that other workgroups hand over packed, values that they hand over
-// as they are, or the input of the model's first layer.
+// The input of a product of decode_layer.wgsl: groups that other workgroups hand over packed, values that they hand
+// over as they are, or the input of the model's first layer.
 const RMS_NORM = 1u;
 
 // Four channels of a group, c + {0, 4, 8, 12}.
@@ -11,8 +11,8 @@ struct Input {
   weight: vec4<f32>,
 }
 
-// Brings the groups before packed_groups as they are, packs the others; those of the columns at hand. Waits for one word
-// first, after which most others have come too.
+// Brings the groups before packed_groups as they are, packs the others; those of the columns at hand. Waits for one
+// word first, after which most others have come too.
 fn fill_cells(thread: u32) {
   let start = first_column * team * LANE_GROUPS;
   let end = start + columns * team * LANE_GROUPS;

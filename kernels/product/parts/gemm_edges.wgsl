@@ -1,6 +1,6 @@
 // needs: token_range
-// Reading activations and writing sums, for both shapes of tile. From the kernel: `x`, `y`; from the tile
-// STRIDE_CHANNELS, of which it takes a whole number.
+// Reading activations and writing sums, for all shapes of tile; sums of parts are written by matrix_few.wgsl itself.
+// From the kernel: `x`, `y`; from the tile STRIDE_CHANNELS, of which it takes a whole number.
 override rows: u32 = 1;
 override token_rows: u32 = 1;
 override first_row: u32 = 0;

@@ -1,7 +1,7 @@
 // needs: gemm_edges matrix_units
 // is: tile
-// Matrix-matrix product for few tokens by subgroups that multiply matrices (tensor cores), for any kind of weights: sums
-// of parts of the channels, which few_sums.wgsl adds up.
+// Matrix-matrix product for few tokens by subgroups that multiply matrices (tensor cores), for any kind of weights:
+// sums of parts of the channels, which few_sums.wgsl adds up.
 //
 // y is f32 [splits, tokens rounded up to 16, token_rows = rows rounded up to fours].
 //

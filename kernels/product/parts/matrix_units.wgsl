@@ -1,3 +1,4 @@
+// needs: halves matrices
 // Factors and sums of the tiles whose subgroups multiply matrices. Activations are made a sixteenth, which is exact and
 // undone at the end: a model's largest would exceed f16.
 //
@@ -5,10 +6,6 @@
 //   weight_tile, token_tile  [row or token][channel / 8]: eight f16 each
 // From the kernel: TURNS_TOGETHER, the turns of a row that a thread brings one after the other.
 const ACTIVATION_UNIT = 16.0;
-
-alias Left = subgroup_matrix_left<f16, 16, 16>;
-alias Right = subgroup_matrix_right<f16, 16, 16>;
-alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
 // Threads that bring a row's weights of a step.
 const ROW_THREADS = STEP_TURNS / TURNS_TOGETHER;
@@ -45,10 +42,6 @@ fn put_eight(tile_channel: u32, tile_row: u32, low: vec4<f32>, high: vec4<f32>) 
 
 fn put_halves(tile_channel: u32, tile_row: u32, words: vec4<u32>) {
   weight_tile[tile_row * STRIDE + tile_channel / 8u] = words;
-}
-
-fn halves_of(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
 }
 
 fn add_to_weight(tile_channel: u32, tile_row: u32, value: f32) {

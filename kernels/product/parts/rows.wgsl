@@ -1,7 +1,7 @@
 // needs: outputs decode reduce
-// Where a lane stands in a matrix, and the sums of a workgroup's rows. From the kernel: the bindings and
-// constants of fused_gemv.wgsl (in decode_layer.wgsl variables), and output_row(first_row, i), row i of those of y that a
-// workgroup makes.
+// Where a lane stands in a matrix, and the sums of a workgroup's rows. From the kernel: the bindings and constants of
+// fused_gemv.wgsl (in decode_layer.wgsl variables), and output_row(first_row, i), row i of those of y that a workgroup
+// makes.
 
 // Rows of a step.
 const STEP_ROWS = 4u;

@@ -1,6 +1,6 @@
 import { chooseSplits, chooseWorkgroupSize } from "../../../kernels/attention/decode_attention.ts";
 import { adapterName, isPlannedFor, isSoftwareAdapter } from "../../../kernels/gpu/adapter.ts";
-import { profileOf } from "../../../kernels/gpu/device_profile.ts";
+import { type DeviceProfile, profileOf } from "../../../kernels/gpu/device_profile.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
 import { planShare, splitTiers } from "../../../kernels/layer/layer_plan.ts";
@@ -116,8 +116,11 @@ Deno.test("a device with fewer multiprocessors gets fewer workgroups and splits"
 });
 
 Deno.test("planShare takes half subgroups where columns are uneven, and rows in parts where that is faster or they are too long", () => {
-  const plan = (hidden: number, intermediate: number, heads: number, keyValueHeads: number) => {
-    const headSize = 128;
+  const plan = (
+    [hidden, intermediate, heads, keyValueHeads, headSize]: readonly number[],
+    device: DeviceProfile = H200,
+    workgroups = 132,
+  ) => {
     const matrix = (rows: number, channels: number) => ({ rows, halfBlocks: channels / 64, slabs: [{ slotStart: 1 }] });
     const layer = [
       matrix((heads + 2 * keyValueHeads) * headSize, hidden),
@@ -128,18 +131,83 @@ Deno.test("planShare takes half subgroups where columns are uneven, and rows in 
     const shape = { ...LAYER, hidden, intermediate, attention: { heads, keyValueHeads, headSize } };
     const arena = { layers: [layer] } as unknown as LayerArena;
     const { lanes, threads, partColumns } = planShare(
-      { ...H200, workgroupBytes: 49152 },
+      { ...device, workgroupBytes: 49152 },
       shape,
       [arena],
-      chooseTeam(H200),
-      132,
+      chooseTeam(device),
+      workgroups,
     )!;
     return [lanes, threads, partColumns];
   };
-  assertEquals(plan(4096, 11008, 32, 32), [32, 384, 0], "7B");
-  assertEquals(plan(4096, 14336, 32, 8), [32, 512, 0], "8B");
+  assertEquals(plan([4096, 11008, 32, 32, 128]), [32, 384, 0], "7B");
+  assertEquals(plan([4096, 14336, 32, 8, 128]), [32, 512, 0], "8B");
   // 80 half blocks are five times 16 lanes.
-  assertEquals(plan(5120, 13824, 40, 40), [16, 480, 0], "13B");
+  assertEquals(plan([5120, 13824, 40, 40, 128]), [16, 480, 0], "13B");
   // 14 columns in parts of 6, 6 and 2, which 12 teams take two rows, two rows and six rows at a time.
-  assertEquals(plan(8192, 28672, 64, 8), [32, 384, 6], "70B");
+  assertEquals(plan([8192, 28672, 64, 8, 128]), [32, 384, 6], "70B");
+  // Five half blocks: halves of a subgroup of 8 have the 4 lanes that a step's sums need, those of 4 would not.
+  const five = [64, 320, 2, 2, 32];
+  assertEquals([8, 4].map((subgroupSize) => plan(five, { ...H200, subgroupSize }, 1)[0]), [4, 4]);
 });
+
+/** Hidden, intermediate, heads, key and value heads, head size. */
+const SHARED = [
+  [64, 80, 14, 2, 16],
+  [80, 784, 4, 1, 16],
+  [576, 1536, 9, 3, 64],
+  [896, 4864, 14, 2, 64],
+  [1040, 2736, 5, 5, 208],
+  [4096, 14336, 32, 8, 128],
+  [5120, 13824, 40, 40, 128],
+  [8192, 28672, 64, 8, 128],
+];
+
+Deno.test("planShare: workgroups take every row once, each what it has room for", () => {
+  let shared = 0;
+  for (const subgroupSize of [8, 16, 32, 64]) {
+    for (const most of [1, 7, 60, 132]) {
+      for (const [hidden, intermediate, heads, keyValueHeads, headSize] of SHARED) {
+        const workgroups = Math.min(most, intermediate / 16);
+        const sizes = [[(heads + 2 * keyValueHeads) * headSize, hidden], [hidden, heads * headSize]];
+        const matrices = [...sizes, [2 * intermediate, hidden], [hidden, intermediate]].map(([rows, channels]) => ({
+          rows,
+          halfBlocks: Math.ceil(channels / 64),
+          slabs: [{ slotStart: 4 }],
+        }));
+        const shape = { ...LAYER, hidden, intermediate, attention: { heads, keyValueHeads, headSize } };
+        const profile = { ...H200, subgroupSize };
+        const team = { lanes: subgroupSize, exchange: "exchange_subgroup", exchangeBytes: 0 } as const;
+        const arena = { layers: [matrices] } as unknown as LayerArena;
+        const share = planShare(profile, shape, [arena], team, workgroups);
+        if (!share) continue;
+        shared++;
+        const what = JSON.stringify({ subgroupSize, workgroups, hidden, share });
+        const packed = [0, hidden, 16 * share.innerGroups, hidden];
+        for (const [stage, { rows, halfBlocks }] of matrices.entries()) {
+          const outputs = rows / (stage === 2 ? 2 : 1);
+          const taken = sharesOf(outputs, packed[stage], workgroups);
+          assertEquals(new Set(taken.flat()).size, outputs, `rows of stage ${stage}: ${what}`);
+          assertEquals(taken.flat().length, outputs, `rows taken twice in stage ${stage}: ${what}`);
+          const steps = Math.max(...taken.map(({ length }) => Math.ceil(length / 4))) * (rows / outputs);
+          const columns = stage === 3 && share.partColumns || Math.ceil(halfBlocks / share.lanes);
+          assert(4 * steps * (columns + 1) <= share.partials, `sums of stage ${stage}: ${what}`);
+          assert(columns * share.lanes <= Math.min(share.threads, share.cells / 4), `columns of ${stage}: ${what}`);
+        }
+        assert(share.threads % subgroupSize === 0, what);
+      }
+    }
+  }
+  assert(shared > 64, `${shared} plans fit workgroup memory`);
+});
+
+/** Rows that each workgroup takes, as decode_layer.wgsl has them: first whole groups of those packed, then steps. */
+function sharesOf(outputs: number, packed: number, workgroups: number): number[][] {
+  const packedShare = 16 * Math.ceil(packed / 16 / workgroups);
+  const restShare = 4 * Math.ceil(Math.ceil((outputs - packed) / 4) / workgroups);
+  const range = (first: number, count: number, end: number) =>
+    Array.from({ length: Math.max(0, Math.min(count, end - first)) }, (_, i) => first + i);
+  return Array.from({ length: workgroups }, (_, i) => [
+    ...range(i * packedShare, packedShare, packed),
+    ...range(packed + i * restShare, restShare, outputs),
+  ]);
+}

@@ -1,3 +1,9 @@
+import { f16Format } from "../../../kernels/product/f16_format.ts";
+import { planMatrixFew } from "../../../kernels/product/few_parts.ts";
+import { packedFormat } from "../../../kernels/product/packed_format.ts";
+import type { Gpu } from "../../../kernels/gpu/gpu.ts";
+import type { F16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
+import type { PackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
 import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
@@ -47,4 +53,26 @@ Deno.test("planGemv refuses a device that can't hold one column", () => {
     RangeError,
     "workgroup memory is 4096 bytes, must hold",
   );
+});
+
+Deno.test("planMatrixFew cuts channels into as many parts as come near four workgroups for each multiprocessor", () => {
+  // 172 tiles of 64 steps: 528 workgroups are three each. 32 tiles of 172 steps: 16.5, of 11 steps. 1000 tiles: one.
+  assertEquals(planMatrixFew(H200, 22016, 4096, 16), { run: 22, splits: 3 });
+  assertEquals(planMatrixFew(H200, 4096, 11008, 16), { run: 11, splits: 16 });
+  assertEquals(planMatrixFew(H200, 128000, 4096, 16), { run: 64, splits: 1 });
+  assertEquals(planMatrixFew(H200, 128, 100, 1), { run: 1, splits: 2 });
+});
+
+Deno.test("partial sums take bytes for as many tokens as are multiplied in parts of the channels", () => {
+  const matrix = { rows: 4096, channels: 4096, halfBlocks: 64, slabs: [{ rows: 4096 }] };
+  const taken = (matrixUnits: boolean) => {
+    const gpu = { profile: { ...H200, matrixUnits } } as Gpu;
+    const has = (bytes: number) => bytes > 0;
+    return [3, 4, 5, 64, 65].map((tokens) => [
+      has(packedFormat.partialsBytes(gpu, matrix as unknown as PackedMatrix, tokens)),
+      has(f16Format.partialsBytes(gpu, matrix as unknown as F16Matrix, tokens)),
+    ]);
+  };
+  assertEquals(taken(true), [[false, false], [false, true], [true, true], [true, true], [false, false]]);
+  assertEquals(taken(false), [[false, false], [false, false], [true, false], [true, false], [false, false]]);
 });

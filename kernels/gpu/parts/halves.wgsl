@@ -1,0 +1,4 @@
+// Eight values as f16, the first in the low half of the first word.
+fn halves_of(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
+}
