@@ -55,21 +55,21 @@
 // speeches, 26.14):
 //
 //     SmolLM2                                       bits   ratio    embedded model                 bits   ratio
-//     search                                        2.833  2.170    feedback, speeches 128 x 512   2.813  1.105
+//     search                                        2.833  2.155    feedback, speeches 128 x 512   2.813  1.105
 //     feedback, mix 128 x 512 but for an eighth     2.833  1.770    corrected                      2.813  1.054
 //     corrected                                     2.833  1.546    ... 448 x 512                  2.813  1.052
 //     ... mix+self 448 x 512                        2.833  1.460    ... scales tuned               2.813  1.044
-//     ... densities by KL, tuned (the default)      2.850  1.338    ... densities by KL            2.850  1.045
-//     feedback, first quarter of valid, 128 x 512   2.833  1.469    ... both (256 x 512)           2.850  1.042
+//     ... densities by KL, tuned (the default)      2.850  1.328    ... densities by KL            2.850  1.045
+//     feedback, first quarter of valid, 128 x 512   2.833  1.469    ... both (the default)         2.848  1.041
 //     corrected                                     2.833  1.209
 //     ... all 133 windows of it, tuned              2.833  1.170
 //     ... densities by KL, tuned                    2.850  1.153
 //     ... with the mix, 138 + 224 windows           2.850  1.142
 //     ... those 138 overlapping, 223 + 224          2.850  1.138   (within one to two errors of the row above)
 //
-// Outliers beside feedback alone, mix+self (SmolLM2, 128 windows of all of valid): none 1.832, 0.05 % of 2-bit groups'
-// weights for 0.064 bits more 1.736, 0.2 % for 0.110 bits 1.691; corrected targets without any 1.489. Those and lines
-// of 128 x 512 are in results/nvidia-h200/.
+// Outliers beside feedback alone, mix+self (SmolLM2, 384 windows of all of valid): none 1.830, 0.05 % of 2-bit groups'
+// weights for 0.064 bits more 1.718, 0.2 % for 0.110 bits 1.690; corrected targets without any 1.501. Those, the lines
+// of 128 x 512, both defaults, search and the last line of SmolLM2 are in results/nvidia-h200/.
 import { packedBits } from "./bits.ts";
 import { channelWeightsOf } from "./channel_weights.ts";
 import { checkMatrix } from "./check.ts";
