@@ -9,9 +9,8 @@ import {
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
 import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
 import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
-import { LANE_SLOTS, planeBuffers } from "../matrix/packed_matrix.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
-import type { Plane } from "../gpu/plane.ts";
+import { boundPlanes, formatConstants, fromOffset, placesOf, stepsPart } from "./layer_format.ts";
 import { countCoResident, COUNTED_WORKGROUPS } from "./co_resident.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
@@ -24,9 +23,6 @@ export interface LayerBuffers extends Pick<DecodeAttentionBuffers, "rotations" |
   /** f32 [hidden]: output of the last layer; another buffer than the input. */
   readonly output: GPUBuffer;
 }
-
-/** The density that the kernel needs not look up. */
-const COMPILED_DENSITY = 8;
 
 /** The dispatches of a decode step's layers. */
 export interface LayerDispatches {
@@ -128,23 +124,12 @@ async function prepareRun(
   const norms = await joined("layer norms", [...ownNorms, after.attentionNorm]);
   const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
-  const [[{ slabs: [slab] }]] = matrices;
-  const places = matrices.flat().flatMap(({ refineEvery, slabs: [own] }) => {
-    const outlierStart = (own.outliers.offset - slab.outliers.offset) / 4;
-    return [
-      refineEvery === "none" ? 0 : refineEvery,
-      (own.refine.offset - slab.refine.offset) / 8,
-      own.slotStart === 0 ? 0 : (outlierStart + own.slotStart) / LANE_SLOTS,
-      Math.log2(own.slots),
-      outlierStart,
-      own.hasBeyond ? own.outlierResiduals : 0,
-    ];
-  });
+  const [[matrix]] = matrices;
   const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
-  const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...places));
+  const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...placesOf(matrices)));
   return (kernel) =>
     gpu.bind(kernel, {
-      ...Object.fromEntries(Object.entries(planeBuffers(slab)).map(([name, plane]) => [name, fromOffset(plane)])),
+      ...boundPlanes(matrix),
       relay,
       hidden_in: input,
       hidden_out: output,
@@ -157,11 +142,6 @@ async function prepareRun(
       bias: biases ?? norms,
       layer_info: info,
     });
-}
-
-/** The range from a plane's start to the end of its buffer. */
-function fromOffset({ buffer, offset }: Plane): Plane {
-  return { buffer, offset, size: buffer.size - offset };
 }
 
 /** The kernel for so many workgroups, or nothing where workgroup memory has no room for its share. */
@@ -181,7 +161,7 @@ async function layerKernel(
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
   const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
-  const shader = joinShader(wgsl, "decode_layer", team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", stepsPart(arenas), team.exchange);
   return await gpu.createKernel(shader, {
     team: share.lanes,
     workgroup_size: share.threads,
@@ -193,11 +173,9 @@ async function layerKernel(
     hidden,
     intermediate,
     epsilon: shape.normEpsilon,
-    has_layer_densities: arenas.some(hasDensities) ? 1 : 0,
     has_layer_outliers: share.hasOutliers ? 1 : 0,
     all_layers: layers.length,
-    ...(arenas[0].layers[0].some(({ halfBlocks }) => halfBlocks % 2 === 1) && { ends_in_half: 1 }),
-    ...placesOf(arenas[0]),
+    ...formatConstants(arenas),
     qkv_at: words.qkv,
     sums_at: words.sums,
     sums_stride: words.sumsStride,
@@ -225,21 +203,4 @@ async function layerKernel(
     has_norm: headNorm ? 1 : 0,
     norm_epsilon: headNorm?.epsilon ?? 0,
   });
-}
-
-/** Whether a matrix has another density than the one that the kernel has compiled in. */
-function hasDensities({ layers }: LayerArena): boolean {
-  return layers.flat().some(({ refineEvery }) => refineEvery !== COMPILED_DENSITY);
-}
-
-/** Where layers lie, and the matrices of each but the first, in the vectors that the kernel reads. */
-function placesOf({ strides, offsets }: LayerArena): Record<string, number> {
-  const planes = [["base", 16], ["meta", 16], ["scale", 16]] as const;
-  const matrices = [["o", offsets[1]], ["gate_up", offsets[2]], ["down", offsets[3]]] as const;
-  return Object.fromEntries([
-    ...planes.map(([plane, vectorBytes], i) => [`${plane}_stride`, strides[i] / vectorBytes]),
-    ...planes.flatMap(([plane, vectorBytes], i) =>
-      matrices.map(([matrix, bytes]) => [`${plane}_${matrix}`, bytes[i] / vectorBytes])
-    ),
-  ]);
 }

@@ -1,5 +1,6 @@
-// needs: relay relay_groups relay_input relay_attention fill_values steps outliers
-// Some transformer layers of a decode step in one dispatch, with packed weights. A layer is five stages, which hand
+// needs: relay relay_groups relay_input relay_attention fill_values layer_steps outliers
+// Some transformer layers of a decode step in one dispatch, with weights that are packed (layer/parts/packed_steps.wgsl)
+// or f16 (half_steps.wgsl). A layer is five stages, which hand
 // their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
 //   qkv        q, k and v of the normed residual stream
@@ -84,9 +85,6 @@ override most_polls: u32 = 400000; // looks at a word before a workgroup gives u
 alias Group16 = array<array<f32, 4>, 4>;
 
 @group(0) @binding(0) var<storage, read> base: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> refine: array<vec2<u32>>;
-@group(0) @binding(2) var<storage, read> meta_words: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> tile_scale: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> outlier_planes: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read> hidden_in: array<Group16>;
 @group(0) @binding(7) var<storage, read_write> hidden_out: array<Group16>;

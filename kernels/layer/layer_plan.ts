@@ -4,7 +4,7 @@ import { LANE_GROUPS } from "../product/fused_gemv.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { LayerShape } from "./layer_run.ts";
 import { STEP_ROWS } from "../matrix/packed_matrix.ts";
-import type { LayerArena } from "../matrix/share_planes.ts";
+import type { LayerArena, LayerMatrix } from "../matrix/share_planes.ts";
 import { CONTROL_WORDS } from "./co_resident.ts";
 import type { Team } from "../gpu/team.ts";
 
@@ -96,6 +96,11 @@ function spreadsOf(subgroup: number, down: Product): Spread[] {
 /** Columns of a product that are multiplied at once. */
 function columnsOf({ halfBlocks }: Product, stage: number, { lanes, partColumns }: Spread): number {
   return stage === DOWN ? partColumns : Math.ceil(halfBlocks / lanes);
+}
+
+/** Half blocks of a row, of f16 weights too: what a lane takes of a step's columns. */
+function halfBlocksOf(matrix: LayerMatrix): number {
+  return "halfBlocks" in matrix ? matrix.halfBlocks : Math.ceil(matrix.chunks / 8);
 }
 
 /** Rounds of steps of a product. */
@@ -199,13 +204,15 @@ export function planShare(
   { lanes: subgroup }: Team,
   workgroups: number,
 ): WorkgroupShare | undefined {
-  const whole = arenas[0].layers[0].map(({ rows, halfBlocks }, stage) => ({
-    rows,
-    halfBlocks,
+  const whole = arenas[0].layers[0].map((matrix, stage) => ({
+    rows: matrix.rows,
+    halfBlocks: halfBlocksOf(matrix),
     rowsPerOutput: stage === GATE_UP ? 2 : 1,
-    packedGroups: stage === QKV ? 0 : rows / (stage === GATE_UP ? 32 : 16),
+    packedGroups: stage === QKV ? 0 : matrix.rows / (stage === GATE_UP ? 32 : 16),
   }));
-  const hasOutliers = arenas.some(({ layers }) => layers.flat().some(({ slabs: [slab] }) => slab.slotStart > 0));
+  const hasOutliers = arenas.some(({ layers }) =>
+    layers.flat().some(({ slabs: [slab] }) => "slotStart" in slab && slab.slotStart > 0)
+  );
   let best: WorkgroupShare | undefined;
   let least = Infinity;
   for (const spread of spreadsOf(subgroup, whole[DOWN])) {

@@ -2,8 +2,7 @@
 import { attentionRowLanes, type DecodeAttentionBuffers } from "../attention/decode_attention.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { AttentionShape } from "../attention/key_value_cache.ts";
-import type { PackedMatrix } from "../matrix/packed_matrix.ts";
-import type { LayerArena } from "../matrix/share_planes.ts";
+import type { LayerArena, LayerMatrix } from "../matrix/share_planes.ts";
 
 /** Sizes that all layers of a model have in common. */
 export interface LayerShape {
@@ -30,7 +29,7 @@ export interface LayerRun {
   /** Index of the first in the model. */
   readonly first: number;
   /** Matrices of each, in the order of the stages: q, k and v; o; gate and up; down. */
-  readonly matrices: readonly (readonly PackedMatrix[])[];
+  readonly matrices: readonly (readonly LayerMatrix[])[];
   /** The layers. */
   readonly layers: readonly DecodeLayer[];
 }

@@ -1,6 +1,7 @@
 // Matrices of f16 weights on the device.
 import { allOrNone } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
+import { type Plane, whole } from "../gpu/plane.ts";
 import { slabRowsWithin } from "./slabs.ts";
 
 /** Channels of one 16-byte load. */
@@ -22,7 +23,7 @@ export interface F16Slab {
   /** Rows of this slab. */
   readonly rows: number;
   /** f16 [rows, chunks * 8], padded with zeros. */
-  readonly weights: GPUBufferBinding;
+  readonly weights: Plane;
 }
 
 /** An f16 matrix in device memory; more than one slab where it exceeds the binding limit. */
@@ -60,7 +61,7 @@ export async function createF16Matrix(
     for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
       const count = Math.min(slabRows, rows - firstRow);
       const buffer = await scope.storage("weights", count * rowBytes);
-      made.push({ firstRow, rows: count, weights: { buffer, size: count * rowBytes } });
+      made.push({ firstRow, rows: count, weights: whole(buffer) });
     }
     return made;
   });

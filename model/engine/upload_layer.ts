@@ -3,7 +3,6 @@ import { joinArrays } from "../../quant/concatenate.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import type { PackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import { copyMatrix, placeRows } from "../../kernels/matrix/slabs.ts";
 import { canJoin, uploadMatrix } from "../../kernels/product/linear.ts";
@@ -85,31 +84,29 @@ export interface SharedLayers {
 }
 
 /**
- * Moves the planes of packed layers into shared buffers, for kernels that take whole layers; in two halves where the
+ * Moves the planes of layers into shared buffers, for kernels that take whole layers; in two halves where the
  * device can't bind them together or has no room for a copy of all.
  */
 export async function shareLayers(uploaded: Uploaded, layers: readonly EngineLayer[]): Promise<SharedLayers> {
   const { gpu, matrices, scope } = uploaded;
   const parts = layers.map(({ linears }) => STAGES.map(({ name }) => linears[name]));
-  const packed = parts.map((layer) =>
-    layer.map(([first]) => first).filter((matrix): matrix is PackedMatrix => matrix.kind === "packed")
-  );
-  if (packed.flat().length < parts.flat().length) {
-    return { layers, arenas: ["not all linear layers are packed, must be"] };
-  }
   if (parts.flat().some(({ length }) => length > 1)) {
     return { layers, arenas: ["linear layers of one input aren't packed alike, must be"] };
   }
+  const own = parts.map((layer) => layer.map(([matrix]) => matrix));
+  if (own.flat().some(({ kind }) => kind !== own[0][0].kind)) {
+    return { layers, arenas: ["linear layers have different formats, must have one"] };
+  }
   // Without room for both copies the matrices stay as they are, and layers then run operation by operation.
-  const arena = await sharePlanes(gpu, packed).catch((error) => {
+  const arena = await sharePlanes(gpu, own).catch((error) => {
     if (!(error instanceof OutOfMemoryError)) throw error;
   });
   if (arena) {
-    for (const matrix of packed.flat()) matrices.delete(matrix);
+    for (const matrix of own.flat()) matrices.delete(matrix);
     for (const buffer of arena.buffers) scope.own(buffer);
     const moved = arena.layers.map(async (shared, i) => {
-      const own = shared.values();
-      return { ...layers[i], linears: await byStage(() => [own.next().value!]) };
+      const next = shared.values();
+      return { ...layers[i], linears: await byStage(() => [next.next().value!]) };
     });
     return { layers: await Promise.all(moved), arenas: [arena] };
   }

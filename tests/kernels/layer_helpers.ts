@@ -4,8 +4,9 @@ import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_l
 import type { DecodeLayer, LayerShape } from "../../kernels/layer/layer_run.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
-import { type PackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
-import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
+import { uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
+import { uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { type LayerArena, type LayerMatrix, sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import type { KeyValues } from "../../model/llama/attention.ts";
 import type { ModelConfig } from "../../model/llama/config.ts";
 import { runLayer } from "../../model/llama/forward.ts";
@@ -29,6 +30,8 @@ export interface LayersCase {
   readonly heads: number;
   readonly keyValueHeads: number;
   readonly headSize: number;
+  /** Format of the weights. Default: packed. */
+  readonly format?: "f16";
   /** Layers of each run, which share their buffers. */
   readonly runs: readonly number[];
   readonly slidingWindow?: number;
@@ -105,7 +108,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
       made.push(await createLayer(gpu, scope, config, testCase, host.length, random, withBias ?? false));
       host.push(made[i].host);
     }
-    const arena = await sharePlanes(gpu, made.map(({ packed }) => packed));
+    const arena = await sharePlanes(gpu, made.map(({ matrices }) => matrices));
     if (!arena) throw new Error("layers of a run must be alike");
     for (const buffer of arena.buffers) scope.own(buffer);
     arenas.push(arena);
@@ -157,7 +160,7 @@ async function createLayer(
   gpu: Gpu,
   scope: BufferScope,
   { hidden, intermediate, heads, keyValueHeads, headSize, normEpsilon }: ModelConfig,
-  { outlierShare = () => 0, density = () => 8, withHeadNorm }: LayersCase,
+  { outlierShare = () => 0, density = () => 8, withHeadNorm, format }: LayersCase,
   index: number,
   random: Random,
   withBias: boolean,
@@ -174,15 +177,22 @@ async function createLayer(
     gateUp: weights("gateUp", 2 * intermediate, hidden),
     down: weights("down", hidden, intermediate),
   };
-  const packed: PackedMatrix[] = [];
-  for (const tensor of Object.values(tensors)) packed.push(await uploadPackedMatrix(gpu, tensor));
+  const matrices: LayerMatrix[] = [];
+  for (const tensor of Object.values(tensors)) {
+    const { rows, channels } = tensor;
+    const packed = () => uploadPackedMatrix(gpu, tensor);
+    matrices.push(format ? await uploadF16Matrix(gpu, halfWeights(tensor), rows, channels) : await packed());
+  }
   const [attentionNorm, mlpNorm] = [draw(hidden, 1), draw(hidden, 1)];
   const bias = withBias ? draw(queryRows + 2 * keyRows) : undefined;
   const norms = withHeadNorm ? draw(2 * headSize, 1) : undefined;
   const rowsOf = (tensor: PackedTensor, first: number, rows: number): Linear => ({
     rows,
     channels: tensor.channels,
-    weights: dequantize(tensor).subarray(first * tensor.channels, (first + rows) * tensor.channels),
+    weights: Float32Array.from(format ? halfWeights(tensor) : dequantize(tensor)).subarray(
+      first * tensor.channels,
+      (first + rows) * tensor.channels,
+    ),
     ...(bias && tensor === tensors.qkv && { bias: bias.subarray(first, first + rows) }),
   });
   const host: Layer = {
@@ -205,7 +215,11 @@ async function createLayer(
     ...(bias && { bias: await scope.upload("bias", bias) }),
     ...(norms && { headNorm: { weights: await scope.upload("head norms", norms), epsilon: normEpsilon } }),
   };
-  return { packed, host, vectors };
+  return { matrices, host, vectors };
+}
+
+function halfWeights(tensor: PackedTensor): Float16Array<ArrayBuffer> {
+  return Float16Array.from(dequantize(tensor));
 }
 
 /** f16 [keyValueHeads, CAPACITY, headSize] from f32 [tokens, keyValueHeads * headSize]; NaN where there is no token. */

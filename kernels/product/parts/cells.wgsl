@@ -3,6 +3,9 @@
 // into registers, and single groups for refine words, whose group is only known at run time. fill_packed.wgsl or
 // fill_values.wgsl brings them there.
 
+// 1 where neighbouring lanes take neighbouring groups, which then lie side by side.
+override cells_in_order: u32 = 0;
+
 // Groups that one lane decodes.
 const LANE_GROUPS = 4u;
 
@@ -30,6 +33,7 @@ var<workgroup> cell_sum: array<vec2<f32>, cell_count>;
 
 // Cell of a group, counted from the first of the dispatch.
 fn cell_of(group: u32) -> u32 {
+  if (cells_in_order == 1u) { return group; }
   let in_column = group % (team * LANE_GROUPS);
   return cell_at(group / (team * LANE_GROUPS), in_column % 8u, in_column / 8u);
 }

@@ -1,5 +1,8 @@
 // needs: rows cells decode
-// Refine words: what the second plane of bits adds to the rows of a step.
+// Refine words: what the second plane of bits adds to the rows of a step; and second-order scales.
+
+// Rows that share second-order scales.
+const TILE_ROWS = 16u;
 
 // Loads and multiplies the refine words of a density of 16, one for two blocks of a row. Each of the four lanes of two
 // blocks takes that of a row: even lanes those of the rows 0 and 1, odd lanes those of 2 and 3.
@@ -25,4 +28,14 @@ fn refine_term(word: u32, meta_word: u32, scales: vec4<u32>, pick: u32, block: u
   let cell = cell_at(lane.column, pick, block);
   let step_sum = cell_sum[cell];
   return refine_group(word, codes, lane.masks, cell_hi[cell], cell_lo[cell], step_sum.x * d, step_sum.y);
+}
+
+// Second-order scales of the eight groups of a lane's block: two f16 in each word.
+fn block_scales(row: u32, lane: Lane) -> vec4<u32> {
+  return tile_scale[scale_start + (row / TILE_ROWS) * (whole_half_blocks() / 2u) + lane.half_block / 2u];
+}
+
+// Half blocks of a row with the one that is missing where it ends in half a block.
+fn whole_half_blocks() -> u32 {
+  return (half_blocks + ends_in_half) & ~ends_in_half;
 }

@@ -1,12 +1,12 @@
 // needs: outputs decode reduce
 // Where a lane stands in a matrix, and the sums of a workgroup's rows. From the kernel: the bindings and constants of
 // fused_gemv.wgsl (in decode_layer.wgsl variables), and output_row(first_row, i), row i of those of y that a workgroup
-// makes.
+// makes; and what a lane loads at a time: `Step` and load_step(row, lane).
 
 // Rows of a step.
 const STEP_ROWS = 4u;
-// Rows that share second-order scales.
-const TILE_ROWS = 16u;
+// Past every step, but not so far that its rows overflow.
+const NO_STEP = 0x100000u;
 
 struct Lane {
   thread: u32,
@@ -30,6 +30,20 @@ fn locate(thread: u32, workgroup: vec3<u32>) -> Lane {
   let half_block = first_half_block + thread % team;
   let masks = code_masks(workgroup.y);
   return Lane(thread, workgroup.z, thread % team, column, half_block, first_half_block / 2u, masks);
+}
+
+// The first step of a row of teams.
+fn first_step(first_row: u32, lane: Lane) -> Step {
+  var step: Step;
+  let row = matrix_row(first_row, row_team_of(lane.thread) * STEP_ROWS);
+  if (row < rows) { step = load_step(row, lane); }
+  return step;
+}
+
+// Teams beyond the last whole row of teams walk along, so that loops are the same for all, past the last step.
+fn row_team_of(thread: u32) -> u32 {
+  let row_team = thread / (team * columns);
+  return select(row_team, NO_STEP, row_team >= row_teams);
 }
 
 // Rows of y that a workgroup makes, of one row of the matrix each, or of a gate and an up row.
@@ -69,14 +83,4 @@ fn row_sum(i: u32) -> f32 {
   var sum = 0.0;
   for (var part = 0u; part < parts; part++) { sum += partial[part * workgroup_steps * STEP_ROWS + i]; }
   return sum * input_factor();
-}
-
-// Second-order scales of the eight groups of a lane's block: two f16 in each word.
-fn block_scales(row: u32, lane: Lane) -> vec4<u32> {
-  return tile_scale[scale_start + (row / TILE_ROWS) * (whole_half_blocks() / 2u) + lane.half_block / 2u];
-}
-
-// Half blocks of a row with the one that is missing where it ends in half a block.
-fn whole_half_blocks() -> u32 {
-  return (half_blocks + ends_in_half) & ~ends_in_half;
 }

@@ -3,9 +3,6 @@
 // mapping and for where the asynchrony is. From the kernel: the planes of fused_gemv.wgsl, `refine_every`, and, unless
 // from one_matrix.wgsl, where planes start.
 
-// Past every step, but not so far that its rows overflow.
-const NO_STEP = 0x100000u;
-
 // What a lane loads for one step: half a block of four rows, with the second-order scales of the block and the refine
 // words of two of the rows.
 struct Step {
@@ -16,20 +13,6 @@ struct Step {
   meta_words: vec4<u32>,
   scales: vec4<u32>,
   refine: vec2<u32>,
-}
-
-// The first step of a row of teams.
-fn first_step(first_row: u32, lane: Lane) -> Step {
-  var step: Step;
-  let row = matrix_row(first_row, row_team_of(lane.thread) * STEP_ROWS);
-  if (row < rows) { step = load_step(row, lane); }
-  return step;
-}
-
-// Teams beyond the last whole row of teams walk along, so that loops are the same for all, past the last step.
-fn row_team_of(thread: u32) -> u32 {
-  let row_team = thread / (team * columns);
-  return select(row_team, NO_STEP, row_team >= row_teams);
 }
 
 // Multiplies all rows of a workgroup, given the first step, once the cells are filled; the sums are then in `partial`.

@@ -118,6 +118,26 @@ const CASES: Readonly<Record<string, LayersCase>> = {
     runs: [2],
     density: () => 4,
   },
+  "f16, rows of one column and of several that end in half a block, two runs": {
+    hidden: 144,
+    intermediate: 784,
+    heads: 4,
+    keyValueHeads: 2,
+    headSize: 32,
+    runs: [2, 1],
+    format: "f16",
+  },
+  "f16, biases and norms of heads": {
+    hidden: 64,
+    intermediate: 80,
+    heads: 2,
+    keyValueHeads: 2,
+    headSize: 48,
+    runs: [2],
+    format: "f16",
+    withBias: true,
+    withHeadNorm: true,
+  },
 };
 
 /**
@@ -254,7 +274,7 @@ function leaveRoom(gpu: Gpu, { shape, arenas }: TestLayers, parts: number): Devi
   const { profile } = gpu;
   const team = chooseTeam(profile, attentionRowLanes(shape.attention));
   const workgroups = gpu.isSoftware ? 1 : profile.multiprocessors;
-  const { halfBlocks } = arenas[0].layers[0][3];
+  const halfBlocks = Math.ceil(shape.intermediate / 64);
   for (let workgroupBytes = profile.workgroupBytes; workgroupBytes > 0; workgroupBytes -= 64) {
     const share = planShare({ ...profile, workgroupBytes }, shape, arenas, team, workgroups);
     if (!share?.partColumns) continue;
