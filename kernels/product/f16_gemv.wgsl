@@ -1,4 +1,4 @@
-// needs: chunks outputs reduce
+// needs: chunks outputs reduce halves
 // Matrix-vector product with f16 weights, the baseline: y[r] = sum over c of w[r, c] x[c], summed in f32.
 //
 // Bindings (C = chunks of 8 channels in a row):
@@ -134,7 +134,5 @@ fn write_row(at: u32, sum: f32) {
 }
 
 fn dot_chunk(w: vec4<u32>, x: Chunk) -> f32 {
-  let low = vec4(unpack2x16float(w.x), unpack2x16float(w.y));
-  let high = vec4(unpack2x16float(w.z), unpack2x16float(w.w));
-  return dot(low, x.low) + dot(high, x.high);
+  return dot(low_half(w), x.low) + dot(high_half(w), x.high);
 }

@@ -203,14 +203,6 @@ fn rotated(head: u32, channel: u32, angles: Angles, norm: u32) -> vec4<f32> {
   return own_values * angles.cosines + partner_values * select(angles.sines, -angles.sines, is_lower);
 }
 
-fn low_half(words: vec4<u32>) -> vec4<f32> {
-  return vec4(unpack2x16float(words.x), unpack2x16float(words.y));
-}
-
-fn high_half(words: vec4<u32>) -> vec4<f32> {
-  return vec4(unpack2x16float(words.z), unpack2x16float(words.w));
-}
-
 fn score(q: Eight, key: vec4<u32>, thread: u32) -> Queries {
   let low = low_half(key);
   let high = high_half(key);

@@ -2,3 +2,11 @@
 fn halves_of(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
   return vec4(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
 }
+
+fn low_half(words: vec4<u32>) -> vec4<f32> {
+  return vec4(unpack2x16float(words.x), unpack2x16float(words.y));
+}
+
+fn high_half(words: vec4<u32>) -> vec4<f32> {
+  return vec4(unpack2x16float(words.z), unpack2x16float(words.w));
+}

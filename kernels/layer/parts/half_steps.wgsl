@@ -1,4 +1,4 @@
-// needs: rows cells
+// needs: rows cells halves
 // is: layer_steps
 // Rows of f16 weights times the activations in a workgroup's cells, step by step: for decode_layer.wgsl what steps.wgsl
 // is for packed weights. `base` is vec4<u32> [rows, channels / 8], 8 f16 each.
@@ -116,7 +116,5 @@ fn signed_byte(words: vec4<u32>) -> vec4<i32> {
 }
 
 fn dot_chunk(w: vec4<u32>, x: ChunkValues) -> f32 {
-  let low = vec4(unpack2x16float(w.x), unpack2x16float(w.y));
-  let high = vec4(unpack2x16float(w.z), unpack2x16float(w.w));
-  return dot(low, x.low) + dot(high, x.high);
+  return dot(low_half(w), x.low) + dot(high_half(w), x.high);
 }
