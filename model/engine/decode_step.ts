@@ -194,7 +194,7 @@ async function createBatchMiddle(
   };
 }
 
-/** The middle of a step of one token: whole layers where all are packed alike and the device suits. */
+/** The middle of a step of one token: whole layers where all are of one format and the device suits. */
 async function createTokenMiddle(
   gpu: Gpu,
   weights: EngineWeights,
