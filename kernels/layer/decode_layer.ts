@@ -10,7 +10,7 @@ import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
 import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
 import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
-import { boundPlanes, formatConstants, fromOffset, placesOf, stepsPart } from "./layer_format.ts";
+import { boundPlanes, formatConstants, fromOffset, hasDensities, placesOf, stepsPart } from "./layer_format.ts";
 import { countCoResident, COUNTED_WORKGROUPS } from "./co_resident.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
@@ -173,6 +173,7 @@ async function layerKernel(
     hidden,
     intermediate,
     epsilon: shape.normEpsilon,
+    has_layer_densities: hasDensities(arenas) ? 1 : 0,
     has_layer_outliers: share.hasOutliers ? 1 : 0,
     all_layers: layers.length,
     ...formatConstants(arenas),

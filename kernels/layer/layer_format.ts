@@ -43,24 +43,25 @@ function packedPlaces({ refineEvery, slabs: [own] }: PackedMatrix, { slabs: [fir
   ];
 }
 
+/** Whether a matrix has another density than the one that the kernel has compiled in. */
+export function hasDensities(arenas: readonly LayerArena[]): boolean {
+  const matrices = arenas.flatMap(({ layers }) => layers.flat());
+  return matrices.some((matrix) => matrix.kind === "packed" && matrix.refineEvery !== COMPILED_DENSITY);
+}
+
 /** Constants that follow from the format, and where matrices lie. */
-export function formatConstants(arenas: readonly LayerArena[]): Record<string, number> {
-  const [arena] = arenas;
-  const [{ kind }] = arena.layers[0];
-  if (kind === "f16") return { ...startsOf(arena, ["base"]), cells_in_order: 1 };
-  const matrices = arenas.flatMap(({ layers }) => layers.flat()).filter((matrix) => matrix.kind === "packed");
-  return {
-    ...startsOf(arena, ["base", "meta", "scale"]),
-    has_layer_densities: matrices.some(({ refineEvery }) => refineEvery !== COMPILED_DENSITY) ? 1 : 0,
-    ends_in_half: matrices.some(({ halfBlocks }) => halfBlocks % 2 === 1) ? 1 : 0,
-  };
+export function formatConstants([arena]: readonly LayerArena[]): Record<string, number> {
+  const [matrices] = arena.layers;
+  if (matrices[0].kind === "f16") return { ...startsOf(arena, ["base"]), cells_in_order: 1 };
+  const endsInHalf = matrices.some((matrix) => matrix.kind === "packed" && matrix.halfBlocks % 2 === 1);
+  return { ...(endsInHalf && { ends_in_half: 1 }), ...startsOf(arena, ["base", "meta", "scale"]) };
 }
 
 /** Where layers lie, and the matrices of each but the first, in the vectors of 16 bytes that the kernel reads. */
 function startsOf({ strides, offsets }: LayerArena, planes: readonly string[]): Record<string, number> {
   const matrices = [["o", offsets[1]], ["gate_up", offsets[2]], ["down", offsets[3]]] as const;
-  return Object.fromEntries(planes.flatMap((plane, i) => [
-    [`${plane}_stride`, strides[i] / 16],
-    ...matrices.map(([matrix, bytes]) => [`${plane}_${matrix}`, bytes[i] / 16]),
-  ]));
+  return Object.fromEntries([
+    ...planes.map((plane, i) => [`${plane}_stride`, strides[i] / 16]),
+    ...planes.flatMap((plane, i) => matrices.map(([matrix, bytes]) => [`${plane}_${matrix}`, bytes[i] / 16])),
+  ]);
 }
