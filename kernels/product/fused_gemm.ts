@@ -8,8 +8,7 @@ import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
 /**
- * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel]. The CPU reference is `gemmOnCpu` on
- * the decoded weights.
+ * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
  *
  * @throws {RangeError} when channels are not a multiple of 4
  */
