@@ -47,8 +47,8 @@ export const COLUMNS: readonly Column[] = [
     { key, label: `against ${variant}`, unit: "x", timed: true },
     { key: `${key}_error`, label: "±", unit: "x", timed: true },
   ]),
-  { key: "outlier_cost", label: "outliers cost", unit: "share", timed: true },
-  { key: "outlier_cost_error", label: "±", unit: "share", timed: true },
+  { key: "outlier_cost", label: "outliers cost", unit: "% of the time", timed: true },
+  { key: "outlier_cost_error", label: "±", unit: "%", timed: true },
   { key: "bytes", label: "bytes to move", unit: "bytes" },
   { key: "bandwidth_fraction", label: "of read bandwidth", unit: "share", timed: true },
   { key: "bandwidth_fraction_error", label: "±", unit: "share", timed: true },
@@ -78,7 +78,9 @@ export function describe(shape: LayerShape, { samples, bytes }: Measured, ceilin
     const speedups = Object.entries(BASELINES).map(([key, baseline]) =>
       estimateCells(key, estimate(samples, (t) => t[baseline] / t[variant]))
     );
-    const cost = variant.includes("outliers") ? estimate(samples, (t) => t[variant] / t.fused_async - 1) : undefined;
+    const cost = variant.includes("outliers")
+      ? estimate(samples, (t) => 100 * (t[variant] / t.fused_async - 1))
+      : undefined;
     return {
       ...EMPTY_ROW,
       model: shape.model,
@@ -93,7 +95,7 @@ export function describe(shape: LayerShape, { samples, bytes }: Measured, ceilin
       ...(cost && estimateCells("outlier_cost", cost)),
       bytes: bytes[variant],
       ...(ceiling && estimateCells("bandwidth_fraction", fractionOfRead(bytes[variant], timesUs, ceiling))),
-      note: cost ? describeNoise(cost, "of the time") : null,
+      note: cost ? describeNoise(cost, "% of the time") : null,
     };
   });
 }

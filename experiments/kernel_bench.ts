@@ -85,14 +85,17 @@ export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
   return { sizeBytes, timing, bytesPerUs: sizeBytes / timing.medianUs, tickNs };
 }
 
-/** The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both. */
+/**
+ * The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both: 1 for
+ * what is faster than the read, which then is no ceiling.
+ */
 export function fractionOfRead(
   bytes: number,
   timesUs: readonly number[],
   { bytesPerUs, timing }: Ceiling,
 ): Estimate {
   const [time, read] = [timesUs, timing.samplesUs].map(medianEstimate);
-  const value = bytes / time.value / bytesPerUs;
+  const value = Math.min(1, bytes / time.value / bytesPerUs);
   return { value, standardError: value * Math.hypot(time.standardError / time.value, read.standardError / read.value) };
 }
 
