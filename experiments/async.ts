@@ -80,7 +80,7 @@ export const async: Experiment = {
       columns: COLUMNS,
       rows,
       samples,
-      verdict: judgeAsync(rows, gpu.isSoftware),
+      verdict: judgeAsync(rows),
     };
   },
 };
