@@ -8,7 +8,8 @@ import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
 /**
- * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
+ * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel]. The CPU reference is `gemmOnCpu` on
+ * the decoded weights.
  *
  * @throws {RangeError} when channels are not a multiple of 4
  */

@@ -1,6 +1,6 @@
 import { addGram } from "../../../kernels/quantize/add_gram.ts";
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
-import { outerOnCpu } from "../quantize/outer_reference.ts";
+import { outerOnCpu } from "../../../kernels/quantize/outer_update.ts";
 import { placeOfRow, readSquareMatrix, slabsBefore } from "../../../kernels/matrix/square_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { normals } from "../../quant/helpers.ts";
