@@ -1,7 +1,7 @@
 // What was measured of another program, and the result file that it becomes.
 import { medianEstimate } from "../../model/host/statistics.ts";
 import { PEER_COLUMNS, PEERS_ID, peersProblem, type PeerValue, samplesName } from "../results/peers.ts";
-import type { Cell, Provenance, Result, Row } from "../results/result.ts";
+import { type Cell, estimateCells, type Provenance, type Result, type Row } from "../results/result.ts";
 
 /** Samples of one speed or time of a program. */
 export interface PeerMeasurement {
@@ -49,10 +49,9 @@ export function peersResult(runs: readonly PeerRun[], provenance: Provenance, ea
   const date = provenance.environment.startedAt.slice(0, 10);
   for (const { program, version, measurements } of runs) {
     for (const { key, samples: values, ...subject } of measurements) {
-      const { value, standardError } = medianEstimate(values);
       const experiment = key === "time_us" ? "async" : "end_to_end";
       const cells: Record<string, Cell> = { experiment, program, version, date, ...subject };
-      const row = { ...cells, [key]: value, [`${key}_error`]: standardError };
+      const row = { ...cells, ...estimateCells(key, medianEstimate(values)) };
       rows.push(row);
       samples[samplesName(row)] = values;
     }
