@@ -3,7 +3,7 @@ import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { openGgufFile } from "../../../model/files/gguf_file.ts";
 import { readGgufTensor } from "../../../model/files/gguf_tensor.ts";
 import { loadModel, openModel } from "../../../model/load.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
