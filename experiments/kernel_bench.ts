@@ -1,5 +1,6 @@
 // Matrices of real layer shapes on the device, in copies that exceed the cache, and the bandwidth of a plain read.
 import type { PackedTensor } from "../quant/packed_tensor.ts";
+import { storedBytes } from "../quant/quantize.ts";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
 import { readMemory } from "../kernels/gpu/read_memory.ts";
@@ -101,7 +102,5 @@ export function fractionOfRead(
 
 /** Bytes of all planes of a matrix: what a product has to read at least. */
 export function bytesOf(tensor: PackedTensor): number {
-  const { base, refine, meta, tileScale, outlierStart, outlierChannel, outlierResidual } = tensor;
-  return [base, refine, meta, tileScale, outlierStart, outlierChannel, outlierResidual]
-    .reduce((sum, plane) => sum + plane.byteLength, 0);
+  return storedBytes({ kind: "twobit", tensor });
 }

@@ -15,7 +15,7 @@ import { createGroupProblem } from "./group_search.ts";
 import { checkInput } from "./input_knowledge.ts";
 import type { OutlierSettings } from "./outliers.ts";
 import { pack } from "./pack.ts";
-import { type PackedTensor, planeBytes } from "./packed_tensor.ts";
+import type { PackedTensor } from "./packed_tensor.ts";
 import { quantizeTile, type RowResiduals } from "./quantize_tile.ts";
 import { type InputNeeds, type Part, type QuantizerKind, rowsOfTiles } from "./quantizer.ts";
 import { type PickRule, sumStrips } from "./refine_pick.ts";
@@ -54,7 +54,6 @@ export const TWOBIT: QuantizerKind<TwobitQuantizer, PackedTensor> = {
     }),
   join: concatenateRows,
   dequantize,
-  sizeBytes: (tensor) => Object.values(planeBytes(tensor)).reduce((sum, bytes) => sum + bytes, 0),
   bits(rows, channels, { settings: { refineEvery, outliers: { share } } }) {
     const outliersOf = (rows: number) => Math.round(share * rows * channels);
     const outliers = Math.floor(rows / TILE_ROWS) * outliersOf(TILE_ROWS) + outliersOf(rows % TILE_ROWS);
