@@ -1,38 +1,96 @@
 // needs: relay reduce_splits attend queries_1
-// Attention of decode_layer.wgsl: a workgroup takes a part of the positions of a head, awaits the head's projections,
-// which others hand over, and hands over its sums; then workgroups merge the parts of some channels each.
+// Attention of decode_layer.wgsl: a workgroup takes a part of a head, awaits the head's projections, which others hand
+// over, and hands over its sums. A part is a share of the channels of a short sequence's values, which is whole then: all
+// shares of a head make the same scores, as that is faster than to wait for others' sums once more. Of a longer sequence
+// it is a part of the positions; workgroups then merge the parts of some channels each.
+override head_shares: u32 = 1; // 1, 2 or 4: shares of a head whose sequence isn't split, each of whole groups
 
-// Parts of the attention: those of all heads and all splits are shared out among the workgroups. Heads that share keys
-// are taken one by one: arithmetic takes longer than reading keys again, which come from the cache.
-fn attend_splits(workgroup: u32, position: u32, thread: u32) {
-  for (var part = workgroup; part < heads * splits; part += workgroups) {
-    attend_split(part % heads, part / heads, position, thread);
-    workgroupBarrier();
+// Parts of the attention: those of all heads are shared out among the workgroups. Heads that share keys are taken one by
+// one: arithmetic takes longer than reading keys again, which come from the cache.
+fn attend_parts(workgroup: u32, position: u32, thread: u32) {
+  let parts = heads * select(splits, head_shares, splits == 1u);
+  for (var part = workgroup; part < parts; part += workgroups) {
     if (splits == 1u) {
-      hand_over_head(part, thread);
+      let head = part / head_shares;
+      let share = Share(head_shares, part % head_shares);
+      let state = attend_tokens(heads_of(head), 0u, share, position, thread);
+      keep_share(state, thread);
       workgroupBarrier();
+      hand_over_share(part, thread);
+    } else {
+      attend_split(part % heads, part / heads, position, thread);
+    }
+    workgroupBarrier();
+  }
+}
+
+// Groups of 16 channels are where sums are kept as they are when they are handed over: quarters, of four channels each.
+fn share_quarters() -> u32 {
+  return head_size / 4u / head_shares;
+}
+
+fn keep_share(state: Attended, thread: u32) {
+  let team_index = thread / merge_lanes;
+  let lane = thread % merge_lanes;
+  if (lane == 0u) {
+    merged_largest[team_index] = LN_2 * state.largest;
+    merged_total[team_index] = state.total;
+  }
+  if (lane < head_size / 8u) {
+    let first = team_index * share_quarters();
+    let channel = 8u / head_shares * lane;
+    let sums = state.sums;
+    keep_sum(first, channel, sums.c0);
+    keep_sum(first, channel + 1u, sums.c1);
+    if (head_shares < 4u) {
+      keep_sum(first, channel + 2u, sums.c2);
+      keep_sum(first, channel + 3u, sums.c3);
+    }
+    if (head_shares < 2u) {
+      keep_sum(first, channel + 4u, sums.c4);
+      keep_sum(first, channel + 5u, sums.c5);
+      keep_sum(first, channel + 6u, sums.c6);
+      keep_sum(first, channel + 7u, sums.c7);
     }
   }
 }
 
-// A head of a whole sequence, from `projections`.
-fn hand_over_head(head: u32, thread: u32) {
-  let count = head_size / 4u;
+fn keep_sum(first: u32, channel: u32, sum: f32) {
+  cell_hi[first + channel / 16u * 4u + channel % 4u][channel / 4u % 4u] = bitcast<u32>(sum);
+}
+
+// What the teams of a workgroup have of a share.
+fn hand_over_share(part: u32, thread: u32) {
+  let count = share_quarters();
   for (var first = 0u; first < count; first += workgroup_size) {
     let i = first + thread;
-    let four = i / 4u * 4u;
-    let j = i % 4u;
     var values: vec4<f32>;
-    if (i < count) {
-      values = vec4(
-        projections[four][j],
-        projections[four + 1u][j],
-        projections[four + 2u][j],
-        projections[four + 3u][j],
-      );
-    }
-    hand_over_quarter(mixed_at, head * count + i, values, 0.0, tag, i < count, thread);
+    if (i < count) { values = combine_teams(i); }
+    hand_over_quarter(mixed_at, part * count + i, values, 0.0, tag, i < count, thread);
   }
+}
+
+fn combine_teams(quarter: u32) -> vec4<f32> {
+  let teams = workgroup_size / merge_lanes;
+  var combined = nothing_combined();
+  for (var first = 0u; first < teams; first += 4u) {
+    let exists = vec4(first) + vec4(0u, 1u, 2u, 3u) < vec4(teams);
+    let t = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(teams - 1u));
+    let at = t * share_quarters() + quarter;
+    combined = combine(
+      combined,
+      vec4(merged_largest[t.x], merged_largest[t.y], merged_largest[t.z], merged_largest[t.w]),
+      vec4(merged_total[t.x], merged_total[t.y], merged_total[t.z], merged_total[t.w]),
+      mat4x4(
+        bitcast<vec4<f32>>(cell_hi[at.x]),
+        bitcast<vec4<f32>>(cell_hi[at.y]),
+        bitcast<vec4<f32>>(cell_hi[at.z]),
+        bitcast<vec4<f32>>(cell_hi[at.w]),
+      ),
+      exists,
+    );
+  }
+  return attention_of(combined);
 }
 
 fn cache_head_of(key_head: u32) -> u32 {
@@ -44,7 +102,6 @@ fn norms_start() -> u32 {
 }
 
 fn await_projections(first_head: u32, key_head: u32, has_new: bool, thread: u32) {
-  own_head = first_head;
   let count = select(1u, 3u, has_new) * head_size;
   for (var i = thread; i < count; i += workgroup_size) {
     let slot = i / head_size;
@@ -75,13 +132,7 @@ fn merged_sum(i: u32) -> f32 {
 }
 
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
-  if (splits == 1u) {
-    // q, k and v aren't needed any more.
-    let own = channel - own_head * head_size;
-    projections[own / 4u][own % 4u] = select(sum / total, 0.0, total == 0.0);
-  } else {
-    relay_put(sums_at + split * sums_stride + relay_place(channel), sum);
-  }
+  relay_put(sums_at + split * sums_stride + relay_place(channel), sum);
 }
 
 fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
