@@ -122,7 +122,16 @@ fn attend_tokens(own: Heads, split: u32, share: Share, position: u32, thread: u3
       odd = load_turn(own_key, own_value, token + 12u * teams, teams, end);
     }
   }
+  state.sums = channels_of(state.sums, share.count);
   return merge_lanes_of(state, thread);
+}
+
+// Sums of the channels that a share's lane takes: what lanes exchange of the others would have to be computed.
+fn channels_of(sums: Eight, shares: u32) -> Eight {
+  let none = Queries(0.0);
+  if (shares == 1u) { return sums; }
+  if (shares == 2u) { return Eight(sums.c0, sums.c1, sums.c2, sums.c3, none, none, none, none); }
+  return Eight(sums.c0, sums.c1, none, none, none, none, none, none);
 }
 
 // The tokens of a turn, or nothing past the end; behind a branch, so that the loads stay together.
