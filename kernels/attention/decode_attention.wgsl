@@ -20,9 +20,9 @@
 // Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split, workgroup.z
 // the new token. A key's channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a
 // workgroup take tokens in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier
-// until the end. The last split also takes the new token, whose key and value come from registers. Where the asynchrony
-// is: keys and values of a step are asked for together, a step ahead; those of the first step before the queries are
-// read and rotated.
+// until the end. The last split also takes the new token, whose key and value come from registers, before the others.
+// Where the asynchrony is: keys and values of a step are asked for together, two steps ahead; those of the first two
+// before the queries are read and rotated.
 override splits: u32 = 1;
 override workgroup_size: u32 = 64;
 

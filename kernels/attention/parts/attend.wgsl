@@ -158,15 +158,7 @@ fn load_entry(own_key: u32, own_value: OwnValue, token: u32) -> Entry {
   return Entry(key, value);
 }
 
-fn attend_turn(
-  state: Attended,
-  queries: Eight,
-  turn: Turn,
-  token: u32,
-  teams: u32,
-  end: u32,
-  thread: u32,
-) -> Attended {
+fn attend_turn(state: Attended, queries: Eight, turn: Turn, token: u32, teams: u32, end: u32, thread: u32) -> Attended {
   let exists = vec4(token) + vec4(0u, 1u, 2u, 3u) * teams < vec4(end);
   let scores = Scores(
     select(Queries(LOWEST), score(queries, turn.e0.key, thread), exists.x),
@@ -179,22 +171,11 @@ fn attend_turn(
 
 // Attention to a single token.
 fn attended_once(score: Queries, value: vec4<u32>) -> Attended {
+  let p = Queries(1.0);
   let low = low_half(value);
   let high = high_half(value);
-  return Attended(
-    score,
-    Queries(1.0),
-    Eight(
-      Queries(low.x),
-      Queries(low.y),
-      Queries(low.z),
-      Queries(low.w),
-      Queries(high.x),
-      Queries(high.y),
-      Queries(high.z),
-      Queries(high.w),
-    ),
-  );
+  let sums = Eight(p * low.x, p * low.y, p * low.z, p * low.w, p * high.x, p * high.y, p * high.z, p * high.w);
+  return Attended(score, p, sums);
 }
 
 // The queries' channels of this lane, scaled so that scores are powers of two; zeros for lanes past the head.

@@ -1,12 +1,12 @@
 // needs: relay reduce_splits attend queries_1
 // Attention of decode_layer.wgsl: a workgroup takes a part of a head, awaits the head's projections, which others hand
-// over, and hands over its sums. A part is a share of the channels of a short sequence's values, which is whole then: all
-// shares of a head make the same scores, as that is faster than to wait for others' sums once more. Of a longer sequence
-// it is a part of the positions; workgroups then merge the parts of some channels each.
+// over, and hands over its sums. Of a short sequence a part is some channels of the values, a share: the workgroups of a
+// head make the same scores, which is faster than to wait for each other once more. Of a longer sequence it is a part of
+// the positions; workgroups then merge the parts of some channels each.
 override head_shares: u32 = 1; // 1, 2 or 4: shares of a head whose sequence isn't split, each of whole groups
 
-// Parts of the attention: those of all heads are shared out among the workgroups. Heads that share keys are taken one by
-// one: arithmetic takes longer than reading keys again, which come from the cache.
+// Parts of the attention: those of all heads are shared out among the workgroups. Heads that share keys are taken one
+// by one: arithmetic takes longer than reading keys again, which come from the cache.
 fn attend_parts(workgroup: u32, position: u32, thread: u32) {
   let parts = heads * select(splits, head_shares, splits == 1u);
   for (var part = workgroup; part < parts; part += workgroups) {
