@@ -19,8 +19,8 @@ fn attend_parts(workgroup: u32, position: u32, thread: u32) {
       hand_over_share(part, thread);
     } else {
       attend_split(part % heads, part / heads, position, thread);
+      workgroupBarrier();
     }
-    workgroupBarrier();
   }
 }
 
@@ -66,6 +66,8 @@ fn hand_over_share(part: u32, thread: u32) {
     let i = first + thread;
     var values: vec4<f32>;
     if (i < count) { values = combine_teams(i); }
+    // Cells are free now: who has nothing to hand over goes on.
+    workgroupBarrier();
     hand_over_quarter(mixed_at, part * count + i, values, 0.0, tag, i < count, thread);
   }
 }
