@@ -7,10 +7,6 @@
 //   norms_start()                               first vector of `norms`
 //   await_projections(first_head, key_head, has_new, thread)   returns once projected() can be called, for all threads
 //   projected(head, channel)                    four channels of q, k or v, with their bias
-//   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for so many sums of queries:
-//                                               workgroup_size / merge_lanes * row_lanes * 8
-//   write_sum(split, channel, sum, total)       where partial results go: a channel's sum with the sum of exp
-//   write_pair(split, head, largest, total)     the largest score of a head and the sum of exp over its split
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 64;
@@ -57,9 +53,6 @@ struct EightAngles { low: Angles, high: Angles }
 // Four scores, or four tokens' weights.
 struct Scores { s0: Queries, s1: Queries, s2: Queries, s3: Queries }
 
-var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
-var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
-
 // Heads of a workgroup: query heads from the first on, which share a key head; `count` are left of it, of which a
 // workgroup takes up to QUERIES.
 struct Heads { first: u32, key: u32, count: u32, is_first: bool }
@@ -70,12 +63,6 @@ fn heads_of(group: u32) -> Heads {
   let key_head = group / groups;
   let first_query = (group % groups) * QUERIES;
   return Heads(key_head * shared_by + first_query, key_head, shared_by - first_query, first_query == 0u);
-}
-
-fn attend_split(group: u32, split: u32, position: u32, thread: u32) {
-  let own = heads_of(group);
-  let state = attend_tokens(own, split, Share(1u, 0u), position, thread);
-  write_merged(state, own.first, own.count, split, thread);
 }
 
 // Attention to the tokens of a split, merged over the lanes that exchange directly. Of the values a lane takes its part
@@ -349,56 +336,4 @@ fn merge_with(state: Attended, thread: u32, distance: u32) -> Attended {
 
 fn sum_pair(value: Queries, thread: u32, distance: u32) -> Queries {
   return value + exchange_queries(value, thread, distance);
-}
-
-// Merges what is left through workgroup memory and writes the split's partial result.
-fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thread: u32) {
-  let teams = workgroup_size / merge_lanes;
-  let team = thread / merge_lanes;
-  if (thread % merge_lanes == 0u) { merged_largest[team] = state.largest; }
-  workgroupBarrier();
-  // Four at a time here and below, since each turn waits for its loads.
-  let last = teams - 1u;
-  var largest = Queries(LOWEST);
-  for (var i = 0u; i < teams; i += 4u) {
-    let first_two = max(merged_largest[i], merged_largest[min(i + 1u, last)]);
-    largest = max(largest, max(first_two, max(merged_largest[min(i + 2u, last)], merged_largest[min(i + 3u, last)])));
-  }
-  let kept = exp2(state.largest - largest);
-  let width = row_lanes * 8u;
-  if (thread % merge_lanes == 0u) { merged_total[team] = state.total * kept; }
-  if (thread % merge_lanes < row_lanes) {
-    // Channel by channel, so that neighbouring lanes write neighbouring words.
-    let at = team * width + thread % merge_lanes;
-    put_merged_sum(at, state.sums.c0 * kept);
-    put_merged_sum(at + row_lanes, state.sums.c1 * kept);
-    put_merged_sum(at + 2u * row_lanes, state.sums.c2 * kept);
-    put_merged_sum(at + 3u * row_lanes, state.sums.c3 * kept);
-    put_merged_sum(at + 4u * row_lanes, state.sums.c4 * kept);
-    put_merged_sum(at + 5u * row_lanes, state.sums.c5 * kept);
-    put_merged_sum(at + 6u * row_lanes, state.sums.c6 * kept);
-    put_merged_sum(at + 7u * row_lanes, state.sums.c7 * kept);
-  }
-  workgroupBarrier();
-  var total = Queries(0.0);
-  for (var i = 0u; i < teams; i += 4u) {
-    total += merged_total[i] + select(Queries(0.0), merged_total[min(i + 1u, last)], i + 1u < teams) +
-      (select(Queries(0.0), merged_total[min(i + 2u, last)], i + 2u < teams) +
-        select(Queries(0.0), merged_total[min(i + 3u, last)], i + 3u < teams));
-  }
-  for (var channel = thread; channel < head_size; channel += workgroup_size) {
-    let at = channel % 8u * row_lanes + channel / 8u;
-    var sum = Queries(0.0);
-    for (var i = 0u; i < teams; i += 4u) {
-      sum += merged_sum(i * width + at) + select(Queries(0.0), merged_sum(min(i + 1u, last) * width + at), i + 1u < teams) +
-        (select(Queries(0.0), merged_sum(min(i + 2u, last) * width + at), i + 2u < teams) +
-          select(Queries(0.0), merged_sum(min(i + 3u, last) * width + at), i + 3u < teams));
-    }
-    for (var i = 0u; i < min(queries, QUERIES); i++) {
-      write_sum(split, (first_head + i) * head_size + channel, query_of(sum, i), query_of(total, i));
-    }
-  }
-  if (thread < min(queries, QUERIES)) {
-    write_pair(split, first_head + thread, LN_2 * query_of(largest, thread), query_of(total, thread));
-  }
 }
