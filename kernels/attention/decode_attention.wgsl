@@ -20,9 +20,9 @@
 // Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split, workgroup.z
 // the new token. A key's channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a
 // workgroup take tokens in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier
-// until the end. The last split also takes the new token, whose key and value come from registers. Where the asynchrony
-// is: keys and values of a step are asked for together, a step ahead; those of the first step before the queries are
-// read and rotated.
+// until the end. The last split also takes the new token, whose key and value come from registers, before the others.
+// Where the asynchrony is: keys and values of a step are asked for together, two steps ahead; those of the first two
+// before the queries are read and rotated.
 override splits: u32 = 1;
 override workgroup_size: u32 = 64;
 
@@ -38,13 +38,17 @@ override workgroup_size: u32 = 64;
 // Index of the workgroup's new token.
 var<private> own_token: u32;
 
+var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
+var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
 var<workgroup> merged_sums: array<Queries, workgroup_size / merge_lanes * row_lanes * 8>;
 
 @compute @workgroup_size(workgroup_size)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   own_token = workgroup.z;
   // By the workgroup's index: browsers don't take a variable, and what it leads to, for uniform.
-  attend_split(workgroup.x, workgroup.y, sequence[workgroup.z].x, thread);
+  let own = heads_of(workgroup.x);
+  let state = attend_tokens(own, workgroup.y, Share(1u, 0u), sequence[workgroup.z].x, thread);
+  write_merged(state, own.first, own.count, workgroup.y, thread);
 }
 
 fn cache_head_of(key_head: u32) -> u32 {
@@ -65,12 +69,57 @@ fn projected(head: u32, channel: u32) -> vec4<f32> {
   return value;
 }
 
-fn put_merged_sum(i: u32, sums: Queries) {
-  merged_sums[i] = sums;
-}
-
-fn merged_sum(i: u32) -> Queries {
-  return merged_sums[i];
+// Merges what is left through workgroup memory and writes the split's partial result.
+fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thread: u32) {
+  let teams = workgroup_size / merge_lanes;
+  let team = thread / merge_lanes;
+  if (thread % merge_lanes == 0u) { merged_largest[team] = state.largest; }
+  workgroupBarrier();
+  // Four at a time here and below, since each turn waits for its loads.
+  let last = teams - 1u;
+  var largest = Queries(LOWEST);
+  for (var i = 0u; i < teams; i += 4u) {
+    let first_two = max(merged_largest[i], merged_largest[min(i + 1u, last)]);
+    largest = max(largest, max(first_two, max(merged_largest[min(i + 2u, last)], merged_largest[min(i + 3u, last)])));
+  }
+  let kept = exp2(state.largest - largest);
+  let width = row_lanes * 8u;
+  if (thread % merge_lanes == 0u) { merged_total[team] = state.total * kept; }
+  if (thread % merge_lanes < row_lanes) {
+    // Channel by channel, so that neighbouring lanes write neighbouring words.
+    let at = team * width + thread % merge_lanes;
+    merged_sums[at] = state.sums.c0 * kept;
+    merged_sums[at + row_lanes] = state.sums.c1 * kept;
+    merged_sums[at + 2u * row_lanes] = state.sums.c2 * kept;
+    merged_sums[at + 3u * row_lanes] = state.sums.c3 * kept;
+    merged_sums[at + 4u * row_lanes] = state.sums.c4 * kept;
+    merged_sums[at + 5u * row_lanes] = state.sums.c5 * kept;
+    merged_sums[at + 6u * row_lanes] = state.sums.c6 * kept;
+    merged_sums[at + 7u * row_lanes] = state.sums.c7 * kept;
+  }
+  workgroupBarrier();
+  var total = Queries(0.0);
+  for (var i = 0u; i < teams; i += 4u) {
+    total += merged_total[i] + select(Queries(0.0), merged_total[min(i + 1u, last)], i + 1u < teams) +
+      (select(Queries(0.0), merged_total[min(i + 2u, last)], i + 2u < teams) +
+        select(Queries(0.0), merged_total[min(i + 3u, last)], i + 3u < teams));
+  }
+  for (var channel = thread; channel < head_size; channel += workgroup_size) {
+    let at = channel % 8u * row_lanes + channel / 8u;
+    var sum = Queries(0.0);
+    for (var i = 0u; i < teams; i += 4u) {
+      sum += merged_sums[i * width + at] +
+        select(Queries(0.0), merged_sums[min(i + 1u, last) * width + at], i + 1u < teams) +
+        (select(Queries(0.0), merged_sums[min(i + 2u, last) * width + at], i + 2u < teams) +
+          select(Queries(0.0), merged_sums[min(i + 3u, last) * width + at], i + 3u < teams));
+    }
+    for (var i = 0u; i < min(queries, QUERIES); i++) {
+      write_sum(split, (first_head + i) * head_size + channel, query_of(sum, i), query_of(total, i));
+    }
+  }
+  if (thread < min(queries, QUERIES)) {
+    write_pair(split, first_head + thread, LN_2 * query_of(largest, thread), query_of(total, thread));
+  }
 }
 
 fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {

@@ -7,7 +7,7 @@ import {
   SHORT_TOKENS,
 } from "../attention/decode_attention.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
-import { planShare, relayLayout, splitTiers } from "./layer_plan.ts";
+import { headShares, planShare, relayLayout, splitTiers } from "./layer_plan.ts";
 import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
 import { boundPlanes, formatConstants, fromOffset, hasDensities, placesOf, stepsPart } from "./layer_format.ts";
@@ -193,6 +193,7 @@ async function layerKernel(
     short_splits: shortSplits,
     middle_splits: middleSplits,
     long_splits: longSplits,
+    head_shares: headShares(gpu.profile, shape),
     heads,
     key_value_heads: keyValueHeads,
     head_size: headSize,

@@ -146,7 +146,6 @@ var<private> sequences: u32;
 var<private> own_sequence: u32;
 
 var<private> splits: u32;
-var<private> own_head: u32;
 
 // q of a head, then k and v of its key head.
 var<workgroup> projections: array<vec4<f32>, 3 * head_size / 4>;
@@ -179,7 +178,7 @@ fn main(
     for (var i = QKV; i <= DOWN; i++) {
       stage = i;
       if (stage == O) {
-        attend_splits(workgroup.x, position, thread);
+        attend_parts(workgroup.x, position, thread);
         if (splits > 1u) {
           reduce_splits(workgroup.x, thread);
           workgroupBarrier();

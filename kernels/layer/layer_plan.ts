@@ -19,13 +19,21 @@ const [QKV, GATE_UP, DOWN] = [0, 2, 3];
 
 /**
  * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
- * part, each of one head. A short one has two: combining more takes longer than they save.
+ * part, each of one head. Short ones aren't split.
  */
 export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
   const splits = (workgroups: number) => splitsWithin(profile, attention.heads, workgroups);
   const long = splits(profile.multiprocessors);
-  const short = Math.min(2, long);
-  return [short, Math.max(short, splits(evenWorkgroups(profile) / 2)), long];
+  return [1, Math.max(Math.min(2, long), splits(evenWorkgroups(profile) / 2)), long];
+}
+
+/**
+ * Workgroups that take a head together where its sequence isn't split, each some groups of channels of its values: as
+ * many as all heads leave room for, but a software adapter is busy with one.
+ */
+export function headShares(profile: DeviceProfile, { attention: { heads, headSize } }: LayerShape): 1 | 2 | 4 {
+  const fits = (shares: number) => splitsWithin(profile, heads, profile.multiprocessors) >= shares;
+  return ([4, 2] as const).find((shares) => headSize % (16 * shares) === 0 && fits(shares)) ?? 1;
 }
 
 /** First words of what is handed over. */

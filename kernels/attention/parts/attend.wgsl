@@ -7,10 +7,6 @@
 //   norms_start()                               first vector of `norms`
 //   await_projections(first_head, key_head, has_new, thread)   returns once projected() can be called, for all threads
 //   projected(head, channel)                    four channels of q, k or v, with their bias
-//   put_merged_sum(i, sums), merged_sum(i)      workgroup memory for so many sums of queries:
-//                                               workgroup_size / merge_lanes * row_lanes * 8
-//   write_sum(split, channel, sum, total)       where partial results go: a channel's sum with the sum of exp
-//   write_pair(split, head, largest, total)     the largest score of a head and the sum of exp over its split
 override heads: u32 = 1;
 override key_value_heads: u32 = 1;
 override head_size: u32 = 64;
@@ -38,6 +34,13 @@ struct Attended { largest: Queries, total: Queries, sums: Eight }
 // 8 channels of a key and its value.
 struct Entry { key: vec4<u32>, value: vec4<u32> }
 
+// Which channels of the values a workgroup takes: those of one of 1, 2 or 4 shares of a head. The number of shares is a
+// constant to the compiler.
+struct Share { count: u32, index: u32 }
+
+// What a lane takes of each value: some words from one of its first token on. A share's lane takes 8, 4 or 2 channels.
+struct OwnValue { first: u32, word: u32, shares: u32 }
+
 // What a lane loads for one turn.
 struct Turn { e0: Entry, e1: Entry, e2: Entry, e3: Entry }
 
@@ -49,9 +52,6 @@ struct EightAngles { low: Angles, high: Angles }
 
 // Four scores, or four tokens' weights.
 struct Scores { s0: Queries, s1: Queries, s2: Queries, s3: Queries }
-
-var<workgroup> merged_largest: array<Queries, workgroup_size / merge_lanes>;
-var<workgroup> merged_total: array<Queries, workgroup_size / merge_lanes>;
 
 // Heads of a workgroup: query heads from the first on, which share a key head; `count` are left of it, of which a
 // workgroup takes up to QUERIES.
@@ -65,78 +65,104 @@ fn heads_of(group: u32) -> Heads {
   return Heads(key_head * shared_by + first_query, key_head, shared_by - first_query, first_query == 0u);
 }
 
-fn attend_split(group: u32, split: u32, position: u32, thread: u32) {
-  let own = heads_of(group);
+// Attention to the tokens of a split, merged over the lanes that exchange directly. Of the values a lane takes its part
+// of the channels of a share.
+fn attend_tokens(own: Heads, split: u32, share: Share, position: u32, thread: u32) -> Attended {
   let lane = thread % row_lanes;
   let is_lane = lane < head_size / 8u;
   let channel = select(0u, 8u * lane, is_lane);
   let oldest = position + 1u - min(window, position + 1u);
   let chunk = (position + splits - oldest) / splits;
   let start = min(oldest + split * chunk, position + 1u);
-  let end = min(start + chunk, position + 1u);
-  let has_new = end == position + 1u && start < end;
+  let has_new = start + chunk > position && start <= position;
+  // The new token is not in the cache yet.
+  let end = min(start + chunk, position);
   let teams = workgroup_size / row_lanes;
-  let first_entry = cache_head_of(own.key) * capacity * (head_size / 8u) + channel / 8u;
-  // The new token is not in the cache yet; where it would be read, an older one is.
-  let newest = max(position, 1u) - 1u;
-  var next = load_turn(first_entry, start + thread / row_lanes, teams, end, newest);
+  let row = head_size / 8u;
+  let first = cache_head_of(own.key) * capacity * row;
+  let value_channel = share.index * (head_size / share.count) + channel / share.count;
+  let own_value = OwnValue(first + value_channel / 8u, value_channel / 2u % 4u, share.count);
+  let own_key = first + channel / 8u;
+  let first_token = start + thread / row_lanes;
+  var even = load_turn(own_key, own_value, first_token, teams, end);
+  var odd = load_turn(own_key, own_value, first_token + 4u * teams, teams, end);
   let angles = EightAngles(angles_at(channel, position), angles_at(channel + 4u, position));
   await_projections(own.first, own.key, has_new, thread);
-  var entry: Entry;
-  if (has_new) {
-    entry = new_entry(own.key, channel, angles, is_lane, thread);
-    if (thread < row_lanes && is_lane && own.is_first) {
-      keys[first_entry + position * (head_size / 8u)] = entry.key;
-      values[first_entry + position * (head_size / 8u)] = entry.value;
-    }
-  }
   let queries = load_queries(own.first, channel, angles, is_lane, thread);
   var state = Attended(Queries(LOWEST), Queries(0.0), Eight());
-  for (var first = start; first < end; first += 4u * teams) {
-    let token = first + thread / row_lanes;
-    let now = Turn(
-      choose_entry(next.e0, entry, token >= position),
-      choose_entry(next.e1, entry, token + teams >= position),
-      choose_entry(next.e2, entry, token + 2u * teams >= position),
-      choose_entry(next.e3, entry, token + 3u * teams >= position),
-    );
-    next = load_turn(first_entry, token + 4u * teams, teams, end, newest);
-    let exists = vec4(token) + vec4(0u, 1u, 2u, 3u) * teams < vec4(end);
-    let scores = Scores(
-      select(Queries(LOWEST), score(queries, now.e0.key, thread), exists.x),
-      select(Queries(LOWEST), score(queries, now.e1.key, thread), exists.y),
-      select(Queries(LOWEST), score(queries, now.e2.key, thread), exists.z),
-      select(Queries(LOWEST), score(queries, now.e3.key, thread), exists.w),
-    );
-    state = attend(state, scores, exists, now);
+  if (has_new) {
+    let entry = new_entry(own.key, channel, angles, is_lane, thread);
+    if (thread < row_lanes && is_lane && own.is_first && share.index == 0u) {
+      keys[own_key + position * row] = entry.key;
+      values[own_key + position * row] = entry.value;
+    }
+    let own_score = score(queries, entry.key, thread);
+    if (thread < row_lanes) { state = attended_once(own_score, new_value(own.key, value_channel, share.count)); }
   }
-  state = merge_lanes_of(state, thread);
-  write_merged(state, own.first, own.count, split, thread);
+  // Turns of four tokens take turns with two sets of registers, so that what a turn takes was asked for a turn earlier.
+  for (var turn = 0u; start + turn * teams < end; turn += 8u) {
+    let token = first_token + turn * teams;
+    state = attend_turn(state, queries, even, token, teams, end, thread);
+    even = load_turn(own_key, own_value, token + 8u * teams, teams, end);
+    if (start + (turn + 4u) * teams < end) {
+      state = attend_turn(state, queries, odd, token + 4u * teams, teams, end, thread);
+      odd = load_turn(own_key, own_value, token + 12u * teams, teams, end);
+    }
+  }
+  state.sums = channels_of(state.sums, share.count);
+  return merge_lanes_of(state, thread);
+}
+
+// Sums of the channels that a share's lane takes: what lanes exchange of the others would have to be computed.
+fn channels_of(sums: Eight, shares: u32) -> Eight {
+  let none = Queries(0.0);
+  if (shares == 1u) { return sums; }
+  if (shares == 2u) { return Eight(sums.c0, sums.c1, sums.c2, sums.c3, none, none, none, none); }
+  return Eight(sums.c0, sums.c1, none, none, none, none, none, none);
 }
 
 // The tokens of a turn, or nothing past the end; behind a branch, so that the loads stay together.
-fn load_turn(first_entry: u32, token: u32, teams: u32, end: u32, newest: u32) -> Turn {
+fn load_turn(own_key: u32, own_value: OwnValue, token: u32, teams: u32, end: u32) -> Turn {
   var turn: Turn;
   if (token < end) {
-    let row = head_size / 8u;
-    let at0 = first_entry + min(token, newest) * row;
-    let at1 = first_entry + min(min(token + teams, end - 1u), newest) * row;
-    let at2 = first_entry + min(min(token + 2u * teams, end - 1u), newest) * row;
-    let at3 = first_entry + min(min(token + 3u * teams, end - 1u), newest) * row;
     turn = Turn(
-      Entry(keys[at0], values[at0]),
-      Entry(keys[at1], values[at1]),
-      Entry(keys[at2], values[at2]),
-      Entry(keys[at3], values[at3]),
+      load_entry(own_key, own_value, token),
+      load_entry(own_key, own_value, min(token + teams, end - 1u)),
+      load_entry(own_key, own_value, min(token + 2u * teams, end - 1u)),
+      load_entry(own_key, own_value, min(token + 3u * teams, end - 1u)),
     );
   }
   return turn;
 }
 
-// The new token for itself and, with no weight, for those past the end: what has no weight is then a token that exists,
-// or zeros, and 0 times it is no NaN of its own.
-fn choose_entry(loaded: Entry, own: Entry, is_own: bool) -> Entry {
-  return Entry(select(loaded.key, own.key, is_own), select(loaded.value, own.value, is_own));
+fn load_entry(own_key: u32, own_value: OwnValue, token: u32) -> Entry {
+  let at = token * (head_size / 8u);
+  let value_at = own_value.first + at;
+  let key = keys[own_key + at];
+  if (own_value.shares == 1u) { return Entry(key, values[value_at]); }
+  var value = vec4(values[value_at][own_value.word], 0u, 0u, 0u);
+  if (own_value.shares == 2u) { value.y = values[value_at][own_value.word + 1u]; }
+  return Entry(key, value);
+}
+
+fn attend_turn(state: Attended, queries: Eight, turn: Turn, token: u32, teams: u32, end: u32, thread: u32) -> Attended {
+  let exists = vec4(token) + vec4(0u, 1u, 2u, 3u) * teams < vec4(end);
+  let scores = Scores(
+    select(Queries(LOWEST), score(queries, turn.e0.key, thread), exists.x),
+    select(Queries(LOWEST), score(queries, turn.e1.key, thread), exists.y),
+    select(Queries(LOWEST), score(queries, turn.e2.key, thread), exists.z),
+    select(Queries(LOWEST), score(queries, turn.e3.key, thread), exists.w),
+  );
+  return attend(state, scores, exists, turn);
+}
+
+// Attention to a single token.
+fn attended_once(score: Queries, value: vec4<u32>) -> Attended {
+  let p = Queries(1.0);
+  let low = low_half(value);
+  let high = high_half(value);
+  let sums = Eight(p * low.x, p * low.y, p * low.z, p * low.w, p * high.x, p * high.y, p * high.z, p * high.w);
+  return Attended(score, p, sums);
 }
 
 // The queries' channels of this lane, scaled so that scores are powers of two; zeros for lanes past the head.
@@ -178,6 +204,16 @@ fn new_entry(key_head: u32, channel: u32, angles: EightAngles, is_lane: bool, th
     halves_of(key_low, key_high),
     halves_of(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
   );
+}
+
+// A share's channels of the new token's value, as the cache has them.
+fn new_value(key_head: u32, channel: u32, shares: u32) -> vec4<u32> {
+  let head = heads + key_value_heads + key_head;
+  let low = projected(head, channel / 4u * 4u);
+  if (shares == 1u) { return halves_of(low, projected(head, channel + 4u)); }
+  let words = halves_of(low, vec4(0.0));
+  if (shares == 2u) { return words; }
+  return vec4(select(words.x, words.y, channel % 4u != 0u), 0u, 0u, 0u);
 }
 
 fn angles_at(channel: u32, position: u32) -> Angles {
@@ -292,56 +328,4 @@ fn merge_with(state: Attended, thread: u32, distance: u32) -> Attended {
 
 fn sum_pair(value: Queries, thread: u32, distance: u32) -> Queries {
   return value + exchange_queries(value, thread, distance);
-}
-
-// Merges what is left through workgroup memory and writes the split's partial result.
-fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thread: u32) {
-  let teams = workgroup_size / merge_lanes;
-  let team = thread / merge_lanes;
-  if (thread % merge_lanes == 0u) { merged_largest[team] = state.largest; }
-  workgroupBarrier();
-  // Four at a time here and below, since each turn waits for its loads.
-  let last = teams - 1u;
-  var largest = Queries(LOWEST);
-  for (var i = 0u; i < teams; i += 4u) {
-    let first_two = max(merged_largest[i], merged_largest[min(i + 1u, last)]);
-    largest = max(largest, max(first_two, max(merged_largest[min(i + 2u, last)], merged_largest[min(i + 3u, last)])));
-  }
-  let kept = exp2(state.largest - largest);
-  let width = row_lanes * 8u;
-  if (thread % merge_lanes == 0u) { merged_total[team] = state.total * kept; }
-  if (thread % merge_lanes < row_lanes) {
-    // Channel by channel, so that neighbouring lanes write neighbouring words.
-    let at = team * width + thread % merge_lanes;
-    put_merged_sum(at, state.sums.c0 * kept);
-    put_merged_sum(at + row_lanes, state.sums.c1 * kept);
-    put_merged_sum(at + 2u * row_lanes, state.sums.c2 * kept);
-    put_merged_sum(at + 3u * row_lanes, state.sums.c3 * kept);
-    put_merged_sum(at + 4u * row_lanes, state.sums.c4 * kept);
-    put_merged_sum(at + 5u * row_lanes, state.sums.c5 * kept);
-    put_merged_sum(at + 6u * row_lanes, state.sums.c6 * kept);
-    put_merged_sum(at + 7u * row_lanes, state.sums.c7 * kept);
-  }
-  workgroupBarrier();
-  var total = Queries(0.0);
-  for (var i = 0u; i < teams; i += 4u) {
-    total += merged_total[i] + select(Queries(0.0), merged_total[min(i + 1u, last)], i + 1u < teams) +
-      (select(Queries(0.0), merged_total[min(i + 2u, last)], i + 2u < teams) +
-        select(Queries(0.0), merged_total[min(i + 3u, last)], i + 3u < teams));
-  }
-  for (var channel = thread; channel < head_size; channel += workgroup_size) {
-    let at = channel % 8u * row_lanes + channel / 8u;
-    var sum = Queries(0.0);
-    for (var i = 0u; i < teams; i += 4u) {
-      sum += merged_sum(i * width + at) + select(Queries(0.0), merged_sum(min(i + 1u, last) * width + at), i + 1u < teams) +
-        (select(Queries(0.0), merged_sum(min(i + 2u, last) * width + at), i + 2u < teams) +
-          select(Queries(0.0), merged_sum(min(i + 3u, last) * width + at), i + 3u < teams));
-    }
-    for (var i = 0u; i < min(queries, QUERIES); i++) {
-      write_sum(split, (first_head + i) * head_size + channel, query_of(sum, i), query_of(total, i));
-    }
-  }
-  if (thread < min(queries, QUERIES)) {
-    write_pair(split, first_head + thread, LN_2 * query_of(largest, thread), query_of(total, thread));
-  }
 }
