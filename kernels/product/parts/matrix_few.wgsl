@@ -21,11 +21,10 @@ const STRIDE_CHANNELS = 64u;
 const STEP_TURNS = 8u;
 const TURN_STRIDE = 1u;
 const TURN_SLOTS = 8u;
-const STRIDE = 9u;
+const TOKEN_BLOCKS = 1u;
 
-// In the end weight_tile holds matrices of sums on their way out, [subgroup][token, row / 4].
-var<workgroup> weight_tile: array<vec4<u32>, 1152>;
-var<workgroup> token_tile: array<vec4<u32>, 144>;
+var<workgroup> weight_tile: array<Block, 16>;
+var<workgroup> token_tile: array<Block, 2>;
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -37,39 +36,44 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let end = min(first + run, (channels + STRIDE_CHANNELS - 1u) / STRIDE_CHANNELS);
   let own_row = 32u * (thread / 32u);
   let token = first_token + thread / STEP_TURNS;
-  let at = thread / STEP_TURNS * STRIDE + thread % STEP_TURNS;
+  let own_turn = thread % STEP_TURNS;
   var weights = start_weights(slot_row(first_row, thread, 0u), workgroup.z);
   fetch_turns(&weights, first_row, thread, first);
-  var low = activations_at(token, 2u * (first * STEP_TURNS + thread % STEP_TURNS));
-  var high = activations_at(token, 2u * (first * STEP_TURNS + thread % STEP_TURNS) + 1u);
+  var low = activations_at(token, 2u * (first * STEP_TURNS + own_turn));
+  var high = activations_at(token, 2u * (first * STEP_TURNS + own_turn) + 1u);
   var s0: Sum;
   var s1: Sum;
   for (var step = first; step < end; step++) {
     workgroupBarrier();
     put_turns(&weights, thread, step);
-    put_tokens(at, low, high);
+    put_tokens(thread / STEP_TURNS, own_turn, low, high);
     workgroupBarrier();
     let next = min(step + 1u, end - 1u);
     fetch_turns(&weights, first_row, thread, next);
-    low = activations_at(token, 2u * (next * STEP_TURNS + thread % STEP_TURNS));
-    high = activations_at(token, 2u * (next * STEP_TURNS + thread % STEP_TURNS) + 1u);
-    for (var turn = 0u; turn < STEP_TURNS; turn += 2u) {
-      let left = token_matrix(turn);
-      s0 = subgroupMatrixMultiplyAccumulate(left, weight_matrix(own_row * STRIDE + turn), s0);
-      s1 = subgroupMatrixMultiplyAccumulate(left, weight_matrix((own_row + 16u) * STRIDE + turn), s1);
-    }
+    low = activations_at(token, 2u * (next * STEP_TURNS + own_turn));
+    high = activations_at(token, 2u * (next * STEP_TURNS + own_turn) + 1u);
+    multiply_half(own_row / 16u, 0u, false, &s0, &s1);
+    multiply_half(own_row / 16u, 0u, true, &s0, &s1);
+    multiply_half(own_row / 16u + ROW_BLOCKS, 1u, false, &s0, &s1);
+    multiply_half(own_row / 16u + ROW_BLOCKS, 1u, true, &s0, &s1);
   }
   workgroupBarrier();
-  // A subgroup's share of the weights' memory; a matrix of sums is 64 vectors.
-  let sums = thread / 32u * 288u;
-  subgroupMatrixStore<row_major>(&weight_tile, sums, s0, 4u);
-  subgroupMatrixStore<row_major>(&weight_tile, sums + 64u, s1, 4u);
+  let block = own_row / 16u;
+  put_sums(block, s0);
+  put_sums(block + 1u, s1);
   workgroupBarrier();
   let padded_token = split * ((range.tokens + TILE_TOKENS - 1u) / TILE_TOKENS * TILE_TOKENS) + first_token;
-  write_part(first_row + own_row, padded_token, sums, thread % 32u);
-  write_part(first_row + own_row, padded_token, sums, thread % 32u + 32u);
-  write_part(first_row + own_row + 16u, padded_token, sums + 64u, thread % 32u);
-  write_part(first_row + own_row + 16u, padded_token, sums + 64u, thread % 32u + 32u);
+  write_part(first_row + own_row, padded_token, block, thread % 32u);
+  write_part(first_row + own_row, padded_token, block, thread % 32u + 32u);
+  write_part(first_row + own_row + 16u, padded_token, block + 1u, thread % 32u);
+  write_part(first_row + own_row + 16u, padded_token, block + 1u, thread % 32u + 32u);
+}
+
+// 16 channels of the subgroup's rows and all tokens, which begin with these blocks.
+fn multiply_half(row: u32, token: u32, is_last: bool, s0: ptr<function, Sum>, s1: ptr<function, Sum>) {
+  let left = token_matrix(token, is_last);
+  *s0 = subgroupMatrixMultiplyAccumulate(left, weight_matrix(row, is_last), *s0);
+  *s1 = subgroupMatrixMultiplyAccumulate(left, weight_matrix(row + 1u, is_last), *s1);
 }
 
 fn fetch_turns(weights: ptr<function, Weights>, first_row: u32, thread: u32, step: u32) {
@@ -94,11 +98,11 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
   put_slot(weights, thread, step, 7u);
 }
 
-fn write_part(row: u32, token: u32, first: u32, quad: u32) {
+fn write_part(row: u32, token: u32, block: u32, quad: u32) {
   let own_row = row + 4u * (quad % 4u);
   if (own_row >= token_rows) { return; }
   let at = (token + quad / 4u) * token_rows + own_row;
-  let sums = sums_at(first + quad);
+  let sums = sums_at(block, quad);
   y[at] = sums.x;
   y[at + 1u] = sums.y;
   y[at + 2u] = sums.z;

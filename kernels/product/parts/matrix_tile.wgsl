@@ -6,8 +6,8 @@
 // Mapping: a workgroup of 2 x 2 subgroups of 32 lanes, 128 rows x 128 tokens; each subgroup makes 64 rows x 64 tokens,
 // 4 x 4 matrices of 16 x 16 that stay in registers. It walks the channels in steps of 32. In a step every thread puts
 // its share of weights and activations into workgroup memory; then it asks for what the next step needs while the
-// subgroup multiplies. Rows and tokens have 8 channels more there than they need: for other memory banks. What a thread
-// has under way is written out, never indexed by a loop: registers would become memory.
+// subgroup multiplies. What a thread has under way is written out, never indexed by a loop: registers would become
+// memory.
 //
 // From the kernel: the same as for wide_tile.wgsl, and what matrix_units.wgsl says.
 const THREADS = 128u;
@@ -18,16 +18,13 @@ const STEP_TURNS = 4u;
 // Turns from one of a thread's own to the next.
 const TURN_STRIDE = 1u;
 const TURN_SLOTS = 4u;
-// Vectors from one row or token to the next.
-const STRIDE = 5u;
+const TOKEN_BLOCKS = 8u;
 
 // 16 tokens of a subgroup, its 64 rows.
 alias Strip = array<Sum, 4>;
 
-// [row or token of the tile][channel of the step / 8]: eight f16 each. In the end weight_tile holds matrices of sums on
-// their way out, [subgroup][token, row / 4].
-var<workgroup> weight_tile: array<vec4<u32>, 640>;
-var<workgroup> token_tile: array<vec4<u32>, 640>;
+var<workgroup> weight_tile: array<Block, 8>;
+var<workgroup> token_tile: array<Block, 8>;
 
 // Eight channels of the tokens t, t + 32, t + 64 and t + 96 of the tile.
 alias Activations = array<vec4<f32>, 8>;
@@ -55,8 +52,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let next = min(step + 1u, steps - 1u);
     fetch_turns(&weights, first_row, thread, next);
     activations = fetch_activations(first_token, thread, next);
-    multiply_turns(own_row * STRIDE, own_token * STRIDE, &s0, &s1, &s2, &s3);
-    multiply_turns(own_row * STRIDE + 2u, own_token * STRIDE + 2u, &s0, &s1, &s2, &s3);
+    multiply_half(own_row / 16u, own_token / 16u, false, &s0, &s1, &s2, &s3);
+    multiply_half(own_row / 16u, own_token / 16u, true, &s0, &s1, &s2, &s3);
   }
   write_strip(first_row + own_row, first_token + own_token, thread, &s0);
   write_strip(first_row + own_row, first_token + own_token + 16u, thread, &s1);
@@ -64,23 +61,24 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   write_strip(first_row + own_row, first_token + own_token + 48u, thread, &s3);
 }
 
-// 16 channels of all rows and tokens of a subgroup, from these vectors on.
-fn multiply_turns(
+// 16 channels of all rows and tokens of a subgroup, which begin with these blocks.
+fn multiply_half(
   row: u32,
   token: u32,
+  is_last: bool,
   s0: ptr<function, Strip>,
   s1: ptr<function, Strip>,
   s2: ptr<function, Strip>,
   s3: ptr<function, Strip>,
 ) {
-  let r0 = weight_matrix(row);
-  let r1 = weight_matrix(row + 16u * STRIDE);
-  let r2 = weight_matrix(row + 32u * STRIDE);
-  let r3 = weight_matrix(row + 48u * STRIDE);
-  multiply(token_matrix(token), r0, r1, r2, r3, s0);
-  multiply(token_matrix(token + 16u * STRIDE), r0, r1, r2, r3, s1);
-  multiply(token_matrix(token + 32u * STRIDE), r0, r1, r2, r3, s2);
-  multiply(token_matrix(token + 48u * STRIDE), r0, r1, r2, r3, s3);
+  let r0 = weight_matrix(row, is_last);
+  let r1 = weight_matrix(row + 1u, is_last);
+  let r2 = weight_matrix(row + 2u, is_last);
+  let r3 = weight_matrix(row + 3u, is_last);
+  multiply(token_matrix(token, is_last), r0, r1, r2, r3, s0);
+  multiply(token_matrix(token + 1u, is_last), r0, r1, r2, r3, s1);
+  multiply(token_matrix(token + 2u, is_last), r0, r1, r2, r3, s2);
+  multiply(token_matrix(token + 3u, is_last), r0, r1, r2, r3, s3);
 }
 
 fn multiply(left: Left, r0: Right, r1: Right, r2: Right, r3: Right, sums: ptr<function, Strip>) {
@@ -121,32 +119,33 @@ fn fetch_activations(first_token: u32, thread: u32, step: u32) -> Activations {
 }
 
 fn put_activations(activations: ptr<function, Activations>, thread: u32) {
-  let at = thread / STEP_TURNS * STRIDE + thread % STEP_TURNS;
-  put_tokens(at, (*activations)[0], (*activations)[1]);
-  put_tokens(at + 32u * STRIDE, (*activations)[2], (*activations)[3]);
-  put_tokens(at + 64u * STRIDE, (*activations)[4], (*activations)[5]);
-  put_tokens(at + 96u * STRIDE, (*activations)[6], (*activations)[7]);
+  let token = thread / STEP_TURNS;
+  let turn = thread % STEP_TURNS;
+  put_tokens(token, turn, (*activations)[0], (*activations)[1]);
+  put_tokens(token + 32u, turn, (*activations)[2], (*activations)[3]);
+  put_tokens(token + 64u, turn, (*activations)[4], (*activations)[5]);
+  put_tokens(token + 96u, turn, (*activations)[6], (*activations)[7]);
 }
 
 fn write_strip(row: u32, token: u32, thread: u32, strip: ptr<function, Strip>) {
-  // A subgroup's share of the weights' memory.
-  let first = thread / 32u * 160u;
-  write_pair(row, token, first, thread % 32u, (*strip)[0], (*strip)[1]);
-  write_pair(row + 32u, token, first, thread % 32u, (*strip)[2], (*strip)[3]);
+  write_pair(row, token, thread, (*strip)[0], (*strip)[1]);
+  write_pair(row + 32u, token, thread, (*strip)[2], (*strip)[3]);
 }
 
-// A lane writes four rows of two tokens of each matrix, which is 64 vectors.
-fn write_pair(row: u32, token: u32, first: u32, lane: u32, low: Sum, high: Sum) {
+// A subgroup has two blocks for its sums; a lane writes four rows of two tokens of each matrix.
+fn write_pair(row: u32, token: u32, thread: u32, low: Sum, high: Sum) {
+  let block = thread / 32u * 2u;
+  let lane = thread % 32u;
   workgroupBarrier();
-  subgroupMatrixStore<row_major>(&weight_tile, first, low, 4u);
-  subgroupMatrixStore<row_major>(&weight_tile, first + 64u, high, 4u);
+  put_sums(block, low);
+  put_sums(block + 1u, high);
   workgroupBarrier();
-  write_quad(row, token, first, lane);
-  write_quad(row, token, first, lane + 32u);
-  write_quad(row + 16u, token, first + 64u, lane);
-  write_quad(row + 16u, token, first + 64u, lane + 32u);
+  write_quad(row, token, block, lane);
+  write_quad(row, token, block, lane + 32u);
+  write_quad(row + 16u, token, block + 1u, lane);
+  write_quad(row + 16u, token, block + 1u, lane + 32u);
 }
 
-fn write_quad(row: u32, token: u32, first: u32, quad: u32) {
-  write_rows(row + 4u * (quad % 4u), token + quad / 4u, sums_at(first + quad));
+fn write_quad(row: u32, token: u32, block: u32, quad: u32) {
+  write_rows(row + 4u * (quad % 4u), token + quad / 4u, sums_at(block, quad));
 }
