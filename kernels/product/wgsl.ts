@@ -28,7 +28,7 @@ export { default as in_order } from "./parts/in_order.wgsl" with { type: "text" 
 export { default as input_values } from "./parts/input_values.wgsl" with { type: "text" };
 export { default as matrix_few } from "./parts/matrix_few.wgsl" with { type: "text" };
 export { default as matrix_tile } from "./parts/matrix_tile.wgsl" with { type: "text" };
-export { default as matrix_units } from "./parts/matrix_units.wgsl" with { type: "text" };
+export { default as weight_slots } from "./parts/weight_slots.wgsl" with { type: "text" };
 export { default as narrow_tile } from "./parts/narrow_tile.wgsl" with { type: "text" };
 export { default as one_input } from "./parts/one_input.wgsl" with { type: "text" };
 export { default as one_matrix } from "./parts/one_matrix.wgsl" with { type: "text" };

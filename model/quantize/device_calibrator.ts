@@ -191,7 +191,7 @@ async function subtract(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, difference: GPUBuf
   gpu.submit([await blend(gpu, x, difference, length, -1)]);
 }
 
-/** Adds the sum over tokens of a bᵀ to c; a and b are f32 [tokens, their width]. */
+/** Adds the sum over tokens of a bᵀ to c; a and b are f32 [tokens, their width], rounded to f16 with matrix units. */
 async function addProducts(
   gpu: Gpu,
   tokens: number,
@@ -203,7 +203,8 @@ async function addProducts(
   using scope = createBufferScope(gpu);
   const [words] = await uploadUniforms(gpu, scope, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
+  const { matrixUnits: byMatrices } = gpu.profile;
   gpu.submit([
-    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
+    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n), byMatrices }),
   ]);
 }

@@ -100,7 +100,7 @@ function emulated(shader: Shader): Shader {
     .replace(STORE, (_, _array, block = "0u") => `emulated_store(${block}, `)
     .replace(
       /(fn main\([^{]*\{\n)/,
-      "$1  emulated_lane = thread % 32u;\n  emulated_depth = 16u + (range.tokens >> 31u);\n",
+      "$1  emulated_lane = thread % 32u;\n  emulated_depth = 16u + (workgroup.x >> 31u);\n",
     );
   const [right] = names(RIGHT, 2);
   const [stored] = names(STORE, 1);

@@ -1,4 +1,4 @@
-// needs: gemm_edges matrix_units
+// needs: weight_slots
 // is: tile
 // Matrix-matrix product for few tokens by subgroups that multiply matrices (tensor cores), for any kind of weights:
 // sums of parts of the channels, which few_sums.wgsl adds up.
@@ -10,7 +10,7 @@
 // what the next step needs while the subgroup multiplies. Several workgroups share a multiprocessor: while one waits
 // another decodes. workgroup.x is the tile of tokens, y those of rows for each split.
 //
-// From the kernel: the same as for wide_tile.wgsl, and what matrix_units.wgsl says.
+// From the kernel: the same as for wide_tile.wgsl, and what weight_slots.wgsl says.
 override row_tiles: u32 = 1;
 override run: u32 = 1; // steps of a workgroup
 
@@ -30,15 +30,16 @@ var<workgroup> token_tile: array<Block, 2>;
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let first_token = workgroup.x * TILE_TOKENS;
   if (first_token >= range.tokens) { return; }
-  let first_row = workgroup.y % row_tiles * TILE_ROWS;
-  let split = workgroup.y / row_tiles;
-  let first = split * run;
+  let tile_first_row = workgroup.y % row_tiles * TILE_ROWS;
+  let part = workgroup.y / row_tiles;
+  start_part(part, TILE_TOKENS);
+  let first = part * run;
   let end = min(first + run, (channels + STRIDE_CHANNELS - 1u) / STRIDE_CHANNELS);
   let own_row = 32u * (thread / 32u);
   let token = first_token + thread / STEP_TURNS;
   let own_turn = thread % STEP_TURNS;
-  var weights = start_weights(slot_row(first_row, thread, 0u), workgroup.z);
-  fetch_turns(&weights, first_row, thread, first);
+  var weights = start_weights(slot_row(tile_first_row, thread, 0u), workgroup.z);
+  fetch_turns(&weights, tile_first_row, thread, first);
   var low = activations_at(token, 2u * (first * STEP_TURNS + own_turn));
   var high = activations_at(token, 2u * (first * STEP_TURNS + own_turn) + 1u);
   var s0: Sum;
@@ -46,10 +47,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var step = first; step < end; step++) {
     workgroupBarrier();
     put_turns(&weights, thread, step);
-    put_tokens(thread / STEP_TURNS, own_turn, low, high);
+    put_token(thread / STEP_TURNS, own_turn, low, high);
     workgroupBarrier();
     let next = min(step + 1u, end - 1u);
-    fetch_turns(&weights, first_row, thread, next);
+    fetch_turns(&weights, tile_first_row, thread, next);
     low = activations_at(token, 2u * (next * STEP_TURNS + own_turn));
     high = activations_at(token, 2u * (next * STEP_TURNS + own_turn) + 1u);
     multiply_half(own_row / 16u, 0u, false, &s0, &s1);
@@ -62,11 +63,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   put_sums(block, s0);
   put_sums(block + 1u, s1);
   workgroupBarrier();
-  let padded_token = split * ((range.tokens + TILE_TOKENS - 1u) / TILE_TOKENS * TILE_TOKENS) + first_token;
-  write_part(first_row + own_row, padded_token, block, thread % 32u);
-  write_part(first_row + own_row, padded_token, block, thread % 32u + 32u);
-  write_part(first_row + own_row + 16u, padded_token, block + 1u, thread % 32u);
-  write_part(first_row + own_row + 16u, padded_token, block + 1u, thread % 32u + 32u);
+  write_matrix(tile_first_row + own_row, first_token, block, thread % 32u);
+  write_matrix(tile_first_row + own_row + 16u, first_token, block + 1u, thread % 32u);
 }
 
 // 16 channels of the subgroup's rows and all tokens, which begin with these blocks.
@@ -98,13 +96,9 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
   put_slot(weights, thread, step, 7u);
 }
 
-fn write_part(row: u32, token: u32, block: u32, quad: u32) {
-  let own_row = row + 4u * (quad % 4u);
-  if (own_row >= token_rows) { return; }
-  let at = (token + quad / 4u) * token_rows + own_row;
-  let sums = sums_at(block, quad);
-  y[at] = sums.x;
-  y[at + 1u] = sums.y;
-  y[at + 2u] = sums.z;
-  y[at + 3u] = sums.w;
+// A lane writes four rows of two tokens.
+fn write_matrix(row: u32, token: u32, block: u32, lane: u32) {
+  let own_row = row + 4u * (lane % 4u);
+  write_rows(own_row, token + lane / 4u, sums_at(block, lane));
+  write_rows(own_row, token + lane / 4u + 8u, sums_at(block, lane + 32u));
 }
