@@ -1,21 +1,13 @@
-// Products with few tokens whose channels are spread over workgroups: how they are spread, what adds up the parts, and
-// those of them that matrix units make, for any kind of weights.
+// Products by tiles, for any kind of weights, and products whose channels are spread over workgroups: how they are
+// spread, and what adds up the parts.
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
-import { checkGemmChannels } from "./gemm_tile.ts";
-import type { FewProduct } from "./weight_format.ts";
+import { checkGemmChannels, chooseTile, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
+import type { FewProduct, RangeProduct } from "./weight_format.ts";
 import * as wgsl from "./wgsl.ts";
-
-/** Rows and tokens of a workgroup with matrix units, and channels of its step. */
-const TILE_ROWS = 128;
-const TILE_TOKENS = 16;
-const STEP_CHANNELS = 64;
-
-/** Such workgroups of each multiprocessor. */
-const WORKGROUPS_EACH = 4;
 
 /**
  * Spreads the steps of some tiles over so many workgroups that the last ones hardly leave a multiprocessor idle: the
@@ -71,67 +63,86 @@ export async function addParts(
 }
 
 /** Rows of a matrix, and how their weights are brought. */
-export interface FewRows extends PartRows {
+export interface TiledRows extends PartRows {
   /** What else the shader that brings them takes. */
   readonly constants: Constants;
   /** Its buffers. */
   readonly buffers: NamedBuffers;
 }
 
+/** Channels of which a part takes a whole number: packed weights are fetched by half blocks. */
+const RUN_CHANNELS = 64;
+
 /**
- * The parts of the channels, with the steps that a workgroup takes one after the other: as many workgroups as come near
- * so many of each multiprocessor, by which 22016 x 4096 x 16 gets the three parts that are fastest.
+ * The parts of the channels for a tile, with the steps that a workgroup takes one after the other: as many as give each
+ * multiprocessor its workgroups at once.
  */
-export function planMatrixFew({ multiprocessors }: DeviceProfile, rows: number, channels: number, maxTokens: number) {
-  const tiles = Math.ceil(rows / TILE_ROWS) * Math.ceil(maxTokens / TILE_TOKENS);
-  const steps = Math.ceil(channels / STEP_CHANNELS);
-  const wanted = Math.round((WORKGROUPS_EACH * multiprocessors) / tiles);
-  const run = Math.ceil(steps / Math.min(steps, Math.max(1, wanted)));
-  return { run, splits: Math.ceil(steps / run) };
+export function planParts(
+  tile: GemmTile,
+  { multiprocessors }: DeviceProfile,
+  rows: number,
+  channels: number,
+  maxTokens: number,
+): { readonly splits: number; readonly run: number } {
+  if (!tile.parts) return { splits: 1, run: 0 };
+  const { stepChannels, workgroupsEach } = tile.parts;
+  const [tokenTiles, rowTiles] = tileWorkgroups(tile, rows, maxTokens);
+  const most = Math.ceil(channels / RUN_CHANNELS);
+  const wanted = Math.floor((workgroupsEach * multiprocessors) / (rowTiles * tokenTiles));
+  const run = Math.ceil(most / Math.min(most, Math.max(1, wanted)));
+  return { splits: Math.ceil(most / run), run: (run * RUN_CHANNELS) / stepChannels };
 }
 
-/** Bytes of the sums that a product with up to so many tokens leaves in between. */
-export function matrixFewBytes(
+/** Bytes of the sums that a product with up to so many tokens leaves in between, by the tile that is faster. */
+export function partsBytes(
   { profile }: Gpu,
-  { slabs, channels }: F16Matrix | PackedMatrix,
+  { rows: allRows, slabs, channels }: F16Matrix | PackedMatrix,
   maxTokens: number,
 ): number {
-  const bytesOf = ({ rows }: { rows: number }) =>
-    partialsBytesOf(planMatrixFew(profile, rows, channels, maxTokens).splits, rows, maxTokens, TILE_TOKENS);
-  return Math.max(...slabs.map(bytesOf));
+  const tile = chooseTile(profile, allRows, maxTokens, true);
+  const bytes = slabs.map(({ rows }) => {
+    const { splits } = planParts(tile, profile, rows, channels, maxTokens);
+    return splits === 1 ? 0 : partialsBytesOf(splits, rows, maxTokens, tile.tokens);
+  });
+  return Math.max(...bytes);
 }
 
 /**
- * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel] for some rows of a matrix.
+ * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel] for some rows of a matrix; in parts of
+ * the channels where there is room for their sums.
  *
  * @param kernel the shader that brings the weights
  * @throws {RangeError} when channels are not a multiple of 4
  */
-export async function multiplyByMatrices(
+export async function multiplyTiles(
   gpu: Gpu,
   kernel: "f16_gemm" | "fused_gemm",
   matrix: { readonly rows: number; readonly channels: number },
-  own: FewRows,
-  product: FewProduct,
+  own: TiledRows,
+  product: RangeProduct & Partial<FewProduct>,
 ): Promise<Dispatch[]> {
-  const { range, x, partials } = product;
-  const { rows } = own;
-  checkGemmChannels(matrix.channels);
-  const { run, splits } = planMatrixFew(gpu.profile, rows, matrix.channels, range.maxTokens);
-  const rowTiles = Math.ceil(rows / TILE_ROWS);
+  const { rows, firstRow, outliers } = own;
+  const { channels } = matrix;
+  const { range, x, y, partials, addToY } = product;
+  checkGemmChannels(channels);
+  const tile = product.tile ?? chooseTile(gpu.profile, matrix.rows, range.maxTokens, partials !== undefined);
+  const { splits, run } = partials
+    ? planParts(tile, gpu.profile, rows, channels, range.maxTokens)
+    : { splits: 1, run: 0 };
+  const [tokenTiles, rowTiles] = tileWorkgroups(tile, rows, range.maxTokens);
+  const whole = { token_rows: matrix.rows, first_row: firstRow, add_to_y: addToY ? 1 : 0 };
+  const withOutliers = outliers && { outlier_residuals: outliers.residuals };
+  const place = splits > 1
+    ? { token_rows: 4 * Math.ceil(rows / 4), row_tiles: rowTiles, run }
+    : { ...whole, ...withOutliers };
+  const multiply = await gpu.makeDispatch(joinShader(wgsl, kernel, tile.part), {
+    constants: { rows, channels, ...place, ...own.constants },
+    buffers: { range: range.buffer, ...own.buffers, x, y: splits > 1 ? partials! : y },
+    workgroups: [tokenTiles, rowTiles * splits, 1],
+  });
+  if (splits === 1) return [multiply];
   return [
-    await gpu.makeDispatch(joinShader(wgsl, kernel, "matrix_few"), {
-      constants: {
-        rows,
-        token_rows: 4 * Math.ceil(rows / 4),
-        channels: matrix.channels,
-        run,
-        row_tiles: rowTiles,
-        ...own.constants,
-      },
-      buffers: { range: range.buffer, ...own.buffers, x, y: partials },
-      workgroups: [Math.ceil(range.maxTokens / TILE_TOKENS), rowTiles * splits, 1],
-    }),
-    await addParts(gpu, matrix, own, { splits, tokens: TILE_TOKENS }, product),
+    multiply,
+    await addParts(gpu, matrix, own, { splits, tokens: tile.tokens }, { ...product, partials: partials! }),
   ];
 }

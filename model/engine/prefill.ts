@@ -15,7 +15,7 @@ export const PASS_TOKENS = 512;
 /** Tokens that passes are made for: a pass with fewer leaves workgroups idle. */
 const PASS_SIZES = [16, 128, PASS_TOKENS];
 
-/** Most tokens of a pass that is multiplied as the tokens of a batch are. */
+/** Most tokens of a pass that is multiplied as the tokens of a batch are; matrix units multiply more of them so. */
 const FEW_TOKENS = 16;
 
 /** Takes tokens into the caches of sequences. Dispose it to free its buffers. */
@@ -49,7 +49,8 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
     const openPass = async (size: number) => {
       const range = await createTokenRange(gpu, size);
       scope.own(range.buffer);
-      const multiply = size > FEW_TOKENS ? gemm : await createMultiplyFew(gpu, scope, linearsOf(weights.layers), size);
+      const isFew = size <= FEW_TOKENS || gpu.profile.matrixUnits;
+      const multiply = isFew ? await createMultiplyFew(gpu, scope, linearsOf(weights.layers), size) : gemm;
       const pass = { range, dispatches: await joinedPass(gpu, weights, range, buffers, sequences, multiply) };
       passes.set(size, pass);
       return pass;

@@ -11,8 +11,8 @@
 // another decodes. workgroup.x is the tile of tokens, y those of rows for each split.
 //
 // From the kernel: the same as for wide_tile.wgsl, and what weight_slots.wgsl says.
-override row_tiles: u32 = 1;
-override run: u32 = 1; // steps of a workgroup
+override row_tiles: u32 = 0xffffffff;
+override run: u32 = 0xffffffff; // steps of a part
 
 const THREADS = 128u;
 const TILE_ROWS = 128u;
