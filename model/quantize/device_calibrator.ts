@@ -6,6 +6,7 @@ import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { runAhead } from "../../kernels/gpu/run_ahead.ts";
 import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { uploadUniforms } from "../../kernels/gpu/uniforms.ts";
@@ -105,13 +106,12 @@ export async function createDeviceCalibrator(
       layer: pair[kind] && placeStages(pair[kind]),
       windows: streams[kind],
     }));
-    for (let i = 0; i < joined.length; i++) {
+    await runAhead(gpu, joined.length, WINDOWS_AHEAD, async (i) => {
       for (const { layer, windows } of layers) {
         if (layer && windows) gpu.submit(await dispatchesOf(context, layer, windows[i], stage));
       }
       await afterWindows?.(i);
-      if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
-    }
+    });
   };
   return {
     correctTarget,

@@ -48,7 +48,7 @@ export interface StreamContext extends Omit<JoinedAttentionBuffers, "mixed"> {
   readonly gateUp: GPUBuffer;
 }
 
-/** Windows side by side that are submitted before the host waits for the device, so that submitted work doesn't pile up. */
+/** Windows side by side that are submitted before the host waits for those before, so that work doesn't pile up. */
 export const WINDOWS_AHEAD = 4;
 
 /** Windows of equal length begin where bindings may if they have a multiple of so many tokens. */
