@@ -58,8 +58,8 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
     return {
       hidden: buffers.hidden,
       async *takeIn(tokens, position, sequence, signal) {
+        let before = Promise.resolve();
         for (let first = 0; first < tokens.length; first += PASS_TOKENS) {
-          if (first > 0) await gpu.wait();
           await letOthersRun();
           signal?.throwIfAborted();
           const part = tokens.slice(first, first + PASS_TOKENS);
@@ -68,6 +68,12 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
           setTokenRange(gpu, range, part.length, position + first, sequence);
           gpu.write(buffers.tokens, part);
           gpu.submit(dispatches);
+          // The device has this pass while the host waits for the one before.
+          await before;
+          if (first + PASS_TOKENS < tokens.length) {
+            before = gpu.wait();
+            before.catch(() => {});
+          }
           yield part;
         }
       },
