@@ -1,20 +1,11 @@
 // needs: halves matrices
-// Factors and sums in workgroup memory, for subgroups that multiply matrices. The memory is made of blocks of 16 rows or
-// tokens x 32 channels, each an array of its own: so a matrix lies at a constant place in its array, which Dawn's
-// compiler sees to be within bounds. Elsewhere it puts the load into a branch, through a variable, which can cost as
-// much as all else.
+// Factors and sums of products in workgroup memory, for subgroups that multiply matrices.
 //
 // Activations are made a sixteenth, which is exact and undone at the end: a model's largest would exceed f16.
 //
-// From the tile: TOKEN_BLOCKS, the blocks of its tokens, and
+// From the tile: ROW_BLOCKS and TOKEN_BLOCKS, the blocks of its rows and tokens, and
 //   weight_tile, token_tile  [32 channels of a step][16 rows or tokens]: blocks
 const ACTIVATION_UNIT = 16.0;
-
-// [row or token][channel / 8], eight f16 each; one more than they need, for other memory banks.
-const STRIDE = 5u;
-alias Block = array<vec4<u32>, 80>;
-// Blocks of a tile's 128 rows.
-const ROW_BLOCKS = 8u;
 
 // A turn is 8 consecutive channels of the step.
 fn put_row(tile_row: u32, turn: u32, words: vec4<u32>) {
@@ -26,11 +17,7 @@ fn put_token(tile_token: u32, turn: u32, low: vec4<f32>, high: vec4<f32>) {
   token_tile[block][place_in_block(tile_token, turn)] = halves_of(low / ACTIVATION_UNIT, high / ACTIVATION_UNIT);
 }
 
-fn place_in_block(tile_row: u32, turn: u32) -> u32 {
-  return tile_row % 16u * STRIDE + turn % 4u;
-}
-
-// The first or last 16 channels of a block. Offsets and strides of matrices count vectors, the array's elements.
+// The first or last 16 channels of a block.
 fn weight_matrix(block: u32, is_last: bool) -> Right {
   if (is_last) { return subgroupMatrixLoad<Right, col_major>(&weight_tile[block], 2u, STRIDE); }
   return subgroupMatrixLoad<Right, col_major>(&weight_tile[block], 0u, STRIDE);

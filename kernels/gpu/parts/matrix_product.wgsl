@@ -20,6 +20,7 @@ const TILE_ROWS = 128u;
 const TILE_TOKENS = 128u;
 const STRIDE_CHANNELS = 32u;
 const STEP_TURNS = 4u;
+const ROW_BLOCKS = 8u;
 const TOKEN_BLOCKS = 8u;
 
 // 16 tokens of a subgroup, its 64 rows.

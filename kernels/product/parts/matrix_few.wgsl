@@ -21,6 +21,7 @@ const STRIDE_CHANNELS = 64u;
 const STEP_TURNS = 8u;
 const TURN_STRIDE = 1u;
 const TURN_SLOTS = 8u;
+const ROW_BLOCKS = 8u;
 const TOKEN_BLOCKS = 1u;
 
 var<workgroup> weight_tile: array<Block, 16>;
