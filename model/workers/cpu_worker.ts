@@ -7,6 +7,7 @@ import { dequantizeStored, quantizeMatrix } from "../../quant/quantize.ts";
 import { toF16 } from "../files/numbers.ts";
 import { scoreChoices, scoreWindow } from "../evaluate/score.ts";
 import type { ScoreTasks } from "../evaluate/scorer.ts";
+import { release } from "../host/release.ts";
 import { serveTasks } from "../host/worker_pool.ts";
 import type { Model } from "../llama/llama.ts";
 import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
@@ -70,7 +71,13 @@ const tasks: CpuTasks = {
   fitStrips: ({ settings: { layout, search }, matrix: { weights, rows }, importance, fourBit }) =>
     fitStripScales(layout, weights, rows, importance, search, fourBit).scales,
 
-  decodeHalf: (stored) => toF16("decoded matrix", dequantizeStored(stored)),
+  decodeHalf(stored) {
+    const decoded = dequantizeStored(stored);
+    const halves = toF16("decoded matrix", decoded);
+    // In f32 it would be there until the collector comes, in each worker.
+    release(decoded);
+    return halves;
+  },
 };
 
 /** w sum of (x - x') x'ᵀ + sum of r x'ᵀ for the rows of some tiles (quant/target.ts). */
