@@ -3,7 +3,8 @@
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
-import type { F16Matrix } from "../matrix/f16_matrix.ts";
+import { toHalves } from "../matrix/elementwise.ts";
+import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
 import { checkGemmChannels, chooseTile, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
 import type { FewProduct, RangeProduct } from "./weight_format.ts";
@@ -70,6 +71,9 @@ export interface TiledRows extends PartRows {
   readonly buffers: NamedBuffers;
 }
 
+/** What matrix units take activations in, see gpu/parts/matrix_blocks.wgsl. */
+const ACTIVATION_UNIT = 16;
+
 /** Channels of which a part takes a whole number: packed weights are fetched by half blocks. */
 const RUN_CHANNELS = 64;
 
@@ -123,26 +127,37 @@ export async function multiplyTiles(
 ): Promise<Dispatch[]> {
   const { rows, firstRow, outliers } = own;
   const { channels } = matrix;
-  const { range, x, y, partials, addToY } = product;
+  const { range, x, y, partials, halves, addToY } = product;
   checkGemmChannels(channels);
   const tile = product.tile ?? chooseTile(gpu.profile, matrix.rows, range.maxTokens, partials !== undefined);
   const { splits, run } = partials
     ? planParts(tile, gpu.profile, rows, channels, range.maxTokens)
     : { splits: 1, run: 0 };
   const [tokenTiles, rowTiles] = tileWorkgroups(tile, rows, range.maxTokens);
-  const whole = { token_rows: matrix.rows, first_row: firstRow, add_to_y: addToY ? 1 : 0 };
-  const withOutliers = outliers && { outlier_residuals: outliers.residuals };
-  const place = splits > 1
-    ? { token_rows: 4 * Math.ceil(rows / 4), row_tiles: rowTiles, run }
-    : { ...whole, ...withOutliers };
-  const multiply = await gpu.makeDispatch(joinShader(wgsl, kernel, tile.part), {
-    constants: { rows, channels, ...place, ...own.constants },
-    buffers: { range: range.buffer, ...own.buffers, x, y: splits > 1 ? partials! : y },
-    workgroups: [tokenTiles, rowTiles * splits, 1],
-  });
-  if (splits === 1) return [multiply];
-  return [
-    multiply,
-    await addParts(gpu, matrix, own, { splits, tokens: tile.tokens }, { ...product, partials: partials! }),
-  ];
+  const place = splits > 1 ? { token_rows: 4 * Math.ceil(rows / 4), row_tiles: rowTiles, run } : {
+    token_rows: matrix.rows,
+    first_row: firstRow,
+    add_to_y: addToY ? 1 : 0,
+    ...(outliers && { outlier_residuals: outliers.residuals }),
+  };
+  const isMany = tile.part === "matrix_tile";
+  const input = isMany && channels % CHUNK_CHANNELS === 0 && halves || x;
+  const dispatches: Dispatch[] = [];
+  // Once for all rows: the first ones are multiplied first.
+  if (input !== x && firstRow === 0) {
+    dispatches.push(await toHalves(gpu, x, input, range.maxTokens * channels, 1 / ACTIVATION_UNIT));
+  }
+  const parts = isMany ? [tile.part, input === x ? "float_turns" : "half_turns"] as const : [tile.part];
+  dispatches.push(
+    await gpu.makeDispatch(joinShader(wgsl, kernel, ...parts), {
+      constants: { rows, channels, ...place, ...own.constants },
+      buffers: { range: range.buffer, ...own.buffers, x: input, y: splits > 1 ? partials! : y },
+      workgroups: [tokenTiles, rowTiles * splits, 1],
+    }),
+  );
+  if (splits > 1) {
+    const sums = { ...product, partials: partials! };
+    dispatches.push(await addParts(gpu, matrix, own, { splits, tokens: tile.tokens }, sums));
+  }
+  return dispatches;
 }

@@ -20,6 +20,8 @@ export { default as fill_values } from "./parts/fill_values.wgsl" with { type: "
 export { default as float_tile } from "./parts/float_tile.wgsl" with { type: "text" };
 export { default as float_mixed } from "./parts/float_mixed.wgsl" with { type: "text" };
 export { default as half_mixed } from "./parts/half_mixed.wgsl" with { type: "text" };
+export { default as float_turns } from "./parts/float_turns.wgsl" with { type: "text" };
+export { default as half_turns } from "./parts/half_turns.wgsl" with { type: "text" };
 export { default as float_chunks } from "./parts/float_chunks.wgsl" with { type: "text" };
 export { default as gemm_edges } from "./parts/gemm_edges.wgsl" with { type: "text" };
 export { default as group } from "./parts/group.wgsl" with { type: "text" };

@@ -69,18 +69,17 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
 }
 
 fn put_column(thread: u32, i: u32, low: vec4<f32>, high: vec4<f32>) {
-  let words = halves_of(low / ACTIVATION_UNIT, high / ACTIVATION_UNIT);
-  put_row(own_column(thread) + i, thread % STEP_TURNS, words);
+  put_row(own_column(thread) + i, thread % STEP_TURNS, sixteenths_of(low, high));
 }
 
 fn put_activations(activations: ptr<function, Activations>, thread: u32) {
   let low = turned((*activations)[0], (*activations)[1], (*activations)[2], (*activations)[3]);
   let high = turned((*activations)[4], (*activations)[5], (*activations)[6], (*activations)[7]);
   let m = own_column(thread);
-  put_token(m, thread % STEP_TURNS, low[0], high[0]);
-  put_token(m + 1u, thread % STEP_TURNS, low[1], high[1]);
-  put_token(m + 2u, thread % STEP_TURNS, low[2], high[2]);
-  put_token(m + 3u, thread % STEP_TURNS, low[3], high[3]);
+  put_token(m, thread % STEP_TURNS, sixteenths_of(low[0], high[0]));
+  put_token(m + 1u, thread % STEP_TURNS, sixteenths_of(low[1], high[1]));
+  put_token(m + 2u, thread % STEP_TURNS, sixteenths_of(low[2], high[2]));
+  put_token(m + 3u, thread % STEP_TURNS, sixteenths_of(low[3], high[3]));
 }
 
 fn turned(k0: vec4<f32>, k1: vec4<f32>, k2: vec4<f32>, k3: vec4<f32>) -> mat4x4<f32> {

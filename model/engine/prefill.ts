@@ -1,7 +1,7 @@
 // Taking many tokens through all layers at once: prompts, and text to score.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { createMultiplyFew, gemm } from "../../kernels/product/linear.ts";
+import { createMultiplyFew, createMultiplyMany } from "../../kernels/product/linear.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { StepBuffers } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
@@ -15,7 +15,7 @@ export const PASS_TOKENS = 512;
 /** Tokens that passes are made for: a pass with fewer leaves workgroups idle. */
 const PASS_SIZES = [16, 128, PASS_TOKENS];
 
-/** Most tokens of a pass that is multiplied as the tokens of a batch are; matrix units multiply more of them so. */
+/** Most tokens of a pass that is multiplied as the tokens of a batch are. */
 const FEW_TOKENS = 16;
 
 /** Takes tokens into the caches of sequences. Dispose it to free its buffers. */
@@ -49,8 +49,8 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
     const openPass = async (size: number) => {
       const range = await createTokenRange(gpu, size);
       scope.own(range.buffer);
-      const isFew = size <= FEW_TOKENS || gpu.profile.matrixUnits;
-      const multiply = isFew ? await createMultiplyFew(gpu, scope, linearsOf(weights.layers), size) : gemm;
+      const create = size <= FEW_TOKENS ? createMultiplyFew : createMultiplyMany;
+      const multiply = await create(gpu, scope, linearsOf(weights.layers), size);
       const pass = { range, dispatches: await joinedPass(gpu, weights, range, buffers, sequences, multiply) };
       passes.set(size, pass);
       return pass;

@@ -130,8 +130,8 @@ export async function createDeviceCalibrator(
     },
     finish() {
       if (!streams.original) throw new TypeError("text goes through the quantized model alone, must be corrected");
-      const { qkv, gateUp, rotations, cache: { keys, values } } = context;
-      const spent = new Set([qkv, gateUp, rotations, keys.buffer, values.buffer]);
+      const { qkv, gateUp, halves, rotations, cache: { keys, values } } = context;
+      const spent = new Set([qkv, gateUp, rotations, keys.buffer, values.buffer, ...(halves ? [halves] : [])]);
       for (const { hidden, kept, normed } of streams.quantized) spent.add(hidden).add(kept).add(normed);
       for (const { kept, normed } of streams.original) spent.add(kept).add(normed);
       spent.forEach(scope.free);
@@ -174,14 +174,14 @@ async function addCorrection(
   { gram: { size: channels }, drift, correlation }: DeviceSums,
   { window, original, stage, weights }: WindowPair,
 ): Promise<void> {
-  const { gpu, config: { hidden }, gateUp: drifted, qkv: lacking } = context;
+  const { gpu, config: { hidden }, gateUp: drifted, qkv: lacking, halves } = context;
   const { range } = window;
   const tokens = range.maxTokens;
   const x = stageInputOf(context, window, stage);
   await subtract(gpu, stageInputOf(context, original, stage), x, drifted, tokens * channels);
   if (drift) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], drift);
   await subtract(gpu, original.hidden, window.hidden, lacking, tokens * hidden);
-  gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true }));
+  gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true, halves }));
   await addProducts(gpu, tokens, [x, channels], [lacking, hidden], correlation!);
 }
 

@@ -12,9 +12,12 @@ fn put_row(tile_row: u32, turn: u32, words: vec4<u32>) {
   weight_tile[turn / 4u * ROW_BLOCKS + tile_row / 16u][place_in_block(tile_row, turn)] = words;
 }
 
-fn put_token(tile_token: u32, turn: u32, low: vec4<f32>, high: vec4<f32>) {
-  let block = turn / 4u * TOKEN_BLOCKS + tile_token / 16u;
-  token_tile[block][place_in_block(tile_token, turn)] = halves_of(low / ACTIVATION_UNIT, high / ACTIVATION_UNIT);
+fn put_token(tile_token: u32, turn: u32, words: vec4<u32>) {
+  token_tile[turn / 4u * TOKEN_BLOCKS + tile_token / 16u][place_in_block(tile_token, turn)] = words;
+}
+
+fn sixteenths_of(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  return halves_of(low / ACTIVATION_UNIT, high / ACTIVATION_UNIT);
 }
 
 // The first or last 16 channels of a block.

@@ -11,8 +11,8 @@ override add_to_y: u32 = 0; // 1: y += W x
 fn activations_at(token: u32, chunk: u32) -> vec4<f32> {
   let chunks = channels / 4u;
   let first = min(token, range.tokens - 1u) * chunks;
-  if (channels % STRIDE_CHANNELS == 0u) { return x[first + chunk]; }
-  return select(vec4(0.0), x[first + min(chunk, chunks - 1u)], chunk < chunks);
+  if (channels % STRIDE_CHANNELS == 0u) { return bitcast<vec4<f32>>(x[first + chunk]); }
+  return select(vec4(0.0), bitcast<vec4<f32>>(x[first + min(chunk, chunks - 1u)]), chunk < chunks);
 }
 
 // Where the sums of a part of the channels begin, of which there may be several for few_sums.wgsl to add up.

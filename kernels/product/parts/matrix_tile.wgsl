@@ -1,4 +1,4 @@
-// needs: weight_slots matrix_product
+// needs: weight_slots matrix_product turns
 // is: tile
 // Matrix-matrix product for many tokens by subgroups that multiply matrices (tensor cores): y[t, r] = sum over c of
 // w[r, c] x[t, c], for any kind of weights.
@@ -8,9 +8,6 @@ const THREADS = 128u;
 // Turns from one of a thread's own to the next.
 const TURN_STRIDE = 1u;
 const TURN_SLOTS = 4u;
-
-// Eight channels of the tokens t, t + 32, t + 64 and t + 96 of the tile.
-alias Activations = array<vec4<f32>, 8>;
 
 fn is_idle(first_row: u32, first_token: u32) -> bool {
   return first_token >= range.tokens;
@@ -38,29 +35,3 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
   put_slot(weights, thread, step, 2u);
   put_slot(weights, thread, step, 3u);
 }
-
-// Neighbouring threads load neighbouring channels of a token.
-fn fetch_activations(first_token: u32, thread: u32, step: u32) -> Activations {
-  let token = first_token + thread / STEP_TURNS;
-  let chunk = 2u * (step * STEP_TURNS + thread % STEP_TURNS);
-  return Activations(
-    activations_at(token, chunk),
-    activations_at(token, chunk + 1u),
-    activations_at(token + 32u, chunk),
-    activations_at(token + 32u, chunk + 1u),
-    activations_at(token + 64u, chunk),
-    activations_at(token + 64u, chunk + 1u),
-    activations_at(token + 96u, chunk),
-    activations_at(token + 96u, chunk + 1u),
-  );
-}
-
-fn put_activations(activations: ptr<function, Activations>, thread: u32) {
-  let token = thread / STEP_TURNS;
-  let turn = thread % STEP_TURNS;
-  put_token(token, turn, (*activations)[0], (*activations)[1]);
-  put_token(token + 32u, turn, (*activations)[2], (*activations)[3]);
-  put_token(token + 64u, turn, (*activations)[4], (*activations)[5]);
-  put_token(token + 96u, turn, (*activations)[6], (*activations)[7]);
-}
-

@@ -78,10 +78,10 @@ async function checkPacked([rows, channels, tokens]: readonly number[], kind: Pa
 }
 
 for (const tile of [MATRIX_FEW, MATRIX_TILE]) {
-  test(`${tile.part}: parts of the channels, with and without outliers`, async () => {
+  test(`${tile.part}: parts of the channels, inputs in f16, with and without outliers`, async () => {
     const gpu = await testGpu();
     emulateMatrices(gpu);
-    const [rows, channels, tokens] = [150, 300, 19];
+    const [rows, channels, tokens] = [150, 304, 19];
     const x = randomActivations(channels * tokens, 9);
     const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.02 }, 3);
     const packed = await uploadPackedMatrix(gpu, tensor);
@@ -89,7 +89,8 @@ for (const tile of [MATRIX_FEW, MATRIX_TILE]) {
     const half = await uploadF16Matrix(gpu, weights, rows, channels);
     // A part for each step of channels, more than there can be.
     const partials = await gpu.createStorage("partial sums", 4 * 10 * 128 * 152);
-    const inParts = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => ({ range, x, y, partials, tile });
+    const halves = await gpu.createStorage("inputs in f16", 2 * (tokens + 1) * channels);
+    const inParts = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => ({ range, x, y, partials, halves, tile });
     assertWithin(
       await run(gpu, rows, tokens, x, (...all) => fusedGemm(gpu, packed, inParts(...all)), 1),
       gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, true),
@@ -100,7 +101,7 @@ for (const tile of [MATRIX_FEW, MATRIX_TILE]) {
       gemmOnCpu(weights, rows, channels, tokens, x, true),
       "f16",
     );
-    gpu.destroyBuffer(partials);
+    [partials, halves].forEach((buffer) => gpu.destroyBuffer(buffer));
     destroyMatrices(gpu, packed, half);
   });
 }
