@@ -21,9 +21,12 @@ export interface JoinedShape {
   readonly longest: number;
 }
 
-/** The shape of passes for so many sequences of at most so many tokens. */
-export function joinedShape(config: ModelConfig, count: number, longest: number): JoinedShape {
-  const most = mostJoined(config);
+/** Bytes of a pass's widest buffer at most: room for a window of 2048 tokens of a 7B's model as a whole. */
+const PASS_BYTES = 2 ** 28;
+
+/** The shape of passes for so many sequences of at most so many tokens. @param bindingBytes the most that a device binds */
+export function joinedShape(config: ModelConfig, count: number, longest: number, bindingBytes: number): JoinedShape {
+  const most = mostJoined(config, Math.min(PASS_BYTES, bindingBytes));
   const sequences = Math.max(1, Math.min(count, Math.floor(most / longest)));
   return { sequences, tokens: Math.min(most, longest), longest };
 }

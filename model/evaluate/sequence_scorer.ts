@@ -35,7 +35,7 @@ export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: Kep
   let pass: JoinedPass | undefined;
   let head: Head | undefined;
   const passFor = async (count: number, longest: number) => {
-    const shape = joinedShape(config, count, longest);
+    const shape = joinedShape(config, count, longest, gpu.device.limits.maxStorageBufferBindingSize);
     if (JSON.stringify(pass?.shape) !== JSON.stringify(shape)) {
       pass?.[Symbol.dispose]();
       pass = undefined;
