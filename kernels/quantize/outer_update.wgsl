@@ -6,7 +6,7 @@
 // its way.
 //
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 columns of c, 8 x 8 a thread, in steps of 16 k; as in
-// product/parts/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way.
+// product/parts/tiles/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way.
 const TILE_M = 64u;
 const TILE_N = 128u;
 const STEP = 16u;
