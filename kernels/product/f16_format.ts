@@ -9,7 +9,7 @@ import {
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
-import { partsBytes } from "./few_parts.ts";
+import { partsBytes } from "./tiled_product.ts";
 import { asVectors, type WeightFormat } from "./weight_format.ts";
 
 /** As in packed_format.ts; here the weights of a token's own product are as many bytes as those of all. */

@@ -2,7 +2,7 @@
 import type { F16Matrix } from "../matrix/f16_matrix.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { multiplyTiles } from "./few_parts.ts";
+import { multiplyTiles } from "./tiled_product.ts";
 import type { FewProduct, RangeProduct } from "./weight_format.ts";
 
 /**

@@ -5,7 +5,8 @@
 //   0 range    uniform, see tokens/parts/token_range.wgsl
 //   1 weights  vec4<u32> [rows, C]           8 f16, channel 0 in the low half of the first word
 //   2 x        vec4<f32> [T, channels / 4], as bits; in half_turns.wgsl eight f16 each
-//   3 y        f32 [T, token_rows], of which `rows` from `first_row` on are written; sums of parts in matrix_few.wgsl
+//   3 y        f32 [T, token_rows], of which `rows` from `first_row` on are written; or sums of parts of the channels,
+//              see few_sums.wgsl
 //
 // The product itself is in the tile: wide, narrow for few tokens, or one of those that multiply matrices, for many or
 // few; this file brings the weights.

@@ -1,7 +1,7 @@
 // Launcher of the fused matrix-matrix kernel.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
-import { multiplyTiles } from "./few_parts.ts";
+import { multiplyTiles } from "./tiled_product.ts";
 import type { FewProduct, RangeProduct } from "./weight_format.ts";
 
 /**

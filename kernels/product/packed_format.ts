@@ -5,7 +5,7 @@ import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.t
 import { fewPartialsBytes, fusedFew } from "./fused_few.ts";
 import { fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
-import { partsBytes } from "./few_parts.ts";
+import { partsBytes } from "./tiled_product.ts";
 import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
 
 /**

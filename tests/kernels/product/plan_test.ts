@@ -1,5 +1,5 @@
 import { f16Format } from "../../../kernels/product/f16_format.ts";
-import { planParts } from "../../../kernels/product/few_parts.ts";
+import { planParts } from "../../../kernels/product/tiled_product.ts";
 import { MATRIX_FEW, MATRIX_TILE } from "../../../kernels/product/gemm_tile.ts";
 import { packedFormat } from "../../../kernels/product/packed_format.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";

@@ -1,14 +1,12 @@
 // needs: weight_slots
 // is: tile
-// Matrix-matrix product for few tokens by subgroups that multiply matrices (tensor cores), for any kind of weights:
-// sums of parts of the channels, which few_sums.wgsl adds up.
-//
-// y is f32 [splits, tokens rounded up to 16, token_rows = rows rounded up to fours].
+// Matrix-matrix product for few tokens by subgroups that multiply matrices (tensor cores), for any kind of weights.
 //
 // Mapping: a workgroup of four subgroups of 32 lanes makes 128 rows x 16 tokens, each subgroup 32 rows. It walks its
 // part of the channels in steps of 64, of which every thread puts its share into workgroup memory; then it asks for
 // what the next step needs while the subgroup multiplies. Several workgroups share a multiprocessor: while one waits
-// another decodes. workgroup.x is the tile of tokens, y those of rows for each split.
+// another decodes. workgroup.x is the tile of tokens, y those of rows for each
+// part of the channels.
 //
 // From the kernel: the same as for wide_tile.wgsl, and what weight_slots.wgsl says.
 override row_tiles: u32 = 0xffffffff;
