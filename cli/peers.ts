@@ -47,7 +47,7 @@ export const peers: Command = {
     }
     const plan = readPlan(options, work);
     if (options.build === true) {
-      console.log(await prepareLlamaCpp({ ...plan, adapter: "" }));
+      console.log(await prepareLlamaCpp(plan));
       return 0;
     }
     const device = await describeDevice();
@@ -56,7 +56,7 @@ export const peers: Command = {
     }
     const directory = textOption(options, "out", join(RESULTS_ROOT, device.name));
     await Deno.mkdir(directory, { recursive: true });
-    for (const measure of chooseMeasurements(options, { ...plan, adapter: device.adapter })) {
+    for (const measure of chooseMeasurements(options, plan)) {
       const call = describeCall("peers", options);
       const environment = await describeEnvironment({ name: "random", sha256: "none" }, SEED, call);
       const path = join(directory, `${PEERS_ID}.json`);
@@ -75,7 +75,7 @@ const onProgress = (step: string) => console.error(`peers: ${step}`);
 function chooseMeasurements({ only, python }: OptionValues, plan: LlamaCppPlan): (() => Promise<PeerRun>)[] {
   const pytorch = () => {
     onProgress("PyTorch");
-    return measurePytorch(String(python), plan.adapter);
+    return measurePytorch(String(python));
   };
   return [
     ...(only !== "llama.cpp" && typeof python === "string" ? [pytorch] : []),
@@ -84,7 +84,7 @@ function chooseMeasurements({ only, python }: OptionValues, plan: LlamaCppPlan):
 }
 
 /** @throws {UsageError} for an option that doesn't fit */
-function readPlan(options: OptionValues, work: string): Omit<LlamaCppPlan, "adapter"> {
+function readPlan(options: OptionValues, work: string): LlamaCppPlan {
   const { only, python } = options;
   if (only !== undefined && only !== "llama.cpp" && only !== "pytorch") {
     throw new UsageError(`--only is ${only}, must be llama.cpp or pytorch`);

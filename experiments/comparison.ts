@@ -8,7 +8,7 @@ import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
 import type { Inputs } from "./model_place.ts";
 import { withoutDirectories } from "./provenance.ts";
-import type { Cell, Column, Row } from "./results/result.ts";
+import { type Cell, type Column, estimateCells, type Row } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract with programs that read results. */
 export const COMPARISON_COLUMNS: readonly Column[] = [
@@ -41,16 +41,18 @@ export function taskColumns(tasks: readonly TaskScore[]): Column[] {
 }
 
 function taskCells(tasks: readonly TaskScore[]): Row {
-  return Object.fromEntries(tasks.flatMap(({ name, accuracy, normalizedAccuracy }) => [
-    [`${name}_acc`, 100 * accuracy.value],
-    [`${name}_acc_error`, 100 * accuracy.standardError],
-    ...(normalizedAccuracy
-      ? [
-        [`${name}_acc_norm`, 100 * normalizedAccuracy.value],
-        [`${name}_acc_norm_error`, 100 * normalizedAccuracy.standardError],
-      ]
-      : []),
-  ]));
+  const cells = tasks.map(({ name, accuracy, normalizedAccuracy }): Row => ({
+    ...percentCells(`${name}_acc`, accuracy),
+    ...(normalizedAccuracy && percentCells(`${name}_acc_norm`, normalizedAccuracy)),
+  }));
+  return Object.assign({}, ...cells);
+}
+
+/** Cells of a share in percent; empty where there is none. */
+function percentCells(key: string, share: Estimate | undefined): Row {
+  return share
+    ? estimateCells(key, { value: 100 * share.value, standardError: 100 * share.standardError })
+    : { [key]: null, [`${key}_error`]: null };
 }
 
 export function comparisonRow(
@@ -62,18 +64,13 @@ export function comparisonRow(
   const { perplexity, top1, choiceAccuracy, divergence } = evaluation;
   const gap = pairedDifference(evaluation.windowLoss, reference.windowLoss);
   const ratio = perplexity.value / reference.perplexity.value;
-  const percent = (value: number | undefined): Cell => value === undefined ? null : 100 * value;
   return {
     method,
     bits_per_weight: bitsPerWeight,
-    perplexity: perplexity.value,
-    perplexity_error: perplexity.standardError,
-    perplexity_ratio: ratio,
-    perplexity_ratio_error: ratio * gap.standardError,
-    top1: percent(top1.value),
-    top1_error: percent(top1.standardError),
-    choice_accuracy: percent(choiceAccuracy?.value),
-    choice_accuracy_error: percent(choiceAccuracy?.standardError),
+    ...estimateCells("perplexity", perplexity),
+    ...estimateCells("perplexity_ratio", { value: ratio, standardError: ratio * gap.standardError }),
+    ...percentCells("top1", top1),
+    ...percentCells("choice_accuracy", choiceAccuracy),
     kl: divergence?.value ?? null,
     kl_error: divergence?.standardError ?? null,
     ...taskCells(evaluation.tasks),

@@ -23,6 +23,7 @@ import { type Estimate, medianEstimate, ratioOf } from "../model/host/statistics
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { describeSettings } from "./packed/real_weights.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
+import { COST_RATIOS } from "./results/paper.ts";
 import type { Column, Row, Verdict } from "./results/result.ts";
 import { unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
@@ -30,9 +31,8 @@ import { unlessOutOfMemory } from "./unless_out_of_memory.ts";
 export const PRICE =
   "that of one GPU cancels out; several work one after the other, and one that waits for another is paid for";
 
-/** The paper's ratios, and those of its fourth version. */
-const CLAIMED = { runtime: 2.7, hardware: 2.81 };
-const CLAIMED_LATER = { runtime: 2.53, hardware: 2.29 };
+/** The ratios of the paper's fourth version. */
+const LATER_RATIOS = { runtime: 2.53, hardware: 2.29 };
 /** Tokens of the key-value cache that is counted. */
 const CONTEXT = 4096;
 /** Tokens in the cache when the speed is measured. */
@@ -170,15 +170,15 @@ export function judgeCost(rows: readonly Row[]): Verdict {
     const ratio = largestRatio(rows, key);
     return {
       text: `${part} ${ratio ? describeRatio(ratio) : "not measured"}${more[part]}`,
-      ...(ratio && { status: statusOfAtLeast(ratio, CLAIMED[part]) }),
-      near: ratio ? describeNear(`The ${part} ratio`, ratio, CLAIMED[part]) : "",
+      ...(ratio && { status: statusOfAtLeast(ratio, COST_RATIOS[part]) }),
+      near: ratio ? describeNear(`The ${part} ratio`, ratio, COST_RATIOS[part]) : "",
     };
   });
   const found = parts.flatMap(({ status }) => status ?? []);
   const isMissed = found.length < parts.length && found.every((status) => status === "not reproduced");
   return {
-    paper: `runtime ${CLAIMED.runtime}, hardware ${CLAIMED.hardware} (version 4: ${CLAIMED_LATER.runtime}, ` +
-      `${CLAIMED_LATER.hardware})`,
+    paper: `runtime ${COST_RATIOS.runtime}, hardware ${COST_RATIOS.hardware} (version 4: ${LATER_RATIOS.runtime}, ` +
+      `${LATER_RATIOS.hardware})`,
     measured: found.length === 0 ? null : parts.map(({ text }) => text).join(", "),
     unit: "x at most, over models and GPUs",
     status: isMissed
@@ -191,7 +191,7 @@ export function judgeCost(rows: readonly Row[]): Verdict {
       } GPUs are counted and have no error. One that waits for another is paid for.${
         equal
           ? ` The runtime ratio on as many GPUs in both formats is "${
-            statusOfAtLeast(equal, CLAIMED.runtime)
+            statusOfAtLeast(equal, COST_RATIOS.runtime)
           }" by itself.`
           : ""
       } By our definitions of both (see experiments/cost.ts); the paper's are not known.`,

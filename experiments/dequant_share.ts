@@ -69,7 +69,7 @@ export const dequantShare: Experiment = {
         for (const [part, values] of Object.entries(times)) samples[`${name} ${variant}: us, ${part}`] = values;
       }
     }
-    return { settings: SETTINGS, columns: COLUMNS, rows, samples, verdict: judgeShares(shares, gpu.isSoftware) };
+    return { settings: SETTINGS, columns: COLUMNS, rows, samples, verdict: judgeShares(shares) };
   },
 };
 
@@ -207,18 +207,11 @@ function all<T, U>(values: readonly T[], make: (value: T) => Promise<U>): Promis
 }
 
 /** Judges the claim by the pipeline's shares, those of each shape. */
-export function judgeShares(shares: readonly PipelineShares[], isSoftware: boolean): Verdict {
-  const verdict = {
-    paper: `${PAPER_SHARES.second_order + PAPER_SHARES.first_order} (more than ${CLAIMED_SHARE})`,
-    unit: "share of the three-kernel pipeline's time in both orders of dequantization, over all shapes",
-  };
-  if (isSoftware) {
-    const note = "A software adapter shows that the kernels run, not how fast.";
-    return { ...verdict, measured: null, status: "not measured", note };
-  }
+export function judgeShares(shares: readonly PipelineShares[]): Verdict {
   const [least, most] = extremes(shares.map(({ dequantization }) => dequantization));
   return {
-    ...verdict,
+    paper: `${PAPER_SHARES.second_order + PAPER_SHARES.first_order} (more than ${CLAIMED_SHARE})`,
+    unit: "share of the three-kernel pipeline's time in both orders of dequantization, over all shapes",
     measured: formatRange([least, most]),
     status: statusOfParts([least, most].map((share) => statusOfAtLeast(share, CLAIMED_SHARE))),
     note:

@@ -1,7 +1,7 @@
 // Rows of `dequant_share`: how the time of a pipeline or a kernel is shared out between its steps.
 import type { Estimate } from "../model/host/statistics.ts";
 import { describeNoise } from "./results/judge.ts";
-import type { Row } from "./results/result.ts";
+import { estimateCells, type Row } from "./results/result.ts";
 import { countSlow, estimate, type Samples } from "./timed_variants.ts";
 
 /** The paper's split of a kernel's time, from a later version of it. */
@@ -84,8 +84,7 @@ function stepRow(
     shape,
     variant,
     step,
-    time_us: time.value,
-    time_us_error: time.standardError,
+    ...estimateCells("time_us", time),
     share: share?.value ?? null,
     share_error: share?.standardError ?? null,
     slow_samples: slow,

@@ -57,7 +57,7 @@ export const endToEnd: Experiment = {
 };
 
 function findings(
-  { gpu, samples }: Run,
+  { samples }: Run,
   { generateTokens, promptTokens }: Plan,
   settings: Readonly<Record<string, string>>,
   rows: readonly Row[],
@@ -83,7 +83,7 @@ function findings(
     columns: COLUMNS,
     rows,
     samples,
-    verdict: judgeEndToEnd(rows, gpu.isSoftware, model),
+    verdict: judgeEndToEnd(rows, model),
   };
 }
 

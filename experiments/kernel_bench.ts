@@ -1,5 +1,6 @@
 // Matrices of real layer shapes on the device, in copies that exceed the cache, and the bandwidth of a plain read.
 import type { PackedTensor } from "../quant/packed_tensor.ts";
+import { storedBytes } from "../quant/quantize.ts";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
 import { readMemory } from "../kernels/gpu/read_memory.ts";
@@ -85,20 +86,21 @@ export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
   return { sizeBytes, timing, bytesPerUs: sizeBytes / timing.medianUs, tickNs };
 }
 
-/** The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both. */
+/**
+ * The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both: 1 for
+ * what is faster than the read, which then is no ceiling.
+ */
 export function fractionOfRead(
   bytes: number,
   timesUs: readonly number[],
   { bytesPerUs, timing }: Ceiling,
 ): Estimate {
   const [time, read] = [timesUs, timing.samplesUs].map(medianEstimate);
-  const value = bytes / time.value / bytesPerUs;
+  const value = Math.min(1, bytes / time.value / bytesPerUs);
   return { value, standardError: value * Math.hypot(time.standardError / time.value, read.standardError / read.value) };
 }
 
 /** Bytes of all planes of a matrix: what a product has to read at least. */
 export function bytesOf(tensor: PackedTensor): number {
-  const { base, refine, meta, tileScale, outlierStart, outlierChannel, outlierResidual } = tensor;
-  return [base, refine, meta, tileScale, outlierStart, outlierChannel, outlierResidual]
-    .reduce((sum, plane) => sum + plane.byteLength, 0);
+  return storedBytes({ kind: "twobit", tensor });
 }

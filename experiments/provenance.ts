@@ -60,9 +60,14 @@ export function describeFile(path: string, sha256: string): string {
   return `${withoutDirectories(path)} (sha256 ${sha256.slice(0, 16)})`;
 }
 
+/** The path in the name of a text that is a file's, `KIND:PATH`. */
+export function pathOfText(name: string): string | undefined {
+  return /^\w+:(.+)$/s.exec(name)?.[1];
+}
+
 /** An evaluation text by its name, one from a file as {@linkcode describeFile} has it. */
 export async function describeText(name: string): Promise<string> {
-  const path = /^\w+:(.+)$/s.exec(name)?.[1];
+  const path = pathOfText(name);
   if (path === undefined) return name;
   return describeFile(path, createHash("sha256").update(await Deno.readFile(path)).digest("hex"));
 }

@@ -95,14 +95,15 @@ function renderRows(columns: readonly Column[], rows: readonly Row[]): string {
 /** Index of all results: one row a claim, one verdict a place. */
 export function renderIndex(byPlace: ResultsByPlace): string {
   const places = [...byPlace.keys()];
-  const columns = ["claim", "paper", ...places].map((label) => ({ key: label, label, unit: "" }));
+  const columns = ["claim", "paper", "quantity", ...places].map((label) => ({ key: label, label, unit: "" }));
   const rows = EXPERIMENTS.map(({ id, claim }) => {
     const results = places.map((place) => byPlace.get(place)?.get(id));
     const verdict = results.find((result) => result)?.verdict;
     return [
       `**${id}**: ${claim}`,
-      verdict ? withUnit(verdict.paper, verdict.unit) : null,
-      ...results.map((result, i) => result ? indexCell(result, places[i]) : null),
+      verdict ? formatCell(verdict.paper) : null,
+      verdict?.unit ?? null,
+      ...results.map((result, i) => result ? indexCell(result, places[i], verdict!.unit) : null),
     ];
   });
   return [
@@ -118,10 +119,13 @@ export function renderIndex(byPlace: ResultsByPlace): string {
   ].join("\n\n") + "\n";
 }
 
-function indexCell(result: Result, place: string): string {
+/** @param quantity what the row is about, which is said where the result has another */
+function indexCell(result: Result, place: string, quantity: string): string {
   const { id, verdict: { measured, unit, status } } = result;
   const page = `${place}/${id}`;
-  return `**${status}**${measured === null ? "" : `: ${withUnit(measured, unit)}`} ([table](${page}.md)` +
+  return `**${status}**${
+    measured === null ? "" : `: ${withUnit(measured, unit === quantity ? "" : unit)}`
+  } ([table](${page}.md)` +
     `${hasPlot(result) ? `, [plot](${page}.svg)` : ""})`;
 }
 

@@ -119,19 +119,15 @@ function once<A extends unknown[], T>(make: (...given: A) => Promise<T>): (...gi
   return (...given) => made ??= make(...given);
 }
 
-/** A timing made on a software adapter is not evidence of GPU speed. */
-function withoutSoftwareTimings({ needsGpu }: Experiment, findings: Findings, software: boolean): Findings {
+/** A timing made on a software adapter is not evidence of GPU speed, and no verdict is. */
+export function withoutSoftwareTimings(
+  { needsGpu }: Pick<Experiment, "needsGpu">,
+  findings: Findings,
+  software: boolean,
+): Findings {
   if (!needsGpu || !software) return findings;
-  const { verdict } = findings;
-  return {
-    ...findings,
-    verdict: {
-      ...verdict,
-      measured: null,
-      status: "not measured",
-      note: `Runs, but on a software adapter, whose timings mean nothing. ${verdict.note}`,
-    },
-  };
+  const note = "Runs, but on a software adapter, whose timings mean nothing.";
+  return { ...findings, verdict: { ...findings.verdict, measured: null, status: "not measured", note } };
 }
 
 /** Tries to write where the directory is or will be made. @throws {Error} naming the directory */

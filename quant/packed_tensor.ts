@@ -159,16 +159,3 @@ function validateOutliers({ rows, channels, outlierStart, outlierChannel }: Pack
     }
   }
 }
-
-/** Bytes of each plane of a packed tensor. */
-export function planeBytes(tensor: PackedTensor): Readonly<Record<PlaneName, number>> {
-  return {
-    base: tensor.base.byteLength,
-    refine: tensor.refine.byteLength,
-    meta: tensor.meta.byteLength,
-    tileScale: tensor.tileScale.byteLength,
-    outlierStart: tensor.outlierStart.byteLength,
-    outlierChannel: tensor.outlierChannel.byteLength,
-    outlierResidual: tensor.outlierResidual.byteLength,
-  };
-}

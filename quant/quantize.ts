@@ -63,8 +63,9 @@ export function dequantizeStored(stored: StoredTensor): Float32Array<ArrayBuffer
   return kindOf(stored).dequantize(stored.tensor);
 }
 
-export function storedBytes(stored: StoredTensor): number {
-  return kindOf(stored).sizeBytes(stored.tensor);
+/** Bytes of all arrays of what is stored. */
+export function storedBytes({ tensor }: StoredTensor): number {
+  return Object.values(tensor).reduce((sum, plane) => sum + (ArrayBuffer.isView(plane) ? plane.byteLength : 0), 0);
 }
 
 /** Bits of a matrix that a quantizer stores, from its shape alone. */

@@ -49,7 +49,7 @@ export interface Part extends Partial<InputKnowledge> {
  * What a kind of quantizer does.
  *
  * @template Q a quantizer of this kind as data, which goes to workers: its `kind`, its settings and {@linkcode InputNeeds}
- * @template T what it stores of a matrix
+ * @template T what it stores of a matrix: its shape, and arrays of all that counts as its bytes
  */
 export interface QuantizerKind<Q, T> {
   /** Whether any range of tiles can be quantized by itself and joined with the others. */
@@ -59,7 +59,6 @@ export interface QuantizerKind<Q, T> {
   join(parts: readonly T[]): T;
   /** Decodes a matrix: f32 [rows, channels]. */
   dequantize(tensor: T): Float32Array<ArrayBuffer>;
-  sizeBytes(tensor: T): number;
   /** Bits of a matrix, from its shape alone. */
   bits(rows: number, channels: number, quantizer: Q): BitTerms;
 }

@@ -9,7 +9,7 @@ import { CHARACTERS_PER_TOKEN } from "../../model/text/windows.ts";
 import { CALIBRATION_SIZES, isImproved } from "../../quant/recipe.ts";
 import type { ExperimentContext } from "../experiment.ts";
 import type { Inputs } from "../model_place.ts";
-import { describeFile, withoutDirectories } from "../provenance.ts";
+import { describeFile, pathOfText, withoutDirectories } from "../provenance.ts";
 import type { Findings } from "../results/result.ts";
 
 /** A packed file that is measured on the run's own text. */
@@ -51,7 +51,7 @@ export async function openGiven(context: ExperimentContext): Promise<FileCase | 
 
 /** Whether a calibration names the file of an evaluation text, which the two may find by different directories. */
 function hasSeen(calibration: string, textName: string): boolean {
-  const fileOf = (name: string) => /^\w+:(.+)$/s.exec(withoutDirectories(name))?.[1];
+  const fileOf = (name: string) => pathOfText(withoutDirectories(name));
   const file = fileOf(textName);
   return file !== undefined && splitJoined(calibration).some((name) => fileOf(name) === file);
 }

@@ -1,7 +1,7 @@
 // What was measured of another program, and the result file that it becomes.
 import { medianEstimate } from "../../model/host/statistics.ts";
 import { PEER_COLUMNS, PEERS_ID, peersProblem, type PeerValue, samplesName } from "../results/peers.ts";
-import type { Cell, Provenance, Result, Row } from "../results/result.ts";
+import { type Cell, estimateCells, type Provenance, type Result, type Row } from "../results/result.ts";
 
 /** Samples of one speed or time of a program. */
 export interface PeerMeasurement {
@@ -20,7 +20,7 @@ export interface PeerMeasurement {
 export interface PeerRun {
   readonly program: string;
   readonly version: string;
-  /** The GPU that it ran on, as it says itself. */
+  /** The GPU that it ran on, as it says itself; empty where it ran on none. */
   readonly gpu: string;
   readonly built: string;
   readonly command: string;
@@ -28,7 +28,7 @@ export interface PeerRun {
 }
 
 /** @throws {Error} where a program ran on another GPU than our own tables are made on, or on none */
-export function checkGpu(program: string, gpu: string, adapter: string): void {
+function checkGpu({ program, gpu }: PeerRun, { adapter }: Provenance["device"]): void {
   if (gpu !== "" && (gpu.includes(adapter) || adapter.includes(gpu))) return;
   throw new Error(`${program} ran on ${gpu || "no GPU"}, must run on ${adapter}, as our own tables`);
 }
@@ -36,9 +36,11 @@ export function checkGpu(program: string, gpu: string, adapter: string): void {
 /**
  * The result file of some programs, with what an earlier file of the same device has of others.
  *
+ * @throws {Error} when a program ran on another GPU than that device, or on none
  * @throws {RangeError} when a program's numbers are no numbers
  */
 export function peersResult(runs: readonly PeerRun[], provenance: Provenance, earlier?: Result): Result {
+  for (const run of runs) checkGpu(run, provenance.device);
   const isKept = (name: unknown) => !runs.some(({ program }) => program === name);
   const kept = earlier?.device.adapter === provenance.device.adapter ? earlier : undefined;
   const rows: Row[] = kept?.rows.filter(({ program }) => isKept(program)) ?? [];
@@ -47,10 +49,9 @@ export function peersResult(runs: readonly PeerRun[], provenance: Provenance, ea
   const date = provenance.environment.startedAt.slice(0, 10);
   for (const { program, version, measurements } of runs) {
     for (const { key, samples: values, ...subject } of measurements) {
-      const { value, standardError } = medianEstimate(values);
       const experiment = key === "time_us" ? "async" : "end_to_end";
       const cells: Record<string, Cell> = { experiment, program, version, date, ...subject };
-      const row = { ...cells, [key]: value, [`${key}_error`]: standardError };
+      const row = { ...cells, ...estimateCells(key, medianEstimate(values)) };
       rows.push(row);
       samples[samplesName(row)] = values;
     }
@@ -63,8 +64,7 @@ export function peersResult(runs: readonly PeerRun[], provenance: Provenance, ea
     ...provenance,
     settings: Object.fromEntries([
       ...settings,
-      ...runs.flatMap(({ program, gpu, built, command }) => [
-        [`${program}: GPU`, gpu],
+      ...runs.flatMap(({ program, built, command }) => [
         [`${program}: built`, built],
         [`${program}: command`, command],
       ]),

@@ -1,22 +1,15 @@
 // PyTorch's f16 matrix-vector product in a CUDA graph, on the shapes of our kernel table.
 import { fromFileUrl } from "@std/path";
 import { LAYER_SHAPES } from "../kernel_bench.ts";
-import { checkGpu, type PeerRun } from "./peer_run.ts";
+import type { PeerRun } from "./peer_run.ts";
 import { runProgram } from "./run_program.ts";
 
 const SCRIPT = new URL("torch_mv.py", import.meta.url);
 
-/**
- * Measures the product.
- *
- * @param python a Python that has PyTorch with CUDA
- * @param adapter the GPU that our own tables are made on, by its name
- */
-export async function measurePytorch(python: string, adapter: string): Promise<PeerRun> {
+/** Measures the product. @param python a Python that has PyTorch with CUDA */
+export async function measurePytorch(python: string): Promise<PeerRun> {
   const shapes = [...new Set(LAYER_SHAPES.map(({ rows, channels }) => `${rows}x${channels}`))];
-  const run = parseTorch(await runProgram(python, [fromFileUrl(SCRIPT), ...shapes]), shapes);
-  checkGpu("PyTorch", run.gpu, adapter);
-  return run;
+  return parseTorch(await runProgram(python, [fromFileUrl(SCRIPT), ...shapes]), shapes);
 }
 
 /** What torch_mv.py printed. @throws {SyntaxError} when it isn't that */

@@ -2,6 +2,7 @@
 import { Q2K_BYTES, Q2K_CHANNELS } from "../../quant/baselines/q2k.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
 import { LAYER_PARTS } from "../../model/files/gguf_checkpoint.ts";
+import { GGUF_TYPES, type GgufType } from "../../model/files/gguf_types.ts";
 import { type Write, writeBeside } from "../../model/host/atomic_file.ts";
 import { LINEAR_KINDS, linearShape } from "../../model/llama/layer.ts";
 import type { ModelShape } from "../../model/llama/shapes.ts";
@@ -11,18 +12,8 @@ export const GGUF_FORMATS = ["Q2_K", "F16"] as const;
 
 export type GgufFormat = typeof GGUF_FORMATS[number];
 
-/** How a tensor's elements are stored: their number in the file, and bytes of so many channels. */
-interface Storage {
-  readonly type: number;
-  readonly channels: number;
-  readonly bytes: number;
-}
-
-const STORAGES: Readonly<Record<GgufFormat | "F32", Storage>> = {
-  F32: { type: 0, channels: 1, bytes: 4 },
-  F16: { type: 1, channels: 1, bytes: 2 },
-  Q2_K: { type: 10, channels: Q2K_CHANNELS, bytes: Q2K_BYTES },
-};
+/** Types of tensors by their number in the file. */
+const TYPES = { F32: 0, F16: 1, Q2_K: 10 } as const satisfies Record<GgufFormat | "F32", number>;
 
 /** `general.file_type` of llama.cpp. */
 const FILE_TYPES: Readonly<Record<GgufFormat, number>> = { F16: 1, Q2_K: 10 };
@@ -31,7 +22,7 @@ interface Tensor {
   readonly name: string;
   /** Channels first, as the file has them. */
   readonly sizes: readonly number[];
-  readonly storage: keyof typeof STORAGES;
+  readonly storage: keyof typeof TYPES;
 }
 
 const ALIGNMENT = 32;
@@ -54,7 +45,7 @@ export async function writeRandomGguf(
   seed: number,
 ): Promise<void> {
   const tensors = tensorsOf(shape, format);
-  const uneven = tensors.find(({ sizes, storage }) => sizes[0] % STORAGES[storage].channels !== 0);
+  const uneven = tensors.find((tensor) => tensor.sizes[0] % typeOf(tensor).channels !== 0);
   if (uneven) {
     throw new RangeError(`${uneven.name} has ${uneven.sizes[0]} channels, must be a multiple of ${Q2K_CHANNELS}`);
   }
@@ -91,9 +82,13 @@ function tensorsOf(shape: ModelShape, format: GgufFormat): Tensor[] {
   ];
 }
 
-function bytesOf({ sizes, storage }: Tensor): number {
-  const { channels, bytes } = STORAGES[storage];
-  return (sizes.reduce((product, size) => product * size, 1) / channels) * bytes;
+function typeOf({ storage }: Tensor): GgufType {
+  return GGUF_TYPES.get(TYPES[storage])!;
+}
+
+function bytesOf(tensor: Tensor): number {
+  const { channels, bytes } = typeOf(tensor);
+  return (tensor.sizes.reduce((product, size) => product * size, 1) / channels) * bytes;
 }
 
 const padded = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
@@ -117,25 +112,26 @@ function headerOf(shape: ModelShape, format: GgufFormat, context: number, tensor
   header.u32(3);
   header.u64(tensors.length);
   header.u64(Object.keys(texts).length + Object.keys(numbers).length + 1);
-  for (const [key, value] of Object.entries(texts)) {
-    header.text(key);
-    header.u32(TEXT_TYPE);
+  const key = (name: string, type: number) => {
+    header.text(name);
+    header.u32(type);
+  };
+  for (const [name, value] of Object.entries(texts)) {
+    key(name, TEXT_TYPE);
     header.text(value);
   }
-  for (const [key, value] of Object.entries(numbers)) {
-    header.text(key);
-    header.u32(U32_TYPE);
+  for (const [name, value] of Object.entries(numbers)) {
+    key(name, U32_TYPE);
     header.u32(value);
   }
-  header.text("llama.attention.layer_norm_rms_epsilon");
-  header.u32(F32_TYPE);
+  key("llama.attention.layer_norm_rms_epsilon", F32_TYPE);
   header.f32(1e-5);
   let offset = 0;
   for (const tensor of tensors) {
     header.text(tensor.name);
     header.u32(tensor.sizes.length);
     for (const size of tensor.sizes) header.u64(size);
-    header.u32(STORAGES[tensor.storage].type);
+    header.u32(TYPES[tensor.storage]);
     header.u64(offset);
     offset += padded(bytesOf(tensor));
   }

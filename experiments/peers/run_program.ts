@@ -8,10 +8,10 @@ const SHOWN_LINES = 15;
  *
  * @throws {Error} with the end of its output when it fails or isn't there
  */
-export async function runProgram(program: string, args: readonly string[], cwd?: string): Promise<string> {
+export async function runProgram(program: string, args: readonly string[]): Promise<string> {
   let output;
   try {
-    output = await new Deno.Command(program, { args: [...args], ...(cwd && { cwd }) }).output();
+    output = await new Deno.Command(program, { args: [...args] }).output();
   } catch (cause) {
     throw new Error(`${program} cannot be run, must be installed: ${(cause as Error).message}`, { cause });
   }

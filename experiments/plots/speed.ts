@@ -1,4 +1,5 @@
 // Plots of `dequant_share`, `async` and `end_to_end`: where time goes and how much is saved.
+import { ASYNC_SPEEDUP, END_TO_END_SPEEDUP } from "../results/paper.ts";
 import type { Cell, Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { verticalRule } from "./storage.ts";
@@ -67,8 +68,6 @@ function paperShares(rows: readonly Row[]): Row[] {
   }));
 }
 
-const CLAIMED_SPEEDUP = 3.92;
-
 /** Kernels of `async`, best first; what also packs its activations or is tried out is left to the table. */
 const VARIANTS = ["fused_async", "fused_async_outliers", "fused_sync", "f16", "two_pass", "three_kernels"];
 /** Names of shapes take some of the width. */
@@ -126,7 +125,7 @@ function speedupPanel(values: readonly unknown[], color: Spec): Spec {
           color,
         },
       },
-      verticalRule(CLAIMED_SPEEDUP, `paper: up to ${CLAIMED_SPEEDUP}`),
+      verticalRule(ASYNC_SPEEDUP, `paper: up to ${ASYNC_SPEEDUP}`),
     ],
   };
 }
@@ -151,9 +150,6 @@ function bandwidthPanel(values: readonly unknown[], color: Spec): Spec {
     },
   };
 }
-
-/** The paper's speed-up of a whole model. */
-const CLAIMED_END_TO_END = 1.74;
 
 /** Decode speed against context, a panel for each model; the paper's claim is a line above f16's. */
 export function endToEndPlot({ rows }: Result, peers?: Result): Spec {
@@ -184,7 +180,7 @@ interface Point {
 
 function decodePanel(model: string, points: readonly Point[], color: Spec): Spec {
   const claimed = points.filter(({ format }) => format === "f16")
-    .map(({ context, speed }) => ({ context, speed: CLAIMED_END_TO_END * speed }));
+    .map(({ context, speed }) => ({ context, speed: END_TO_END_SPEEDUP * speed }));
   const contexts = { type: "log", base: 2, nice: false };
   const position = {
     x: { field: "context", type: "quantitative", title: "context (tokens)", scale: contexts },
@@ -216,7 +212,7 @@ function claimLayers(claimed: readonly { readonly speed: number }[], position: S
     {
       data: { values: claimed.slice(-1) },
       mark: { type: "text", color: PAPER_COLOUR, align: "right", dy: 14 },
-      encoding: { ...position, text: { value: `paper: ${CLAIMED_END_TO_END} x f16` } },
+      encoding: { ...position, text: { value: `paper: ${END_TO_END_SPEEDUP} x f16` } },
     },
   ];
 }

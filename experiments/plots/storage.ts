@@ -1,4 +1,5 @@
 // Plots of `bits`, `ranges` and `cost`: what weights are like and what they take.
+import { COST_RATIOS } from "../results/paper.ts";
 import type { Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
 import { FORMAT_SCALE, PANEL_WIDTH, PAPER_COLOUR, SCHEME } from "./theme.ts";
@@ -119,10 +120,6 @@ function lorenzPanel(curve: readonly number[]): Spec {
   };
 }
 
-/** The paper's largest falls of hardware cost and of runtime cost. */
-const CLAIMED_HARDWARE = 2.81;
-const CLAIMED_RUNTIME = 2.7;
-
 /** Memory of each model, and how much less it costs on each kind of GPU. */
 export function costPlot({ rows }: Result): Spec {
   const packed = rows.filter(({ format }) => format !== "f16");
@@ -130,8 +127,8 @@ export function costPlot({ rows }: Result): Spec {
     vconcat: [
       // Memory doesn't depend on the GPU.
       memoryPanel(rows.filter(({ gpu }) => gpu === rows[0].gpu)),
-      ratioPanel(packed, "hardware_ratio", "GPUs that f16 needs over those that twobit needs", CLAIMED_HARDWARE),
-      ratioPanel(packed, "cost_ratio", "GPU-seconds a token of f16 over those of twobit", CLAIMED_RUNTIME),
+      ratioPanel(packed, "hardware_ratio", "GPUs that f16 needs over those that twobit needs", COST_RATIOS.hardware),
+      ratioPanel(packed, "cost_ratio", "GPU-seconds a token of f16 over those of twobit", COST_RATIOS.runtime),
     ],
     resolve: { scale: { color: "independent" } },
     spacing: 32,

@@ -71,8 +71,8 @@ ${style}</style>
 <h1>twobit: the paper's claims, measured</h1>
 <p>Each claim of “Enabling Fast 2-bit LLM on GPUs: Memory Alignment, Sparse Outlier, and Asynchronous Dequantization”
 (<a href="https://arxiv.org/abs/2311.16442">arXiv 2311.16442</a>) against what this repository's code measured.
-The paper's numbers are about Llama-2 on its authors' GPUs; accuracies here are of the embedded 13-million-parameter
-model, so compare methods with each other. Every number comes from a result file: a table's last column, where there is
+The paper's numbers are about Llama-2 on its authors' GPUs; accuracies here are of much smaller models
+(the embedded one has 13 million parameters), so compare methods with each other. Every number comes from a result file: a table's last column, where there is
 one, opens a row's raw samples, and a cell shows all its digits when pointed at. Click a column's head to sort.</p>
 </header>
 <main>

@@ -1,5 +1,4 @@
-// Launcher and CPU reference of the f16 matrix-vector kernel.
-import type { BoundedProduct } from "../matrix/bounded_product.ts";
+// Launcher of the f16 matrix-vector kernel.
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import {
   type AttentionInput,
@@ -85,25 +84,4 @@ function checkInput({ kind, x }: F16GemvInput, { channels, chunks }: F16Matrix, 
   }
   const wanted = tokens * chunks * CHUNK_CHANNELS * (kind === "half" ? 2 : 4);
   if (x.size < wanted) throw new RangeError(`x has ${x.size} bytes, must have ${wanted} or more`);
-}
-
-/** Roundings in f32 that a product can pass on its way into the sum, for rows of `channels`. */
-const roundings = (channels: number) => 12 + channels / 64;
-
-/** CPU reference of {@linkcode f16Gemv}: y = W x in f64. @param x the input with the error that it may have */
-export function f16GemvOnCpu(weights: Float16Array, rows: number, x: BoundedProduct): BoundedProduct {
-  const channels = x.y.length;
-  const y = new Float64Array(rows);
-  const bound = new Float64Array(rows);
-  for (let row = 0; row < rows; row++) {
-    let carried = 0;
-    for (let c = 0; c < channels; c++) {
-      const weight = weights[row * channels + c];
-      y[row] += weight * x.y[c];
-      bound[row] += Math.abs(weight * x.y[c]);
-      carried += Math.abs(weight) * x.bound[c];
-    }
-    bound[row] = bound[row] * roundings(channels) * 2 ** -24 + carried;
-  }
-  return { y, bound };
 }

@@ -1,10 +1,9 @@
-// CPU reference of the fused matrix-vector kernels: the same product in f64, with a bound for the kernels' error.
+// CPU reference of the fused matrix-vector kernels, which `async` checks too: the same product in f64, with a bound for the kernels' error.
 import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } from "../../quant/format.ts";
-import { dequantize } from "../../quant/dequantize.ts";
 import { unpack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import { activationsOf, packActivations } from "./pack_activations.ts";
+import { activationsOf } from "./pack_activations.ts";
 
 /** Roundings in f32 that a term of the sum can pass: scale, difference, sums over groups, lanes and columns. */
 const ROUNDINGS = 40;
@@ -23,7 +22,7 @@ const SCALE_ROUNDINGS = 1024;
  * f32, so each term carries at most {@linkcode ROUNDINGS} relative errors of 2^-24. Codes and zeros count by
  * themselves, not by their difference.
  *
- * @param activations as from {@linkcode packActivations}
+ * @param activations as from `packActivations`
  */
 export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<ArrayBuffer>): BoundedProduct {
   const { rows, channels } = tensor;
@@ -56,24 +55,4 @@ export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<Ar
     bound[row] = rounded + ROUNDINGS * 2 ** -24 * magnitude;
   }
   return { y, bound };
-}
-
-/**
- * y = W x for a kernel that packs x itself. It may round each activation otherwise than {@linkcode packActivations}
- * does: both are within half a unit, of one step for even and four for odd channels, of what they round, and that is
- * within `bound` of x.
- *
- * @param x as from {@linkcode inputOnCpu}
- */
-export function fusedGemvOfValuesOnCpu(tensor: PackedTensor, x: BoundedProduct): BoundedProduct {
-  const { rows, channels } = tensor;
-  const packed = packActivations(Float32Array.from(x.y));
-  const { steps } = activationsOf(packed, channels);
-  const product = fusedGemvOnCpu(tensor, packed);
-  const weights = dequantize(tensor);
-  const slack = Float64Array.from(x.bound, (bound, c) => 1.02 * (c % 2 === 0 ? 1 : 4) * steps[c >> 4] + 2 * bound);
-  for (let row = 0; row < rows; row++) {
-    for (let c = 0; c < channels; c++) product.bound[row] += Math.abs(weights[row * channels + c]) * slack[c];
-  }
-  return product;
 }

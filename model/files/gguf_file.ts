@@ -109,6 +109,10 @@ function describeTensors(
       throw new SyntaxError(`${source.name}: general.alignment is ${alignment}, must be a power of two`);
     }
     if (!littleEndian) throw new SyntaxError(`${source.name} is big-endian, must be little-endian`);
+    // Beyond the file's end the package reads zeros.
+    if (tensorInfos.length > 0 && tensorDataOffset > BigInt(source.sizeBytes)) {
+      throw new SyntaxError(`${source.name} ends at byte ${source.sizeBytes}, before its tensors begin (truncated)`);
+    }
     for (const info of tensorInfos) {
       if (tensors.has(info.name)) {
         throw new SyntaxError(`${source.name}: tensor ${clipText(info.name)} is listed twice`);

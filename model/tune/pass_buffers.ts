@@ -10,7 +10,7 @@ import { createStageBuffers, type PassBuffers } from "../engine/layer_operations
 import type { ModelConfig } from "../llama/config.ts";
 import { STAGES, stageShape } from "../llama/layer.ts";
 import { rotationTable } from "../llama/rope.ts";
-import { evenShare } from "./tuning_plan.ts";
+import { evenShare, splitWindows } from "./tuning_plan.ts";
 
 /** How many windows go side by side, each padded to the same length. */
 export interface PassShape {
@@ -24,11 +24,13 @@ export interface PassShape {
 /** Tokens of a window are padded to a multiple of this. */
 const PADDED_TOKENS = 64;
 
-/** The shape of passes for steps of so many windows. @param limitBytes of a binding */
-export function passShape(config: ModelConfig, longest: number, batchWindows: number, limitBytes: number): PassShape {
+/** The shape of passes for steps on windows of these lengths. @param batchWindows of a step, at most */
+export function passShape(gpu: Gpu, config: ModelConfig, lengths: readonly number[], batchWindows: number): PassShape {
+  const longest = Math.max(...lengths);
   const windowTokens = Math.ceil(longest / PADDED_TOKENS) * PADDED_TOKENS;
-  const most = mostJoined(config, limitBytes);
-  return { windows: evenShare(batchWindows, Math.max(1, Math.floor(most / windowTokens))), windowTokens, longest };
+  const most = Math.floor(mostJoined(config, gpu.device.limits.maxStorageBufferBindingSize) / windowTokens);
+  const stepWindows = evenShare(splitWindows(lengths).tuned.length, batchWindows);
+  return { windows: evenShare(stepWindows, Math.max(1, most)), windowTokens, longest };
 }
 
 export interface TuningBuffers extends PassBuffers, PassShape {

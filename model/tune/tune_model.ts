@@ -6,7 +6,7 @@ import { letOthersRun } from "../host/event_loop.ts";
 import type { TunedParameters } from "./parameters.ts";
 import { passShape } from "./pass_buffers.ts";
 import { createTuner, type Tuner, type TuningWindow } from "./tuner.ts";
-import { epochBatches, evenShare, rateOfStep, splitWindows, type TuningSettings } from "./tuning_plan.ts";
+import { epochBatches, rateOfStep, splitWindows, type TuningSettings } from "./tuning_plan.ts";
 
 /**
  * Mean divergence of next-token distributions from the unquantized model's on windows that were not tuned on, in nats.
@@ -56,9 +56,7 @@ export async function tuneModel(
   const { tuned, heldOut } = splitWindows(windows);
   onProgress?.(0, "uploading the packed model");
   using weights = await uploadWeights(gpu, source);
-  const limit = gpu.device.limits.maxStorageBufferBindingSize;
-  const longest = Math.max(...windows.map(({ tokens }) => tokens.length));
-  const shape = passShape(source.config, longest, evenShare(tuned.length, batchWindows), limit);
+  const shape = passShape(gpu, source.config, windows.map(({ tokens }) => tokens.length), batchWindows);
   using tuner = await createTuner(gpu, weights, shape);
   const steps = Array.from({ length: epochs }, (_, epoch) => epochBatches(tuned, batchWindows, seed + epoch));
   const before = await tuner.divergenceOf(heldOut);

@@ -5,7 +5,7 @@ import type { ModelConfig } from "../llama/config.ts";
 import { LINEAR_KINDS, type LinearKind, linearShape, linearWeights, widestOf } from "../llama/layer.ts";
 import { logitStride } from "./divergence_head.ts";
 import { largestStage, type PassShape, passShape } from "./pass_buffers.ts";
-import { evenShare, splitWindows, type TuningSettings } from "./tuning_plan.ts";
+import type { TuningSettings } from "./tuning_plan.ts";
 
 export interface TuningNeeds {
   readonly settings: TuningSettings;
@@ -56,10 +56,8 @@ export async function checkTuning(
   windows: readonly Uint32Array[],
   { settings: { batchWindows }, isQuantized }: TuningNeeds,
 ): Promise<void> {
-  const { tuned } = splitWindows(windows);
   const limit = gpu.device.limits.maxStorageBufferBindingSize;
-  const longest = Math.max(...windows.map(({ length }) => length));
-  const shape = passShape(config, longest, evenShare(tuned.length, batchWindows), limit);
+  const shape = passShape(gpu, config, windows.map(({ length }) => length), batchWindows);
   const { windowTokens } = shape;
   for (
     const [what, bytes] of [

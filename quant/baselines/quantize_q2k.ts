@@ -34,7 +34,6 @@ export const Q2K: QuantizerKind<Q2kQuantizer, Q2kTensor> = {
     blocks: joinArrays(parts.map(({ blocks }) => blocks)),
   }),
   dequantize: dequantizeQ2k,
-  sizeBytes: ({ blocks }) => blocks.length,
   bits(rows, channels) {
     const superBlocks = rows * Math.ceil(channels / Q2K_CHANNELS);
     const codes = superBlocks * Q2K_BLOCKS * 4;

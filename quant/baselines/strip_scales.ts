@@ -3,7 +3,6 @@ import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 import { MAX_F16 } from "../float16.ts";
 import { nearestCode } from "../grid.ts";
 import { rangeOf } from "../probe.ts";
-import { integerZero, minMaxScale } from "./minmax.ts";
 import {
   fourBitStrips,
   scaleCodeBits,
@@ -147,9 +146,10 @@ function fitGroup(
   }
   let best: GroupFit & { error: number } = { scale: 0, zero: 0, error: Infinity };
   for (const clip of clips) {
-    const range = { min: clip * min, max: clip * max };
-    const scale = scaleToF16(minMaxScale(range, maxCode));
-    const zero = integerZero(range, scale, maxCode);
+    const [low, high] = [clip * min, clip * max];
+    const scale = scaleToF16((high - low) / maxCode);
+    // The code that means 0.
+    const zero = scale === 0 ? 0 : Math.min(maxCode, Math.floor(-low / scale + 0.5));
     const error = clips.length === 1 ? 0 : weightedError(weights, importance, scale, zero, maxCode);
     if (error < best.error) best = { scale, zero, error };
   }

@@ -89,12 +89,6 @@ export function joinStripScales(parts: readonly StripScales[]): StripScales {
   };
 }
 
-export function stripBytes(tensor: StripTensor): number {
-  const { fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset } = tensor;
-  return [fourBit, codes, scaleCodes, zeros, scales, tileScale, tileOffset]
-    .reduce((sum, plane) => sum + plane.byteLength, 0);
-}
-
 /** Decodes a stored matrix: f32 [rows, channels]. */
 export function dequantizeStrips(tensor: StripTensor): Float32Array<ArrayBuffer> {
   const { layout, rows, channels } = tensor;

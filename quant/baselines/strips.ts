@@ -7,7 +7,7 @@ import { type InputNeeds, type Part, type QuantizerKind, rowsOfTiles } from "../
 import { stripBits, type StripLayout } from "./strip_layout.ts";
 import { fitStripScales, type ScaleSearch } from "./strip_scales.ts";
 import { shiftToTarget } from "../target.ts";
-import { dequantizeStrips, joinStrips, packStrips, stripBytes, stripGrid, type StripTensor } from "./strip_tensor.ts";
+import { dequantizeStrips, joinStrips, packStrips, stripGrid, type StripTensor } from "./strip_tensor.ts";
 
 export interface StripSettings {
   readonly layout: StripLayout;
@@ -28,7 +28,6 @@ export const STRIPS: QuantizerKind<StripQuantizer, StripTensor> = {
   },
   join: joinStrips,
   dequantize: dequantizeStrips,
-  sizeBytes: stripBytes,
   bits: (rows, channels, { settings: { layout } }) => stripBits(layout, rows, channels),
 };
 

@@ -82,15 +82,13 @@ Deno.test("dequant_share: above 0.5 by its error on all shapes, on one, on none"
       dequantization: { value, standardError: 0.01 },
       secondOrder: { value: value / 10, standardError: 0.01 },
     }));
-  const judge = (...values: number[]) => judgeShares(sharesOf(values), false).status;
+  const judge = (...values: number[]) => judgeShares(sharesOf(values)).status;
   assertEquals(judge(0.6, 0.52), "reproduced");
   assertEquals(judge(0.6, 0.505), "partly");
   assertEquals(judge(0.4, 0.505), "partly"); // 0.505 is within its error of 0.5
   assertEquals(judge(0.6, 0.495), "partly");
   assertEquals(judge(0.4, 0.48), "not reproduced");
-  const { measured, status } = judgeShares(sharesOf([0.6]), true);
-  assertEquals([measured, status], [null, "not measured"]);
-  const { measured: range, note } = judgeShares(sharesOf([0.6, 0.7]), false);
-  assertEquals(range, "0.600 ± 0.010 to 0.700 ± 0.010");
+  const { measured, note } = judgeShares(sharesOf([0.6, 0.7]));
+  assertEquals(measured, "0.600 ± 0.010 to 0.700 ± 0.010");
   assertStringIncludes(note, "Second order alone is 0.060 ± 0.010 to 0.070 ± 0.010 (paper 0.191)");
 });

@@ -1,5 +1,7 @@
 import { fillFragments, FRAGMENT } from "../../experiments/fill_fragments.ts";
 import { EXPERIMENTS } from "../../experiments/registry.ts";
+import { readAllResults } from "../../experiments/render.ts";
+import { RESULTS_ROOT } from "../../experiments/run.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
 import { makeResult } from "./make_result.ts";
 
@@ -48,6 +50,17 @@ Deno.test("README: has the table of claims and numbers from both kinds of device
   const keys = Array.from((await read("README.md")).matchAll(FRAGMENT), ([, , key]) => key);
   assert(keys.includes("headline"));
   assert(keys.some((key) => key.startsWith("software/")) && keys.some((key) => key.startsWith("nvidia-h200/")));
+});
+
+Deno.test("results: no share is below 0 or above 1", async () => {
+  for (const [place, results] of await readAllResults(RESULTS_ROOT)) {
+    for (const { id, columns, rows } of results.values()) {
+      for (const { key } of columns.filter(({ unit }) => unit === "share")) {
+        const outside = rows.map((row) => Number(row[key] ?? 0)).filter((share) => !(share >= 0 && share <= 1));
+        assertEquals(outside, [], `${place}/${id}: ${key}`);
+      }
+    }
+  }
 });
 
 Deno.test("pages: every relative link leads to a file, every anchor to a heading", async () => {

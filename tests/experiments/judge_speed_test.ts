@@ -1,6 +1,7 @@
 import { judgeAsync } from "../../experiments/async_table.ts";
 import { judgeCost } from "../../experiments/cost.ts";
-import { describe, judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
+import { withoutSoftwareTimings } from "../../experiments/run.ts";
+import { CLAIMED_MODEL, describe, judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
 import type { OperationKind } from "../../model/engine/layer_operations.ts";
 import type { Estimate } from "../../model/host/statistics.ts";
 import type { Row } from "../../experiments/results/result.ts";
@@ -17,16 +18,16 @@ const speedRow = (format: string, speed: number | null): Row => ({
 });
 
 Deno.test("end_to_end: two speeds give their ratio", () => {
-  const { measured, status } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 180)], false);
+  const { measured, status } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 180)], CLAIMED_MODEL);
   // Two errors of 1 % each.
   assertEquals([measured, status], ["1.80 ± 0.03", "reproduced"]);
-  assertEquals(judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 150)], false).status, "not reproduced");
+  assertEquals(judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", 150)], CLAIMED_MODEL).status, "not reproduced");
 });
 
 Deno.test("end_to_end: a speed-up as near to the claim as its error decides nothing, and the note says so", () => {
   // 1.73 and 1.75, each with an error of 0.024: 1.74 is within both.
   for (const speed of [173, 175]) {
-    const { status, note } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", speed)], false);
+    const { status, note } = judgeEndToEnd([speedRow("f16", 100), speedRow("twobit", speed)], CLAIMED_MODEL);
     assertEquals(status, "partly");
     assertStringIncludes(note, "The speed-up differs from 1.74 by no more than its standard error");
   }
@@ -34,7 +35,7 @@ Deno.test("end_to_end: a speed-up as near to the claim as its error decides noth
 
 Deno.test("end_to_end: another model's speed-up is told in the note and not judged", () => {
   const rows = [speedRow("f16", 100), speedRow("twobit", 190)].map((row) => ({ ...row, model: "smol" }));
-  const { paper, measured, status, note } = judgeEndToEnd(rows, false, "smol");
+  const { paper, measured, status, note } = judgeEndToEnd(rows, "smol");
   assertEquals([paper, measured, status], ["nothing of this model", null, "not measured"]);
   assertStringIncludes(
     note,
@@ -79,7 +80,7 @@ const MISSING: readonly (readonly [rows: readonly Row[], missing: string])[] = [
 
 for (const [rows, missing] of MISSING) {
   Deno.test(`end_to_end: no speed ${missing} ${rows.length} rows: nothing is judged`, () => {
-    const { measured, status, note } = judgeEndToEnd(rows, false);
+    const { measured, status, note } = judgeEndToEnd(rows, CLAIMED_MODEL);
     assertEquals([measured, status], [null, "not measured"]);
     assertStringIncludes(note, missing);
   });
@@ -129,17 +130,16 @@ const asyncRow = (sync: number, threeKernels: number): Row => ({
 });
 
 Deno.test("async: by the best shape over the kernel in order and over the pipeline; means are geometric", () => {
-  const { measured, status, note } = judgeAsync([asyncRow(1.5, 8), asyncRow(1.2, 2)], false);
+  const { measured, status, note } = judgeAsync([asyncRow(1.5, 8), asyncRow(1.2, 2)]);
   assertEquals([measured, status], ["1.50 ± 0.03 (in order), 8.00 ± 0.04 (three kernels)", "partly"]);
   // The root of 8 x 2; half the root of (0.04 / 8)² + (0.04 / 2)² of it.
   assertStringIncludes(note, "8.00 ± 0.04 (4.00 ± 0.04) over three_kernels");
-  assertEquals(judgeAsync([asyncRow(4, 8)], false).status, "reproduced");
-  const near = judgeAsync([asyncRow(3.94, 8)], false);
+  assertEquals(judgeAsync([asyncRow(4, 8)]).status, "reproduced");
+  const near = judgeAsync([asyncRow(3.94, 8)]);
   assertEquals(near.status, "partly");
   assertStringIncludes(near.note, "Asynchrony alone differs from 3.92 by no more than its standard error");
-  assertEquals(judgeAsync([asyncRow(1.5, 3.9)], false).status, "partly");
-  assertEquals(judgeAsync([asyncRow(1.5, 3)], false).status, "not reproduced");
-  assertEquals(judgeAsync([], true).status, "not measured");
+  assertEquals(judgeAsync([asyncRow(1.5, 3.9)]).status, "partly");
+  assertEquals(judgeAsync([asyncRow(1.5, 3)]).status, "not reproduced");
 });
 
 Deno.test("cost: a ratio as near to the claim as its error decides nothing", () => {
@@ -153,4 +153,12 @@ Deno.test("unlessOutOfMemory: undefined where there is no room, other errors go 
   assertEquals(await unlessOutOfMemory(() => Promise.resolve(3)), 3);
   assertEquals(await unlessOutOfMemory(() => Promise.reject(new OutOfMemoryError("full", 8, 4))), undefined);
   await assertRejects(() => unlessOutOfMemory(() => Promise.reject(new RangeError("other"))), RangeError, "other");
+});
+
+Deno.test("withoutSoftwareTimings: no verdict rests on a software adapter's clock", () => {
+  const findings = { settings: {}, columns: [], rows: [], verdict: judgeAsync([asyncRow(4, 8)]) };
+  const { verdict } = withoutSoftwareTimings({ needsGpu: true }, findings, true);
+  assertEquals([verdict.measured, verdict.status, verdict.paper], [null, "not measured", 3.92]);
+  assertEquals(withoutSoftwareTimings({ needsGpu: true }, findings, false), findings);
+  assertEquals(withoutSoftwareTimings({ needsGpu: false }, findings, true), findings);
 });

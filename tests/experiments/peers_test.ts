@@ -1,12 +1,12 @@
 import { type LlamaCppPlan, measureLlamaCpp, packSource, parseLlamaBench } from "../../experiments/peers/llama_cpp.ts";
-import { checkGpu, type PeerRun, peersResult } from "../../experiments/peers/peer_run.ts";
+import { type PeerRun, peersResult } from "../../experiments/peers/peer_run.ts";
 import { measurePytorch, parseTorch } from "../../experiments/peers/pytorch.ts";
 import { runProgram } from "../../experiments/peers/run_program.ts";
 import { GGUF_FORMATS, writeRandomGguf } from "../../experiments/peers/random_gguf.ts";
 import { plotOf } from "../../experiments/plots/plots.ts";
 import { renderDirectory, renderResult } from "../../experiments/render.ts";
 import { renderReport } from "../../experiments/report/report_page.ts";
-import { compareResults } from "../../experiments/results/compare_results.ts";
+import { compareResults, incomparable } from "../../experiments/results/compare_results.ts";
 import { peersBeside } from "../../experiments/results/peers.ts";
 import { parseResult, type Result, writeResult } from "../../experiments/results/result.ts";
 import { openGgufFile } from "../../model/files/gguf_file.ts";
@@ -118,14 +118,20 @@ Deno.test("peers: a program measured again replaces its own rows and keeps the o
   assertEquals(Object.keys(merged.samples!).length, 3);
   // Another GPU's rows are no rows of this one.
   const other = { ...later, device: { ...device, adapter: "NVIDIA H100" } };
-  assertEquals(peersResult([faster], other, PEERS).rows.length, 1);
+  assertEquals(peersResult([{ ...faster, gpu: "NVIDIA H100" }], other, PEERS).rows.length, 1);
 });
 
-Deno.test("checkGpu: the GPU of our own tables, or none of its numbers", () => {
-  checkGpu("PyTorch", "NVIDIA H200", "NVIDIA H200");
-  checkGpu("llama-bench", "NVIDIA H200, NVIDIA H200", "NVIDIA H200");
-  assertThrows(() => checkGpu("PyTorch", "NVIDIA H100", "NVIDIA H200"), Error, "must run on NVIDIA H200");
-  assertThrows(() => checkGpu("PyTorch", "", "NVIDIA H200"), Error, "ran on no GPU");
+Deno.test("peers: programs that ran on the GPU of our own tables, or none of their numbers", () => {
+  const on = (gpu: string) => () => peersResult([{ ...TORCH, gpu }], { device, environment });
+  assertEquals(on("NVIDIA H200, NVIDIA H200")().rows.length, 1);
+  assertThrows(on("NVIDIA H100"), Error, "PyTorch ran on NVIDIA H100, must run on NVIDIA H200");
+  assertThrows(on(""), Error, "ran on no GPU");
+});
+
+Deno.test("peers: files of two GPUs can be compared", () => {
+  const other = { device: { ...device, name: "nvidia-h100", adapter: "NVIDIA H100" }, environment };
+  const there = peersResult([LLAMA, TORCH].map((run) => ({ ...run, gpu: "NVIDIA H100" })), other);
+  assertEquals(incomparable(PEERS, there), undefined);
 });
 
 Deno.test("peers: compare takes differences of speed for noise or change, never for a failure", () => {
@@ -270,7 +276,7 @@ Deno.test("measureLlamaCpp, measurePytorch: a simulated run; an interrupted buil
     await runProgram("tar", ["-C", directory, "-czf", source, "llama_cpp_python-0.3.36"]);
     const steps: string[] = [];
     const plan: LlamaCppPlan = {
-      ...{ source, work: `${directory}/work`, architecture: "90", shape: SHAPE, seed: 1, adapter: "NVIDIA H200" },
+      ...{ source, work: `${directory}/work`, architecture: "90", shape: SHAPE, seed: 1 },
       cmake: `${directory}/cmake`,
       onProgress: (step) => void steps.push(step),
     };
@@ -297,8 +303,7 @@ Deno.test("measureLlamaCpp, measurePytorch: a simulated run; an interrupted buil
     assertEquals(await calls(), 6);
     await measureLlamaCpp(plan);
     assertEquals(await calls(), 6);
-    await assertRejects(() => measureLlamaCpp({ ...plan, adapter: "NVIDIA H100" }), Error, "must run on NVIDIA H100");
-    const torch = await measurePytorch(`${directory}/python`, "NVIDIA H200");
+    const torch = await measurePytorch(`${directory}/python`);
     const result = peersResult([torch], { device, environment }, peersResult([run], { device, environment }));
     assertEquals(result.rows.length, 4 + torch.measurements.length);
   }));

@@ -98,12 +98,13 @@ Deno.test("renderIndex: a row for every experiment, a column for every device, a
   const lines = index.split("\n").filter((line) => line.startsWith("|"));
   assertEquals(lines.length, EXPERIMENTS.length + 2);
   const cells = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim());
-  assertEquals(cells(lines[0]), ["claim", "paper", "h200", "software"]);
+  assertEquals(cells(lines[0]), ["claim", "paper", "quantity", "h200", "software"]);
   assertEquals(cells(lines[2]), [
     `**${id}**: ${EXPERIMENTS[0].claim}`,
-    "2.85 bits",
-    `**not reproduced**: 3.125 bits ([table](h200/${id}.md), [plot](h200/${id}.svg))`,
+    "2.85",
+    "bits",
+    `**not reproduced**: 3.125 ([table](h200/${id}.md), [plot](h200/${id}.svg))`,
     `**not measured** ([table](software/${id}.md))`,
   ]);
-  assertEquals(cells(lines[3]).slice(1), ["-", "-", "-"]);
+  assertEquals(cells(lines[3]).slice(1), ["-", "-", "-", "-"]);
 });

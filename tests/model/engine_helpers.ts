@@ -2,7 +2,7 @@
 import { forward, logitsOf } from "../../model/llama/forward.ts";
 import type { LinearKind } from "../../model/llama/layer.ts";
 import type { Model } from "../../model/llama/llama.ts";
-import { matmulPlain } from "../../model/llama/matmul.ts";
+import { matmulPlain } from "./llama/matmul_plain.ts";
 import { openDirectory } from "../../model/files/open_directory.ts";
 import { cpuDevice } from "../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../model/quantize/packed_writer.ts";

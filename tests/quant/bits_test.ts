@@ -2,7 +2,6 @@ import { quantizeStrips } from "../../quant/baselines/strips.ts";
 import { addBits, bitsPerWeight, NO_BITS, packedBits, totalBits } from "../../quant/bits.ts";
 import { REFINE_EVERY, type RefineEvery } from "../../quant/format.ts";
 import { pack } from "../../quant/pack.ts";
-import { planeBytes } from "../../quant/packed_tensor.ts";
 import { storedBytes } from "../../quant/quantize.ts";
 import {
   greenbitLayout,
@@ -35,13 +34,12 @@ Deno.test("packedBits: 8 x the bytes of packed tensors, every plane", () => {
       for (const share of [0, 0.02, 1]) {
         const tensor = pack(randomUnpacked(rows + channels, rows, channels, refineEvery, share));
         const terms = packedBits(rows, channels, refineEvery, tensor.outlierChannel.length);
-        const bytes = planeBytes(tensor);
-        assertEquals(terms.codes, 8 * bytes.base);
-        assertEquals(terms.refine, 8 * bytes.refine);
-        assertEquals(terms.scaleCodes + terms.zeroCodes + terms.picks, 8 * bytes.meta);
-        assertEquals(terms.secondOrder, 8 * bytes.tileScale);
-        assertEquals(terms.outliers, 8 * (bytes.outlierChannel + bytes.outlierResidual));
-        assertEquals(terms.outlierStarts, 8 * bytes.outlierStart);
+        assertEquals(terms.codes, 8 * tensor.base.byteLength);
+        assertEquals(terms.refine, 8 * tensor.refine.byteLength);
+        assertEquals(terms.scaleCodes + terms.zeroCodes + terms.picks, 8 * tensor.meta.byteLength);
+        assertEquals(terms.secondOrder, 8 * tensor.tileScale.byteLength);
+        assertEquals(terms.outliers, 8 * (tensor.outlierChannel.byteLength + tensor.outlierResidual.byteLength));
+        assertEquals(terms.outlierStarts, 8 * tensor.outlierStart.byteLength);
         assertEquals(totalBits(terms), 8 * storedBytes({ kind: "twobit", tensor }));
       }
     }

@@ -1,6 +1,7 @@
 import { rotateHeads, rotationOf, rotationTable } from "../../../model/llama/rope.ts";
-import { decodeAttention, decodeAttentionOnCpu, partialsLength } from "../../../kernels/attention/decode_attention.ts";
+import { decodeAttention, partialsLength } from "../../../kernels/attention/decode_attention.ts";
 import { reduceSplits, reduceSplitsToF16 } from "../../../kernels/product/split_reduce.ts";
+import { decodeAttentionOnCpu } from "./decode_attention_reference.ts";
 import { inputOnCpu } from "../product/prologue_epilogue_reference.ts";
 import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";

@@ -1,5 +1,5 @@
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../../model/llama/matmul_plain.ts";
 import { wholeShader } from "../../../kernels/gpu/shader.ts";
 import { joinShader } from "../../../kernels/gpu/shader.ts";
 import * as wgsl from "../../../kernels/layer/wgsl.ts";

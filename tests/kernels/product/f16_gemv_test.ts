@@ -1,10 +1,11 @@
 import { createRandom } from "../../../quant/random.ts";
-import { f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
+import { f16Gemv } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Matrix, uploadF16Vector } from "../../../kernels/matrix/f16_matrix.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { assertRejects } from "../../assert.ts";
 import { assertWithin, exactly, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { f16GemvOnCpu } from "./gemv_reference.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 async function check(gpu: Gpu, rows: number, channels: number, bindingBytes?: number) {

@@ -1,11 +1,11 @@
 import { createRandom } from "../../../quant/random.ts";
 import { reduceSplitsToF16 } from "../../../kernels/product/split_reduce.ts";
-import { f16Gemv, f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
+import { f16Gemv } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused_gemv.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
-import { fusedGemvOfValuesOnCpu } from "../../../kernels/product/fused_gemv_reference.ts";
 import type { Epilogue, Prologue } from "../../../kernels/product/prologue_epilogue.ts";
+import { f16GemvOnCpu, fusedGemvOfValuesOnCpu } from "./gemv_reference.ts";
 import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "./prologue_epilogue_reference.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";

@@ -1,5 +1,4 @@
 import { REFINE_EVERY } from "../../../quant/format.ts";
-import { f16GemvOnCpu } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Vector } from "../../../kernels/matrix/f16_matrix.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createScales, decodeScalesOnGpu, threePassGemv } from "../../../kernels/product/three_pass_gemv.ts";
@@ -16,6 +15,7 @@ import {
   testGpu,
 } from "../helpers.ts";
 import { test } from "../../test.ts";
+import { f16GemvOnCpu } from "./gemv_reference.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 
 for (const refineEvery of REFINE_EVERY) {

@@ -5,7 +5,7 @@ import { checkpointSource } from "../../../model/engine/weight_source.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { loadEngine } from "../../../model/load_engine.ts";
 import { assert, assertClose, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 import { readF32, readJson } from "../../fixture.ts";

@@ -6,7 +6,7 @@ import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { type GenerateOptions, generateTokens } from "../../../model/engine/generate.ts";
 import { loadEngine } from "../../../model/load_engine.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { createSession, type Session } from "../../../model/engine/session.ts";

@@ -6,7 +6,7 @@ import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { type LinearKind, STAGES } from "../../../model/llama/layer.ts";
 import type { Model } from "../../../model/llama/llama.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import type { RefineEvery } from "../../../quant/format.ts";

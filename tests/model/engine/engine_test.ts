@@ -6,7 +6,7 @@ import { openDirectory } from "../../../model/files/open_directory.ts";
 import { uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { type GenerateOptions, generateTokens } from "../../../model/engine/generate.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { createMatmulSimd } from "../../../model/llama/matmul_simd.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { createSession, type Session } from "../../../model/engine/session.ts";

@@ -7,7 +7,7 @@ import { scoreChoices, scoreWindow } from "../../../model/evaluate/score.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import type { Model } from "../../../model/llama/llama.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { assert, assertClose, assertEquals, assertRejects } from "../../assert.ts";
 import { fixture } from "../engine_helpers.ts";
 

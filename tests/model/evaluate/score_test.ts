@@ -1,6 +1,6 @@
 import { loadModel } from "../../../model/load.ts";
 import type { Model } from "../../../model/llama/llama.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { createMatmulSimd } from "../../../model/llama/matmul_simd.ts";
 import { scoreChoices, scoreWindow } from "../../../model/evaluate/score.ts";
 import { assertClose, assertEquals, assertThrows } from "../../assert.ts";

@@ -1,6 +1,6 @@
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { openModel } from "../../../model/load.ts";
 import { assertClose, assertEquals, assertRejects } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";

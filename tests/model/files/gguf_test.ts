@@ -3,13 +3,13 @@ import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { openGgufFile } from "../../../model/files/gguf_file.ts";
 import { readGgufTensor } from "../../../model/files/gguf_tensor.ts";
 import { loadModel, openModel } from "../../../model/load.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import { readTokenizer } from "../../../model/text/tokenizer.ts";
-import { assertClose, assertEquals, assertRejects } from "../../assert.ts";
+import { assertClose, assertEquals, assertRejects, assertStringIncludes } from "../../assert.ts";
 import { readF32, readJson } from "../../fixture.ts";
 import { inDirectory } from "../../temporary.ts";
 import { packPlan } from "../pack_plan.ts";
@@ -97,6 +97,21 @@ Deno.test("openGgufFile: parts that are missing, called otherwise or mixed up ar
     await assertRejects(opened(name(1)), SyntaxError, `${name(2)} is missing, must lie beside ${directory}/${name(1)}`);
     await copy(2, name(2));
     await assertRejects(opened(name(1)), SyntaxError, `${name(3)} says that it is part 2 of 3, must be 3 of 3`);
+  }));
+
+Deno.test("openGgufFile: a file that ends early says so, wherever it ends", () =>
+  inDirectory(async (directory) => {
+    const [whole, path] = [await Deno.readFile(`${FOLDER}llama_bpe.gguf`), `${directory}/cut.gguf`];
+    for (
+      const [bytes, message] of [[300, "before its tensors begin"], [8000, "before its tensors begin"], [
+        36984,
+        "ends at byte",
+      ]] as const
+    ) {
+      await Deno.writeFile(path, whole.subarray(0, bytes));
+      const error = await assertRejects(() => openGgufFile(path), SyntaxError, message);
+      assertStringIncludes(error.message, ` ${bytes}`);
+    }
   }));
 
 for (const [name, { tokens, positions, logits, lines }] of Object.entries(EXPECTED)) {

@@ -8,7 +8,7 @@ import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { writeHuggingFaceDirectory } from "../../../model/files/huggingface_writer.ts";
 import { layerTensors, type LinearKind } from "../../../model/llama/layer.ts";
 import type { Model } from "../../../model/llama/llama.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "./matmul_plain.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
 import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";

@@ -1,7 +1,8 @@
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
-import { type MatMul, matmulPlain } from "../../../model/llama/matmul.ts";
+import type { MatMul } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "./matmul_plain.ts";
 import { createMatmulSimd } from "../../../model/llama/matmul_simd.ts";
 import { assertClose, assertRejects, assertThrows } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";

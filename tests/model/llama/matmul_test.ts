@@ -1,4 +1,5 @@
-import { type MatMul, matmulPlain, type MatrixView, rowMajor, transpose } from "../../../model/llama/matmul.ts";
+import { type MatMul, type MatrixView, rowMajor, transpose } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "./matmul_plain.ts";
 import { createMatmulSimd } from "../../../model/llama/matmul_simd.ts";
 import { createRandom, type Random } from "../../../quant/random.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";

@@ -5,7 +5,7 @@ import { readModel } from "../../../model/files/checkpoint.ts";
 import { embedTokens, stageInput, stageProducts } from "../../../model/llama/forward.ts";
 import type { Layer, Model } from "../../../model/llama/llama.ts";
 import { openModel } from "../../../model/load.ts";
-import { matmulPlain } from "../../../model/llama/matmul.ts";
+import { matmulPlain } from "../llama/matmul_plain.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../../assert.ts";

@@ -1,7 +1,8 @@
 import { quantizeStrips } from "../../../quant/baselines/strips.ts";
 import { unpackBits } from "../../../quant/bit_stream.ts";
 import { plainLayout } from "../../../quant/baselines/strip_layout.ts";
-import { dequantizeStrips, stripBytes } from "../../../quant/baselines/strip_tensor.ts";
+import { dequantizeStrips } from "../../../quant/baselines/strip_tensor.ts";
+import { storedBytes } from "../../../quant/quantize.ts";
 import { assertEquals } from "../../assert.ts";
 import { readJson } from "../../fixture.ts";
 
@@ -36,6 +37,6 @@ for (const { bits, group, codes, zeros, scales, decoded } of layouts) {
     // numpy's decoded weights hold no -0; ours may.
     assertEquals(Array.from(dequantizeStrips(tensor), (w) => w + 0), [...new Float32Array(bytes(decoded).buffer)]);
     const size = Math.ceil(rows * channels * bits / 8) + Math.ceil(rows * groups * bits / 8) + 2 * rows * groups;
-    assertEquals(stripBytes(tensor), size);
+    assertEquals(storedBytes({ kind: "strips", tensor }), size);
   });
 }
