@@ -13,11 +13,11 @@ override key_value_heads: u32 = 1;
 override head_size: u32 = 8;
 override capacity: u32 = 1;
 override window: u32 = 0x7fffffff;
-// Vectors of 8 elements: of a head, with those of a whole matrix, and from a row of a tile to the next.
+// Vectors of 8 elements: of a head, and with those of a whole matrix; the blocks that they take.
 override head_vectors: u32 = head_size / 8u;
 override whole_vectors: u32 = (head_size + 15u) / 16u * 2u;
-override stride: u32 = whole_vectors + 1u;
-override tile_vectors: u32 = 64u * stride;
+override head_blocks: u32 = (head_size + 31u) / 32u;
+override tile_blocks: u32 = 4u * head_blocks;
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<u32>>;
@@ -27,20 +27,19 @@ override tile_vectors: u32 = 64u * stride;
 // Lower than any score, yet far from overflow when two are subtracted.
 const LOWEST = -1e38;
 const THREADS = 128u;
-// Rows of scores and of weights have a few more columns than they need, for other memory banks.
+// Rows of scores have a few more columns than they need, for other memory banks.
 const SCORE_STRIDE = 68u;
-const WEIGHT_STRIDE = 9u;
 
 // Of 16 queries, 16 elements of the head each. Written out, never indexed by a loop: registers would become memory.
 alias Queries = array<Left, 8>;
 alias Sums = array<Sum, 8>;
 
-// [query or key][element / 8]: eight f16 each
-var<workgroup> tile: array<vec4<u32>, tile_vectors>;
+// [16 queries or keys][32 elements]: blocks
+var<workgroup> tile: array<Block, tile_blocks>;
 // [query][key], or matrices of sums on their way out
 var<workgroup> scores: array<f32, 4352>;
-// [query][key / 8]: eight f16 each
-var<workgroup> weight_tile: array<vec4<u32>, 576>;
+// [16 queries][32 keys]: blocks
+var<workgroup> weight_tile: array<Block, 8>;
 
 // Who works on what.
 struct Place {
@@ -131,21 +130,28 @@ fn main(
 
 // 16 elements of the subgroup's queries; of 16 keys, transposed; of 16 values.
 fn query_matrix(place: Place, i: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&tile, place.own * stride + 2u * i, stride);
+  let block = place.own / 16u * head_blocks + i / 2u;
+  if (i % 2u == 1u) { return subgroupMatrixLoad<Left, row_major>(&tile[block], 2u, STRIDE); }
+  return subgroupMatrixLoad<Left, row_major>(&tile[block], 0u, STRIDE);
 }
 
 fn key_matrix(key: u32, i: u32) -> Right {
-  return subgroupMatrixLoad<Right, col_major>(&tile, key * stride + 2u * i, stride);
+  let block = key / 16u * head_blocks + i / 2u;
+  if (i % 2u == 1u) { return subgroupMatrixLoad<Right, col_major>(&tile[block], 2u, STRIDE); }
+  return subgroupMatrixLoad<Right, col_major>(&tile[block], 0u, STRIDE);
 }
 
 fn value_matrix(key: u32, i: u32) -> Right {
-  return subgroupMatrixLoad<Right, row_major>(&tile, key * stride + 2u * i, stride);
+  let block = key / 16u * head_blocks + i / 2u;
+  if (i % 2u == 1u) { return subgroupMatrixLoad<Right, row_major>(&tile[block], 2u, STRIDE); }
+  return subgroupMatrixLoad<Right, row_major>(&tile[block], 0u, STRIDE);
 }
 
 // Weights of 16 keys.
 fn weight_matrix(place: Place, key: u32) -> Left {
-  let at = place.own * WEIGHT_STRIDE + key / 8u;
-  return subgroupMatrixLoad<Left, row_major>(&weight_tile, at, WEIGHT_STRIDE);
+  let block = place.own / 8u + key / 32u;
+  if (key % 32u == 16u) { return subgroupMatrixLoad<Left, row_major>(&weight_tile[block], 2u, STRIDE); }
+  return subgroupMatrixLoad<Left, row_major>(&weight_tile[block], 0u, STRIDE);
 }
 
 // Puts the subgroup's scores of 64 keys into workgroup memory.
@@ -211,7 +217,8 @@ fn weigh(place: Place, first_key: u32, largest: f32) -> f32 {
       select(exp(low - largest), vec4(0.0), low == vec4(LOWEST)),
       select(exp(high - largest), vec4(0.0), high == vec4(LOWEST)),
     );
-    weight_tile[place.query * WEIGHT_STRIDE + (place.first + i) / 8u] = words;
+    let key = place.first + i;
+    weight_tile[place.query / 16u * 2u + key / 32u][place_in_block(place.query, key / 8u)] = words;
     let pairs = unpack2x16float(words.x) + unpack2x16float(words.y) + unpack2x16float(words.z) +
       unpack2x16float(words.w);
     sum += pairs.x + pairs.y;
@@ -227,7 +234,7 @@ fn of_other_half(place: Place, value: f32) -> f32 {
   return scores[place.thread ^ 1u];
 }
 
-// 64 queries with the factor of their scores, zeros past the end of the head.
+// 64 queries with the factor of their scores.
 fn load_queries(place: Place) {
   let scale = 1.0 / sqrt(f32(head_size));
   for (var at = place.thread; at < 64u * whole_vectors; at += THREADS) {
@@ -236,22 +243,28 @@ fn load_queries(place: Place) {
     let row = token * (heads + 2u * key_value_heads) + place.head;
     let source = (row * head_vectors + min(vector, head_vectors - 1u)) * 2u;
     let words = halves_of(scale * qkv[source], scale * qkv[source + 1u]);
-    tile[at / whole_vectors * stride + vector] = select(vec4(0u), words, vector < head_vectors);
+    put_vector(at / whole_vectors, vector, words);
   }
 }
 
 fn load_keys(place: Place, first_key: u32) {
   for (var at = place.thread; at < 64u * whole_vectors; at += THREADS) {
     let words = keys[cache_index(place, first_key + at / whole_vectors, at % whole_vectors)];
-    tile[at / whole_vectors * stride + at % whole_vectors] = select(vec4(0u), words, at % whole_vectors < head_vectors);
+    put_vector(at / whole_vectors, at % whole_vectors, words);
   }
 }
 
 fn load_values(place: Place, first_key: u32) {
   for (var at = place.thread; at < 64u * whole_vectors; at += THREADS) {
     let words = values[cache_index(place, first_key + at / whole_vectors, at % whole_vectors)];
-    tile[at / whole_vectors * stride + at % whole_vectors] = select(vec4(0u), words, at % whole_vectors < head_vectors);
+    put_vector(at / whole_vectors, at % whole_vectors, words);
   }
+}
+
+// Zeros past the end of the head.
+fn put_vector(row: u32, vector: u32, words: vec4<u32>) {
+  let block = row / 16u * head_blocks + vector / 4u;
+  tile[block][place_in_block(row, vector)] = select(vec4(0u), words, vector < head_vectors);
 }
 
 // The last key stands for those past the end, the last elements for those past the end of the head.

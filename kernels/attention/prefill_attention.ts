@@ -12,9 +12,12 @@ const TILE_QUERIES = 64;
 /** Largest head of which matrix_attention.wgsl has queries and outputs in registers. */
 const MATRIX_HEAD_SIZE = 128;
 
+/** A block of 16 rows x 32 columns there, see gpu/parts/matrices.wgsl. */
+const MATRIX_BLOCK_BYTES = 1280;
+
 /** Bytes of workgroup memory that it takes: a tile of keys, scores and weights. */
 function matrixBytes(headSize: number): number {
-  return 64 * (16 * (2 * Math.ceil(headSize / 16) + 1) + 4 * 68 + 16 * 9);
+  return MATRIX_BLOCK_BYTES * (4 * Math.ceil(headSize / 32) + 8) + 64 * 4 * 68;
 }
 
 /** Buffers of {@linkcode prefillAttention}. */

@@ -18,6 +18,21 @@ export async function blend(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, length: number
   });
 }
 
+/** Dispatch that computes halves = factor * x for `length` elements, a multiple of 4, rounded to f16. */
+export async function toHalves(
+  gpu: Gpu,
+  x: GPUBuffer | GPUBufferBinding,
+  halves: GPUBuffer | GPUBufferBinding,
+  length: number,
+  factor = 1,
+): Promise<Dispatch> {
+  return await gpu.makeDispatch(joinShader(wgsl, "to_f16"), {
+    constants: { fours: length / 4, factor },
+    buffers: { x, halves },
+    workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)),
+  });
+}
+
 /**
  * Makes an f16 matrix of f32 weights of the host, rounded on the device.
  *
@@ -37,11 +52,7 @@ export async function toF16Matrix(
   const { buffer } = matrix.slabs[0].weights;
   await submitWeightParts(gpu, [rows, channels], weights, (part) => {
     const length = part.rows * channels;
-    return gpu.makeDispatch(joinShader(wgsl, "to_f16"), {
-      constants: { fours: length / 4 },
-      buffers: { weights: part.weights, halves: { buffer, offset: 2 * part.firstRow * channels, size: 2 * length } },
-      workgroups: spreadWorkgroups(Math.ceil(length / WORKGROUP_ELEMENTS)),
-    });
+    return toHalves(gpu, part.weights, { buffer, offset: 2 * part.firstRow * channels, size: 2 * length }, length);
   });
   return matrix;
 }

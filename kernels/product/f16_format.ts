@@ -6,16 +6,14 @@ import {
   type HalfMatrix,
   writeF16Rows,
 } from "../matrix/f16_matrix.ts";
-import type { Gpu } from "../gpu/gpu.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
-import { f16FewByMatrices, f16Gemm } from "./f16_gemm.ts";
+import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv } from "./f16_gemv.ts";
-import { matrixFewBytes } from "./few_parts.ts";
+import { partsBytes } from "./tiled_product.ts";
 import { asVectors, type WeightFormat } from "./weight_format.ts";
 
 /** As in packed_format.ts; here the weights of a token's own product are as many bytes as those of all. */
 const VECTOR_TOKENS = 3;
-const FEW_TOKENS = 64;
 
 /** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
 export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
@@ -37,11 +35,10 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     const combine = await reduceSplitsToF16(gpu, matrix.channels, input, scratch);
     return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
   },
-  partialsBytes: (gpu, matrix, tokens) => isByMatrices(gpu, matrix, tokens) ? matrixFewBytes(gpu, matrix, tokens) : 0,
+  partialsBytes: (gpu, matrix, tokens) =>
+    isVectors(matrix, tokens) || !gpu.profile.matrixUnits ? 0 : partsBytes(gpu, matrix, tokens),
   multiplyFew(gpu, matrix, product) {
-    const { maxTokens } = product.range;
-    if (isByMatrices(gpu, matrix, maxTokens)) return f16FewByMatrices(gpu, matrix, product);
-    if (!isVectors(matrix, maxTokens)) return f16Gemm(gpu, matrix, product);
+    if (!isVectors(matrix, product.range.maxTokens)) return f16Gemm(gpu, matrix, product);
     const { input, output, options } = asVectors(product);
     return f16Gemv(gpu, matrix, input, output, options);
   },
@@ -51,9 +48,4 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
 /** Whether up to so many tokens are multiplied one by one. */
 function isVectors({ channels }: F16Matrix, tokens: number): boolean {
   return tokens <= VECTOR_TOKENS && channels % CHUNK_CHANNELS === 0;
-}
-
-/** Whether up to so many tokens are multiplied by matrix units in parts of the channels. */
-function isByMatrices({ profile }: Gpu, matrix: F16Matrix, tokens: number): boolean {
-  return profile.matrixUnits && tokens <= FEW_TOKENS && !isVectors(matrix, tokens);
 }

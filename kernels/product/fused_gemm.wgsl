@@ -9,9 +9,9 @@
 //   3 meta_words      u32 [steps, H, 4]         |pick 4b|zero 3b, scale 4b| x 4, group 0 lowest
 //   4 tile_scale      vec2<u32> [tiles, H]      d of four groups, f16 each; H rounded up to even
 //   5 outlier_planes  u32                       row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
-//   6 x               vec4<f32> [T, channels / 4]
-//   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written; sums of parts in
-//                     matrix_few.wgsl, which leaves outliers to few_sums.wgsl
+//   6 x               vec4<f32> [T, channels / 4], as bits; in half_turns.wgsl eight f16 each
+//   7 y               f32 [T, token_rows], of which `rows` from `first_row` on are written; or sums of parts of the
+//                     channels, without outliers, see few_sums.wgsl
 //
 // The product itself is in the tile: wide, narrow for few tokens, or one of those that multiply matrices, for many or
 // few; this file brings the weights. A thread follows one row. It asks for all planes of a half block at once, while the
@@ -27,7 +27,7 @@ override outlier_residuals: u32 = 0; // first word of the residuals, 0 where the
 @group(0) @binding(3) var<storage, read> meta_words: array<u32>;
 @group(0) @binding(4) var<storage, read> tile_scale: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read> outlier_planes: array<u32>;
-@group(0) @binding(6) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
 // All that a thread brings is of its row.

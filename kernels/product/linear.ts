@@ -48,7 +48,28 @@ export async function createMultiplyFew(
 ): Promise<typeof gemm> {
   const bytes = matrices.map((matrix) => FORMATS[matrix.kind].partialsBytes(gpu, matrix, tokens));
   const partials = await scope.storage("partial sums", Math.max(4, ...bytes));
-  return (gpu, matrix, product) => FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials });
+  const halves = await createHalves(gpu, scope, Math.max(...matrices.map(({ channels }) => channels)), tokens);
+  return (gpu, matrix, product) => FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
+}
+
+/** Room for inputs of so many channels in f16, where matrix units multiply. */
+export async function createHalves(
+  gpu: Gpu,
+  scope: BufferScope,
+  channels: number,
+  tokens: number,
+): Promise<GPUBuffer | undefined> {
+  return gpu.profile.matrixUnits ? await scope.storage("inputs in f16", 2 * tokens * channels) : undefined;
+}
+
+/** {@linkcode gemm}, or what matrix units do in its place, see {@linkcode createMultiplyFew}. */
+export async function createMultiplyMany(
+  gpu: Gpu,
+  scope: BufferScope,
+  matrices: readonly WeightMatrix[],
+  tokens: number,
+): Promise<typeof gemm> {
+  return gpu.profile.matrixUnits ? await createMultiplyFew(gpu, scope, matrices, tokens) : gemm;
 }
 
 /** Dispatches of a product with many tokens. @throws {RangeError} when channels are not a multiple of 4 */

@@ -3,9 +3,9 @@ import { TILE_ROWS } from "../../quant/format.ts";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.ts";
 import { fewPartialsBytes, fusedFew } from "./fused_few.ts";
-import { fusedFewByMatrices, fusedGemm } from "./fused_gemm.ts";
+import { fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
-import { matrixFewBytes } from "./few_parts.ts";
+import { partsBytes } from "./tiled_product.ts";
 import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
 
 /**
@@ -26,14 +26,16 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
   },
   multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
   partialsBytes(gpu, matrix, tokens) {
-    if (tokens <= VECTOR_TOKENS || tokens > FEW_TOKENS) return 0;
-    return gpu.profile.matrixUnits ? matrixFewBytes(gpu, matrix, tokens) : fewPartialsBytes(gpu, matrix, tokens);
+    if (tokens <= VECTOR_TOKENS) return 0;
+    if (gpu.profile.matrixUnits) return partsBytes(gpu, matrix, tokens);
+    return tokens <= FEW_TOKENS ? fewPartialsBytes(gpu, matrix, tokens) : 0;
   },
   multiplyFew(gpu, matrix, product) {
-    if (product.range.maxTokens > FEW_TOKENS) return fusedGemm(gpu, matrix, product);
-    if (product.range.maxTokens > VECTOR_TOKENS) {
-      return gpu.profile.matrixUnits ? fusedFewByMatrices(gpu, matrix, product) : fusedFew(gpu, matrix, product);
+    const { maxTokens } = product.range;
+    if (maxTokens > FEW_TOKENS || (gpu.profile.matrixUnits && maxTokens > VECTOR_TOKENS)) {
+      return fusedGemm(gpu, matrix, product);
     }
+    if (maxTokens > VECTOR_TOKENS) return fusedFew(gpu, matrix, product);
     const { input, output, options } = asVectors(product);
     return fusedGemv(gpu, matrix, input, output, options);
   },

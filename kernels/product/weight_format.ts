@@ -27,6 +27,8 @@ export interface RangeProduct {
   readonly y: GPUBuffer | GPUBufferBinding;
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
+  /** Room for x in f16, 2 bytes an element: matrix units then find it rounded, once for all rows. Default: none. */
+  readonly halves?: GPUBuffer | undefined;
   /**
    * Default: by rows and tokens.
    *

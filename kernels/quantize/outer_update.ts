@@ -4,9 +4,10 @@ import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Rows and columns of a workgroup. */
+/** Rows and columns of a workgroup, and of one with matrix units. */
 const TILE_M = 64;
 const TILE_N = 128;
+const MATRICES = 128;
 
 /** Rows of f32 in a buffer. */
 export interface Rows {
@@ -30,6 +31,8 @@ export interface OuterUpdate {
   readonly factor?: number;
   /** Default: all. */
   readonly triangle?: Triangle;
+  /** Whether matrix units multiply, which the device must have: factors are rounded to f16. Default: false. */
+  readonly byMatrices?: boolean;
 }
 
 /** What one update reads and writes: counts and first elements, all multiples of 4 but k. */
@@ -60,9 +63,9 @@ export function updateWords(
 
 export async function outerUpdate(
   gpu: Gpu,
-  { range: { m, n }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,
+  { range: { m, n }, words, a, b, c, factor = 1, triangle = "all", byMatrices = false }: OuterUpdate,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(joinShader(wgsl, "outer_update"), {
+  return await gpu.makeDispatch(joinShader(wgsl, byMatrices ? "outer_matrices" : "outer_update"), {
     constants: {
       a_stride: a.stride,
       b_stride: b.stride,
@@ -71,7 +74,9 @@ export async function outerUpdate(
       triangle: ["all", "upper", "lower"].indexOf(triangle),
     },
     buffers: { update: words, a: a.buffer, b: b.buffer, c: c.buffer },
-    workgroups: [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1],
+    workgroups: byMatrices
+      ? [Math.ceil(m / MATRICES), Math.ceil(n / MATRICES), 1]
+      : [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1],
   });
 }
 
@@ -80,19 +85,30 @@ export async function outerUpdate(
  *
  * @param a f32 [k, m]
  * @param b f32 [k, n]
+ * @param byMatrices whether factors are rounded to f16: each by an ulp at most, as sixteenths, and sums by an ulp where
+ * units cut instead of rounding
  * @returns c f64 [m, n] with its bound
  */
-export function outerOnCpu(a: Float32Array, b: Float32Array, k: number, factor = 1): BoundedProduct {
+export function outerOnCpu(
+  a: Float32Array,
+  b: Float32Array,
+  k: number,
+  factor = 1,
+  byMatrices = false,
+): BoundedProduct {
   const [m, n] = [a.length / k, b.length / k];
   const y = new Float64Array(m * n);
   const bound = new Float64Array(m * n);
   for (let at = 0; at < y.length; at++) {
+    let halves = 0;
     for (let i = 0; i < k; i++) {
-      const term = factor * a[i * m + Math.floor(at / n)] * b[i * n + at % n];
-      y[at] += term;
-      bound[at] += Math.abs(term);
+      const [left, right] = [factor * a[i * m + Math.floor(at / n)], b[i * n + at % n]];
+      y[at] += left * right;
+      bound[at] += Math.abs(left * right);
+      halves += 2 ** -9 * Math.abs(left * right) + 2 ** -20 * (Math.abs(left) + Math.abs(factor * right));
     }
-    bound[at] *= (k + 4) * 2 ** -24;
+    bound[at] *= (k + 4) * 2 ** (byMatrices ? -22 : -24);
+    if (byMatrices) bound[at] += halves;
   }
   return { y, bound };
 }

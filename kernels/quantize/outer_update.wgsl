@@ -1,39 +1,12 @@
+// needs: update_edges
 // Sum of outer products, added to a matrix: c[m, n] += factor * sum over k of a[k, m] b[k, n], in f32.
 //
 // The one product of quantization: Hessians (a = b = inputs by token), the factorization's and the solver's updates,
 // error feedback to later channels. Both operands come with the summed index in their rows, so neither is transposed on
 // its way.
 //
-// Bindings (counts, and the element at which each matrix begins, are in `update`; all but k are multiples of 4):
-//   0 update  uniform
-//   1 a       vec4<f32> rows of a_stride / 4
-//   2 b       vec4<f32> rows of b_stride / 4
-//   3 c       vec4<f32> rows of c_stride / 4
-//
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 columns of c, 8 x 8 a thread, in steps of 16 k; as in
-// product/parts/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way. With `triangle`
-// nothing is written on the other side of the diagonal, and workgroups that lie wholly there do nothing.
-override a_stride: u32 = 4;
-override b_stride: u32 = 4;
-override c_stride: u32 = 4;
-override factor: f32 = 1.0;
-override triangle: u32 = 0; // 1: the upper triangle, 2: the lower, of the matrix whose rows from c_row on are c
-
-struct Update {
-  m: u32,
-  n: u32,
-  k: u32,
-  a_first: u32,
-  b_first: u32,
-  c_first: u32,
-  c_row: u32,
-}
-
-@group(0) @binding(0) var<uniform> update: Update;
-@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
-
+// product/parts/tiles/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way.
 const TILE_M = 64u;
 const TILE_N = 128u;
 const STEP = 16u;
@@ -59,8 +32,7 @@ struct Staged {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let m_first = workgroup.y * TILE_M;
   let n_first = workgroup.x * TILE_N;
-  if (triangle == 1u && update.c_row + m_first >= n_first + TILE_N) { return; }
-  if (triangle == 2u && n_first >= update.c_row + m_first + TILE_M) { return; }
+  if (is_unwanted(m_first, n_first, TILE_M, TILE_N)) { return; }
   let steps = (update.k + STEP - 1u) / STEP;
   var staged = fetch(m_first, n_first, thread, 0u);
   var sums: Sums;
@@ -96,17 +68,6 @@ fn fetch(m_first: u32, n_first: u32, thread: u32, k: u32) -> Staged {
     b_at(b_row + 8u, n),
     b_at(b_row + 12u, n),
   );
-}
-
-// Zeros past the last k, anything past the last m, whose sums are not written.
-fn a_at(k: u32, m: u32) -> vec4<f32> {
-  let at = (update.a_first + min(k, update.k - 1u) * a_stride + min(m, update.m - 4u)) / 4u;
-  return select(vec4(0.0), a[at], k < update.k);
-}
-
-fn b_at(k: u32, n: u32) -> vec4<f32> {
-  let at = (update.b_first + min(k, update.k - 1u) * b_stride + min(n, update.n - 4u)) / 4u;
-  return select(vec4(0.0), b[at], k < update.k);
 }
 
 fn put(staged: Staged, thread: u32) {
@@ -158,17 +119,6 @@ fn multiply_row(i: u32, value: f32, b0: vec4<f32>, b1: vec4<f32>, sums: ptr<func
 }
 
 fn write_row(m: u32, n: u32, sums: array<vec4<f32>, 2>) {
-  if (m >= update.m) { return; }
-  let at = (update.c_first + m * c_stride + n) / 4u;
-  let row = update.c_row + m;
-  if (n < update.n) { c[at] = select(c[at], c[at] + factor * sums[0], is_wanted(row, n)); }
-  if (n + 64u < update.n) { c[at + 16u] = select(c[at + 16u], c[at + 16u] + factor * sums[1], is_wanted(row, n + 64u)); }
-}
-
-// Which of four columns from n on are on the wanted side of the diagonal.
-fn is_wanted(row: u32, n: u32) -> vec4<bool> {
-  let columns = vec4(n, n + 1u, n + 2u, n + 3u);
-  if (triangle == 1u) { return columns >= vec4(row); }
-  if (triangle == 2u) { return columns <= vec4(row); }
-  return vec4(true);
+  add_four(m, n, sums[0]);
+  add_four(m, n + 64u, sums[1]);
 }

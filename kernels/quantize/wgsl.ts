@@ -1,4 +1,5 @@
-// The WGSL files of this room by name.
+// The WGSL files of this room by name, with those of the rooms below it.
+export * from "../gpu/wgsl.ts";
 export { default as diagonal } from "./diagonal.wgsl" with { type: "text" };
 export { default as factor_block } from "./factor_block.wgsl" with { type: "text" };
 export { default as feedback_block } from "./feedback_block.wgsl" with { type: "text" };
@@ -7,6 +8,7 @@ export { default as grid_block } from "./grid_block.wgsl" with { type: "text" };
 export { default as order_groups } from "./order_groups.wgsl" with { type: "text" };
 export { default as order_hessian } from "./order_hessian.wgsl" with { type: "text" };
 export { default as outer_update } from "./outer_update.wgsl" with { type: "text" };
+export { default as outer_matrices } from "./outer_matrices.wgsl" with { type: "text" };
 export { default as pack_meta } from "./pack_meta.wgsl" with { type: "text" };
 export { default as pick_outliers } from "./pick_outliers.wgsl" with { type: "text" };
 export { default as pick_refined } from "./pick_refined.wgsl" with { type: "text" };
@@ -21,5 +23,6 @@ export { default as half_bits } from "./parts/half_bits.wgsl" with { type: "text
 export { default as probe } from "./parts/probe.wgsl" with { type: "text" };
 export { default as pulled_rounding } from "./parts/pulled_rounding.wgsl" with { type: "text" };
 export { default as transposed_values } from "./parts/transposed_values.wgsl" with { type: "text" };
+export { default as update_edges } from "./parts/update_edges.wgsl" with { type: "text" };
 export { default as weighted_rounding } from "./parts/weighted_rounding.wgsl" with { type: "text" };
 export { default as write_group } from "./parts/write_group.wgsl" with { type: "text" };

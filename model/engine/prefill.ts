@@ -1,7 +1,7 @@
 // Taking many tokens through all layers at once: prompts, and text to score.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { createMultiplyFew, gemm } from "../../kernels/product/linear.ts";
+import { createMultiplyFew, createMultiplyMany } from "../../kernels/product/linear.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { StepBuffers } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
@@ -49,7 +49,8 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
     const openPass = async (size: number) => {
       const range = await createTokenRange(gpu, size);
       scope.own(range.buffer);
-      const multiply = size > FEW_TOKENS ? gemm : await createMultiplyFew(gpu, scope, linearsOf(weights.layers), size);
+      const create = size <= FEW_TOKENS ? createMultiplyFew : createMultiplyMany;
+      const multiply = await create(gpu, scope, linearsOf(weights.layers), size);
       const pass = { range, dispatches: await joinedPass(gpu, weights, range, buffers, sequences, multiply) };
       passes.set(size, pass);
       return pass;
@@ -57,8 +58,8 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
     return {
       hidden: buffers.hidden,
       async *takeIn(tokens, position, sequence, signal) {
+        let before = Promise.resolve();
         for (let first = 0; first < tokens.length; first += PASS_TOKENS) {
-          if (first > 0) await gpu.wait();
           await letOthersRun();
           signal?.throwIfAborted();
           const part = tokens.slice(first, first + PASS_TOKENS);
@@ -67,6 +68,12 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
           setTokenRange(gpu, range, part.length, position + first, sequence);
           gpu.write(buffers.tokens, part);
           gpu.submit(dispatches);
+          // The device has this pass while the host waits for the one before.
+          await before;
+          if (first + PASS_TOKENS < tokens.length) {
+            before = gpu.wait();
+            before.catch(() => {});
+          }
           yield part;
         }
       },

@@ -2,10 +2,11 @@
 // texts one by one leave most of it idle.
 import { allOrNone } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
+import { createMultiplyMany } from "../../kernels/product/linear.ts";
 import { createTokenRange, setTokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
 import { joinedPass, mostJoined } from "../engine/joined_attention.ts";
-import { createPassBuffers } from "../engine/layer_operations.ts";
+import { createPassBuffers, linearsOf } from "../engine/layer_operations.ts";
 import { checkCapacity, createCaches, roundCapacity } from "../engine/sequence_cache.ts";
 import { letOthersRun } from "../host/event_loop.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -20,9 +21,12 @@ export interface JoinedShape {
   readonly longest: number;
 }
 
-/** The shape of passes for so many sequences of at most so many tokens. */
-export function joinedShape(config: ModelConfig, count: number, longest: number): JoinedShape {
-  const most = mostJoined(config);
+/** Bytes of a pass's widest buffer at most: room for a window of 2048 tokens of a 7B's model as a whole. */
+const PASS_BYTES = 2 ** 28;
+
+/** The shape of passes for so many sequences of at most so many tokens. @param bindingBytes the most that a device binds */
+export function joinedShape(config: ModelConfig, count: number, longest: number, bindingBytes: number): JoinedShape {
+  const most = mostJoined(config, Math.min(PASS_BYTES, bindingBytes));
   const sequences = Math.max(1, Math.min(count, Math.floor(most / longest)));
   return { sequences, tokens: Math.min(most, longest), longest };
 }
@@ -62,7 +66,8 @@ export function createJoinedPass(gpu: Gpu, weights: EngineWeights, shape: Joined
     const cached = longest > tokens ? config : { ...config, layers: 1 };
     const caches = await createCaches(gpu, scope, cached, capacity, sequences);
     const rotations = await scope.upload("rotations", rotationTable(config.rope, config.headSize, capacity, longest));
-    const dispatches = await joinedPass(gpu, weights, range, buffers, { caches, rotations });
+    const multiply = await createMultiplyMany(gpu, scope, linearsOf(weights.layers), total);
+    const dispatches = await joinedPass(gpu, weights, range, buffers, { caches, rotations }, multiply);
     return {
       shape,
       async takeIn(taken, onPart) {

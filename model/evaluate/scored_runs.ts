@@ -1,6 +1,6 @@
 // Scoring rows of the residual stream: the head for some at a time, and what their logits say of the tokens after them.
 import { divergence } from "../../kernels/backward/divergence.ts";
-import { allOrNone, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
@@ -129,39 +129,54 @@ export interface ScorerParts {
   readonly sequences: readonly ScoredSequence[];
 }
 
-/** Scores runs of the residual stream; all are submitted before any is read. */
-export async function scoreRuns(
+/** Submits the scoring of runs of the residual stream and returns what waits until their scores are read. */
+export function scoreRuns(
   scorer: ScorerParts,
   hidden: GPUBuffer,
   runs: readonly Run[],
   scores: readonly SequenceScores[],
-) {
+): Promise<() => Promise<void>> {
   const { gpu, vocabulary, head, sequences } = scorer;
   const { most, range, logits } = head;
   const parts = partsOf(runs, sequences, most);
-  if (parts.length === 0) return;
-  using scope = createBufferScope(gpu);
-  const words = (label: string) => scope.storage(label, 4 * parts.length * most);
-  const all = {
-    logLikelihoods: await words("log-likelihoods"),
-    best: await words("best tokens"),
-    divergences: await words("divergences"),
-  };
-  const wanted = new Uint32Array(parts.length * most);
-  eachRun(parts, most, ({ index, target, count }, at) => {
-    wanted.set(sequences[index].targets.subarray(target, target + count), at);
+  const rows = parts.length * most;
+  return allOrNone(gpu, async (scope) => {
+    if (rows === 0) return () => Promise.resolve();
+    // Log-likelihoods, best tokens and divergences: in one buffer, as reads wait for each other.
+    const found = await scope.storage("scores", 3 * 4 * rows);
+    const wanted = new Uint32Array(rows);
+    eachRun(parts, most, ({ index, target, count }, at) => {
+      wanted.set(sequences[index].targets.subarray(target, target + count), at);
+    });
+    const targets = await scope.upload("targets", wanted);
+    for (const [i, part] of parts.entries()) {
+      const own = (buffer: GPUBuffer, kind = 0) => ({ buffer, offset: 4 * (kind * rows + i * most), size: 4 * most });
+      head.predict(hidden, part);
+      const likelihoods = { targets: own(targets), logLikelihoods: own(found), best: own(found, 1) };
+      gpu.submit([await logLikelihood(gpu, range, { vocabulary, logits, ...likelihoods })]);
+      await meetReference(scorer, part[0], own(found, 2));
+    }
+    const reading = readScores(scope, gpu.read(found), parts, most, scores);
+    // Whoever waits meets the error.
+    reading.catch(() => {});
+    return () => reading;
   });
-  const targets = await scope.upload("targets", wanted);
-  for (const [i, part] of parts.entries()) {
-    const own = (buffer: GPUBuffer) => ({ buffer, offset: 4 * i * most, size: 4 * most });
-    head.predict(hidden, part);
-    const likelihoods = { targets: own(targets), logLikelihoods: own(all.logLikelihoods), best: own(all.best) };
-    gpu.submit([await logLikelihood(gpu, range, { vocabulary, logits, ...likelihoods })]);
-    await meetReference(scorer, part[0], own(all.divergences));
-  }
-  const logLikelihoods = await gpu.readF32(all.logLikelihoods);
-  const best = new Uint32Array(await gpu.read(all.best));
-  const divergences = await gpu.readF32(all.divergences);
+}
+
+/** Shares out what was found, f32, u32 and f32 for all rows, and frees what it is in. */
+async function readScores(
+  scope: BufferScope,
+  found: Promise<ArrayBuffer>,
+  parts: readonly (readonly Run[])[],
+  most: number,
+  scores: readonly SequenceScores[],
+): Promise<void> {
+  using _ = scope;
+  const bytes = await found;
+  const rows = parts.length * most;
+  const logLikelihoods = new Float32Array(bytes, 0, rows);
+  const best = new Uint32Array(bytes, 4 * rows, rows);
+  const divergences = new Float32Array(bytes, 8 * rows, rows);
   eachRun(parts, most, ({ index, target, count }, at) => {
     const bad = logLikelihoods.subarray(at, at + count).findIndex(Number.isNaN);
     if (bad >= 0) throw new RangeError(`logits at prediction ${target + bad} of a sequence are not numbers`);

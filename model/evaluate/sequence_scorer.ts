@@ -35,7 +35,7 @@ export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: Kep
   let pass: JoinedPass | undefined;
   let head: Head | undefined;
   const passFor = async (count: number, longest: number) => {
-    const shape = joinedShape(config, count, longest);
+    const shape = joinedShape(config, count, longest, gpu.device.limits.maxStorageBufferBindingSize);
     if (JSON.stringify(pass?.shape) !== JSON.stringify(shape)) {
       pass?.[Symbol.dispose]();
       pass = undefined;
@@ -53,17 +53,22 @@ export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: Kep
       }));
       const made = head ??= await createHead(gpu, weights);
       let done = 0;
+      // The device has the next pass when the host waits for what was found after the one before.
+      let found = () => Promise.resolve();
       for (const [longest, all] of byLength(sequences, config)) {
         const { shape, takeIn } = await passFor(all.length, longest);
         for (let i = 0; i < all.length; i += shape.sequences) {
           const batch = all.slice(i, i + shape.sequences);
           await takeIn(batch.map((index) => sequences[index].tokens), async (hidden, first) => {
             const runs = batch.flatMap((index, place) => runOf(sequences[index], index, place, first, shape.tokens));
-            await scoreRuns({ gpu, vocabulary, head: made, kept, sequences }, hidden, runs, scores);
+            const foundNext = await scoreRuns({ gpu, vocabulary, head: made, kept, sequences }, hidden, runs, scores);
+            await found();
+            found = foundNext;
           });
           onDone?.(done += batch.length);
         }
       }
+      await found();
       return scores;
     },
     [Symbol.dispose]() {

@@ -11,8 +11,9 @@ const DAWN_PACKAGE = "webgpu@0.6.2";
 
 /**
  * Matrix units are an unsafe feature so far, f16 on NVIDIA's GPUs one that has to be asked for, and timestamps come in
- * steps of 0.1 ms unless they are asked for whole. Checks of bounds stay, though they put each load of a matrix into a
- * branch of its own: lanes past a row's end read on (product/parts/steps.wgsl), at the last one past the buffer.
+ * steps of 0.1 ms unless they are asked for whole. Checks of bounds stay, as lanes past a row's end read on
+ * (product/parts/steps.wgsl), at the last one past the buffer; loads of matrices are laid out to need none
+ * (gpu/parts/matrices.wgsl).
  */
 const FLAGS = [
   "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",

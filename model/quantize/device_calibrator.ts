@@ -6,6 +6,7 @@ import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { runAhead } from "../../kernels/gpu/run_ahead.ts";
 import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { uploadUniforms } from "../../kernels/gpu/uniforms.ts";
@@ -105,13 +106,12 @@ export async function createDeviceCalibrator(
       layer: pair[kind] && placeStages(pair[kind]),
       windows: streams[kind],
     }));
-    for (let i = 0; i < joined.length; i++) {
+    await runAhead(gpu, joined.length, WINDOWS_AHEAD, async (i) => {
       for (const { layer, windows } of layers) {
         if (layer && windows) gpu.submit(await dispatchesOf(context, layer, windows[i], stage));
       }
       await afterWindows?.(i);
-      if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
-    }
+    });
   };
   return {
     correctTarget,
@@ -130,8 +130,8 @@ export async function createDeviceCalibrator(
     },
     finish() {
       if (!streams.original) throw new TypeError("text goes through the quantized model alone, must be corrected");
-      const { qkv, gateUp, rotations, cache: { keys, values } } = context;
-      const spent = new Set([qkv, gateUp, rotations, keys.buffer, values.buffer]);
+      const { qkv, gateUp, halves, rotations, cache: { keys, values } } = context;
+      const spent = new Set([qkv, gateUp, rotations, keys.buffer, values.buffer, ...(halves ? [halves] : [])]);
       for (const { hidden, kept, normed } of streams.quantized) spent.add(hidden).add(kept).add(normed);
       for (const { kept, normed } of streams.original) spent.add(kept).add(normed);
       spent.forEach(scope.free);
@@ -174,14 +174,14 @@ async function addCorrection(
   { gram: { size: channels }, drift, correlation }: DeviceSums,
   { window, original, stage, weights }: WindowPair,
 ): Promise<void> {
-  const { gpu, config: { hidden }, gateUp: drifted, qkv: lacking } = context;
+  const { gpu, config: { hidden }, gateUp: drifted, qkv: lacking, halves } = context;
   const { range } = window;
   const tokens = range.maxTokens;
   const x = stageInputOf(context, window, stage);
   await subtract(gpu, stageInputOf(context, original, stage), x, drifted, tokens * channels);
   if (drift) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], drift);
   await subtract(gpu, original.hidden, window.hidden, lacking, tokens * hidden);
-  gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true }));
+  gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true, halves }));
   await addProducts(gpu, tokens, [x, channels], [lacking, hidden], correlation!);
 }
 
@@ -191,7 +191,7 @@ async function subtract(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, difference: GPUBuf
   gpu.submit([await blend(gpu, x, difference, length, -1)]);
 }
 
-/** Adds the sum over tokens of a bᵀ to c; a and b are f32 [tokens, their width]. */
+/** Adds the sum over tokens of a bᵀ to c; a and b are f32 [tokens, their width], rounded to f16 with matrix units. */
 async function addProducts(
   gpu: Gpu,
   tokens: number,
@@ -203,7 +203,8 @@ async function addProducts(
   using scope = createBufferScope(gpu);
   const [words] = await uploadUniforms(gpu, scope, [updateWords(range)]);
   const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
+  const { matrixUnits: byMatrices } = gpu.profile;
   gpu.submit([
-    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n) }),
+    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n), byMatrices }),
   ]);
 }

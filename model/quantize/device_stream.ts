@@ -4,6 +4,7 @@ import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
 import type { F16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { placeRows } from "../../kernels/matrix/slabs.ts";
+import { createHalves, gemm } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { embedTokens as embedOnDevice } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
@@ -46,9 +47,11 @@ export interface StreamContext extends Omit<JoinedAttentionBuffers, "mixed"> {
   readonly qkv: GPUBuffer;
   /** f32 [tokens, 2 * intermediate], or whatever else is [tokens, width of an input] meanwhile. */
   readonly gateUp: GPUBuffer;
+  /** f16 [tokens, width of an input], where matrix units multiply. */
+  readonly halves: GPUBuffer | undefined;
 }
 
-/** Windows side by side that are submitted before the host waits for the device, so that submitted work doesn't pile up. */
+/** Windows side by side that are submitted before the host waits for those before, so that work doesn't pile up. */
 export const WINDOWS_AHEAD = 4;
 
 /** Windows of equal length begin where bindings may if they have a multiple of so many tokens. */
@@ -162,6 +165,7 @@ export async function createStreamContext(
     config,
     qkv: await scope.storage("qkv", 4 * tokens * Math.max(hidden, (heads + 2 * keyValueHeads) * headSize)),
     gateUp: await scope.storage("gate and up", 4 * tokens * Math.max(hidden, heads * headSize, 2 * intermediate)),
+    halves: await createHalves(gpu, scope, Math.max(hidden, keptWidth(config)), tokens),
     rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity, longest)),
     cache: {
       capacity,
@@ -229,12 +233,13 @@ export async function passDispatches(
   windows: StreamWindows,
   stage?: number,
 ): Promise<Dispatch[]> {
-  const { gpu, config } = context;
+  const { gpu, config, halves } = context;
   const buffers = passBuffers(context, windows);
+  const multiply: typeof gemm = (gpu, matrix, product) => gemm(gpu, matrix, { ...product, halves });
   const stages = stage === undefined ? STAGES : [STAGES[stage]];
   const attends = stages[0].name === "qkv";
   const { range } = windows;
   const attend = attends ? await joinedAttention(gpu, config, layer, range, { ...context, ...buffers }) : [];
-  const operations = await passOperations(gpu, config, layer, range, buffers, attend, undefined, stages);
+  const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply, stages);
   return operations.flatMap(({ dispatches }) => dispatches);
 }

@@ -4,6 +4,7 @@ import { divergence } from "../../kernels/backward/divergence.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
+import { runAhead } from "../../kernels/gpu/run_ahead.ts";
 import { addGram } from "../../kernels/quantize/add_gram.ts";
 import type { EngineLayer, EngineWeights, JoinedLinear } from "../engine/engine_weights.ts";
 import { windowOf } from "../engine/joined_attention.ts";
@@ -71,13 +72,12 @@ export async function createLossMeter(
   return {
     async advance(grams) {
       comparison.takeInputs(places);
-      for (const [i, windows] of text.entries()) {
+      await runAhead(gpu, text.length, WINDOWS_AHEAD, async (i) => {
         for (const [stage, gram] of grams.entries()) {
-          gpu.submit(await passDispatches(context, layers[next], windows, stage));
-          if (gram) await addGram(gpu, windows.range.maxTokens, stageInputOf(context, windows, stage), gram);
+          gpu.submit(await passDispatches(context, layers[next], text[i], stage));
+          if (gram) await addGram(gpu, text[i].range.maxTokens, stageInputOf(context, text[i], stage), gram);
         }
-        if (i % WINDOWS_AHEAD === WINDOWS_AHEAD - 1) await gpu.wait();
-      }
+      });
       next++;
     },
     async lossOf(stage, matrices) {

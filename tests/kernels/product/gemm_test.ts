@@ -3,13 +3,19 @@ import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
 import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
 import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { f16FewByMatrices, f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
+import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/fused_few.ts";
-import { fusedFewByMatrices, fusedGemm } from "../../../kernels/product/fused_gemm.ts";
-import { matrixFewBytes } from "../../../kernels/product/few_parts.ts";
+import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
-import { chooseTile, type GemmTile, MATRIX_TILE, NARROW_TILE, WIDE_TILE } from "../../../kernels/product/gemm_tile.ts";
+import {
+  chooseTile,
+  type GemmTile,
+  MATRIX_FEW,
+  MATRIX_TILE,
+  NARROW_TILE,
+  WIDE_TILE,
+} from "../../../kernels/product/gemm_tile.ts";
 import type { Dispatch, Gpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../../kernels/tokens/token_range.ts";
@@ -71,30 +77,34 @@ async function checkPacked([rows, channels, tokens]: readonly number[], kind: Pa
   destroyMatrices(gpu, matrix);
 }
 
-test("few tokens by matrix units: shapes with and without outliers, parts of the channels", async () => {
-  const gpu = await testGpu();
-  emulateMatrices(gpu);
-  const [rows, channels, tokens] = [150, 300, 19];
-  const x = randomActivations(channels * tokens, 9);
-  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.02 }, 3);
-  const packed = await uploadPackedMatrix(gpu, tensor);
-  const weights = randomF16(rows, channels);
-  const half = await uploadF16Matrix(gpu, weights, rows, channels);
-  const partials = await gpu.createStorage("partial sums", matrixFewBytes(gpu, packed, tokens + 1));
-  const byMatrices = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => ({ range, x, y: y, partials });
-  assertWithin(
-    await run(gpu, rows, tokens, x, (...all) => fusedFewByMatrices(gpu, packed, byMatrices(...all)), 1),
-    gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, true),
-    "packed",
-  );
-  assertWithin(
-    await run(gpu, rows, tokens, x, (...all) => f16FewByMatrices(gpu, half, byMatrices(...all)), 1),
-    gemmOnCpu(weights, rows, channels, tokens, x, true),
-    "f16",
-  );
-  gpu.destroyBuffer(partials);
-  destroyMatrices(gpu, packed, half);
-});
+for (const tile of [MATRIX_FEW, MATRIX_TILE]) {
+  test(`${tile.part}: parts of the channels, inputs in f16, with and without outliers`, async () => {
+    const gpu = await testGpu();
+    emulateMatrices(gpu);
+    const [rows, channels, tokens] = [150, 304, 19];
+    const x = randomActivations(channels * tokens, 9);
+    const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.02 }, 3);
+    const packed = await uploadPackedMatrix(gpu, tensor);
+    const weights = randomF16(rows, channels);
+    const half = await uploadF16Matrix(gpu, weights, rows, channels);
+    // A part for each step of channels, more than there can be.
+    const partials = await gpu.createStorage("partial sums", 4 * 10 * 128 * 152);
+    const halves = await gpu.createStorage("inputs in f16", 2 * (tokens + 1) * channels);
+    const inParts = (range: TokenRange, x: GPUBuffer, y: GPUBufferBinding) => ({ range, x, y, partials, halves, tile });
+    assertWithin(
+      await run(gpu, rows, tokens, x, (...all) => fusedGemm(gpu, packed, inParts(...all)), 1),
+      gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, true),
+      "packed",
+    );
+    assertWithin(
+      await run(gpu, rows, tokens, x, (...all) => f16Gemm(gpu, half, inParts(...all)), 1),
+      gemmOnCpu(weights, rows, channels, tokens, x, true),
+      "f16",
+    );
+    [partials, halves].forEach((buffer) => gpu.destroyBuffer(buffer));
+    destroyMatrices(gpu, packed, half);
+  });
+}
 
 function randomF16(rows: number, channels: number) {
   const random = createRandom(rows + channels);

@@ -1,5 +1,6 @@
 import { f16Format } from "../../../kernels/product/f16_format.ts";
-import { planMatrixFew } from "../../../kernels/product/few_parts.ts";
+import { planParts } from "../../../kernels/product/tiled_product.ts";
+import { MATRIX_FEW, MATRIX_TILE } from "../../../kernels/product/gemm_tile.ts";
 import { packedFormat } from "../../../kernels/product/packed_format.ts";
 import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import type { F16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
@@ -55,12 +56,15 @@ Deno.test("planGemv refuses a device that can't hold one column", () => {
   );
 });
 
-Deno.test("planMatrixFew cuts channels into as many parts as come near four workgroups for each multiprocessor", () => {
-  // 172 tiles of 64 steps: 528 workgroups are three each. 32 tiles of 172 steps: 16.5, of 11 steps. 1000 tiles: one.
-  assertEquals(planMatrixFew(H200, 22016, 4096, 16), { run: 22, splits: 3 });
-  assertEquals(planMatrixFew(H200, 4096, 11008, 16), { run: 11, splits: 16 });
-  assertEquals(planMatrixFew(H200, 128000, 4096, 16), { run: 64, splits: 1 });
-  assertEquals(planMatrixFew(H200, 128, 100, 1), { run: 1, splits: 2 });
+Deno.test("planParts cuts channels into as many parts as all multiprocessors have workgroups for at once", () => {
+  // 172 tiles of 64 half blocks: 528 workgroups are three each. 32 of 172: 16.5. 1000 tiles: one.
+  assertEquals(planParts(MATRIX_FEW, H200, 22016, 4096, 16), { run: 22, splits: 3 });
+  assertEquals(planParts(MATRIX_FEW, H200, 4096, 11008, 16), { run: 11, splits: 16 });
+  assertEquals(planParts(MATRIX_FEW, H200, 128000, 4096, 16), { run: 64, splits: 1 });
+  assertEquals(planParts(MATRIX_FEW, H200, 128, 100, 1), { run: 1, splits: 2 });
+  // 264 workgroups are two of 128 tiles, whose steps are half of a half block; 688 tiles stay whole.
+  assertEquals(planParts(MATRIX_TILE, H200, 4096, 11008, 512), { run: 172, splits: 2 });
+  assertEquals(planParts(MATRIX_TILE, H200, 22016, 4096, 512), { run: 128, splits: 1 });
 });
 
 Deno.test("partial sums take bytes for as many tokens as are multiplied in parts of the channels", () => {
@@ -68,11 +72,12 @@ Deno.test("partial sums take bytes for as many tokens as are multiplied in parts
   const taken = (matrixUnits: boolean) => {
     const gpu = { profile: { ...H200, matrixUnits } } as Gpu;
     const has = (bytes: number) => bytes > 0;
-    return [3, 4, 5, 64, 65].map((tokens) => [
+    return [3, 4, 5, 64, 65, 1024].map((tokens) => [
       has(packedFormat.partialsBytes(gpu, matrix as unknown as PackedMatrix, tokens)),
       has(f16Format.partialsBytes(gpu, matrix as unknown as F16Matrix, tokens)),
     ]);
   };
-  assertEquals(taken(true), [[false, false], [false, true], [true, true], [true, true], [false, false]]);
-  assertEquals(taken(false), [[false, false], [false, false], [true, false], [true, false], [false, false]]);
+  const [none, both] = [[false, false], [true, true]];
+  assertEquals(taken(true), [none, [false, true], both, both, both, none]);
+  assertEquals(taken(false), [none, none, [true, false], [true, false], none, none]);
 });

@@ -10,6 +10,7 @@ import { uploadUniforms } from "../../../kernels/gpu/uniforms.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assertEquals, assertThrows } from "../../assert.ts";
 import { test } from "../../test.ts";
+import { emulateMatrices } from "../emulate_matrices.ts";
 import { assertWithin, testGpu } from "../helpers.ts";
 
 /** Elements around each matrix that must stay as they are. */
@@ -19,6 +20,7 @@ const SENTINEL = 1234.5;
 interface Case extends UpdateRange {
   readonly factor?: number;
   readonly triangle?: Triangle;
+  readonly byMatrices?: boolean;
 }
 
 /** m, n, k: one workgroup, several with ragged edges, a single outer product. */
@@ -31,11 +33,15 @@ const CASES: readonly Case[] = [
   { m: 260, n: 260, k: 20, triangle: "lower" },
   { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128 },
   { m: 132, n: 392, k: 3, triangle: "lower", cRow: 128 },
+  { m: 132, n: 140, k: 37, factor: -1, byMatrices: true },
+  { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128, byMatrices: true },
 ];
 
-for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
-  test(`outer_update ${m} x ${n}, ${k} products, ${triangle} from row ${cRow}: equals the CPU, adds to c and leaves the rest`, async () => {
+for (const { m, n, k, factor = 1, triangle = "all", cRow = 0, byMatrices = false } of CASES) {
+  const name = `${m} x ${n}, ${k} products, ${triangle} from row ${cRow}${byMatrices ? ", by matrix units" : ""}`;
+  test(`outer_update ${name}: equals the CPU, adds to c and leaves the rest`, async () => {
     const gpu = await testGpu();
+    if (byMatrices) emulateMatrices(gpu);
     const random = createRandom(m + n + k);
     const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
     const [a, b] = [draw(k * m), draw(k * n)];
@@ -58,10 +64,11 @@ for (const { m, n, k, factor = 1, triangle = "all", cRow = 0 } of CASES) {
         c: { buffer: c, stride },
         factor,
         triangle,
+        byMatrices,
       }),
     ]);
     const after = await gpu.readF32(c);
-    const wanted = outerOnCpu(a, b, k, factor);
+    const wanted = outerOnCpu(a, b, k, factor, byMatrices);
     const sums = new Float64Array(m * n);
     for (let at = 0; at < before.length; at++) {
       const [row, column] = [Math.floor(at / stride) - 1, at % stride];

@@ -96,9 +96,13 @@ Deno.test("joined passes: a sequence that takes several comes to the same as in 
 Deno.test("joinedShape: thousands of tokens at once, less of a wide model, parts of what is longer", async () => {
   using checkpoint = await openDirectory(fixture("llama3_scaled_bias").pathname);
   const { config } = checkpoint;
-  assertEquals(joinedShape(config, 128, 512), { sequences: 16, tokens: 512, longest: 512 });
-  assertEquals(joinedShape(config, 3, 512), { sequences: 3, tokens: 512, longest: 512 });
-  assertEquals(joinedShape(config, 2, 10000), { sequences: 1, tokens: 8192, longest: 10000 });
-  // 2^27 bytes of gate and up, 2 * 11008 wide.
-  assertEquals(joinedShape({ ...config, intermediate: 11008 }, 9, 512), { sequences: 2, tokens: 512, longest: 512 });
+  const shapeOf = (count: number, longest: number, wide = config, bindingBytes = 2 ** 30) =>
+    joinedShape(wide, count, longest, bindingBytes);
+  assertEquals(shapeOf(128, 512), { sequences: 16, tokens: 512, longest: 512 });
+  assertEquals(shapeOf(3, 512), { sequences: 3, tokens: 512, longest: 512 });
+  assertEquals(shapeOf(2, 10000), { sequences: 1, tokens: 8192, longest: 10000 });
+  // 2^28 bytes of gate and up, 2 * 11008 wide, or as many as the device binds.
+  const wide = { ...config, intermediate: 11008 };
+  assertEquals(shapeOf(9, 512, wide), { sequences: 5, tokens: 512, longest: 512 });
+  assertEquals(shapeOf(9, 512, wide, 2 ** 27), { sequences: 2, tokens: 512, longest: 512 });
 });

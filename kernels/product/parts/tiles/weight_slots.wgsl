@@ -1,11 +1,10 @@
-// needs: halves matrices
-// Factors and sums of the tiles whose subgroups multiply matrices. Activations are made a sixteenth, which is exact and
-// undone at the end: a model's largest would exceed f16.
+// needs: gemm_edges matrix_blocks
+// How a kernel's weights come into the blocks of workgroup memory: a thread brings some turns of 8 channels in each
+// step.
 //
-// From the tile: THREADS, STEP_TURNS, TURN_SLOTS, STRIDE, the vectors from one row or token to the next, and
-//   weight_tile, token_tile  [row or token][channel / 8]: eight f16 each
-// From the kernel: TURNS_TOGETHER, the turns of a row that a thread brings one after the other.
-const ACTIVATION_UNIT = 16.0;
+// From the tile: THREADS, STEP_TURNS, TURN_SLOTS, the turns that a thread brings.
+// From the kernel: TURNS_TOGETHER, the turns of a row that a thread brings one after the other, and Weights with its
+// functions, see wide_tile.wgsl.
 
 // Threads that bring a row's weights of a step.
 const ROW_THREADS = STEP_TURNS / TURNS_TOGETHER;
@@ -32,35 +31,19 @@ fn put_slot(weights: ptr<function, Weights>, thread: u32, step: u32, slot: u32) 
   put_weights(weights, slot_tile_row(thread, slot), step * STEP_TURNS + turn, 8u * turn, slot);
 }
 
-fn put_tokens(at: u32, low: vec4<f32>, high: vec4<f32>) {
-  token_tile[at] = halves_of(low / ACTIVATION_UNIT, high / ACTIVATION_UNIT);
-}
-
 fn put_eight(tile_channel: u32, tile_row: u32, low: vec4<f32>, high: vec4<f32>) {
   put_halves(tile_channel, tile_row, halves_of(low, high));
 }
 
 fn put_halves(tile_channel: u32, tile_row: u32, words: vec4<u32>) {
-  weight_tile[tile_row * STRIDE + tile_channel / 8u] = words;
+  put_row(tile_row, tile_channel / 8u, words);
 }
 
 fn add_to_weight(tile_channel: u32, tile_row: u32, value: f32) {
-  let at = tile_row * STRIDE + tile_channel / 8u;
+  let turn = tile_channel / 8u;
+  let block = turn / 4u * ROW_BLOCKS + tile_row / 16u;
+  let at = place_in_block(tile_row, turn);
   let word = tile_channel / 2u % 4u;
   let added = select(vec2(value, 0.0), vec2(0.0, value), tile_channel % 2u == 1u);
-  weight_tile[at][word] = pack2x16float(unpack2x16float(weight_tile[at][word]) + added);
-}
-
-// 16 channels of 16 rows; of 16 tokens. Offsets and strides of matrices count vectors, the array's elements.
-fn weight_matrix(at: u32) -> Right {
-  return subgroupMatrixLoad<Right, col_major>(&weight_tile, at, STRIDE);
-}
-
-fn token_matrix(at: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&token_tile, at, STRIDE);
-}
-
-// Four sums that a matrix was stored to the weights' memory with.
-fn sums_at(at: u32) -> vec4<f32> {
-  return ACTIVATION_UNIT * bitcast<vec4<f32>>(weight_tile[at]);
+  weight_tile[block][at][word] = pack2x16float(unpack2x16float(weight_tile[block][at][word]) + added);
 }

@@ -1,0 +1,25 @@
+// Submitting work ahead of the device, but not all of it at once.
+import type { Gpu } from "./gpu.ts";
+
+/**
+ * Runs steps that submit work. After each `ahead` of them the host waits for those before these: so the device always
+ * has some left to do, and never more than twice as many.
+ */
+export async function runAhead(
+  gpu: Gpu,
+  count: number,
+  ahead: number,
+  step: (index: number) => Promise<void>,
+): Promise<void> {
+  let before = Promise.resolve();
+  for (let i = 0; i < count; i++) {
+    await step(i);
+    if (i % ahead !== ahead - 1) continue;
+    const these = gpu.wait();
+    // Whoever waits meets the error.
+    these.catch(() => {});
+    await before;
+    before = these;
+  }
+  await before;
+}

@@ -1,0 +1,61 @@
+// Bindings of an outer update, and its edges.
+//
+// Bindings (counts, and the element at which each matrix begins, are in `update`; all but k are multiples of 4):
+//   0 update  uniform
+//   1 a       vec4<f32> rows of a_stride / 4
+//   2 b       vec4<f32> rows of b_stride / 4
+//   3 c       vec4<f32> rows of c_stride / 4
+//
+// With `triangle` nothing is written on the other side of the diagonal.
+override a_stride: u32 = 4;
+override b_stride: u32 = 4;
+override c_stride: u32 = 4;
+override factor: f32 = 1.0;
+override triangle: u32 = 0; // 1: the upper triangle, 2: the lower, of the matrix whose rows from c_row on are c
+
+struct Update {
+  m: u32,
+  n: u32,
+  k: u32,
+  a_first: u32,
+  b_first: u32,
+  c_first: u32,
+  c_row: u32,
+}
+
+@group(0) @binding(0) var<uniform> update: Update;
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
+
+// Zeros past the last k, anything past the last m, whose sums are not written.
+fn a_at(k: u32, m: u32) -> vec4<f32> {
+  let at = (update.a_first + min(k, update.k - 1u) * a_stride + min(m, update.m - 4u)) / 4u;
+  return select(vec4(0.0), a[at], k < update.k);
+}
+
+fn b_at(k: u32, n: u32) -> vec4<f32> {
+  let at = (update.b_first + min(k, update.k - 1u) * b_stride + min(n, update.n - 4u)) / 4u;
+  return select(vec4(0.0), b[at], k < update.k);
+}
+
+// Adds to four columns of c.
+fn add_four(m: u32, n: u32, sums: vec4<f32>) {
+  if (m >= update.m || n >= update.n) { return; }
+  let at = (update.c_first + m * c_stride + n) / 4u;
+  c[at] = select(c[at], c[at] + factor * sums, is_wanted(update.c_row + m, n));
+}
+
+// Which of four columns from n on are on the wanted side of the diagonal.
+fn is_wanted(row: u32, n: u32) -> vec4<bool> {
+  let columns = vec4(n, n + 1u, n + 2u, n + 3u);
+  if (triangle == 1u) { return columns >= vec4(row); }
+  if (triangle == 2u) { return columns <= vec4(row); }
+  return vec4(true);
+}
+
+// Whether so many rows and columns lie wholly on the other side.
+fn is_unwanted(m: u32, n: u32, rows: u32, columns: u32) -> bool {
+  if (triangle == 1u) { return update.c_row + m >= n + columns; }
+  return triangle == 2u && n >= update.c_row + m + rows;
+}
