@@ -47,8 +47,7 @@ export function fewPartialsBytes({ profile }: Gpu, { slabs, halfBlocks }: Packed
 }
 
 /**
- * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel]. The CPU reference is `gemmOnCpu` on
- * the decoded weights.
+ * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
  *
  * @throws {RangeError} when channels are not a multiple of 4
  */

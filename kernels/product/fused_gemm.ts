@@ -5,8 +5,7 @@ import { multiplyTiles } from "./tiled_product.ts";
 import type { FewProduct, RangeProduct } from "./weight_format.ts";
 
 /**
- * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel]. The CPU reference is `gemmOnCpu` on
- * the decoded weights.
+ * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel].
  *
  * @throws {RangeError} when channels are not a multiple of 4
  */

@@ -1,11 +1,11 @@
 import { addGram } from "../../../kernels/quantize/add_gram.ts";
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
-import { outerOnCpu } from "../../../kernels/quantize/outer_update.ts";
 import { placeOfRow, readSquareMatrix, slabsBefore } from "../../../kernels/matrix/square_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { normals } from "../../quant/helpers.ts";
 import { test } from "../../test.ts";
 import { assertWithin, testGpu, uploadSquare } from "../helpers.ts";
+import { outerOnCpu } from "../quantize/outer_reference.ts";
 
 test("square matrix: slabs hold whole panels of 256 rows, all rows once", async () => {
   const gpu = await testGpu();

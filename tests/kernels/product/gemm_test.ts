@@ -3,7 +3,7 @@ import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
 import type { DeviceProfile } from "../../../kernels/gpu/device_profile.ts";
 import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { createRandom } from "../../../quant/random.ts";
-import { f16Gemm, gemmOnCpu } from "../../../kernels/product/f16_gemm.ts";
+import { f16Gemm } from "../../../kernels/product/f16_gemm.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/fused_few.ts";
 import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
@@ -32,6 +32,7 @@ import {
 import { test } from "../../test.ts";
 import { emulateMatrices } from "../emulate_matrices.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
+import { gemmOnCpu } from "./gemm_reference.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE, MATRIX_TILE];
 /** Rows, channels, tokens. */

@@ -1,10 +1,4 @@
-import {
-  outerOnCpu,
-  outerUpdate,
-  type Triangle,
-  type UpdateRange,
-  updateWords,
-} from "../../../kernels/quantize/outer_update.ts";
+import { outerUpdate, type Triangle, type UpdateRange, updateWords } from "../../../kernels/quantize/outer_update.ts";
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { uploadUniforms } from "../../../kernels/gpu/uniforms.ts";
 import { createRandom } from "../../../quant/random.ts";
@@ -12,6 +6,7 @@ import { assertEquals, assertThrows } from "../../assert.ts";
 import { test } from "../../test.ts";
 import { emulateMatrices } from "../emulate_matrices.ts";
 import { assertWithin, testGpu } from "../helpers.ts";
+import { outerOnCpu } from "./outer_reference.ts";
 
 /** Elements around each matrix that must stay as they are. */
 const RING = 8;
