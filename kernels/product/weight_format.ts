@@ -37,6 +37,7 @@ export interface RangeProduct {
   readonly tile?: GemmTile;
 }
 
+/** A product with so few tokens that its channels are shared out in parts. */
 export interface FewProduct extends RangeProduct {
   /** f32: where sums of parts of the channels lie in between; as large as {@linkcode WeightFormat.partialsBytes} says. */
   readonly partials: GPUBuffer | GPUBufferBinding;
