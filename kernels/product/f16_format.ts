@@ -6,14 +6,15 @@ import {
   type HalfMatrix,
   writeF16Rows,
 } from "../matrix/f16_matrix.ts";
+import type { Gpu } from "../gpu/gpu.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
-import { f16Gemv } from "./f16_gemv.ts";
+import { f16Gemv, f16Several } from "./f16_gemv.ts";
 import { partsBytes } from "./tiled_product.ts";
-import { asVectors, type WeightFormat } from "./weight_format.ts";
+import { plainOutput, type WeightFormat } from "./weight_format.ts";
 
-/** As in packed_format.ts; here the weights of a token's own product are as many bytes as those of all. */
-const VECTOR_TOKENS = 3;
+/** Most tokens multiplied four at a time with each load of weights: beside matrix units, and without them. */
+const SEVERAL_TOKENS = { besideUnits: 3, withoutUnits: 8 };
 
 /** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
 export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
@@ -36,16 +37,18 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     return [combine, ...await f16Gemv(gpu, matrix, { kind: "half", x: scratch }, output)];
   },
   partialsBytes: (gpu, matrix, tokens) =>
-    isVectors(matrix, tokens) || !gpu.profile.matrixUnits ? 0 : partsBytes(gpu, matrix, tokens),
+    isSeveral(gpu, matrix, tokens) || !gpu.profile.matrixUnits ? 0 : partsBytes(gpu, matrix, tokens),
   multiplyFew(gpu, matrix, product) {
-    if (!isVectors(matrix, product.range.maxTokens)) return f16Gemm(gpu, matrix, product);
-    const { input, output, options } = asVectors(product);
-    return f16Gemv(gpu, matrix, input, output, options);
+    const { maxTokens } = product.range;
+    if (!isSeveral(gpu, matrix, maxTokens)) return f16Gemm(gpu, matrix, product);
+    return f16Several(gpu, matrix, product.x, plainOutput(product), maxTokens);
   },
+  fuses: () => false,
   multiplyMany: f16Gemm,
 };
 
-/** Whether up to so many tokens are multiplied one by one. */
-function isVectors({ channels }: F16Matrix, tokens: number): boolean {
-  return tokens <= VECTOR_TOKENS && channels % CHUNK_CHANNELS === 0;
+/** Whether up to so many tokens are multiplied four at a time with each load of weights. */
+function isSeveral({ profile }: Gpu, { channels }: F16Matrix, tokens: number): boolean {
+  const { besideUnits, withoutUnits } = SEVERAL_TOKENS;
+  return tokens <= (profile.matrixUnits ? besideUnits : withoutUnits) && channels % CHUNK_CHANNELS === 0;
 }

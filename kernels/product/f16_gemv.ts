@@ -77,6 +77,41 @@ export async function f16Gemv(
   }));
 }
 
+/**
+ * Dispatches that compute y from W x for some tokens, four at a time with each load of weights.
+ *
+ * @param x f32 [tokens, channels], channels in eights
+ */
+export async function f16Several(
+  gpu: Gpu,
+  matrix: F16Matrix,
+  x: GPUBuffer,
+  output: Epilogue,
+  tokens: number,
+): Promise<Dispatch[]> {
+  checkInput({ kind: "vector", x }, matrix, tokens);
+  const team = chooseTeam(gpu.profile);
+  const shader = joinShader(wgsl, "f16_several", team.exchange);
+  const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * matrix.rows * 4 };
+  return await Promise.all(matrix.slabs.map(({ firstRow, rows, weights }) => {
+    const [columns, lines] = spreadWorkgroups(Math.ceil(rows / 4));
+    return gpu.makeDispatch(shader, {
+      constants: {
+        rows,
+        token_rows: matrix.rows,
+        y_row: firstRow,
+        all_tokens: tokens,
+        chunks: matrix.chunks,
+        team: team.lanes,
+        workgroup_size: team.lanes,
+        output_kind: outputConstant(output),
+      },
+      buffers: { weights, x, y },
+      workgroups: [columns, lines, Math.ceil(tokens / 4)],
+    });
+  }));
+}
+
 /** Refuses an input that doesn't fit the matrix. */
 function checkInput({ kind, x }: F16GemvInput, { channels, chunks }: F16Matrix, tokens: number): void {
   if (kind !== "half" && channels % CHUNK_CHANNELS !== 0) {

@@ -4,6 +4,7 @@ import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { f16Format } from "./f16_format.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 import { packedFormat } from "./packed_format.ts";
+import type { TokenRange } from "../tokens/token_range.ts";
 import type { HostMatrix, RangeProduct, WeightFormat, WeightMatrix } from "./weight_format.ts";
 
 /** All formats, by the `kind` of their matrices. */
@@ -33,6 +34,27 @@ export function gemv(
   return FORMATS[matrix.kind].multiplyOne(gpu, matrix, input, output, scratch);
 }
 
+/** Dispatches of a product with some tokens, with what comes before and after it. */
+export type MultiplyFused = (matrix: WeightMatrix, input: Prologue, output: Epilogue) => Promise<Dispatch[]>;
+
+/**
+ * Makes what multiplies some matrices with the few tokens of a range, with what comes before and after on the way;
+ * nothing where that is slower, or a format has no kernel for it.
+ *
+ * @throws {OutOfMemoryError} when the device has no room for partial sums
+ */
+export async function createMultiplyFused(
+  gpu: Gpu,
+  scope: BufferScope,
+  matrices: readonly WeightMatrix[],
+  range: TokenRange,
+): Promise<MultiplyFused | undefined> {
+  const { maxTokens } = range;
+  if (matrices.some(({ kind }) => !FORMATS[kind].fuses(maxTokens))) return undefined;
+  const scratch = { range, partials: await createPartials(gpu, scope, matrices, maxTokens) };
+  return (matrix, input, output) => FORMATS[matrix.kind].multiplyFused!(gpu, matrix, input, output, scratch);
+}
+
 /**
  * Makes what multiplies some matrices with few tokens, in place of {@linkcode gemm}; what lies past a range's tokens, up
  * to the most it may have, is overwritten.
@@ -46,10 +68,14 @@ export async function createMultiplyFew(
   matrices: readonly WeightMatrix[],
   tokens: number,
 ): Promise<typeof gemm> {
-  const bytes = matrices.map((matrix) => FORMATS[matrix.kind].partialsBytes(gpu, matrix, tokens));
-  const partials = await scope.storage("partial sums", Math.max(4, ...bytes));
+  const partials = await createPartials(gpu, scope, matrices, tokens);
   const halves = await createHalves(gpu, scope, Math.max(...matrices.map(({ channels }) => channels)), tokens);
   return (gpu, matrix, product) => FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
+}
+
+async function createPartials(gpu: Gpu, scope: BufferScope, matrices: readonly WeightMatrix[], tokens: number) {
+  const bytes = matrices.map((matrix) => FORMATS[matrix.kind].partialsBytes(gpu, matrix, tokens));
+  return await scope.storage("partial sums", Math.max(4, ...bytes));
 }
 
 /** Room for inputs of so many channels in f16, where matrix units multiply. */

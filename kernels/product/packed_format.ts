@@ -2,17 +2,21 @@
 import { TILE_ROWS } from "../../quant/format.ts";
 import { concatenateRows } from "../../quant/concatenate.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.ts";
-import { fewPartialsBytes, fusedFew } from "./fused_few.ts";
+import { fewPartialsBytes, fusedFew } from "./few/fused_few.ts";
 import { fusedGemm } from "./fused_gemm.ts";
 import { fusedGemv } from "./fused_gemv.ts";
+import { fusedSeveral, severalPartialsBytes } from "./few/fused_several.ts";
+import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 import { partsBytes } from "./tiled_product.ts";
-import { asVectors, type HostMatrix, type WeightFormat } from "./weight_format.ts";
+import { type FewScratch, type HostMatrix, plainOutput, type WeightFormat } from "./weight_format.ts";
 
 /**
- * Most tokens for which a matrix-vector product for each is faster than one that decodes weights once for all, by the
- * times in docs/kernel_notes.md ("A step of several sequences").
+ * Most tokens multiplied one by one, and most that decode weights once for all but walk the rows as a single one does, by
+ * the times in docs/kernel_notes.md ("A step of several sequences").
  */
-const VECTOR_TOKENS = 4;
+const VECTOR_TOKENS = 2;
+const SEVERAL_TOKENS = 4;
 
 /** Most tokens of the kernel for few, by the same times: it decodes weights anew for each 16. */
 const FEW_TOKENS = 64;
@@ -26,18 +30,35 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
   },
   multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
   partialsBytes(gpu, matrix, tokens) {
+    if (fuses(tokens)) return severalPartialsBytes(gpu, matrix, tokens);
     if (tokens <= VECTOR_TOKENS) return 0;
     if (gpu.profile.matrixUnits) return partsBytes(gpu, matrix, tokens);
     return tokens <= FEW_TOKENS ? fewPartialsBytes(gpu, matrix, tokens) : 0;
   },
   multiplyFew(gpu, matrix, product) {
     const { maxTokens } = product.range;
-    if (maxTokens > FEW_TOKENS || (gpu.profile.matrixUnits && maxTokens > VECTOR_TOKENS)) {
-      return fusedGemm(gpu, matrix, product);
-    }
-    if (maxTokens > VECTOR_TOKENS) return fusedFew(gpu, matrix, product);
-    const { input, output, options } = asVectors(product);
-    return fusedGemv(gpu, matrix, input, output, options);
+    const [input, output] = [{ kind: "vector", x: product.x } as const, plainOutput(product)];
+    if (maxTokens <= VECTOR_TOKENS) return fusedGemv(gpu, matrix, input, output, { tokens: maxTokens });
+    if (fuses(maxTokens)) return multiplyFused(gpu, matrix, input, output, product);
+    const isFew = maxTokens <= FEW_TOKENS && !gpu.profile.matrixUnits;
+    return isFew ? fusedFew(gpu, matrix, product) : fusedGemm(gpu, matrix, product);
   },
+  fuses,
+  multiplyFused,
   multiplyMany: fusedGemm,
 };
+
+function fuses(tokens: number): boolean {
+  return tokens > VECTOR_TOKENS && tokens <= SEVERAL_TOKENS;
+}
+
+async function multiplyFused(
+  gpu: Gpu,
+  matrix: PackedMatrix,
+  input: Prologue,
+  output: Epilogue,
+  scratch: FewScratch,
+): Promise<Dispatch[]> {
+  return await fusedSeveral(gpu, matrix, input, output, scratch) ??
+    await fusedGemv(gpu, matrix, input, output, { tokens: scratch.range.maxTokens });
+}

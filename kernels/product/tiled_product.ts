@@ -5,9 +5,9 @@ import { joinShader } from "../gpu/shader.ts";
 import { toHalves } from "../matrix/elementwise.ts";
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
-import { addParts, partialsBytesOf, type PartRows } from "./few_parts.ts";
+import { addParts, partialsBytesOf, type PartRows } from "./few/few_parts.ts";
 import { checkGemmChannels, chooseTile, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
-import type { FewProduct, RangeProduct } from "./weight_format.ts";
+import { type FewProduct, plainOutput, type RangeProduct } from "./weight_format.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** Rows of a matrix, and how their weights are brought. */
@@ -74,7 +74,7 @@ export async function multiplyTiles(
 ): Promise<Dispatch[]> {
   const { rows, firstRow, outliers } = own;
   const { channels } = matrix;
-  const { range, y, partials, addToY } = product;
+  const { range, x, y, partials, addToY } = product;
   checkGemmChannels(channels);
   const tile = product.tile ?? chooseTile(gpu.profile, matrix.rows, range.maxTokens, partials !== undefined);
   const { splits, run } = partials
@@ -93,12 +93,12 @@ export async function multiplyTiles(
     buffers: { range: range.buffer, ...own.buffers, x: input.x, y: splits > 1 ? partials! : y },
     workgroups: [tokenTiles, rowTiles * splits, 1],
   });
-  const sums = { ...product, partials: partials! };
+  const parts = { range, partials: partials!, splits, tokens: tile.tokens, x };
   return [
     // Once for all rows: the first ones are multiplied first.
     ...(firstRow === 0 ? input.dispatches : []),
     multiply,
-    ...(splits > 1 ? [await addParts(gpu, matrix, own, { splits, tokens: tile.tokens }, sums)] : []),
+    ...(splits > 1 ? [await addParts(gpu, matrix, own, parts, plainOutput(product))] : []),
   ];
 }
 

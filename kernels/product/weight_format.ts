@@ -37,11 +37,16 @@ export interface RangeProduct {
   readonly tile?: GemmTile;
 }
 
-/** A product with so few tokens that its channels are shared out in parts. */
-export interface FewProduct extends RangeProduct {
+/** What products with the few tokens of a range work in. */
+export interface FewScratch {
+  /** Which tokens. */
+  readonly range: TokenRange;
   /** f32: where sums of parts of the channels lie in between; as large as {@linkcode WeightFormat.partialsBytes} says. */
   readonly partials: GPUBuffer | GPUBufferBinding;
 }
+
+/** A product with so few tokens that its channels are shared out in parts. */
+export interface FewProduct extends RangeProduct, FewScratch {}
 
 /** Weights in one format: from the host to products. What all share, freeing, copying, placing, is in matrix/slabs.ts. */
 export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatrix> {
@@ -70,15 +75,21 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
   multiplyFew(gpu: Gpu, matrix: Matrix, product: FewProduct): Promise<Dispatch[]>;
   /** Bytes that a product with up to so many tokens leaves its partial sums in. */
   partialsBytes(gpu: Gpu, matrix: Matrix, tokens: number): number;
+  /** Whether {@linkcode multiplyFused} is faster for up to so many tokens. */
+  fuses(tokens: number): boolean;
+  /** Dispatches of a product with up to so many tokens, with what comes before and after it. */
+  multiplyFused?(
+    gpu: Gpu,
+    matrix: Matrix,
+    input: Prologue,
+    output: Epilogue,
+    scratch: FewScratch,
+  ): Promise<Dispatch[]>;
   /** Dispatches of a product with many tokens. */
   multiplyMany(gpu: Gpu, matrix: Matrix, product: RangeProduct): Promise<Dispatch[]>;
 }
 
-/** A product with few tokens as matrix-vector products of each. */
-export function asVectors({ range, x, y, addToY }: RangeProduct) {
-  return {
-    input: { kind: "vector", x },
-    output: { kind: addToY ? "add" : "store", y: "buffer" in y ? y : { buffer: y } },
-    options: { tokens: range.maxTokens },
-  } as const;
+/** What becomes of a product of a range. */
+export function plainOutput({ y, addToY }: RangeProduct): Epilogue {
+  return { kind: addToY ? "add" : "store", y: "buffer" in y ? y : { buffer: y } };
 }

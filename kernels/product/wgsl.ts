@@ -5,10 +5,12 @@ export { default as decode_scales } from "./decode_scales.wgsl" with { type: "te
 export { default as dequantize_weights } from "./dequantize_weights.wgsl" with { type: "text" };
 export { default as f16_gemm } from "./f16_gemm.wgsl" with { type: "text" };
 export { default as f16_gemv } from "./f16_gemv.wgsl" with { type: "text" };
-export { default as few_sums } from "./few_sums.wgsl" with { type: "text" };
-export { default as fused_few } from "./fused_few.wgsl" with { type: "text" };
+export { default as f16_several } from "./few/f16_several.wgsl" with { type: "text" };
+export { default as few_sums } from "./few/few_sums.wgsl" with { type: "text" };
+export { default as fused_few } from "./few/fused_few.wgsl" with { type: "text" };
 export { default as fused_gemm } from "./fused_gemm.wgsl" with { type: "text" };
 export { default as fused_gemv } from "./fused_gemv.wgsl" with { type: "text" };
+export { default as fused_several } from "./few/fused_several.wgsl" with { type: "text" };
 export { default as split_reduce } from "./split_reduce.wgsl" with { type: "text" };
 export { default as attention_values } from "./parts/attention_values.wgsl" with { type: "text" };
 export { default as cells } from "./parts/cells.wgsl" with { type: "text" };
@@ -36,9 +38,11 @@ export { default as one_input } from "./parts/one_input.wgsl" with { type: "text
 export { default as one_matrix } from "./parts/one_matrix.wgsl" with { type: "text" };
 export { default as outliers } from "./parts/outliers.wgsl" with { type: "text" };
 export { default as outputs } from "./parts/outputs.wgsl" with { type: "text" };
+export { default as quarters } from "./parts/quarters.wgsl" with { type: "text" };
 export { default as quantize } from "./parts/quantize.wgsl" with { type: "text" };
 export { default as refine } from "./parts/refine.wgsl" with { type: "text" };
 export { default as rows } from "./parts/rows.wgsl" with { type: "text" };
 export { default as steps } from "./parts/steps.wgsl" with { type: "text" };
+export { default as several_inputs } from "./parts/several_inputs.wgsl" with { type: "text" };
 export { default as stored_scales } from "./parts/stored_scales.wgsl" with { type: "text" };
 export { default as wide_tile } from "./parts/tiles/wide_tile.wgsl" with { type: "text" };

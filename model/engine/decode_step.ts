@@ -5,12 +5,12 @@ import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
 import { reduceSplits } from "../../kernels/product/split_reduce.ts";
-import { createMultiplyFew, gemv } from "../../kernels/product/linear.ts";
+import { createMultiplyFew, createMultiplyFused, gemv, type MultiplyFused } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES, selectionBytes } from "../../kernels/tokens/sampler.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import type { EngineWeights } from "./engine_weights.ts";
+import type { EngineLayer, EngineWeights } from "./engine_weights.ts";
 import {
   attentionExtras,
   attentionShape,
@@ -144,7 +144,7 @@ export function createDecodeStep(
 
 /**
  * Dispatches for the first tokens of a step only. Kernels with a range skip the others themselves; those without have a
- * workgroup.z for each token, and a workgroup.z means nothing else in a step.
+ * workgroup.z for each token, or for each few, and a workgroup.z means nothing else in a step.
  */
 export function forTokens(dispatches: readonly Dispatch[], tokens: number): Dispatch[] {
   return dispatches.map((dispatch) => {
@@ -173,15 +173,18 @@ async function createBatchMiddle(
   const joined = { kind: "attention", partials, splits, headSize } as const;
   const matrices = [...linearsOf(layers), head];
   const multiply = await createMultiplyFew(gpu, scope, matrices, size);
-  const operations: Operation[] = [];
-  for (const [i, layer] of layers.entries()) {
-    const attention = { ...buffers, partials, cache: buffers.caches[i], ...attentionExtras(config, layer) };
+  const fused = await createMultiplyFused(gpu, scope, linearsOf(layers), range);
+  const layerOperations = async (layer: EngineLayer, cache: KeyValueCache) => {
+    if (fused) return await tokenOperations(gpu, config, layer, range, cache, splits, { ...buffers, partials }, fused);
+    const attention = { ...buffers, partials, cache, ...attentionExtras(config, layer) };
     const attend = [
       await decodeAttention(gpu, shape, splits, attention, size),
       await reduceSplits(gpu, range, heads * headSize, joined, mixed),
     ];
-    operations.push(...await passOperations(gpu, config, layer, range, pass, attend, multiply));
-  }
+    return await passOperations(gpu, config, layer, range, pass, attend, multiply);
+  };
+  const operations: Operation[] = [];
+  for (const [i, layer] of layers.entries()) operations.push(...await layerOperations(layer, buffers.caches[i]));
   return {
     input: buffers.hidden,
     layers: () => operations,
@@ -213,7 +216,8 @@ async function createTokenMiddle(
   const final = { kind: "rms_norm", x: hidden, weight, epsilon } as const;
   const dispatches = await gemv(gpu, weights.head, final, { kind: "store", y: { buffer: logits } }, scratch);
   const head: Operation = { kind: "head", dispatches };
-  const single = () => createSingleOperations(gpu, weights, oneToken, { hidden, partials, scratch, ...buffers });
+  const multiply: MultiplyFused = (matrix, input, output) => gemv(gpu, matrix, input, output, scratch);
+  const single = () => createSingleOperations(gpu, weights, oneToken, { hidden, partials, ...buffers }, multiply);
   const whole = await createWholeLayers(gpu, weights, { ...buffers, input: embedded, output: hidden }, scope);
   if (typeof whole === "string") {
     const layers = await single();
@@ -253,6 +257,7 @@ async function createSingleOperations(
   { config, layers }: EngineWeights,
   oneToken: TokenRange,
   buffers: TokenBuffers & Pick<StepBuffers, "caches">,
+  multiply: MultiplyFused,
 ): Promise<StepMiddle["layers"]> {
   const { caches } = buffers;
   const [{ capacity }] = caches;
@@ -263,7 +268,7 @@ async function createSingleOperations(
     if (bySplits.has(splits)) continue;
     const operations: Operation[] = [];
     for (const [i, layer] of layers.entries()) {
-      operations.push(...await tokenOperations(gpu, config, layer, oneToken, caches[i], splits, buffers));
+      operations.push(...await tokenOperations(gpu, config, layer, oneToken, caches[i], splits, buffers, multiply));
     }
     bySplits.set(splits, operations);
   }

@@ -1,12 +1,16 @@
 // The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
 // dispatch, or of several.
 import { addBias } from "../../kernels/tokens/add_bias.ts";
-import { decodeAttention, type DecodeAttentionBuffers } from "../../kernels/attention/decode_attention.ts";
+import {
+  decodeAttention,
+  type DecodeAttentionBuffers,
+  partialsLength,
+} from "../../kernels/attention/decode_attention.ts";
 import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Epilogue, Prologue } from "../../kernels/product/prologue_epilogue.ts";
-import { gemm, gemv } from "../../kernels/product/linear.ts";
+import { gemm, type MultiplyFused } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
@@ -93,12 +97,10 @@ export async function createPassBuffers(scope: BufferScope, config: ModelConfig,
   };
 }
 
-/** What layers of one token work in beside. */
+/** What layers of one token of each sequence work in beside. */
 export interface TokenBuffers extends StageBuffers, Omit<DecodeAttentionBuffers, "cache" | "bias" | "headNorm"> {
   /** f32: attention's partial results. */
   readonly partials: GPUBuffer;
-  /** f16: input of f16 products. */
-  readonly scratch: GPUBuffer;
 }
 
 /** Heads of a model's attention. */
@@ -193,21 +195,23 @@ export function passOperations(
   return operationsOf(gpu, config, layer, range, hidden, attend, multiplyStage, stages);
 }
 
-/** A layer for one token, with so many splits of its sequence. */
+/** A layer for one token of each of some sequences, with so many splits of a sequence. */
 export async function tokenOperations(
   gpu: Gpu,
   config: ModelConfig,
   layer: EngineLayer,
-  oneToken: TokenRange,
+  range: TokenRange,
   cache: KeyValueCache,
   splits: number,
   buffers: TokenBuffers,
+  multiply: MultiplyFused,
 ): Promise<Operation[]> {
-  const { hidden, qkv, partials, gateUp, inner, scratch } = buffers;
+  const { hidden, qkv, partials, gateUp, inner } = buffers;
   const { normEpsilon: epsilon, headSize, intermediate } = config;
+  const shape = attentionShape(config);
   const normed = (weight: GPUBuffer): Prologue => ({ kind: "rms_norm", x: hidden, weight, epsilon });
   const attention: Prologue = splits === 1
-    ? { kind: "vector", x: partials }
+    ? { kind: "vector", x: partials, stride: partialsLength(shape, 1) }
     : { kind: "attention", partials, splits, headSize };
   const inputs: Readonly<Record<Stage["input"], Prologue>> = {
     attentionNorm: normed(layer.attentionNorm),
@@ -217,8 +221,8 @@ export async function tokenOperations(
   };
   const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
   const extras = { ...buffers, cache, ...attentionExtras(config, layer) };
-  const attend = [await decodeAttention(gpu, attentionShape(config), splits, extras)];
-  return await operationsOf(gpu, config, layer, oneToken, hidden, attend, async ({ name, input, joinsResidual }) => {
+  const attend = [await decodeAttention(gpu, shape, splits, extras, range.maxTokens)];
+  return await operationsOf(gpu, config, layer, range, hidden, attend, async ({ name, input, joinsResidual }) => {
     const parts = layer.linears[name];
     const [{ slabs, rows }] = parts;
     // One dispatch where gate and up are one matrix.
@@ -227,9 +231,9 @@ export async function tokenOperations(
       ? { kind: "silu_product", y: { buffer: inner } }
       : { kind: joinsResidual ? "add" : "store", y: { buffer: outputs[name] } };
     const dispatches: Dispatch[] = [];
-    for (const matrix of parts) dispatches.push(...await gemv(gpu, matrix, inputs[input], output, scratch));
+    for (const matrix of parts) dispatches.push(...await multiply(matrix, inputs[input], output));
     if (name === "gate+up" && !isProduct) {
-      dispatches.push(await siluProduct(gpu, oneToken, intermediate, gateUp, inner));
+      dispatches.push(await siluProduct(gpu, range, intermediate, gateUp, inner));
     }
     return dispatches;
   });

@@ -29,6 +29,7 @@ const ROOMS: Readonly<Record<string, WgslFiles>> = {
   matrix,
   tokens,
   product,
+  "product/few": product,
   attention,
   layer,
   quantize,
@@ -95,7 +96,7 @@ Deno.test("decode_layer doesn't compile as in Chrome, and layers that suit it ar
 
 Deno.test("every WGSL file of kernels/ is among the shaders of its room, by its name, and part of one", async () => {
   const files = Object.entries(ROOMS).flatMap(([room, known]) =>
-    (room === "matrix" ? [room] : [room, `${room}/parts`]).flatMap((folder) =>
+    (["matrix", "product/few"].includes(room) ? [room] : [room, `${room}/parts`]).flatMap((folder) =>
       filesIn(folder).map((name) => ({ path: `${folder}/${name}.wgsl`, code: known[name] }))
     )
   );

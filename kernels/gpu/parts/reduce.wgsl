@@ -17,3 +17,9 @@ fn sum_strided(value: f32, thread: u32, first: u32, end: u32) -> f32 {
 fn exchange_bits(bits: u32, thread: u32, distance: u32) -> u32 {
   return bitcast<u32>(exchange(bitcast<f32>(bits), thread, distance));
 }
+
+// The largest over four neighbouring lanes.
+fn max_of_four(bits: u32, thread: u32) -> u32 {
+  let pair = max(bits, exchange_bits(bits, thread, 1u));
+  return max(pair, exchange_bits(pair, thread, 2u));
+}

@@ -67,13 +67,16 @@ fn take_activations(lane: Lane) -> Activations {
 // One activation, out of its cell; 0 for the channels of other dispatches.
 fn activation(channel: u32) -> f32 {
   let group = channel / 16u - first_column * team * LANE_GROUPS;
-  let at = cell_of(group);
   if (group >= columns * team * LANE_GROUPS) { return 0.0; }
+  return activation_at(cell_of(group), channel);
+}
+
+fn activation_at(cell: u32, channel: u32) -> f32 {
   let shift = 24u - 8u * (channel / 4u % 4u);
-  let hi = bitcast<i32>(cell_hi[at][channel % 4u] << shift) >> 24u;
-  let lo = bitcast<i32>(cell_lo[at][channel % 4u] << shift) >> 24u;
+  let hi = bitcast<i32>(cell_hi[cell][channel % 4u] << shift) >> 24u;
+  let lo = bitcast<i32>(cell_lo[cell][channel % 4u] << shift) >> 24u;
   let unit = select(1.0, 4.0, channel % 2u == 1u);
-  return f32(255 * hi + lo) * unit * (cell_sum[at].x / 512.0);
+  return f32(255 * hi + lo) * unit * (cell_sum[cell].x / 512.0);
 }
 
 // sum + (sum of code x - zero * sum of x) * scale.

@@ -7,6 +7,18 @@ const TILE_ROWS = 16u;
 // Loads and multiplies the refine words of a density of 16, one for two blocks of a row. Each of the four lanes of two
 // blocks takes that of a row: even lanes those of the rows 0 and 1, odd lanes those of 2 and 3.
 fn refine_words(row: u32, lane: Lane) -> vec2<f32> {
+  return refine_shared(load_shared(row, lane), lane);
+}
+
+// A lane's refine word of two blocks, of one of its rows; `group` is counted from the start of the row.
+struct SharedWord {
+  word: u32,
+  codes: u32,
+  scales: vec4<u32>,
+  group: u32,
+}
+
+fn load_shared(row: u32, lane: Lane) -> SharedWord {
   let i = summed_row(lane.lane);
   let step = row / STEP_ROWS;
   let run = lane.half_block / 4u;
@@ -15,8 +27,13 @@ fn refine_words(row: u32, lane: Lane) -> vec2<f32> {
   let codes = meta_words[meta_start + step * half_blocks + group / LANE_GROUPS][i];
   let scales = tile_scale[scale_start + (row / TILE_ROWS) * (whole_half_blocks() / 2u) + group / 8u];
   let word = refine[refine_start + (step * ((half_blocks + 3u) / 4u) + run) * 2u + i / 2u][i % 2u];
-  let term = refine_term(word, codes, scales, group % 8u, group / 8u - lane.first_block, lane);
-  return select(vec2(0.0, term), vec2(term, 0.0), i % 2u == 0u);
+  return SharedWord(word, codes, scales, group);
+}
+
+fn refine_shared(one: SharedWord, lane: Lane) -> vec2<f32> {
+  let block = one.group / 8u - lane.first_block;
+  let term = refine_term(one.word, one.codes, one.scales, one.group % 8u, block, lane);
+  return select(vec2(0.0, term), vec2(term, 0.0), summed_row(lane.lane) % 2u == 0u);
 }
 
 // The term of group `pick` of a block, which is counted from the start of the column; meta_word is that of the group.

@@ -163,18 +163,32 @@ fn refine_run(words: vec4<u32>, picks: vec4<u32>, now: Step, lane: Lane) -> vec4
 // its words: which group is refined stands in the meta words of both halves of a block, its codes perhaps in those of
 // the other lane.
 fn refine_step(now: Step, row: u32, lane: Lane) -> vec2<f32> {
+  let picked = pick_groups(now, lane);
+  if (refine_every > 8u) { return refine_words(row, lane); }
+  return refine_picked(now, picked, lane);
+}
+
+// The refined groups of a block in the two rows of a lane, and the meta words with their codes.
+struct Picked {
+  groups: vec2<u32>,
+  codes: vec2<u32>,
+}
+
+fn pick_groups(now: Step, lane: Lane) -> Picked {
   let is_odd = (lane.lane & 1u) == 1u;
   let own = select(now.meta_words.xy, now.meta_words.zw, is_odd);
   let handed = select(now.meta_words.zw, now.meta_words.xy, is_odd);
   // Before the density is asked for: where it is a variable, a compiler may not know that it is the same for all lanes.
   let other = vec2(exchange_bits(handed.x, lane.thread, 1u), exchange_bits(handed.y, lane.thread, 1u));
-  if (refine_every > 8u) { return refine_words(row, lane); }
-  if (refine_every != 8u) { return vec2(0.0); }
   let pick = own >> vec2(28u);
-  let codes = select(own, other, (pick >= vec2(LANE_GROUPS)) != vec2(is_odd));
+  return Picked(pick, select(own, other, (pick >= vec2(LANE_GROUPS)) != vec2(is_odd)));
+}
+
+fn refine_picked(now: Step, picked: Picked, lane: Lane) -> vec2<f32> {
+  if (refine_every != 8u) { return vec2(0.0); }
   let block = lane.lane / 2u;
   return vec2(
-    refine_term(now.refine.x, codes.x, now.scales, pick.x, block, lane),
-    refine_term(now.refine.y, codes.y, now.scales, pick.y, block, lane),
+    refine_term(now.refine.x, picked.codes.x, now.scales, picked.groups.x, block, lane),
+    refine_term(now.refine.y, picked.codes.y, now.scales, picked.groups.y, block, lane),
   );
 }

@@ -5,7 +5,7 @@ import type { PackedTensor } from "../../../quant/packed_tensor.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { f16Gemm } from "../../../kernels/product/f16_gemm.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
-import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/fused_few.ts";
+import { fewPartialsBytes, fusedFew, planFew } from "../../../kernels/product/few/fused_few.ts";
 import { fusedGemm } from "../../../kernels/product/fused_gemm.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
 import {

@@ -1,3 +1,4 @@
+import { planSeveral, type SeveralPlan } from "../../../kernels/product/few/fused_several.ts";
 import { f16Format } from "../../../kernels/product/f16_format.ts";
 import { planParts } from "../../../kernels/product/tiled_product.ts";
 import { MATRIX_FEW, MATRIX_TILE } from "../../../kernels/product/gemm_tile.ts";
@@ -54,6 +55,20 @@ Deno.test("planGemv refuses a device that can't hold one column", () => {
     RangeError,
     "workgroup memory is 4096 bytes, must hold",
   );
+});
+
+Deno.test("planSeveral: four tokens where a row has room, else parts of it or two tokens", () => {
+  const plan = (rows: number, halfBlocks: number, tokens: number, perOutput: 1 | 2, mayPart: boolean) =>
+    planSeveral(H200, rows, halfBlocks, { tokens, perOutput, mayPart });
+  // Llama-2 7B's gate and up, and down: 11008 channels of four tokens are 107 KiB, in three parts 20 KiB a column.
+  const whole = { tokens: 4, parts: 1, columns: 2, rowTeams: 6, workgroupSteps: 42, workgroups: 132 };
+  assertEquals(plan(22016, 64, 4, 2, false), whole as SeveralPlan);
+  const parts = { tokens: 4, parts: 3, columns: 2, rowTeams: 6, workgroupSteps: 24, workgroups: 43 };
+  assertEquals(plan(4096, 172, 3, 1, true), parts as SeveralPlan);
+  assertEquals(plan(4096, 172, 3, 1, false), undefined);
+  // 13B's: 5120 channels have room for two.
+  assertEquals(plan(27648, 80, 4, 2, false)?.tokens, 2);
+  assertEquals(plan(4096, 64, 2, 1, true)?.tokens, 2);
 });
 
 Deno.test("planParts cuts channels into as many parts as all multiprocessors have workgroups for at once", () => {

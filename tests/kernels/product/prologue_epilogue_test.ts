@@ -4,11 +4,15 @@ import { f16Gemv } from "../../../kernels/product/f16_gemv.ts";
 import { uploadF16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { fusedGemv, type FusedGemvOptions } from "../../../kernels/product/fused_gemv.ts";
 import type { BoundedProduct } from "../../../kernels/matrix/bounded_product.ts";
+import { fusedSeveral } from "../../../kernels/product/few/fused_several.ts";
+import { REFINE_EVERY, type RefineEvery } from "../../../quant/format.ts";
+import type { Dispatch } from "../../../kernels/gpu/gpu.ts";
+import { createTokenRange } from "../../../kernels/tokens/token_range.ts";
 import type { Epilogue, Prologue } from "../../../kernels/product/prologue_epilogue.ts";
 import { f16GemvOnCpu, fusedGemvOfValuesOnCpu } from "./gemv_reference.ts";
 import { inputOnCpu, outputOnCpu, type ValuesOnCpu } from "./prologue_epilogue_reference.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
-import { uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
+import { type PackedMatrix, uploadPackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import {
   assertWithin,
@@ -104,18 +108,45 @@ function assertTokens(
   }
 }
 
-async function checkFused(gpu: Gpu, test: Case, options: FusedGemvOptions = {}) {
+/** Dispatches of a product by one of the kernels. */
+type Launch = (matrix: PackedMatrix, input: Prologue, output: Epilogue) => Promise<Dispatch[]>;
+
+function checkFused(gpu: Gpu, test: Case, options: FusedGemvOptions = {}) {
+  const launch: Launch = (...product) => fusedGemv(gpu, ...product, { tokens: test.tokens, ...options });
+  return checkPacked(gpu, test, launch, JSON.stringify({ ...test, ...options }));
+}
+
+interface Uploaded {
+  readonly refineEvery?: RefineEvery;
+  readonly bindingBytes?: number;
+}
+
+async function checkSeveral(gpu: Gpu, test: Case, uploaded: Uploaded = {}) {
+  const range = await createTokenRange(gpu, test.tokens);
+  const partials = await gpu.createStorage("partials", 1 << 20);
+  const launch: Launch = async (...product) => (await fusedSeveral(gpu, ...product, { range, partials }))!;
+  await checkPacked(gpu, test, launch, `several of ${JSON.stringify(test)}`, uploaded);
+  gpu.destroyBuffer(range.buffer);
+  gpu.destroyBuffer(partials);
+}
+
+async function checkPacked(
+  gpu: Gpu,
+  test: Case,
+  launch: Launch,
+  what: string,
+  { refineEvery = 8, bindingBytes }: Uploaded = {},
+) {
   const { rows, channels, tokens, output } = test;
-  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.01 }, rows);
+  const tensor = randomTensor({ rows, channels, refineEvery, outlierShare: 0.01 }, rows);
   const inputs = randomInputs(test);
-  const matrix = await uploadPackedMatrix(gpu, tensor);
+  const matrix = await uploadPackedMatrix(gpu, tensor, bindingBytes);
   const input = await upload(gpu, inputs);
   const length = tokens * rows / (output === "silu_product" ? 2 : 1);
   const found = await runInto(gpu, output, length, async (y) => {
-    gpu.submit(await fusedGemv(gpu, matrix, input, y, { tokens, ...options }));
+    gpu.submit(await launch(matrix, input, y));
   });
   destroyMatrices(gpu, matrix);
-  const what = JSON.stringify({ ...test, ...options });
   assertTokens(test, found, (token) => fusedGemvOfValuesOnCpu(tensor, inputOnCpu(inputs[token], channels)), what);
 }
 
@@ -165,6 +196,29 @@ for (const input of INPUTS) {
     });
   }
 }
+
+/** Cases of several tokens at once: the last one's rows are multiplied in parts of the channels. */
+const SEVERAL: readonly Case[] = [
+  { rows: 72, channels: 1024, tokens: 4, input: "rms_norm", output: "silu_product" },
+  { rows: 24, channels: 160, tokens: 3, input: "attention", output: "add" },
+  { rows: 40, channels: 11008, tokens: 2, input: "vector", output: "store" },
+];
+
+for (const refineEvery of REFINE_EVERY) {
+  test(`fused_several, refined groups ${refineEvery}`, async () => {
+    const gpu = await testGpu();
+    for (const each of SEVERAL) await checkSeveral(gpu, each, { refineEvery });
+  });
+}
+
+test("fused_several: slabs, more than four tokens, without subgroups", async () => {
+  const gpu = await testGpu();
+  const wide: Case = { rows: 150, channels: 1000, tokens: 6, input: "rms_norm", output: "add" };
+  await checkSeveral(gpu, wide, { bindingBytes: 32 * 1024 });
+  const withoutSubgroups = await openGpu({ withoutSubgroups: true });
+  await checkSeveral(withoutSubgroups, { ...wide, rows: 16, output: "silu_product" });
+  withoutSubgroups.close();
+});
 
 test("fused_gemv from a norm over several dispatches, synchronous, few and many workgroups", async () => {
   const gpu = await testGpu();

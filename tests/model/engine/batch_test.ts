@@ -1,6 +1,6 @@
 import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import type { Sampling } from "../../../kernels/tokens/sampler.ts";
-import { planFew } from "../../../kernels/product/fused_few.ts";
+import { planFew } from "../../../kernels/product/few/fused_few.ts";
 import { readModel } from "../../../model/files/checkpoint.ts";
 import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { forward, logitsOf } from "../../../model/llama/forward.ts";

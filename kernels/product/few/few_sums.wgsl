@@ -1,4 +1,4 @@
-// needs: token_range
+// needs: token_range outputs
 // Adds up what fused_few.wgsl or matrix_few.wgsl leaves of each part of the channels, and the outliers: y[t, r] =
 // sum over splits of partials[split, t, r] + sum over outliers o of row r of residual[o] x[t, channel[o]].
 //
@@ -16,7 +16,7 @@ override splits: u32 = 1;
 override tokens: u32 = 16;
 override token_rows: u32 = 1;
 override first_row: u32 = 0;
-override add_to_y: u32 = 0; // 1: y += W x
+override output_kind: u32 = 0; // see product/parts/outputs.wgsl
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
 
 @group(0) @binding(1) var<storage, read> partials: array<f32>;
@@ -28,7 +28,15 @@ override outlier_residuals: u32 = 0; // first word of the residuals, 0 where the
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let row = id.x;
   let token = id.y;
-  if (row >= rows || token >= range.tokens) { return; }
+  let outputs = rows / rows_per_output();
+  if (row >= outputs || token >= range.tokens) { return; }
+  var sum = sum_row(row, token);
+  if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, sum_row(outputs + row, token)); }
+  let at = token * token_rows + first_row + row;
+  if (output_kind == ADD) { y[at] += sum; } else { y[at] = sum; }
+}
+
+fn sum_row(row: u32, token: u32) -> f32 {
   let stride = (range.tokens + tokens - 1u) / tokens * tokens * ((rows + 3u) / 4u * 4u);
   let first = token * ((rows + 3u) / 4u * 4u) + row;
   var sum = 0.0;
@@ -39,8 +47,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     sum += dot(four, select(vec4(0.0), vec4(1.0), vec4(split) + vec4(0u, 1u, 2u, 3u) < vec4(splits)));
   }
   if (outlier_residuals != 0u) { sum += outliers_of(row, token); }
-  let at = token * token_rows + first_row + row;
-  if (add_to_y == 1u) { y[at] += sum; } else { y[at] = sum; }
+  return sum;
 }
 
 fn outliers_of(row: u32, token: u32) -> f32 {

@@ -1,12 +1,12 @@
 // Launcher of the fused matrix-matrix kernel for few tokens.
-import type { DeviceProfile } from "../gpu/device_profile.ts";
-import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { joinShader } from "../gpu/shader.ts";
-import { type PackedMatrix, planeBuffers } from "../matrix/packed_matrix.ts";
+import type { DeviceProfile } from "../../gpu/device_profile.ts";
+import type { Dispatch, Gpu } from "../../gpu/gpu.ts";
+import { joinShader } from "../../gpu/shader.ts";
+import { type PackedMatrix, planeBuffers } from "../../matrix/packed_matrix.ts";
 import { addParts, partialsBytesOf, spreadChannels } from "./few_parts.ts";
-import { checkGemmChannels } from "./gemm_tile.ts";
-import type { FewProduct } from "./weight_format.ts";
-import * as wgsl from "./wgsl.ts";
+import { checkGemmChannels } from "../gemm_tile.ts";
+import { type FewProduct, plainOutput } from "../weight_format.ts";
+import * as wgsl from "../wgsl.ts";
 
 /** Rows of a workgroup, and its teams, each with a half block at a time. */
 const TILE_ROWS = 128;
@@ -75,7 +75,7 @@ export async function fusedFew(gpu: Gpu, matrix: PackedMatrix, product: FewProdu
         buffers: { range: range.buffer, ...planes, x, partials },
         workgroups: [Math.ceil(range.maxTokens / tokens), rowTiles * splits, 1],
       }),
-      await addParts(gpu, matrix, { ...slab, outliers }, { splits, tokens }, product),
+      await addParts(gpu, matrix, { ...slab, outliers }, { range, partials, splits, tokens, x }, plainOutput(product)),
     );
   }
   return dispatches;

@@ -1,9 +1,10 @@
 // Products whose channels are spread over workgroups: how they are spread, and what adds up the parts.
-import type { DeviceProfile } from "../gpu/device_profile.ts";
-import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { joinShader } from "../gpu/shader.ts";
-import type { FewProduct } from "./weight_format.ts";
-import * as wgsl from "./wgsl.ts";
+import type { DeviceProfile } from "../../gpu/device_profile.ts";
+import type { Dispatch, Gpu } from "../../gpu/gpu.ts";
+import { joinShader } from "../../gpu/shader.ts";
+import type { TokenRange } from "../../tokens/token_range.ts";
+import { type Epilogue, outputConstant, rowsPerOutput } from "../prologue_epilogue.ts";
+import * as wgsl from "../wgsl.ts";
 
 /**
  * Spreads the steps of some tiles over so many workgroups that the last ones hardly leave a multiprocessor idle: the
@@ -34,13 +35,25 @@ export interface PartRows {
   readonly outliers?: { readonly planes: GPUBuffer | GPUBufferBinding; readonly residuals: number };
 }
 
-/** Dispatch that adds up so many parts, made by tiles of so many tokens, and outliers. */
+/** Parts of the channels, as they lie. */
+export interface Parts {
+  readonly range: TokenRange;
+  /** f32 [splits, tokens in tiles, rows in fours]. */
+  readonly partials: GPUBuffer | GPUBufferBinding;
+  readonly splits: number;
+  /** Tokens of a tile. */
+  readonly tokens: number;
+  /** f32 [tokens, channels]: the input, for outliers. */
+  readonly x: GPUBuffer;
+}
+
+/** Dispatch that adds up parts and outliers. */
 export async function addParts(
   gpu: Gpu,
   matrix: { readonly rows: number; readonly channels: number },
   { firstRow, rows, outliers }: PartRows,
-  { splits, tokens }: { readonly splits: number; readonly tokens: number },
-  { range, x, y, partials, addToY }: FewProduct,
+  { range, partials, splits, tokens, x }: Parts,
+  output: Epilogue,
 ): Promise<Dispatch> {
   return await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
     constants: {
@@ -48,12 +61,12 @@ export async function addParts(
       channels: matrix.channels,
       tokens,
       splits,
-      token_rows: matrix.rows,
+      token_rows: matrix.rows / rowsPerOutput(output),
       first_row: firstRow,
       outlier_residuals: outliers?.residuals ?? 0,
-      add_to_y: addToY ? 1 : 0,
+      output_kind: outputConstant(output),
     },
-    buffers: { range: range.buffer, partials, outlier_planes: outliers?.planes ?? x, x, y },
-    workgroups: [Math.ceil(rows / 256), range.maxTokens, 1],
+    buffers: { range: range.buffer, partials, outlier_planes: outliers?.planes ?? x, x, y: output.y },
+    workgroups: [Math.ceil(rows / rowsPerOutput(output) / 256), range.maxTokens, 1],
   });
 }

@@ -92,9 +92,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var sums: Sums;
   put_activations(load_activations(place, first, 0u), 0u, place);
   workgroupBarrier();
+  var words = load_words(place.quad, first);
   for (var i = 0u; i < run; i++) {
     let half_block = first + i * TEAMS;
-    let words = load_words(place.quad, half_block);
+    var next_words = words;
+    if (i + 1u < run) { next_words = load_words(place.quad, half_block + TEAMS); }
     for (var group = 0u; group < 4u; group++) {
       let next_half_block = select(half_block, half_block + TEAMS, group == 3u);
       let next = load_activations(place, next_half_block, (group + 1u) % 4u);
@@ -107,6 +109,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       put_activations(next, (group + 1u) % 2u, place);
       workgroupBarrier();
     }
+    words = next_words;
   }
   add_teams(place, &sums);
   if (place.team == 0u && own_quad < quads) {

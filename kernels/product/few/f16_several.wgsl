@@ -1,0 +1,105 @@
+// needs: outputs reduce
+// Matrix-vector products of some tokens with the same f16 weights: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
+//
+// Bindings (C = chunks of 8 channels in a row):
+//   0 weights  vec4<u32> [rows, C]  8 f16, channel 0 in the low half of the first word
+//   1 x        vec4<f32> [tokens, 2 C]
+//   2 y        f32 [all_tokens, token_rows], of which `rows` are written
+//
+// Mapping: a workgroup is one team (a subgroup) with four rows, of which a lane takes a chunk for four tokens, so that
+// each load of weights serves four tokens and each of x four rows. Its lanes read neighbouring chunks, and two chunks
+// of each row are in flight at once. workgroup.z counts four tokens.
+override rows: u32 = 1;
+override token_rows: u32 = 1; // rows of y from one token to the next
+override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
+override all_tokens: u32 = 4;
+override chunks: u32 = 1;
+override team: u32 = 32;
+override workgroup_size: u32 = 32; // = team
+override output_kind: u32 = 0; // see product/parts/outputs.wgsl
+
+@group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+// A chunk of four rows.
+struct Rows {
+  row0: vec4<u32>,
+  row1: vec4<u32>,
+  row2: vec4<u32>,
+  row3: vec4<u32>,
+}
+
+// Sums of four rows, for each of four tokens.
+struct Sums {
+  token0: vec4<f32>,
+  token1: vec4<f32>,
+  token2: vec4<f32>,
+  token3: vec4<f32>,
+}
+
+@compute @workgroup_size(workgroup_size)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) count: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let first_row = 4u * (workgroup.y * count.x + workgroup.x);
+  let first_token = 4u * workgroup.z;
+  let starts = min(vec4(first_row) + vec4(0u, 1u, 2u, 3u), vec4(rows - 1u)) * chunks;
+  let tokens = min(vec4(first_token) + vec4(0u, 1u, 2u, 3u), vec4(all_tokens - 1u)) * 2u * chunks;
+  var sums: Sums;
+  for (var chunk = lane; chunk < chunks; chunk += 2u * team) {
+    let next = min(chunk + team, chunks - 1u);
+    let a = load_rows(starts, chunk);
+    let b = load_rows(starts, next);
+    sums = add_rows(sums, a, tokens, chunk, 1.0);
+    sums = add_rows(sums, b, tokens, next, select(0.0, 1.0, chunk + team < chunks));
+  }
+  write_token(first_token, first_row, sums.token0, lane);
+  write_token(first_token + 1u, first_row, sums.token1, lane);
+  write_token(first_token + 2u, first_row, sums.token2, lane);
+  write_token(first_token + 3u, first_row, sums.token3, lane);
+}
+
+fn load_rows(starts: vec4<u32>, chunk: u32) -> Rows {
+  return Rows(weights[starts.x + chunk], weights[starts.y + chunk], weights[starts.z + chunk], weights[starts.w + chunk]);
+}
+
+fn add_rows(sums: Sums, w: Rows, tokens: vec4<u32>, chunk: u32, share: f32) -> Sums {
+  return Sums(
+    sums.token0 + share * dot_rows(w, tokens.x + 2u * chunk),
+    sums.token1 + share * dot_rows(w, tokens.y + 2u * chunk),
+    sums.token2 + share * dot_rows(w, tokens.z + 2u * chunk),
+    sums.token3 + share * dot_rows(w, tokens.w + 2u * chunk),
+  );
+}
+
+fn dot_rows(w: Rows, at: u32) -> vec4<f32> {
+  let low = x[at];
+  let high = x[at + 1u];
+  return vec4(
+    dot_chunk(w.row0, low, high),
+    dot_chunk(w.row1, low, high),
+    dot_chunk(w.row2, low, high),
+    dot_chunk(w.row3, low, high),
+  );
+}
+
+fn dot_chunk(w: vec4<u32>, low: vec4<f32>, high: vec4<f32>) -> f32 {
+  return dot(vec4(unpack2x16float(w.x), unpack2x16float(w.y)), low) +
+    dot(vec4(unpack2x16float(w.z), unpack2x16float(w.w)), high);
+}
+
+fn write_token(token: u32, first_row: u32, sums: vec4<f32>, lane: u32) {
+  let whole = vec4(
+    sum_strided(sums.x, lane, 1u, team),
+    sum_strided(sums.y, lane, 1u, team),
+    sum_strided(sums.z, lane, 1u, team),
+    sum_strided(sums.w, lane, 1u, team),
+  );
+  let row = first_row + lane;
+  if (lane >= 4u || row >= rows || token >= all_tokens) { return; }
+  let at = token * token_rows + y_row + row;
+  if (output_kind == ADD) { y[at] += whole[lane]; } else { y[at] = whole[lane]; }
+}
