@@ -92,6 +92,7 @@ override own_tag: u32 = 1;
 
 const first_column = 0u;
 const columns = 1u;
+const row_teams = 1u;
 const rows = 1u;
 const channels = 2048u;
 const output_kind = 0u;
@@ -102,7 +103,9 @@ const input_kind = 0u;
 const scale_start = 0u;
 var<private> tile_scale: array<vec4<u32>, 1>;
 
+struct Step { none: u32 }
 fn output_row(first_row: u32, i: u32) -> u32 { return 0u; }
+fn load_step(row: u32, lane: Lane) -> Step { return Step(0u); }
 fn has_outliers() -> bool { return false; }
 
 @compute @workgroup_size(workgroup_size)
