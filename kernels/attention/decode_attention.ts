@@ -110,9 +110,6 @@ export async function decodeAttention(
   const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(shape);
-  const workgroups = attentionGroups(shape) * splits * tokens;
-  // More workgroups than run side by side are smaller, so that they do.
-  const most = workgroups > 2 * gpu.profile.multiprocessors ? 128 : 256;
   return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", `queries_${queries}`, team.exchange), {
     constants: {
       heads,
@@ -122,7 +119,7 @@ export async function decodeAttention(
       splits,
       row_lanes: rowLanes,
       merge_lanes: Math.min(team.lanes, 4 * rowLanes),
-      workgroup_size: Math.min(most, chooseWorkgroupSize(gpu.profile, team, queries, rowLanes)),
+      workgroup_size: chooseWorkgroupSize(gpu.profile, team, queries, rowLanes),
       has_bias: bias ? 1 : 0,
       has_norm: headNorm ? 1 : 0,
       norm_epsilon: headNorm?.epsilon ?? 0,

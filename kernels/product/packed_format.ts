@@ -15,7 +15,7 @@ import { type FewScratch, type HostMatrix, plainOutput, type WeightFormat } from
  * Most tokens multiplied one by one, and most that decode weights once for all but walk the rows as a single one does, by
  * the times in docs/kernel_notes.md ("A step of several sequences").
  */
-const VECTOR_TOKENS = 2;
+const VECTOR_TOKENS = 1;
 const SEVERAL_TOKENS = 4;
 
 /** Most tokens of the kernel for few, by the same times: it decodes weights anew for each 16. */

@@ -92,11 +92,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var sums: Sums;
   put_activations(load_activations(place, first, 0u), 0u, place);
   workgroupBarrier();
-  var words = load_words(place.quad, first);
   for (var i = 0u; i < run; i++) {
     let half_block = first + i * TEAMS;
-    var next_words = words;
-    if (i + 1u < run) { next_words = load_words(place.quad, half_block + TEAMS); }
+    let words = load_words(place.quad, half_block);
     for (var group = 0u; group < 4u; group++) {
       let next_half_block = select(half_block, half_block + TEAMS, group == 3u);
       let next = load_activations(place, next_half_block, (group + 1u) % 4u);
@@ -109,7 +107,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       put_activations(next, (group + 1u) % 2u, place);
       workgroupBarrier();
     }
-    words = next_words;
   }
   add_teams(place, &sums);
   if (place.team == 0u && own_quad < quads) {
