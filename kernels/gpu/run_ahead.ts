@@ -3,7 +3,8 @@ import type { Gpu } from "./gpu.ts";
 
 /**
  * Runs steps that submit work. After each `ahead` of them the host waits for those before these: so the device always
- * has some left to do, and never more than twice as many.
+ * has some left to do, and never more than twice as many. Where maps block (Deno's own WebGPU) a wait holds the thread
+ * until all that was submitted is done, so there it has nothing left then.
  */
 export async function runAhead(
   gpu: Gpu,

@@ -105,7 +105,7 @@ export function writeF16Rows(
         padded.set(unpadded.subarray(row * channels, (row + 1) * channels), row * stride);
       }
     }
-    gpu.write(slab.weights.buffer, padded, (from - slab.firstRow) * stride * 2);
+    gpu.write(slab.weights.buffer, padded, (slab.weights.offset ?? 0) + (from - slab.firstRow) * stride * 2);
   }
 }
 

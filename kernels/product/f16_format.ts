@@ -43,7 +43,7 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     if (!isSeveral(gpu, matrix, maxTokens)) return f16Gemm(gpu, matrix, product);
     return f16Several(gpu, matrix, product.x, plainOutput(product), maxTokens);
   },
-  fuses: () => false,
+  takesPairs: () => true,
   multiplyMany: f16Gemm,
 };
 

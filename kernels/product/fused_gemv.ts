@@ -134,6 +134,12 @@ function fusedConstants(
   };
 }
 
+/** Whether {@linkcode fusedGemv} makes silu(gate) up of a matrix with the rows of both. */
+export function takesGemvPairs({ profile }: Gpu, { slabs, halfBlocks }: PackedMatrix): boolean {
+  const plan = (rows: number) => planGemv(profile, chooseTeam(profile), rows, halfBlocks, { rowsPerOutput: 2 });
+  return slabs.every(({ rows }) => plan(rows).columns.length === 1);
+}
+
 /**
  * Spreads a matrix over workgroups within the device's limits. That workgroup memory suffices is checked here and not
  * by Deno: an array whose size is an override constant and exceeds the limit hangs NVIDIA's driver.

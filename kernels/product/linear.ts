@@ -37,6 +37,11 @@ export function gemv(
 /** Dispatches of a product with some tokens, with what comes before and after it. */
 export type MultiplyFused = (matrix: WeightMatrix, input: Prologue, output: Epilogue) => Promise<Dispatch[]>;
 
+/** Whether silu(gate) up of a matrix with the rows of both is made in one dispatch, of up to so many tokens. */
+export function takesPairs(gpu: Gpu, matrix: WeightMatrix, tokens: number): boolean {
+  return FORMATS[matrix.kind].takesPairs(gpu, matrix, tokens);
+}
+
 /**
  * Makes what multiplies some matrices with the few tokens of a range, with what comes before and after on the way;
  * nothing where that is slower, or a format has no kernel for it.
@@ -50,9 +55,9 @@ export async function createMultiplyFused(
   range: TokenRange,
 ): Promise<MultiplyFused | undefined> {
   const { maxTokens } = range;
-  if (matrices.some(({ kind }) => !FORMATS[kind].fuses(maxTokens))) return undefined;
+  if (matrices.some(({ kind }) => maxTokens > (FORMATS[kind].fused?.mostTokens ?? 0))) return undefined;
   const scratch = { range, partials: await createPartials(gpu, scope, matrices, maxTokens) };
-  return (matrix, input, output) => FORMATS[matrix.kind].multiplyFused!(gpu, matrix, input, output, scratch);
+  return (matrix, input, output) => FORMATS[matrix.kind].fused!.multiply(gpu, matrix, input, output, scratch);
 }
 
 /**

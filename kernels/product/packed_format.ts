@@ -4,18 +4,17 @@ import { concatenateRows } from "../../quant/concatenate.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../matrix/packed_matrix.ts";
 import { fewPartialsBytes, fusedFew } from "./few/fused_few.ts";
 import { fusedGemm } from "./fused_gemm.ts";
-import { fusedGemv } from "./fused_gemv.ts";
-import { fusedSeveral, severalPartialsBytes } from "./few/fused_several.ts";
+import { fusedGemv, takesGemvPairs } from "./fused_gemv.ts";
+import { fusedSeveral, severalPartialsBytes, takesSeveralPairs } from "./few/fused_several.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 import { partsBytes } from "./tiled_product.ts";
 import { type FewScratch, type HostMatrix, plainOutput, type WeightFormat } from "./weight_format.ts";
 
 /**
- * Most tokens multiplied one by one, and most that decode weights once for all but walk the rows as a single one does, by
- * the times in docs/kernel_notes.md ("A step of several sequences").
+ * Most tokens that decode weights once for all but walk the rows as a single one does, by the times in
+ * docs/kernel_notes.md ("A step of several sequences").
  */
-const VECTOR_TOKENS = 1;
 const SEVERAL_TOKENS = 4;
 
 /** Most tokens of the kernel for few, by the same times: it decodes weights anew for each 16. */
@@ -30,27 +29,26 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
   },
   multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
   partialsBytes(gpu, matrix, tokens) {
-    if (fuses(tokens)) return severalPartialsBytes(gpu, matrix, tokens);
-    if (tokens <= VECTOR_TOKENS) return 0;
+    if (tokens <= SEVERAL_TOKENS) return severalPartialsBytes(gpu, matrix, tokens);
     if (gpu.profile.matrixUnits) return partsBytes(gpu, matrix, tokens);
     return tokens <= FEW_TOKENS ? fewPartialsBytes(gpu, matrix, tokens) : 0;
   },
   multiplyFew(gpu, matrix, product) {
     const { maxTokens } = product.range;
-    const [input, output] = [{ kind: "vector", x: product.x } as const, plainOutput(product)];
-    if (maxTokens <= VECTOR_TOKENS) return fusedGemv(gpu, matrix, input, output, { tokens: maxTokens });
-    if (fuses(maxTokens)) return multiplyFused(gpu, matrix, input, output, product);
+    if (maxTokens <= SEVERAL_TOKENS) {
+      return multiplyFused(gpu, matrix, { kind: "vector", x: product.x }, plainOutput(product), product);
+    }
     const isFew = maxTokens <= FEW_TOKENS && !gpu.profile.matrixUnits;
     return isFew ? fusedFew(gpu, matrix, product) : fusedGemm(gpu, matrix, product);
   },
-  fuses,
-  multiplyFused,
+  takesPairs: (
+    gpu,
+    matrix,
+    tokens,
+  ) => (tokens === 1 ? takesGemvPairs(gpu, matrix) : takesSeveralPairs(gpu, matrix, tokens)),
+  fused: { mostTokens: SEVERAL_TOKENS, multiply: multiplyFused },
   multiplyMany: fusedGemm,
 };
-
-function fuses(tokens: number): boolean {
-  return tokens > VECTOR_TOKENS && tokens <= SEVERAL_TOKENS;
-}
 
 async function multiplyFused(
   gpu: Gpu,

@@ -75,18 +75,23 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
   multiplyFew(gpu: Gpu, matrix: Matrix, product: FewProduct): Promise<Dispatch[]>;
   /** Bytes that a product with up to so many tokens leaves its partial sums in. */
   partialsBytes(gpu: Gpu, matrix: Matrix, tokens: number): number;
-  /** Whether {@linkcode multiplyFused} is faster for up to so many tokens. */
-  fuses(tokens: number): boolean;
-  /** Dispatches of a product with up to so many tokens, with what comes before and after it. */
-  multiplyFused?(
-    gpu: Gpu,
-    matrix: Matrix,
-    input: Prologue,
-    output: Epilogue,
-    scratch: FewScratch,
-  ): Promise<Dispatch[]>;
+  /**
+   * Whether products with one token, or with a few of {@linkcode fused}, make silu(gate) up of a matrix with the rows of
+   * both in one dispatch: then a workgroup has room for whole rows.
+   */
+  takesPairs(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
+  /** Products with few tokens and what comes before and after them, where the format has a kernel for it. */
+  readonly fused?: FusedFormat<Matrix>;
   /** Dispatches of a product with many tokens. */
   multiplyMany(gpu: Gpu, matrix: Matrix, product: RangeProduct): Promise<Dispatch[]>;
+}
+
+/** How a format multiplies few tokens with what comes before and after. */
+export interface FusedFormat<Matrix extends WeightMatrix> {
+  /** Most tokens for which this is faster than products by themselves. */
+  readonly mostTokens: number;
+  /** Dispatches of a product. @throws {RangeError} for silu(gate) up of a matrix that {@linkcode WeightFormat.takesPairs} refuses */
+  multiply(gpu: Gpu, matrix: Matrix, input: Prologue, output: Epilogue, scratch: FewScratch): Promise<Dispatch[]>;
 }
 
 /** What becomes of a product of a range. */

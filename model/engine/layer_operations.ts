@@ -10,7 +10,7 @@ import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Epilogue, Prologue } from "../../kernels/product/prologue_epilogue.ts";
-import { gemm, type MultiplyFused } from "../../kernels/product/linear.ts";
+import { gemm, type MultiplyFused, takesPairs } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
@@ -224,9 +224,10 @@ export async function tokenOperations(
   const attend = [await decodeAttention(gpu, shape, splits, extras, range.maxTokens)];
   return await operationsOf(gpu, config, layer, range, hidden, attend, async ({ name, input, joinsResidual }) => {
     const parts = layer.linears[name];
-    const [{ slabs, rows }] = parts;
+    const [first] = parts;
     // One dispatch where gate and up are one matrix.
-    const isProduct = name === "gate+up" && parts.length === 1 && slabs.length === 1 && rows % 8 === 0;
+    const isProduct = name === "gate+up" && parts.length === 1 && first.slabs.length === 1 && first.rows % 8 === 0 &&
+      takesPairs(gpu, first, range.maxTokens);
     const output: Epilogue = isProduct
       ? { kind: "silu_product", y: { buffer: inner } }
       : { kind: joinsResidual ? "add" : "store", y: { buffer: outputs[name] } };

@@ -68,7 +68,7 @@ export function createPrefill(gpu: Gpu, weights: EngineWeights, sequences: Seque
           setTokenRange(gpu, range, part.length, position + first, sequence);
           gpu.write(buffers.tokens, part);
           gpu.submit(dispatches);
-          // The device has this pass while the host waits for the one before.
+          // The device has this pass while the host waits for the one before; where maps block, none is left by then.
           await before;
           if (first + PASS_TOKENS < tokens.length) {
             before = gpu.wait();

@@ -24,9 +24,20 @@ export interface JoinedShape {
 /** Bytes of a pass's widest buffer at most: room for a window of 2048 tokens of a 7B's model as a whole. */
 const PASS_BYTES = 2 ** 28;
 
-/** The shape of passes for so many sequences of at most so many tokens. @param bindingBytes the most that a device binds */
-export function joinedShape(config: ModelConfig, count: number, longest: number, bindingBytes: number): JoinedShape {
-  const most = mostJoined(config, Math.min(PASS_BYTES, bindingBytes));
+/**
+ * The shape of passes for so many sequences of at most so many tokens.
+ *
+ * @param bindingBytes the most that a device binds
+ * @param parts passes that take what one would where there is room
+ */
+export function joinedShape(
+  config: ModelConfig,
+  count: number,
+  longest: number,
+  bindingBytes: number,
+  parts = 1,
+): JoinedShape {
+  const most = 4 * Math.ceil(mostJoined(config, Math.min(PASS_BYTES, bindingBytes)) / 4 / parts);
   const sequences = Math.max(1, Math.min(count, Math.floor(most / longest)));
   return { sequences, tokens: Math.min(most, longest), longest };
 }

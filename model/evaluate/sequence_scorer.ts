@@ -1,4 +1,5 @@
-// Scoring predictions of many sequences on the device: only 8 or 12 bytes a scored token are read back.
+// Scoring predictions of many sequences on the device: only 12 bytes a row of the head are read back.
+import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -12,6 +13,9 @@ import {
   scoreRuns,
   type SequenceScores,
 } from "./scored_runs.ts";
+
+/** Parts that a pass is taken in where the device has no room for it, at most. */
+const MOST_PARTS = 8;
 
 /** Scores sequences with one model. Dispose it to free its buffers. */
 export interface SequenceScorer extends Disposable {
@@ -34,14 +38,19 @@ export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: Kep
   const { config, config: { vocabulary } } = weights;
   let pass: JoinedPass | undefined;
   let head: Head | undefined;
-  const passFor = async (count: number, longest: number) => {
-    const shape = joinedShape(config, count, longest, gpu.device.limits.maxStorageBufferBindingSize);
-    if (JSON.stringify(pass?.shape) !== JSON.stringify(shape)) {
-      pass?.[Symbol.dispose]();
-      pass = undefined;
-      pass = await createJoinedPass(gpu, weights, shape);
+  let parts = 1;
+  const passFor = async (count: number, longest: number): Promise<JoinedPass> => {
+    const shape = joinedShape(config, count, longest, gpu.device.limits.maxStorageBufferBindingSize, parts);
+    if (JSON.stringify(pass?.shape) === JSON.stringify(shape)) return pass!;
+    pass?.[Symbol.dispose]();
+    pass = undefined;
+    try {
+      return pass = await createJoinedPass(gpu, weights, shape);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError) || parts === MOST_PARTS) throw error;
+      parts *= 2;
+      return await passFor(count, longest);
     }
-    return pass!;
   };
   return {
     async score(sequences, onDone) {
@@ -53,7 +62,7 @@ export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: Kep
       }));
       const made = head ??= await createHead(gpu, weights);
       let done = 0;
-      // The device has the next pass when the host waits for what was found after the one before.
+      // The device has the next pass when the host waits for what was found after the one before, but where maps block.
       let found = () => Promise.resolve();
       for (const [longest, all] of byLength(sequences, config)) {
         const { shape, takeIn } = await passFor(all.length, longest);

@@ -1,7 +1,8 @@
 // needs: halves matrices
 // Factors and sums of products in workgroup memory, for subgroups that multiply matrices.
 //
-// Activations are made a sixteenth, which is exact and undone at the end: a model's largest would exceed f16.
+// Activations are made a sixteenth, undone at the end: a model's largest would exceed f16. That is exact from 2^-10 on;
+// below, f16 has fewer bits, and beyond 1,048,064 it has none.
 //
 // From the tile: ROW_BLOCKS and TOKEN_BLOCKS, the blocks of its rows and tokens, and
 //   weight_tile, token_tile  [32 channels of a step][16 rows or tokens]: blocks

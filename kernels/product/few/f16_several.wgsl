@@ -53,8 +53,8 @@ fn main(
     let next = min(chunk + team, chunks - 1u);
     let a = load_rows(starts, chunk);
     let b = load_rows(starts, next);
-    sums = add_rows(sums, a, tokens, chunk, 1.0);
-    sums = add_rows(sums, b, tokens, next, select(0.0, 1.0, chunk + team < chunks));
+    sums = add_rows(sums, a, tokens, chunk, true);
+    sums = add_rows(sums, b, tokens, next, chunk + team < chunks);
   }
   write_token(first_token, first_row, sums.token0, lane);
   write_token(first_token + 1u, first_row, sums.token1, lane);
@@ -66,12 +66,12 @@ fn load_rows(starts: vec4<u32>, chunk: u32) -> Rows {
   return Rows(weights[starts.x + chunk], weights[starts.y + chunk], weights[starts.z + chunk], weights[starts.w + chunk]);
 }
 
-fn add_rows(sums: Sums, w: Rows, tokens: vec4<u32>, chunk: u32, share: f32) -> Sums {
+fn add_rows(sums: Sums, w: Rows, tokens: vec4<u32>, chunk: u32, is_own: bool) -> Sums {
   return Sums(
-    sums.token0 + share * dot_rows(w, tokens.x + 2u * chunk),
-    sums.token1 + share * dot_rows(w, tokens.y + 2u * chunk),
-    sums.token2 + share * dot_rows(w, tokens.z + 2u * chunk),
-    sums.token3 + share * dot_rows(w, tokens.w + 2u * chunk),
+    sums.token0 + select(vec4(0.0), dot_rows(w, tokens.x + 2u * chunk), is_own),
+    sums.token1 + select(vec4(0.0), dot_rows(w, tokens.y + 2u * chunk), is_own),
+    sums.token2 + select(vec4(0.0), dot_rows(w, tokens.z + 2u * chunk), is_own),
+    sums.token3 + select(vec4(0.0), dot_rows(w, tokens.w + 2u * chunk), is_own),
   );
 }
 

@@ -3,7 +3,7 @@ import type { DeviceProfile } from "../../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../../gpu/gpu.ts";
 import { joinShader } from "../../gpu/shader.ts";
 import type { TokenRange } from "../../tokens/token_range.ts";
-import { type Epilogue, outputConstant, rowsPerOutput } from "../prologue_epilogue.ts";
+import { type Epilogue, outputConstant } from "../prologue_epilogue.ts";
 import * as wgsl from "../wgsl.ts";
 
 /**
@@ -61,12 +61,12 @@ export async function addParts(
       channels: matrix.channels,
       tokens,
       splits,
-      token_rows: matrix.rows / rowsPerOutput(output),
+      token_rows: matrix.rows,
       first_row: firstRow,
       outlier_residuals: outliers?.residuals ?? 0,
       output_kind: outputConstant(output),
     },
     buffers: { range: range.buffer, partials, outlier_planes: outliers?.planes ?? x, x, y: output.y },
-    workgroups: [Math.ceil(rows / rowsPerOutput(output) / 256), range.maxTokens, 1],
+    workgroups: [Math.ceil(rows / 256), range.maxTokens, 1],
   });
 }

@@ -1,6 +1,7 @@
 // needs: token_range outputs
-// Adds up what fused_few.wgsl or matrix_few.wgsl leaves of each part of the channels, and the outliers: y[t, r] =
-// sum over splits of partials[split, t, r] + sum over outliers o of row r of residual[o] x[t, channel[o]].
+// Adds up what fused_few.wgsl, matrix_few.wgsl and fused_several.wgsl leave of each part of the channels, and the
+// outliers: y[t, r] = sum over splits of partials[split, t, r] + sum over outliers o of row r of residual[o]
+// x[t, channel[o]].
 //
 // Bindings:
 //   0 range           uniform, see tokens/parts/token_range.wgsl
@@ -28,10 +29,8 @@ override outlier_residuals: u32 = 0; // first word of the residuals, 0 where the
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let row = id.x;
   let token = id.y;
-  let outputs = rows / rows_per_output();
-  if (row >= outputs || token >= range.tokens) { return; }
-  var sum = sum_row(row, token);
-  if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, sum_row(outputs + row, token)); }
+  if (row >= rows || token >= range.tokens) { return; }
+  let sum = sum_row(row, token);
   let at = token * token_rows + first_row + row;
   if (output_kind == ADD) { y[at] += sum; } else { y[at] = sum; }
 }

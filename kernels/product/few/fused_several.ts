@@ -21,8 +21,8 @@ import * as wgsl from "../wgsl.ts";
 /** Workgroup memory of a column for each lane and token, and for each team whatever the tokens. */
 const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
 const TEAM_BYTES = 16;
-/** Workgroup memory of a workgroup whatever its size: a norm's factors, in two ways. */
-const FIXED_BYTES = 32;
+/** Workgroup memory of a workgroup whatever its size: a norm's factors. */
+const FIXED_BYTES = 16;
 /** Most teams of a workgroup: more have too few registers. */
 const TEAMS = 12;
 /** Steps of a workgroup that are worth filling its memory. */
@@ -59,7 +59,7 @@ export function planSeveral(
   const allColumns = Math.ceil(halfBlocks / team.lanes);
   const most = mayPart ? allColumns : 1;
   const one = (each: 2 | 4, parts: number) =>
-    planParts(profile, team, rows / perOutput, allColumns, { each, parts, perOutput });
+    planOf(profile, team, rows / perOutput, allColumns, { each, parts, perOutput });
   for (let parts = 1; parts <= most; parts++) {
     const plan = (tokens > 2 && one(4, parts)) || ((tokens <= 2 || parts === 1) && one(2, parts));
     if (plan) return plan;
@@ -67,7 +67,7 @@ export function planSeveral(
   return undefined;
 }
 
-function planParts(
+function planOf(
   { multiprocessors, workgroupBytes, workgroupThreads }: DeviceProfile,
   team: Team,
   outputs: number,
@@ -94,6 +94,11 @@ export function severalPartialsBytes({ profile }: Gpu, { slabs, halfBlocks }: Pa
     const plan = planSeveral(profile, rows, halfBlocks, { tokens, perOutput: 1, mayPart: true });
     return !plan || plan.parts === 1 ? 0 : partialsBytesOf(plan.parts, rows, tokens, tokens);
   }));
+}
+
+/** Whether {@linkcode fusedSeveral} makes silu(gate) up of a matrix with the rows of both. */
+export function takesSeveralPairs({ profile }: Gpu, { slabs, halfBlocks }: PackedMatrix, tokens: number): boolean {
+  return slabs.every(({ rows }) => planSeveral(profile, rows, halfBlocks, { tokens, perOutput: 2, mayPart: false }));
 }
 
 /**

@@ -96,3 +96,20 @@ Deno.test("partial sums take bytes for as many tokens as are multiplied in parts
   assertEquals(taken(true), [none, [false, true], both, both, both, none]);
   assertEquals(taken(false), [none, none, [true, false], [true, false], none, none]);
 });
+
+Deno.test("takesPairs: gate and up in one dispatch where a workgroup has room for whole rows of both", () => {
+  const take = (workgroupBytes: number, channels: number, tokens: number) => {
+    const gpu = { profile: profileWith(workgroupBytes, 1024) } as Gpu;
+    const slab = { firstRow: 0, rows: 4 * channels };
+    return packedFormat.takesPairs(
+      gpu,
+      { slabs: [slab], halfBlocks: channels / 64 } as unknown as PackedMatrix,
+      tokens,
+    );
+  };
+  // A 7B's and a 13B's on an H200; a 13B's where a workgroup has WebGPU's 16 KiB; 16,384 channels.
+  assertEquals([1, 2, 4].map((tokens) => take(49152, 4096, tokens)), [true, true, true]);
+  assertEquals([1, 2, 4].map((tokens) => take(49152, 5120, tokens)), [true, true, true]);
+  assertEquals([1, 2, 4].map((tokens) => take(16384, 5120, tokens)), [false, false, false]);
+  assertEquals([1, 2, 4].map((tokens) => take(49152, 16384, tokens)), [false, false, false]);
+});

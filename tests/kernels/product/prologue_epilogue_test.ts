@@ -202,6 +202,7 @@ const SEVERAL: readonly Case[] = [
   { rows: 72, channels: 1024, tokens: 4, input: "rms_norm", output: "silu_product" },
   { rows: 24, channels: 160, tokens: 3, input: "attention", output: "add" },
   { rows: 40, channels: 11008, tokens: 2, input: "vector", output: "store" },
+  { rows: 5, channels: 7240, tokens: 3, input: "vector", output: "store" },
 ];
 
 for (const refineEvery of REFINE_EVERY) {

@@ -1,3 +1,4 @@
+import { OutOfMemoryError } from "../../../kernels/gpu/device_errors.ts";
 import { openGpu } from "../../../kernels/gpu/gpu.ts";
 import { uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { checkpointSource } from "../../../model/engine/weight_source.ts";
@@ -93,11 +94,39 @@ Deno.test("joined passes: a sequence that takes several comes to the same as in 
   assertClose(streams[1], streams[0], 1e-3);
 });
 
+Deno.test("windows that the device has no room for side by side are scored in narrower passes", async () => {
+  using gpu = await openGpu();
+  using checkpoint = await openDirectory(fixture("llama3_scaled_bias").pathname);
+  using weights = await uploadWeights(gpu, checkpointSource(checkpoint));
+  const tasks = Array.from(
+    { length: 48 },
+    (_, index) => ({ index, tokens: text(257, index), reference: "none" as const }),
+  );
+  const { createStorage } = gpu;
+  const sizes: number[] = [];
+  const score = async (room: number) => {
+    gpu.createStorage = (label, sizeBytes) => {
+      sizes.push(sizeBytes);
+      if (sizeBytes > room) throw new OutOfMemoryError(`no room for ${label}`, sizeBytes, gpu.heldBytes);
+      return createStorage.call(gpu, label, sizeBytes);
+    };
+    using scorer = createEngineScorer(gpu, weights);
+    return await scorer.scoreWindows(tasks).finally(() => Object.assign(gpu, { createStorage }));
+  };
+  const expected = await score(Infinity);
+  const widest = Math.max(...sizes);
+  const found = await score(widest / 2);
+  for (const [i, { negativeLogLikelihood }] of found.entries()) {
+    assertClose(negativeLogLikelihood, expected[i].negativeLogLikelihood, TOLERANCE);
+  }
+  await assertRejects(() => score(widest / 64), OutOfMemoryError);
+});
+
 Deno.test("joinedShape: thousands of tokens at once, less of a wide model, parts of what is longer", async () => {
   using checkpoint = await openDirectory(fixture("llama3_scaled_bias").pathname);
   const { config } = checkpoint;
-  const shapeOf = (count: number, longest: number, wide = config, bindingBytes = 2 ** 30) =>
-    joinedShape(wide, count, longest, bindingBytes);
+  const shapeOf = (count: number, longest: number, wide = config, bindingBytes = 2 ** 30, parts = 1) =>
+    joinedShape(wide, count, longest, bindingBytes, parts);
   assertEquals(shapeOf(128, 512), { sequences: 16, tokens: 512, longest: 512 });
   assertEquals(shapeOf(3, 512), { sequences: 3, tokens: 512, longest: 512 });
   assertEquals(shapeOf(2, 10000), { sequences: 1, tokens: 8192, longest: 10000 });
@@ -105,4 +134,5 @@ Deno.test("joinedShape: thousands of tokens at once, less of a wide model, parts
   const wide = { ...config, intermediate: 11008 };
   assertEquals(shapeOf(9, 512, wide), { sequences: 5, tokens: 512, longest: 512 });
   assertEquals(shapeOf(9, 512, wide, 2 ** 27), { sequences: 2, tokens: 512, longest: 512 });
+  assertEquals(shapeOf(9, 512, wide, 2 ** 30, 2), { sequences: 2, tokens: 512, longest: 512 });
 });
