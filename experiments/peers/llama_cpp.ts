@@ -92,6 +92,9 @@ export async function measureLlamaCpp(plan: LlamaCppPlan): Promise<PeerRun> {
       onProgress(`llama-bench ${format} ${args.join(" ")}`);
       const printed = await runProgram(binary, ["-m", weightsPath(plan, format), ...args, ...COMMON]);
       const found = parseLlamaBench(printed);
+      if (found.gpu === "" || (gpu !== "" && found.gpu !== gpu)) {
+        throw new Error(`llama-bench ran on ${found.gpu || "no GPU"}, must run on ${gpu || "one"} throughout`);
+      }
       gpu = found.gpu;
       measurements.push(...found.measurements.map((each) => ({ ...each, model: shape.name, format })));
     }

@@ -52,26 +52,34 @@ export function cutRuns(arenas: readonly LayerArena[], layers: readonly DecodeLa
   return runs;
 }
 
+/** Why a device runs no layers whole, whatever they are; undefined where it may. */
+export function whyNeverWhole(gpu: Gpu): string | undefined {
+  const { implementation, checksUniformity } = gpu.capabilities;
+  const { maxStorageBuffersPerShaderStage: buffers } = gpu.device.limits;
+  if (checksUniformity) {
+    return `the WebGPU (${implementation}) must be Deno's: others refuse barriers between stages of variable size`;
+  }
+  return buffers < STORAGE_BUFFERS
+    ? `a shader has ${buffers} storage buffers, must have ${STORAGE_BUFFERS}`
+    : undefined;
+}
+
 /** Why layers don't suit the kernel, or the device doesn't; undefined where both do. */
 export function whyNotWhole(gpu: Gpu, shape: LayerShape, arenas: readonly LayerArena[]): string | undefined {
   const { hidden, intermediate, attention: { heads, headSize } } = shape;
   const layers = arenas.reduce((sum, arena) => sum + arena.layers.length, 0);
   const [{ strides, offsets }] = arenas;
   const rowLanes = attentionRowLanes(shape.attention);
-  const { implementation, checksUniformity } = gpu.capabilities;
-  const { maxStorageBuffersPerShaderStage: buffers } = gpu.device.limits;
   const widths = [hidden, intermediate, heads * headSize, headSize];
   const uneven = widths.find((channels) => channels % 16 !== 0);
-  if (checksUniformity) {
-    return `the WebGPU (${implementation}) must be Deno's: others refuse barriers between stages of variable size`;
-  }
+  const never = whyNeverWhole(gpu);
+  if (never) return never;
   if (gpu.hasWaitedInVain) return "workgroups waited for each other in vain before";
   if (layers < 2) return `the model has ${layers} layer, must have 2 or more`;
   const { subgroupSize } = gpu.profile;
   if (subgroupSize < rowLanes || subgroupSize > 64) {
     return `the device's subgroups have ${subgroupSize} lanes, must have ${rowLanes} to 64`;
   }
-  if (buffers < STORAGE_BUFFERS) return `a shader has ${buffers} storage buffers, must have ${STORAGE_BUFFERS}`;
   if (uneven !== undefined) return `a vector or head has ${uneven} channels, must have a multiple of 16`;
   const isAlike = (arena: LayerArena) => `${arena.strides}` === `${strides}` && `${arena.offsets}` === `${offsets}`;
   return arenas.every(isAlike) ? undefined : "layers have matrices of different sizes, must be alike";

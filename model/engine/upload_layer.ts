@@ -5,6 +5,7 @@ import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import { copyMatrix, placeRows } from "../../kernels/matrix/slabs.ts";
+import { whyNeverWhole } from "../../kernels/layer/layer_run.ts";
 import { canJoin, uploadMatrix } from "../../kernels/product/linear.ts";
 import type { HostMatrix, WeightMatrix } from "../../kernels/product/weight_format.ts";
 import {
@@ -89,6 +90,8 @@ export interface SharedLayers {
  */
 export async function shareLayers(uploaded: Uploaded, layers: readonly EngineLayer[]): Promise<SharedLayers> {
   const { gpu, matrices, scope } = uploaded;
+  const never = whyNeverWhole(gpu);
+  if (never) return { layers, arenas: [never] };
   const parts = layers.map(({ linears }) => STAGES.map(({ name }) => linears[name]));
   if (parts.flat().some(({ length }) => length > 1)) {
     return { layers, arenas: ["linear layers of one input aren't packed alike, must be"] };

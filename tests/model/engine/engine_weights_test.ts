@@ -1,3 +1,5 @@
+import { openGpu } from "../../../kernels/gpu/gpu.ts";
+import type { F16Matrix } from "../../../kernels/matrix/f16_matrix.ts";
 import { uploadWeights } from "../../../model/engine/engine_weights.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
@@ -5,7 +7,7 @@ import { cpuDevice } from "../../../model/quantize/cpu_device.ts";
 import { writePackedFile } from "../../../model/quantize/packed_writer.ts";
 import { checkpointSource } from "../../../model/engine/weight_source.ts";
 import { createCpuPool } from "../../../model/workers/cpu_pool.ts";
-import { assertRejects } from "../../assert.ts";
+import { assertEquals, assertRejects } from "../../assert.ts";
 import { assertFreedWhenFull, testGpu } from "../../kernels/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 import { packPlan } from "../pack_plan.ts";
@@ -58,3 +60,24 @@ Deno.test("uploadWeights: packed layers, also where they are copied, leave nothi
       );
     }
   }));
+
+Deno.test("uploadWeights: where no layers run whole, matrices stay in their own planes", async () => {
+  using gpu = await openGpu();
+  using checkpoint = await openDirectory(fixture("llama3_scaled_bias"));
+  const upload = () => uploadWeights(gpu, checkpointSource(checkpoint));
+  using shared = await upload();
+  const [{ linears }] = shared.layers;
+  const bufferOf = ({ slabs: [{ weights }] }: F16Matrix) => weights.buffer;
+  const [qkv, o] = [linears.qkv, linears.o].map(([matrix]) => bufferOf(matrix as F16Matrix));
+  assertEquals([qkv === o, typeof shared.arenas], [true, "object"]);
+  Object.defineProperty(gpu, "capabilities", { value: { ...gpu.capabilities, checksUniformity: true } });
+  using apart = await upload();
+  const own = apart.layers.flatMap(({ linears }) =>
+    Object.values(linears).flat().map((each) => bufferOf(each as F16Matrix))
+  );
+  assertEquals(new Set(own).size, own.length);
+  assertEquals(
+    apart.arenas,
+    `the WebGPU (${gpu.capabilities.implementation}) must be Deno's: others refuse barriers between stages of variable size`,
+  );
+});
