@@ -41,11 +41,9 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     const isFew = maxTokens <= FEW_TOKENS && !gpu.profile.matrixUnits;
     return isFew ? fusedFew(gpu, matrix, product) : fusedGemm(gpu, matrix, product);
   },
-  takesPairs: (
-    gpu,
-    matrix,
-    tokens,
-  ) => (tokens === 1 ? takesGemvPairs(gpu, matrix) : takesSeveralPairs(gpu, matrix, tokens)),
+  takesPairs(gpu, matrix, tokens) {
+    return tokens === 1 ? takesGemvPairs(gpu, matrix) : takesSeveralPairs(gpu, matrix, tokens);
+  },
   fused: { mostTokens: SEVERAL_TOKENS, multiply: multiplyFused },
   multiplyMany: fusedGemm,
 };

@@ -21,8 +21,8 @@ import * as wgsl from "../wgsl.ts";
 /** Workgroup memory of a column for each lane and token, and for each team whatever the tokens. */
 const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
 const TEAM_BYTES = 16;
-/** Workgroup memory of a workgroup whatever its size: a norm's factors. */
-const FIXED_BYTES = 16;
+/** Workgroup memory of a workgroup whatever its size: a norm's factors, and what aligns arrays. */
+const FIXED_BYTES = 32;
 /** Most teams of a workgroup: more have too few registers. */
 const TEAMS = 12;
 /** Steps of a workgroup that are worth filling its memory. */
