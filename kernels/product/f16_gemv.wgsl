@@ -126,13 +126,9 @@ fn add_pair(dots: Dots, pair: Pair, x: Chunk, is_own: bool) -> Dots {
 }
 
 fn dot_pair(pair: Pair, x: Chunk) -> vec2<f32> {
-  return vec2(dot_chunk(pair.row0, x), dot_chunk(pair.row1, x));
+  return vec2(dot_halves(pair.row0, x.low, x.high), dot_halves(pair.row1, x.low, x.high));
 }
 
 fn write_row(at: u32, sum: f32) {
   if (output_kind == ADD) { y[at] += sum; } else { y[at] = sum; }
-}
-
-fn dot_chunk(w: vec4<u32>, x: Chunk) -> f32 {
-  return dot(low_half(w), x.low) + dot(high_half(w), x.high);
 }

@@ -171,9 +171,9 @@ async function createBatchMiddle(
   const pass = { ...buffers, normed, mixed };
   const partials = await scope.storage("partials", 4 * size * partialsLength(shape, splits));
   const joined = { kind: "attention", partials, splits, headSize } as const;
-  const matrices = [...linearsOf(layers), head];
-  const multiply = await createMultiplyFew(gpu, scope, matrices, size);
-  const fused = await createMultiplyFused(gpu, scope, linearsOf(layers), range);
+  const linears = linearsOf(layers);
+  const fused = await createMultiplyFused(gpu, scope, linears, range);
+  const multiply = await createMultiplyFew(gpu, scope, fused ? [head] : [...linears, head], size);
   const layerOperations = async (layer: EngineLayer, cache: KeyValueCache) => {
     if (fused) return await tokenOperations(gpu, config, layer, range, cache, splits, { ...buffers, partials }, fused);
     const attention = { ...buffers, partials, cache, ...attentionExtras(config, layer) };

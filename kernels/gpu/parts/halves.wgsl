@@ -10,3 +10,7 @@ fn low_half(words: vec4<u32>) -> vec4<f32> {
 fn high_half(words: vec4<u32>) -> vec4<f32> {
   return vec4(unpack2x16float(words.z), unpack2x16float(words.w));
 }
+
+fn dot_halves(words: vec4<u32>, low: vec4<f32>, high: vec4<f32>) -> f32 {
+  return dot(low_half(words), low) + dot(high_half(words), high);
+}

@@ -85,10 +85,10 @@ fn multiply_stretch(now: Stretch, stretch: u32, lane: Lane) -> vec4<f32> {
   let near = chunk_activations(chunk);
   let far = chunk_activations(chunk + team);
   return vec4(
-    dot_chunk(now.near0, near) + dot_chunk(now.far0, far),
-    dot_chunk(now.near1, near) + dot_chunk(now.far1, far),
-    dot_chunk(now.near2, near) + dot_chunk(now.far2, far),
-    dot_chunk(now.near3, near) + dot_chunk(now.far3, far),
+    dot_halves(now.near0, near.low, near.high) + dot_halves(now.far0, far.low, far.high),
+    dot_halves(now.near1, near.low, near.high) + dot_halves(now.far1, far.low, far.high),
+    dot_halves(now.near2, near.low, near.high) + dot_halves(now.far2, far.low, far.high),
+    dot_halves(now.near3, near.low, near.high) + dot_halves(now.far3, far.low, far.high),
   );
 }
 
@@ -113,8 +113,4 @@ fn chunk_activations(chunk: u32) -> ChunkValues {
 // The highest byte of each word.
 fn signed_byte(words: vec4<u32>) -> vec4<i32> {
   return bitcast<vec4<i32>>(words) >> vec4(24u);
-}
-
-fn dot_chunk(w: vec4<u32>, x: ChunkValues) -> f32 {
-  return dot(low_half(w), x.low) + dot(high_half(w), x.high);
 }

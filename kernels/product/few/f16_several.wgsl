@@ -1,4 +1,4 @@
-// needs: outputs reduce
+// needs: outputs reduce halves
 // Matrix-vector products of some tokens with the same f16 weights: y[t, r] = sum over c of w[r, c] x[t, c], in f32.
 //
 // Bindings (C = chunks of 8 channels in a row):
@@ -79,16 +79,11 @@ fn dot_rows(w: Rows, at: u32) -> vec4<f32> {
   let low = x[at];
   let high = x[at + 1u];
   return vec4(
-    dot_chunk(w.row0, low, high),
-    dot_chunk(w.row1, low, high),
-    dot_chunk(w.row2, low, high),
-    dot_chunk(w.row3, low, high),
+    dot_halves(w.row0, low, high),
+    dot_halves(w.row1, low, high),
+    dot_halves(w.row2, low, high),
+    dot_halves(w.row3, low, high),
   );
-}
-
-fn dot_chunk(w: vec4<u32>, low: vec4<f32>, high: vec4<f32>) -> f32 {
-  return dot(vec4(unpack2x16float(w.x), unpack2x16float(w.y)), low) +
-    dot(vec4(unpack2x16float(w.z), unpack2x16float(w.w)), high);
 }
 
 fn write_token(token: u32, first_row: u32, sums: vec4<f32>, lane: u32) {

@@ -47,20 +47,8 @@ struct TokenSums {
   row3: vec4<f32>,
 }
 
-// A group of activations of all tokens.
-struct TokenGroup {
-  hi0: vec4<u32>,
-  hi1: vec4<u32>,
-  hi2: vec4<u32>,
-  hi3: vec4<u32>,
-  lo0: vec4<u32>,
-  lo1: vec4<u32>,
-  lo2: vec4<u32>,
-  lo3: vec4<u32>,
-  step512: vec4<f32>,
-  sum: vec4<f32>,
-  bias: vec4<f32>,
-}
+// A group of activations of all tokens: as half a block of one, with tokens in place of its groups.
+alias TokenGroup = Activations;
 
 fn multiply_tokens(first: Step, first_row: u32, lane: Lane, always_zero: u32) {
   let row_team = row_team_of(lane.thread);
