@@ -217,6 +217,8 @@ function claimLayers(claimed: readonly { readonly speed: number }[], position: S
   ];
 }
 
+const WEBGPU_COLOURS = { domain: ["Deno", "Dawn"], range: [SERIES[5], SERIES[0]] };
+
 /** Speed of each job on either WebGPU, a panel for each format. */
 export function throughputPlot({ rows }: Result): Spec {
   const values = rows.filter(({ tokens_per_s: speed }) => speed !== null);
@@ -232,8 +234,8 @@ export function throughputPlot({ rows }: Result): Spec {
       encoding: {
         x: { field: "tokens_per_s", type: "quantitative", title: "tokens/s" },
         y: { field: "job", type: "nominal", sort: null, title: null },
-        yOffset: { field: "webgpu", type: "nominal", sort: null },
-        color: { field: "webgpu", type: "nominal", title: null, scale: { range: [SERIES[5], SERIES[0]] } },
+        yOffset: { field: "webgpu", type: "nominal", sort: WEBGPU_COLOURS.domain },
+        color: { field: "webgpu", type: "nominal", title: null, scale: WEBGPU_COLOURS },
       },
     },
   };
