@@ -1,5 +1,6 @@
 // A question of this suite, no claim of the paper: what a GPU's matrix units are worth wherever many tokens go through
 // the layers at once. Dawn's WebGPU reaches them, Deno's own doesn't.
+import { describeAdapter } from "../kernels/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
@@ -117,7 +118,8 @@ function describeWindows({ windows, windowTokens }: Windows): string {
 /** Dawn, or why there is none. */
 async function findDawn(): Promise<GPU | string> {
   try {
-    return await openDawn();
+    const dawn = await openDawn();
+    return await describeAdapter(dawn) ? dawn : "finds no adapter";
   } catch (error) {
     return (error as Error).message;
   }
