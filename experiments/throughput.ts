@@ -4,8 +4,7 @@ import { describeAdapter } from "../kernels/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
-import { createSession } from "../model/engine/session.ts";
-import { measureBatchSpeed, measurePrompt, measureRates, REPETITIONS, sampleText } from "../model/engine/speed.ts";
+import { measureBatchSpeed, measureRates, measureSpeed, REPETITIONS, sampleText } from "../model/engine/speed.ts";
 import { createSequenceScorer } from "../model/evaluate/sequence_scorer.ts";
 import { dawnVersion, openDawn } from "../model/host/dawn.ts";
 import { medianEstimate, ratioOf } from "../model/host/statistics.ts";
@@ -101,7 +100,7 @@ export const throughput: Experiment = {
             describeWindows(plan.calibrating)
           }, targets corrected: quantizing all layers, by the first layer's time and ` +
           "the second's, without reading a file and writing one; once",
-        "speed": `median of ${REPETITIONS.long} samples by the host's clock, after warming up`,
+        "speed": `median of ${REPETITIONS.long} samples by the host's clock, after one that doesn't count`,
       },
       columns: COLUMNS,
       rows,
@@ -134,7 +133,7 @@ interface Run {
 }
 
 async function measureAll(run: Run): Promise<Row[]> {
-  const { gpu, webgpu, plan, context } = run;
+  const { webgpu, context } = run;
   const done = webgpu === OWN ? 0 : 0.5;
   const rows: Row[] = [];
   for (const [i, format] of FORMATS.entries()) {
@@ -142,38 +141,44 @@ async function measureAll(run: Run): Promise<Row[]> {
     rows.push(...await measureFormat(run, format));
   }
   context.progress(done + 1 / 3, `${webgpu}, calibration`);
-  const { windows, windowTokens } = plan.calibrating;
-  const tokens = windows * windowTokens;
-  const row = { webgpu, format: "twobit", job: "calibration", tokens };
+  return [...rows, await measureCalibration(run)];
+}
+
+/** Quantizing all layers, by the times of the first two. */
+async function measureCalibration({ gpu, webgpu, plan: { shape, calibrating } }: Run): Promise<Row> {
+  const tokens = calibrating.windows * calibrating.windowTokens;
+  const row = { ...EMPTY_ROW, webgpu, format: "twobit", job: "calibration", tokens };
   const quantizer = twobitQuantizer({}, "corrected");
   const measured = await unlessOutOfMemory(() =>
-    measureQuantizing(gpu, configOfShape(plan.shape, windowTokens), quantizer, plan.calibrating)
+    measureQuantizing(gpu, configOfShape(shape, calibrating.windowTokens), quantizer, calibrating)
   );
-  if (!measured) return [...rows, { ...EMPTY_ROW, ...row, note: DOES_NOT_FIT }];
-  const seconds = (measured.firstLayerMs + (plan.shape.layers - 1) * measured.layerMs) / 1000;
-  return [...rows, { ...EMPTY_ROW, ...row, tokens_per_s: tokens / seconds, job_s: seconds }];
+  if (!measured) return { ...row, note: DOES_NOT_FIT };
+  const seconds = (measured.firstLayerMs + (shape.layers - 1) * measured.layerMs) / 1000;
+  return { ...row, tokens_per_s: tokens / seconds, job_s: seconds };
 }
+
+/** Samples of a job's speed, in tokens a second. */
+type Measure = (weights: EngineWeights) => Promise<readonly number[]>;
+
+type Job = readonly [name: string, tokens: number, measure: Measure];
 
 /** Whatever takes a model's weights in one format: prompts and texts together, and scoring where they are packed. */
 async function measureFormat({ gpu, webgpu, plan, context, samples }: Run, format: Format): Promise<Row[]> {
   const { promptTokens, generateTokens, texts, scored, textTokens } = plan;
-  const longest = Math.max(promptTokens, scored.windowTokens, generateTokens + 1);
+  const longest = Math.max(scored.windowTokens, 1 + promptTokens, 1 + generateTokens);
   const source = randomSource(configOfShape(plan.shape, longest), format, context.seed);
   using weights = await unlessOutOfMemory(() => uploadWeights(gpu, source));
   const rates = { promptTokens: 0, generateTokens, depth: 0, repetitions: REPETITIONS.long };
-  const jobs: [job: string, tokens: number, measure: (weights: EngineWeights) => Promise<number[]>][] = [
-    ["prompt", promptTokens, (weights) => measureFirstPrompt(gpu, weights, promptTokens)],
-    ...texts.map((
-      count,
-    ): typeof jobs[number] => [
-      `${count} texts`,
-      count * generateTokens,
-      (weights) => measureBatchSpeed(gpu, weights, count, rates),
-    ]),
-    ...(format === "f16" ? [] : [
-      ["scoring", textTokens, (weights) => measureScoring(gpu, weights, scored)] satisfies typeof jobs[number],
-    ]),
+  const prompt: Measure = async (weights) => {
+    return (await measureSpeed(gpu, weights, { ...rates, promptTokens, generateTokens: 0 })).prompt;
+  };
+  const together = (count: number): Measure => (weights) => measureBatchSpeed(gpu, weights, count, rates);
+  const scoring: Measure = (weights) => measureScoring(gpu, weights, scored);
+  const jobs: Job[] = [
+    ["prompt", promptTokens, prompt],
+    ...texts.map((count): Job => [`${count} texts`, count * generateTokens, together(count)]),
   ];
+  if (format === "twobit") jobs.push(["scoring", textTokens, scoring]);
   const rows: Row[] = [];
   for (const [job, tokens, measure] of jobs) {
     const row = { ...EMPTY_ROW, webgpu, format, job, tokens };
@@ -187,11 +192,6 @@ async function measureFormat({ gpu, webgpu, plan, context, samples }: Run, forma
     rows.push({ ...row, ...estimateCells("tokens_per_s", speed), job_s: tokens / speed.value });
   }
   return rows;
-}
-
-async function measureFirstPrompt(gpu: Gpu, weights: EngineWeights, tokens: number): Promise<number[]> {
-  using session = await createSession(gpu, weights, tokens);
-  return await measurePrompt(session, weights, tokens, REPETITIONS.long);
 }
 
 async function measureScoring(gpu: Gpu, weights: EngineWeights, { windows, windowTokens }: Windows): Promise<number[]> {

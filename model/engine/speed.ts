@@ -105,9 +105,9 @@ export async function measureGeneration(
 }
 
 /**
- * Tokens a second of each repetition of something that takes so many, by the host's clock, after warming up.
+ * Tokens a second of each repetition of something that takes so many, by the host's clock, after a run that doesn't count.
  *
- * @param repetitions by default more of what takes less than a second
+ * @param repetitions by default more of what takes less than a second, and only then clocks are first waited for
  */
 export async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
   // The first run waits for its pipelines, while the GPU idles.
