@@ -59,10 +59,14 @@ export async function refuseReplacing(path: string, sources: readonly string[] =
 export async function writeBeside(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
   await refuseReplacing(path);
   const partial = claimPartial(path);
-  const file = await Deno.open(partial, { write: true, create: true, truncate: true }).catch((error) => {
+  // Without a pause: an interrupt finds the file there or never made.
+  let file: Deno.FsFile;
+  try {
+    file = Deno.openSync(partial, { write: true, create: true, truncate: true });
+  } catch (error) {
     unfinished.delete(partial);
     throw error;
-  });
+  }
   try {
     const named = (error: Error) => {
       throw new Error(`${path} cannot be written: ${error.message}`, { cause: error });

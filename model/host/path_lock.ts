@@ -1,7 +1,7 @@
 // One writer at a time for an output path, among all processes and among the calls of one.
 import { dirname } from "@std/path";
 import { removePartials, unfinished } from "./atomic_file.ts";
-import { statPath } from "./path_exists.ts";
+import { undefinedIfMissing } from "./path_exists.ts";
 
 /**
  * Claims a path that will be written, by a locked `path.lock` beside it; dispose it to let go. The lock of a process
@@ -13,12 +13,13 @@ export async function lockPath(path: string): Promise<Disposable> {
   const lock = `${path}.lock`;
   await Deno.mkdir(dirname(path), { recursive: true });
   while (true) {
-    const file = await Deno.open(lock, { read: true, write: true, create: true });
-    if (!await file.tryLock(true)) {
+    // Without a pause up to where an interrupt's handler knows of the lock: none leaves it behind.
+    const file = Deno.openSync(lock, { read: true, write: true, create: true });
+    if (!file.tryLockSync(true)) {
       file.close();
       throw new Error(`${path} is being written by another run, must be another path or wait for it`);
     }
-    const [own, there] = [await file.stat(), await statPath(lock)];
+    const [own, there] = [file.statSync(), statPathSync(lock)];
     // Whoever had the lock before may have removed the file.
     if (own.ino !== there?.ino || own.dev !== there.dev) {
       file.close();
@@ -33,5 +34,13 @@ export async function lockPath(path: string): Promise<Disposable> {
         file.close();
       },
     };
+  }
+}
+
+function statPathSync(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch (error) {
+    return undefinedIfMissing(error);
   }
 }

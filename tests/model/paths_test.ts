@@ -1,7 +1,7 @@
 import { writeHuggingFaceDirectory } from "../../model/files/huggingface_writer.ts";
 import { openDirectory } from "../../model/files/open_directory.ts";
 import { openPacked } from "../../model/files/open_packed.ts";
-import { writeTextBeside } from "../../model/host/atomic_file.ts";
+import { unfinished, writeBeside, writeTextBeside } from "../../model/host/atomic_file.ts";
 import { lockPath } from "../../model/host/path_lock.ts";
 import { quantizeModel } from "../../model/quantize_file.ts";
 import type { QuantizeOptions } from "../../model/quantize_options.ts";
@@ -70,6 +70,33 @@ Deno.test("lockPath: another process that holds it and is killed", () =>
     assertEquals(filesIn(directory), ["q.lock"]);
     (await lockPath(path))[Symbol.dispose]();
     assertEquals(filesIn(directory), []);
+  }));
+
+Deno.test("lockPath, writeBeside: whenever an interrupt comes, its handler knows of each file that is there", () =>
+  inDirectory(async (directory) => {
+    const write = async () => {
+      using _lock = await lockPath(`${directory}/q`);
+      await writeBeside(`${directory}/q`, (write) => write(new Uint8Array(1)));
+    };
+    let isDone = false;
+    const writing = write().finally(() => isDone = true);
+    const seen = new Set<string>();
+    const { port1, port2 } = new MessageChannel();
+    while (!isDone) {
+      for (const name of filesIn(directory)) {
+        seen.add(name);
+        assert(name === "q" || unfinished.has(`${directory}/${name}`), name);
+      }
+      // One turn of the loop of events, in which a handler could have run.
+      await new Promise((turn) => {
+        port2.onmessage = turn;
+        port1.postMessage(0);
+      });
+    }
+    port2.close();
+    await writing;
+    seen.delete("q");
+    assertEquals([...seen].sort(), ["q.lock", `q.partial-${Deno.pid}`]);
   }));
 
 Deno.test("lockPath: a directory that may be written but not listed is enough", () =>
