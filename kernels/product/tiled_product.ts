@@ -16,6 +16,8 @@ export interface TiledRows extends PartRows {
   readonly constants: Constants;
   /** Its buffers. */
   readonly buffers: NamedBuffers;
+  /** The parts that it needs for a tile. */
+  readonly parts?: (tile: GemmTile) => readonly (keyof typeof wgsl)[];
 }
 
 /** What matrix units take activations in, see gpu/parts/matrix_blocks.wgsl. */
@@ -88,11 +90,14 @@ export async function multiplyTiles(
     add_to_y: addToY ? 1 : 0,
     ...(outliers && { outlier_residuals: outliers.residuals }),
   };
-  const multiply = await gpu.makeDispatch(joinShader(wgsl, kernel, tile.part, ...input.parts), {
-    constants: { rows, channels, ...place, ...own.constants },
-    buffers: { range: range.buffer, ...own.buffers, x: input.x, y: splits > 1 ? partials! : y },
-    workgroups: [tokenTiles, rowTiles * splits, 1],
-  });
+  const multiply = await gpu.makeDispatch(
+    joinShader(wgsl, kernel, tile.part, ...input.parts, ...own.parts?.(tile) ?? []),
+    {
+      constants: { rows, channels, ...place, ...own.constants },
+      buffers: { range: range.buffer, ...own.buffers, x: input.x, y: splits > 1 ? partials! : y },
+      workgroups: [tokenTiles, rowTiles * splits, 1],
+    },
+  );
   const parts = { range, partials: partials!, splits, tokens: tile.tokens, x };
   return [
     // Once for all rows: the first ones are multiplied first.

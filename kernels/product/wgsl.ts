@@ -22,6 +22,8 @@ export { default as fill_values } from "./parts/fill_values.wgsl" with { type: "
 export { default as float_tile } from "./parts/tiles/float_tile.wgsl" with { type: "text" };
 export { default as float_mixed } from "./parts/float_mixed.wgsl" with { type: "text" };
 export { default as half_mixed } from "./parts/half_mixed.wgsl" with { type: "text" };
+export { default as float_weights } from "./parts/tiles/float_weights.wgsl" with { type: "text" };
+export { default as half_weights } from "./parts/tiles/half_weights.wgsl" with { type: "text" };
 export { default as float_turns } from "./parts/tiles/float_turns.wgsl" with { type: "text" };
 export { default as half_turns } from "./parts/tiles/half_turns.wgsl" with { type: "text" };
 export { default as float_chunks } from "./parts/float_chunks.wgsl" with { type: "text" };
