@@ -10,7 +10,7 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv, f16Several } from "./f16_gemv.ts";
-import { partsBytes } from "./tiled_product.ts";
+import { hasParts, partsBytes } from "./tiled_product.ts";
 import { plainOutput, type WeightFormat } from "./weight_format.ts";
 
 /** Most tokens multiplied four at a time with each load of weights: beside matrix units, and without them. */
@@ -43,7 +43,8 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     if (!isSeveral(gpu, matrix, maxTokens)) return f16Gemm(gpu, matrix, product);
     return f16Several(gpu, matrix, product.x, plainOutput(product), maxTokens);
   },
-  takesPairs: () => true,
+  takesPairs: (gpu, matrix, tokens) =>
+    tokens === 1 || (!isSeveral(gpu, matrix, tokens) && hasParts(gpu, matrix, tokens)),
   multiplyMany: f16Gemm,
 };
 

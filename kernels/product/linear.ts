@@ -37,7 +37,7 @@ export function gemv(
 /** Dispatches of a product with some tokens, with what comes before and after it. */
 export type MultiplyFused = (matrix: WeightMatrix, input: Prologue, output: Epilogue) => Promise<Dispatch[]>;
 
-/** Whether silu(gate) up of a matrix with the rows of both is made in one dispatch, of up to so many tokens. */
+/** Whether silu(gate) up of a matrix with the rows of both is a product's own, of up to so many tokens. */
 export function takesPairs(gpu: Gpu, matrix: WeightMatrix, tokens: number): boolean {
   return FORMATS[matrix.kind].takesPairs(gpu, matrix, tokens);
 }
@@ -60,6 +60,14 @@ export async function createMultiplyFused(
   return (matrix, input, output) => FORMATS[matrix.kind].fused!.multiply(gpu, matrix, input, output, scratch);
 }
 
+/** Products with the tokens of a range: {@linkcode gemm}, or what is faster with a device or for few tokens. */
+export interface MultiplyRange {
+  /** Dispatches of a product. */
+  (gpu: Gpu, matrix: WeightMatrix, product: RangeProduct): Promise<Dispatch[]>;
+  /** Whether {@linkcode RangeProduct.isPair} may be; default: never. */
+  readonly takesPairs?: (matrix: WeightMatrix) => boolean;
+}
+
 /**
  * Makes what multiplies some matrices with few tokens, in place of {@linkcode gemm}; what lies past a range's tokens, up
  * to the most it may have, is overwritten.
@@ -72,10 +80,12 @@ export async function createMultiplyFew(
   scope: BufferScope,
   matrices: readonly WeightMatrix[],
   tokens: number,
-): Promise<typeof gemm> {
+): Promise<MultiplyRange> {
   const partials = await createPartials(gpu, scope, matrices, tokens);
   const halves = await createHalves(gpu, scope, Math.max(...matrices.map(({ channels }) => channels)), tokens);
-  return (gpu, matrix, product) => FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
+  const multiply: MultiplyRange = (gpu, matrix, product) =>
+    FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
+  return Object.assign(multiply, { takesPairs: (matrix: WeightMatrix) => takesPairs(gpu, matrix, tokens) });
 }
 
 async function createPartials(gpu: Gpu, scope: BufferScope, matrices: readonly WeightMatrix[], tokens: number) {
@@ -99,7 +109,7 @@ export async function createMultiplyMany(
   scope: BufferScope,
   matrices: readonly WeightMatrix[],
   tokens: number,
-): Promise<typeof gemm> {
+): Promise<MultiplyRange> {
   return gpu.profile.matrixUnits ? await createMultiplyFew(gpu, scope, matrices, tokens) : gemm;
 }
 

@@ -8,7 +8,7 @@ import { fusedGemv, takesGemvPairs } from "./fused_gemv.ts";
 import { fusedSeveral, severalPartialsBytes, takesSeveralPairs } from "./few/fused_several.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
-import { partsBytes } from "./tiled_product.ts";
+import { hasParts, partsBytes } from "./tiled_product.ts";
 import { type FewScratch, type HostMatrix, plainOutput, type WeightFormat } from "./weight_format.ts";
 
 /**
@@ -42,7 +42,9 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     return isFew ? fusedFew(gpu, matrix, product) : fusedGemm(gpu, matrix, product);
   },
   takesPairs(gpu, matrix, tokens) {
-    return tokens === 1 ? takesGemvPairs(gpu, matrix) : takesSeveralPairs(gpu, matrix, tokens);
+    if (tokens === 1) return takesGemvPairs(gpu, matrix);
+    if (tokens <= SEVERAL_TOKENS) return takesSeveralPairs(gpu, matrix, tokens);
+    return gpu.profile.matrixUnits ? hasParts(gpu, matrix, tokens) : tokens <= FEW_TOKENS;
   },
   fused: { mostTokens: SEVERAL_TOKENS, multiply: multiplyFused },
   multiplyMany: fusedGemm,

@@ -60,6 +60,11 @@ export function partsBytes(
   return Math.max(...bytes);
 }
 
+/** Whether matrix units multiply a matrix with up to so many tokens in parts of the channels. */
+export function hasParts(gpu: Gpu, matrix: F16Matrix | PackedMatrix, maxTokens: number): boolean {
+  return gpu.profile.matrixUnits && partsBytes(gpu, matrix, maxTokens) > 0;
+}
+
 /**
  * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel] for some rows of a matrix; in parts of
  * the channels where there is room for their sums.

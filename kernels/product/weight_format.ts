@@ -27,6 +27,11 @@ export interface RangeProduct {
   readonly y: GPUBuffer | GPUBufferBinding;
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
+  /**
+   * y = silu(G x) (U x), f32 [tokens, rows / 2], of a matrix with the rows of G and U, where
+   * {@linkcode WeightFormat.takesPairs} says so. Default: false.
+   */
+  readonly isPair?: boolean;
   /** Room for x in f16, 2 bytes an element: matrix units then find it rounded, once for all rows. Default: none. */
   readonly halves?: GPUBuffer | undefined;
   /**
@@ -76,8 +81,8 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
   /** Bytes that a product with up to so many tokens leaves its partial sums in. */
   partialsBytes(gpu: Gpu, matrix: Matrix, tokens: number): number;
   /**
-   * Whether products with one token, or with a few of {@linkcode fused}, make silu(gate) up of a matrix with the rows of
-   * both in one dispatch: then a workgroup has room for whole rows.
+   * Whether products with one token, or with few of at most so many, make silu(gate) up of a matrix with the rows of both:
+   * where a workgroup has room for whole rows, or sums of parts of the channels are added up anyway.
    */
   takesPairs(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
   /** Products with few tokens and what comes before and after them, where the format has a kernel for it. */
@@ -95,6 +100,6 @@ export interface FusedFormat<Matrix extends WeightMatrix> {
 }
 
 /** What becomes of a product of a range. */
-export function plainOutput({ y, addToY }: RangeProduct): Epilogue {
-  return { kind: addToY ? "add" : "store", y: "buffer" in y ? y : { buffer: y } };
+export function plainOutput({ y, addToY, isPair }: RangeProduct): Epilogue {
+  return { kind: isPair ? "silu_product" : addToY ? "add" : "store", y: "buffer" in y ? y : { buffer: y } };
 }

@@ -3,7 +3,7 @@ import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { gemm } from "../../kernels/product/linear.ts";
+import { gemm, type MultiplyRange } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -67,7 +67,7 @@ export async function joinedPass(
   range: TokenRange,
   buffers: PassBuffers,
   { caches, rotations }: { readonly caches: readonly KeyValueCache[]; readonly rotations: GPUBuffer },
-  multiply: typeof gemm = gemm,
+  multiply: MultiplyRange = gemm,
 ): Promise<Dispatch[]> {
   const dispatches = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
   for (const [i, layer] of layers.entries()) {

@@ -1,16 +1,12 @@
 // The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
 // dispatch, or of several.
 import { addBias } from "../../kernels/tokens/add_bias.ts";
-import {
-  decodeAttention,
-  type DecodeAttentionBuffers,
-  partialsLength,
-} from "../../kernels/attention/decode_attention.ts";
+import { decodeAttention, type DecodeAttentionBuffers } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Epilogue, Prologue } from "../../kernels/product/prologue_epilogue.ts";
-import { gemm, type MultiplyFused, takesPairs } from "../../kernels/product/linear.ts";
+import { gemm, type MultiplyFused, type MultiplyRange, takesPairs } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
@@ -42,7 +38,7 @@ export async function logitDispatches(
   { config, finalNorm: weight, head }: Pick<EngineWeights, "config" | "finalNorm" | "head">,
   range: TokenRange,
   { x, normed, logits }: LogitBuffers,
-  multiply: typeof gemm = gemm,
+  multiply: MultiplyRange = gemm,
 ): Promise<Dispatch[]> {
   return [
     await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x, weight, y: normed }),
@@ -177,7 +173,7 @@ export function passOperations(
   range: TokenRange,
   buffers: Omit<PassBuffers, "tokens">,
   attend: readonly Dispatch[],
-  multiply: typeof gemm = gemm,
+  multiply: MultiplyRange = gemm,
   stages: readonly Stage[] = STAGES,
 ): Promise<Operation[]> {
   const { hidden, qkv, gateUp, inner } = buffers;
@@ -185,14 +181,23 @@ export function passOperations(
   const multiplyStage = async (stage: Stage) => {
     const { name, joinsResidual: addToY } = stage;
     const dispatches = await inputDispatches(gpu, config, layer, range, buffers, stage);
+    const isPair = name === "gate+up" && arePair(layer.linears[name], multiply.takesPairs);
+    const y = isPair ? inner : outputs[name];
     for (const matrix of layer.linears[name]) {
-      const product = { range, x: stageInput(buffers, stage), y: outputs[name], addToY };
+      const product = { range, x: stageInput(buffers, stage), y, addToY, isPair };
       dispatches.push(...await multiply(gpu, matrix, product));
     }
-    if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner));
+    if (name === "gate+up" && !isPair) {
+      dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner));
+    }
     return dispatches;
   };
   return operationsOf(gpu, config, layer, range, hidden, attend, multiplyStage, stages);
+}
+
+/** Whether gate and up are one matrix, of which a product makes silu(gate) up. */
+function arePair([first, ...others]: readonly WeightMatrix[], takes?: (matrix: WeightMatrix) => boolean): boolean {
+  return others.length === 0 && first.slabs.length === 1 && first.rows % 8 === 0 && takes?.(first) === true;
 }
 
 /** A layer for one token of each of some sequences, with so many splits of a sequence. */
@@ -211,7 +216,7 @@ export async function tokenOperations(
   const shape = attentionShape(config);
   const normed = (weight: GPUBuffer): Prologue => ({ kind: "rms_norm", x: hidden, weight, epsilon });
   const attention: Prologue = splits === 1
-    ? { kind: "vector", x: partials, stride: partialsLength(shape, 1) }
+    ? { kind: "vector", x: partials }
     : { kind: "attention", partials, splits, headSize };
   const inputs: Readonly<Record<Stage["input"], Prologue>> = {
     attentionNorm: normed(layer.attentionNorm),
@@ -224,10 +229,7 @@ export async function tokenOperations(
   const attend = [await decodeAttention(gpu, shape, splits, extras, range.maxTokens)];
   return await operationsOf(gpu, config, layer, range, hidden, attend, async ({ name, input, joinsResidual }) => {
     const parts = layer.linears[name];
-    const [first] = parts;
-    // One dispatch where gate and up are one matrix.
-    const isProduct = name === "gate+up" && parts.length === 1 && first.slabs.length === 1 && first.rows % 8 === 0 &&
-      takesPairs(gpu, first, range.maxTokens);
+    const isProduct = name === "gate+up" && arePair(parts, (matrix) => takesPairs(gpu, matrix, range.maxTokens));
     const output: Epilogue = isProduct
       ? { kind: "silu_product", y: { buffer: inner } }
       : { kind: joinsResidual ? "add" : "store", y: { buffer: outputs[name] } };

@@ -3,7 +3,7 @@ import type { DeviceProfile } from "../../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../../gpu/gpu.ts";
 import { joinShader } from "../../gpu/shader.ts";
 import type { TokenRange } from "../../tokens/token_range.ts";
-import { type Epilogue, outputConstant } from "../prologue_epilogue.ts";
+import { checkOutput, type Epilogue, outputConstant, rowsPerOutput } from "../prologue_epilogue.ts";
 import * as wgsl from "../wgsl.ts";
 
 /**
@@ -47,7 +47,7 @@ export interface Parts {
   readonly x: GPUBuffer;
 }
 
-/** Dispatch that adds up parts and outliers. */
+/** Dispatch that adds up parts and outliers. @throws {TypeError} when gate and up rows don't pair, or lie in different slabs */
 export async function addParts(
   gpu: Gpu,
   matrix: { readonly rows: number; readonly channels: number },
@@ -55,18 +55,20 @@ export async function addParts(
   { range, partials, splits, tokens, x }: Parts,
   output: Epilogue,
 ): Promise<Dispatch> {
+  checkOutput(output, matrix.rows, rows === matrix.rows ? 1 : 2);
+  const outputs = rows / rowsPerOutput(output);
   return await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
     constants: {
       rows,
       channels: matrix.channels,
       tokens,
       splits,
-      token_rows: matrix.rows,
+      token_rows: matrix.rows / rowsPerOutput(output),
       first_row: firstRow,
       outlier_residuals: outliers?.residuals ?? 0,
       output_kind: outputConstant(output),
     },
     buffers: { range: range.buffer, partials, outlier_planes: outliers?.planes ?? x, x, y: output.y },
-    workgroups: [Math.ceil(rows / 256), range.maxTokens, 1],
+    workgroups: [Math.ceil(outputs / 256), range.maxTokens, 1],
   });
 }

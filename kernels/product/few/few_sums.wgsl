@@ -8,9 +8,10 @@
 //   1 partials        f32 [splits, tokens of the dispatch, rows rounded up to fours]
 //   2 outlier_planes  u32  row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
 //   3 x               f32 [tokens, channels]
-//   4 y               f32 [tokens, token_rows], of which `rows` from `first_row` on are written
+//   4 y               f32 [tokens, token_rows], of which `rows` from `first_row` on are written; or silu_product's, half as
+//                     many
 //
-// Mapping: a thread a row; workgroup.y is the token. Four loads are on their way at a time.
+// Mapping: a thread an element of y; workgroup.y is the token. Four loads are on their way at a time.
 override rows: u32 = 1;
 override channels: u32 = 4;
 override splits: u32 = 1;
@@ -29,8 +30,9 @@ override outlier_residuals: u32 = 0; // first word of the residuals, 0 where the
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let row = id.x;
   let token = id.y;
-  if (row >= rows || token >= range.tokens) { return; }
-  let sum = sum_row(row, token);
+  if (row >= rows / rows_per_output() || token >= range.tokens) { return; }
+  var sum = sum_row(row, token);
+  if (output_kind == SILU_PRODUCT) { sum = silu_product(sum, sum_row(row + rows / 2u, token)); }
   let at = token * token_rows + first_row + row;
   if (output_kind == ADD) { y[at] += sum; } else { y[at] = sum; }
 }
