@@ -4,6 +4,7 @@ import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { f16Format } from "./f16_format.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 import { packedFormat } from "./packed_format.ts";
+import { inputUnitOf } from "./tiled_product.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import type { HostMatrix, RangeProduct, WeightFormat, WeightMatrix } from "./weight_format.ts";
 
@@ -64,6 +65,8 @@ export async function createMultiplyFused(
 export interface MultiplyRange {
   /** Dispatches of a product. */
   (gpu: Gpu, matrix: WeightMatrix, product: RangeProduct): Promise<Dispatch[]>;
+  /** The unit in which inputs come, in f16; default: they are f32. */
+  readonly inputUnit?: number | undefined;
   /** Whether {@linkcode RangeProduct.isPair} may be; default: never. */
   readonly takesPairs?: (matrix: WeightMatrix) => boolean;
 }
@@ -73,6 +76,7 @@ export interface MultiplyRange {
  * to the most it may have, is overwritten.
  *
  * @param tokens the most that a range may have
+ * @param inputUnit of inputs that come in f16; default: they are f32
  * @throws {OutOfMemoryError} when the device has no room for partial sums
  */
 export async function createMultiplyFew(
@@ -80,12 +84,14 @@ export async function createMultiplyFew(
   scope: BufferScope,
   matrices: readonly WeightMatrix[],
   tokens: number,
+  inputUnit?: number,
 ): Promise<MultiplyRange> {
   const partials = await createPartials(gpu, scope, matrices, tokens);
-  const halves = await createHalves(gpu, scope, Math.max(...matrices.map(({ channels }) => channels)), tokens);
+  const widest = Math.max(...matrices.map(({ channels }) => channels));
+  const halves = inputUnit === undefined ? await createHalves(gpu, scope, widest, tokens) : undefined;
   const multiply: MultiplyRange = (gpu, matrix, product) =>
     FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
-  return Object.assign(multiply, { takesPairs: (matrix: WeightMatrix) => takesPairs(gpu, matrix, tokens) });
+  return Object.assign(multiply, { inputUnit, takesPairs: (matrix: WeightMatrix) => takesPairs(gpu, matrix, tokens) });
 }
 
 async function createPartials(gpu: Gpu, scope: BufferScope, matrices: readonly WeightMatrix[], tokens: number) {
@@ -110,7 +116,8 @@ export async function createMultiplyMany(
   matrices: readonly WeightMatrix[],
   tokens: number,
 ): Promise<MultiplyRange> {
-  return gpu.profile.matrixUnits ? await createMultiplyFew(gpu, scope, matrices, tokens) : gemm;
+  if (!gpu.profile.matrixUnits) return gemm;
+  return await createMultiplyFew(gpu, scope, matrices, tokens, inputUnitOf(gpu, matrices, tokens));
 }
 
 /** Dispatches of a product with many tokens. @throws {RangeError} when channels are not a multiple of 4 */

@@ -23,6 +23,17 @@ export interface TiledRows extends PartRows {
 /** What matrix units take activations in, see gpu/parts/matrix_blocks.wgsl. */
 const ACTIVATION_UNIT = 16;
 
+/** The unit in which all products of some matrices with up to so many tokens take inputs that are in f16 already. */
+export function inputUnitOf(
+  { profile }: Gpu,
+  matrices: readonly (F16Matrix | PackedMatrix)[],
+  maxTokens: number,
+): number | undefined {
+  const takesHalves = ({ rows, channels }: F16Matrix | PackedMatrix) =>
+    chooseTile(profile, rows, maxTokens, true).part === "matrix_tile" && channels % CHUNK_CHANNELS === 0;
+  return matrices.every(takesHalves) ? ACTIVATION_UNIT : undefined;
+}
+
 /** Channels of which a part takes a whole number: packed weights are fetched by half blocks. */
 const RUN_CHANNELS = 64;
 
@@ -103,7 +114,7 @@ export async function multiplyTiles(
       workgroups: [tokenTiles, rowTiles * splits, 1],
     },
   );
-  const parts = { range, partials: partials!, splits, tokens: tile.tokens, x };
+  const parts = { range, partials: partials!, splits, tokens: tile.tokens, x, unit: product.unit };
   return [
     // Once for all rows: the first ones are multiplied first.
     ...(firstRow === 0 ? input.dispatches : []),
@@ -113,8 +124,9 @@ export async function multiplyTiles(
 }
 
 /** What a tile reads activations from, the parts that do it, and what makes it. */
-async function tileInput(gpu: Gpu, { part }: GemmTile, channels: number, { range, x, halves }: RangeProduct) {
+async function tileInput(gpu: Gpu, { part }: GemmTile, channels: number, { range, x, unit, halves }: RangeProduct) {
   if (part !== "matrix_tile") return { x, parts: [], dispatches: [] };
+  if (unit !== undefined) return { x, parts: ["half_turns"] as const, dispatches: [] };
   if (!halves || channels % CHUNK_CHANNELS !== 0) return { x, parts: ["float_turns"] as const, dispatches: [] };
   const round = await toHalves(gpu, x, halves, range.maxTokens * channels, 1 / ACTIVATION_UNIT);
   return { x: halves, parts: ["half_turns"] as const, dispatches: [round] };

@@ -21,8 +21,10 @@ export type HostMatrix = HalfMatrix | {
 export interface RangeProduct {
   /** Which tokens. */
   readonly range: TokenRange;
-  /** f32 [tokens, channels]. */
+  /** f32 [tokens, channels]; or in f16, in units of `unit`. */
   readonly x: GPUBuffer;
+  /** {@linkcode ACTIVATION_UNIT}, where {@linkcode MultiplyRange.inputUnit} says so. Default: f32. */
+  readonly unit?: number | undefined;
   /** f32 [tokens, rows]. */
   readonly y: GPUBuffer | GPUBufferBinding;
   /** y += W x instead of y = W x. Default: false. */

@@ -20,8 +20,6 @@ export { default as decode } from "./parts/decode.wgsl" with { type: "text" };
 export { default as fill_packed } from "./parts/fill_packed.wgsl" with { type: "text" };
 export { default as fill_values } from "./parts/fill_values.wgsl" with { type: "text" };
 export { default as float_tile } from "./parts/tiles/float_tile.wgsl" with { type: "text" };
-export { default as float_mixed } from "./parts/float_mixed.wgsl" with { type: "text" };
-export { default as half_mixed } from "./parts/half_mixed.wgsl" with { type: "text" };
 export { default as float_weights } from "./parts/tiles/float_weights.wgsl" with { type: "text" };
 export { default as half_weights } from "./parts/tiles/half_weights.wgsl" with { type: "text" };
 export { default as float_turns } from "./parts/tiles/float_turns.wgsl" with { type: "text" };

@@ -41,18 +41,24 @@ export function windowOf(
   return { buffer, offset: window * size, size };
 }
 
-/** Dispatches that make `mixed` from `qkv`. @param range of all windows, as the sequences that it has */
+/**
+ * Dispatches that make `mixed` from `qkv`.
+ *
+ * @param range of all windows, as the sequences that it has
+ * @param unit of `mixed`, where it is made in f16
+ */
 export async function joinedAttention(
   gpu: Gpu,
   config: ModelConfig,
   layer: LayerVectors,
   range: TokenRange,
   { qkv, mixed: out, cache, rotations }: JoinedAttentionBuffers,
+  outUnit?: number,
 ): Promise<Dispatch[]> {
   const shape = attentionShape(config);
   return [
     await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
-    await prefillAttention(gpu, shape, range, { qkv, cache, out }),
+    await prefillAttention(gpu, shape, range, { qkv, cache, out, outUnit }),
   ];
 }
 
@@ -72,7 +78,7 @@ export async function joinedPass(
   const dispatches = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
   for (const [i, layer] of layers.entries()) {
     const attention = { ...buffers, cache: caches[i % caches.length], rotations };
-    const attend = await joinedAttention(gpu, config, layer, range, attention);
+    const attend = await joinedAttention(gpu, config, layer, range, attention, multiply.inputUnit);
     const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply);
     dispatches.push(...operations.flatMap((operation) => operation.dispatches));
   }

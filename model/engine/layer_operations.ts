@@ -153,9 +153,10 @@ export async function inputDispatches(
   range: TokenRange,
   { hidden: x, normed: y }: Pick<PassBuffers, "hidden" | "normed">,
   { input }: Stage,
+  unit?: number,
 ): Promise<Dispatch[]> {
   if (input !== "attentionNorm" && input !== "mlpNorm") return [];
-  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: layer[input], y };
+  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: layer[input], y, unit };
   return [await rmsNorm(gpu, range, norm)];
 }
 
@@ -177,18 +178,19 @@ export function passOperations(
   stages: readonly Stage[] = STAGES,
 ): Promise<Operation[]> {
   const { hidden, qkv, gateUp, inner } = buffers;
+  const { inputUnit: unit } = multiply;
   const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
   const multiplyStage = async (stage: Stage) => {
     const { name, joinsResidual: addToY } = stage;
-    const dispatches = await inputDispatches(gpu, config, layer, range, buffers, stage);
+    const dispatches = await inputDispatches(gpu, config, layer, range, buffers, stage, unit);
     const isPair = name === "gate+up" && arePair(layer.linears[name], multiply.takesPairs);
     const y = isPair ? inner : outputs[name];
     for (const matrix of layer.linears[name]) {
-      const product = { range, x: stageInput(buffers, stage), y, addToY, isPair };
+      const product = { range, x: stageInput(buffers, stage), unit, y, addToY, isPair };
       dispatches.push(...await multiply(gpu, matrix, product));
     }
     if (name === "gate+up" && !isPair) {
-      dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner));
+      dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner, unit));
     }
     return dispatches;
   };

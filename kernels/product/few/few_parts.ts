@@ -43,8 +43,10 @@ export interface Parts {
   readonly splits: number;
   /** Tokens of a tile. */
   readonly tokens: number;
-  /** f32 [tokens, channels]: the input, for outliers. */
+  /** f32 [tokens, channels]: the input, for outliers; or in f16, in units of `unit`. */
   readonly x: GPUBuffer;
+  /** Default: f32. */
+  readonly unit?: number | undefined;
 }
 
 /** Dispatch that adds up parts and outliers. @throws {TypeError} when gate and up rows don't pair, or lie in different slabs */
@@ -52,7 +54,7 @@ export async function addParts(
   gpu: Gpu,
   matrix: { readonly rows: number; readonly channels: number },
   { firstRow, rows, outliers }: PartRows,
-  { range, partials, splits, tokens, x }: Parts,
+  { range, partials, splits, tokens, x, unit }: Parts,
   output: Epilogue,
 ): Promise<Dispatch> {
   checkOutput(output, matrix.rows, rows === matrix.rows ? 1 : 2);
@@ -67,6 +69,7 @@ export async function addParts(
       first_row: firstRow,
       outlier_residuals: outliers?.residuals ?? 0,
       output_kind: outputConstant(output),
+      ...(unit !== undefined && { x_unit: unit }),
     },
     buffers: { range: range.buffer, partials, outlier_planes: outliers?.planes ?? x, x, y: output.y },
     workgroups: [Math.ceil(outputs / 256), range.maxTokens, 1],

@@ -7,7 +7,7 @@
 //   0 range           uniform, see tokens/parts/token_range.wgsl
 //   1 partials        f32 [splits, tokens of the dispatch, rows rounded up to fours]
 //   2 outlier_planes  u32  row starts [rows + 1], channels u16, residuals f16 at outlier_residuals
-//   3 x               f32 [tokens, channels]
+//   3 x               f32 [tokens, channels], as bits; or f16, in units of x_unit
 //   4 y               f32 [tokens, token_rows], of which `rows` from `first_row` on are written; or silu_product's, half as
 //                     many
 //
@@ -20,10 +20,11 @@ override token_rows: u32 = 1;
 override first_row: u32 = 0;
 override output_kind: u32 = 0; // see product/parts/outputs.wgsl
 override outlier_residuals: u32 = 0; // first word of the residuals, 0 where there are no outliers
+override x_unit: f32 = 0.0; // 0: f32
 
 @group(0) @binding(1) var<storage, read> partials: array<f32>;
 @group(0) @binding(2) var<storage, read> outlier_planes: array<u32>;
-@group(0) @binding(3) var<storage, read> x: array<f32>;
+@group(0) @binding(3) var<storage, read> x: array<u32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(256)
@@ -69,5 +70,10 @@ fn outlier_term(wanted: u32, end: u32, token: u32) -> f32 {
   let shift = 16u * (i % 2u);
   let channel = (outlier_planes[rows + 1u + i / 2u] >> shift) & 0xffffu;
   let residual = unpack2x16float(outlier_planes[outlier_residuals + i / 2u] >> shift).x;
-  return select(0.0, residual * x[token * channels + channel], wanted < end);
+  return select(0.0, residual * x_at(token * channels + channel), wanted < end);
+}
+
+fn x_at(i: u32) -> f32 {
+  if (x_unit == 0.0) { return bitcast<f32>(x[i]); }
+  return x_unit * unpack2x16float(x[i / 2u] >> (16u * (i % 2u))).x;
 }
