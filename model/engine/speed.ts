@@ -108,7 +108,8 @@ export async function measureGeneration(
 async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
   // The first run waits for its pipelines, while the GPU idles.
   await run();
-  const wanted = repetitions ?? REPETITIONS[await warmUp(run) < 1000 ? "short" : "long"];
+  const runMs = await warmUp(run);
+  const wanted = repetitions ?? REPETITIONS[runMs < 1000 ? "short" : "long"];
   const rates: number[] = [];
   for (let i = 0; i < wanted; i++) rates.push((1000 * tokens) / await timeRun(run));
   return rates;
