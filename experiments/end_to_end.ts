@@ -91,7 +91,7 @@ function findings(
 const SHORT_CONTEXT = 1024;
 
 /** A model small enough for a software adapter. */
-const SOFTWARE_SHAPE: ModelShape = {
+export const SOFTWARE_SHAPE: ModelShape = {
   name: "a small Llama",
   source: "made up",
   hidden: 512,

@@ -10,6 +10,7 @@ import type { Experiment } from "./experiment.ts";
 import { fourBitShare } from "./four_bit_share.ts";
 import { outliers } from "./outliers.ts";
 import { ranges } from "./ranges.ts";
+import { throughput } from "./throughput.ts";
 
 export const EXPERIMENTS: readonly Experiment[] = [
   bits,
@@ -22,6 +23,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
   endToEnd,
   cost,
   calibration,
+  throughput,
 ];
 
 /** The order in which all are run: what takes a second comes first. A quick run leaves some out. */
