@@ -43,8 +43,8 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     if (!isSeveral(gpu, matrix, maxTokens)) return f16Gemm(gpu, matrix, product);
     return f16Several(gpu, matrix, product.x, plainOutput(product), maxTokens);
   },
-  takesPairs: (gpu, matrix, tokens) =>
-    tokens === 1 || (!isSeveral(gpu, matrix, tokens) && hasParts(gpu, matrix, tokens)),
+  takesPairs: () => true,
+  addsParts: (gpu, matrix, tokens) => !isSeveral(gpu, matrix, tokens) && hasParts(gpu, matrix, tokens),
   multiplyMany: f16Gemm,
 };
 

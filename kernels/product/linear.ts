@@ -38,7 +38,7 @@ export function gemv(
 /** Dispatches of a product with some tokens, with what comes before and after it. */
 export type MultiplyFused = (matrix: WeightMatrix, input: Prologue, output: Epilogue) => Promise<Dispatch[]>;
 
-/** Whether silu(gate) up of a matrix with the rows of both is a product's own, of up to so many tokens. */
+/** Whether silu(gate) up of a matrix with the rows of both is made in one dispatch, of up to so many tokens. */
 export function takesPairs(gpu: Gpu, matrix: WeightMatrix, tokens: number): boolean {
   return FORMATS[matrix.kind].takesPairs(gpu, matrix, tokens);
 }
@@ -67,8 +67,8 @@ export interface MultiplyRange {
   (gpu: Gpu, matrix: WeightMatrix, product: RangeProduct): Promise<Dispatch[]>;
   /** The unit in which inputs come, in f16; default: they are f32. */
   readonly inputUnit?: number | undefined;
-  /** Whether {@linkcode RangeProduct.isPair} may be; default: never. */
-  readonly takesPairs?: (matrix: WeightMatrix) => boolean;
+  /** Whether a product may be a pair or normed, see {@linkcode RangeProduct}; default: none. */
+  readonly addsParts?: (matrix: WeightMatrix) => boolean;
 }
 
 /**
@@ -91,7 +91,11 @@ export async function createMultiplyFew(
   const halves = inputUnit === undefined ? await createHalves(gpu, scope, widest, tokens) : undefined;
   const multiply: MultiplyRange = (gpu, matrix, product) =>
     FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
-  return Object.assign(multiply, { inputUnit, takesPairs: (matrix: WeightMatrix) => takesPairs(gpu, matrix, tokens) });
+  return Object.assign(multiply, {
+    inputUnit,
+    addsParts: (matrix: WeightMatrix) =>
+      matrix.slabs.length === 1 && FORMATS[matrix.kind].addsParts(gpu, matrix, tokens),
+  });
 }
 
 async function createPartials(gpu: Gpu, scope: BufferScope, matrices: readonly WeightMatrix[], tokens: number) {

@@ -42,8 +42,10 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     return isFew ? fusedFew(gpu, matrix, product) : fusedGemm(gpu, matrix, product);
   },
   takesPairs(gpu, matrix, tokens) {
-    if (tokens === 1) return takesGemvPairs(gpu, matrix);
-    if (tokens <= SEVERAL_TOKENS) return takesSeveralPairs(gpu, matrix, tokens);
+    return tokens === 1 ? takesGemvPairs(gpu, matrix) : takesSeveralPairs(gpu, matrix, tokens);
+  },
+  addsParts(gpu, matrix, tokens) {
+    if (tokens <= SEVERAL_TOKENS) return false;
     return gpu.profile.matrixUnits ? hasParts(gpu, matrix, tokens) : tokens <= FEW_TOKENS;
   },
   fused: { mostTokens: SEVERAL_TOKENS, multiply: multiplyFused },

@@ -119,7 +119,7 @@ export async function multiplyTiles(
     // Once for all rows: the first ones are multiplied first.
     ...(firstRow === 0 ? input.dispatches : []),
     multiply,
-    ...(splits > 1 ? [await addParts(gpu, matrix, own, parts, plainOutput(product))] : []),
+    ...(splits > 1 ? [await addParts(gpu, matrix, own, parts, plainOutput(product), product.norm)] : []),
   ];
 }
 

@@ -31,9 +31,11 @@ export interface RangeProduct {
   readonly addToY?: boolean;
   /**
    * y = silu(G x) (U x), f32 [tokens, rows / 2], of a matrix with the rows of G and U, where
-   * {@linkcode WeightFormat.takesPairs} says so. Default: false.
+   * {@linkcode WeightFormat.addsParts} says so. Default: false.
    */
   readonly isPair?: boolean;
+  /** What else becomes of y, f32 [tokens, rows], that is added to, there. Default: nothing. */
+  readonly norm?: SumsNorm | undefined;
   /** Room for x in f16, 2 bytes an element: matrix units then find it rounded, once for all rows. Default: none. */
   readonly halves?: GPUBuffer | undefined;
   /**
@@ -42,6 +44,17 @@ export interface RangeProduct {
    * @ignore
    */
   readonly tile?: GemmTile;
+}
+
+/** A norm of what a product is added to. */
+export interface SumsNorm {
+  /** f32 [rows]. */
+  readonly weight: GPUBuffer;
+  readonly epsilon: number;
+  /** f32 [tokens, rows], or in f16, in units of `unit`: y / sqrt(mean(y²) + epsilon) * weight. */
+  readonly normed: GPUBuffer;
+  /** Default: f32. */
+  readonly unit?: number | undefined;
 }
 
 /** What products with the few tokens of a range work in. */
@@ -83,10 +96,15 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
   /** Bytes that a product with up to so many tokens leaves its partial sums in. */
   partialsBytes(gpu: Gpu, matrix: Matrix, tokens: number): number;
   /**
-   * Whether products with one token, or with few of at most so many, make silu(gate) up of a matrix with the rows of both:
-   * where a workgroup has room for whole rows, or sums of parts of the channels are added up anyway.
+   * Whether products with one token, or with a few of {@linkcode fused}, make silu(gate) up of a matrix with the rows of
+   * both in one dispatch: then a workgroup has room for whole rows.
    */
   takesPairs(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
+  /**
+   * Whether {@linkcode multiplyFew} adds up parts of the channels with up to so many tokens: what it then makes of a
+   * matrix in one slab may be silu(gate) up, or normed.
+   */
+  addsParts(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
   /** Products with few tokens and what comes before and after them, where the format has a kernel for it. */
   readonly fused?: FusedFormat<Matrix>;
   /** Dispatches of a product with many tokens. */

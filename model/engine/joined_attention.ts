@@ -7,9 +7,9 @@ import { gemm, type MultiplyRange } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { widestOf } from "../llama/layer.ts";
+import { STAGES, widestOf } from "../llama/layer.ts";
 import type { EngineWeights, LayerVectors } from "./engine_weights.ts";
-import { attentionExtras, attentionShape, type PassBuffers, passOperations } from "./layer_operations.ts";
+import { attentionExtras, attentionShape, linksOf, type PassBuffers, passOperations } from "./layer_operations.ts";
 
 /** What their attention goes from and to, beside `qkv` and `mixed`. */
 export interface JoinedAttentionBuffers extends Pick<PassBuffers, "qkv" | "mixed"> {
@@ -79,7 +79,17 @@ export async function joinedPass(
   for (const [i, layer] of layers.entries()) {
     const attention = { ...buffers, cache: caches[i % caches.length], rotations };
     const attend = await joinedAttention(gpu, config, layer, range, attention, multiply.inputUnit);
-    const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply);
+    const operations = await passOperations(
+      gpu,
+      config,
+      layer,
+      range,
+      buffers,
+      attend,
+      multiply,
+      STAGES,
+      linksOf(layers, i, multiply),
+    );
     dispatches.push(...operations.flatMap((operation) => operation.dispatches));
   }
   return dispatches;

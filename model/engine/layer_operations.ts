@@ -160,12 +160,39 @@ export async function inputDispatches(
   return [await rmsNorm(gpu, range, norm)];
 }
 
+/** What a layer of a pass makes for the next one. */
+interface PassLinks {
+  /** Whether the layer before has normed the input of this one. */
+  readonly isNormed?: boolean;
+  /** f32 [hidden]: of the norm that follows the layer, where its last stage makes that too. */
+  readonly nextNorm?: GPUBuffer | undefined;
+}
+
+/** Whether a stage's product norms the residual stream that it is added to, see {@linkcode RangeProduct.norm}. */
+function normsResidual(
+  { linears, outputBias }: EngineLayer,
+  { name }: Stage,
+  { addsParts }: MultiplyRange,
+): boolean {
+  const [first, ...others] = linears[name];
+  return others.length === 0 && !(name === "o" && outputBias) && addsParts?.(first) === true;
+}
+
+/** How a layer hangs together with its neighbours in a pass through all layers. */
+export function linksOf(layers: readonly EngineLayer[], index: number, multiply: MultiplyRange): PassLinks {
+  return {
+    isNormed: index > 0 && normsResidual(layers[index - 1], STAGES[STAGES.length - 1], multiply),
+    nextNorm: layers[index + 1]?.attentionNorm,
+  };
+}
+
 /**
  * A layer for the tokens of a range, of one sequence, of several side by side or one of each of several.
  *
  * @param attend dispatches that make `mixed` from `qkv`
  * @param multiply how weights are multiplied
  * @param stages those that are wanted; of a layer that has no matrices yet for the others
+ * @param links default: the layer stands alone
  */
 export function passOperations(
   gpu: Gpu,
@@ -176,19 +203,25 @@ export function passOperations(
   attend: readonly Dispatch[],
   multiply: MultiplyRange = gemm,
   stages: readonly Stage[] = STAGES,
+  { isNormed = false, nextNorm }: PassLinks = {},
 ): Promise<Operation[]> {
-  const { hidden, qkv, gateUp, inner } = buffers;
+  const { hidden, qkv, gateUp, inner, normed } = buffers;
   const { inputUnit: unit } = multiply;
   const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
+  const nextNorms = { qkv: undefined, o: layer.mlpNorm, "gate+up": undefined, down: nextNorm };
+  let isMade = isNormed;
   const multiplyStage = async (stage: Stage) => {
     const { name, joinsResidual: addToY } = stage;
-    const dispatches = await inputDispatches(gpu, config, layer, range, buffers, stage, unit);
-    const isPair = name === "gate+up" && arePair(layer.linears[name], multiply.takesPairs);
+    const dispatches = isMade ? [] : await inputDispatches(gpu, config, layer, range, buffers, stage, unit);
+    const isPair = name === "gate+up" && arePair(layer.linears[name], multiply.addsParts);
     const y = isPair ? inner : outputs[name];
+    const weight = normsResidual(layer, stage, multiply) ? nextNorms[name] : undefined;
+    const norm = weight && { weight, epsilon: config.normEpsilon, normed, unit };
     for (const matrix of layer.linears[name]) {
-      const product = { range, x: stageInput(buffers, stage), unit, y, addToY, isPair };
+      const product = { range, x: stageInput(buffers, stage), unit, y, addToY, isPair, norm };
       dispatches.push(...await multiply(gpu, matrix, product));
     }
+    isMade = norm !== undefined;
     if (name === "gate+up" && !isPair) {
       dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner, unit));
     }
