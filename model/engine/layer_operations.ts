@@ -213,7 +213,8 @@ export function passOperations(
   const multiplyStage = async (stage: Stage) => {
     const { name, joinsResidual: addToY } = stage;
     const dispatches = isMade ? [] : await inputDispatches(gpu, config, layer, range, buffers, stage, unit);
-    const isPair = name === "gate+up" && arePair(layer.linears[name], multiply.addsParts);
+    // Which sums write in f32.
+    const isPair = unit === undefined && name === "gate+up" && arePair(layer.linears[name], multiply.addsParts);
     const y = isPair ? inner : outputs[name];
     const weight = normsResidual(layer, stage, multiply) ? nextNorms[name] : undefined;
     const norm = weight && { weight, epsilon: config.normEpsilon, normed, unit };
