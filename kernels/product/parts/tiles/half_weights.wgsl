@@ -25,10 +25,10 @@ fn group_pair(meta_word: u32, scales: u32) -> GroupPair {
   );
 }
 
-// A turn is half a group. What its groups have in common compilers take out of the turns of a step; which group it is
-// they see where a step takes whole half blocks.
+// A turn is half a group; steps of the tile begin with whole groups. What turns of a step have in common compilers take
+// out of them; which group one is they see where a step takes whole half blocks.
 fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32, slot: u32) {
-  let group = turn / STEP_TURNS * (STEP_TURNS / 2u) % 4u + tile_channel / 16u;
+  let group = (turn - tile_channel / 8u) / 2u % 4u + tile_channel / 16u;
   let is_late = group >= 2u;
   let pair = group_pair(
     (*staged).meta_word >> select(0u, 14u, is_late),
