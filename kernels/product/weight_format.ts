@@ -50,6 +50,7 @@ export interface RangeProduct {
 export interface SumsNorm {
   /** f32 [rows]. */
   readonly weight: GPUBuffer;
+  /** Added under the root. */
   readonly epsilon: number;
   /** f32 [tokens, rows], or in f16, in units of `unit`: y / sqrt(mean(y²) + epsilon) * weight. */
   readonly normed: GPUBuffer;
