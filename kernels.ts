@@ -82,5 +82,5 @@ export { fusedGemm } from "./kernels/product/fused_gemm.ts";
 export { fusedGemv, type FusedGemvOptions } from "./kernels/product/fused_gemv.ts";
 export type { AttentionInput, Epilogue, GemvInput, Prologue } from "./kernels/product/prologue_epilogue.ts";
 export { createDequantized, dequantizeOnGpu, type DequantizeOptions } from "./kernels/product/two_pass_gemv.ts";
-export type { FewProduct, FewScratch, RangeProduct } from "./kernels/product/weight_format.ts";
+export type { FewProduct, FewScratch, RangeProduct, SumsNorm } from "./kernels/product/weight_format.ts";
 export { createTokenRange, type TokenRange } from "./kernels/tokens/token_range.ts";

@@ -100,7 +100,7 @@ export const throughput: Experiment = {
             describeWindows(plan.calibrating)
           }, targets corrected: quantizing all layers, by the first layer's time and ` +
           "the second's, without reading a file and writing one; once",
-        "speed": `median of ${REPETITIONS.long} samples by the host's clock, after one that doesn't count`,
+        "speed": `median of ${REPETITIONS.long} samples by the host's clock, after warming up`,
       },
       columns: COLUMNS,
       rows,

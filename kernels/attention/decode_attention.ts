@@ -29,9 +29,12 @@ export interface DecodeAttentionBuffers {
   };
 }
 
-/** Elements of a token's partial results: sums [splits, heads * headSize], then maximum and sum of exp [splits, heads, 2]. */
+/**
+ * Elements of a token's partial results: sums [splits, heads * headSize], then maximum and sum of exp [splits, heads, 2].
+ * Those of one split are the attention itself.
+ */
 export function partialsLength({ heads, headSize }: AttentionShape, splits: number): number {
-  return splits * heads * (headSize + 2);
+  return splits * heads * (headSize + (splits === 1 ? 0 : 2));
 }
 
 /** Tokens up to which a sequence is short, and middling. */

@@ -4,8 +4,8 @@
 //
 //   partial[s, h] = sum over tokens t of split s of exp(q_h k_t / sqrt(head_size) - max) v_t,  with max and sum of exp
 //
-// which the kernel that reads it combines (GemvInput "attention"). A single split is divided by its sum of exp already,
-// so that its partial result is the attention itself.
+// which the kernel that reads it combines (GemvInput "attention"). A single split is divided by its sum of exp already:
+// its partial result is the attention, alone.
 //
 // Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits, T = new tokens):
 //   0 qkv        vec4<f32> [T, (heads + 2 K) D / 4]   q rows, k rows, v rows, as the linear layer leaves them
@@ -13,7 +13,8 @@
 //   2 keys       vec4<u32> [sequences, K, C, D / 8]   8 f16 each, rotated
 //   3 values     vec4<u32> [sequences, K, C, D / 8]
 //   4 sequence   vec2<u32> [T]             position of the token, index of its sequence in the cache
-//   5 partials   f32 [T, ...]              sums [S, heads D], then max and sum of exp as vec2 [S, heads]
+//   5 partials   f32 [T, ...]              sums [S, heads D], then, of several splits, max and sum of exp
+//                                       as vec2 [S, heads]
 //   6 bias       vec4<f32> [(heads + 2 K) D / 4]   added to qkv where has_bias
 //   7 norms      vec4<f32> [2, D / 4]      of queries and of keys where has_norm
 //
@@ -117,7 +118,7 @@ fn write_merged(state: Attended, first_head: u32, queries: u32, split: u32, thre
       write_sum(split, (first_head + i) * head_size + channel, query_of(sum, i), query_of(total, i));
     }
   }
-  if (thread < min(queries, QUERIES)) {
+  if (splits > 1u && thread < min(queries, QUERIES)) {
     write_pair(split, first_head + thread, LN_2 * query_of(largest, thread), query_of(total, thread));
   }
 }
@@ -129,9 +130,9 @@ fn write_sum(split: u32, channel: u32, sum: f32, total: f32) {
 fn write_pair(split: u32, head: u32, largest: f32, total: f32) {
   let at = first_partial() + splits * heads * head_size + 2u * (split * heads + head);
   partials[at] = largest;
-  partials[at + 1u] = select(total, 1.0, splits == 1u);
+  partials[at + 1u] = total;
 }
 
 fn first_partial() -> u32 {
-  return own_token * splits * heads * (head_size + 2u);
+  return own_token * splits * heads * (head_size + select(2u, 0u, splits == 1u));
 }

@@ -1,4 +1,4 @@
-// needs: token_range halves matrices
+// needs: token_range halves matrices fours
 // The attention of prefill_attention.wgsl by subgroups that multiply matrices (tensor cores): factors f16, sums f32.
 //
 // Bindings are those of prefill_attention.wgsl.
@@ -22,7 +22,7 @@ override tile_blocks: u32 = 4u * head_blocks;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> out: array<Four>;
 
 // Lower than any score, yet far from overflow when two are subtracted.
 const LOWEST = -1e38;
@@ -283,6 +283,6 @@ fn write_output(place: Place, i: u32, factor: f32, sum: Sum) {
   if (query >= place.tokens || vector >= head_vectors) { return; }
   let at = place.query * SCORE_STRIDE + place.first / 4u;
   let target_at = (((place.first_token + query) * heads + place.head) * head_vectors + vector) * 2u;
-  out[target_at] = factor * vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
-  out[target_at + 1u] = factor * vec4(scores[at + 4u], scores[at + 5u], scores[at + 6u], scores[at + 7u]);
+  out[target_at] = four_of(factor * vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]));
+  out[target_at + 1u] = four_of(factor * vec4(scores[at + 4u], scores[at + 5u], scores[at + 6u], scores[at + 7u]));
 }

@@ -2,6 +2,7 @@
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
+import { foursConstants, foursPart } from "../gpu/fours.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { RopeCache } from "./rope_cache.ts";
 import * as wgsl from "./wgsl.ts";
@@ -22,8 +23,10 @@ function matrixBytes(headSize: number): number {
 
 /** Buffers of {@linkcode prefillAttention}. */
 export interface PrefillAttentionBuffers extends Pick<RopeCache, "qkv" | "cache"> {
-  /** f32 [tokens, heads * headSize]. */
+  /** f32 [tokens, heads * headSize]; or in f16, in units of `outUnit`. */
   readonly out: GPUBuffer | GPUBufferBinding;
+  /** Default: f32. */
+  readonly outUnit?: number | undefined;
 }
 
 /**
@@ -35,14 +38,16 @@ export async function prefillAttention(
   gpu: Gpu,
   shape: AttentionShape,
   range: TokenRange,
-  { qkv, cache, out }: PrefillAttentionBuffers,
+  { qkv, cache, out, outUnit }: PrefillAttentionBuffers,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
   const { heads, keyValueHeads, headSize, slidingWindow } = shape;
   const { matrixUnits, workgroupBytes } = gpu.profile;
   const byMatrices = matrixUnits && headSize <= MATRIX_HEAD_SIZE && matrixBytes(headSize) <= workgroupBytes;
-  return await gpu.makeDispatch(joinShader(wgsl, byMatrices ? "matrix_attention" : "prefill_attention"), {
+  const kernel = byMatrices ? "matrix_attention" : "prefill_attention";
+  return await gpu.makeDispatch(joinShader(wgsl, kernel, foursPart(outUnit)), {
     constants: {
+      ...foursConstants(outUnit),
       heads,
       key_value_heads: keyValueHeads,
       head_size: headSize,

@@ -1,4 +1,4 @@
-// needs: attention_loads token_range
+// needs: attention_loads token_range fours
 // Causal attention of several tokens, one tile of keys after the other (as in FlashAttention, arXiv 2205.14135):
 //
 //   out[t, h] = sum over p of weight[p] * values[g, p], weight = softmax over p of q[t, h] . keys[g, p] /
@@ -14,7 +14,7 @@
 //   1 qkv     vec4<f32> [T, heads + 2 key_value_heads, D]: q first
 //   2 keys    vec2<u32> [sequences, key_value_heads, C, D]   4 f16
 //   3 values  vec2<u32> [sequences, key_value_heads, C, D]
-//   4 out     vec4<f32> [T, heads, D]
+//   4 out     fours [T, heads, D]: f32 or f16, see gpu/parts/float_fours.wgsl and half_fours.wgsl
 //
 // Mapping: a workgroup of 16 x 8 threads takes 64 queries of a head and 32 keys at a time. For scores a thread has 4
 // queries x 4 keys, for the output 4 queries x 4 elements in each run of 32 elements of the head. Keys, queries and
@@ -29,7 +29,7 @@ override window: u32 = 0x7fffffff;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> out: array<Four>;
 
 const TILE_QUERIES = 64u;
 const TILE_KEYS = 32u;
@@ -242,6 +242,6 @@ fn write_query(place: Place, i: u32, first_quad: u32, value: vec4<f32>) {
   let quads = head_size / 4u;
   let quad = first_quad + place.x;
   if (query < place.tokens && quad < quads) {
-    out[((place.first_token + query) * heads + place.head) * quads + quad] = value;
+    out[((place.first_token + query) * heads + place.head) * quads + quad] = four_of(value);
   }
 }

@@ -10,11 +10,11 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv, f16Several } from "./f16_gemv.ts";
-import { partsBytes } from "./tiled_product.ts";
+import { hasParts, partsBytes } from "./tiled_product.ts";
 import { plainOutput, type WeightFormat } from "./weight_format.ts";
 
-/** Most tokens multiplied four at a time with each load of weights: beside matrix units, and without them. */
-const SEVERAL_TOKENS = { besideUnits: 3, withoutUnits: 8 };
+/** Most tokens multiplied by fours with each load of weights: beside matrix units, and without them. */
+const SEVERAL_TOKENS = { besideUnits: 3, withoutUnits: 16 };
 
 /** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
 export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
@@ -44,10 +44,11 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
     return f16Several(gpu, matrix, product.x, plainOutput(product), maxTokens);
   },
   takesPairs: () => true,
+  addsParts: (gpu, matrix, tokens) => !isSeveral(gpu, matrix, tokens) && hasParts(gpu, matrix, tokens),
   multiplyMany: f16Gemm,
 };
 
-/** Whether up to so many tokens are multiplied four at a time with each load of weights. */
+/** Whether up to so many tokens are multiplied by fours with each load of weights. */
 function isSeveral({ profile }: Gpu, { channels }: F16Matrix, tokens: number): boolean {
   const { besideUnits, withoutUnits } = SEVERAL_TOKENS;
   return tokens <= (profile.matrixUnits ? besideUnits : withoutUnits) && channels % CHUNK_CHANNELS === 0;

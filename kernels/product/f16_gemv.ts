@@ -78,7 +78,7 @@ export async function f16Gemv(
 }
 
 /**
- * Dispatches that compute y from W x for some tokens, four at a time with each load of weights.
+ * Dispatches that compute y from W x for some tokens, up to eight with each load of weights.
  *
  * @param x f32 [tokens, channels], channels in eights
  */
@@ -93,6 +93,7 @@ export async function f16Several(
   const team = chooseTeam(gpu.profile);
   const shader = joinShader(wgsl, "f16_several", team.exchange);
   const y = { buffer: output.y.buffer, offset: output.y.offset ?? 0, size: tokens * matrix.rows * 4 };
+  const fours = tokens <= 4 ? 1 : 2;
   return await Promise.all(matrix.slabs.map(({ firstRow, rows, weights }) => {
     const [columns, lines] = spreadWorkgroups(Math.ceil(rows / 4));
     return gpu.makeDispatch(shader, {
@@ -101,13 +102,14 @@ export async function f16Several(
         token_rows: matrix.rows,
         y_row: firstRow,
         all_tokens: tokens,
+        fours,
         chunks: matrix.chunks,
         team: team.lanes,
         workgroup_size: team.lanes,
         output_kind: outputConstant(output),
       },
       buffers: { weights, x, y },
-      workgroups: [columns, lines, Math.ceil(tokens / 4)],
+      workgroups: [columns, lines, Math.ceil(tokens / 4 / fours)],
     });
   }));
 }

@@ -1,4 +1,4 @@
-// needs: tile decode
+// needs: tile packed_weights decode
 // Matrix-matrix product with packed weights, for prefill and perplexity: y[t, r] = sum over c of w[r, c] x[t, c], in
 // f32.
 //
@@ -41,7 +41,7 @@ struct Weights {
   meta_word: u32,
   scales: vec2<u32>,
   masks: CodeMasks,
-  // The four bits of a code in a float's mantissa; made from an always-zero index as those in CodeMasks are.
+  // CODE_MASK, made from an always-zero index as those in CodeMasks are.
   code_mask: u32,
   // The row's next two outliers: the second one is on its way while the first is waiting for its step.
   outlier: Outlier,
@@ -59,7 +59,7 @@ struct Outlier {
 fn start_weights(row: u32, always_zero: u32) -> Weights {
   var staged: Weights;
   staged.masks = code_masks(always_zero);
-  staged.code_mask = 0x00780000u + always_zero;
+  staged.code_mask = CODE_MASK + always_zero;
   if (outlier_residuals != 0u) {
     let first = outlier_planes[row];
     staged.end_outlier = outlier_planes[row + 1u];
@@ -88,48 +88,6 @@ fn refine_words(row: u32, half_block: u32) -> vec4<u32> {
   if (every == 1u) { return vec4(refine[first], refine[first + 4u], refine[first + 8u], refine[first + 12u]); }
   if (every == 2u) { return vec4(vec2(refine[first]), vec2(refine[first + 4u])); }
   return vec4(refine[first]);
-}
-
-// w = (code / 4 - zero) * scale as one multiply-add, f * 4 scale - (4 + zero) * scale: the four bits of a code, base
-// bits above refine bits, go to the top of the mantissa of f = 1 + code / 16. Exact, as every term has at most 23 bits.
-fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32, slot: u32) {
-  let group = turn / 2u % 4u;
-  let half_shift = 16u * (turn % 2u);
-  let meta_codes = align_codes((*staged).meta_word, group);
-  let d = unpack2x16float(select((*staged).scales.x, (*staged).scales.y, group >= 2u) >> (16u * (group % 2u))).x;
-  let scale = scale_of(meta_codes, (*staged).masks, 512.0 * d);
-  var zero = zero_plus(meta_codes, (*staged).masks) - ZERO_PLUS;
-  var fine = 0u;
-  if (is_refined((*staged).meta_word, turn / 2u)) {
-    zero = fma(0.75, zero, 0.75);
-    fine = pick_word((*staged).refine, group) >> half_shift;
-  }
-  let word = pick_word((*staged).base, group) >> half_shift;
-  // Codes of even and of odd channels, four bits each.
-  let even = ((word & 0x3333u) << 2u) | (fine & 0x3333u);
-  let odd = (word & 0xccccu) | ((fine >> 2u) & 0x3333u);
-  let decoder = Decoder((*staged).code_mask, 4.0 * scale, -(4.0 + zero) * scale);
-  put_eight(
-    tile_channel,
-    tile_row,
-    decode_pairs(even << 19u, odd << 19u, even << 15u, odd << 15u, decoder),
-    decode_pairs(even << 11u, odd << 11u, even << 7u, odd << 7u, decoder),
-  );
-  if (outlier_residuals != 0u) { put_outliers(staged, tile_row, 8u * turn, tile_channel); }
-}
-
-struct Decoder {
-  mask: u32,
-  factor: f32,
-  offset: f32,
-}
-
-fn decode_pairs(a: u32, b: u32, c: u32, d: u32, decoder: Decoder) -> vec4<f32> {
-  return vec4(decode(a, decoder), decode(b, decoder), decode(c, decoder), decode(d, decoder));
-}
-
-fn decode(codes: u32, decoder: Decoder) -> f32 {
-  return fma(bitcast<f32>((codes & decoder.mask) | 0x3f800000u), decoder.factor, decoder.offset);
 }
 
 fn is_refined(meta_word: u32, group: u32) -> bool {

@@ -32,6 +32,11 @@ export const MATRIX_FEW: GemmTile = {
 /** Most tokens of that tile, which brings weights anew for each 16. */
 const MATRIX_FEW_TOKENS = 64;
 
+/** Whether a tile is of matrices, whose factors are f16. */
+export function multipliesMatrices({ part }: GemmTile): boolean {
+  return part === "matrix_tile" || part === "matrix_few";
+}
+
 /** 64 rows x 128 tokens: for prompts. */
 export const WIDE_TILE: GemmTile = { rows: 64, tokens: 128, part: "wide_tile" };
 

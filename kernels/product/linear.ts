@@ -4,6 +4,7 @@ import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { f16Format } from "./f16_format.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 import { packedFormat } from "./packed_format.ts";
+import { inputUnitOf } from "./tiled_product.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import type { HostMatrix, RangeProduct, WeightFormat, WeightMatrix } from "./weight_format.ts";
 
@@ -60,11 +61,22 @@ export async function createMultiplyFused(
   return (matrix, input, output) => FORMATS[matrix.kind].fused!.multiply(gpu, matrix, input, output, scratch);
 }
 
+/** Products with the tokens of a range: {@linkcode gemm}, or what is faster with a device or for few tokens. */
+export interface MultiplyRange {
+  /** Dispatches of a product. */
+  (gpu: Gpu, matrix: WeightMatrix, product: RangeProduct): Promise<Dispatch[]>;
+  /** The unit in which inputs come, in f16; default: they are f32. */
+  readonly inputUnit?: number | undefined;
+  /** Whether a product may be a pair or normed, see {@linkcode RangeProduct}; default: none. */
+  readonly addsParts?: (matrix: WeightMatrix) => boolean;
+}
+
 /**
  * Makes what multiplies some matrices with few tokens, in place of {@linkcode gemm}; what lies past a range's tokens, up
  * to the most it may have, is overwritten.
  *
  * @param tokens the most that a range may have
+ * @param inputUnit of inputs that come in f16; default: they are f32
  * @throws {OutOfMemoryError} when the device has no room for partial sums
  */
 export async function createMultiplyFew(
@@ -72,10 +84,18 @@ export async function createMultiplyFew(
   scope: BufferScope,
   matrices: readonly WeightMatrix[],
   tokens: number,
-): Promise<typeof gemm> {
+  inputUnit?: number,
+): Promise<MultiplyRange> {
   const partials = await createPartials(gpu, scope, matrices, tokens);
-  const halves = await createHalves(gpu, scope, Math.max(...matrices.map(({ channels }) => channels)), tokens);
-  return (gpu, matrix, product) => FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
+  const widest = Math.max(...matrices.map(({ channels }) => channels));
+  const halves = inputUnit === undefined ? await createHalves(gpu, scope, widest, tokens) : undefined;
+  const multiply: MultiplyRange = (gpu, matrix, product) =>
+    FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
+  return Object.assign(multiply, {
+    inputUnit,
+    addsParts: (matrix: WeightMatrix) =>
+      matrix.slabs.length === 1 && FORMATS[matrix.kind].addsParts(gpu, matrix, tokens),
+  });
 }
 
 async function createPartials(gpu: Gpu, scope: BufferScope, matrices: readonly WeightMatrix[], tokens: number) {
@@ -99,8 +119,9 @@ export async function createMultiplyMany(
   scope: BufferScope,
   matrices: readonly WeightMatrix[],
   tokens: number,
-): Promise<typeof gemm> {
-  return gpu.profile.matrixUnits ? await createMultiplyFew(gpu, scope, matrices, tokens) : gemm;
+): Promise<MultiplyRange> {
+  if (!gpu.profile.matrixUnits) return gemm;
+  return await createMultiplyFew(gpu, scope, matrices, tokens, inputUnitOf(gpu, matrices, tokens));
 }
 
 /** Dispatches of a product with many tokens. @throws {RangeError} when channels are not a multiple of 4 */

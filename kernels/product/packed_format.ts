@@ -8,7 +8,7 @@ import { fusedGemv, takesGemvPairs } from "./fused_gemv.ts";
 import { fusedSeveral, severalPartialsBytes, takesSeveralPairs } from "./few/fused_several.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
-import { partsBytes } from "./tiled_product.ts";
+import { hasParts, partsBytes } from "./tiled_product.ts";
 import { type FewScratch, type HostMatrix, plainOutput, type WeightFormat } from "./weight_format.ts";
 
 /**
@@ -43,6 +43,10 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
   },
   takesPairs(gpu, matrix, tokens) {
     return tokens === 1 ? takesGemvPairs(gpu, matrix) : takesSeveralPairs(gpu, matrix, tokens);
+  },
+  addsParts(gpu, matrix, tokens) {
+    if (tokens <= SEVERAL_TOKENS) return false;
+    return gpu.profile.matrixUnits ? hasParts(gpu, matrix, tokens) : tokens <= FEW_TOKENS;
   },
   fused: { mostTokens: SEVERAL_TOKENS, multiply: multiplyFused },
   multiplyMany: fusedGemm,

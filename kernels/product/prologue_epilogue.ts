@@ -28,8 +28,8 @@ export interface AttentionInput {
 
 /** A vector in f32, or what it is made of; the kernels compute it themselves. Each is token by token. */
 export type Prologue =
-  /** x f32 [tokens, stride], of which the first `channels` are taken; default of the stride: channels. */
-  | { readonly kind: "vector"; readonly x: GPUBuffer; readonly stride?: number }
+  /** x f32 [tokens, channels]. */
+  | { readonly kind: "vector"; readonly x: GPUBuffer }
   /** x / sqrt(mean(x^2) + epsilon) * weight, with x f32 [tokens, channels] and weight f32 [channels]. */
   | { readonly kind: "rms_norm"; readonly x: GPUBuffer; readonly weight: GPUBuffer; readonly epsilon: number }
   | AttentionInput;
@@ -54,8 +54,7 @@ const OUTPUT_KINDS = { store: 0, add: 1, silu_product: 2 } as const;
 
 /** Values of the overrides that product/parts/input_values.wgsl names. */
 export function inputConstants(input: Prologue, channels: number): Record<string, number> {
-  const stride = input.kind === "vector" ? input.stride : undefined;
-  const constants = { input_kind: INPUT_KINDS[input.kind], channels, token_values: stride ?? channels };
+  const constants = { input_kind: INPUT_KINDS[input.kind], channels };
   if (input.kind === "rms_norm") return { ...constants, epsilon: input.epsilon };
   if (input.kind === "vector") return constants;
   // Four channels of one head are loaded at a time, four apart.

@@ -19,7 +19,7 @@ export function reduceSplits(
   input: AttentionInput,
   mixed: GPUBuffer | GPUBufferBinding,
 ): Promise<Dispatch> {
-  return gpu.makeDispatch(joinShader(wgsl, "split_reduce", "float_mixed"), joined(channels, input, mixed, maxTokens));
+  return gpu.makeDispatch(joinShader(wgsl, "split_reduce", "float_fours"), joined(channels, input, mixed, maxTokens));
 }
 
 /** The same for {@linkcode f16Gemv}. @param combined f16 [tokens, channels] */
@@ -30,7 +30,7 @@ export function reduceSplitsToF16(
   combined: GPUBuffer,
   tokens = 1,
 ): Promise<Dispatch> {
-  return gpu.makeDispatch(joinShader(wgsl, "split_reduce", "half_mixed"), joined(channels, input, combined, tokens));
+  return gpu.makeDispatch(joinShader(wgsl, "split_reduce", "half_fours"), joined(channels, input, combined, tokens));
 }
 
 function joined(channels: number, input: AttentionInput, mixed: GPUBuffer | GPUBufferBinding, tokens: number) {

@@ -16,10 +16,23 @@ export interface TiledRows extends PartRows {
   readonly constants: Constants;
   /** Its buffers. */
   readonly buffers: NamedBuffers;
+  /** The parts that it needs for a tile. */
+  readonly parts?: (tile: GemmTile) => readonly (keyof typeof wgsl)[];
 }
 
 /** What matrix units take activations in, see gpu/parts/matrix_blocks.wgsl. */
 const ACTIVATION_UNIT = 16;
+
+/** The unit in which all products of some matrices with up to so many tokens take inputs that are in f16 already. */
+export function inputUnitOf(
+  { profile }: Gpu,
+  matrices: readonly (F16Matrix | PackedMatrix)[],
+  maxTokens: number,
+): number | undefined {
+  const takesHalves = ({ rows, channels }: F16Matrix | PackedMatrix) =>
+    chooseTile(profile, rows, maxTokens, true).part === "matrix_tile" && channels % CHUNK_CHANNELS === 0;
+  return matrices.every(takesHalves) ? ACTIVATION_UNIT : undefined;
+}
 
 /** Channels of which a part takes a whole number: packed weights are fetched by half blocks. */
 const RUN_CHANNELS = 64;
@@ -58,6 +71,11 @@ export function partsBytes(
   return Math.max(...bytes);
 }
 
+/** Whether matrix units multiply a matrix with up to so many tokens in parts of the channels. */
+export function hasParts(gpu: Gpu, matrix: F16Matrix | PackedMatrix, maxTokens: number): boolean {
+  return gpu.profile.matrixUnits && partsBytes(gpu, matrix, maxTokens) > 0;
+}
+
 /**
  * Dispatches that compute y[token, row] = sum of w[row, channel] x[token, channel] for some rows of a matrix; in parts of
  * the channels where there is room for their sums.
@@ -88,23 +106,27 @@ export async function multiplyTiles(
     add_to_y: addToY ? 1 : 0,
     ...(outliers && { outlier_residuals: outliers.residuals }),
   };
-  const multiply = await gpu.makeDispatch(joinShader(wgsl, kernel, tile.part, ...input.parts), {
-    constants: { rows, channels, ...place, ...own.constants },
-    buffers: { range: range.buffer, ...own.buffers, x: input.x, y: splits > 1 ? partials! : y },
-    workgroups: [tokenTiles, rowTiles * splits, 1],
-  });
-  const parts = { range, partials: partials!, splits, tokens: tile.tokens, x };
+  const multiply = await gpu.makeDispatch(
+    joinShader(wgsl, kernel, tile.part, ...input.parts, ...own.parts?.(tile) ?? []),
+    {
+      constants: { rows, channels, ...place, ...own.constants },
+      buffers: { range: range.buffer, ...own.buffers, x: input.x, y: splits > 1 ? partials! : y },
+      workgroups: [tokenTiles, rowTiles * splits, 1],
+    },
+  );
+  const parts = { range, partials: partials!, splits, tokens: tile.tokens, x, unit: product.unit };
   return [
     // Once for all rows: the first ones are multiplied first.
     ...(firstRow === 0 ? input.dispatches : []),
     multiply,
-    ...(splits > 1 ? [await addParts(gpu, matrix, own, parts, plainOutput(product))] : []),
+    ...(splits > 1 ? [await addParts(gpu, matrix, own, parts, plainOutput(product), product.norm)] : []),
   ];
 }
 
 /** What a tile reads activations from, the parts that do it, and what makes it. */
-async function tileInput(gpu: Gpu, { part }: GemmTile, channels: number, { range, x, halves }: RangeProduct) {
+async function tileInput(gpu: Gpu, { part }: GemmTile, channels: number, { range, x, unit, halves }: RangeProduct) {
   if (part !== "matrix_tile") return { x, parts: [], dispatches: [] };
+  if (unit !== undefined) return { x, parts: ["half_turns"] as const, dispatches: [] };
   if (!halves || channels % CHUNK_CHANNELS !== 0) return { x, parts: ["float_turns"] as const, dispatches: [] };
   const round = await toHalves(gpu, x, halves, range.maxTokens * channels, 1 / ACTIVATION_UNIT);
   return { x: halves, parts: ["half_turns"] as const, dispatches: [round] };

@@ -21,12 +21,21 @@ export type HostMatrix = HalfMatrix | {
 export interface RangeProduct {
   /** Which tokens. */
   readonly range: TokenRange;
-  /** f32 [tokens, channels]. */
+  /** f32 [tokens, channels]; or in f16, in units of `unit`. */
   readonly x: GPUBuffer;
+  /** {@linkcode ACTIVATION_UNIT}, where {@linkcode MultiplyRange.inputUnit} says so. Default: f32. */
+  readonly unit?: number | undefined;
   /** f32 [tokens, rows]. */
   readonly y: GPUBuffer | GPUBufferBinding;
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
+  /**
+   * y = silu(G x) (U x), f32 [tokens, rows / 2], of a matrix with the rows of G and U, where
+   * {@linkcode WeightFormat.addsParts} says so. Default: false.
+   */
+  readonly isPair?: boolean;
+  /** What else becomes of y, f32 [tokens, rows], that is added to, there. Default: nothing. */
+  readonly norm?: SumsNorm | undefined;
   /** Room for x in f16, 2 bytes an element: matrix units then find it rounded, once for all rows. Default: none. */
   readonly halves?: GPUBuffer | undefined;
   /**
@@ -35,6 +44,18 @@ export interface RangeProduct {
    * @ignore
    */
   readonly tile?: GemmTile;
+}
+
+/** A norm of what a product is added to. */
+export interface SumsNorm {
+  /** f32 [rows]. */
+  readonly weight: GPUBuffer;
+  /** Added under the root. */
+  readonly epsilon: number;
+  /** f32 [tokens, rows], or in f16, in units of `unit`: y / sqrt(mean(y²) + epsilon) * weight. */
+  readonly normed: GPUBuffer;
+  /** Default: f32. */
+  readonly unit?: number | undefined;
 }
 
 /** What products with the few tokens of a range work in. */
@@ -80,6 +101,11 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
    * both in one dispatch: then a workgroup has room for whole rows.
    */
   takesPairs(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
+  /**
+   * Whether {@linkcode multiplyFew} adds up parts of the channels with up to so many tokens: what it then makes of a
+   * matrix in one slab may be silu(gate) up, or normed.
+   */
+  addsParts(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
   /** Products with few tokens and what comes before and after them, where the format has a kernel for it. */
   readonly fused?: FusedFormat<Matrix>;
   /** Dispatches of a product with many tokens. */
@@ -95,6 +121,6 @@ export interface FusedFormat<Matrix extends WeightMatrix> {
 }
 
 /** What becomes of a product of a range. */
-export function plainOutput({ y, addToY }: RangeProduct): Epilogue {
-  return { kind: addToY ? "add" : "store", y: "buffer" in y ? y : { buffer: y } };
+export function plainOutput({ y, addToY, isPair }: RangeProduct): Epilogue {
+  return { kind: isPair ? "silu_product" : addToY ? "add" : "store", y: "buffer" in y ? y : { buffer: y } };
 }

@@ -10,12 +10,14 @@ import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import { advance, argmax, CANDIDATES, sample, SAMPLING_BYTES, selectionBytes } from "../../kernels/tokens/sampler.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
+import { STAGES } from "../llama/layer.ts";
 import type { EngineLayer, EngineWeights } from "./engine_weights.ts";
 import {
   attentionExtras,
   attentionShape,
   createStageBuffers,
   linearsOf,
+  linksOf,
   logitDispatches,
   type Operation,
   passOperations,
@@ -166,25 +168,35 @@ async function createBatchMiddle(
   const size = range.maxTokens;
   const shape = attentionShape(config);
   const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity, size);
-  const normed = await scope.storage("normed", 4 * size * hidden);
-  const mixed = await scope.storage("mixed", 4 * size * heads * headSize);
-  const pass = { ...buffers, normed, mixed };
-  const partials = await scope.storage("partials", 4 * size * partialsLength(shape, splits));
-  const joined = { kind: "attention", partials, splits, headSize } as const;
   const linears = linearsOf(layers);
   const fused = await createMultiplyFused(gpu, scope, linears, range);
+  const normed = await scope.storage("normed", 4 * size * hidden);
+  const partials = await scope.storage("partials", 4 * size * partialsLength(shape, splits));
+  // One split leaves the attention itself.
+  const mixed = splits === 1 || fused ? partials : await scope.storage("mixed", 4 * size * heads * headSize);
+  const joined = { kind: "attention", partials, splits, headSize } as const;
   const multiply = await createMultiplyFew(gpu, scope, fused ? [head] : [...linears, head], size);
-  const layerOperations = async (layer: EngineLayer, cache: KeyValueCache) => {
+  const layerOperations = async (layer: EngineLayer, i: number) => {
+    const cache = buffers.caches[i];
     if (fused) return await tokenOperations(gpu, config, layer, range, cache, splits, { ...buffers, partials }, fused);
     const attention = { ...buffers, partials, cache, ...attentionExtras(config, layer) };
-    const attend = [
-      await decodeAttention(gpu, shape, splits, attention, size),
-      await reduceSplits(gpu, range, heads * headSize, joined, mixed),
-    ];
-    return await passOperations(gpu, config, layer, range, pass, attend, multiply);
+    const attend = [await decodeAttention(gpu, shape, splits, attention, size)];
+    if (splits > 1) attend.push(await reduceSplits(gpu, range, heads * headSize, joined, mixed));
+    const links = linksOf(layers, i, multiply);
+    return await passOperations(
+      gpu,
+      config,
+      layer,
+      range,
+      { ...buffers, normed, mixed },
+      attend,
+      multiply,
+      STAGES,
+      links,
+    );
   };
   const operations: Operation[] = [];
-  for (const [i, layer] of layers.entries()) operations.push(...await layerOperations(layer, buffers.caches[i]));
+  for (const [i, layer] of layers.entries()) operations.push(...await layerOperations(layer, i));
   return {
     input: buffers.hidden,
     layers: () => operations,
@@ -192,7 +204,7 @@ async function createBatchMiddle(
     whyNotWhole: `a step of ${size} tokens has no kernel for whole layers, must have 1`,
     head: {
       kind: "head",
-      dispatches: await logitDispatches(gpu, weights, range, { ...pass, x: buffers.hidden }, multiply),
+      dispatches: await logitDispatches(gpu, weights, range, { ...buffers, normed, x: buffers.hidden }, multiply),
     },
   };
 }

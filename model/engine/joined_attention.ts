@@ -3,13 +3,13 @@ import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { ropeCache } from "../../kernels/attention/rope_cache.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
-import { gemm } from "../../kernels/product/linear.ts";
+import { gemm, type MultiplyRange } from "../../kernels/product/linear.ts";
 import { embedTokens } from "../../kernels/tokens/embed_tokens.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
-import { widestOf } from "../llama/layer.ts";
+import { STAGES, widestOf } from "../llama/layer.ts";
 import type { EngineWeights, LayerVectors } from "./engine_weights.ts";
-import { attentionExtras, attentionShape, type PassBuffers, passOperations } from "./layer_operations.ts";
+import { attentionExtras, attentionShape, linksOf, type PassBuffers, passOperations } from "./layer_operations.ts";
 
 /** What their attention goes from and to, beside `qkv` and `mixed`. */
 export interface JoinedAttentionBuffers extends Pick<PassBuffers, "qkv" | "mixed"> {
@@ -41,18 +41,24 @@ export function windowOf(
   return { buffer, offset: window * size, size };
 }
 
-/** Dispatches that make `mixed` from `qkv`. @param range of all windows, as the sequences that it has */
+/**
+ * Dispatches that make `mixed` from `qkv`.
+ *
+ * @param range of all windows, as the sequences that it has
+ * @param unit of `mixed`, where it is made in f16
+ */
 export async function joinedAttention(
   gpu: Gpu,
   config: ModelConfig,
   layer: LayerVectors,
   range: TokenRange,
   { qkv, mixed: out, cache, rotations }: JoinedAttentionBuffers,
+  outUnit?: number,
 ): Promise<Dispatch[]> {
   const shape = attentionShape(config);
   return [
     await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
-    await prefillAttention(gpu, shape, range, { qkv, cache, out }),
+    await prefillAttention(gpu, shape, range, { qkv, cache, out, outUnit }),
   ];
 }
 
@@ -67,13 +73,23 @@ export async function joinedPass(
   range: TokenRange,
   buffers: PassBuffers,
   { caches, rotations }: { readonly caches: readonly KeyValueCache[]; readonly rotations: GPUBuffer },
-  multiply: typeof gemm = gemm,
+  multiply: MultiplyRange = gemm,
 ): Promise<Dispatch[]> {
   const dispatches = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
   for (const [i, layer] of layers.entries()) {
     const attention = { ...buffers, cache: caches[i % caches.length], rotations };
-    const attend = await joinedAttention(gpu, config, layer, range, attention);
-    const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply);
+    const attend = await joinedAttention(gpu, config, layer, range, attention, multiply.inputUnit);
+    const operations = await passOperations(
+      gpu,
+      config,
+      layer,
+      range,
+      buffers,
+      attend,
+      multiply,
+      STAGES,
+      linksOf(layers, i, multiply),
+    );
     dispatches.push(...operations.flatMap((operation) => operation.dispatches));
   }
   return dispatches;

@@ -1,16 +1,12 @@
 // The dispatches of a layer, stage by stage: of one token, with what comes before and after a product in the product's
 // dispatch, or of several.
 import { addBias } from "../../kernels/tokens/add_bias.ts";
-import {
-  decodeAttention,
-  type DecodeAttentionBuffers,
-  partialsLength,
-} from "../../kernels/attention/decode_attention.ts";
+import { decodeAttention, type DecodeAttentionBuffers } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionShape, KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { Epilogue, Prologue } from "../../kernels/product/prologue_epilogue.ts";
-import { gemm, type MultiplyFused, takesPairs } from "../../kernels/product/linear.ts";
+import { gemm, type MultiplyFused, type MultiplyRange, takesPairs } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../kernels/tokens/rms_norm.ts";
@@ -42,7 +38,7 @@ export async function logitDispatches(
   { config, finalNorm: weight, head }: Pick<EngineWeights, "config" | "finalNorm" | "head">,
   range: TokenRange,
   { x, normed, logits }: LogitBuffers,
-  multiply: typeof gemm = gemm,
+  multiply: MultiplyRange = gemm,
 ): Promise<Dispatch[]> {
   return [
     await rmsNorm(gpu, range, { hidden: config.hidden, epsilon: config.normEpsilon, x, weight, y: normed }),
@@ -157,10 +153,37 @@ export async function inputDispatches(
   range: TokenRange,
   { hidden: x, normed: y }: Pick<PassBuffers, "hidden" | "normed">,
   { input }: Stage,
+  unit?: number,
 ): Promise<Dispatch[]> {
   if (input !== "attentionNorm" && input !== "mlpNorm") return [];
-  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: layer[input], y };
+  const norm = { hidden: config.hidden, epsilon: config.normEpsilon, x, weight: layer[input], y, unit };
   return [await rmsNorm(gpu, range, norm)];
+}
+
+/** What a layer of a pass makes for the next one. */
+interface PassLinks {
+  /** Whether the layer before has normed the input of this one. */
+  readonly isNormed?: boolean;
+  /** f32 [hidden]: of the norm that follows the layer, where its last stage makes that too. */
+  readonly nextNorm?: GPUBuffer | undefined;
+}
+
+/** Whether a stage's product norms the residual stream that it is added to, see {@linkcode RangeProduct.norm}. */
+function normsResidual(
+  { linears, outputBias }: EngineLayer,
+  { name }: Stage,
+  { addsParts }: MultiplyRange,
+): boolean {
+  const [first, ...others] = linears[name];
+  return others.length === 0 && !(name === "o" && outputBias) && addsParts?.(first) === true;
+}
+
+/** How a layer hangs together with its neighbours in a pass through all layers. */
+export function linksOf(layers: readonly EngineLayer[], index: number, multiply: MultiplyRange): PassLinks {
+  return {
+    isNormed: index > 0 && normsResidual(layers[index - 1], STAGES[STAGES.length - 1], multiply),
+    nextNorm: layers[index + 1]?.attentionNorm,
+  };
 }
 
 /**
@@ -169,6 +192,7 @@ export async function inputDispatches(
  * @param attend dispatches that make `mixed` from `qkv`
  * @param multiply how weights are multiplied
  * @param stages those that are wanted; of a layer that has no matrices yet for the others
+ * @param links default: the layer stands alone
  */
 export function passOperations(
   gpu: Gpu,
@@ -177,22 +201,39 @@ export function passOperations(
   range: TokenRange,
   buffers: Omit<PassBuffers, "tokens">,
   attend: readonly Dispatch[],
-  multiply: typeof gemm = gemm,
+  multiply: MultiplyRange = gemm,
   stages: readonly Stage[] = STAGES,
+  { isNormed = false, nextNorm }: PassLinks = {},
 ): Promise<Operation[]> {
-  const { hidden, qkv, gateUp, inner } = buffers;
+  const { hidden, qkv, gateUp, inner, normed } = buffers;
+  const { inputUnit: unit } = multiply;
   const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
+  const nextNorms = { qkv: undefined, o: layer.mlpNorm, "gate+up": undefined, down: nextNorm };
+  let isMade = isNormed;
   const multiplyStage = async (stage: Stage) => {
     const { name, joinsResidual: addToY } = stage;
-    const dispatches = await inputDispatches(gpu, config, layer, range, buffers, stage);
+    const dispatches = isMade ? [] : await inputDispatches(gpu, config, layer, range, buffers, stage, unit);
+    // Which sums write in f32.
+    const isPair = unit === undefined && name === "gate+up" && arePair(layer.linears[name], multiply.addsParts);
+    const y = isPair ? inner : outputs[name];
+    const weight = normsResidual(layer, stage, multiply) ? nextNorms[name] : undefined;
+    const norm = weight && { weight, epsilon: config.normEpsilon, normed, unit };
     for (const matrix of layer.linears[name]) {
-      const product = { range, x: stageInput(buffers, stage), y: outputs[name], addToY };
+      const product = { range, x: stageInput(buffers, stage), unit, y, addToY, isPair, norm };
       dispatches.push(...await multiply(gpu, matrix, product));
     }
-    if (name === "gate+up") dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner));
+    isMade = norm !== undefined;
+    if (name === "gate+up" && !isPair) {
+      dispatches.push(await siluProduct(gpu, range, config.intermediate, gateUp, inner, unit));
+    }
     return dispatches;
   };
   return operationsOf(gpu, config, layer, range, hidden, attend, multiplyStage, stages);
+}
+
+/** Whether gate and up are one matrix, of which a product makes silu(gate) up. */
+function arePair([first, ...others]: readonly WeightMatrix[], takes?: (matrix: WeightMatrix) => boolean): boolean {
+  return others.length === 0 && first.slabs.length === 1 && first.rows % 8 === 0 && takes?.(first) === true;
 }
 
 /** A layer for one token of each of some sequences, with so many splits of a sequence. */
@@ -211,7 +252,7 @@ export async function tokenOperations(
   const shape = attentionShape(config);
   const normed = (weight: GPUBuffer): Prologue => ({ kind: "rms_norm", x: hidden, weight, epsilon });
   const attention: Prologue = splits === 1
-    ? { kind: "vector", x: partials, stride: partialsLength(shape, 1) }
+    ? { kind: "vector", x: partials }
     : { kind: "attention", partials, splits, headSize };
   const inputs: Readonly<Record<Stage["input"], Prologue>> = {
     attentionNorm: normed(layer.attentionNorm),
@@ -224,10 +265,7 @@ export async function tokenOperations(
   const attend = [await decodeAttention(gpu, shape, splits, extras, range.maxTokens)];
   return await operationsOf(gpu, config, layer, range, hidden, attend, async ({ name, input, joinsResidual }) => {
     const parts = layer.linears[name];
-    const [first] = parts;
-    // One dispatch where gate and up are one matrix.
-    const isProduct = name === "gate+up" && parts.length === 1 && first.slabs.length === 1 && first.rows % 8 === 0 &&
-      takesPairs(gpu, first, range.maxTokens);
+    const isProduct = name === "gate+up" && arePair(parts, (matrix) => takesPairs(gpu, matrix, range.maxTokens));
     const output: Epilogue = isProduct
       ? { kind: "silu_product", y: { buffer: inner } }
       : { kind: joinsResidual ? "add" : "store", y: { buffer: outputs[name] } };

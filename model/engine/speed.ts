@@ -105,14 +105,15 @@ export async function measureGeneration(
 }
 
 /**
- * Tokens a second of each repetition of something that takes so many, by the host's clock, after a run that doesn't count.
+ * Tokens a second of each repetition of something that takes so many, by the host's clock, after warming up.
  *
- * @param repetitions by default more of what takes less than a second, and only then clocks are first waited for
+ * @param repetitions by default more of what takes less than a second
  */
 export async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
   // The first run waits for its pipelines, while the GPU idles.
   await run();
-  const wanted = repetitions ?? REPETITIONS[await warmUp(run) < 1000 ? "short" : "long"];
+  const runMs = await warmUp(run);
+  const wanted = repetitions ?? REPETITIONS[runMs < 1000 ? "short" : "long"];
   const rates: number[] = [];
   for (let i = 0; i < wanted; i++) rates.push((1000 * tokens) / await timeRun(run));
   return rates;

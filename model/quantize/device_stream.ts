@@ -4,7 +4,7 @@ import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
 import type { F16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { placeRows } from "../../kernels/matrix/slabs.ts";
-import { createHalves, gemm } from "../../kernels/product/linear.ts";
+import { createHalves, gemm, type MultiplyRange } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { embedTokens as embedOnDevice } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
@@ -235,7 +235,7 @@ export async function passDispatches(
 ): Promise<Dispatch[]> {
   const { gpu, config, halves } = context;
   const buffers = passBuffers(context, windows);
-  const multiply: typeof gemm = (gpu, matrix, product) => gemm(gpu, matrix, { ...product, halves });
+  const multiply: MultiplyRange = (gpu, matrix, product) => gemm(gpu, matrix, { ...product, halves });
   const stages = stage === undefined ? STAGES : [STAGES[stage]];
   const attends = stages[0].name === "qkv";
   const { range } = windows;

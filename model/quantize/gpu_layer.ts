@@ -14,6 +14,7 @@ import type { StripQuantizer } from "../../quant/baselines/strips.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
 import type { ModelConfig } from "../llama/config.ts";
+import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
 import type { DeviceCalibrator, DeviceLayerPair, DeviceSums } from "./device_calibrator.ts";
@@ -66,13 +67,16 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise
         const diagonal = weighsChannels && sums ? await readDiagonal(gpu, sums.gram) : undefined;
         isOriginalAhead = sums?.correlation !== undefined;
         const knowledge = feedback && sums && await prepareKnowledge(gpu, stageScope, sums, feedback);
-        return await quantizeKinds(work, quantizers, { knowledge, diagonal });
+        const takesBoth = !isOriginalAhead && pair.original && !text?.isStill;
+        return await quantizeKinds(work, quantizers, { knowledge, diagonal }, async () => {
+          if (takesBoth) await uploadStage(work, pair, stage);
+        });
       },
       async restore(stored) {
         if (!text || work.keepsInputs) return;
         for (const [kind, tensor] of stored) {
-          const matrix = tensor.kind === "twobit" ? await uploadPackedMatrix(gpu, tensor.tensor) : undefined;
-          await keep(work, kind, tensor, matrix);
+          if (tensor.kind !== "twobit") await keepDecoded(work, kind, tensor);
+          else keepMatrix(work, kind, await uploadPackedMatrix(gpu, tensor.tensor), matrices);
         }
       },
       [Symbol.dispose]() {
@@ -87,11 +91,14 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise
 async function passMatrices(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
   if (!work.text) return;
   if (work.text.isStill) return await work.text.pass(pair, stage);
-  const { linears } = STAGES[stage];
-  for (const kind of linears) await uploadMissing(work, pair, kind);
+  await uploadStage(work, pair, stage);
   await work.text.pass(pair, stage);
   work.matrices[Symbol.dispose]();
   for (const layer of [pair.quantized, pair.original]) layer?.matrices.clear();
+}
+
+async function uploadStage(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
+  for (const kind of STAGES[stage].linears) await uploadMissing(work, pair, kind);
 }
 
 /** Puts a matrix as it was, in f16, into the models of a pair that don't have it. */
@@ -139,14 +146,21 @@ async function prepareKnowledge(
   return { factor, ...corrections };
 }
 
-/** Quantizes matrices of a stage, reads them back and puts them into the text's way. */
+/**
+ * Quantizes matrices of a stage, reads them back and puts them into the text's way.
+ *
+ * @param meanwhile runs while the device quantizes those that it does alone, once they are in the text's way
+ */
 async function quantizeKinds(
   work: LayerWork,
   quantizers: StageJob["quantizers"],
   known: StageKnowledge,
+  meanwhile: () => Promise<void>,
 ): Promise<StoredLayer> {
   const { gpu, pool, config, index, original: { linears } } = work;
+  using alone = createBufferScope(gpu);
   const stored = new Map<LinearKind, StoredTensor>();
+  const onDevice = new Map<LinearKind, PackedMatrix>();
   const strips = new Map<LinearKind, StripQuantizer>();
   const left = new Map<LinearKind, Quantizer>();
   const matrixOf = (kind: LinearKind) => ({
@@ -155,16 +169,20 @@ async function quantizeKinds(
   });
   for (const [kind, quantizer] of quantizers) {
     if (quantizer.kind === "twobit") {
-      const onDevice = await quantizeTwobitOnDevice(gpu, matrixOf(kind), quantizer, known);
-      const tensor = await readPackedMatrix(gpu, onDevice);
-      checkFinite(linearName(index, kind), tensor);
-      stored.set(kind, { kind: "twobit", tensor });
-      await keep(work, kind, stored.get(kind)!, onDevice);
+      const matrix = await quantizeTwobitOnDevice(gpu, matrixOf(kind), quantizer, known);
+      onDevice.set(kind, matrix);
+      keepMatrix(work, kind, matrix, alone);
     } else if (quantizer.kind === "strips" && quantizer.feedback && pool) {
       strips.set(kind, quantizer);
     } else {
       left.set(kind, quantizer);
     }
+  }
+  if (strips.size + left.size === 0) await meanwhile();
+  for (const [kind, matrix] of onDevice) {
+    const tensor = await readPackedMatrix(gpu, matrix);
+    checkFinite(linearName(index, kind), tensor);
+    stored.set(kind, { kind: "twobit", tensor });
   }
   // Side by side: while workers find the scales of one, the device rounds another to its own.
   const rounded = await Promise.all(
@@ -175,7 +193,7 @@ async function quantizeKinds(
   );
   for (const [kind, tensor] of rounded) {
     stored.set(kind, tensor);
-    await keep(work, kind, tensor);
+    await keepDecoded(work, kind, tensor);
   }
   if (left.size === 0) return stored;
   if (!pool) {
@@ -183,25 +201,29 @@ async function quantizeKinds(
   }
   for (const [kind, tensor] of await quantizeByWorkers(pool, left, linears, known)) {
     stored.set(kind, tensor);
-    await keep(work, kind, tensor);
+    await keepDecoded(work, kind, tensor);
   }
   return stored;
 }
 
-/** Puts a matrix into the text's way, where there is one: as it is on the device, or else decoded, in f16. */
-async function keep(
-  { gpu, config, matrices, pair, keepsInputs }: LayerWork,
+/** Puts a matrix on the device into the text's way; where it goes through none, the matrix is left to `alone`. */
+function keepMatrix(
+  { matrices, pair: { quantized }, keepsInputs }: LayerWork,
   kind: LinearKind,
-  stored: StoredTensor,
-  onDevice?: PackedMatrix,
-): Promise<void> {
-  using alone = createBufferScope(gpu);
-  const isWanted = pair.quantized !== undefined && !keepsInputs;
-  const matrix = onDevice ??
-    (isWanted ? await toF16Matrix(gpu, linearShape(config, kind), dequantizeStored(stored)) : undefined);
-  if (!matrix) return;
-  buffersOf(matrix).forEach((isWanted ? matrices : alone).own);
-  if (isWanted) pair.quantized?.matrices.set(kind, matrix);
+  matrix: WeightMatrix,
+  alone: BufferScope,
+): void {
+  const model = keepsInputs ? undefined : quantized;
+  buffersOf(matrix).forEach((model ? matrices : alone).own);
+  model?.matrices.set(kind, matrix);
+}
+
+/** Puts a stored matrix into the text's way, where there is one, in f16. */
+async function keepDecoded(work: LayerWork, kind: LinearKind, stored: StoredTensor): Promise<void> {
+  const { gpu, config, matrices, pair, keepsInputs } = work;
+  if (!pair.quantized || keepsInputs) return;
+  const matrix = await toF16Matrix(gpu, linearShape(config, kind), dequantizeStored(stored));
+  keepMatrix(work, kind, matrix, matrices);
 }
 
 /** @throws {RangeError} where a second-order scale or an outlier's residual is beyond f16 */

@@ -6,13 +6,14 @@
 //   1 x        vec4<f32> [tokens, 2 C]
 //   2 y        f32 [all_tokens, token_rows], of which `rows` are written
 //
-// Mapping: a workgroup is one team (a subgroup) with four rows, of which a lane takes a chunk for four tokens, so that
-// each load of weights serves four tokens and each of x four rows. Its lanes read neighbouring chunks, and two chunks
-// of each row are in flight at once. workgroup.z counts four tokens.
+// Mapping: a workgroup is one team (a subgroup) with four rows, of which a lane takes a chunk for four or eight tokens,
+// so that each load of weights serves all of them and each of x four rows. Its lanes read neighbouring chunks, and two
+// chunks of each row are in flight at once. workgroup.z counts the workgroup's tokens.
 override rows: u32 = 1;
 override token_rows: u32 = 1; // rows of y from one token to the next
 override y_row: u32 = 0; // of row 0, where a matrix is one of several that make y
 override all_tokens: u32 = 4;
+override fours: u32 = 1; // of tokens in a workgroup: 1 or 2
 override chunks: u32 = 1;
 override team: u32 = 32;
 override workgroup_size: u32 = 32; // = team
@@ -45,28 +46,29 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let first_row = 4u * (workgroup.y * count.x + workgroup.x);
-  let first_token = 4u * workgroup.z;
+  let first_token = 4u * fours * workgroup.z;
   let starts = min(vec4(first_row) + vec4(0u, 1u, 2u, 3u), vec4(rows - 1u)) * chunks;
-  let tokens = min(vec4(first_token) + vec4(0u, 1u, 2u, 3u), vec4(all_tokens - 1u)) * 2u * chunks;
-  var sums: Sums;
+  var low: Sums;
+  var high: Sums;
   for (var chunk = lane; chunk < chunks; chunk += 2u * team) {
     let next = min(chunk + team, chunks - 1u);
     let a = load_rows(starts, chunk);
     let b = load_rows(starts, next);
-    sums = add_rows(sums, a, tokens, chunk, true);
-    sums = add_rows(sums, b, tokens, next, chunk + team < chunks);
+    low = add_rows(add_rows(low, a, first_token, chunk, true), b, first_token, next, chunk + team < chunks);
+    if (fours == 1u) { continue; }
+    high = add_rows(high, a, first_token + 4u, chunk, true);
+    high = add_rows(high, b, first_token + 4u, next, chunk + team < chunks);
   }
-  write_token(first_token, first_row, sums.token0, lane);
-  write_token(first_token + 1u, first_row, sums.token1, lane);
-  write_token(first_token + 2u, first_row, sums.token2, lane);
-  write_token(first_token + 3u, first_row, sums.token3, lane);
+  write_tokens(first_token, first_row, low, lane);
+  if (fours == 2u) { write_tokens(first_token + 4u, first_row, high, lane); }
 }
 
 fn load_rows(starts: vec4<u32>, chunk: u32) -> Rows {
   return Rows(weights[starts.x + chunk], weights[starts.y + chunk], weights[starts.z + chunk], weights[starts.w + chunk]);
 }
 
-fn add_rows(sums: Sums, w: Rows, tokens: vec4<u32>, chunk: u32, is_own: bool) -> Sums {
+fn add_rows(sums: Sums, w: Rows, first_token: u32, chunk: u32, is_own: bool) -> Sums {
+  let tokens = min(vec4(first_token) + vec4(0u, 1u, 2u, 3u), vec4(all_tokens - 1u)) * 2u * chunks;
   return Sums(
     sums.token0 + select(vec4(0.0), dot_rows(w, tokens.x + 2u * chunk), is_own),
     sums.token1 + select(vec4(0.0), dot_rows(w, tokens.y + 2u * chunk), is_own),
@@ -84,6 +86,13 @@ fn dot_rows(w: Rows, at: u32) -> vec4<f32> {
     dot_halves(w.row2, low, high),
     dot_halves(w.row3, low, high),
   );
+}
+
+fn write_tokens(first_token: u32, first_row: u32, sums: Sums, lane: u32) {
+  write_token(first_token, first_row, sums.token0, lane);
+  write_token(first_token + 1u, first_row, sums.token1, lane);
+  write_token(first_token + 2u, first_row, sums.token2, lane);
+  write_token(first_token + 3u, first_row, sums.token3, lane);
 }
 
 fn write_token(token: u32, first_row: u32, sums: vec4<f32>, lane: u32) {

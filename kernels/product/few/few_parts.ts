@@ -1,9 +1,11 @@
 // Products whose channels are spread over workgroups: how they are spread, and what adds up the parts.
 import type { DeviceProfile } from "../../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../../gpu/gpu.ts";
+import { checkFours, foursConstants, foursPart } from "../../gpu/fours.ts";
 import { joinShader } from "../../gpu/shader.ts";
 import type { TokenRange } from "../../tokens/token_range.ts";
-import { type Epilogue, outputConstant } from "../prologue_epilogue.ts";
+import { checkOutput, type Epilogue, outputConstant, rowsPerOutput } from "../prologue_epilogue.ts";
+import type { SumsNorm } from "../weight_format.ts";
 import * as wgsl from "../wgsl.ts";
 
 /**
@@ -43,30 +45,56 @@ export interface Parts {
   readonly splits: number;
   /** Tokens of a tile. */
   readonly tokens: number;
-  /** f32 [tokens, channels]: the input, for outliers. */
+  /** f32 [tokens, channels]: the input, for outliers; or in f16, in units of `unit`. */
   readonly x: GPUBuffer;
+  /** Default: f32. */
+  readonly unit?: number | undefined;
 }
 
-/** Dispatch that adds up parts and outliers. */
+/**
+ * Dispatch that adds up parts and outliers.
+ *
+ * @param norm of y, which then is all that they are added to
+ * @throws {TypeError} when gate and up rows don't pair, or lie in different slabs
+ */
 export async function addParts(
   gpu: Gpu,
   matrix: { readonly rows: number; readonly channels: number },
   { firstRow, rows, outliers }: PartRows,
-  { range, partials, splits, tokens, x }: Parts,
+  { range, partials, splits, tokens, x, unit }: Parts,
   output: Epilogue,
+  norm?: SumsNorm,
 ): Promise<Dispatch> {
+  const perOutput = rowsPerOutput(output);
+  checkOutput(output, matrix.rows, rows === matrix.rows ? 1 : 2);
+  const constants = {
+    rows,
+    channels: matrix.channels,
+    tokens,
+    splits,
+    outlier_residuals: outliers?.residuals ?? 0,
+    ...(unit !== undefined && { x_unit: unit }),
+  };
+  const buffers = { range: range.buffer, partials, outlier_planes: outliers?.planes ?? x, x, y: output.y };
+  if (norm) {
+    checkFours("rows", rows);
+    const { workgroupThreads, software } = gpu.profile;
+    const threads = software ? 64 : Math.min(workgroupThreads, 2 ** Math.ceil(Math.log2(rows / 4)));
+    const { epsilon, weight, normed } = norm;
+    return await gpu.makeDispatch(joinShader(wgsl, "sums_norm", foursPart(norm.unit)), {
+      constants: { ...constants, sum_threads: threads, epsilon, ...foursConstants(norm.unit) },
+      buffers: { ...buffers, weight, normed },
+      workgroups: [1, range.maxTokens, 1],
+    });
+  }
   return await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
     constants: {
-      rows,
-      channels: matrix.channels,
-      tokens,
-      splits,
-      token_rows: matrix.rows,
+      ...constants,
+      token_rows: matrix.rows / perOutput,
       first_row: firstRow,
-      outlier_residuals: outliers?.residuals ?? 0,
       output_kind: outputConstant(output),
     },
-    buffers: { range: range.buffer, partials, outlier_planes: outliers?.planes ?? x, x, y: output.y },
-    workgroups: [Math.ceil(rows / 256), range.maxTokens, 1],
+    buffers,
+    workgroups: [Math.ceil(rows / perOutput / 256), range.maxTokens, 1],
   });
 }

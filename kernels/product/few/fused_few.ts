@@ -60,6 +60,7 @@ export async function fusedFew(gpu: Gpu, matrix: PackedMatrix, product: FewProdu
     const { tokens, run, splits } = planFew(gpu.profile, slab.rows, halfBlocks, range.maxTokens);
     const { outlier_planes, ...planes } = planeBuffers(slab);
     const rowTiles = Math.ceil(slab.rows / TILE_ROWS);
+    const parts = { range, partials, splits, tokens, x };
     const outliers = { planes: outlier_planes, residuals: slab.outlierResiduals };
     dispatches.push(
       await gpu.makeDispatch(joinShader(wgsl, "fused_few"), {
@@ -75,7 +76,7 @@ export async function fusedFew(gpu: Gpu, matrix: PackedMatrix, product: FewProdu
         buffers: { range: range.buffer, ...planes, x, partials },
         workgroups: [Math.ceil(range.maxTokens / tokens), rowTiles * splits, 1],
       }),
-      await addParts(gpu, matrix, { ...slab, outliers }, { range, partials, splits, tokens, x }, plainOutput(product)),
+      await addParts(gpu, matrix, { ...slab, outliers }, parts, plainOutput(product), product.norm),
     );
   }
   return dispatches;

@@ -115,7 +115,7 @@ export async function fusedSeveral(
   checkOutput(output, matrix.rows, matrix.slabs.length);
   const { maxTokens: tokens } = range;
   const perOutput = rowsPerOutput(output);
-  const mayPart = input.kind === "vector" && input.stride === undefined && perOutput === 1;
+  const mayPart = input.kind === "vector" && perOutput === 1;
   const shader = joinShader(wgsl, "fused_several", chooseTeam(gpu.profile).exchange);
   const tokenRows = matrix.rows / perOutput;
   const dispatches: Dispatch[] = [];

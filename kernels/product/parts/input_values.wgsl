@@ -4,7 +4,6 @@
 // From the kernel: the bindings `values` and `norm_weight`.
 override input_kind: u32 = 0; // 0: the values themselves
 override epsilon: f32 = 0.0;
-override token_values: u32 = 1; // from one token to the next
 
 const RMS_NORM = 1u;
 const ATTENTION = 2u;
@@ -21,7 +20,7 @@ struct Input {
 fn load_input(token: u32, first: u32, stride: u32) -> Input {
   let at = min(channels_from(first, stride), vec4(channels - 1u));
   if (input_kind == ATTENTION) { return Input(attention(token, at), vec4(0.0)); }
-  let x = load_values(token * token_values + at);
+  let x = load_values(token * channels + at);
   if (input_kind != RMS_NORM) { return Input(x, vec4(0.0)); }
   return Input(x, vec4(norm_weight[at.x], norm_weight[at.y], norm_weight[at.z], norm_weight[at.w]));
 }

@@ -33,6 +33,7 @@ import { test } from "../../test.ts";
 import { emulateMatrices } from "../emulate_matrices.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
 import { gemmOnCpu } from "./gemm_reference.ts";
+import { outputOnCpu } from "./prologue_epilogue_reference.ts";
 
 const TILES = [WIDE_TILE, NARROW_TILE, MATRIX_TILE];
 /** Rows, channels, tokens. */
@@ -102,6 +103,13 @@ for (const tile of [MATRIX_FEW, MATRIX_TILE]) {
       gemmOnCpu(weights, rows, channels, tokens, x, true),
       "f16",
     );
+    if (tile === MATRIX_TILE) {
+      // As a norm or an attention that writes f16 leaves them, in sixteenths.
+      gpu.write(halves, Float16Array.from(x, (value) => value / 16));
+      const launch: Launch = (...all) => fusedGemm(gpu, packed, { ...inParts(...all), x: halves, unit: 16 });
+      const expected = gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, true);
+      assertWithin(await run(gpu, rows, tokens, x, launch, 1), expected, "inputs in f16 before");
+    }
     [partials, halves].forEach((buffer) => gpu.destroyBuffer(buffer));
     destroyMatrices(gpu, packed, half);
   });
@@ -169,6 +177,70 @@ test("fused_few: several half blocks a team, slabs", async () => {
   for (const [rows, halfBlocks, tokens, plan] of FEW_PLANS) {
     assertEquals(planFew(H200, rows, halfBlocks, tokens), plan);
   }
+});
+
+test("fused_few makes silu(gate) up, as its sums are added up", async () => {
+  const gpu = await testGpu();
+  const [rows, channels, tokens] = [152, 300, 9];
+  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.02 }, 5);
+  const x = randomActivations(channels * tokens, 9);
+  const matrix = await uploadPackedMatrix(gpu, tensor);
+  const partials = await gpu.createStorage("partial sums", fewPartialsBytes(gpu, matrix, tokens));
+  const launch: Launch = (range, x, y) => fusedFew(gpu, matrix, { range, x, y, partials, isPair: true });
+  const actual = await run(gpu, rows / 2, tokens, x, launch, 0);
+  const { y, bound } = gemmOnCpu(dequantize(tensor), rows, channels, tokens, x);
+  for (let token = 0; token < tokens; token++) {
+    const [first, end] = [token * rows, (token + 1) * rows];
+    const product = { y: y.subarray(first, end), bound: bound.subarray(first, end) };
+    assertWithin(actual.subarray(first / 2, end / 2), outputOnCpu("silu_product", product, []), `token ${token}`);
+  }
+  gpu.destroyBuffer(partials);
+  destroyMatrices(gpu, matrix);
+});
+
+/** Norms of rows that are off by a bound, with rms_norm's own rounding (see tests/kernels/tokens/prefill_test.ts). */
+function normOnCpu({ y, bound }: BoundedProduct, weight: Float32Array, epsilon: number): BoundedProduct {
+  const rows = weight.length;
+  const sum = (of: (row: number) => number) => weight.reduce((total, _, row) => total + of(row), 0);
+  const meanSquare = sum((row) => y[row] ** 2) / rows + epsilon;
+  const factorError = sum((row) => Math.abs(y[row]) * bound[row] + bound[row] ** 2) / rows / meanSquare;
+  const normed = y.map((value, row) => value / Math.sqrt(meanSquare) * weight[row]);
+  return {
+    y: normed,
+    bound: normed.map((value, row) =>
+      Math.abs(value) * (factorError + (rows / 64 + 20) * 2 ** -24) +
+      bound[row] / Math.sqrt(meanSquare) * Math.abs(weight[row])
+    ),
+  };
+}
+
+test("fused_few norms what it adds to, as its sums are added up", async () => {
+  const gpu = await testGpu();
+  const [rows, channels, tokens, epsilon] = [152, 300, 9, 0.01];
+  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.02 }, 5);
+  const [x, residual] = [randomActivations(channels * tokens, 9), randomActivations(rows * tokens, 4)];
+  const weight = randomActivations(rows, 6);
+  const matrix = await uploadPackedMatrix(gpu, tensor);
+  const partials = await gpu.createStorage("partial sums", fewPartialsBytes(gpu, matrix, tokens));
+  const norm = {
+    weight: await gpu.uploadStorage("weight", weight),
+    epsilon,
+    normed: await gpu.createStorage("normed", 4 * rows * tokens),
+  };
+  const y = await run(gpu, rows, tokens, x, async (range, x, y) => {
+    gpu.write(y.buffer, residual, y.offset);
+    return await fusedFew(gpu, matrix, { range, x, y, partials, addToY: true, norm });
+  }, 0);
+  const normed = await gpu.readF32(norm.normed);
+  const expected = withResidual(gemmOnCpu(dequantize(tensor), rows, channels, tokens, x), residual);
+  assertWithin(y, expected, "residual");
+  for (let token = 0; token < tokens; token++) {
+    const [first, end] = [token * rows, (token + 1) * rows];
+    const own = { y: expected.y.subarray(first, end), bound: expected.bound.subarray(first, end) };
+    assertWithin(normed.subarray(first, end), normOnCpu(own, weight, epsilon), `token ${token}`);
+  }
+  [partials, norm.weight, norm.normed].forEach((buffer) => gpu.destroyBuffer(buffer));
+  destroyMatrices(gpu, matrix);
 });
 
 /** Llama-2-7B's gate and up, o and down with 16, 4 and 5 tokens. */

@@ -7,7 +7,7 @@ import { logLikelihood } from "../../../kernels/tokens/log_likelihood.ts";
 import { createTokenRange, setTokenRange, type TokenRange } from "../../../kernels/tokens/token_range.ts";
 import { rmsNorm } from "../../../kernels/tokens/rms_norm.ts";
 import { siluProduct } from "../../../kernels/tokens/silu_product.ts";
-import { assert, assertEquals } from "../../assert.ts";
+import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
 import { destroyMatrices } from "../../../kernels/matrix/slabs.ts";
@@ -32,7 +32,7 @@ async function run(
 
 test("rms_norm: each token by itself, widths that do and do not divide, a token of zeros", async () => {
   const gpu = await testGpu();
-  for (const [tokens, hidden] of [[3, 256], [2, 1000], [5, 7], [1, 4096]]) {
+  for (const [tokens, hidden] of [[3, 256], [2, 1000], [5, 12], [1, 4096]]) {
     const x = randomActivations(tokens * hidden, hidden);
     x.fill(0, 0, hidden);
     const weight = randomActivations(hidden, 2);
@@ -72,6 +72,38 @@ test("silu_product: gates of every size, also where exp overflows", async () => 
     bound[at] = (2 * (3 + 2 * Math.min(80, Math.abs(gate))) + 8) * EPSILON * Math.abs(y[at]) + 1e-28;
   }
   assertWithin(actual, { y, bound }, "silu");
+});
+
+test("rms_norm and silu_product in f16: what they write in f32, rounded in the unit", async () => {
+  const gpu = await testGpu();
+  const [tokens, width, unit] = [3, 260, 16];
+  const x = await gpu.uploadStorage("x", randomActivations(tokens * 2 * width, 3));
+  const weight = await gpu.uploadStorage("weight", randomActivations(width, 2));
+  const norm = { hidden: width, epsilon: 1e-5, x, weight };
+  const launches = [
+    async (range: TokenRange, y: GPUBufferBinding, unit?: number) => await rmsNorm(gpu, range, { ...norm, y, unit }),
+    async (range: TokenRange, y: GPUBufferBinding, unit?: number) => await siluProduct(gpu, range, width, x, y, unit),
+  ];
+  for (const launch of launches) {
+    const floats = await run(gpu, tokens, tokens * width, async (range, y) => [await launch(range, y)]);
+    const words = await run(gpu, tokens, tokens * width / 2, async (range, y) => [await launch(range, y, unit)]);
+    const halves = new Float16Array(words.buffer, words.byteOffset, tokens * width);
+    // Drivers may cut instead of rounding.
+    const y = Float64Array.from(floats, (value) => value / unit);
+    assertWithin(
+      Float32Array.from(halves),
+      { y, bound: y.map((value) => 2 ** -10 * Math.abs(value) + 2 ** -24) },
+      "f16",
+    );
+  }
+});
+
+test("rms_norm refuses widths that are no fours", async () => {
+  const gpu = await testGpu();
+  const range = await createTokenRange(gpu, 1);
+  const unused = await gpu.createStorage("unused", 64);
+  const norm = { hidden: 7, epsilon: 0, x: unused, weight: unused, y: unused };
+  await assertRejects(() => rmsNorm(gpu, range, norm), RangeError, "hidden is 7, must be a multiple of 4");
 });
 
 test("embed_tokens: rows of every slab, odd widths", async () => {
