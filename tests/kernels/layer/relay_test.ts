@@ -137,7 +137,7 @@ Deno.test("relay: groups come as the CPU packs them to 15 bits, whatever the tag
   x.subarray(64, 80).forEach((value, i, group) => group[i] = value * 2 ** -110);
   x[100] = NaN;
   x[130] = -Infinity;
-  const expected = packActivations(x, 16128);
+  const expected = packActivations(x, 16, 16128);
   const { values, steps } = activationsOf(expected, 2048);
   const files = { ...wgsl, hand_over_groups: HAND_OVER_GROUPS, no_input: NO_INPUT };
   for (const tag of [1, 2, 3]) {
