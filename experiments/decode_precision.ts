@@ -21,7 +21,7 @@ const [DEFAULT] = Object.keys(PRECISIONS);
 /** Loss in nats a token that an option may cost: one per cent of perplexity. */
 const MOST_LOSS = 0.01;
 
-const ON_GPU: Omit<EvaluationPlan, "seed"> = { windows: 64, windowTokens: 257, choices: 0 };
+const ON_GPU: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 257, choices: 0 };
 const ON_CPU: typeof ON_GPU = { windows: 8, windowTokens: 65, choices: 0 };
 
 export const decodePrecision: Experiment = {
