@@ -12,7 +12,7 @@ import {
   generateText,
   type TextPiece,
 } from "./generate.ts";
-import { checkPrecision, type DecodePrecision } from "./precision.ts";
+import type { DecodePrecision } from "./precision.ts";
 import { checkSequences, createSession, type Session } from "./session.ts";
 import { readFittingTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { checkpointSource, weightBytes } from "./weight_source.ts";
@@ -82,8 +82,8 @@ export class Engine implements Disposable {
    *
    * @param capacity tokens that each has room for
    * @param sequences 1 to 128; default: 1
-   * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so
-   * large a cache
+   * @throws {RangeError} for another number of them, when the model's context is shorter, the device can't bind so
+   * large a cache, or the precision is for other weights
    * @throws {OutOfMemoryError} with what the caches need, when the device has no room
    */
   createSession(capacity: number, sequences = 1): Promise<Session> {
@@ -225,7 +225,6 @@ export class Engine implements Disposable {
  * Puts a checkpoint's model onto the GPU.
  *
  * @throws {SyntaxError} when the model can't be read
- * @throws {RangeError} when the precision is for other weights
  * @throws {OutOfMemoryError} with what the model needs, when the device has no room
  */
 export async function createEngine(checkpoint: Checkpoint, options: EngineOptions = {}): Promise<Engine> {
@@ -236,7 +235,6 @@ export async function createEngine(checkpoint: Checkpoint, options: EngineOption
   const { name } = checkpoint;
   try {
     const weights = await uploadWeights(gpu, checkpointSource(checkpoint), onProgress);
-    checkPrecision(weights, precision);
     return new Engine(name, tokenizer, prompts, gpu, weights, given === undefined, precision);
   } catch (error) {
     if (given === undefined) gpu.close();
