@@ -1,22 +1,18 @@
 // A question of this suite, no claim of the paper: what the options cost that decode less exactly and faster.
 import { openGpu } from "../kernels/gpu/gpu.ts";
 import { uploadWeights } from "../model/engine/engine_weights.ts";
-import type { DecodePrecision } from "../model/engine/precision.ts";
 import { createSession, type Session } from "../model/engine/session.ts";
 import { type EvaluationPlan, prepareEvaluation } from "../model/evaluate/evaluation.ts";
 import { clusteredMean, type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
 import { loadText } from "../model/text/text.ts";
 import type { Experiment } from "./experiment.ts";
 import { withRealWeights } from "./packed/real_weights.ts";
+import { PRECISIONS } from "./precisions.ts";
 import { formatEstimate, statusOf } from "./results/judge.ts";
 import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
 
-/** What is compared, the default first. */
-const PRECISIONS: Readonly<Record<string, DecodePrecision>> = {
-  "default": {},
-  "8-bit activations": { activationBits: 8 },
-};
-const [DEFAULT] = Object.keys(PRECISIONS);
+/** What the options are compared with. */
+const DEFAULT = "default";
 
 /** Loss in nats a token that an option may cost: one per cent of perplexity. */
 const MOST_LOSS = 0.01;
@@ -42,7 +38,7 @@ export const decodePrecision: Experiment = {
     return await withRealWeights(context, !gpu.isSoftware, async ({ packed, sources }) => {
       using weights = await uploadWeights(gpu, sources.twobit);
       const decoded = new Map<string, DecodedWindow[]>();
-      const all = Object.entries(PRECISIONS);
+      const all = Object.entries({ [DEFAULT]: {}, ...PRECISIONS });
       for (const [i, [name, precision]] of all.entries()) {
         using session = await createSession(gpu, weights, windows[0].length, 1, precision);
         const own: DecodedWindow[] = [];

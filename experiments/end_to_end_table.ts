@@ -37,10 +37,7 @@ export function describe(
   // What was timed is then not what a token runs.
   const isTooLong = layers !== undefined && layers.value > token.value;
   return {
-    ...estimateCells("decode_tokens_per_s", medianEstimate(generation)),
-    decode_min: Math.min(...generation),
-    decode_max: Math.max(...generation),
-    token_us: token.value,
+    ...speedCells(generation),
     layers_us: isTooLong ? null : layers?.value ?? null,
     ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind)?.value ?? null])),
     ...(isTooLong ? { other_us: null, other_us_error: null } : estimateCells("other_us", other)),
@@ -56,6 +53,16 @@ export function describe(
         } us by themselves, more than the token, and are left out with other`
         : describeOther(other),
     ),
+  };
+}
+
+/** Cells of generation alone. */
+export function speedCells(generation: readonly number[]): Row {
+  return {
+    ...estimateCells("decode_tokens_per_s", medianEstimate(generation)),
+    decode_min: Math.min(...generation),
+    decode_max: Math.max(...generation),
+    token_us: medianEstimate(generation.map((speed) => 1e6 / speed)).value,
   };
 }
 
