@@ -7,7 +7,7 @@ import { clusteredMean, type Estimate, mean, pairedDifference } from "../model/h
 import { loadText } from "../model/text/text.ts";
 import type { Experiment } from "./experiment.ts";
 import { withRealWeights } from "./packed/real_weights.ts";
-import { PRECISIONS } from "./precisions.ts";
+import { PRECISIONS } from "./packed/precisions.ts";
 import { formatEstimate, statusOf } from "./results/judge.ts";
 import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
 

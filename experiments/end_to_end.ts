@@ -28,7 +28,7 @@ import {
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
 import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
-import { PRECISIONS } from "./precisions.ts";
+import { PRECISIONS } from "./packed/precisions.ts";
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
 import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
