@@ -1,4 +1,5 @@
 // Claim `end_to_end`: Llama2-7b runs 1.74 times faster than the original.
+import { unlessOutOfMemory } from "../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
@@ -20,6 +21,7 @@ import {
   CLAIMED_MODEL,
   COLUMNS,
   describe,
+  DOES_NOT_FIT,
   EMPTY_ROW,
   joinNotes,
   judgeEndToEnd,
@@ -30,7 +32,6 @@ import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts"
 import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
 import { PRECISIONS } from "./packed/precisions.ts";
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
-import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
 interface Plan {
   readonly shapes: readonly ModelShape[];
@@ -107,7 +108,7 @@ function findings(
 const SHORT_CONTEXT = 1024;
 
 /** A model small enough for a software adapter. */
-const SOFTWARE_SHAPE: ModelShape = {
+export const SOFTWARE_SHAPE: ModelShape = {
   name: "a small Llama",
   source: "made up",
   hidden: 512,

@@ -12,6 +12,9 @@ export const CLAIMED_MODEL = "llama-2-7b";
 /** The context that it is judged at. */
 const CLAIMED_CONTEXT = 128;
 
+/** What a row says that the device had no room for. */
+export const DOES_NOT_FIT = "does not fit on this device";
+
 const LINEAR: readonly OperationKind[] = ["qkv", "o", "gate+up", "down", "head"];
 const BESIDE_LINEAR: readonly OperationKind[] = ["attention", "pick"];
 const OPERATIONS: readonly OperationKind[] = [...LINEAR, ...BESIDE_LINEAR];

@@ -11,6 +11,7 @@ import type { Experiment } from "./experiment.ts";
 import { fourBitShare } from "./four_bit_share.ts";
 import { outliers } from "./outliers.ts";
 import { ranges } from "./ranges.ts";
+import { throughput } from "./throughput.ts";
 
 export const EXPERIMENTS: readonly Experiment[] = [
   bits,
@@ -23,6 +24,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
   endToEnd,
   cost,
   calibration,
+  throughput,
   decodePrecision,
 ];
 

@@ -2,7 +2,7 @@
 import type { Result } from "../results/result.ts";
 import { accuracyPlot, calibrationPlot, decodePrecisionPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
 import { renderPlot, type Spec } from "./render_plot.ts";
-import { asyncPlot, dequantSharePlot, endToEndPlot } from "./speed.ts";
+import { asyncPlot, dequantSharePlot, endToEndPlot, throughputPlot } from "./speed.ts";
 import { bitsPlot, costPlot, rangesPlot } from "./storage.ts";
 
 export const PLOTS: Readonly<Record<string, (result: Result, peers?: Result) => Spec>> = {
@@ -16,6 +16,7 @@ export const PLOTS: Readonly<Record<string, (result: Result, peers?: Result) => 
   end_to_end: endToEndPlot,
   cost: costPlot,
   calibration: calibrationPlot,
+  throughput: throughputPlot,
   decode_precision: decodePrecisionPlot,
 };
 

@@ -1,4 +1,4 @@
-// Plots of `dequant_share`, `async` and `end_to_end`: where time goes and how much is saved.
+// Plots of `dequant_share`, `async`, `end_to_end` and `throughput`: where time goes and how much is saved.
 import { ASYNC_SPEEDUP, END_TO_END_SPEEDUP } from "../results/paper.ts";
 import type { Cell, Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
@@ -215,4 +215,28 @@ function claimLayers(claimed: readonly { readonly speed: number }[], position: S
       encoding: { ...position, text: { value: `paper: ${END_TO_END_SPEEDUP} x f16` } },
     },
   ];
+}
+
+const WEBGPU_COLOURS = { domain: ["Deno", "Dawn"], range: [SERIES[5], SERIES[0]] };
+
+/** Speed of each job on either WebGPU, a panel for each format. */
+export function throughputPlot({ rows }: Result): Spec {
+  const values = rows.filter(({ tokens_per_s: speed }) => speed !== null);
+  return {
+    title: "Many tokens at once",
+    data: { values },
+    facet: { row: { field: "format", type: "nominal", title: null, header: PANEL_HEADER } },
+    resolve: { scale: { y: "independent" } },
+    spec: {
+      width: PANEL_WIDTH - 40,
+      height: { step: 14 },
+      mark: "bar",
+      encoding: {
+        x: { field: "tokens_per_s", type: "quantitative", title: "tokens/s" },
+        y: { field: "job", type: "nominal", sort: null, title: null },
+        yOffset: { field: "webgpu", type: "nominal", sort: WEBGPU_COLOURS.domain },
+        color: { field: "webgpu", type: "nominal", title: null, scale: WEBGPU_COLOURS },
+      },
+    },
+  };
 }

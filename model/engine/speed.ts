@@ -105,8 +105,12 @@ export async function measureGeneration(
   return await measureRates(lengths.length * tokens, run, repetitions);
 }
 
-/** Tokens a second of each repetition, after warming up. */
-async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
+/**
+ * Tokens a second of each repetition of something that takes so many, by the host's clock, after warming up.
+ *
+ * @param repetitions by default more of what takes less than a second
+ */
+export async function measureRates(tokens: number, run: () => Promise<void>, repetitions?: number): Promise<number[]> {
   // The first run waits for its pipelines, while the GPU idles.
   await run();
   const wanted = repetitions ?? REPETITIONS[await warmUp(run) < 1000 ? "short" : "long"];

@@ -1,12 +1,12 @@
 import { judgeAsync } from "../../experiments/async_table.ts";
 import { judgeCost } from "../../experiments/cost.ts";
 import { withoutSoftwareTimings } from "../../experiments/run.ts";
-import { CLAIMED_MODEL, describe, judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
+import { CLAIMED_MODEL, describe, DOES_NOT_FIT, judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
 import type { OperationKind } from "../../model/engine/layer_operations.ts";
 import type { Estimate } from "../../model/host/statistics.ts";
 import type { Row } from "../../experiments/results/result.ts";
-import { DOES_NOT_FIT, unlessOutOfMemory } from "../../experiments/unless_out_of_memory.ts";
-import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
+import { judgeThroughput } from "../../experiments/throughput.ts";
+import { OutOfMemoryError, unlessOutOfMemory } from "../../kernels/gpu/device_errors.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 
 const speedRow = (format: string, speed: number | null): Row => ({
@@ -161,4 +161,31 @@ Deno.test("withoutSoftwareTimings: no verdict rests on a software adapter's cloc
   assertEquals([verdict.measured, verdict.status, verdict.paper], [null, "not measured", 3.92]);
   assertEquals(withoutSoftwareTimings({ needsGpu: true }, findings, false), findings);
   assertEquals(withoutSoftwareTimings({ needsGpu: false }, findings, true), findings);
+});
+
+const jobRow = (webgpu: string, job: string, speed: number | null, format = "twobit"): Row => ({
+  webgpu,
+  format,
+  job,
+  tokens_per_s: speed,
+  tokens_per_s_error: speed === null ? null : speed / 100,
+});
+
+Deno.test("throughput: the job that gains least decides; jobs that one of the two lacks and f16 count for nothing", () => {
+  const rows = [
+    ...[jobRow("Deno", "prompt", 100), jobRow("Deno", "2 texts", 50), jobRow("Deno", "scoring", null)],
+    ...[jobRow("Dawn", "prompt", 400), jobRow("Dawn", "scoring", 10), jobRow("Dawn", "2 texts", 1, "f16")],
+  ];
+  // Two errors of 1 % each; 49 against 50 is 0.98 with an error of 0.014.
+  for (
+    const [speed, measured, status] of [
+      [75, "1.50 ± 0.02 (2 texts) to 4.00 ± 0.06 (prompt)", "reproduced"],
+      [50.2, "1.00 ± 0.01 (2 texts) to 4.00 ± 0.06 (prompt)", "partly"],
+      [49, "0.98 ± 0.01 (2 texts) to 4.00 ± 0.06 (prompt)", "not reproduced"],
+    ] as const
+  ) {
+    const verdict = judgeThroughput([...rows, jobRow("Dawn", "2 texts", speed)]);
+    assertEquals([verdict.measured, verdict.status], [measured, status]);
+  }
+  assertEquals(judgeThroughput(rows.filter(({ webgpu }) => webgpu === "Deno")).status, "not measured");
 });
