@@ -18,7 +18,7 @@ const DEFAULT = "default";
 const MOST_LOSS = 0.01;
 
 const ON_GPU: Omit<EvaluationPlan, "seed"> = { windows: 32, windowTokens: 257, choices: 0 };
-const ON_CPU: typeof ON_GPU = { windows: 8, windowTokens: 65, choices: 0 };
+const ON_CPU: typeof ON_GPU = { windows: 16, windowTokens: 65, choices: 0 };
 
 export const decodePrecision: Experiment = {
   id: "decode_precision",
