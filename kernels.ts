@@ -80,6 +80,7 @@ export type { F16Matrix, F16Slab } from "./kernels/matrix/f16_matrix.ts";
 export { type PackedMatrix, type PackedSlab, uploadPackedMatrix } from "./kernels/matrix/packed_matrix.ts";
 export { fusedGemm } from "./kernels/product/fused_gemm.ts";
 export { fusedGemv, type FusedGemvOptions } from "./kernels/product/fused_gemv.ts";
+export type { ActivationBits } from "./kernels/product/pack_activations.ts";
 export type { AttentionInput, Epilogue, GemvInput, Prologue } from "./kernels/product/prologue_epilogue.ts";
 export { createDequantized, dequantizeOnGpu, type DequantizeOptions } from "./kernels/product/two_pass_gemv.ts";
 export type { FewProduct, FewScratch, RangeProduct, SumsNorm } from "./kernels/product/weight_format.ts";

@@ -68,9 +68,11 @@
  */
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
 export { Gpu, type GpuOptions, openGpu } from "./kernels/gpu/gpu.ts";
+export type { ActivationBits } from "./kernels/product/pack_activations.ts";
 export type { Sampling } from "./kernels/tokens/sampler.ts";
 export { Engine, type EngineGenerateOptions, type EngineOptions, type Prompt } from "./model/engine/engine.ts";
 export type { GenerateOptions, GenerateSummary, TextPiece, TokenPiece } from "./model/engine/generate.ts";
+export type { DecodePrecision } from "./model/engine/precision.ts";
 export { Session } from "./model/engine/session.ts";
 export type { OnLogits, TokenScores } from "./model/engine/token_scores.ts";
 export { cpuLogits } from "./model/evaluate/cpu_logits.ts";

@@ -23,6 +23,7 @@ import {
   UsageError,
   WEBGPU_OPTION,
 } from "./command.ts";
+import { PRECISION_OPTIONS, precisionOption } from "./precision_options.ts";
 import { createProgressLine } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 
@@ -54,6 +55,7 @@ export const bench: Command = {
     batch: { value: "N,...", help: `Also generate N texts together, up to ${MAX_SEQUENCES}; speed is that of all.` },
     repetitions: { value: "N", help: "Samples of each (default 5)." },
     ...SAMPLING_OPTIONS,
+    ...PRECISION_OPTIONS,
     ...QUANTIZING_OPTIONS,
     ...WEBGPU_OPTION,
     json: { help: "Print JSON, with every sample." },
@@ -65,6 +67,7 @@ export const bench: Command = {
     const sampling = samplingOption(options);
     const plan = {
       ...(sampling && { sampling }),
+      ...precisionOption(options),
       promptTokens: integerOption(options, "prompt", 512, 0, 2 ** 20),
       generateTokens: integerOption(options, "generate", 128, 0, 2 ** 20),
       repetitions: integerOption(options, "repetitions", 5, 1, 1000),

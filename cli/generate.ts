@@ -17,6 +17,7 @@ import {
 } from "./command.ts";
 import { generateFromPrompts, readPrompts } from "./generate_batch.ts";
 import { checkQuantized } from "./packed_option.ts";
+import { PRECISION_OPTIONS, precisionOption } from "./precision_options.ts";
 import { createProgressLine, formatSeconds } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 import { writeText } from "./write_text.ts";
@@ -42,6 +43,7 @@ export const generate: Command = {
     },
     raw: { help: "Take a prompt as it is, even where the model has a chat template." },
     ...SAMPLING_OPTIONS,
+    ...PRECISION_OPTIONS,
     "max-tokens": { value: "N", help: "Most tokens to generate for a prompt (default 256)." },
     ...WEBGPU_OPTION,
     json: { help: "Print text and measurements as JSON at the end." },
@@ -51,10 +53,12 @@ export const generate: Command = {
     const model = textOption(options, "quantized", textOption(options, "model", "tiny"));
     const maxTokens = integerOption(options, "max-tokens", 256, 1, 2 ** 20);
     const sampling = samplingOption(options);
+    const precision = precisionOption(options);
     if (typeof options.quantized === "string") await checkQuantized(options.quantized, givenModel(options));
     using line = createProgressLine("loading");
     const bytes = await downloadedBytes(model, (share, file) => line.update(share, file));
     using engine = await loadEngine(model, {
+      ...precision,
       onProgress: (share) => line.update(share, `of ${formatMiB(bytes)} of weights`),
     });
     line.clear();

@@ -9,6 +9,7 @@
 // with GPUs = ceil(memory / memory of a GPU) and memory = weights + key-value cache of one sequence. Seconds a token
 // are measured on one device that holds the model; several GPUs are taken to work one after the other, each on its
 // layers, and one that waits for another is paid for.
+import { unlessOutOfMemory } from "../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { totalBits } from "../quant/bits.ts";
 import { quantizedBits, type Quantizer } from "../quant/quantize.ts";
@@ -25,7 +26,6 @@ import { describeSettings } from "./packed/real_weights.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
 import { COST_RATIOS } from "./results/paper.ts";
 import type { Column, Row, Verdict } from "./results/result.ts";
-import { unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
 /** What a GPU-second costs, in words. */
 export const PRICE =

@@ -1,4 +1,5 @@
 // Claim `end_to_end`: Llama2-7b runs 1.74 times faster than the original.
+import { unlessOutOfMemory } from "../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
@@ -7,6 +8,7 @@ import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import {
   measureGeneration,
   measurePrompt,
+  measureSpeed,
   REPETITIONS,
   sampleText,
   timeEncoding,
@@ -15,12 +17,21 @@ import {
 import { medianEstimate } from "../model/host/statistics.ts";
 import type { WeightSource } from "../model/engine/weight_source.ts";
 import { SETTINGS } from "../quant/recipe.ts";
-import { CLAIMED_MODEL, COLUMNS, describe, EMPTY_ROW, joinNotes, judgeEndToEnd } from "./end_to_end_table.ts";
+import {
+  CLAIMED_MODEL,
+  COLUMNS,
+  describe,
+  DOES_NOT_FIT,
+  EMPTY_ROW,
+  joinNotes,
+  judgeEndToEnd,
+  speedCells,
+} from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
 import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
+import { PRECISIONS } from "./packed/precisions.ts";
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
-import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
 interface Plan {
   readonly shapes: readonly ModelShape[];
@@ -29,6 +40,8 @@ interface Plan {
   /** Tokens generated in a sample. */
   readonly generateTokens: number;
   readonly promptTokens: number;
+  /** Whether packed weights are also decoded with each option of {@linkcode PRECISIONS}. */
+  readonly withOptions?: boolean;
 }
 
 export const endToEnd: Experiment = {
@@ -73,6 +86,10 @@ function findings(
       "speed":
         `median of ${REPETITIONS.short} samples of ${generateTokens} tokens by the host's clock (${REPETITIONS.long} where ` +
         "one takes a second), after warming up; errors are those of the medians",
+      ...(rows.some(({ format }) => String(format).startsWith(OPTION)) && {
+        [Object.keys(PRECISIONS).join(", ")]:
+          "the same weights decoded less exactly, speed alone; decode_precision says what that costs",
+      }),
       "operations":
         "device time of a decode step, all layers, each operation by itself, at the given context; pick without moving on",
       "whole layers":
@@ -130,7 +147,8 @@ async function measureShapes(run: Run, plan: Plan): Promise<Row[]> {
     for (const format of FORMATS) {
       run.context.progress(i / plan.shapes.length, `${shape.name} ${format}`);
       const source = randomSource(configOfShape(shape, longest), format, run.context.seed);
-      rows.push(...await measureSource(run, source, shape.name, format, { ...plan, contexts }));
+      const withOptions = shape.name === CLAIMED_MODEL;
+      rows.push(...await measureSource(run, source, shape.name, format, { ...plan, contexts, withOptions }));
     }
   }
   return rows;
@@ -145,7 +163,7 @@ async function measureReal(run: Run, { name, sources }: RealWeights, plan: Plan)
   const rows: Row[] = [];
   for (const [i, format] of FORMATS.entries()) {
     run.context.progress(i / FORMATS.length, `${name} ${format}`);
-    rows.push(...await measureSource(run, sources[format], name, format, { ...plan, contexts }));
+    rows.push(...await measureSource(run, sources[format], name, format, { ...plan, contexts, withOptions: true }));
   }
   return rows;
 }
@@ -163,7 +181,32 @@ async function measureSource(
     return [{ ...EMPTY_ROW, model, format, note: DOES_NOT_FIT }];
   }
   const rows = await measureWeights(run, weights, `${model} ${format}`, plan);
-  return rows.map((row) => ({ ...EMPTY_ROW, model, format, ...row }));
+  const options = format === "twobit" && plan.withOptions ? await measureOptions(run, weights, model, plan) : [];
+  return [...rows, ...options].map((row) => ({ ...EMPTY_ROW, model, format, ...row }));
+}
+
+/** Beginning of a format's name in rows of options. */
+const OPTION = "twobit, ";
+
+/** Speeds of packed weights that are decoded less exactly. */
+async function measureOptions(
+  { gpu, samples }: Run,
+  weights: EngineWeights,
+  model: string,
+  plan: Plan,
+): Promise<Row[]> {
+  const { contexts, generateTokens } = plan;
+  const rows: Row[] = [];
+  for (const [option, precision] of Object.entries(PRECISIONS)) {
+    const format = `${OPTION}${option}`;
+    for (const depth of contexts) {
+      const asked = { ...precision, depth, generateTokens, promptTokens: 0, repetitions: REPETITIONS.short };
+      const speed = await unlessOutOfMemory(() => measureSpeed(gpu, weights, asked));
+      rows.push({ format, context: depth, ...(speed ? speedCells(speed.generation) : { note: DOES_NOT_FIT }) });
+      if (speed) samples[`${model} ${format} ${depth}: decoded tokens/s`] = speed.generation;
+    }
+  }
+  return rows;
 }
 
 /** Why a row has no speed of a prompt. */

@@ -12,6 +12,9 @@ export const CLAIMED_MODEL = "llama-2-7b";
 /** The context that it is judged at. */
 const CLAIMED_CONTEXT = 128;
 
+/** What a row says that the device had no room for. */
+export const DOES_NOT_FIT = "does not fit on this device";
+
 const LINEAR: readonly OperationKind[] = ["qkv", "o", "gate+up", "down", "head"];
 const BESIDE_LINEAR: readonly OperationKind[] = ["attention", "pick"];
 const OPERATIONS: readonly OperationKind[] = [...LINEAR, ...BESIDE_LINEAR];
@@ -37,10 +40,7 @@ export function describe(
   // What was timed is then not what a token runs.
   const isTooLong = layers !== undefined && layers.value > token.value;
   return {
-    ...estimateCells("decode_tokens_per_s", medianEstimate(generation)),
-    decode_min: Math.min(...generation),
-    decode_max: Math.max(...generation),
-    token_us: token.value,
+    ...speedCells(generation),
     layers_us: isTooLong ? null : layers?.value ?? null,
     ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind)?.value ?? null])),
     ...(isTooLong ? { other_us: null, other_us_error: null } : estimateCells("other_us", other)),
@@ -56,6 +56,16 @@ export function describe(
         } us by themselves, more than the token, and are left out with other`
         : describeOther(other),
     ),
+  };
+}
+
+/** Cells of generation alone. */
+export function speedCells(generation: readonly number[]): Row {
+  return {
+    ...estimateCells("decode_tokens_per_s", medianEstimate(generation)),
+    decode_min: Math.min(...generation),
+    decode_max: Math.max(...generation),
+    token_us: medianEstimate(generation.map((speed) => 1e6 / speed)).value,
   };
 }
 

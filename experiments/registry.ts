@@ -4,6 +4,7 @@ import { async } from "./async.ts";
 import { bits } from "./bits.ts";
 import { calibration } from "./calibration.ts";
 import { cost } from "./cost.ts";
+import { decodePrecision } from "./decode_precision.ts";
 import { dequantShare } from "./dequant_share.ts";
 import { endToEnd } from "./end_to_end.ts";
 import type { Experiment } from "./experiment.ts";
@@ -24,6 +25,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
   cost,
   calibration,
   throughput,
+  decodePrecision,
 ];
 
 /** The order in which all are run: what takes a second comes first. A quick run leaves some out. */

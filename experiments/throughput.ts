@@ -1,6 +1,7 @@
 // A question of this suite, no claim of the paper: what a GPU's matrix units are worth wherever many tokens go through
 // the layers at once. Dawn's WebGPU reaches them, Deno's own doesn't.
 import { describeAdapter } from "../kernels/gpu/adapter.ts";
+import { unlessOutOfMemory } from "../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
@@ -12,12 +13,11 @@ import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
 import { SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
 import { SOFTWARE_SHAPE } from "./end_to_end.ts";
-import { CLAIMED_MODEL } from "./end_to_end_table.ts";
+import { CLAIMED_MODEL, DOES_NOT_FIT } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { describeSettings } from "./packed/real_weights.ts";
 import { formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
 import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
-import { DOES_NOT_FIT, unlessOutOfMemory } from "./unless_out_of_memory.ts";
 
 /** Text cut into windows. */
 interface Windows {

@@ -1,6 +1,6 @@
 // Which result has which plot.
 import type { Result } from "../results/result.ts";
-import { accuracyPlot, calibrationPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
+import { accuracyPlot, calibrationPlot, decodePrecisionPlot, fourBitSharePlot, outliersPlot } from "./quality.ts";
 import { renderPlot, type Spec } from "./render_plot.ts";
 import { asyncPlot, dequantSharePlot, endToEndPlot, throughputPlot } from "./speed.ts";
 import { bitsPlot, costPlot, rangesPlot } from "./storage.ts";
@@ -17,6 +17,7 @@ export const PLOTS: Readonly<Record<string, (result: Result, peers?: Result) => 
   cost: costPlot,
   calibration: calibrationPlot,
   throughput: throughputPlot,
+  decode_precision: decodePrecisionPlot,
 };
 
 /** Whether a result has a plot: software adapters' timings mean nothing, so they have none. */

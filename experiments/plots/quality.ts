@@ -1,5 +1,5 @@
 // Plots of `accuracy`, `four_bit_share` and `outliers`: quality of the quantized model against bits; and of
-// `calibration`: against the text.
+// `calibration`: against the text; of `decode_precision`: what options cost.
 import { PLAIN_LOSS } from "../results/paper.ts";
 import type { Result, Row } from "../results/result.ts";
 import type { Spec } from "./render_plot.ts";
@@ -138,15 +138,36 @@ export function calibrationPlot({ rows }: Result): Spec {
         y: { field: "text", type: "nominal", sort: null, title: "calibrated on", axis: { grid: true } },
         color: { field: "targets", type: "nominal", title: null },
       },
-      layer: [
-        {
-          mark: { type: "rule", strokeWidth: 1.5 },
-          encoding: { x: { field: "low", ...across }, x2: { field: "high" } },
-        },
-        { mark: "point", encoding: { x: { field: "ratio", ...across } } },
-      ],
+      layer: intervalLayers("ratio", across),
     },
   };
+}
+
+/** Loss above the default's of each option. */
+export function decodePrecisionPlot({ rows }: Result): Spec {
+  const values = rows.filter(({ difference_error: error }) => Number(error) > 0).map((row) => {
+    const [difference, error] = [Number(row.difference), Number(row.difference_error)];
+    return { option: row.precision, difference, low: difference - error, high: difference + error };
+  });
+  const across = { type: "quantitative", title: "loss above the default's (nats a token), ± paired" };
+  return {
+    data: { values },
+    width: PANEL_WIDTH - 40,
+    height: { step: 20 },
+    encoding: { y: { field: "option", type: "nominal", sort: null, title: null, axis: { grid: true } } },
+    layer: intervalLayers("difference", across),
+  };
+}
+
+/** Points of a field with lines from `low` to `high` across. */
+function intervalLayers(field: string, across: Spec): Spec[] {
+  return [
+    {
+      mark: { type: "rule", strokeWidth: 1.5 },
+      encoding: { x: { field: "low", ...across }, x2: { field: "high" } },
+    },
+    { mark: "point", encoding: { x: { field, ...across } } },
+  ];
 }
 
 function accuracyPoint(row: Row, x: string, series: string): ScatterPoint {

@@ -23,6 +23,16 @@ export class OutOfMemoryError extends Error {
   }
 }
 
+/** What `make` makes; undefined where the device has no room. Other errors go on. */
+export async function unlessOutOfMemory<T>(make: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await make();
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    return undefined;
+  }
+}
+
 /** Thrown for what the device reports outside error scopes. */
 class DeviceReportError extends Error {}
 

@@ -173,6 +173,7 @@ async function layerKernel(
     hidden,
     intermediate,
     epsilon: shape.normEpsilon,
+    activation_bits: shape.activationBits ?? 16,
     has_layer_densities: hasDensities(arenas) ? 1 : 0,
     has_layer_outliers: share.hasOutliers ? 1 : 0,
     all_layers: layers.length,

@@ -1,6 +1,7 @@
 // Sizes of decode_layer.wgsl: what workgroups hand over, and what each of them takes of every product.
 import { attentionRowLanes, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
+import { cellBytes } from "../product/pack_activations.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { LayerShape } from "./layer_run.ts";
 import { STEP_ROWS } from "../matrix/packed_matrix.ts";
@@ -166,7 +167,7 @@ export interface WorkgroupShare {
 /** A way to share the rows out, or nothing where workgroup memory has no room for it. */
 function shareOf(
   { workgroupBytes, workgroupThreads }: DeviceProfile,
-  { attention }: LayerShape,
+  { attention, activationBits = 16 }: LayerShape,
   products: readonly Product[],
   spread: Spread,
   subgroup: number,
@@ -184,7 +185,8 @@ function shareOf(
   const sums = columns.map((count) => hasOutliers ? count + 1 : count);
   const partials = Math.max(...products.map((each, i) => sums[i] * workgroupSteps(each, workgroups) * STEP_ROWS));
   const streamQuarters = 4 * Math.ceil(products[DOWN].packedGroups / workgroups);
-  const bytes = cells * 40 + 4 * partials + 32 * streamQuarters + 4 * 3 * attention.headSize + FIXED_BYTES;
+  const bytes = cells * cellBytes(activationBits) + 4 * partials + 32 * streamQuarters + 4 * 3 * attention.headSize +
+    FIXED_BYTES;
   if (bytes > workgroupBytes || threads > workgroupThreads || most > teams) return;
   const isPart = partColumns * lanes < products[DOWN].halfBlocks;
   // Other stages than down have one part.

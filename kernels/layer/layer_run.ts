@@ -3,6 +3,7 @@ import { attentionRowLanes, type DecodeAttentionBuffers } from "../attention/dec
 import type { Gpu } from "../gpu/gpu.ts";
 import type { AttentionShape } from "../attention/key_value_cache.ts";
 import type { LayerArena, LayerMatrix } from "../matrix/share_planes.ts";
+import type { ActivationBits } from "../product/pack_activations.ts";
 
 /** Sizes that all layers of a model have in common. */
 export interface LayerShape {
@@ -14,6 +15,8 @@ export interface LayerShape {
   readonly normEpsilon: number;
   /** Heads of its attention. */
   readonly attention: AttentionShape;
+  /** Bits of an activation that packed weights are multiplied with; 16 for f16 ones. Default: 16. */
+  readonly activationBits?: ActivationBits;
 }
 
 /** What a layer of a decode step has beside its matrices; caches in one buffer lie one after the other. */

@@ -5,6 +5,12 @@ import { submitWeightParts } from "./weight_parts.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
+/**
+ * Matrix units take activations in so much: a model's largest would exceed f16. That is exact from 2^-10 on; below, f16
+ * has fewer bits, and beyond 1,048,064 it has none.
+ */
+export const ACTIVATION_UNIT = 16;
+
 /** Elements of a workgroup of blend and to_f16. */
 const WORKGROUP_ELEMENTS = 1024;
 

@@ -13,6 +13,7 @@ import {
 import { chooseTeam, type Team } from "../gpu/team.ts";
 import { LANE_SLOTS, type PackedMatrix, type PackedSlab, planeBuffers, STEP_ROWS } from "../matrix/packed_matrix.ts";
 import { joinShader } from "../gpu/shader.ts";
+import { type ActivationBits, cellBytes } from "./pack_activations.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** What {@linkcode fusedGemv} accepts beside its buffers. */
@@ -30,6 +31,8 @@ export interface FusedGemvOptions {
   readonly teams?: number;
   /** Parts of the work to leave out when measuring their cost: the override `without` of product/parts/decode.wgsl. Default: 0. */
   readonly without?: number;
+  /** Bits of an activation, of packed ones those that they were packed in. Default: 16. */
+  readonly activationBits?: ActivationBits;
 }
 
 /** How the rows and columns of a slab are spread over workgroups and teams. */
@@ -46,8 +49,6 @@ export interface GemvPlan {
 
 /** Groups of activations that a lane multiplies. */
 export const LANE_GROUPS = 4;
-/** Workgroup memory of a column for each lane. */
-const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
 /** Workgroup memory of a workgroup whatever its size: a norm's factor. */
 const FIXED_BYTES = 16;
 /** Steps of a workgroup that the choice of columns leaves room for. */
@@ -69,7 +70,7 @@ export async function fusedGemv(
   options: FusedGemvOptions = {},
 ): Promise<Dispatch[]> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
-  const { synchronous, tokens = 1, without = 0 } = options;
+  const { synchronous, tokens = 1, without = 0, activationBits = 16 } = options;
   const team = chooseTeam(gpu.profile);
   const shader = input.kind === "packed"
     ? joinShader(wgsl, "fused_gemv", "fill_packed", team.exchange)
@@ -93,6 +94,7 @@ export async function fusedGemv(
           y_row: slab.firstRow,
           in_order: synchronous ? 1 : 0,
           without,
+          activation_bits: activationBits,
         },
         buffers: {
           ...planeBuffers(slab),
@@ -155,7 +157,7 @@ export function planGemv(
 ): GemvPlan {
   // For each lane exchange, for each team the squares of a norm.
   const teamBytes = 4 + team.lanes * team.exchangeBytes;
-  const columnBytes = team.lanes * CELL_BYTES;
+  const columnBytes = team.lanes * LANE_GROUPS * cellBytes(options.activationBits ?? 16);
   // Of partial sums for each column and for outliers.
   const stepBytes = (columns: number) => (columns + 1) * STEP_ROWS * 4;
   const fits = (columns: number, rowTeams: number, steps: number) =>

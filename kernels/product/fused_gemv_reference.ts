@@ -3,7 +3,7 @@ import { BASE_ZEROS, GROUP_CHANNELS, groupsPerRow, REFINED_ZEROS, TILE_ROWS } fr
 import { unpack } from "../../quant/pack.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import type { BoundedProduct } from "../matrix/bounded_product.ts";
-import { activationsOf } from "./pack_activations.ts";
+import { type ActivationBits, activationsOf } from "./pack_activations.ts";
 
 /** Roundings in f32 that a term of the sum can pass: scale, difference, sums over groups, lanes and columns. */
 const ROUNDINGS = 40;
@@ -24,9 +24,13 @@ const SCALE_ROUNDINGS = 1024;
  *
  * @param activations as from `packActivations`
  */
-export function fusedGemvOnCpu(tensor: PackedTensor, activations: Uint32Array<ArrayBuffer>): BoundedProduct {
+export function fusedGemvOnCpu(
+  tensor: PackedTensor,
+  activations: Uint32Array<ArrayBuffer>,
+  activationBits?: ActivationBits,
+): BoundedProduct {
   const { rows, channels } = tensor;
-  const { values, steps } = activationsOf(activations, channels);
+  const { values, steps } = activationsOf(activations, channels, activationBits);
   const { codes, scaleCodes, zeroCodes, refined, tileScale, outliers } = unpack(tensor);
   const groups = groupsPerRow(channels);
   const y = new Float64Array(rows);

@@ -3,6 +3,7 @@ import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import { f16Format } from "./f16_format.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
+import type { ActivationBits } from "./pack_activations.ts";
 import { packedFormat } from "./packed_format.ts";
 import { inputUnitOf } from "./tiled_product.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
@@ -24,15 +25,21 @@ export function uploadMatrix(gpu: Gpu, parts: readonly HostMatrix[]): Promise<We
   return FORMATS[parts[0].kind].upload(gpu, parts);
 }
 
-/** Dispatches of a product with one token. @throws {TypeError} when channels of an f16 matrix are not a multiple of 8 */
+/**
+ * Dispatches of a product with one token.
+ *
+ * @param activationBits of what packed weights are multiplied with
+ * @throws {TypeError} when channels of an f16 matrix are not a multiple of 8
+ */
 export function gemv(
   gpu: Gpu,
   matrix: WeightMatrix,
   input: Prologue,
   output: Epilogue,
   scratch: GPUBuffer,
+  activationBits: ActivationBits = 16,
 ): Promise<Dispatch[]> {
-  return FORMATS[matrix.kind].multiplyOne(gpu, matrix, input, output, scratch);
+  return FORMATS[matrix.kind].multiplyOne(gpu, matrix, input, output, scratch, activationBits);
 }
 
 /** Dispatches of a product with some tokens, with what comes before and after it. */
@@ -54,10 +61,11 @@ export async function createMultiplyFused(
   scope: BufferScope,
   matrices: readonly WeightMatrix[],
   range: TokenRange,
+  activationBits?: ActivationBits,
 ): Promise<MultiplyFused | undefined> {
   const { maxTokens } = range;
   if (matrices.some(({ kind }) => maxTokens > (FORMATS[kind].fused?.mostTokens ?? 0))) return undefined;
-  const scratch = { range, partials: await createPartials(gpu, scope, matrices, maxTokens) };
+  const scratch = { range, partials: await createPartials(gpu, scope, matrices, maxTokens), activationBits };
   return (matrix, input, output) => FORMATS[matrix.kind].fused!.multiply(gpu, matrix, input, output, scratch);
 }
 

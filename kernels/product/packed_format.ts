@@ -27,7 +27,8 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     const [{ tensor }] = parts;
     return uploadPackedMatrix(gpu, parts.length === 1 ? tensor : concatenateRows(parts.map(({ tensor }) => tensor)));
   },
-  multiplyOne: (gpu, matrix, input, output) => fusedGemv(gpu, matrix, input, output),
+  multiplyOne: (gpu, matrix, input, output, _scratch, activationBits) =>
+    fusedGemv(gpu, matrix, input, output, { activationBits }),
   partialsBytes(gpu, matrix, tokens) {
     if (tokens <= SEVERAL_TOKENS) return severalPartialsBytes(gpu, matrix, tokens);
     if (gpu.profile.matrixUnits) return partsBytes(gpu, matrix, tokens);
@@ -59,6 +60,7 @@ async function multiplyFused(
   output: Epilogue,
   scratch: FewScratch,
 ): Promise<Dispatch[]> {
+  const { range, activationBits = 16 } = scratch;
   return await fusedSeveral(gpu, matrix, input, output, scratch) ??
-    await fusedGemv(gpu, matrix, input, output, { tokens: scratch.range.maxTokens });
+    await fusedGemv(gpu, matrix, input, output, { tokens: range.maxTokens, activationBits });
 }

@@ -2,7 +2,7 @@
 import type { DeviceProfile } from "../gpu/device_profile.ts";
 import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
-import { toHalves } from "../matrix/elementwise.ts";
+import { ACTIVATION_UNIT, toHalves } from "../matrix/elementwise.ts";
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
 import { addParts, partialsBytesOf, type PartRows } from "./few/few_parts.ts";
@@ -19,9 +19,6 @@ export interface TiledRows extends PartRows {
   /** The parts that it needs for a tile. */
   readonly parts?: (tile: GemmTile) => readonly (keyof typeof wgsl)[];
 }
-
-/** What matrix units take activations in, see gpu/parts/matrix_blocks.wgsl. */
-const ACTIVATION_UNIT = 16;
 
 /** The unit in which all products of some matrices with up to so many tokens take inputs that are in f16 already. */
 export function inputUnitOf(
@@ -109,7 +106,10 @@ export async function multiplyTiles(
   const multiply = await gpu.makeDispatch(
     joinShader(wgsl, kernel, tile.part, ...input.parts, ...own.parts?.(tile) ?? []),
     {
-      constants: { rows, channels, ...place, ...own.constants },
+      constants: {
+        ...{ rows, channels, ...place, ...own.constants },
+        ...(tile.part.startsWith("matrix") && { activation_unit: ACTIVATION_UNIT }),
+      },
       buffers: { range: range.buffer, ...own.buffers, x: input.x, y: splits > 1 ? partials! : y },
       workgroups: [tokenTiles, rowTiles * splits, 1],
     },

@@ -6,6 +6,7 @@ import type { F16Matrix, HalfMatrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import type { GemmTile } from "./gemm_tile.ts";
+import type { ActivationBits } from "./pack_activations.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 
 /** A weight matrix in device memory, told apart by its `kind`. */
@@ -64,6 +65,8 @@ export interface FewScratch {
   readonly range: TokenRange;
   /** f32: where sums of parts of the channels lie in between; as large as {@linkcode WeightFormat.partialsBytes} says. */
   readonly partials: GPUBuffer | GPUBufferBinding;
+  /** Bits of an activation that the fused kernels multiply packed weights with. Default: 16. */
+  readonly activationBits?: ActivationBits | undefined;
 }
 
 /** A product with so few tokens that its channels are shared out in parts. */
@@ -81,6 +84,7 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
    * @param input x, or what it is made of
    * @param output where the product goes, and how
    * @param scratch f16 [channels]: where an input may be made
+   * @param activationBits of what packed weights are multiplied with
    */
   multiplyOne(
     gpu: Gpu,
@@ -88,6 +92,7 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
     input: Prologue,
     output: Epilogue,
     scratch: GPUBuffer,
+    activationBits: ActivationBits,
   ): Promise<Dispatch[]>;
   /**
    * Dispatches of a product with few tokens, by the kernel that is faster for as many as the range may have. What lies

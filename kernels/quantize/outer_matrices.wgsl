@@ -69,17 +69,17 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
 }
 
 fn put_column(thread: u32, i: u32, low: vec4<f32>, high: vec4<f32>) {
-  put_row(own_column(thread) + i, thread % STEP_TURNS, sixteenths_of(low, high));
+  put_row(own_column(thread) + i, thread % STEP_TURNS, in_units(low, high));
 }
 
 fn put_activations(activations: ptr<function, Activations>, thread: u32) {
   let low = turned((*activations)[0], (*activations)[1], (*activations)[2], (*activations)[3]);
   let high = turned((*activations)[4], (*activations)[5], (*activations)[6], (*activations)[7]);
   let m = own_column(thread);
-  put_token(m, thread % STEP_TURNS, sixteenths_of(low[0], high[0]));
-  put_token(m + 1u, thread % STEP_TURNS, sixteenths_of(low[1], high[1]));
-  put_token(m + 2u, thread % STEP_TURNS, sixteenths_of(low[2], high[2]));
-  put_token(m + 3u, thread % STEP_TURNS, sixteenths_of(low[3], high[3]));
+  put_token(m, thread % STEP_TURNS, in_units(low[0], high[0]));
+  put_token(m + 1u, thread % STEP_TURNS, in_units(low[1], high[1]));
+  put_token(m + 2u, thread % STEP_TURNS, in_units(low[2], high[2]));
+  put_token(m + 3u, thread % STEP_TURNS, in_units(low[3], high[3]));
 }
 
 fn turned(k0: vec4<f32>, k1: vec4<f32>, k2: vec4<f32>, k3: vec4<f32>) -> mat4x4<f32> {
@@ -88,5 +88,5 @@ fn turned(k0: vec4<f32>, k1: vec4<f32>, k2: vec4<f32>, k3: vec4<f32>) -> mat4x4<
 
 // Sums of four columns of a row of c.
 fn write_rows(n: u32, m: u32, sums: vec4<f32>) {
-  add_four(m, n, ACTIVATION_UNIT * sums);
+  add_four(m, n, activation_unit * sums);
 }

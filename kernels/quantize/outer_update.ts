@@ -1,5 +1,6 @@
 // Launcher of the product that quantization is made of.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { ACTIVATION_UNIT } from "../matrix/elementwise.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -70,6 +71,7 @@ export async function outerUpdate(
       b_stride: b.stride,
       c_stride: c.stride,
       factor,
+      ...(byMatrices && { activation_unit: ACTIVATION_UNIT }),
       triangle: ["all", "upper", "lower"].indexOf(triangle),
     },
     buffers: { update: words, a: a.buffer, b: b.buffer, c: c.buffer },

@@ -25,6 +25,7 @@ import {
   type TokenBuffers,
   tokenOperations,
 } from "./layer_operations.ts";
+import type { DecodePrecision } from "./precision.ts";
 import { rotationTable } from "../llama/rope.ts";
 import { createCaches, roundCapacity } from "./sequence_cache.ts";
 
@@ -41,6 +42,8 @@ export function stepSize(tokens: number): number {
 
 /** Buffers that all steps of some sequences work in; T is the most tokens of a step, C the capacity of a sequence. */
 export interface StepBuffers extends StageBuffers {
+  /** Not a buffer, but what steps in them have in common too. */
+  readonly precision: DecodePrecision;
   /** f32 [T, vocabulary]. */
   readonly logits: GPUBuffer;
   /** u32 [T, CANDIDATES, 2]. */
@@ -70,12 +73,14 @@ export async function createStepBuffers(
   sequences: number,
   tokens: number,
   scope: BufferScope,
+  precision: DecodePrecision = {},
 ): Promise<StepBuffers> {
   const { headSize, vocabulary, rope } = config;
   const capacity = roundCapacity(tokens);
   const most = stepSize(sequences);
   const words = (label: string, width: number) => scope.storage(label, 4 * most * width);
   return {
+    precision,
     ...await createStageBuffers(scope, config, most),
     logits: await words("logits", vocabulary),
     candidates: await words("candidates", 2 * CANDIDATES),
@@ -169,7 +174,7 @@ async function createBatchMiddle(
   const shape = attentionShape(config);
   const splits = chooseSplits(gpu.profile, shape, buffers.caches[0].capacity, size);
   const linears = linearsOf(layers);
-  const fused = await createMultiplyFused(gpu, scope, linears, range);
+  const fused = await createMultiplyFused(gpu, scope, linears, range, buffers.precision.activationBits);
   const normed = await scope.storage("normed", 4 * size * hidden);
   const partials = await scope.storage("partials", 4 * size * partialsLength(shape, splits));
   // One split leaves the attention itself.
@@ -214,7 +219,7 @@ async function createTokenMiddle(
   gpu: Gpu,
   weights: EngineWeights,
   oneToken: TokenRange,
-  { hidden, logits, ...buffers }: StepBuffers,
+  { hidden, logits, precision, ...buffers }: StepBuffers,
   scope: BufferScope,
 ): Promise<StepMiddle> {
   const { config, finalNorm: weight } = weights;
@@ -228,9 +233,15 @@ async function createTokenMiddle(
   const final = { kind: "rms_norm", x: hidden, weight, epsilon } as const;
   const dispatches = await gemv(gpu, weights.head, final, { kind: "store", y: { buffer: logits } }, scratch);
   const head: Operation = { kind: "head", dispatches };
-  const multiply: MultiplyFused = (matrix, input, output) => gemv(gpu, matrix, input, output, scratch);
+  const multiply: MultiplyFused = (matrix, input, output) =>
+    gemv(gpu, matrix, input, output, scratch, precision.activationBits);
   const single = () => createSingleOperations(gpu, weights, oneToken, { hidden, partials, ...buffers }, multiply);
-  const whole = await createWholeLayers(gpu, weights, { ...buffers, input: embedded, output: hidden }, scope);
+  const whole = await createWholeLayers(
+    gpu,
+    weights,
+    { ...buffers, precision, input: embedded, output: hidden },
+    scope,
+  );
   if (typeof whole === "string") {
     const layers = await single();
     return { input: hidden, layers, operations: (at) => Promise.resolve(layers(at)), whyNotWhole: whole, head };
@@ -249,13 +260,16 @@ async function createTokenMiddle(
 async function createWholeLayers(
   gpu: Gpu,
   { config, layers, arenas }: EngineWeights,
-  buffers: Pick<StepBuffers, "rotations" | "sequence" | "caches"> & { input: GPUBuffer; output: GPUBuffer },
+  { precision, ...buffers }: Pick<StepBuffers, "precision" | "rotations" | "sequence" | "caches"> & {
+    input: GPUBuffer;
+    output: GPUBuffer;
+  },
   scope: BufferScope,
 ): Promise<LayerDispatches | string> {
   if (typeof arenas === "string") return arenas;
   if (layers.some(({ outputBias }) => outputBias)) return "o has a bias, must have none";
   const { hidden, intermediate, normEpsilon } = config;
-  const shape = { hidden, intermediate, normEpsilon, attention: attentionShape(config) };
+  const shape = { ...precision, hidden, intermediate, normEpsilon, attention: attentionShape(config) };
   const decoded = layers.map((layer, i) => {
     const { attentionNorm, mlpNorm } = layer;
     return { ...attentionExtras(config, layer), cache: buffers.caches[i], attentionNorm, mlpNorm };

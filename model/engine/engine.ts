@@ -12,12 +12,13 @@ import {
   generateText,
   type TextPiece,
 } from "./generate.ts";
+import type { DecodePrecision } from "./precision.ts";
 import { checkSequences, createSession, type Session } from "./session.ts";
 import { readFittingTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { checkpointSource, weightBytes } from "./weight_source.ts";
 
 /** What {@linkcode createEngine} accepts. */
-export interface EngineOptions {
+export interface EngineOptions extends DecodePrecision {
   /** Device to use; it stays open after the engine. Default: one of its own. */
   readonly gpu?: Gpu;
   /** Called with the share of the weights that are on the device. */
@@ -53,6 +54,7 @@ export class Engine implements Disposable {
    * @ignore
    */
   readonly weights: EngineWeights;
+  readonly #precision: DecodePrecision;
   readonly #ownsGpu: boolean;
 
   /** Use {@linkcode createEngine}. */
@@ -63,6 +65,7 @@ export class Engine implements Disposable {
     gpu: Gpu,
     weights: EngineWeights,
     ownsGpu: boolean,
+    precision: DecodePrecision = {},
   ) {
     this.name = name;
     this.config = weights.config;
@@ -70,6 +73,7 @@ export class Engine implements Disposable {
     this.prompts = prompts;
     this.gpu = gpu;
     this.weights = weights;
+    this.#precision = precision;
     this.#ownsGpu = ownsGpu;
   }
 
@@ -78,12 +82,12 @@ export class Engine implements Disposable {
    *
    * @param capacity tokens that each has room for
    * @param sequences 1 to 128; default: 1
-   * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so
-   * large a cache
+   * @throws {RangeError} for another number of them, when the model's context is shorter, the device can't bind so
+   * large a cache, or the precision is for other weights
    * @throws {OutOfMemoryError} with what the caches need, when the device has no room
    */
   createSession(capacity: number, sequences = 1): Promise<Session> {
-    return createSession(this.gpu, this.weights, capacity, sequences);
+    return createSession(this.gpu, this.weights, capacity, sequences, this.#precision);
   }
 
   /** As {@linkcode Engine.generateBatch} with one prompt, in pieces with tokens and their probabilities. */
@@ -224,15 +228,16 @@ export class Engine implements Disposable {
  * @throws {OutOfMemoryError} with what the model needs, when the device has no room
  */
 export async function createEngine(checkpoint: Checkpoint, options: EngineOptions = {}): Promise<Engine> {
+  const { gpu: given, onProgress, ...precision } = options;
   const tokenizer = await readFittingTokenizer(checkpoint);
   const prompts = await readPromptFormat(checkpoint, tokenizer);
-  const gpu = options.gpu ?? await openGpu();
+  const gpu = given ?? await openGpu();
   const { name } = checkpoint;
   try {
-    const weights = await uploadWeights(gpu, checkpointSource(checkpoint), options.onProgress);
-    return new Engine(name, tokenizer, prompts, gpu, weights, options.gpu === undefined);
+    const weights = await uploadWeights(gpu, checkpointSource(checkpoint), onProgress);
+    return new Engine(name, tokenizer, prompts, gpu, weights, given === undefined, precision);
   } catch (error) {
-    if (options.gpu === undefined) gpu.close();
+    if (given === undefined) gpu.close();
     if (!(error instanceof OutOfMemoryError)) throw error;
     const needed = weightBytes(checkpoint);
     const message =

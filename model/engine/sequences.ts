@@ -32,6 +32,13 @@ export class Sequences {
     throw new RangeError(`no token is known at ${place}, must have a prompt before`);
   }
 
+  /** Has a token follow a sequence's cache. @throws {RangeError} for one outside the vocabulary */
+  setNext(sequence: number, token: number): void {
+    this.check([sequence]);
+    this.checkTokens(sequence, Uint32Array.of(token));
+    this.#put(sequence, this.#lengths[sequence], Uint32Array.of(token));
+  }
+
   /** Takes note of tokens that went into the cache. */
   append(sequence: number, tokens: Uint32Array): void {
     this.#put(sequence, this.#lengths[sequence], tokens);

@@ -13,6 +13,7 @@ import {
 } from "./decode_step.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import { createExclusive, type Exclusive } from "../host/exclusive.ts";
+import { checkPrecision, type DecodePrecision } from "./precision.ts";
 import { createPrefill, type Prefill } from "./prefill.ts";
 import { cacheBytes, checkCapacity } from "./sequence_cache.ts";
 import { SequenceSteps } from "./sequence_steps.ts";
@@ -156,6 +157,16 @@ export class Session implements Disposable {
     });
   }
 
+  /**
+   * Has a token follow a sequence in place of the one chosen; {@linkcode decode} goes on from it.
+   *
+   * @throws {RangeError} when there is no such sequence, or the token is outside the vocabulary
+   */
+  setNext(sequence: number, token: number): void {
+    this.#known.setNext(sequence, token);
+    this.#steps.forgetEmbedded();
+  }
+
   /** Logits from which the last tokens were chosen, f32 [sequences, vocabulary]: first those of the last call, in its order. */
   logits(): Promise<Float32Array<ArrayBuffer>> {
     return this.#run(() => this.#gpu.readF32(this.#buffers.logits));
@@ -274,8 +285,8 @@ export class Session implements Disposable {
  *
  * @param capacity tokens that each has room for
  * @param sequences 1 to {@linkcode MAX_SEQUENCES}
- * @throws {RangeError} for another number of them, when the model's context is shorter, or the device can't bind so
- * large a cache
+ * @throws {RangeError} for another number of them, when the model's context is shorter, the device can't bind so large a
+ * cache, or the precision is for other weights
  * @throws {OutOfMemoryError} with what the caches need, when the device has no room
  */
 export async function createSession(
@@ -283,14 +294,16 @@ export async function createSession(
   weights: EngineWeights,
   capacity: number,
   sequences = 1,
+  precision: DecodePrecision = {},
 ): Promise<Session> {
   checkNotDisposed(weights);
+  checkPrecision(weights, precision);
   checkSequences(sequences);
   const { config } = weights;
   checkCapacity(gpu, config, capacity, sequences);
   try {
     return await allOrNone(gpu, async (scope) => {
-      const buffers = await createStepBuffers(gpu, config, sequences, capacity, scope);
+      const buffers = await createStepBuffers(gpu, config, sequences, capacity, scope, precision);
       const step = await createDecodeStep(gpu, weights, stepSize(sequences), buffers);
       return new Session(gpu, weights, buffers, step, capacity, scope);
     });

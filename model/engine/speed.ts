@@ -4,10 +4,11 @@ import { timeDispatches } from "../../kernels/gpu/timer.ts";
 import type { Sampling } from "../../kernels/tokens/sampler.ts";
 import type { EngineWeights } from "./engine_weights.ts";
 import type { OperationKind } from "./layer_operations.ts";
+import type { DecodePrecision } from "./precision.ts";
 import { createSession, type Session } from "./session.ts";
 import { type Estimate, median, medianEstimate } from "../host/statistics.ts";
 
-export interface SpeedPlan {
+export interface SpeedPlan extends DecodePrecision {
   /** Tokens of a prompt; 0 leaves prompts out. */
   readonly promptTokens: number;
   /** Tokens generated; 0 leaves generation out. */
@@ -33,9 +34,9 @@ const WARM_UP_MS = 300;
 export const REPETITIONS = { short: 9, long: 5 };
 
 export async function measureSpeed(gpu: Gpu, weights: EngineWeights, plan: SpeedPlan): Promise<Speed> {
-  const { promptTokens, generateTokens, depth, repetitions, sampling } = plan;
+  const { promptTokens, generateTokens, depth, repetitions, sampling, ...precision } = plan;
   const capacity = Math.max(1, depth) + Math.max(promptTokens, generateTokens);
-  using session = await createSession(gpu, weights, capacity);
+  using session = await createSession(gpu, weights, capacity, 1, precision);
   if (depth > 0) await session.prefill([sampleText(weights, depth)]);
   const prompt = promptTokens === 0 ? [] : await measurePrompt(session, weights, promptTokens, repetitions);
   if (depth === 0) await session.prefill([sampleText(weights, 1)]);
@@ -59,10 +60,10 @@ export async function measureBatchSpeed(
   gpu: Gpu,
   weights: EngineWeights,
   sequences: number,
-  { generateTokens, depth, repetitions, sampling }: SpeedPlan,
+  { generateTokens, depth, repetitions, sampling, ...precision }: SpeedPlan,
 ): Promise<number[]> {
   const length = Math.max(1, depth);
-  using session = await createSession(gpu, weights, length + generateTokens, sequences);
+  using session = await createSession(gpu, weights, length + generateTokens, sequences, precision);
   await session.prefill(Array.from({ length: sequences }, () => sampleText(weights, length)));
   return await measureGeneration(session, generateTokens, repetitions, sampling);
 }

@@ -1,13 +1,12 @@
 import { judgeAsync } from "../../experiments/async_table.ts";
 import { judgeCost } from "../../experiments/cost.ts";
 import { withoutSoftwareTimings } from "../../experiments/run.ts";
-import { CLAIMED_MODEL, describe, judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
+import { CLAIMED_MODEL, describe, DOES_NOT_FIT, judgeEndToEnd } from "../../experiments/end_to_end_table.ts";
 import type { OperationKind } from "../../model/engine/layer_operations.ts";
 import type { Estimate } from "../../model/host/statistics.ts";
 import type { Row } from "../../experiments/results/result.ts";
 import { judgeThroughput } from "../../experiments/throughput.ts";
-import { DOES_NOT_FIT, unlessOutOfMemory } from "../../experiments/unless_out_of_memory.ts";
-import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
+import { OutOfMemoryError, unlessOutOfMemory } from "../../kernels/gpu/device_errors.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 
 const speedRow = (format: string, speed: number | null): Row => ({

@@ -5,7 +5,7 @@ Deno.test("runOrder: all experiments once, those of a second first; a quick run 
   const [all, quick] = [false, true].map((quick) => runOrder(quick).map(({ id }) => id));
   assertEquals(all.toSorted(), EXPERIMENTS.map(({ id }) => id).toSorted());
   assertEquals(all[0], "ranges");
-  const whole = ["calibration", "throughput"];
+  const whole = ["calibration", "throughput", "decode_precision"];
   for (const id of whole) assert(all.includes(id));
   assertEquals(quick, all.filter((id) => !whole.includes(id)));
 });

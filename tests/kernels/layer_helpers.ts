@@ -6,6 +6,7 @@ import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import type { ActivationBits } from "../../kernels/product/pack_activations.ts";
 import { type LayerArena, type LayerMatrix, sharePlanes } from "../../kernels/matrix/share_planes.ts";
 import type { KeyValues } from "../../model/llama/attention.ts";
 import type { ModelConfig } from "../../model/llama/config.ts";
@@ -32,6 +33,8 @@ export interface LayersCase {
   readonly headSize: number;
   /** Format of the weights. Default: packed. */
   readonly format?: "f16";
+  /** Bits of an activation. Default: 16. */
+  readonly activationBits?: ActivationBits;
   /** Layers of each run, which share their buffers. */
   readonly runs: readonly number[];
   readonly slidingWindow?: number;
@@ -78,6 +81,7 @@ function randomWeights(shape: TensorCase, seed: number): PackedTensor {
 export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1): Promise<TestLayers> {
   const { hidden, intermediate, heads, keyValueHeads, headSize, runs, slidingWindow, withBias, withHeadNorm } =
     testCase;
+  const { activationBits } = testCase;
   const count = runs.reduce((sum, length) => sum + length, 0);
   const sizes = { hidden, intermediate, layers: count, heads, keyValueHeads, headSize, vocabulary: 1, tiedHead: true };
   const config = {
@@ -90,6 +94,7 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
     intermediate,
     normEpsilon: config.normEpsilon,
     attention: { heads, keyValueHeads, headSize, ...(slidingWindow !== undefined && { slidingWindow }) },
+    ...(activationBits && { activationBits }),
   };
   const random = createRandom(seed);
   const scope = createBufferScope(gpu);

@@ -1,12 +1,11 @@
 // needs: halves matrices
 // Factors and sums of products in workgroup memory, for subgroups that multiply matrices.
 //
-// Activations are made a sixteenth, undone at the end: a model's largest would exceed f16. That is exact from 2^-10 on;
-// below, f16 has fewer bits, and beyond 1,048,064 it has none.
+// Activations are divided by a unit (ACTIVATION_UNIT of matrix/elementwise.ts), which is undone at the end.
 //
 // From the tile: ROW_BLOCKS and TOKEN_BLOCKS, the blocks of its rows and tokens, and
 //   weight_tile, token_tile  [32 channels of a step][16 rows or tokens]: blocks
-const ACTIVATION_UNIT = 16.0;
+override activation_unit: f32;
 
 // A turn is 8 consecutive channels of the step.
 fn put_row(tile_row: u32, turn: u32, words: vec4<u32>) {
@@ -17,8 +16,8 @@ fn put_token(tile_token: u32, turn: u32, words: vec4<u32>) {
   token_tile[turn / 4u * TOKEN_BLOCKS + tile_token / 16u][place_in_block(tile_token, turn)] = words;
 }
 
-fn sixteenths_of(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  return halves_of(low / ACTIVATION_UNIT, high / ACTIVATION_UNIT);
+fn in_units(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  return halves_of(low / activation_unit, high / activation_unit);
 }
 
 // The first or last 16 channels of a block.
@@ -39,5 +38,5 @@ fn put_sums(block: u32, sums: Sum) {
 
 // Sums of four rows for a token, of the 64 such in a matrix.
 fn sums_at(block: u32, quad: u32) -> vec4<f32> {
-  return ACTIVATION_UNIT * bitcast<vec4<f32>>(weight_tile[block][quad]);
+  return activation_unit * bitcast<vec4<f32>>(weight_tile[block][quad]);
 }

@@ -62,8 +62,10 @@ fn values_of(words: vec4<u32>) -> vec4<f32> {
 
 // The words of a quarter of a vector that starts at `first`; they may not have come yet.
 fn relay_quarter(first: u32, quarter: u32) -> vec4<u32> {
-  let block = first / 128u + quarter / 32u;
-  let lane = quarter % 32u;
+  return relay_words(first / 128u + quarter / 32u, quarter % 32u);
+}
+
+fn relay_words(block: u32, lane: u32) -> vec4<u32> {
   return vec4(
     atomicLoad(&relay[block][0][lane]),
     atomicLoad(&relay[block][1][lane]),

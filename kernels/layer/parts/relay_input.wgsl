@@ -40,7 +40,7 @@ fn fill_cells(thread: u32) {
 
 fn put_nothing(cell: u32) {
   cell_hi[cell] = vec4(0u);
-  cell_lo[cell] = vec4(0u);
+  if (activation_bits > 8u) { cell_lo[cell] = vec4(0u); }
   cell_sum[cell] = vec2(0.0);
 }
 

@@ -6,6 +6,7 @@ import { chooseTeam, type Team } from "../../gpu/team.ts";
 import { type PackedMatrix, planeBuffers, STEP_ROWS } from "../../matrix/packed_matrix.ts";
 import { addParts, partialsBytesOf } from "./few_parts.ts";
 import { LANE_GROUPS } from "../fused_gemv.ts";
+import { cellBytes } from "../pack_activations.ts";
 import {
   checkOutput,
   type Epilogue,
@@ -19,7 +20,7 @@ import type { FewScratch } from "../weight_format.ts";
 import * as wgsl from "../wgsl.ts";
 
 /** Workgroup memory of a column for each lane and token, and for each team whatever the tokens. */
-const CELL_BYTES = LANE_GROUPS * (16 + 16 + 8);
+const CELL_BYTES = LANE_GROUPS * cellBytes(16);
 const TEAM_BYTES = 16;
 /** Workgroup memory of a workgroup whatever its size: a norm's factors, and what aligns arrays. */
 const FIXED_BYTES = 32;
@@ -110,7 +111,7 @@ export async function fusedSeveral(
   matrix: PackedMatrix,
   input: Prologue,
   output: Epilogue,
-  { range, partials }: FewScratch,
+  { range, partials, activationBits = 16 }: FewScratch,
 ): Promise<Dispatch[] | undefined> {
   checkOutput(output, matrix.rows, matrix.slabs.length);
   const { maxTokens: tokens } = range;
@@ -130,6 +131,7 @@ export async function fusedSeveral(
           ...severalConstants(gpu, matrix, slab.rows, plan),
           ...inputConstants(input, matrix.channels),
           all_tokens: tokens,
+          activation_bits: activationBits,
           output_kind: isWhole ? outputConstant(output) : 0,
           token_rows: isWhole ? tokenRows : 4 * Math.ceil(slab.rows / 4),
           y_row: isWhole ? slab.firstRow : 0,

@@ -26,9 +26,10 @@ struct Activations {
 }
 
 // Cells [column][group of a block][block of the column]: neighbouring lanes take neighbouring blocks, without bank
-// conflicts. cell_sum holds 512 times the step of a group and its sum.
+// conflicts. cell_sum holds 512 times the step of a group and its sum. Where activations are single bytes, nothing of
+// cell_lo is used.
 var<workgroup> cell_hi: array<vec4<u32>, cell_count>;
-var<workgroup> cell_lo: array<vec4<u32>, cell_count>;
+var<workgroup> cell_lo: array<vec4<u32>, max(1u, cell_count * (activation_bits / 8u - 1u))>;
 var<workgroup> cell_sum: array<vec2<f32>, cell_count>;
 
 // Cell of a group, counted from the first of the dispatch.
@@ -75,8 +76,7 @@ fn activation_at(cell: u32, channel: u32) -> f32 {
   let shift = 24u - 8u * (channel / 4u % 4u);
   let hi = bitcast<i32>(cell_hi[cell][channel % 4u] << shift) >> 24u;
   let lo = bitcast<i32>(cell_lo[cell][channel % 4u] << shift) >> 24u;
-  let unit = select(1.0, 4.0, channel % 2u == 1u);
-  return f32(255 * hi + lo) * unit * (cell_sum[cell].x / 512.0);
+  return value_of_bytes(hi, lo, channel) * (cell_sum[cell].x / 512.0);
 }
 
 // sum + (sum of code x - zero * sum of x) * scale.

@@ -8,6 +8,9 @@
 // No integer is converted to float by an instruction: conversions run at an eighth of the FMA rate on NVIDIA.
 // Integers are or-ed or added into the mantissa of a constant instead.
 
+// An activation is two bytes, x = 255 hi + lo, or with activation_bits = 8 one, x = 4 hi; x is in steps of its group.
+override activation_bits: u32 = 16;
+
 // What `without` leaves out to measure what it costs (experiment dequant_share): the sum
 // of 1 second-order scales, 2 first-order dequantization (codes and zeros), 4 the multiplication. The rest is kept
 // alive.
@@ -20,9 +23,10 @@ const MULTIPLICATION = 4u;
 const MAGIC_BITS = 0x4b400000;
 const MAGIC = 12582912.0;
 
-// sum(code * x) + MAGIC over one group, exact. hi and lo are the bytes of the group's packed activations,
-// x = 255 hi + lo; component j serves the channels c = 4i + j. Why 255: by 256 the compiler makes a shift, which
-// goes to the integer pipe that the masks already fill; a multiply-add goes elsewhere.
+// sum(code * x) + MAGIC over one group, exact. hi and lo are the bytes of the group's packed activations; component j
+// serves the channels c = 4i + j. Why 255: by 256 the compiler makes a shift, which goes to the integer pipe that the
+// masks already fill; a multiply-add goes elsewhere. Of single bytes codes of odd channels are four times too large, as
+// the step asks for, and those of even ones aren't yet.
 fn dot_codes(word: u32, hi: vec4<u32>, lo: vec4<u32>) -> f32 {
   var even = word & 0x03030303u;
   var odd = word & 0x0c0c0c0cu;
@@ -40,11 +44,25 @@ fn dot_codes(word: u32, hi: vec4<u32>, lo: vec4<u32>) -> f32 {
     let all = even ^ (odd << 1u) ^ (high_even << 2u) ^ (high_odd << 3u) ^ hi.x ^ lo.x;
     return bitcast<f32>((all & 0x007fffffu) | 0x4b000000u);
   }
+  if (activation_bits == 8u) {
+    let evens = dot4I8Packed(even, hi.x) + dot4I8Packed(high_even, hi.z);
+    return bitcast<f32>(evens * 4 + MAGIC_BITS + dot4I8Packed(odd, hi.y) + dot4I8Packed(high_odd, hi.w));
+  }
   let upper = dot4I8Packed(even, hi.x) + dot4I8Packed(odd, hi.y) + dot4I8Packed(high_even, hi.z) +
     dot4I8Packed(high_odd, hi.w);
   let lower = upper * 255 + MAGIC_BITS + dot4I8Packed(even, lo.x) + dot4I8Packed(odd, lo.y) +
     dot4I8Packed(high_even, lo.z) + dot4I8Packed(high_odd, lo.w);
   return bitcast<f32>(lower);
+}
+
+// The value of a channel's bytes, in steps.
+fn value_of_bytes(hi: i32, lo: i32, channel: u32) -> f32 {
+  return f32(select(255 * hi + lo, hi, activation_bits == 8u)) * unit_of(channel);
+}
+
+// Steps that an integer of a channel counts in, see pack_activations.ts.
+fn unit_of(channel: u32) -> f32 {
+  return select(1.0, 4.0, channel % 2u == 1u || activation_bits == 8u);
 }
 
 // Masks of the scale and zero codes where align_codes leaves them. They are made from a workgroup index that is

@@ -44,7 +44,7 @@ fn half_block_of(i: u32) -> u32 {
 fn fill_group(fill: Fill, i: u32) {
   let cell = cell_of(i % (columns * team) * LANE_GROUPS + i / (columns * team));
   cell_hi[cell] = fill.hi;
-  cell_lo[cell] = fill.lo;
+  if (activation_bits > 8u) { cell_lo[cell] = fill.lo; }
   // Past the end of the row a step of 0 makes all products 0.
   let is_used = half_block_of(i) < half_blocks;
   cell_sum[cell] = select(vec2(0.0), vec2(bitcast<f32>(fill.step512), bitcast<f32>(fill.sum)), is_used);

@@ -5,11 +5,11 @@ import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planShare } from "../../../kernels/layer/layer_plan.ts";
 import type { KeyValues } from "../../../model/llama/attention.ts";
-import type { MatMul } from "../../../model/llama/matmul.ts";
 import { matmulPlain } from "../../model/llama/matmul_plain.ts";
 import { REFINE_EVERY } from "../../../quant/format.ts";
 import { createRandom } from "../../../quant/random.ts";
 import { assert, assertEquals } from "../../assert.ts";
+import { assertAsNear, jitter, roundInputs } from "../as_near.ts";
 import { testGpu } from "../helpers.ts";
 import {
   CAPACITY,
@@ -119,6 +119,28 @@ const CASES: Readonly<Record<string, LayersCase>> = {
     runs: [2],
     density: () => 4,
   },
+  "activations of 8 bits, rows that end in half a block, of several columns, biases, outliers": {
+    hidden: 192,
+    intermediate: 576,
+    heads: 3,
+    keyValueHeads: 3,
+    headSize: 64,
+    runs: [2, 1],
+    withBias: true,
+    outlierShare: FEW_OUTLIERS,
+    activationBits: 8,
+  },
+  "activations of 8 bits, densities by layer and stage, norms of heads": {
+    hidden: 144,
+    intermediate: 784,
+    heads: 4,
+    keyValueHeads: 2,
+    headSize: 32,
+    runs: [4, 2],
+    density: DENSITIES_BY_STAGE,
+    withHeadNorm: true,
+    activationBits: 8,
+  },
   "f16, rows of one column and of several that end in half a block, two runs": {
     hidden: 144,
     intermediate: 784,
@@ -141,46 +163,6 @@ const CASES: Readonly<Record<string, LayersCase>> = {
   },
 };
 
-/**
- * The plain product of inputs that are jittered by as much as the coarsest rounding of the kernel, that of keys and
- * values to f16, makes of the largest channel of a group.
- */
-function jitter(seed: number): MatMul {
-  const random = createRandom(seed);
-  return (x, w, y) => {
-    const data = new Float32Array(x.rows * x.columns);
-    const at = (t: number, k: number) => x.data[x.offset + t * x.rowStride + k * x.columnStride];
-    for (let t = 0; t < x.rows; t++) {
-      for (let first = 0; first < x.columns; first += 16) {
-        const end = Math.min(first + 16, x.columns);
-        let largest = 0;
-        for (let k = first; k < end; k++) largest = Math.max(largest, Math.abs(at(t, k)));
-        for (let k = first; k < end; k++) {
-          data[t * x.columns + k] = at(t, k) + (2 * random.uniform() - 1) * 2 ** -12 * largest;
-        }
-      }
-    }
-    matmulPlain({ ...x, data, offset: 0, rowStride: x.columns, columnStride: 1 }, w, y);
-  };
-}
-
-function furthest(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let most = 0;
-  for (let i = 0; i < b.length; i++) {
-    const distance = Math.abs(a[i] - b[i]);
-    if (!(distance <= most)) most = distance; // NaN stays
-    if (Number.isNaN(most)) return NaN;
-  }
-  return most;
-}
-
-/** Asserts that a result is as near to the reference as jittered references are; these move by about as much each. */
-function assertAsNear(actual: ArrayLike<number>, exact: Float32Array, jittered: readonly Float32Array[], what: string) {
-  const tolerance = 4 * Math.max(...jittered.map((other) => furthest(other, exact)));
-  const distance = furthest(actual, exact);
-  assert(distance <= tolerance, `${what} is ${distance} from the reference, must be within ${tolerance}`);
-}
-
 function firstDifference(a: Float16Array, b: Float16Array): number {
   for (let i = 0; i < a.length; i++) if (!Object.is(a[i], b[i])) return i;
   return -1;
@@ -193,8 +175,9 @@ async function checkToken(tested: TestLayers, made: LayerDispatches, prefixes: r
   const random = createRandom(position + 7);
   const input = Float32Array.from({ length: hidden }, () => random.normal());
   const { output, caches } = await tested.run(made, input, prefixes);
-  const exact = layersOnCpu(tested, input, prefixes, matmulPlain);
-  const jittered = [1, 2].map((seed) => layersOnCpu(tested, input, prefixes, jitter(seed)));
+  const multiply = tested.shape.activationBits === 8 ? roundInputs(tested.host) : matmulPlain;
+  const exact = layersOnCpu(tested, input, prefixes, multiply);
+  const jittered = [1, 2].map((seed) => layersOnCpu(tested, input, prefixes, jitter(seed, multiply)));
   assertAsNear(output, exact.output, jittered.map((other) => other.output), `output at position ${position}`);
   const width = keyValueHeads * headSize;
   for (const [layer, [keys, values]] of caches.entries()) {

@@ -32,7 +32,8 @@ async function checkTensor(
   options: FusedGemvOptions = {},
   bindingBytes?: number,
 ) {
-  const packed = packActivations(randomActivations(tensor.channels, seed + 1));
+  const { activationBits } = options;
+  const packed = packActivations(randomActivations(tensor.channels, seed + 1), activationBits);
   const matrix = await uploadPackedMatrix(gpu, tensor, bindingBytes);
   const activations = await gpu.uploadStorage("activations", packed);
   const y = await poisonedOutput(gpu, tensor.rows);
@@ -41,7 +42,11 @@ async function checkTensor(
   destroyMatrices(gpu, matrix);
   gpu.destroyBuffer(activations);
   const { rows, channels, refineEvery } = tensor;
-  assertWithin(actual, fusedGemvOnCpu(tensor, packed), JSON.stringify({ rows, channels, refineEvery, ...options }));
+  assertWithin(
+    actual,
+    fusedGemvOnCpu(tensor, packed, activationBits),
+    JSON.stringify({ rows, channels, refineEvery, ...options }),
+  );
 }
 
 for (const refineEvery of REFINE_EVERY) {
@@ -62,6 +67,15 @@ for (const refineEvery of REFINE_EVERY) {
       await check(withoutSubgroups, { rows, channels, refineEvery, outlierShare: 0 }, rows);
     }
     withoutSubgroups.close();
+  });
+
+  test(`fused_gemv, refined groups ${refineEvery}: activations of 8 bits`, async () => {
+    const gpu = await testGpu();
+    for (const [rows, channels] of [[64, 4096], [17, 300], [1, 1], [18, 192]]) {
+      for (const outlierShare of [0, 0.01]) {
+        await check(gpu, { rows, channels, refineEvery, outlierShare }, rows, { activationBits: 8 });
+      }
+    }
   });
 
   test(`fused_gemv in order, refined groups ${refineEvery}`, async () => {

@@ -1,21 +1,27 @@
-import { activationsOf, packActivations } from "../../../kernels/product/pack_activations.ts";
+import { type ActivationBits, activationsOf, packActivations } from "../../../kernels/product/pack_activations.ts";
 import { assert, assertEquals } from "../../assert.ts";
 import { randomActivations } from "../helpers.ts";
 
-/** Checks the promised error: half a unit of a group's step, two for odd channels, and a step of max |x| / 32512. */
-function checkPacked(words: Uint32Array<ArrayBuffer>, x: Float32Array) {
-  const { values, steps } = activationsOf(words, x.length);
+/**
+ * Checks the promised error: half a step of 16 bits, two steps of odd channels and of 8 bits, and steps of max |x| /
+ * 32512 or 508.
+ */
+function checkPacked(words: Uint32Array<ArrayBuffer>, x: Float32Array, bits: ActivationBits = 16) {
+  const { values, steps } = activationsOf(words, x.length, bits);
   for (let c = 0; c < x.length; c++) {
     const step = steps[Math.floor(c / 16)];
-    const slack = (c % 2 === 0 ? 0.5 : 2) * step * 1.02;
+    const slack = (c % 2 === 0 && bits === 16 ? 0.5 : 2) * step * 1.02;
     assert(Math.abs(values[c] - x[c]) <= slack, `activation ${c} is ${values[c]}, must be ${x[c]} within ${slack}`);
-    assert(Math.abs(x[c]) <= step * 32512 * (1 + 2 ** -20), `step ${step} is too small for ${x[c]}`);
+    assert(
+      Math.abs(x[c]) <= step * (bits === 16 ? 32512 : 508) * (1 + 2 ** -20),
+      `step ${step} is too small for ${x[c]}`,
+    );
   }
 }
 
 /** Sums as stored against sums of the stored integers. */
-function checkSums(words: Uint32Array<ArrayBuffer>, channels: number) {
-  const { values, steps } = activationsOf(words, channels);
+function checkSums(words: Uint32Array<ArrayBuffer>, channels: number, bits: ActivationBits) {
+  const { values, steps } = activationsOf(words, channels, bits);
   const sums = new Float32Array(words.buffer).subarray((words.length / 40) * 36);
   for (let group = 0; group < steps.length; group++) {
     let sum = 0;
@@ -29,9 +35,11 @@ function checkSums(words: Uint32Array<ArrayBuffer>, channels: number) {
 Deno.test("packActivations keeps to its error, and its sums are those of what it stores", () => {
   for (const channels of [4096, 1, 16, 300, 1000]) {
     const x = randomActivations(channels, channels);
-    const words = packActivations(x);
-    checkPacked(words, x);
-    checkSums(words, channels);
+    for (const bits of [8, 16] as const) {
+      const words = packActivations(x, bits);
+      checkPacked(words, x, bits);
+      checkSums(words, channels, bits);
+    }
   }
 });
 
@@ -46,6 +54,21 @@ Deno.test("packActivations by hand: one group", () => {
   assertEquals([values[0], values[1], values[5]], [32512, -400, 8]); // 6 / 4 = 1.5, to even 2, times 4
   assertEquals(words[0] & 0xff, 127); // high byte of channel 0
   assertEquals(words[64 / 4] & 0xff, 127); // its low byte, after 64 high bytes of half a block: 127 * 255 + 127
+});
+
+Deno.test("packActivations by hand: one group in 8 bits", () => {
+  const x = new Float32Array(16);
+  x[0] = 508;
+  x[1] = -400;
+  x[2] = 5;
+  x[5] = 6;
+  const words = packActivations(x, 8);
+  const { values, steps } = activationsOf(words, 16, 8);
+  assertEquals(steps[0], 1);
+  // 5 / 4 = 1.25; 6 / 4 = 1.5, to even 2; all times 4.
+  assertEquals([values[0], values[1], values[2], values[5]], [508, -400, 4, 8]);
+  assertEquals(words[0] & 0xff, 127); // byte of channel 0
+  assertEquals(words.subarray(64 / 4, 128 / 4).every((word) => word === 0), true); // no low bytes
 });
 
 Deno.test("packActivations keeps a not-a-number visible", () => {

@@ -6,6 +6,7 @@ import { type EngineWeights, uploadWeights } from "../../../model/engine/engine_
 import { forward, logitsOf } from "../../../model/llama/forward.ts";
 import { type LinearKind, STAGES } from "../../../model/llama/layer.ts";
 import type { Model } from "../../../model/llama/llama.ts";
+import type { MatMul } from "../../../model/llama/matmul.ts";
 import { matmulPlain } from "../llama/matmul_plain.ts";
 import { openDirectory } from "../../../model/files/open_directory.ts";
 import { openPacked } from "../../../model/files/open_packed.ts";
@@ -15,6 +16,7 @@ import type { PackedMatrix } from "../../../kernels/matrix/packed_matrix.ts";
 import { createSession, type Session } from "../../../model/engine/session.ts";
 import { checkpointSource, type WeightSource } from "../../../model/engine/weight_source.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
+import { assertAsNear, furthest, jitter, roundInputs } from "../../kernels/as_near.ts";
 import { assertFreedWhenFull, limitBindings, testGpu } from "../../kernels/helpers.ts";
 import { inDirectory } from "../../temporary.ts";
 import { fixture, LOGIT_TOLERANCE, quantizeFixture } from "../engine_helpers.ts";
@@ -45,10 +47,6 @@ async function decodeAt(session: Session, position: number): Promise<Float32Arra
   session.truncate(0, position);
   await session.decode([0], 1);
   return await session.logits();
-}
-
-function furthest(a: Float32Array, b: Float32Array): number {
-  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 }
 
 async function assertDecodes(
@@ -126,6 +124,53 @@ const CASES: readonly Case[] = [
       twobitQuantizer({ refineEvery: DENSITIES[STAGES.findIndex((s) => s.linears.includes(kind))] }),
   },
 ];
+
+/** Takes texts in by decode steps alone, a token of each at a time; all are as long. */
+async function decodeTexts(session: Session, texts: readonly Uint32Array[]): Promise<Float32Array> {
+  const all = [...texts.keys()];
+  for (let position = 0; position < texts[0].length; position++) {
+    for (const i of all) session.setNext(i, texts[i][position]);
+    await session.decode(all, 1);
+  }
+  return await session.logits();
+}
+
+for (
+  const [how, name, sequences] of [["in whole layers", "qwen3_wide_heads", 1], [
+    "operation by operation",
+    "llama_tied_gqa",
+    1,
+  ], ["several together", "qwen2_tied", 3]] as const
+) {
+  Deno.test(`activations of 8 bits, ${how}: logits are those of the CPU reference with inputs rounded so`, () =>
+    inDirectory(async (directory) => {
+      await quantizeFixture(name, `${directory}/q.safetensors`, uniform);
+      using packed = await openPacked(`${directory}/q.safetensors`);
+      const gpu = await testGpu();
+      const model = await readModel(packed);
+      const { vocabulary, hidden: width } = model.config;
+      const texts = Array.from({ length: sequences }, (_, i) => TOKENS.slice(i, i + 24));
+      using weights = await uploadWeights(gpu, checkpointSource(packed));
+      using session = await createSession(gpu, weights, 24, sequences, { activationBits: 8 });
+      const actual = await decodeTexts(session, texts);
+      const logitsBy = (text: Uint32Array, matmul: MatMul) =>
+        logitsOf(model, forward(model, [{ tokens: text }], matmul).hidden.subarray(-width), matmulPlain);
+      const rounded = roundInputs(model.layers);
+      for (const [i, text] of texts.entries()) {
+        const jittered = [1, 2, 3].map((seed) => logitsBy(text, jitter(seed, rounded)));
+        const own = actual.subarray(i * vocabulary, (i + 1) * vocabulary);
+        assertAsNear(own, logitsBy(text, rounded), jittered, `logits of sequence ${i}`);
+      }
+    }));
+}
+
+Deno.test("activations of 8 bits are refused where no weights are packed", async () => {
+  using checkpoint = await openDirectory(fixture("qwen2_tied").pathname);
+  const gpu = await testGpu();
+  using weights = await uploadWeights(gpu, checkpointSource(checkpoint));
+  const message = "activations of 8 bits are for packed weights, the model's are f16: must be 16";
+  await assertRejects(() => createSession(gpu, weights, 24, 1, { activationBits: 8 }), RangeError, message);
+});
 
 /** So many layers, those of the source over and over. */
 function withLayers(source: WeightSource, model: Model, layers: number): { source: WeightSource; model: Model } {

@@ -15,6 +15,10 @@ Deno.test("sequences: what was taken in and chosen is known, and goes on from wh
   assertEquals([known.lengths, known.next(1)], [[0, 2], 7]);
   known.append(1, Uint32Array.of(50));
   assertThrows(() => known.next(1), RangeError, "position 3");
+  known.setNext(1, 99);
+  assertEquals([known.lengths, known.next(1)], [[0, 3], 99]);
+  assertThrows(() => known.setNext(0, 100), RangeError, "token 0 of sequence 0 is 100, must be below 100");
+  assertThrows(() => known.setNext(2, 1), RangeError, "sequences are 2, must be some of 0 to 1");
 });
 
 Deno.test("sequences: tokens that were chosen but never read are missing, and those after them keep their places", () => {

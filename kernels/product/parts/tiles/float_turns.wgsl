@@ -22,9 +22,9 @@ fn fetch_activations(first_token: u32, thread: u32, step: u32) -> Activations {
 fn put_activations(activations: ptr<function, Activations>, thread: u32) {
   let token = thread / STEP_TURNS;
   let turn = thread % STEP_TURNS;
-  put_token(token, turn, sixteenths_of((*activations)[0], (*activations)[1]));
-  put_token(token + 32u, turn, sixteenths_of((*activations)[2], (*activations)[3]));
-  put_token(token + 64u, turn, sixteenths_of((*activations)[4], (*activations)[5]));
-  put_token(token + 96u, turn, sixteenths_of((*activations)[6], (*activations)[7]));
+  put_token(token, turn, in_units((*activations)[0], (*activations)[1]));
+  put_token(token + 32u, turn, in_units((*activations)[2], (*activations)[3]));
+  put_token(token + 64u, turn, in_units((*activations)[4], (*activations)[5]));
+  put_token(token + 96u, turn, in_units((*activations)[6], (*activations)[7]));
 }
 

@@ -1,5 +1,5 @@
 // is: turns
-// Activations of matrix_tile.wgsl that are f16 in memory already, as sixteenths: x is vec4<u32> [T, channels / 8].
+// Activations of matrix_tile.wgsl that are f16 in memory already, in units: x is vec4<u32> [T, channels / 8].
 
 // Eight channels of the tokens t, t + 32, t + 64 and t + 96 of the tile.
 alias Activations = array<vec4<u32>, 4>;

@@ -46,7 +46,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var step = first; step < end; step++) {
     workgroupBarrier();
     put_turns(&weights, thread, step);
-    put_token(thread / STEP_TURNS, own_turn, sixteenths_of(low, high));
+    put_token(thread / STEP_TURNS, own_turn, in_units(low, high));
     workgroupBarrier();
     let next = min(step + 1u, end - 1u);
     fetch_turns(&weights, tile_first_row, thread, next);

@@ -1,0 +1,7 @@
+// The options that decode less exactly, as tables name them.
+import type { DecodePrecision } from "../../model/engine/precision.ts";
+
+/** What is set otherwise than by default. */
+export const PRECISIONS: Readonly<Record<string, DecodePrecision>> = {
+  "8-bit activations": { activationBits: 8 },
+};
