@@ -1,13 +1,8 @@
 // Launcher of whole transformer layers of a decode step, several in one dispatch.
 import type { BufferScope } from "../gpu/buffer_scope.ts";
-import {
-  attentionRowLanes,
-  type DecodeAttentionBuffers,
-  MIDDLE_TOKENS,
-  SHORT_TOKENS,
-} from "../attention/decode_attention.ts";
+import { attentionRowLanes, type DecodeAttentionBuffers, SHORT_TOKENS } from "../attention/decode_attention.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
-import { headShares, planShare, relayLayout, splitTiers } from "./layer_plan.ts";
+import { headShares, longSplits, mostWorkgroups, planShare, relayLayout } from "./layer_plan.ts";
 import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
 import { boundPlanes, formatConstants, fromOffset, hasDensities, placesOf, stepsPart } from "./layer_format.ts";
@@ -76,17 +71,16 @@ export async function decodeLayers(
 }
 
 /**
- * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model
- * as many as there are groups of silu(gate) up.
+ * A kernel with as many workgroups as run side by side and have a part in layers.
  */
 async function coResidentKernel(
   gpu: Gpu,
-  { intermediate }: LayerShape,
+  shape: LayerShape,
   relay: GPUBuffer,
   bind: (kernel: Kernel) => GPUBindGroup,
   plan: (workgroups: number) => Promise<Kernel | undefined>,
 ): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
-  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : Math.min(gpu.profile.multiprocessors, intermediate / 16);
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : mostWorkgroups(gpu.profile, shape);
   while (workgroups > 0) {
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;
@@ -160,7 +154,6 @@ async function layerKernel(
   const team = chooseTeam(gpu.profile, rowLanes);
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
-  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
   const shader = joinShader(wgsl, "decode_layer", stepsPart(arenas), team.exchange);
   return await gpu.createKernel(shader, {
     team: share.lanes,
@@ -190,10 +183,7 @@ async function layerKernel(
     inner_groups: share.innerGroups,
     stream_quarters: share.streamQuarters,
     short_tokens: SHORT_TOKENS,
-    middle_tokens: MIDDLE_TOKENS,
-    short_splits: shortSplits,
-    middle_splits: middleSplits,
-    long_splits: longSplits,
+    long_splits: longSplits(gpu.profile, shape),
     head_shares: headShares(gpu.profile, shape),
     heads,
     key_value_heads: keyValueHeads,
