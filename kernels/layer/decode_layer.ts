@@ -7,6 +7,7 @@ import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole 
 import type { LayerArena } from "../matrix/share_planes.ts";
 import { boundPlanes, formatConstants, fromOffset, hasDensities, placesOf, stepsPart } from "./layer_format.ts";
 import { countCoResident, COUNTED_WORKGROUPS } from "./co_resident.ts";
+import { cacheRowBytes, cacheRowsPart } from "../attention/key_value_cache.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 import { chooseTeam } from "../gpu/team.ts";
@@ -97,7 +98,7 @@ async function coResidentKernel(
 async function prepareRun(
   gpu: Gpu,
   scope: BufferScope,
-  { attention: { keyValueHeads, headSize } }: LayerShape,
+  { attention }: LayerShape,
   { first, layers, matrices }: LayerRun,
   after: DecodeLayer,
   relay: GPUBuffer,
@@ -119,7 +120,8 @@ async function prepareRun(
   const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
   const [[matrix]] = matrices;
-  const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
+  const sequences = cache.keys.size / cacheRowBytes(attention, cache.bits).keys / attention.keyValueHeads /
+    cache.capacity;
   const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...placesOf(matrices)));
   return (kernel) =>
     gpu.bind(kernel, {
@@ -154,7 +156,7 @@ async function layerKernel(
   const team = chooseTeam(gpu.profile, rowLanes);
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
-  const shader = joinShader(wgsl, "decode_layer", stepsPart(arenas), team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", stepsPart(arenas), team.exchange, cacheRowsPart(cache));
   return await gpu.createKernel(shader, {
     team: share.lanes,
     workgroup_size: share.threads,
