@@ -12,8 +12,9 @@ alias CacheVector = vec2<u32>;
 // Eight channels of a row, or the first of them.
 struct Row { words: vec2<u32>, factor: f32 }
 
-// What is in a row are codes: a channel is (code - CODE_OFFSET) * row_factor(). A byte becomes the first eight bits of
-// the mantissa of 1, since NVIDIA converts at an eighth of the rate: a code is 1 + byte / 256.
+// What is in a row are codes: a channel is (code - CODE_OFFSET) * row_factor(). NVIDIA converts bytes at an eighth of the
+// rate, and has half as many lanes for integers as for floats; so two bytes at once become the first eight bits of the
+// mantissas of 1 in f16: a code is 1 + byte / 256.
 const CODE_OFFSET = 1.5;
 const HAS_FACTORS = true;
 // Turns of tokens whose loads are on their way: half the bytes of f16, so more of them.
@@ -69,8 +70,9 @@ fn high_codes(row: Row) -> vec4<f32> {
 }
 
 fn codes_of(word: u32) -> vec4<f32> {
-  let bytes = vec4(word << 15u, word << 7u, word >> 1u, word >> 9u) & vec4(0x007f8000u);
-  return bitcast<vec4<f32>>(bytes | vec4(0x3f800000u));
+  let even = unpack2x16float(((word << 2u) & 0x03fc03fcu) | 0x3c003c00u);
+  let odd = unpack2x16float(((word >> 6u) & 0x03fc03fcu) | 0x3c003c00u);
+  return vec4(even.x, odd.x, even.y, odd.y);
 }
 
 fn row_factor(row: Row) -> f32 {
