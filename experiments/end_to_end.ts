@@ -30,7 +30,7 @@ import {
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
 import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
-import { OPTION_FORMATS, OPTION_SETTINGS } from "./packed/precisions.ts";
+import { OPTION_SETTINGS, optionFormats } from "./packed/precisions.ts";
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
 
 interface Plan {
@@ -40,7 +40,7 @@ interface Plan {
   /** Tokens generated in a sample. */
   readonly generateTokens: number;
   readonly promptTokens: number;
-  /** Those at which packed weights are also decoded with each option of {@linkcode OPTION_FORMATS}. Default: all. */
+  /** Those at which packed weights are also decoded with each option of {@linkcode optionFormats}. Default: all. */
   readonly optionContexts?: readonly number[];
 }
 
@@ -191,8 +191,8 @@ async function measureOptions(
 ): Promise<Row[]> {
   const { contexts, optionContexts = contexts, generateTokens } = plan;
   const rows: Row[] = [];
-  for (const { format, precision } of OPTION_FORMATS) {
-    for (const depth of optionContexts) {
+  for (const depth of optionContexts) {
+    for (const { format, precision } of optionFormats(depth)) {
       const asked = { ...precision, depth, generateTokens, promptTokens: 0, repetitions: REPETITIONS.short };
       const speed = await unlessOutOfMemory(() => measureSpeed(gpu, weights, asked));
       rows.push({ format, context: depth, ...(speed ? speedCells(speed.generation) : { note: DOES_NOT_FIT }) });

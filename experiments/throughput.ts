@@ -23,7 +23,7 @@ import { SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
 import { SOFTWARE_SHAPE } from "./end_to_end.ts";
 import { CLAIMED_MODEL, DOES_NOT_FIT } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
-import { OPTION_FORMATS, OPTION_SETTINGS } from "./packed/precisions.ts";
+import { OPTION_SETTINGS, optionFormats } from "./packed/precisions.ts";
 import { describeSettings } from "./packed/real_weights.ts";
 import { formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
 import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
@@ -68,7 +68,7 @@ const SOFTWARE_PLAN: Plan = {
   calibrating: { windows: 2, windowTokens: 16 },
 };
 
-/** Texts together up to which the options of {@linkcode OPTION_FORMATS} change anything. */
+/** Texts together up to which the options of {@linkcode optionFormats} change anything. */
 const OPTION_TEXTS = 4;
 
 /** The implementations of WebGPU, by their names in the table. */
@@ -193,9 +193,8 @@ async function measureFormat({ gpu, webgpu, plan, context, samples }: Run, forma
   if (format === "twobit") {
     jobs.push([format, "scoring", textTokens, (weights) => measureScoring(gpu, weights, scored)]);
     const few = texts.filter((count) => count <= OPTION_TEXTS);
-    jobs.push(
-      ...OPTION_FORMATS.flatMap(({ format, precision }) => few.map((count) => together(format, count, precision))),
-    );
+    const options = optionFormats(generateTokens);
+    jobs.push(...options.flatMap(({ format, precision }) => few.map((count) => together(format, count, precision))));
   }
   const rows: Row[] = [];
   for (const [format, job, tokens, measure] of jobs) {
