@@ -8,6 +8,7 @@ import { CHUNK_CHANNELS, type F16Matrix, uploadF16Matrix } from "../../kernels/m
 import type { LayerArena } from "../../kernels/matrix/share_planes.ts";
 import { destroyMatrices } from "../../kernels/matrix/slabs.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { release } from "../host/release.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { Stage } from "../llama/layer.ts";
 import { copyLayer, shareLayers, type Uploaded, uploadLayer, uploadVectors } from "./upload_layer.ts";
@@ -119,6 +120,7 @@ export async function startUpload(gpu: Gpu, source: WeightSource): Promise<Weigh
     const { weights, rows, channels } = await source.half(name, vocabulary, hidden);
     const matrix = await uploadF16Matrix(gpu, weights, rows, channels);
     uploaded.matrices.add(matrix);
+    release(weights);
     return matrix;
   };
   const layers: EngineLayer[] = [];
