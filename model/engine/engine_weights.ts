@@ -19,7 +19,7 @@ import type { WeightSource } from "./weight_source.ts";
  * take them all. A dispatch costs 4 us on an H200; but while the weights of a run move together they are on the device
  * twice.
  */
-const RUN_BYTES = 1.25e9;
+const RUN_BYTES = 2.1e9;
 
 /**
  * Linear layers with one input: one matrix where their formats allow joining, else several. Each part has the rows of
@@ -148,7 +148,8 @@ export async function startUpload(gpu: Gpu, source: WeightSource): Promise<Weigh
           i > 0 && sameLayers ? await copyLayer(uploaded, layers[0]) : await uploadLayer(uploaded, source, i),
         );
         const layerBytes = gpu.heldBytes - heldBytes;
-        if (i < config.layers - 1 && (layers.length - shared + 1) * layerBytes <= RUN_BYTES) return;
+        const most = Math.min(RUN_BYTES, gpu.device.limits.maxStorageBufferBindingSize);
+        if (i < config.layers - 1 && (layers.length - shared + 1) * layerBytes <= most) return;
         const run = await shareLayers(uploaded, layers.splice(shared));
         layers.push(...run.layers);
         shared = layers.length;
