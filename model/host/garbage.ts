@@ -2,8 +2,8 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** Bytes of arrays that may gather in a thread; V8 would let it be 64 MB, in each of many workers. */
-const GATHERED_BYTES = 8 * 2 ** 20;
+/** Bytes of arrays that may gather in all workers together; V8 would let it be 64 MB in each of many. */
+const GATHERED_BYTES = 128 * 2 ** 20;
 
 /** Makes V8's function that collects garbage, all of it or what is young. */
 export function openCollector(): (how?: { readonly type: "minor" }) => void {
@@ -11,12 +11,13 @@ export function openCollector(): (how?: { readonly type: "minor" }) => void {
   return runInNewContext("gc");
 }
 
-/** Makes a function that collects young garbage of this thread where many bytes of arrays came since it last did. */
+/** Makes a function that collects young garbage of a worker where many bytes of arrays came since it last did. */
 export function createCollector(): () => void {
   const collect = openCollector();
+  const gatheredBytes = GATHERED_BYTES / navigator.hardwareConcurrency;
   let leftBytes = 0;
   return () => {
-    if (Deno.memoryUsage().external < leftBytes + GATHERED_BYTES) return;
+    if (Deno.memoryUsage().external < leftBytes + gatheredBytes) return;
     collect({ type: "minor" });
     leftBytes = Deno.memoryUsage().external;
   };
