@@ -7,7 +7,11 @@ export const PRECISION_OPTIONS: Readonly<Record<string, Option>> = {
     value: "8|16",
     help: "Bits of the activations that packed weights are multiplied with, of up to 4 texts at once (default 16).",
   },
-  "cache-bits": { value: "8|16", help: "Bits of an element of keys and values in the cache (default 16)." },
+  "cache-bits": {
+    value: "8|16",
+    help:
+      "Bits of a key's or value's element in the cache; 8 is for long contexts of heads with keys of their own (default 16).",
+  },
 };
 
 /** How exactly to decode. @throws {UsageError} */

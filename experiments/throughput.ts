@@ -53,7 +53,7 @@ const GPU_PLAN: Plan = {
   promptTokens: 512,
   texts: [2, 4, 8, 16],
   generateTokens: 64,
-  scored: { windows: 8, windowTokens: 2048 },
+  scored: { windows: 4, windowTokens: 2048 },
   textTokens: 340_000,
   calibrating: { windows: 128, windowTokens: 2048 },
 };

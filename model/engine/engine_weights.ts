@@ -148,8 +148,7 @@ export async function startUpload(gpu: Gpu, source: WeightSource): Promise<Weigh
           i > 0 && sameLayers ? await copyLayer(uploaded, layers[0]) : await uploadLayer(uploaded, source, i),
         );
         const layerBytes = gpu.heldBytes - heldBytes;
-        const most = Math.min(RUN_BYTES, gpu.device.limits.maxStorageBufferBindingSize);
-        if (i < config.layers - 1 && (layers.length - shared + 1) * layerBytes <= most) return;
+        if (i < config.layers - 1 && (layers.length - shared + 1) * layerBytes <= RUN_BYTES) return;
         const run = await shareLayers(uploaded, layers.splice(shared));
         layers.push(...run.layers);
         shared = layers.length;

@@ -12,8 +12,8 @@ export interface DecodePrecision {
    */
   readonly activationBits?: ActivationBits;
   /**
-   * Bits of an element of keys and values, also of a prompt's; with 8 each row of a head has a scale. A long text's are
-   * read in half the time then, and take half the memory. Default: 16.
+   * Bits of an element of keys and values, also of a prompt's; with 8 each row of a head has a scale. They take half the
+   * memory then, and those of long texts are read faster where heads have keys of their own. Default: 16.
    */
   readonly cacheBits?: CacheBits;
 }
