@@ -7,7 +7,7 @@ import { dequantizeStored, quantizeMatrix } from "../../quant/quantize.ts";
 import { toF16 } from "../files/numbers.ts";
 import { scoreChoices, scoreWindow } from "../evaluate/score.ts";
 import type { ScoreTasks } from "../evaluate/scorer.ts";
-import { release } from "../host/release.ts";
+import { release, releaseArrays } from "../host/release.ts";
 import { serveTasks } from "../host/worker_pool.ts";
 import type { Model } from "../llama/llama.ts";
 import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
@@ -60,16 +60,21 @@ const tasks: CpuTasks = {
   async quantize(task) {
     const { linear, quantizer, feedback, diagonal, tiles } = task;
     const correlation = task.drift && correlationOf(task, await matmulReady);
-    return quantizeMatrix(linear, quantizer, {
+    const stored = quantizeMatrix(linear, quantizer, {
       tiles,
       ...(feedback && { feedback }),
       ...(diagonal && { diagonal }),
       ...(correlation && { correlation }),
     });
+    releaseArrays(linear);
+    return stored;
   },
 
-  fitStrips: ({ settings: { layout, search }, matrix: { weights, rows }, importance, fourBit }) =>
-    fitStripScales(layout, weights, rows, importance, search, fourBit).scales,
+  fitStrips({ settings: { layout, search }, matrix, importance, fourBit }) {
+    const { scales } = fitStripScales(layout, matrix.weights, matrix.rows, importance, search, fourBit);
+    releaseArrays(matrix);
+    return scales;
+  },
 
   decodeHalf(stored) {
     const decoded = dequantizeStored(stored);
