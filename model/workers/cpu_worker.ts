@@ -7,6 +7,7 @@ import { dequantizeStored, quantizeMatrix } from "../../quant/quantize.ts";
 import { toF16 } from "../files/numbers.ts";
 import { scoreChoices, scoreWindow } from "../evaluate/score.ts";
 import type { ScoreTasks } from "../evaluate/scorer.ts";
+import { createCollector } from "../host/garbage.ts";
 import { release, releaseArrays } from "../host/release.ts";
 import { serveTasks } from "../host/worker_pool.ts";
 import type { Model } from "../llama/llama.ts";
@@ -20,6 +21,8 @@ export type CpuTasks = ScoreTasks & QuantizeTasks;
 const matmulReady = createMatmulSimd();
 let model: Model | undefined;
 const references = new Map<number, Float32Array>();
+// Parts of matrices leave much beside them, in all workers at once.
+const collect = createCollector();
 
 function loaded(): Model {
   if (!model) throw new TypeError("worker has no model, must be given one first");
@@ -67,12 +70,14 @@ const tasks: CpuTasks = {
       ...(correlation && { correlation }),
     });
     releaseArrays(linear);
+    collect();
     return stored;
   },
 
   fitStrips({ settings: { layout, search }, matrix, importance, fourBit }) {
     const { scales } = fitStripScales(layout, matrix.weights, matrix.rows, importance, search, fourBit);
     releaseArrays(matrix);
+    collect();
     return scales;
   },
 
@@ -81,6 +86,7 @@ const tasks: CpuTasks = {
     const halves = toF16("decoded matrix", decoded);
     // In f32 it would be there until the collector comes, in each worker.
     release(decoded);
+    collect();
     return halves;
   },
 };
