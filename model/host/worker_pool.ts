@@ -1,7 +1,6 @@
 // A pool of workers that run named tasks. Task i of a batch always runs on worker i mod size and results come back in
 // order, so nothing depends on timing. A worker's file says what its tasks are and calls {@linkcode serveTasks}.
 import { fromFileUrl } from "@std/path";
-import { createCollector } from "./garbage.ts";
 import { clipText } from "./quote_text.ts";
 
 /** What a worker can do: functions of one payload, by name; payload and result are copied, memory that is shared is not. */
@@ -122,7 +121,6 @@ export function serveTasks<T extends Tasks<T>>(
 ): void {
   // The compiler takes this file for a page's; in a worker globalThis is its scope.
   const scope = globalThis as unknown as Worker;
-  const collect = createCollector();
   scope.onmessage = async ({ data: { id, name, payload } }: MessageEvent<TaskMessage>) => {
     try {
       const result = await tasks[name as keyof T](payload);
@@ -130,6 +128,5 @@ export function serveTasks<T extends Tasks<T>>(
     } catch (error) {
       scope.postMessage({ id, error } satisfies TaskReply);
     }
-    collect();
   };
 }

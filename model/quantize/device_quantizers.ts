@@ -94,7 +94,10 @@ export async function quantizeStripsOnDevice(
   const target = drift || correlation ? await readTarget(gpu, transposed, rows, factor) : weights;
   const scales = await fitScales(pool, { shape, weights: target }, quantizer, factor.diagonal);
   const grid = stripGrid(layout, rows, stripGroups(layout, channels, scales.fourBit), scales);
-  return packStrips(layout, rows, channels, await quantizeToGrid(gpu, transposed, grid, factor), scales);
+  const codes = await quantizeToGrid(gpu, transposed, grid, factor);
+  const packed = packStrips(layout, rows, channels, codes, scales);
+  release(codes);
+  return packed;
 }
 
 /** Channels that are read back at a time, so that the host doesn't hold a target twice. */

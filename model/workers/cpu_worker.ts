@@ -7,7 +7,8 @@ import { dequantizeStored, quantizeMatrix } from "../../quant/quantize.ts";
 import { toF16 } from "../files/numbers.ts";
 import { scoreChoices, scoreWindow } from "../evaluate/score.ts";
 import type { ScoreTasks } from "../evaluate/scorer.ts";
-import { release } from "../host/release.ts";
+import { createCollector } from "../host/garbage.ts";
+import { release, releaseArrays } from "../host/release.ts";
 import { serveTasks } from "../host/worker_pool.ts";
 import type { Model } from "../llama/llama.ts";
 import { type MatMul, rowMajor, transpose } from "../llama/matmul.ts";
@@ -20,6 +21,8 @@ export type CpuTasks = ScoreTasks & QuantizeTasks;
 const matmulReady = createMatmulSimd();
 let model: Model | undefined;
 const references = new Map<number, Float32Array>();
+// Parts of matrices leave much beside them, in all workers at once.
+const collect = createCollector();
 
 function loaded(): Model {
   if (!model) throw new TypeError("worker has no model, must be given one first");
@@ -60,22 +63,30 @@ const tasks: CpuTasks = {
   async quantize(task) {
     const { linear, quantizer, feedback, diagonal, tiles } = task;
     const correlation = task.drift && correlationOf(task, await matmulReady);
-    return quantizeMatrix(linear, quantizer, {
+    const stored = quantizeMatrix(linear, quantizer, {
       tiles,
       ...(feedback && { feedback }),
       ...(diagonal && { diagonal }),
       ...(correlation && { correlation }),
     });
+    releaseArrays(linear);
+    collect();
+    return stored;
   },
 
-  fitStrips: ({ settings: { layout, search }, matrix: { weights, rows }, importance, fourBit }) =>
-    fitStripScales(layout, weights, rows, importance, search, fourBit).scales,
+  fitStrips({ settings: { layout, search }, matrix, importance, fourBit }) {
+    const { scales } = fitStripScales(layout, matrix.weights, matrix.rows, importance, search, fourBit);
+    releaseArrays(matrix);
+    collect();
+    return scales;
+  },
 
   decodeHalf(stored) {
     const decoded = dequantizeStored(stored);
     const halves = toF16("decoded matrix", decoded);
     // In f32 it would be there until the collector comes, in each worker.
     release(decoded);
+    collect();
     return halves;
   },
 };
