@@ -12,7 +12,7 @@ export interface KeyValues {
 }
 
 /** Queries of the same keys that are multiplied at once; more waste work above the diagonal, fewer waste packing. */
-const QUERY_TILE = 126;
+const QUERY_TILE = 105;
 
 /**
  * out = softmax(q kᵀ / sqrt(headSize), causal) v for one sequence. The queries are the last tokens of the sequence:
