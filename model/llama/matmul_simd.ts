@@ -1,6 +1,7 @@
 // Matrix products on the CPU with 128-bit SIMD: packs both operands into panels and calls matmul.wat.
 // About 40 GFLOP/s a core where plain TypeScript does 1 to 2.
-import loadWabt from "wabt";
+import { compileWat, memoryOf } from "./compile_wat.ts";
+import { createExpSimd } from "./exp_simd.ts";
 import { checkProduct, type MatMul, type MatrixView } from "./matmul.ts";
 import source from "./matmul.wat" with { type: "text" };
 
@@ -13,19 +14,14 @@ const STEPS = 4;
 const MAX_X_BYTES = 1 << 24;
 const MAX_W_BYTES = 1 << 20;
 
-type Gemm = (x: number, w: number, y: number, xPanels: number, wPanels: number, k: number) => void;
+interface GemmModule {
+  readonly gemm: (x: number, w: number, y: number, xPanels: number, wPanels: number, k: number) => void;
+}
 
 /** Compiles matmul.wat and returns a product that uses it. The product owns about 40 MB at most. */
 export async function createMatmulSimd(): Promise<MatMul> {
-  const wabt = await loadWabt();
-  const { buffer } = wabt.parseWat("matmul.wat", source.replace(/\bSTEPS$/m, stepsText()), {
-    simd: true,
-    relaxed_simd: true,
-  }).toBinary({});
-  const { instance } = await WebAssembly.instantiate(new Uint8Array(buffer));
-  const memory = instance.exports.memory as WebAssembly.Memory;
-  const gemm = instance.exports.gemm as Gemm;
-  return (x, w, y) => {
+  const { memory, gemm } = await compileWat<GemmModule>("matmul.wat", source.replace(/\bSTEPS$/m, stepsText()));
+  const matmul = (x: MatrixView, w: MatrixView, y: MatrixView) => {
     checkProduct(x, w, y);
     if (x.rows === 0 || w.rows === 0) return;
     if (x.columns === 0) return fillZero(y);
@@ -42,6 +38,7 @@ export async function createMatmulSimd(): Promise<MatMul> {
       }
     }
   };
+  return Object.assign(matmul, { exponentials: await createExpSimd() });
 }
 
 /**
@@ -71,7 +68,7 @@ function stepsText(): string {
 /** Multiplies a piece whose rows of x are packed. */
 function multiplyPiece(
   memory: WebAssembly.Memory,
-  gemm: Gemm,
+  gemm: GemmModule["gemm"],
   depth: number,
   x: MatrixView,
   w: MatrixView,
@@ -127,9 +124,7 @@ function packPanels(view: MatrixView, depth: number, floats: Float32Array, offse
 /** The memory, grown to hold pieces of so many rows of x and w and their product. */
 function roomFor(memory: WebAssembly.Memory, xRows: number, wRows: number, depth: number): Float32Array {
   const [x, w] = [X_PANEL * Math.ceil(xRows / X_PANEL), W_PANEL * Math.ceil(wRows / W_PANEL)];
-  const missingBytes = 4 * (x * depth + w * depth + x * w) - memory.buffer.byteLength;
-  if (missingBytes > 0) memory.grow(Math.ceil(missingBytes / 65536));
-  return new Float32Array(memory.buffer);
+  return new Float32Array(memoryOf(memory, 4 * (x * depth + w * depth + x * w)));
 }
 
 function pieceRows(maxBytes: number, depth: number, panel: number): number {
