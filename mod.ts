@@ -68,6 +68,7 @@
  */
 export { DeviceLostError, OutOfMemoryError } from "./kernels/gpu/device_errors.ts";
 export { Gpu, type GpuOptions, openGpu } from "./kernels/gpu/gpu.ts";
+export type { CacheBits } from "./kernels/attention/key_value_cache.ts";
 export type { ActivationBits } from "./kernels/product/pack_activations.ts";
 export type { Sampling } from "./kernels/tokens/sampler.ts";
 export { Engine, type EngineGenerateOptions, type EngineOptions, type Prompt } from "./model/engine/engine.ts";

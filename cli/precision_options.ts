@@ -1,19 +1,23 @@
 // Options of commands that decode less exactly and faster.
 import type { DecodePrecision } from "../model/engine/precision.ts";
-import { type Option, type OptionValues, textOption, UsageError } from "./command.ts";
+import { oneOfOption, type Option, type OptionValues } from "./command.ts";
 
 export const PRECISION_OPTIONS: Readonly<Record<string, Option>> = {
   activations: {
     value: "8|16",
     help: "Bits of the activations that packed weights are multiplied with, of up to 4 texts at once (default 16).",
   },
+  "cache-bits": {
+    value: "8|16",
+    help:
+      "Bits of a key's or value's element in the cache; 8 is for long contexts of heads with keys of their own (default 16).",
+  },
 };
 
 /** How exactly to decode. @throws {UsageError} */
 export function precisionOption(options: OptionValues): DecodePrecision {
-  const activations = textOption(options, "activations", "16");
-  if (activations !== "8" && activations !== "16") {
-    throw new UsageError(`--activations is ${activations}, must be 8 or 16`);
-  }
-  return { activationBits: activations === "8" ? 8 : 16 };
+  return {
+    activationBits: oneOfOption<8 | 16>(options, "activations", [8, 16], 16),
+    cacheBits: oneOfOption<8 | 16>(options, "cache-bits", [8, 16], 16),
+  };
 }

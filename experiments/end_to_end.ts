@@ -30,7 +30,7 @@ import {
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
 import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
-import { PRECISIONS } from "./packed/precisions.ts";
+import { OPTION_SETTINGS, optionFormats } from "./packed/precisions.ts";
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
 
 interface Plan {
@@ -40,8 +40,8 @@ interface Plan {
   /** Tokens generated in a sample. */
   readonly generateTokens: number;
   readonly promptTokens: number;
-  /** Whether packed weights are also decoded with each option of {@linkcode PRECISIONS}. */
-  readonly withOptions?: boolean;
+  /** Those at which packed weights are also decoded with each option of {@linkcode optionFormats}. Default: all. */
+  readonly optionContexts?: readonly number[];
 }
 
 export const endToEnd: Experiment = {
@@ -86,10 +86,7 @@ function findings(
       "speed":
         `median of ${REPETITIONS.short} samples of ${generateTokens} tokens by the host's clock (${REPETITIONS.long} where ` +
         "one takes a second), after warming up; errors are those of the medians",
-      ...(rows.some(({ format }) => String(format).startsWith(OPTION)) && {
-        [Object.keys(PRECISIONS).join(", ")]:
-          "the same weights decoded less exactly, speed alone; decode_precision says what that costs",
-      }),
+      ...OPTION_SETTINGS,
       "operations":
         "device time of a decode step, all layers, each operation by itself, at the given context; pick without moving on",
       "whole layers":
@@ -147,8 +144,8 @@ async function measureShapes(run: Run, plan: Plan): Promise<Row[]> {
     for (const format of FORMATS) {
       run.context.progress(i / plan.shapes.length, `${shape.name} ${format}`);
       const source = randomSource(configOfShape(shape, longest), format, run.context.seed);
-      const withOptions = shape.name === CLAIMED_MODEL;
-      rows.push(...await measureSource(run, source, shape.name, format, { ...plan, contexts, withOptions }));
+      const optionContexts = shape.name === CLAIMED_MODEL ? contexts : contexts.slice(0, 1);
+      rows.push(...await measureSource(run, source, shape.name, format, { ...plan, contexts, optionContexts }));
     }
   }
   return rows;
@@ -163,7 +160,7 @@ async function measureReal(run: Run, { name, sources }: RealWeights, plan: Plan)
   const rows: Row[] = [];
   for (const [i, format] of FORMATS.entries()) {
     run.context.progress(i / FORMATS.length, `${name} ${format}`);
-    rows.push(...await measureSource(run, sources[format], name, format, { ...plan, contexts, withOptions: true }));
+    rows.push(...await measureSource(run, sources[format], name, format, { ...plan, contexts }));
   }
   return rows;
 }
@@ -181,12 +178,9 @@ async function measureSource(
     return [{ ...EMPTY_ROW, model, format, note: DOES_NOT_FIT }];
   }
   const rows = await measureWeights(run, weights, `${model} ${format}`, plan);
-  const options = format === "twobit" && plan.withOptions ? await measureOptions(run, weights, model, plan) : [];
+  const options = format === "twobit" ? await measureOptions(run, weights, model, plan) : [];
   return [...rows, ...options].map((row) => ({ ...EMPTY_ROW, model, format, ...row }));
 }
-
-/** Beginning of a format's name in rows of options. */
-const OPTION = "twobit, ";
 
 /** Speeds of packed weights that are decoded less exactly. */
 async function measureOptions(
@@ -195,11 +189,10 @@ async function measureOptions(
   model: string,
   plan: Plan,
 ): Promise<Row[]> {
-  const { contexts, generateTokens } = plan;
+  const { contexts, optionContexts = contexts, generateTokens } = plan;
   const rows: Row[] = [];
-  for (const [option, precision] of Object.entries(PRECISIONS)) {
-    const format = `${OPTION}${option}`;
-    for (const depth of contexts) {
+  for (const depth of optionContexts) {
+    for (const { format, precision } of optionFormats(depth)) {
       const asked = { ...precision, depth, generateTokens, promptTokens: 0, repetitions: REPETITIONS.short };
       const speed = await unlessOutOfMemory(() => measureSpeed(gpu, weights, asked));
       rows.push({ format, context: depth, ...(speed ? speedCells(speed.generation) : { note: DOES_NOT_FIT }) });

@@ -4,13 +4,12 @@ import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type Quantizer, storedBytes, type StoredTensor } from "../quant/quantize.ts";
 import { startUpload, uploadWeights } from "../model/engine/engine_weights.ts";
 import { checkpointSource } from "../model/engine/weight_source.ts";
-import type { HostMatrix } from "../kernels/product/weight_format.ts";
 import { createEngineScorer } from "../model/evaluate/engine_scorer.ts";
 import { createCpuScorer, type Scorer } from "../model/evaluate/scorer.ts";
 import type { Checkpoint } from "../model/files/checkpoint.ts";
 import { bitsPerWeight, isPacked } from "../model/files/packed_checkpoint.ts";
 import { release } from "../model/host/release.ts";
-import type { LinearKind } from "../model/llama/layer.ts";
+import { type LinearKind, STAGES } from "../model/llama/layer.ts";
 import type { Model } from "../model/llama/llama.ts";
 import { type Calibrator, createCalibrator, createFixedCalibrator } from "../model/quantize/calibrator.ts";
 import { startOnCpu } from "../model/quantize/cpu_device.ts";
@@ -21,6 +20,7 @@ import { gpuDevice } from "../model/quantize/gpu_device.ts";
 import { quantizeInMemory, quantizeLayers } from "../model/quantize/quantize_layers.ts";
 import type { LayerSource, StoredLayer } from "../model/quantize/quantizing_device.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
+import { decodeHalves } from "../model/workers/decode_halves.ts";
 
 /**
  * What calibrates a method: nothing; inputs of the unquantized model, equal for all methods; those of the model as it is
@@ -184,20 +184,26 @@ export function gpuPlace(
         return await ("path" in inputs ? scoreFile(inputs.path) : quantizeToFile(inputs.asked, onProgress));
       }
       const size = { bytes: 0, weights: 0 };
-      const finished = new Map<LinearKind, HostMatrix>();
+      let finished: StoredLayer = new Map();
+      // Freed at once, not when the collector comes to it: a stage of a large model is many megabytes.
+      const decoded: Float16Array[] = [];
+      const freeDecoded = () => decoded.splice(0).forEach(release);
       using upload = await startUpload(gpu, {
         ...source,
-        linear: (_layer, kind) => Promise.resolve(finished.get(kind)!),
+        async linear(_layer, kind) {
+          // Those of the stage before are on the device.
+          if (STAGES.some(({ linears: [first] }) => first === kind)) freeDecoded();
+          const stored = finished.get(kind)!;
+          const { rows, channels } = stored.tensor;
+          const weights = await decodeHalves(pool, stored);
+          decoded.push(weights);
+          return { kind: "f16", rows, channels, weights };
+        },
       });
       const upLayer = async (stored: StoredLayer) => {
-        const halves = await pool.map("decodeHalf", [...stored.values()]);
-        for (const [i, [kind, { tensor: { rows, channels } }]] of [...stored].entries()) {
-          finished.set(kind, { kind: "f16", rows, channels, weights: halves[i] });
-        }
+        finished = stored;
         await upload.addLayer();
-        // At once, not when the collector comes to it: a layer of a large model is many megabytes.
-        halves.forEach(release);
-        finished.clear();
+        freeDecoded();
       };
       let before = Promise.resolve();
       {

@@ -5,7 +5,15 @@ import { unlessOutOfMemory } from "../kernels/gpu/device_errors.ts";
 import { type Gpu, openGpu } from "../kernels/gpu/gpu.ts";
 import { type EngineWeights, uploadWeights } from "../model/engine/engine_weights.ts";
 import { configOfShape, type Format, FORMATS, randomSource } from "../model/engine/random_source.ts";
-import { measureBatchSpeed, measureRates, measureSpeed, REPETITIONS, sampleText } from "../model/engine/speed.ts";
+import type { DecodePrecision } from "../model/engine/precision.ts";
+import {
+  measureBatchSpeed,
+  measureRates,
+  measureSpeed,
+  REPETITIONS,
+  sampleText,
+  type SpeedPlan,
+} from "../model/engine/speed.ts";
 import { createSequenceScorer } from "../model/evaluate/sequence_scorer.ts";
 import { dawnVersion, openDawn } from "../model/host/dawn.ts";
 import { medianEstimate, ratioOf } from "../model/host/statistics.ts";
@@ -15,6 +23,7 @@ import { SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
 import { SOFTWARE_SHAPE } from "./end_to_end.ts";
 import { CLAIMED_MODEL, DOES_NOT_FIT } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
+import { OPTION_SETTINGS, optionFormats } from "./packed/precisions.ts";
 import { describeSettings } from "./packed/real_weights.ts";
 import { formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
 import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
@@ -44,7 +53,7 @@ const GPU_PLAN: Plan = {
   promptTokens: 512,
   texts: [2, 4, 8, 16],
   generateTokens: 64,
-  scored: { windows: 8, windowTokens: 2048 },
+  scored: { windows: 4, windowTokens: 2048 },
   textTokens: 340_000,
   calibrating: { windows: 128, windowTokens: 2048 },
 };
@@ -58,6 +67,9 @@ const SOFTWARE_PLAN: Plan = {
   textTokens: 32,
   calibrating: { windows: 2, windowTokens: 16 },
 };
+
+/** Texts together up to which the options of {@linkcode optionFormats} change anything. */
+const OPTION_TEXTS = 4;
 
 /** The implementations of WebGPU, by their names in the table. */
 const OWN = "Deno";
@@ -94,6 +106,7 @@ export const throughput: Experiment = {
         "Deno": "its own WebGPU",
         "Dawn": typeof dawn === "string" ? dawn : `that of npm:webgpu@${dawnVersion()}`,
         "texts together": `${plan.generateTokens} tokens of each; speed is that of all`,
+        ...OPTION_SETTINGS,
         "scoring": `by ${describeWindows(plan.scored)}; a job is a text of ${plan.textTokens} tokens`,
         "calibration":
           `${
@@ -160,7 +173,7 @@ async function measureCalibration({ gpu, webgpu, plan: { shape, calibrating } }:
 /** Samples of a job's speed, in tokens a second. */
 type Measure = (weights: EngineWeights) => Promise<readonly number[]>;
 
-type Job = readonly [name: string, tokens: number, measure: Measure];
+type Job = readonly [format: string, name: string, tokens: number, measure: Measure];
 
 /** Whatever takes a model's weights in one format: prompts and texts together, and scoring where they are packed. */
 async function measureFormat({ gpu, webgpu, plan, context, samples }: Run, format: Format): Promise<Row[]> {
@@ -168,19 +181,23 @@ async function measureFormat({ gpu, webgpu, plan, context, samples }: Run, forma
   const longest = Math.max(scored.windowTokens, 1 + promptTokens, 1 + generateTokens);
   const source = randomSource(configOfShape(plan.shape, longest), format, context.seed);
   using weights = await unlessOutOfMemory(() => uploadWeights(gpu, source));
-  const rates = { promptTokens: 0, generateTokens, depth: 0, repetitions: REPETITIONS.long };
+  const rates: SpeedPlan = { promptTokens: 0, generateTokens, depth: 0, repetitions: REPETITIONS.long };
   const prompt: Measure = async (weights) => {
     return (await measureSpeed(gpu, weights, { ...rates, promptTokens, generateTokens: 0 })).prompt;
   };
-  const together = (count: number): Measure => (weights) => measureBatchSpeed(gpu, weights, count, rates);
-  const scoring: Measure = (weights) => measureScoring(gpu, weights, scored);
-  const jobs: Job[] = [
-    ["prompt", promptTokens, prompt],
-    ...texts.map((count): Job => [`${count} texts`, count * generateTokens, together(count)]),
-  ];
-  if (format === "twobit") jobs.push(["scoring", textTokens, scoring]);
+  const together = (own: string, count: number, precision: DecodePrecision = {}): Job => {
+    const measure: Measure = (weights) => measureBatchSpeed(gpu, weights, count, { ...rates, ...precision });
+    return [own, `${count} texts`, count * generateTokens, measure];
+  };
+  const jobs: Job[] = [[format, "prompt", promptTokens, prompt], ...texts.map((count) => together(format, count))];
+  if (format === "twobit") {
+    jobs.push([format, "scoring", textTokens, (weights) => measureScoring(gpu, weights, scored)]);
+    const few = texts.filter((count) => count <= OPTION_TEXTS);
+    const options = optionFormats(generateTokens);
+    jobs.push(...options.flatMap(({ format, precision }) => few.map((count) => together(format, count, precision))));
+  }
   const rows: Row[] = [];
-  for (const [job, tokens, measure] of jobs) {
+  for (const [format, job, tokens, measure] of jobs) {
     const row = { ...EMPTY_ROW, webgpu, format, job, tokens };
     const speeds = weights && await unlessOutOfMemory(() => measure(weights));
     if (!speeds) {

@@ -16,7 +16,7 @@ import { calibrationOf, chooseCalibration } from "./quantize/choose_calibration.
 import { densitiesFor, type StageDensities } from "./quantize/choose_densities.ts";
 import { whyNotTuned } from "./quantize/cpu_device.ts";
 import { readInterrupted, refuseOther } from "./quantize/finished_layers.ts";
-import type { QuantizePlan } from "./quantize/quantize_layers.ts";
+import type { LayerBefore, QuantizePlan } from "./quantize/quantize_layers.ts";
 import { writePackedFile } from "./quantize/packed_writer.ts";
 import type { StageLossPlan, StoredLayer } from "./quantize/quantizing_device.ts";
 import { whyLeftOut } from "./quantize/why_left_out.ts";
@@ -169,9 +169,12 @@ export async function quantizeModel(
     ...(options.tune === undefined && { onUntuned: (reason: string) => onPlan({ tune: false, reason }) }),
     ...(options.onEpoch && { onEpoch: options.onEpoch }),
     onTuned: ({ before, after, epoch }) => void (tuning = { before, after, epoch }),
-    ...(onMatrix && { onStage: (...stage) => reportStage(stage, onMatrix) }),
+    tellsHessians: onMatrix !== undefined,
+    onStage(stored, layer, hessian) {
+      refuseLost(stored, layer);
+      if (onMatrix) reportStage([stored, layer, hessian], onMatrix);
+    },
     onLayer(stored, { index, original }) {
-      refuseLost(index, stored, original);
       count(totals, stored, original);
       options.onLayer?.(index + 1, checkpoint.config.layers);
     },
@@ -229,7 +232,7 @@ function count(totals: { weights: number; bytes: number }, stored: StoredLayer, 
 const SMALL_WEIGHT = 2 ** -14;
 
 /** Fails for a matrix that is lost since its scales are too small for f16. @throws {RangeError} */
-function refuseLost(index: number, stored: StoredLayer, { linears }: Layer): void {
+function refuseLost(stored: StoredLayer, { index, original: { linears } }: LayerBefore): void {
   for (const [kind, tensor] of stored) {
     const { weights } = linears[kind];
     // One of the first weights settles it for nearly every matrix.

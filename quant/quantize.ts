@@ -58,6 +58,13 @@ export function joinStored(parts: readonly StoredTensor[]): StoredTensor {
   return { kind, tensor: kindOf({ kind }).join(parts.map(({ tensor }) => tensor)) } as StoredTensor;
 }
 
+/** Tiles `first` .. `end` - 1 of a stored matrix, as a matrix in memory of its own; `first` is even. */
+export function sliceStored({ kind, tensor }: StoredTensor, first: number, end: number): StoredTensor {
+  const planes = Object.entries(kindOf({ kind }).slice(tensor, first, end))
+    .map(([name, plane]) => [name, ArrayBuffer.isView(plane) ? (plane as Uint8Array).slice() : plane]);
+  return { kind, tensor: Object.fromEntries(planes) } as StoredTensor;
+}
+
 /** Decodes a stored matrix: f32 [rows, channels]. */
 export function dequantizeStored(stored: StoredTensor): Float32Array<ArrayBuffer> {
   return kindOf(stored).dequantize(stored.tensor);

@@ -57,6 +57,8 @@ export interface QuantizerKind<Q, T> {
   /** Quantizes a matrix. @throws {TypeError | RangeError} for one that is empty, misshapen or not finite */
   quantize(matrix: Matrix, quantizer: Q, part: Part): T;
   join(parts: readonly T[]): T;
+  /** Tiles `first` .. `end` - 1 as a matrix, in the same memory; `first` is even. */
+  slice(tensor: T, first: number, end: number): T;
   /** Decodes a matrix: f32 [rows, channels]. */
   dequantize(tensor: T): Float32Array<ArrayBuffer>;
   /** Bits of a matrix, from its shape alone. */

@@ -8,7 +8,7 @@
 import { packedBits } from "./bits.ts";
 import { channelWeightsOf } from "./channel_weights.ts";
 import { checkMatrix } from "./check.ts";
-import { concatenateRows } from "./concatenate.ts";
+import { concatenateRows, sliceTiles } from "./concatenate.ts";
 import { dequantize } from "./dequantize.ts";
 import { GROUP_CHANNELS, groupsPerRow, type RefineEvery, TILE_ROWS, tilesPerColumn } from "./format.ts";
 import { createGroupProblem } from "./group_search.ts";
@@ -53,6 +53,7 @@ export const TWOBIT: QuantizerKind<TwobitQuantizer, PackedTensor> = {
       ...(diagonal && { channelWeights: channelWeightsOf(diagonal) }),
     }),
   join: concatenateRows,
+  slice: sliceTiles,
   dequantize,
   bits(rows, channels, { settings: { refineEvery, outliers: { share } } }) {
     const outliersOf = (rows: number) => Math.round(share * rows * channels);

@@ -153,7 +153,7 @@ export function decodePrecisionPlot({ rows }: Result): Spec {
   return {
     data: { values },
     width: PANEL_WIDTH - 40,
-    height: { step: 20 },
+    height: { step: 48 },
     encoding: { y: { field: "option", type: "nominal", sort: null, title: null, axis: { grid: true } } },
     layer: intervalLayers("difference", across),
   };

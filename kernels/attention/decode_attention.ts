@@ -1,7 +1,7 @@
 // Launcher of attention for one new token of a sequence, or of each of some sequences.
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import { type AttentionShape, cacheRowsPart, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
@@ -113,7 +113,8 @@ export async function decodeAttention(
   const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(shape);
-  return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", `queries_${queries}`, team.exchange), {
+  const parts = [`queries_${queries}`, team.exchange, cacheRowsPart(cache)] as const;
+  return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", ...parts), {
     constants: {
       heads,
       key_value_heads: keyValueHeads,

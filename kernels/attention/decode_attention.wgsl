@@ -10,8 +10,8 @@
 // Bindings (D = head_size, K = key_value_heads, C = capacity, S = splits, T = new tokens):
 //   0 qkv        vec4<f32> [T, (heads + 2 K) D / 4]   q rows, k rows, v rows, as the linear layer leaves them
 //   1 rotations  vec4<f32> [C, D / 4]      cos, sin, cos, sin of position x two frequencies
-//   2 keys       vec4<u32> [sequences, K, C, D / 8]   8 f16 each, rotated
-//   3 values     vec4<u32> [sequences, K, C, D / 8]
+//   2 keys       [sequences, K, C, D]      rotated, see the part that serves cache_rows
+//   3 values     [sequences, K, C, D]
 //   4 sequence   vec2<u32> [T]             position of the token, index of its sequence in the cache
 //   5 partials   f32 [T, ...]              sums [S, heads D], then, of several splits, max and sum of exp
 //                                       as vec2 [S, heads]
@@ -19,7 +19,7 @@
 //   7 norms      vec4<f32> [2, D / 4]      of queries and of keys where has_norm
 //
 // Mapping: workgroup.x is a group of up to QUERIES query heads that share a key head, workgroup.y a split, workgroup.z
-// the new token. A key's channels are spread over row_lanes lanes, 8 each (16 bytes); the teams of row_lanes lanes in a
+// the new token. A key's channels are spread over row_lanes lanes, 8 each; the teams of row_lanes lanes in a
 // workgroup take tokens in turn, four a step, each with a running maximum of its own, so nothing waits for a barrier
 // until the end. The last split also takes the new token, whose key and value come from registers, before the others.
 // Where the asynchrony is: keys and values of a step are asked for together, two steps ahead; those of the first two
@@ -29,8 +29,8 @@ override workgroup_size: u32 = 64;
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> rotations: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> keys: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> keys: array<CacheVector>;
+@group(0) @binding(3) var<storage, read_write> values: array<CacheVector>;
 @group(0) @binding(4) var<storage, read> sequence: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read_write> partials: array<f32>;
 @group(0) @binding(6) var<storage, read> bias: array<vec4<f32>>;

@@ -13,14 +13,33 @@ export interface AttentionShape {
   readonly slidingWindow?: number;
 }
 
-/** Keys (rotated) and values of one sequence or more in one layer. */
+/** Bits of a key's or value's element in a cache. */
+export type CacheBits = 8 | 16;
+
+/**
+ * Keys (rotated) and values of one sequence or more in one layer: a row for each token, [sequences, keyValueHeads,
+ * capacity], of {@linkcode cacheRowBytes}; with 16 bits f16 [headSize], with 8 as kernels/attention/parts/cache_bytes.wgsl
+ * says.
+ */
 export interface KeyValueCache {
   /** Tokens that each sequence has room for. */
   readonly capacity: number;
-  /** f16 [sequences, keyValueHeads, capacity, headSize]. */
+  /** Rows of keys; with 8 bits also the factors of the values. */
   readonly keys: Plane;
-  /** f16 [sequences, keyValueHeads, capacity, headSize]. */
+  /** Rows of values. */
   readonly values: Plane;
+  /** Default: 16. */
+  readonly bits?: CacheBits;
+}
+
+/** Bytes of a row of keys, and of a row of values. */
+export function cacheRowBytes({ headSize }: Pick<AttentionShape, "headSize">, bits: CacheBits = 16) {
+  return bits === 16 ? { keys: 2 * headSize, values: 2 * headSize } : { keys: headSize + 8, values: headSize };
+}
+
+/** The part that says how rows of a cache are stored. */
+export function cacheRowsPart({ bits }: KeyValueCache): "cache_bytes" | "cache_halves" {
+  return bits === 8 ? "cache_bytes" : "cache_halves";
 }
 
 /**

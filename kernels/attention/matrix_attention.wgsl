@@ -1,4 +1,4 @@
-// needs: token_range halves matrices fours
+// needs: token_range cache_rows halves matrices fours
 // The attention of prefill_attention.wgsl by subgroups that multiply matrices (tensor cores): factors f16, sums f32.
 //
 // Bindings are those of prefill_attention.wgsl.
@@ -20,8 +20,8 @@ override head_blocks: u32 = (head_size + 31u) / 32u;
 override tile_blocks: u32 = 4u * head_blocks;
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> keys: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> values: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> keys: array<CacheVector>;
+@group(0) @binding(3) var<storage, read> values: array<CacheVector>;
 @group(0) @binding(4) var<storage, read_write> out: array<Four>;
 
 // Lower than any score, yet far from overflow when two are subtracted.
@@ -248,16 +248,20 @@ fn load_queries(place: Place) {
 }
 
 fn load_keys(place: Place, first_key: u32) {
+  let head = cache_head(place);
   for (var at = place.thread; at < 64u * whole_vectors; at += THREADS) {
-    let words = keys[cache_index(place, first_key + at / whole_vectors, at % whole_vectors)];
-    put_vector(at / whole_vectors, at % whole_vectors, words);
+    let token = cache_token(place, first_key + at / whole_vectors);
+    let row = cached_key(head, token, eight_of(at), cached_factors(head, token));
+    put_vector(at / whole_vectors, at % whole_vectors, row_halves(row));
   }
 }
 
 fn load_values(place: Place, first_key: u32) {
+  let head = cache_head(place);
   for (var at = place.thread; at < 64u * whole_vectors; at += THREADS) {
-    let words = values[cache_index(place, first_key + at / whole_vectors, at % whole_vectors)];
-    put_vector(at / whole_vectors, at % whole_vectors, words);
+    let token = cache_token(place, first_key + at / whole_vectors);
+    let row = cached_value(head, token, eight_of(at), 1u, cached_factors(head, token));
+    put_vector(at / whole_vectors, at % whole_vectors, row_halves(row));
   }
 }
 
@@ -267,10 +271,18 @@ fn put_vector(row: u32, vector: u32, words: vec4<u32>) {
   tile[block][place_in_block(row, vector)] = select(vec4(0u), words, vector < head_vectors);
 }
 
-// The last key stands for those past the end, the last elements for those past the end of the head.
-fn cache_index(place: Place, key: u32, vector: u32) -> u32 {
-  let cache_head = (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
-  return (cache_head * capacity + min(key, place.end_key - 1u)) * head_vectors + min(vector, head_vectors - 1u);
+fn cache_head(place: Place) -> u32 {
+  return (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
+}
+
+// The last key stands for those past the end.
+fn cache_token(place: Place, key: u32) -> u32 {
+  return min(key, place.end_key - 1u);
+}
+
+// First element of one of the whole vectors; the last vector of the head stands for those past it.
+fn eight_of(at: u32) -> u32 {
+  return 8u * min(at % whole_vectors, head_vectors - 1u);
 }
 
 // 16 elements of the output; a lane half of its query's.

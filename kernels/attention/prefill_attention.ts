@@ -1,6 +1,6 @@
 // Launcher of the attention kernel for many tokens.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
+import { type AttentionShape, cacheRowsPart, checkAttentionShape } from "./key_value_cache.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import { foursConstants, foursPart } from "../gpu/fours.ts";
 import { joinShader } from "../gpu/shader.ts";
@@ -45,7 +45,7 @@ export async function prefillAttention(
   const { matrixUnits, workgroupBytes } = gpu.profile;
   const byMatrices = matrixUnits && headSize <= MATRIX_HEAD_SIZE && matrixBytes(headSize) <= workgroupBytes;
   const kernel = byMatrices ? "matrix_attention" : "prefill_attention";
-  return await gpu.makeDispatch(joinShader(wgsl, kernel, foursPart(outUnit)), {
+  return await gpu.makeDispatch(joinShader(wgsl, kernel, foursPart(outUnit), cacheRowsPart(cache)), {
     constants: {
       ...foursConstants(outUnit),
       heads,

@@ -12,8 +12,8 @@
 // Bindings (T = range.tokens, P = range.first_position, C = capacity, D = head_size / 4):
 //   0 range   uniform, see tokens/parts/token_range.wgsl
 //   1 qkv     vec4<f32> [T, heads + 2 key_value_heads, D]: q first
-//   2 keys    vec2<u32> [sequences, key_value_heads, C, D]   4 f16
-//   3 values  vec2<u32> [sequences, key_value_heads, C, D]
+//   2 keys    [sequences, key_value_heads, C, head_size]   see the part that serves cache_rows
+//   3 values  [sequences, key_value_heads, C, head_size]
 //   4 out     fours [T, heads, D]: f32 or f16, see gpu/parts/float_fours.wgsl and half_fours.wgsl
 //
 // Mapping: a workgroup of 16 x 8 threads takes 64 queries of a head and 32 keys at a time. For scores a thread has 4
@@ -27,8 +27,8 @@ override capacity: u32 = 1;
 override window: u32 = 0x7fffffff;
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> keys: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read> values: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> keys: array<CacheVector>;
+@group(0) @binding(3) var<storage, read> values: array<CacheVector>;
 @group(0) @binding(4) var<storage, read_write> out: array<Four>;
 
 const TILE_QUERIES = 64u;

@@ -1,6 +1,6 @@
 // Launcher of the kernel between the qkv product and attention.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, checkAttentionShape } from "./key_value_cache.ts";
+import { type AttentionShape, cacheRowsPart, checkAttentionShape } from "./key_value_cache.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { DecodeAttentionBuffers } from "./decode_attention.ts";
@@ -27,7 +27,7 @@ export async function ropeCache(
   const { qkv, rotations, bias, headNorm, cache } = buffers;
   // Bindings that the kernel doesn't read must hold something all the same.
   const unused = rotations;
-  return await gpu.makeDispatch(joinShader(wgsl, "rope_cache"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "rope_cache", cacheRowsPart(cache)), {
     constants: {
       heads,
       key_value_heads: keyValueHeads,

@@ -1,7 +1,7 @@
-// needs: token_range
+// needs: token_range cache_rows cache_stores finite_bits
 // From the qkv product to attention, for the tokens of a range: bias, norm of each head, rotary position, cache.
 //
-//   q = rotate(norm(q + bias)), in place;  keys[position] = f16(rotate(norm(k + bias)));  values[position] = f16(v + bias)
+//   q = rotate(norm(q + bias)), in place;  keys[position] = rotate(norm(k + bias));  values[position] = v + bias
 //
 // where norm is RMSNorm over a head and rotate turns elements i and i + head_size / 2 of a head by the position's angle
 // i.
@@ -12,8 +12,8 @@
 //   2 rotations    vec2<f32> [C, head_size / 2]   cosine and sine of each position's angles
 //   3 bias         f32 [(heads + 2 key_value_heads) * head_size], where has_bias
 //   4 head_norms   f32 [2, head_size]: of q, of k, where has_norm
-//   5 keys         u32 [sequences, key_value_heads, C, head_size / 2]   two f16 each
-//   6 values       u32 [sequences, key_value_heads, C, head_size / 2]
+//   5 keys         [sequences, key_value_heads, C, head_size]   see the part that serves cache_rows
+//   6 values       [sequences, key_value_heads, C, head_size]
 //
 // Mapping: a workgroup a head of a token, whose index is in z; a thread four elements: two neighbours and their
 // partners half a head away.
@@ -30,10 +30,11 @@ override workgroup_size: u32 = 2; // = head_size / 4
 @group(0) @binding(2) var<storage, read> rotations: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> head_norms: array<f32>;
-@group(0) @binding(5) var<storage, read_write> keys: array<u32>;
-@group(0) @binding(6) var<storage, read_write> values: array<u32>;
+@group(0) @binding(5) var<storage, read_write> keys: array<CacheVector>;
+@group(0) @binding(6) var<storage, read_write> values: array<CacheVector>;
 
 var<workgroup> squares: array<f32, workgroup_size>;
+var<workgroup> row: array<vec4<f32>, workgroup_size>;
 
 // Elements i, i + 1 of a head, and i + head_size / 2, i + 1 + head_size / 2.
 struct Pairs {
@@ -104,17 +105,24 @@ fn store_query(pairs: Pairs, token: u32, head: u32, i: u32) {
   qkv[at + head_size / 2u + 1u] = pairs.second.y;
 }
 
+// Joins what the threads have of a row, eight channels each.
 fn cache(pairs: Pairs, sequence: u32, position: u32, head: u32, thread: u32, is_value: bool) {
-  let cache_head = head - heads - select(0u, key_value_heads, is_value);
-  let row = (sequence * key_value_heads + cache_head) * capacity + position;
-  let at = row * (head_size / 2u) + thread;
-  let first = pack2x16float(pairs.first);
-  let second = pack2x16float(pairs.second);
+  let i = 2u * thread % 4u;
+  row[thread / 2u][i] = pairs.first.x;
+  row[thread / 2u][i + 1u] = pairs.first.y;
+  row[(workgroup_size + thread) / 2u][i] = pairs.second.x;
+  row[(workgroup_size + thread) / 2u][i + 1u] = pairs.second.y;
+  workgroupBarrier();
+  if (thread >= head_size / 8u) { return; }
+  var largest = 0u;
+  if (HAS_FACTORS) {
+    for (var quad = 0u; quad < workgroup_size; quad++) { largest = max(largest, largest_bits(row[quad])); }
+  }
+  let own = row_of(row[2u * thread], row[2u * thread + 1u], largest);
+  let cache_head = sequence * key_value_heads + head - heads - select(0u, key_value_heads, is_value);
   if (is_value) {
-    values[at] = first;
-    values[at + head_size / 4u] = second;
+    cache_value(cache_head, position, thread, own);
   } else {
-    keys[at] = first;
-    keys[at + head_size / 4u] = second;
+    cache_key(cache_head, position, thread, own);
   }
 }

@@ -1,17 +1,13 @@
 // Launcher of whole transformer layers of a decode step, several in one dispatch.
 import type { BufferScope } from "../gpu/buffer_scope.ts";
-import {
-  attentionRowLanes,
-  type DecodeAttentionBuffers,
-  MIDDLE_TOKENS,
-  SHORT_TOKENS,
-} from "../attention/decode_attention.ts";
+import { attentionRowLanes, type DecodeAttentionBuffers, SHORT_TOKENS } from "../attention/decode_attention.ts";
 import type { Dispatch, Gpu, Kernel } from "../gpu/gpu.ts";
-import { headShares, planShare, relayLayout, splitTiers } from "./layer_plan.ts";
+import { headShares, longSplits, mostWorkgroups, planShare, relayLayout } from "./layer_plan.ts";
 import { cutRuns, type DecodeLayer, type LayerRun, type LayerShape, whyNotWhole } from "./layer_run.ts";
 import type { LayerArena } from "../matrix/share_planes.ts";
 import { boundPlanes, formatConstants, fromOffset, hasDensities, placesOf, stepsPart } from "./layer_format.ts";
 import { countCoResident, COUNTED_WORKGROUPS } from "./co_resident.ts";
+import { cacheRowBytes, cacheRowsPart } from "../attention/key_value_cache.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 import { chooseTeam } from "../gpu/team.ts";
@@ -76,17 +72,16 @@ export async function decodeLayers(
 }
 
 /**
- * A kernel with as many workgroups as run side by side: as the device has multiprocessors, or fewer, of a small model
- * as many as there are groups of silu(gate) up.
+ * A kernel with as many workgroups as run side by side and have a part in layers.
  */
 async function coResidentKernel(
   gpu: Gpu,
-  { intermediate }: LayerShape,
+  shape: LayerShape,
   relay: GPUBuffer,
   bind: (kernel: Kernel) => GPUBindGroup,
   plan: (workgroups: number) => Promise<Kernel | undefined>,
 ): Promise<{ kernel: Kernel; workgroups: number } | undefined> {
-  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : Math.min(gpu.profile.multiprocessors, intermediate / 16);
+  let workgroups = gpu.isSoftware ? SOFTWARE_WORKGROUPS : mostWorkgroups(gpu.profile, shape);
   while (workgroups > 0) {
     const kernel = await plan(workgroups);
     if (!kernel) return undefined;
@@ -103,7 +98,7 @@ async function coResidentKernel(
 async function prepareRun(
   gpu: Gpu,
   scope: BufferScope,
-  { attention: { keyValueHeads, headSize } }: LayerShape,
+  { attention }: LayerShape,
   { first, layers, matrices }: LayerRun,
   after: DecodeLayer,
   relay: GPUBuffer,
@@ -125,7 +120,8 @@ async function prepareRun(
   const headNorms = headNorm && await joined("head norms", layers.map((layer) => layer.headNorm!.weights));
   const biases = bias && await joined("biases", layers.map((layer) => layer.bias!));
   const [[matrix]] = matrices;
-  const sequences = cache.keys.size / (2 * keyValueHeads * cache.capacity * headSize);
+  const sequences = cache.keys.size / cacheRowBytes(attention, cache.bits).keys / attention.keyValueHeads /
+    cache.capacity;
   const info = await scope.upload("layer info", Uint32Array.of(first, layers.length, sequences, ...placesOf(matrices)));
   return (kernel) =>
     gpu.bind(kernel, {
@@ -160,8 +156,7 @@ async function layerKernel(
   const team = chooseTeam(gpu.profile, rowLanes);
   const share = planShare(gpu.profile, shape, arenas, team, workgroups);
   if (!share) return undefined;
-  const [shortSplits, middleSplits, longSplits] = splitTiers(gpu.profile, shape);
-  const shader = joinShader(wgsl, "decode_layer", stepsPart(arenas), team.exchange);
+  const shader = joinShader(wgsl, "decode_layer", stepsPart(arenas), team.exchange, cacheRowsPart(cache));
   return await gpu.createKernel(shader, {
     team: share.lanes,
     workgroup_size: share.threads,
@@ -190,10 +185,7 @@ async function layerKernel(
     inner_groups: share.innerGroups,
     stream_quarters: share.streamQuarters,
     short_tokens: SHORT_TOKENS,
-    middle_tokens: MIDDLE_TOKENS,
-    short_splits: shortSplits,
-    middle_splits: middleSplits,
-    long_splits: longSplits,
+    long_splits: longSplits(gpu.profile, shape),
     head_shares: headShares(gpu.profile, shape),
     heads,
     key_value_heads: keyValueHeads,

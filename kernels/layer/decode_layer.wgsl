@@ -1,7 +1,7 @@
 // needs: relay relay_groups relay_input relay_attention fill_values layer_steps outliers
 // Some transformer layers of a decode step in one dispatch, with weights that are packed (layer/parts/packed_steps.wgsl)
-// or f16 (half_steps.wgsl). A layer is five stages, which hand
-// their results from workgroup to workgroup (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
+// or f16 (half_steps.wgsl). A layer is five stages, which hand their results from workgroup to workgroup
+// (layer/parts/relay.wgsl) instead of waiting for the next dispatch:
 //
 //   qkv        q, k and v of the normed residual stream
 //   attention  of the new token to parts of the sequence; its key and value go into the cache
@@ -72,10 +72,8 @@ override rest_at: u32 = 0; // of silu(gate) up, what is handed over unpacked
 override stream_at: u32 = 0;
 override inner_groups: u32 = 4; // of silu(gate) up, groups that are handed over packed
 override stream_quarters: u32 = 4; // of the residual stream, largest share of a workgroup
-override short_tokens: u32 = 256; // up to so many tokens there are short_splits, up to middle_tokens middle_splits
-override middle_tokens: u32 = 1024;
+override short_tokens: u32 = 256; // up to so many tokens there are short_splits
 override short_splits: u32 = 1;
-override middle_splits: u32 = 1;
 override long_splits: u32 = 1;
 override counted_workgroups: u32 = 1024; // so many only count how many of them run side by side
 override residence_polls: u32 = 20000;
@@ -90,8 +88,8 @@ alias Group16 = array<array<f32, 4>, 4>;
 @group(0) @binding(7) var<storage, read_write> hidden_out: array<Group16>;
 @group(0) @binding(8) var<storage, read> layer_norms: array<Group16>;
 @group(0) @binding(9) var<storage, read> rotations: array<vec4<f32>>;
-@group(0) @binding(10) var<storage, read_write> keys: array<vec4<u32>>;
-@group(0) @binding(11) var<storage, read_write> values: array<vec4<u32>>;
+@group(0) @binding(10) var<storage, read_write> keys: array<CacheVector>;
+@group(0) @binding(11) var<storage, read_write> values: array<CacheVector>;
 @group(0) @binding(12) var<storage, read> sequence: array<u32>;
 @group(0) @binding(13) var<storage, read> norms: array<vec4<f32>>;
 @group(0) @binding(14) var<storage, read> bias: array<f32>;
@@ -169,7 +167,7 @@ fn main(
   let position = sequence[0];
   sequences = layer_info[2];
   own_sequence = sequence[1];
-  splits = select(long_splits, select(middle_splits, short_splits, position < short_tokens), position < middle_tokens);
+  splits = select(long_splits, short_splits, position < short_tokens);
   ask_places(0u);
   let layers = layer_info[1];
   for (own_layer = 0u; own_layer < layers; own_layer++) {
@@ -301,6 +299,12 @@ fn run_product(first_row: u32, workgroup: vec3<u32>, thread: u32) {
   }
 }
 
+// The first of a subgroup's teams, which has the most turns. A compiler sees that it is the same for all lanes, so that
+// a subgroup without rows can end its loop while others go on.
+fn leading_team(row_team: u32) -> u32 {
+  return subgroupBroadcastFirst(row_team);
+}
+
 // Sums of the columns at hand, of all rows of the workgroup.
 fn sum_columns(first_row: u32, lane: Lane) {
   var slots: Slots;
@@ -309,10 +313,10 @@ fn sum_columns(first_row: u32, lane: Lane) {
   if (first_column == 0u && (stage == O || stage == DOWN)) { take_stream(first_row, lane.thread); }
   fill_cells(lane.thread);
   workgroupBarrier();
-  finish_input(lane.thread);
   if (has_outliers()) { sum_slots(slots, first_row, lane.thread); }
   multiply_rows(first, first_row, lane);
   if (has_layer_outliers != 0u && outlier_residuals != 0u) { sum_beyond(first_row, lane.thread); }
+  finish_input(lane.thread);
   workgroupBarrier();
 }
 

@@ -18,14 +18,18 @@ const FIXED_BYTES = 1024;
 /** Stages: the rows of gate and up are multiplied in pairs. */
 const [QKV, GATE_UP, DOWN] = [0, 2, 3];
 
+/** Most workgroups that have a part in layers: one on each multiprocessor, and no more than groups of silu(gate) up. */
+export function mostWorkgroups({ multiprocessors }: DeviceProfile, { intermediate }: LayerShape): number {
+  return Math.min(multiprocessors, intermediate / 16);
+}
+
 /**
- * Splits of sequences that are short, middling and longer (decode_attention.ts): the more, the more workgroups have a
- * part, each of one head. Short ones aren't split.
+ * Splits of a sequence that isn't short (decode_attention.ts): the more, the more workgroups have a part, each of one
+ * head; but parts beyond the workgroups would be a second turn.
  */
-export function splitTiers(profile: DeviceProfile, { attention }: LayerShape): [number, number, number] {
-  const splits = (workgroups: number) => splitsWithin(profile, attention.heads, workgroups);
-  const long = splits(profile.multiprocessors);
-  return [1, Math.max(Math.min(2, long), splits(evenWorkgroups(profile) / 2)), long];
+export function longSplits(profile: DeviceProfile, shape: LayerShape): number {
+  const workgroups = evenWorkgroups({ ...profile, multiprocessors: mostWorkgroups(profile, shape) });
+  return splitsWithin(profile, shape.attention.heads, workgroups);
 }
 
 /**
@@ -42,7 +46,7 @@ export function relayLayout(profile: DeviceProfile, shape: LayerShape) {
   const { hidden, intermediate, attention: { heads, keyValueHeads, headSize } } = shape;
   const vector = (words: number) => Math.ceil(words / VECTOR_WORDS) * VECTOR_WORDS;
   const groups = (channels: number) => GROUP_BLOCKS * VECTOR_WORDS * Math.ceil(channels / 16 / 32);
-  const splits = Math.max(...splitTiers(profile, shape));
+  const splits = longSplits(profile, shape);
   const qkv = CONTROL_WORDS;
   const sums = qkv + vector((heads + 2 * keyValueHeads) * headSize);
   const sumsStride = vector(heads * headSize);

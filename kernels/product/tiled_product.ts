@@ -36,7 +36,7 @@ const RUN_CHANNELS = 64;
 
 /**
  * The parts of the channels for a tile, with the steps that a workgroup takes one after the other: as many as give each
- * multiprocessor its workgroups at once.
+ * multiprocessor its workgroups at once, of the numbers that suit it the one by which the busiest takes fewest steps.
  */
 export function planParts(
   tile: GemmTile,
@@ -48,10 +48,16 @@ export function planParts(
   if (!tile.parts) return { splits: 1, run: 0 };
   const { stepChannels, workgroupsEach } = tile.parts;
   const [tokenTiles, rowTiles] = tileWorkgroups(tile, rows, maxTokens);
+  const tiles = rowTiles * tokenTiles;
   const most = Math.ceil(channels / RUN_CHANNELS);
-  const wanted = Math.floor((workgroupsEach * multiprocessors) / (rowTiles * tokenTiles));
-  const run = Math.ceil(most / Math.min(most, Math.max(1, wanted)));
-  return { splits: Math.ceil(most / run), run: (run * RUN_CHANNELS) / stepChannels };
+  const plans = workgroupsEach.map((each) => {
+    const wanted = Math.floor((each * multiprocessors) / tiles);
+    const run = Math.ceil(most / Math.min(most, Math.max(1, wanted)));
+    const splits = Math.ceil(most / run);
+    return { splits, run, longest: Math.ceil((tiles * splits) / multiprocessors) * run };
+  });
+  const { splits, run } = plans.reduce((best, plan) => plan.longest < best.longest ? plan : best);
+  return { splits, run: (run * RUN_CHANNELS) / stepChannels };
 }
 
 /** Bytes of the sums that a product with up to so many tokens leaves in between, by the tile that is faster. */

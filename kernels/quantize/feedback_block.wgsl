@@ -19,8 +19,9 @@
 //   8 refine       u32 [rows / 4, runs, 4]  2 bits x 16 channels of each refined group
 //   9 group_codes  u32 [G, rows]      scale code 4b, zero code 3b, outlier: see pick_outliers.wgsl
 //
-// Mapping: a thread a row, 32 rows a workgroup, so that few rows still spread over the device. What all rows share, the
-// pulls within a group, lies in workgroup memory (quantize/parts/pulled_rounding.wgsl).
+// Mapping: 16 rows a workgroup, 16 threads a row, of which each carries errors to its channel of a group, then tries its
+// scale code; the first writes the best. Neighbouring threads have neighbouring rows. What all rows share, the pulls
+// within a group, lies in workgroup memory (quantize/parts/pulled_rounding.wgsl), as do the errors of the block.
 override rows: u32 = 1;
 override groups: u32 = 8;
 override refine_every: u32 = 8; // 0 for none
@@ -44,15 +45,57 @@ struct Block {
 @group(0) @binding(8) var<storage, read_write> refine: array<u32>;
 @group(0) @binding(9) var<storage, read_write> group_codes: array<u32>;
 
-@compute @workgroup_size(32)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+const TILE_ROWS = 16u;
+
+// [channel of the block][row].
+var<workgroup> errors: array<array<f32, 16>, 128>;
+// [channel of the group][row]: what weights are rounded from.
+var<workgroup> starts: array<array<f32, 16>, 16>;
+// [scale code][row].
+var<workgroup> choices: array<array<Choice, 16>, 16>;
+
+// A thread's row, of the matrix and of the workgroup. Behind the last one are some that read as the last and write nothing.
+struct Own {
+  row: u32,
+  tile_row: u32,
+  is_row: bool,
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let row = workgroup.x * TILE_ROWS + thread % TILE_ROWS;
+  let own = Own(min(row, rows - 1u), thread % TILE_ROWS, row < rows);
+  let lane = thread / TILE_ROWS;
   for (var at = 0u; at < block.channels; at += 16u) {
+    let place = place_group(group_order[(block.first + at) / 16u], own.row);
     workgroupBarrier();
-    share_pulls(block.first + at, thread);
-    share_pulls(block.first + at, thread + 32u);
+    if (thread < 64u) { share_pulls(block.first + at, thread); }
     workgroupBarrier();
-    if (id.x < rows) { quantize_group(at, id.x); }
+    starts[lane][own.tile_row] = carry_errors(at, lane, own);
+    workgroupBarrier();
+    let start = starts_of(own.tile_row);
+    choices[lane][own.tile_row] = search_zeros(start, place, lane);
+    workgroupBarrier();
+    if (lane == 0u && own.is_row) { quantize_group(at, own, place, start); }
   }
+}
+
+fn starts_of(tile_row: u32) -> Values {
+  return Values(
+    four_starts(0u, tile_row),
+    four_starts(4u, tile_row),
+    four_starts(8u, tile_row),
+    four_starts(12u, tile_row),
+  );
+}
+
+fn four_starts(first: u32, tile_row: u32) -> vec4<f32> {
+  return vec4(
+    starts[first][tile_row],
+    starts[first + 1u][tile_row],
+    starts[first + 2u][tile_row],
+    starts[first + 3u][tile_row],
+  );
 }
 
 // One of 16 x 4 fours of pulls.
@@ -77,63 +120,45 @@ fn factor_row(i: u32, first: u32) -> Values {
   return Values(factor[at], factor[at + 1u], factor[at + 2u], factor[at + 3u]);
 }
 
-fn quantize_group(at: u32, row: u32) {
-  let position = (block.first + at) / 16u;
-  let place = place_group(group_order[position], row);
-  let weights = load_values(position, row);
-  let start = carry_errors(at, row, weights);
-  let choice = search(start, place);
+// Rounds a group by the best choice of all scale codes; its errors take its weights' place.
+fn quantize_group(at: u32, own: Own, place: GroupPlace, start: Values) {
+  var choice = choices[0][own.tile_row];
+  for (var i = 1u; i < SCALE_CODES; i++) { choice = better(choice, choices[i][own.tile_row]); }
   let grid = make_grid(f32(choice.scale_code) * place.d, choice.zero_code, place.is_refined);
   var wanted = start;
   settle(&wanted, grid);
   let residual = write_group(place, choice, wanted, grid);
-  write_errors(at, row, weights[0] - stored_values(0u, wanted[0], grid, residual));
-  write_errors(at + 4u, row, weights[1] - stored_values(1u, wanted[1], grid, residual));
-  write_errors(at + 8u, row, weights[2] - stored_values(2u, wanted[2], grid, residual));
-  write_errors(at + 12u, row, weights[3] - stored_values(3u, wanted[3], grid, residual));
+  let weights = load_values((block.first + at) / 16u, own.row);
+  write_errors(at, own, weights[0] - stored_values(0u, wanted[0], grid, residual));
+  write_errors(at + 4u, own, weights[1] - stored_values(1u, wanted[1], grid, residual));
+  write_errors(at + 8u, own, weights[2] - stored_values(2u, wanted[2], grid, residual));
+  write_errors(at + 12u, own, weights[3] - stored_values(3u, wanted[3], grid, residual));
 }
 
-fn write_errors(at: u32, row: u32, values: vec4<f32>) {
-  let first = (block.first + at) * rows + row;
-  transposed[first] = values.x;
-  transposed[first + rows] = values.y;
-  transposed[first + 2u * rows] = values.z;
-  transposed[first + 3u * rows] = values.w;
-}
-
-// What the weights of a group are rounded from if none of them is changed by rounding: from there, settle() takes away
-// what each rounded weight pulls, so that in the end its error has been passed on.
-fn carry_errors(at: u32, row: u32, weights: Values) -> Values {
-  let first = (block.first - block.carried_first + at) * rows + row;
-  var sums = Values(
-    take_four(first),
-    take_four(first + 4u * rows),
-    take_four(first + 8u * rows),
-    take_four(first + 12u * rows),
-  );
-  for (var i = 0u; i < at; i++) {
-    let error = transposed[(block.first + i) * rows + row];
-    let pull = factor_row(block.first + i, block.first + at);
-    sums[0] += error * pull[0];
-    sums[1] += error * pull[1];
-    sums[2] += error * pull[2];
-    sums[3] += error * pull[3];
+fn write_errors(at: u32, own: Own, values: vec4<f32>) {
+  for (var i = 0u; i < 4u; i++) {
+    errors[at + i][own.tile_row] = values[i];
+    transposed[(block.first + at + i) * rows + own.row] = values[i];
   }
-  var start = Values(
-    weights[0] + sums[0] / pivots[0],
-    weights[1] + sums[1] / pivots[1],
-    weights[2] + sums[2] / pivots[2],
-    weights[3] + sums[3] / pivots[3],
-  );
-  for (var j = 0u; j < 16u; j++) { pull_from(0u, pulls[j], -transposed[(block.first + at + j) * rows + row], &start); }
+}
+
+// What a weight of a group is rounded from if none of them is changed by rounding: from there, settle() takes away what
+// each rounded weight pulls, so that in the end its error has been passed on.
+fn carry_errors(at: u32, channel: u32, own: Own) -> f32 {
+  let column = block.first + at + channel;
+  let carried_at = (column - block.carried_first) * rows + own.row;
+  var sum = carried[carried_at];
+  if (own.is_row) { carried[carried_at] = 0.0; }
+  for (var i = 0u; i < at; i++) { sum += errors[i][own.tile_row] * factor_element(i, column); }
+  var start = transposed[column * rows + own.row] + sum / pivots[channel / 4u][channel % 4u];
+  for (var j = 0u; j < channel; j++) {
+    start += transposed[(block.first + at + j) * rows + own.row] * pulls[j][channel / 4u][channel % 4u];
+  }
   return start;
 }
 
-fn take_four(at: u32) -> vec4<f32> {
-  let sums = vec4(carried[at], carried[at + rows], carried[at + 2u * rows], carried[at + 3u * rows]);
-  carried[at] = 0.0;
-  carried[at + rows] = 0.0;
-  carried[at + 2u * rows] = 0.0;
-  carried[at + 3u * rows] = 0.0;
-  return sums;
+// Of the block's row i of V.
+fn factor_element(i: u32, column: u32) -> f32 {
+  let at = block.factor_first + i * channels + column;
+  return factor[at / 4u][at % 4u];
 }

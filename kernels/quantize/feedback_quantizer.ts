@@ -21,8 +21,8 @@ const BLOCK_CHANNELS = 128;
 /** Channels of a stretch: as many tiles of 4096 rows as an H200 works on at once; for all devices, as sums follow it. */
 const STRETCH_CHANNELS = 1024;
 
-/** Rows of a workgroup of the kernels that quantize a block. */
-export const BLOCK_ROWS = 32;
+/** Rows of a workgroup of feedback_block.wgsl. */
+const TILE_ROWS = 16;
 
 /** A block to quantize, or errors to carry: a = rows of a slab of the factor, b = errors, c = carried. */
 type Step =
@@ -103,7 +103,7 @@ export function quantizeWithFactor(
     gpu.makeDispatch(shader, {
       constants,
       buffers: { ...groupBuffers(shader, matrix), ...block },
-      workgroups: [Math.ceil(matrix.rows / BLOCK_ROWS), 1, 1],
+      workgroups: [Math.ceil(matrix.rows / TILE_ROWS), 1, 1],
     }));
 }
 

@@ -5,8 +5,11 @@ import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import { channelsOf, type DeviceFactor } from "./factorize.ts";
-import { BLOCK_ROWS, feedBack } from "./feedback_quantizer.ts";
+import { feedBack } from "./feedback_quantizer.ts";
 import * as wgsl from "./wgsl.ts";
+
+/** Rows of a workgroup of grid_block.wgsl. */
+const WORKGROUP_ROWS = 32;
 
 /** Codes of four bits in a word. */
 const WORD_CODES = 8;
@@ -42,7 +45,7 @@ export async function quantizeToGrid(
       gpu.makeDispatch(shader, {
         constants: { rows, channels },
         buffers: { ...buffers, ...block },
-        workgroups: [Math.ceil(rows / BLOCK_ROWS), 1, 1],
+        workgroups: [Math.ceil(rows / WORKGROUP_ROWS), 1, 1],
       })),
   );
   const words = new Uint32Array(await gpu.read(buffers.codes));

@@ -90,7 +90,7 @@ export async function createStepBuffers(
     chosen: await scope.storage("chosen tokens", 4 * sequences * (capacity + 1)),
     sequences,
     rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity, tokens)),
-    caches: await createCaches(gpu, scope, config, capacity, sequences),
+    caches: await createCaches(gpu, scope, config, capacity, sequences, precision.cacheBits),
   };
 }
 

@@ -8,6 +8,7 @@ import { CHUNK_CHANNELS, type F16Matrix, uploadF16Matrix } from "../../kernels/m
 import type { LayerArena } from "../../kernels/matrix/share_planes.ts";
 import { destroyMatrices } from "../../kernels/matrix/slabs.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { release } from "../host/release.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { Stage } from "../llama/layer.ts";
 import { copyLayer, shareLayers, type Uploaded, uploadLayer, uploadVectors } from "./upload_layer.ts";
@@ -18,7 +19,7 @@ import type { WeightSource } from "./weight_source.ts";
  * take them all. A dispatch costs 4 us on an H200; but while the weights of a run move together they are on the device
  * twice.
  */
-const RUN_BYTES = 1.25e9;
+const RUN_BYTES = 2.1e9;
 
 /**
  * Linear layers with one input: one matrix where their formats allow joining, else several. Each part has the rows of
@@ -119,6 +120,7 @@ export async function startUpload(gpu: Gpu, source: WeightSource): Promise<Weigh
     const { weights, rows, channels } = await source.half(name, vocabulary, hidden);
     const matrix = await uploadF16Matrix(gpu, weights, rows, channels);
     uploaded.matrices.add(matrix);
+    release(weights);
     return matrix;
   };
   const layers: EngineLayer[] = [];

@@ -300,7 +300,7 @@ export async function createSession(
   checkPrecision(weights, precision);
   checkSequences(sequences);
   const { config } = weights;
-  checkCapacity(gpu, config, capacity, sequences);
+  checkCapacity(gpu, config, capacity, sequences, precision.cacheBits);
   try {
     return await allOrNone(gpu, async (scope) => {
       const buffers = await createStepBuffers(gpu, config, sequences, capacity, scope, precision);
@@ -309,7 +309,7 @@ export async function createSession(
     });
   } catch (error) {
     if (!(error instanceof OutOfMemoryError)) throw error;
-    const needed = sequences * cacheBytes(config, capacity);
+    const needed = sequences * cacheBytes(config, capacity, precision.cacheBits);
     const needing = sequences === 1
       ? `a sequence of ${capacity} tokens needs`
       : `${sequences} sequences of ${capacity} tokens need`;

@@ -23,7 +23,7 @@ export interface WeightSource {
   readonly sameLayers?: boolean;
   /** The matrix of a linear layer, packed where the source has it packed. */
   linear(layer: number, kind: LinearKind): Promise<HostMatrix>;
-  /** f16 [rows, channels]. */
+  /** f16 [rows, channels], in memory that becomes the caller's. */
   half(name: string, rows: number, channels: number): Promise<HalfMatrix>;
   /** f32 [length]; undefined where the source has no such tensor. */
   vector(name: string, length: number): Promise<Float32Array<ArrayBuffer> | undefined>;

@@ -1,8 +1,7 @@
 // Dawn, Chrome's WebGPU, inside Deno: the optional npm package `webgpu`, which is large and which nothing else needs.
 import { createRequire } from "node:module";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { toFileUrl } from "@std/path";
+import { openCollector } from "./garbage.ts";
 
 const require = createRequire(`${import.meta.dirname ?? Deno.cwd()}/`);
 
@@ -46,8 +45,7 @@ export async function openDawn(flags: readonly string[] = FLAGS): Promise<GPU> {
  * for the 16,000 that a second brings, in which the GPU idles. So it asks less often, and they are collected early.
  */
 function askSeldom(): void {
-  setFlagsFromString("--expose-gc");
-  const collect: () => void = runInNewContext("gc");
+  const collect = openCollector();
   const { setImmediate } = globalThis as unknown as { setImmediate: (run: () => void) => unknown };
   let asks = 0;
   const later = (ask: (...values: unknown[]) => void, ...values: unknown[]) => {

@@ -1,6 +1,7 @@
 // A pool of workers that run named tasks. Task i of a batch always runs on worker i mod size and results come back in
 // order, so nothing depends on timing. A worker's file says what its tasks are and calls {@linkcode serveTasks}.
 import { fromFileUrl } from "@std/path";
+import { createCollector } from "./garbage.ts";
 import { clipText } from "./quote_text.ts";
 
 /** What a worker can do: functions of one payload, by name; payload and result are copied, memory that is shared is not. */
@@ -10,18 +11,24 @@ export type Tasks<T> = { readonly [N in keyof T]: (payload: any) => unknown };
 export type Payload<T extends Tasks<T>, N extends keyof T> = Parameters<T[N]>[0];
 export type TaskResult<T extends Tasks<T>, N extends keyof T> = Awaited<ReturnType<T[N]>>;
 
+/** Told how many tasks have finished, what came of the last of them, and which it is. */
+export type OnDone<R> = (done: number, result: R, index: number) => void;
+
 /** Workers that all can do the tasks `T`. Dispose it to end them. */
 export interface WorkerPool<T extends Tasks<T>> extends Disposable {
   readonly size: number;
   /** Runs a task once on every worker. */
   broadcast<N extends keyof T>(name: N, payload: Payload<T, N>): Promise<void>;
-  /** Runs a task for every payload; `onDone` is told how many have finished. */
+  /** Runs a task for every payload. */
   map<N extends keyof T>(
     name: N,
     payloads: readonly Payload<T, N>[],
-    onDone?: (done: number) => void,
+    onDone?: OnDone<TaskResult<T, N>>,
   ): Promise<TaskResult<T, N>[]>;
 }
+
+/** Memory of a payload or a result of a task that is given away instead of being copied. */
+export type MovedOf<T> = (name: keyof T, value: unknown) => ArrayBuffer[];
 
 /** Message from the pool to a worker. */
 interface TaskMessage {
@@ -38,11 +45,13 @@ type TaskReply = { readonly id: number; readonly result: unknown } | { readonly 
  * Starts workers.
  *
  * @param file the worker's module, which calls {@linkcode serveTasks} with its tasks
+ * @param movedOf memory of a payload that its worker gets
  * @throws {Error} where the modules may not be read
  */
 export function createWorkerPool<T extends Tasks<T>>(
   file: URL,
   size: number = navigator.hardwareConcurrency,
+  movedOf: MovedOf<T> = () => [],
 ): WorkerPool<T> {
   allowReading(file);
   const workers = Array.from({ length: size }, () => startWorker(file));
@@ -51,12 +60,12 @@ export function createWorkerPool<T extends Tasks<T>>(
     async broadcast(name, payload) {
       await Promise.all(workers.map((worker) => worker.run(name, payload)));
     },
-    async map<N extends keyof T>(name: N, payloads: readonly Payload<T, N>[], onDone?: (done: number) => void) {
+    async map<N extends keyof T>(name: N, payloads: readonly Payload<T, N>[], onDone?: OnDone<TaskResult<T, N>>) {
       let done = 0;
       return await Promise.all(payloads.map(async (payload, i) => {
-        const result = await workers[i % size].run(name, payload);
-        onDone?.(++done);
-        return result as TaskResult<T, N>;
+        const result = await workers[i % size].run(name, payload, movedOf(name, payload)) as TaskResult<T, N>;
+        onDone?.(++done, result, i);
+        return result;
       }));
     },
     [Symbol.dispose]: () => workers.forEach((worker) => worker.terminate()),
@@ -90,12 +99,12 @@ function startWorker(file: URL) {
     waiting.clear();
   };
   return {
-    run(name: PropertyKey, payload: unknown): Promise<unknown> {
+    run(name: PropertyKey, payload: unknown, moved: ArrayBuffer[] = []): Promise<unknown> {
       if (failure) return Promise.reject(failure);
       const id = nextId++;
       const entry = Promise.withResolvers<unknown>();
       waiting.set(id, entry);
-      worker.postMessage({ id, name, payload } satisfies TaskMessage);
+      worker.postMessage({ id, name, payload } satisfies TaskMessage, moved);
       return entry.promise;
     },
     terminate: () => worker.terminate(),
@@ -105,14 +114,15 @@ function startWorker(file: URL) {
 /**
  * Makes the file that calls it a worker that does `tasks`.
  *
- * @param movedOf memory of a result that the worker gives away instead of copying it
+ * @param movedOf memory of a result that the pool gets
  */
 export function serveTasks<T extends Tasks<T>>(
   tasks: T,
-  movedOf: (name: keyof T, result: unknown) => ArrayBuffer[] = () => [],
+  movedOf: MovedOf<T> = () => [],
 ): void {
   // The compiler takes this file for a page's; in a worker globalThis is its scope.
   const scope = globalThis as unknown as Worker;
+  const collect = createCollector();
   scope.onmessage = async ({ data: { id, name, payload } }: MessageEvent<TaskMessage>) => {
     try {
       const result = await tasks[name as keyof T](payload);
@@ -120,5 +130,6 @@ export function serveTasks<T extends Tasks<T>>(
     } catch (error) {
       scope.postMessage({ id, error } satisfies TaskReply);
     }
+    collect();
   };
 }

@@ -21,6 +21,7 @@ import { TILE_ROWS } from "../../quant/format.ts";
 import { pickByWeights, picksByWeights } from "../../quant/refine_pick.ts";
 import type { TwobitQuantizer } from "../../quant/twobit.ts";
 import { quantizeInParts } from "./cpu_device.ts";
+import { release } from "../host/release.ts";
 import type { Layer } from "../llama/llama.ts";
 import type { QuantizePool } from "./quantize_tasks.ts";
 import type { StageJob, StoredLayer } from "./quantizing_device.ts";
@@ -96,6 +97,9 @@ export async function quantizeStripsOnDevice(
   return packStrips(layout, rows, channels, await quantizeToGrid(gpu, transposed, grid, factor), scales);
 }
 
+/** Channels that are read back at a time, so that the host doesn't hold a target twice. */
+const READ_CHANNELS = 512;
+
 /** Reads a target back: f32 [rows, channels], in the natural order. */
 async function readTarget(
   gpu: Gpu,
@@ -103,10 +107,16 @@ async function readTarget(
   rows: number,
   factor: DeviceFactor,
 ): Promise<Float32Array<ArrayBuffer>> {
-  const ordered = await gpu.readF32(transposed, rows * factor.channels);
-  const target = new Float32Array(ordered.length);
-  for (const [position, channel] of channelsOf(factor).entries()) {
-    for (let row = 0; row < rows; row++) target[row * factor.channels + channel] = ordered[position * rows + row];
+  const { channels } = factor;
+  const order = channelsOf(factor);
+  const target = new Float32Array(rows * channels);
+  for (const { first, size } of blockRanges(channels, READ_CHANNELS)) {
+    const ordered = new Float32Array(await gpu.read(transposed, 4 * rows * size, 4 * rows * first));
+    for (let position = 0; position < size; position++) {
+      const channel = order[first + position];
+      for (let row = 0; row < rows; row++) target[row * channels + channel] = ordered[position * rows + row];
+    }
+    release(ordered);
   }
   return target;
 }

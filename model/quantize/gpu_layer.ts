@@ -13,6 +13,7 @@ import { groupsPerRow } from "../../quant/format.ts";
 import type { StripQuantizer } from "../../quant/baselines/strips.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { dequantizeStored, type Quantizer, type StoredTensor } from "../../quant/quantize.ts";
+import { release } from "../host/release.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
@@ -222,7 +223,9 @@ function keepMatrix(
 async function keepDecoded(work: LayerWork, kind: LinearKind, stored: StoredTensor): Promise<void> {
   const { gpu, config, matrices, pair, keepsInputs } = work;
   if (!pair.quantized || keepsInputs) return;
-  const matrix = await toF16Matrix(gpu, linearShape(config, kind), dequantizeStored(stored));
+  const decoded = dequantizeStored(stored);
+  const matrix = await toF16Matrix(gpu, linearShape(config, kind), decoded);
+  release(decoded);
   keepMatrix(work, kind, matrix, matrices);
 }
 

@@ -2,7 +2,7 @@
 // the one before it.
 import type { Checkpoint } from "../files/checkpoint.ts";
 import type { Layer } from "../llama/llama.ts";
-import { LINEAR_KINDS } from "../llama/layer.ts";
+import { LINEAR_KINDS, type LinearKind, STAGES } from "../llama/layer.ts";
 import type { LayerSource } from "./quantizing_device.ts";
 import type { ReadTasks } from "./read_worker.ts";
 import { release } from "../host/release.ts";
@@ -14,12 +14,12 @@ const READ_WORKER = new URL("./read_worker.ts", import.meta.url);
 const READERS = 4;
 
 /**
- * Reads layers in order; each that is asked for has the next one read. A layer's weights are there until another layer is
- * asked for, which frees them: two layers at most are in memory, one of them being read.
+ * Reads layers in order. Once all of a layer but its last stage is freed, the next one is read: memory holds no more than
+ * a layer and a last stage. What isn't freed is freed when another layer is asked for.
  *
  * @param checkpoint a directory or file that each worker opens again
  */
-export async function createLayerReader(checkpoint: Checkpoint): Promise<LayerSource & Disposable> {
+export async function createLayerReader(checkpoint: Checkpoint): Promise<Required<LayerSource> & Disposable> {
   const { config, name } = checkpoint;
   const pool = createWorkerPool<ReadTasks>(READ_WORKER, Math.min(READERS, navigator.hardwareConcurrency));
   try {
@@ -39,33 +39,34 @@ export async function createLayerReader(checkpoint: Checkpoint): Promise<LayerSo
     };
   };
   let ahead: { readonly index: number; readonly layer: Promise<Layer> } | undefined;
-  let current: Layer | undefined;
-  const releaseCurrent = () => {
-    if (current) releaseWeights(current);
-    current = undefined;
-  };
+  let current: { readonly index: number; readonly layer: Layer } | undefined;
   return {
     config,
     async readLayer(index) {
-      releaseCurrent();
+      if (current) releaseWeights(current.layer);
+      current = undefined;
       if (ahead && ahead.index !== index) await ahead.layer.then(releaseWeights, () => {});
       const layer = ahead?.index === index ? ahead.layer : read(index);
       ahead = undefined;
-      current = await layer;
-      if (index + 1 < config.layers) {
-        ahead = { index: index + 1, layer: read(index + 1) };
-        ahead.layer.catch(() => {}); // whoever asks for it gets the error
-      }
-      return current;
+      current = { index, layer: await layer };
+      return current.layer;
+    },
+    freeStage(stage) {
+      if (!current) return;
+      releaseWeights(current.layer, STAGES[stage].linears);
+      const next = current.index + 1;
+      if (stage !== STAGES.length - 2 || next === config.layers) return;
+      ahead = { index: next, layer: read(next) };
+      ahead.layer.catch(() => {}); // whoever asks for it gets the error
     },
     [Symbol.dispose]() {
       pool[Symbol.dispose]();
-      releaseCurrent();
+      if (current) releaseWeights(current.layer);
       ahead?.layer.then(releaseWeights, () => {});
     },
   };
 }
 
-function releaseWeights({ linears }: Layer): void {
-  for (const kind of LINEAR_KINDS) release(linears[kind].weights);
+function releaseWeights({ linears }: Layer, kinds: readonly LinearKind[] = LINEAR_KINDS): void {
+  for (const kind of kinds) release(linears[kind].weights);
 }

@@ -28,7 +28,8 @@ import { quantizedSource, tunedTensors } from "./tuned_tensors.ts";
 import { whyLeftOut } from "./why_left_out.ts";
 
 /** What a packed file is written from. */
-export interface PackedFilePlan extends RunInputs, Pick<QuantizePlan, "onProgress" | "onStage" | "signal"> {
+export interface PackedFilePlan
+  extends RunInputs, Pick<QuantizePlan, "onProgress" | "onStage" | "tellsHessians" | "signal"> {
   readonly path: string;
   /** Whether targets are corrected, which takes the text through the unquantized model too. */
   readonly correctTarget: boolean;

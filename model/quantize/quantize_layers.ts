@@ -12,9 +12,10 @@ export interface QuantizePlan {
   /** The quantizer of a matrix; undefined leaves it as it is. */
   readonly quantizerOf: (layer: number, kind: LinearKind) => Quantizer | undefined;
   readonly onProgress?: (share: number, step: string) => void;
-  /** Told what is stored of a stage, and the Hessian of its input, where that was measured. */
+  /** Told what is stored of a stage, and the Hessian of its input, where that was measured and is asked for. */
   readonly onStage?: (stored: StoredLayer, layer: LayerBefore, hessian?: Hessian) => void;
-  /** Takes a finished layer: what is stored of it, and the layer as it was. */
+  readonly tellsHessians?: boolean;
+  /** Takes a finished layer: what is stored of it, and the layer as it was, whose matrices the source may have freed. */
   readonly onLayer: (stored: StoredLayer, layer: LayerBefore) => void | Promise<void>;
   /** Returns a layer that an earlier run finished. */
   readonly finishedLayer?: (index: number) => Promise<StoredLayer | undefined>;
@@ -36,28 +37,33 @@ export async function quantizeLayers(run: QuantizingRun, source: LayerSource, pl
   for (let index = 0; index < source.config.layers; index++) {
     plan.signal?.throwIfAborted();
     const original = await source.readLayer(index);
-    const stored = await quantizeLayer(run, source.config.layers, { index, original }, plan);
+    const stored = await quantizeLayer(run, source, { index, original }, plan);
     await plan.onLayer(stored, { index, original });
   }
 }
 
 async function quantizeLayer(
   run: QuantizingRun,
-  layers: number,
+  source: LayerSource,
   before: LayerBefore,
-  { quantizerOf, finishedLayer, onProgress, onStage, signal }: QuantizePlan,
+  { quantizerOf, finishedLayer, onProgress, onStage, tellsHessians, signal }: QuantizePlan,
 ): Promise<StoredLayer> {
   const { index, original } = before;
+  const { layers } = source.config;
   const report = (stages: number, step: string) => onProgress?.((index + stages / STAGES.length) / layers, step);
   const finished = await finishedLayer?.(index);
   if (finished) report(STAGES.length, `layer ${index} was finished before`);
   const stored = new Map(finished);
   using layer = await run.startLayer(index, original);
+  const advance = async (stage: number) => {
+    await layer.advance(stage);
+    if (stage > 0) source.freeStage?.(stage - 1);
+  };
   for (const [stage, { linears: kinds }] of STAGES.entries()) {
     signal?.throwIfAborted();
     const step = linearName(index, kinds[0]);
     if (!finished) report(stage, step);
-    await layer.advance(stage);
+    await advance(stage);
     if (finished) {
       const restored = new Map([...finished].filter(([kind]) => kinds.includes(kind)));
       await layer.restore(restored);
@@ -67,13 +73,13 @@ async function quantizeLayer(
     let hessian: Hessian | undefined;
     const job = {
       ...stageJob(stage, (kind) => quantizerOf(index, kind), run.isCalibrated),
-      ...(onStage && { onHessian: (found: Hessian) => void (hessian = found) }),
+      ...(tellsHessians && { onHessian: (found: Hessian) => void (hessian = found) }),
     };
     const made = await layer.quantize(job, (share) => report(stage + 0.9 * share, step));
     for (const [kind, tensor] of made) stored.set(kind, tensor);
     onStage?.(made, before, hessian);
   }
-  await layer.advance(STAGES.length);
+  await advance(STAGES.length);
   return stored;
 }
 

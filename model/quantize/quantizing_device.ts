@@ -17,6 +17,8 @@ export interface LayerSource {
   readonly config: ModelConfig;
   /** Reads a layer. Its memory may be used again once another layer is asked for. */
   readLayer(index: number): Promise<Layer>;
+  /** Frees the matrices of a stage of the layer that was read last; those of the next layer may be read in their place. */
+  freeStage?(stage: number): void;
 }
 
 /** Stored matrices of a layer; a kind that is left out stays as it is. */

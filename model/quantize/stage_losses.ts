@@ -52,12 +52,10 @@ export async function measureStageLosses(
     const found: (number | undefined)[] = [];
     for (const [stage, gram] of grams.entries()) {
       using stageScope = createBufferScope(gpu);
-      if (!gram) found.push(undefined);
-      else {
-        const factor = await factorize(gpu, stageScope, gram, FEEDBACK);
-        const matrices = await quantizeStage(gpu, stageScope, config, layer, stage, kinds[stage], factor);
-        found.push(await meter.lossOf(stage, matrices));
-      }
+      const factor = gram && await factorize(gpu, stageScope, gram, FEEDBACK);
+      const matrices = factor && await quantizeStage(gpu, stageScope, config, layer, stage, kinds[stage], factor);
+      source.freeStage?.(stage);
+      found.push(matrices && await meter.lossOf(stage, matrices));
     }
     losses.push(found);
   }

@@ -2,6 +2,7 @@
 import { NO_BITS } from "../bits.ts";
 import { checkMatrix } from "../check.ts";
 import { MAX_F16 } from "../float16.ts";
+import { TILE_ROWS } from "../format.ts";
 import { nearestCode } from "../grid.ts";
 import { joinArrays } from "../concatenate.ts";
 import { type InputNeeds, type QuantizerKind, rowsOfTiles } from "../quantizer.ts";
@@ -33,6 +34,11 @@ export const Q2K: QuantizerKind<Q2kQuantizer, Q2kTensor> = {
     channels: parts[0].channels,
     blocks: joinArrays(parts.map(({ blocks }) => blocks)),
   }),
+  slice({ rows, channels, blocks }, first, end) {
+    const [firstRow, endRow] = [first, end].map((tile) => Math.min(rows, tile * TILE_ROWS));
+    const rowBytes = blocks.length / rows;
+    return { rows: endRow - firstRow, channels, blocks: blocks.subarray(firstRow * rowBytes, endRow * rowBytes) };
+  },
   dequantize: dequantizeQ2k,
   bits(rows, channels) {
     const superBlocks = rows * Math.ceil(channels / Q2K_CHANNELS);

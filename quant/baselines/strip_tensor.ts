@@ -1,7 +1,7 @@
 // A matrix stored in a strip layout: bit-packed planes, their bytes, and decoding.
 import { packBits, unpackBits } from "../bit_stream.ts";
 import { joinArrays } from "../concatenate.ts";
-import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
+import { GROUP_CHANNELS, TILE_ROWS, tilesPerColumn } from "../format.ts";
 import { createGrid, decodeGrid, type Grid } from "../grid.ts";
 import { scaleCodeBits, type StripGroups, stripGroups, type StripLayout } from "./strip_layout.ts";
 
@@ -75,6 +75,27 @@ export function joinStrips(parts: readonly StripTensor[]): StripTensor {
   const rows = parts.reduce((sum, { rows }) => sum + rows, 0);
   const codes = joinArrays(parts.map(({ codes }) => codes));
   return { ...parts[0], ...joinStripScales(parts), rows, codes };
+}
+
+/** Tiles `first` .. `end` - 1 of a matrix, as a matrix; `first` is even, so that its planes begin with whole bytes. */
+export function sliceStrips(tensor: StripTensor, first: number, end: number): StripTensor {
+  const { rows } = tensor;
+  const [firstRow, endRow] = [first, end].map((tile) => Math.min(rows, tile * TILE_ROWS));
+  // The last byte of a plane may be padded, by less than a bit a row or tile.
+  const part = <T extends Uint8Array | Float16Array>(plane: T, [from, to]: readonly [number, number], all: number) =>
+    plane.subarray(Math.floor((plane.length * from) / all), Math.floor((plane.length * to) / all)) as T;
+  const rowsOf = <T extends Uint8Array | Float16Array>(plane: T) => part(plane, [firstRow, endRow], rows);
+  const tilesOf = <T extends Uint8Array | Float16Array>(plane: T) => part(plane, [first, end], tilesPerColumn(rows));
+  return {
+    ...tensor,
+    rows: endRow - firstRow,
+    codes: rowsOf(tensor.codes),
+    scaleCodes: rowsOf(tensor.scaleCodes),
+    zeros: rowsOf(tensor.zeros),
+    scales: rowsOf(tensor.scales),
+    tileScale: tilesOf(tensor.tileScale),
+    tileOffset: tilesOf(tensor.tileOffset),
+  };
 }
 
 /** Joins the scales of row ranges, which have the same strips. */

@@ -7,7 +7,7 @@ import { type InputNeeds, type Part, type QuantizerKind, rowsOfTiles } from "../
 import { stripBits, type StripLayout } from "./strip_layout.ts";
 import { fitStripScales, type ScaleSearch } from "./strip_scales.ts";
 import { shiftToTarget } from "../target.ts";
-import { dequantizeStrips, joinStrips, packStrips, stripGrid, type StripTensor } from "./strip_tensor.ts";
+import { dequantizeStrips, joinStrips, packStrips, sliceStrips, stripGrid, type StripTensor } from "./strip_tensor.ts";
 
 export interface StripSettings {
   readonly layout: StripLayout;
@@ -27,6 +27,7 @@ export const STRIPS: QuantizerKind<StripQuantizer, StripTensor> = {
     return quantizeStrips(weights, rows, channels, settings, part);
   },
   join: joinStrips,
+  slice: sliceStrips,
   dequantize: dequantizeStrips,
   bits: (rows, channels, { settings: { layout } }) => stripBits(layout, rows, channels),
 };

@@ -70,7 +70,8 @@ const BAD_USAGE: readonly (readonly [args: string[], message: string])[] = [
     ["bench", "--depth", "0,4000"],
     "bench: --depth 4000 with --prompt 512 and --generate 128 takes 4512 tokens, must be",
   ],
-  [["bench", "--activations", "4"], "bench: --activations is 4, must be 8 or 16"],
+  [["bench", "--activations", "4"], "bench: --activations is 4, must be one of 8, 16"],
+  [["bench", "--cache-bits", "4"], "bench: --cache-bits is 4, must be one of 8, 16"],
   [["bench", "--batch", "4,129"], "bench: --batch is 129, must be whole numbers from 1 to 128 with commas between"],
   [["bench", "--batch", "4", "--generate", "0"], "bench: --batch is given and --generate is 0, must be 1 or more"],
   [

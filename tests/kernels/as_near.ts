@@ -1,4 +1,5 @@
 // Comparing results of many products in turn with the CPU reference: as near as references are whose inputs are jittered.
+import type { CacheBits } from "../../kernels/attention/key_value_cache.ts";
 import { activationsOf, packActivations } from "../../kernels/product/pack_activations.ts";
 import type { Layer } from "../../model/llama/llama.ts";
 import { type MatMul, type MatrixView, rowMajor } from "../../model/llama/matmul.ts";
@@ -25,9 +26,10 @@ export function roundInputs(layers: readonly Layer[]): MatMul {
 
 /**
  * A product of inputs that are jittered by as much as the coarsest rounding of the kernels beside those of the
- * product's own, that of keys and values to f16, makes of the largest channel of a group.
+ * product's own, that of keys and values to f16 or bytes, makes of the largest channel of a group.
  */
-export function jitter(seed: number, multiply: MatMul = matmulPlain): MatMul {
+export function jitter(seed: number, multiply: MatMul = matmulPlain, cacheBits: CacheBits = 16): MatMul {
+  const share = cacheBits === 8 ? 2 ** -8 : 2 ** -12;
   const random = createRandom(seed);
   const jitterRow = (row: Float32Array) => {
     const jittered = new Float32Array(row.length);
@@ -35,7 +37,7 @@ export function jitter(seed: number, multiply: MatMul = matmulPlain): MatMul {
       const group = row.subarray(first, first + 16);
       const largest = group.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       for (const [i, value] of group.entries()) {
-        jittered[first + i] = value + (2 * random.uniform() - 1) * 2 ** -12 * largest;
+        jittered[first + i] = value + (2 * random.uniform() - 1) * share * largest;
       }
     }
     return jittered;

@@ -3,7 +3,7 @@ import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_sc
 import { decodeLayers, type LayerDispatches } from "../../kernels/layer/decode_layer.ts";
 import type { DecodeLayer, LayerShape } from "../../kernels/layer/layer_run.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
-import type { KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
+import { type CacheBits, cacheRowBytes, type KeyValueCache } from "../../kernels/attention/key_value_cache.ts";
 import { uploadF16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
 import type { ActivationBits } from "../../kernels/product/pack_activations.ts";
@@ -19,6 +19,7 @@ import { dequantize } from "../../quant/dequantize.ts";
 import type { RefineEvery } from "../../quant/format.ts";
 import type { PackedTensor } from "../../quant/packed_tensor.ts";
 import { createRandom, type Random } from "../../quant/random.ts";
+import { packCache, roundRows, unpackCache } from "./attention/cache_rows.ts";
 import { randomTensor, type TensorCase } from "./helpers.ts";
 
 /** Matrices of a layer. */
@@ -35,6 +36,8 @@ export interface LayersCase {
   readonly format?: "f16";
   /** Bits of an activation. Default: 16. */
   readonly activationBits?: ActivationBits;
+  /** Bits of keys and values. Default: 16. */
+  readonly cacheBits?: CacheBits;
   /** Layers of each run, which share their buffers. */
   readonly runs: readonly number[];
   readonly slidingWindow?: number;
@@ -49,6 +52,12 @@ export interface LayersCase {
 /** Tokens that the caches have room for. */
 export const CAPACITY = 1280;
 
+/** Keys and values of a layer, as the device has them before a token and after it. */
+interface Caches {
+  readonly before: readonly Float32Array[];
+  readonly after: readonly Float32Array[];
+}
+
 /** Layers in both places. */
 export interface TestLayers {
   readonly config: ModelConfig;
@@ -62,8 +71,8 @@ export interface TestLayers {
   /** Takes the token at a position through all layers of the device, after tokens with these keys and values. */
   run(dispatches: LayerDispatches, input: Float32Array<ArrayBuffer>, prefixes: readonly KeyValues[]): Promise<{
     readonly output: Float32Array;
-    /** f16 [keyValueHeads, CAPACITY, headSize] of each layer: keys, values. */
-    readonly caches: readonly (readonly [Float16Array, Float16Array])[];
+    /** f32 [keyValueHeads, CAPACITY, headSize] of each layer: keys, values. */
+    readonly caches: readonly Caches[];
   }>;
   /** The dispatches, or why the layers don't suit. */
   decode(): Promise<LayerDispatches | string>;
@@ -81,7 +90,7 @@ function randomWeights(shape: TensorCase, seed: number): PackedTensor {
 export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1): Promise<TestLayers> {
   const { hidden, intermediate, heads, keyValueHeads, headSize, runs, slidingWindow, withBias, withHeadNorm } =
     testCase;
-  const { activationBits } = testCase;
+  const { activationBits, cacheBits } = testCase;
   const count = runs.reduce((sum, length) => sum + length, 0);
   const sizes = { hidden, intermediate, layers: count, heads, keyValueHeads, headSize, vocabulary: 1, tiedHead: true };
   const config = {
@@ -117,16 +126,16 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
     if (!arena) throw new Error("layers of a run must be alike");
     for (const buffer of arena.buffers) scope.own(buffer);
     arenas.push(arena);
-    const planeBytes = keyValueHeads * CAPACITY * headSize * 2;
-    const keys = await scope.storage("keys", length * planeBytes);
-    const values = await scope.storage("values", length * planeBytes);
+    const rowBytes = cacheRowBytes(shape.attention, cacheBits);
+    const plane = async (name: "keys" | "values") => {
+      const size = keyValueHeads * CAPACITY * rowBytes[name];
+      const buffer = await scope.storage(name, length * size);
+      return (i: number) => ({ buffer, offset: i * size, size });
+    };
+    const [keys, values] = [await plane("keys"), await plane("values")];
     for (const [i, { vectors }] of made.entries()) {
-      const range = { offset: i * planeBytes, size: planeBytes };
-      const cache: KeyValueCache = {
-        capacity: CAPACITY,
-        keys: { buffer: keys, ...range },
-        values: { buffer: values, ...range },
-      };
+      const bits = cacheBits && { bits: cacheBits };
+      const cache: KeyValueCache = { ...bits, capacity: CAPACITY, keys: keys(i), values: values(i) };
       layers.push({ ...vectors, cache });
     }
   }
@@ -141,19 +150,24 @@ export async function createTestLayers(gpu: Gpu, testCase: LayersCase, seed = 1)
       gpu.write(buffers.input, input);
       gpu.write(buffers.output, new Float32Array(hidden).fill(NaN));
       gpu.write(buffers.sequence, Uint32Array.of(prefixes[0].length, 0));
-      for (const [i, { cache }] of layers.entries()) {
-        gpu.write(cache.keys.buffer, toCache(prefixes[i].keys, config), cache.keys.offset);
-        gpu.write(cache.values.buffer, toCache(prefixes[i].values, config), cache.values.offset);
-      }
+      const unpack = (keys: ArrayBuffer, values: ArrayBuffer) =>
+        unpackCache(keys, values, CAPACITY, headSize, cacheBits);
+      const before = layers.map(({ cache }, i) => {
+        const rows = [toCache(prefixes[i].keys, config), toCache(prefixes[i].values, config)];
+        const [keys, values] = packCache(rows[0], rows[1], CAPACITY, headSize, cacheBits);
+        gpu.write(cache.keys.buffer, keys, cache.keys.offset);
+        gpu.write(cache.values.buffer, values, cache.values.offset);
+        return unpack(keys.buffer, values.buffer);
+      });
       gpu.submit(dispatches);
       const output = await gpu.readF32(buffers.output);
-      const caches: [Float16Array, Float16Array][] = [];
-      for (const { cache: { keys, values } } of layers) {
+      const caches: Caches[] = [];
+      for (const [i, { cache: { keys, values } }] of layers.entries()) {
         const [k, v] = [
           await gpu.read(keys.buffer, keys.size, keys.offset),
           await gpu.read(values.buffer, values.size, values.offset),
         ];
-        caches.push([new Float16Array(k), new Float16Array(v)]);
+        caches.push({ before: before[i], after: unpack(k, v) });
       }
       return { output, caches };
     },
@@ -227,9 +241,9 @@ function halfWeights(tensor: PackedTensor): Float16Array<ArrayBuffer> {
   return Float16Array.from(dequantize(tensor));
 }
 
-/** f16 [keyValueHeads, CAPACITY, headSize] from f32 [tokens, keyValueHeads * headSize]; NaN where there is no token. */
-export function toCache(rows: Float32Array, { keyValueHeads: heads, headSize: size }: ModelConfig) {
-  const cache = new Float16Array(heads * CAPACITY * size).fill(NaN);
+/** [keyValueHeads, CAPACITY, headSize] from [tokens, keyValueHeads * headSize]; NaN where there is no token. */
+function toCache(rows: Float32Array, { keyValueHeads: heads, headSize: size }: ModelConfig) {
+  const cache = new Float32Array(heads * CAPACITY * size).fill(NaN);
   for (let at = 0; at < rows.length; at += size) {
     const [token, head] = [Math.floor(at / size / heads), at / size % heads];
     cache.set(rows.subarray(at, at + size), (head * CAPACITY + token) * size);
@@ -237,11 +251,16 @@ export function toCache(rows: Float32Array, { keyValueHeads: heads, headSize: si
   return cache;
 }
 
-/** Keys and values of some tokens in each layer, as f16 holds them. */
-export function randomPrefixes({ keyValueHeads, headSize, layers }: ModelConfig, tokens: number, seed: number) {
+/** Keys and values of some tokens in each layer, as a cache of so many bits holds them. */
+export function randomPrefixes(
+  { keyValueHeads, headSize, layers }: ModelConfig,
+  tokens: number,
+  seed: number,
+  bits?: CacheBits,
+) {
   const random = createRandom(seed);
   const width = keyValueHeads * headSize;
-  const draw = () => Float32Array.from(Float16Array.from({ length: tokens * width }, () => random.normal()));
+  const draw = () => roundRows(Float32Array.from({ length: tokens * width }, () => random.normal()), headSize, bits);
   return Array.from({ length: layers }, (): KeyValues => ({ length: tokens, keys: draw(), values: draw() }));
 }
 

@@ -9,11 +9,13 @@ import { REFINE_EVERY } from "../../quant/format.ts";
 import { unpack } from "../../quant/pack.ts";
 import { validatePackedTensor } from "../../quant/packed_tensor.ts";
 import {
+  dequantizeStored,
   independentParts,
   joinStored,
   quantizedBits,
   quantizeMatrix,
   type Quantizer,
+  sliceStored,
   storedBytes,
 } from "../../quant/quantize.ts";
 import { createRandom } from "../../quant/random.ts";
@@ -65,6 +67,23 @@ Deno.test("quantizeMatrix: the independent parts, joined, are the whole", () => 
   assert(joined.kind === "twobit" && whole.kind === "twobit");
   assertSameTensor(joined.tensor, whole.tensor);
   assertEquals(totalBits(quantizedBits(rows, channels, quantizer)), 8 * storedBytes(whole));
+});
+
+Deno.test("sliceStored: pairs of tiles of any kind, joined and decoded, are the whole", () => {
+  const [rows, channels] = [101, 256];
+  const matrix = { weights: normals(4, rows * channels), rows, channels };
+  const strips = (layout: StripLayout): Quantizer => ({ kind: "strips", settings: { layout, search: "minmax" } });
+  const quantizers: Quantizer[] = [
+    { kind: "twobit", settings: { ...SETTINGS, outliers: OUTLIERS } },
+    { kind: "q2_k" },
+    ...[plainLayout(2, 16), greenbitLayout(32), PAPER_LAYOUT].map(strips),
+  ];
+  for (const quantizer of quantizers) {
+    const whole = quantizeMatrix(matrix, quantizer);
+    const parts = [[0, 2], [2, 6], [6, 7]].map(([first, end]) => sliceStored(whole, first, end));
+    assertEquals(joinStored(parts), whole);
+    assertEquals(parts.flatMap((part) => [...dequantizeStored(part)]), [...dequantizeStored(whole)]);
+  }
 });
 
 Deno.test("quantizeMatrix: parts of baselines, joined, are the whole, but for layouts whose strips are picked by all rows", () => {

@@ -1,4 +1,4 @@
-// needs: queries halves
+// needs: queries cache_rows cache_stores finite_bits
 // Attention of one new token to a part of the sequence: see decode_attention.wgsl. From the kernel: the bindings
 // `keys`, `values`, `rotations`, `norms`, and
 //
@@ -32,14 +32,18 @@ struct Eight { c0: Queries, c1: Queries, c2: Queries, c3: Queries, c4: Queries, 
 struct Attended { largest: Queries, total: Queries, sums: Eight }
 
 // 8 channels of a key and its value.
-struct Entry { key: vec4<u32>, value: vec4<u32> }
+struct Entry { key: Row, value: Row }
 
 // Which channels of the values a workgroup takes: those of one of 1, 2 or 4 shares of a head. The number of shares is a
 // constant to the compiler.
 struct Share { count: u32, index: u32 }
 
-// What a lane takes of each value: some words from one of its first token on. A share's lane takes 8, 4 or 2 channels.
-struct OwnValue { first: u32, word: u32, shares: u32 }
+// What a lane takes of each token in a head of the cache: the first of eight channels of the key, and of 8, 4 or 2 of the
+// value, a share's.
+struct Own { head: u32, key: u32, value: u32, shares: u32 }
+
+// The lane's channels of the queries, and what their codes' offset adds to a score.
+struct Asked { channels: Eight, offset: Queries }
 
 // What a lane loads for one turn.
 struct Turn { e0: Entry, e1: Entry, e2: Entry, e3: Entry }
@@ -78,35 +82,43 @@ fn attend_tokens(own: Heads, split: u32, share: Share, position: u32, thread: u3
   // The new token is not in the cache yet.
   let end = min(start + chunk, position);
   let teams = workgroup_size / row_lanes;
-  let row = head_size / 8u;
-  let first = cache_head_of(own.key) * capacity * row;
   let value_channel = share.index * (head_size / share.count) + channel / share.count;
-  let own_value = OwnValue(first + value_channel / 8u, value_channel / 2u % 4u, share.count);
-  let own_key = first + channel / 8u;
+  let entries = Own(cache_head_of(own.key), channel, value_channel, share.count);
   let first_token = start + thread / row_lanes;
-  var even = load_turn(own_key, own_value, first_token, teams, end);
-  var odd = load_turn(own_key, own_value, first_token + 4u * teams, teams, end);
+  var even = load_turn(entries, first_token, teams, end);
+  var odd = load_turn(entries, first_token + 4u * teams, teams, end);
+  var third: Turn;
+  if (TURNS_AHEAD == 3u) { third = load_turn(entries, first_token + 8u * teams, teams, end); }
   let angles = EightAngles(angles_at(channel, position), angles_at(channel + 4u, position));
   await_projections(own.first, own.key, has_new, thread);
-  let queries = load_queries(own.first, channel, angles, is_lane, thread);
+  let queries = asked(load_queries(own.first, channel, angles, is_lane, thread));
   var state = Attended(Queries(LOWEST), Queries(0.0), Eight());
   if (has_new) {
-    let entry = new_entry(own.key, channel, angles, is_lane, thread);
+    let key = new_key(heads + own.key, channel, angles, is_lane, thread);
+    let value_head = heads + key_value_heads + own.key;
+    let largest = largest_in_row(projected(value_head, channel), projected(value_head, channel + 4u), thread);
     if (thread < row_lanes && is_lane && own.is_first && share.index == 0u) {
-      keys[own_key + position * row] = entry.key;
-      values[own_key + position * row] = entry.value;
+      cache_key(entries.head, position, channel / 8u, key);
+      cache_value(entries.head, position, channel / 8u, new_value(value_head, channel, 1u, largest));
     }
-    let own_score = score(queries, entry.key, thread);
-    if (thread < row_lanes) { state = attended_once(own_score, new_value(own.key, value_channel, share.count)); }
+    let own_score = score(queries, key, thread);
+    let value = new_value(value_head, value_channel, share.count, largest);
+    if (thread < row_lanes) { state = attended_once(own_score, value); }
   }
-  // Turns of four tokens take turns with two sets of registers, so that what a turn takes was asked for a turn earlier.
-  for (var turn = 0u; start + turn * teams < end; turn += 8u) {
+  // Turns of four tokens take turns with two or three sets of registers, so that what a turn takes was asked for a turn
+  // or two earlier.
+  let ahead = 4u * TURNS_AHEAD;
+  for (var turn = 0u; start + turn * teams < end; turn += ahead) {
     let token = first_token + turn * teams;
     state = attend_turn(state, queries, even, token, teams, end, thread);
-    even = load_turn(own_key, own_value, token + 8u * teams, teams, end);
+    even = load_turn(entries, token + ahead * teams, teams, end);
     if (start + (turn + 4u) * teams < end) {
       state = attend_turn(state, queries, odd, token + 4u * teams, teams, end, thread);
-      odd = load_turn(own_key, own_value, token + 12u * teams, teams, end);
+      odd = load_turn(entries, token + (ahead + 4u) * teams, teams, end);
+    }
+    if (TURNS_AHEAD == 3u && start + (turn + 8u) * teams < end) {
+      state = attend_turn(state, queries, third, token + 8u * teams, teams, end, thread);
+      third = load_turn(entries, token + (ahead + 8u) * teams, teams, end);
     }
   }
   state.sums = channels_of(state.sums, share.count);
@@ -122,30 +134,28 @@ fn channels_of(sums: Eight, shares: u32) -> Eight {
 }
 
 // The tokens of a turn, or nothing past the end; behind a branch, so that the loads stay together.
-fn load_turn(own_key: u32, own_value: OwnValue, token: u32, teams: u32, end: u32) -> Turn {
+fn load_turn(own: Own, token: u32, teams: u32, end: u32) -> Turn {
   var turn: Turn;
   if (token < end) {
     turn = Turn(
-      load_entry(own_key, own_value, token),
-      load_entry(own_key, own_value, min(token + teams, end - 1u)),
-      load_entry(own_key, own_value, min(token + 2u * teams, end - 1u)),
-      load_entry(own_key, own_value, min(token + 3u * teams, end - 1u)),
+      load_entry(own, token),
+      load_entry(own, min(token + teams, end - 1u)),
+      load_entry(own, min(token + 2u * teams, end - 1u)),
+      load_entry(own, min(token + 3u * teams, end - 1u)),
     );
   }
   return turn;
 }
 
-fn load_entry(own_key: u32, own_value: OwnValue, token: u32) -> Entry {
-  let at = token * (head_size / 8u);
-  let value_at = own_value.first + at;
-  let key = keys[own_key + at];
-  if (own_value.shares == 1u) { return Entry(key, values[value_at]); }
-  var value = vec4(values[value_at][own_value.word], 0u, 0u, 0u);
-  if (own_value.shares == 2u) { value.y = values[value_at][own_value.word + 1u]; }
-  return Entry(key, value);
+fn load_entry(own: Own, token: u32) -> Entry {
+  let factors = cached_factors(own.head, token);
+  return Entry(
+    cached_key(own.head, token, own.key, factors),
+    cached_value(own.head, token, own.value, own.shares, factors),
+  );
 }
 
-fn attend_turn(state: Attended, queries: Eight, turn: Turn, token: u32, teams: u32, end: u32, thread: u32) -> Attended {
+fn attend_turn(state: Attended, queries: Asked, turn: Turn, token: u32, teams: u32, end: u32, thread: u32) -> Attended {
   let exists = vec4(token) + vec4(0u, 1u, 2u, 3u) * teams < vec4(end);
   let scores = Scores(
     select(Queries(LOWEST), score(queries, turn.e0.key, thread), exists.x),
@@ -157,10 +167,10 @@ fn attend_turn(state: Attended, queries: Eight, turn: Turn, token: u32, teams: u
 }
 
 // Attention to a single token.
-fn attended_once(score: Queries, value: vec4<u32>) -> Attended {
+fn attended_once(score: Queries, value: Row) -> Attended {
   let p = Queries(1.0);
-  let low = low_half(value);
-  let high = high_half(value);
+  let low = (low_codes(value) - CODE_OFFSET) * row_factor(value);
+  let high = (high_codes(value) - CODE_OFFSET) * row_factor(value);
   let sums = Eight(p * low.x, p * low.y, p * low.z, p * low.w, p * high.x, p * high.y, p * high.z, p * high.w);
   return Attended(score, p, sums);
 }
@@ -187,9 +197,8 @@ fn load_queries(first_head: u32, channel: u32, angles: EightAngles, is_lane: boo
   );
 }
 
-// Key and value of the new token, as they go into the cache.
-fn new_entry(key_head: u32, channel: u32, angles: EightAngles, is_lane: bool, thread: u32) -> Entry {
-  let head = heads + key_head;
+// Key of the new token, as it goes into the cache.
+fn new_key(head: u32, channel: u32, angles: EightAngles, is_lane: bool, thread: u32) -> Row {
   var factor = 1.0;
   if (has_norm == 1u) {
     let low = projected(head, channel);
@@ -198,22 +207,26 @@ fn new_entry(key_head: u32, channel: u32, angles: EightAngles, is_lane: bool, th
     let sum = query_of(sum_lanes(Queries(squares), thread), 0u);
     factor = inverseSqrt(sum / f32(head_size) + norm_epsilon);
   }
-  let key_low = factor * rotated(head, channel, angles.low, 1u);
-  let key_high = factor * rotated(head, channel + 4u, angles.high, 1u);
-  return Entry(
-    halves_of(key_low, key_high),
-    halves_of(projected(head + key_value_heads, channel), projected(head + key_value_heads, channel + 4u)),
-  );
+  let low = factor * rotated(head, channel, angles.low, 1u);
+  let high = factor * rotated(head, channel + 4u, angles.high, 1u);
+  return row_of(low, high, largest_in_row(low, high, thread));
 }
 
 // A share's channels of the new token's value, as the cache has them.
-fn new_value(key_head: u32, channel: u32, shares: u32) -> vec4<u32> {
-  let head = heads + key_value_heads + key_head;
+fn new_value(head: u32, channel: u32, shares: u32, largest: u32) -> Row {
   let low = projected(head, channel / 4u * 4u);
-  if (shares == 1u) { return halves_of(low, projected(head, channel + 4u)); }
-  let words = halves_of(low, vec4(0.0));
-  if (shares == 2u) { return words; }
-  return vec4(select(words.x, words.y, channel % 4u != 0u), 0u, 0u, 0u);
+  if (shares == 1u) { return row_of(low, projected(head, channel + 4u), largest); }
+  return row_of(select(low, low.zwzw, channel % 4u != 0u), vec4(0.0), largest);
+}
+
+// Bits of the largest magnitude of a row, of which each lane has eight channels; 0 where nobody needs them.
+fn largest_in_row(low: vec4<f32>, high: vec4<f32>, thread: u32) -> u32 {
+  if (!HAS_FACTORS) { return 0u; }
+  var bits = max(largest_bits(low), largest_bits(high));
+  for (var distance = 1u; distance < row_lanes; distance *= 2u) {
+    bits = max(bits, bitcast<u32>(exchange(bitcast<f32>(bits), thread, distance)));
+  }
+  return bits;
 }
 
 fn angles_at(channel: u32, position: u32) -> Angles {
@@ -239,12 +252,17 @@ fn rotated(head: u32, channel: u32, angles: Angles, norm: u32) -> vec4<f32> {
   return own_values * angles.cosines + partner_values * select(angles.sines, -angles.sines, is_lower);
 }
 
-fn score(q: Eight, key: vec4<u32>, thread: u32) -> Queries {
-  let low = low_half(key);
-  let high = high_half(key);
-  let sum = q.c0 * low.x + q.c1 * low.y + q.c2 * low.z + q.c3 * low.w +
+fn asked(q: Eight) -> Asked {
+  return Asked(q, -CODE_OFFSET * (q.c0 + q.c1 + q.c2 + q.c3 + q.c4 + q.c5 + q.c6 + q.c7));
+}
+
+fn score(queries: Asked, key: Row, thread: u32) -> Queries {
+  let q = queries.channels;
+  let low = low_codes(key);
+  let high = high_codes(key);
+  let sum = queries.offset + q.c0 * low.x + q.c1 * low.y + q.c2 * low.z + q.c3 * low.w +
     q.c4 * high.x + q.c5 * high.y + q.c6 * high.z + q.c7 * high.w;
-  return sum_lanes(sum, thread);
+  return sum_lanes(sum, thread) * row_factor(key);
 }
 
 fn sum_lanes(value: Queries, thread: u32) -> Queries {
@@ -268,27 +286,34 @@ fn attend(state: Attended, scores: Scores, exists: vec4<bool>, turn: Turn) -> At
     weight_of(scores.s2, largest, exists.z),
     weight_of(scores.s3, largest, exists.w),
   );
-  let low0 = low_half(turn.e0.value);
-  let low1 = low_half(turn.e1.value);
-  let low2 = low_half(turn.e2.value);
-  let low3 = low_half(turn.e3.value);
-  let high0 = high_half(turn.e0.value);
-  let high1 = high_half(turn.e1.value);
-  let high2 = high_half(turn.e2.value);
-  let high3 = high_half(turn.e3.value);
+  let v = Scores(
+    p.s0 * row_factor(turn.e0.value),
+    p.s1 * row_factor(turn.e1.value),
+    p.s2 * row_factor(turn.e2.value),
+    p.s3 * row_factor(turn.e3.value),
+  );
+  let offset = CODE_OFFSET * ((v.s0 + v.s1) + (v.s2 + v.s3));
+  let low0 = low_codes(turn.e0.value);
+  let low1 = low_codes(turn.e1.value);
+  let low2 = low_codes(turn.e2.value);
+  let low3 = low_codes(turn.e3.value);
+  let high0 = high_codes(turn.e0.value);
+  let high1 = high_codes(turn.e1.value);
+  let high2 = high_codes(turn.e2.value);
+  let high3 = high_codes(turn.e3.value);
   let sums = state.sums;
   return Attended(
     largest,
     state.total * kept + (p.s0 + p.s1) + (p.s2 + p.s3),
     Eight(
-      sums.c0 * kept + p.s0 * low0.x + p.s1 * low1.x + p.s2 * low2.x + p.s3 * low3.x,
-      sums.c1 * kept + p.s0 * low0.y + p.s1 * low1.y + p.s2 * low2.y + p.s3 * low3.y,
-      sums.c2 * kept + p.s0 * low0.z + p.s1 * low1.z + p.s2 * low2.z + p.s3 * low3.z,
-      sums.c3 * kept + p.s0 * low0.w + p.s1 * low1.w + p.s2 * low2.w + p.s3 * low3.w,
-      sums.c4 * kept + p.s0 * high0.x + p.s1 * high1.x + p.s2 * high2.x + p.s3 * high3.x,
-      sums.c5 * kept + p.s0 * high0.y + p.s1 * high1.y + p.s2 * high2.y + p.s3 * high3.y,
-      sums.c6 * kept + p.s0 * high0.z + p.s1 * high1.z + p.s2 * high2.z + p.s3 * high3.z,
-      sums.c7 * kept + p.s0 * high0.w + p.s1 * high1.w + p.s2 * high2.w + p.s3 * high3.w,
+      sums.c0 * kept - offset + v.s0 * low0.x + v.s1 * low1.x + v.s2 * low2.x + v.s3 * low3.x,
+      sums.c1 * kept - offset + v.s0 * low0.y + v.s1 * low1.y + v.s2 * low2.y + v.s3 * low3.y,
+      sums.c2 * kept - offset + v.s0 * low0.z + v.s1 * low1.z + v.s2 * low2.z + v.s3 * low3.z,
+      sums.c3 * kept - offset + v.s0 * low0.w + v.s1 * low1.w + v.s2 * low2.w + v.s3 * low3.w,
+      sums.c4 * kept - offset + v.s0 * high0.x + v.s1 * high1.x + v.s2 * high2.x + v.s3 * high3.x,
+      sums.c5 * kept - offset + v.s0 * high0.y + v.s1 * high1.y + v.s2 * high2.y + v.s3 * high3.y,
+      sums.c6 * kept - offset + v.s0 * high0.z + v.s1 * high1.z + v.s2 * high2.z + v.s3 * high3.z,
+      sums.c7 * kept - offset + v.s0 * high0.w + v.s1 * high1.w + v.s2 * high2.w + v.s3 * high3.w,
     ),
   );
 }

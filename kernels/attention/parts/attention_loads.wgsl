@@ -1,4 +1,4 @@
-// needs: token_range
+// needs: token_range cache_rows
 // Bringing queries, keys and values into the workgroup memory of prefill_attention.wgsl, as f32: 16 x 8 threads, each a
 // quad (four elements) of two keys and four queries. Loops are written out: an index that varies turns registers into
 // memory.
@@ -45,19 +45,32 @@ fn query_at(place: Place, query: u32, quad: u32) -> vec4<f32> {
 }
 
 fn key_at(place: Place, key: u32, quad: u32) -> vec4<f32> {
-  return unpack_quad(keys[cache_index(place, key, quad)], quad);
+  let head = cache_head(place);
+  let token = cache_token(place, key);
+  return quad_of(cached_key(head, token, eight_of(quad), cached_factors(head, token)), quad);
 }
 
 fn value_at(place: Place, key: u32, quad: u32) -> vec4<f32> {
-  return unpack_quad(values[cache_index(place, key, quad)], quad);
+  let head = cache_head(place);
+  let token = cache_token(place, key);
+  return quad_of(cached_value(head, token, eight_of(quad), 1u, cached_factors(head, token)), quad);
 }
 
-// The last key stands for those past the end, the last elements for those past the end of the head.
-fn cache_index(place: Place, key: u32, quad: u32) -> u32 {
-  let cache_head = (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
-  return (cache_head * capacity + min(key, place.end_key - 1u)) * (head_size / 4u) + min(quad, head_size / 4u - 1u);
+fn cache_head(place: Place) -> u32 {
+  return (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
 }
 
-fn unpack_quad(words: vec2<u32>, quad: u32) -> vec4<f32> {
-  return select(vec4(0.0), vec4(unpack2x16float(words.x), unpack2x16float(words.y)), quad < head_size / 4u);
+// The last key stands for those past the end.
+fn cache_token(place: Place, key: u32) -> u32 {
+  return min(key, place.end_key - 1u);
+}
+
+// First of eight elements that a quad is of; the last ones of the head stand for those past it.
+fn eight_of(quad: u32) -> u32 {
+  return min(quad / 2u * 8u, head_size - 8u);
+}
+
+fn quad_of(row: Row, quad: u32) -> vec4<f32> {
+  let codes = select(low_codes(row), high_codes(row), quad % 2u == 1u);
+  return select(vec4(0.0), (codes - CODE_OFFSET) * row_factor(row), quad < head_size / 4u);
 }

@@ -77,22 +77,19 @@ fn relay_words(block: u32, lane: u32) -> vec4<u32> {
 // Waits for a word.
 fn relay_await(at: u32) -> f32 {
   var word = relay_load(at);
-  for (var polls = 0u; ((word ^ tag) & TAG_MASK) != 0u && gave_up == 0u; polls++) {
-    word = relay_load(at);
-    if (is_in_vain(polls)) { give_up(); }
-  }
+  for (var polls = 0u; looks_again(((word ^ tag) & TAG_MASK) != 0u, polls); polls++) { word = relay_load(at); }
   if (gave_up != 0u) { return not_a_number(); }
   return bitcast<f32>(word & ~TAG_MASK);
 }
 
-// Whether to look no more, after so many looks.
-fn is_in_vain(polls: u32) -> bool {
-  return polls > most_polls || (polls % 1024u == 1023u && atomicLoad(&relay[0][0][STATUS]) != 0u);
-}
-
-fn give_up() {
-  gave_up = 1u;
-  atomicStore(&relay[0][0][STATUS], 1u);
+// Whether to load words again, which have been so many times: while their tags are not yet right, unless it is in vain.
+fn looks_again(are_stale: bool, polls: u32) -> bool {
+  if (!are_stale || gave_up != 0u) { return false; }
+  if (polls > most_polls || (polls % 1024u == 1023u && atomicLoad(&relay[0][0][STATUS]) != 0u)) {
+    gave_up = 1u;
+    atomicStore(&relay[0][0][STATUS], 1u);
+  }
+  return gave_up == 0u;
 }
 
 // A compiler may take a constant for an error.

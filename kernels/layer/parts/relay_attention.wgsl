@@ -165,10 +165,7 @@ fn combine_quarter(quarter: u32) -> vec4<f32> {
   for (var first = 0u; first < splits; first += 4u) {
     let split = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(splits - 1u));
     var words = load_splits(split, quarter);
-    for (var polls = 0u; gave_up == 0u && are_stale(words); polls++) {
-      words = load_splits(split, quarter);
-      if (is_in_vain(polls)) { give_up(); }
-    }
+    for (var polls = 0u; looks_again(are_stale(words), polls); polls++) { words = load_splits(split, quarter); }
     let sums = mat4x4(
       values_of(words.sums0),
       values_of(words.sums1),

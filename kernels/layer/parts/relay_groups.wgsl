@@ -98,10 +98,7 @@ fn changed_bits(words: vec4<u32>, expected: u32) -> u32 {
 // Waits for a group.
 fn await_handed(first: u32, group: u32, asked: HandedGroup) -> HandedGroup {
   var words = asked;
-  for (var polls = 0u; gave_up == 0u && is_handed_stale(words); polls++) {
-    words = load_handed(first, group);
-    if (is_in_vain(polls)) { give_up(); }
-  }
+  for (var polls = 0u; looks_again(is_handed_stale(words), polls); polls++) { words = load_handed(first, group); }
   return words;
 }
 

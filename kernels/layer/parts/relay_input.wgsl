@@ -50,9 +50,8 @@ fn plain_input(quarter: u32) -> Input {
   if (input_at == OWN_INPUT) { return Input(model_input(quarter), norm_weights(2u * own_layer, quarter)); }
   let own = quarter - 4u * packed_groups;
   var words = relay_quarter(rest_at, own);
-  for (var polls = 0u; gave_up == 0u && any(((words ^ vec4(tag)) & vec4(TAG_MASK)) != vec4(0u)); polls++) {
+  for (var polls = 0u; looks_again(any(((words ^ vec4(tag)) & vec4(TAG_MASK)) != vec4(0u)), polls); polls++) {
     words = relay_quarter(rest_at, own);
-    if (is_in_vain(polls)) { give_up(); }
   }
   if (gave_up != 0u) { return Input(vec4(not_a_number()), vec4(0.0)); }
   return Input(values_of(words), vec4(0.0));

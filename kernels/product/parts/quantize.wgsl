@@ -1,4 +1,4 @@
-// needs: decode
+// needs: decode finite_bits
 // Block fixed point of 16 or 8 bits, see pack_activations.ts for the planes and the error.
 // What the largest magnitude of a group becomes, in steps: of two bytes, and of one in units of 4.
 const LARGEST = 32512.0;
@@ -9,10 +9,6 @@ const ROUNDER = 12582912.0;
 // 2^32.
 const FOUR_ROUNDERS = 754974720;
 const HIGH_START = 1967128576;
-// Bits of an infinite f32; those of a NaN are more.
-const INFINITE_BITS = 0x7f800000u;
-// Bits of 2^-100. Groups below it are packed as zeros, so that 1 / step is finite.
-const LEAST_BITS = 0x0d800000u;
 
 // Four channels of a group, as far as they make up one word of its high and one of its low bytes.
 struct Quantized {
@@ -20,13 +16,6 @@ struct Quantized {
   lo: u32,
   // In units of the group's step.
   sum: f32,
-}
-
-// Bits of the largest magnitude. As integers they order as the floats do, and compilers, which may assume that no float
-// is infinite or not a number, leave them alone.
-fn largest_bits(values: vec4<f32>) -> u32 {
-  let bits = bitcast<vec4<u32>>(values) & vec4(0x7fffffffu);
-  return max(max(bits.x, bits.y), max(bits.z, bits.w));
 }
 
 // Step of a group of which the largest magnitude becomes `most`, 0 where it isn't finite or next to nothing.

@@ -1,7 +1,8 @@
 // needs: rows refine cells
 // Rows of packed weights times the activations in a workgroup's cells, step by step; see fused_gemv.wgsl for the
 // mapping and for where the asynchrony is. From the kernel: the planes of fused_gemv.wgsl, `refine_every`, and, unless
-// from one_matrix.wgsl, where planes start.
+// from one_matrix.wgsl, where planes start and leading_team(row_team), which is as far behind as any that a team walks
+// along with.
 
 // What a lane loads for one step: half a block of four rows, with the second-order scales of the block and the refine
 // words of two of the rows.
@@ -18,10 +19,12 @@ struct Step {
 // Multiplies all rows of a workgroup, given the first step, once the cells are filled; the sums are then in `partial`.
 fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
   let row_team = row_team_of(lane.thread);
+  let lead = leading_team(row_team);
   var now = first;
   let x = take_activations(lane);
   var sums = Sums(vec4(0.0), vec2(0.0));
-  for (var start = 0u; start < workgroup_steps; start += row_teams) {
+  var start = 0u;
+  for (; start + lead < workgroup_steps; start += row_teams) {
     let step = start + row_team;
     let next_row = matrix_row(first_row, (step + row_teams) * STEP_ROWS);
     var next: Step;
@@ -31,12 +34,7 @@ fn multiply_rows(first: Step, first_row: u32, lane: Lane) {
     sums = sum_rows(now, matrix_row(first_row, step * STEP_ROWS), x, lane);
     now = next;
   }
-  store_sums(sums, true, last_step(row_team), lane);
-}
-
-// The step that a row of teams walks last.
-fn last_step(row_team: u32) -> u32 {
-  return (workgroup_steps - 1u) / row_teams * row_teams + row_team;
+  store_sums(sums, start > 0u, start - row_teams + row_team, lane);
 }
 
 // Sums of a step's rows by lane, without and with what refine_step returns.

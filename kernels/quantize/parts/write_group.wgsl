@@ -22,16 +22,30 @@ fn place_group(group: u32, row: u32) -> GroupPlace {
   return GroupPlace(row, group, is_refined, select(scales.x, scales.y, group % 2u == 1u));
 }
 
-// Of all scale and zero codes those that leave the least error.
+// Of all scale and zero codes those that leave the least error, among equal ones the lowest scale code.
 fn search(weights: Values, place: GroupPlace) -> Choice {
-  var best = Choice(rounding_error(weights, make_grid(0.0, 0u, place.is_refined)), 0u, 0u);
+  var best = search_zeros(weights, place, 0u);
   if (place.d == 0.0) { return best; }
   for (var scale_code = 1u; scale_code < SCALE_CODES; scale_code++) {
-    let scale = f32(scale_code) * place.d;
-    for (var zero_code = 0u; zero_code < ZERO_CODES; zero_code++) {
-      let error = rounding_error(weights, make_grid(scale, zero_code, place.is_refined));
-      if (error < best.error) { best = Choice(error, scale_code, zero_code); }
-    }
+    best = better(best, search_zeros(weights, place, scale_code));
+  }
+  return best;
+}
+
+// The first one, unless the other's error is less.
+fn better(first: Choice, other: Choice) -> Choice {
+  if (other.error < first.error) { return other; }
+  return first;
+}
+
+// The zero code that suits a scale code best; 0 rounds everything to 0, whichever it is.
+fn search_zeros(weights: Values, place: GroupPlace, scale_code: u32) -> Choice {
+  let scale = f32(scale_code) * place.d;
+  var best = Choice(rounding_error(weights, make_grid(scale, 0u, place.is_refined)), scale_code, 0u);
+  if (scale_code == 0u) { return best; }
+  for (var zero_code = 1u; zero_code < ZERO_CODES; zero_code++) {
+    let error = rounding_error(weights, make_grid(scale, zero_code, place.is_refined));
+    best = better(best, Choice(error, scale_code, zero_code));
   }
   return best;
 }

@@ -3,7 +3,8 @@ import { decodeAttention, partialsLength } from "../../../kernels/attention/deco
 import { reduceSplits, reduceSplitsToF16 } from "../../../kernels/product/split_reduce.ts";
 import { decodeAttentionOnCpu } from "./decode_attention_reference.ts";
 import { inputOnCpu } from "../product/prologue_epilogue_reference.ts";
-import type { AttentionShape } from "../../../kernels/attention/key_value_cache.ts";
+import { assertRounded, packCache, roundRows, unpackCache } from "./cache_rows.ts";
+import type { AttentionShape, CacheBits } from "../../../kernels/attention/key_value_cache.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
 import { createTokenRange, setTokenRange } from "../../../kernels/tokens/token_range.ts";
@@ -17,15 +18,17 @@ interface Case extends AttentionShape {
   readonly splits: number;
   readonly withBias?: boolean;
   readonly normEpsilon?: number;
+  /** Of the cache. Default: 16. */
+  readonly bits?: CacheBits;
 }
 
 const CAPACITY = 96;
 
 const ROPE = { theta: 10000 };
 
-/** f16 [tokens, heads, size] as the cache holds it: [heads, capacity, size]. */
+/** [tokens, heads, size] in the order of the cache: [heads, capacity, size]. */
 function toCache(rows: Float32Array, heads: number, size: number) {
-  const cache = new Float16Array(heads * CAPACITY * size).fill(NaN);
+  const cache = new Float32Array(heads * CAPACITY * size).fill(NaN);
   for (let i = 0; i < rows.length; i++) {
     const [token, head, c] = [Math.floor(i / (heads * size)), Math.floor(i / size) % heads, i % size];
     cache[(head * CAPACITY + token) * size + c] = rows[i];
@@ -51,39 +54,71 @@ interface Drawn {
   readonly values: Float32Array;
 }
 
-/** What the kernel must make of a token: q, k and v as they are used, and attention with its error. */
-function attend(testCase: Case, { qkv, bias, norms, keys, values }: Drawn) {
-  const { heads, keyValueHeads: kv, headSize: size, position, withBias, normEpsilon, slidingWindow } = testCase;
+/** q, k and v of a token as they are used. */
+function project(testCase: Case, { qkv, bias, norms }: Drawn) {
+  const { heads, keyValueHeads: kv, headSize: size, position, withBias, normEpsilon } = testCase;
   const own = qkv.map((value, i) => value + (withBias ? bias[i] : 0));
   if (normEpsilon !== undefined) {
     norm(own, 0, heads, norms.subarray(0, size), normEpsilon);
     norm(own, heads * size, kv, norms.subarray(size), normEpsilon);
   }
   rotateHeads(own, 0, heads + kv, rotationOf(ROPE, size, CAPACITY), position);
-  const rounded = Float32Array.from(Float16Array.from(own.subarray(heads * size)));
-  const all = (rows: Float32Array, part: number) =>
-    Float32Array.from([...rows, ...rounded.subarray(part * kv * size, (part + 1) * kv * size)]);
-  const seen = (rows: Float32Array) =>
-    rows.subarray(Math.max(0, position + 1 - (slidingWindow ?? Infinity)) * kv * size);
-  const y = decodeAttentionOnCpu(testCase, own.subarray(0, heads * size), seen(all(keys, 0)), seen(all(values, 1)));
-  // A score of size s has an error of about headSize 2^-24 s in f32, and one f16 rounding may fall the other way.
-  const scale = 4 * Math.sqrt(size) * (withBias || normEpsilon !== undefined ? 4 : 1);
-  const bound = y.map(() => scale * (2 ** -11 / Math.sqrt(position + 1) + size * 2 ** -22));
-  return { own, y, bound, all };
+  return own;
+}
+
+/** Attention of a token to those before and to its own key and value, as the cache has them, with its error. */
+function attend(testCase: Case, drawn: Drawn, own: Float32Array, entry: readonly Float32Array[]) {
+  const { heads, keyValueHeads: kv, headSize: size, position, withBias, normEpsilon, slidingWindow, bits } = testCase;
+  const seen = (rows: Float32Array, last: Float32Array) =>
+    Float32Array.from([...rows, ...last]).subarray(Math.max(0, position + 1 - (slidingWindow ?? Infinity)) * kv * size);
+  const q = own.subarray(0, heads * size);
+  const y = decodeAttentionOnCpu(testCase, q, seen(drawn.keys, entry[0]), seen(drawn.values, entry[1]));
+  // A score of size s has an error of about headSize 2^-24 s in f32. Codes of 8 bits lie around 1.5, where what they
+  // stand for is a fifth of the half that is their largest: about 8 times as much comes and goes.
+  const scale = 4 * Math.sqrt(size) * (withBias || normEpsilon !== undefined ? 4 : 1) * (bits === 8 ? 8 : 1);
+  return { y, bound: y.map(() => scale * size * 2 ** -22) };
+}
+
+/**
+ * Checks that of a sequence's planes, keys and values, only the new token's rows were written, and that they are what
+ * was projected, rounded. Returns these rows.
+ */
+function takeEntry(
+  testCase: Case,
+  own: Float32Array,
+  planes: readonly Float32Array[],
+  before: readonly Float32Array[],
+) {
+  const { heads, keyValueHeads: kv, headSize: size, position, bits } = testCase;
+  return planes.map((plane, part) => {
+    const entry = new Float32Array(kv * size);
+    for (let head = 0; head < kv; head++) {
+      const at = (head * CAPACITY + position) * size;
+      const row = plane.slice(at, at + size);
+      const exact = (heads + part * kv + head) * size;
+      assertRounded(row, own.subarray(exact, exact + size), bits);
+      entry.set(row, head * size);
+      plane.set(before[part].subarray(at, at + size), at);
+    }
+    assertEquals(plane, before[part], "the cache holds what it held beside the new rows");
+    return entry;
+  });
 }
 
 async function check(gpu: Gpu, testCase: Case) {
-  const { heads, keyValueHeads: kv, headSize: size, position, splits, withBias, normEpsilon } = testCase;
+  const { heads, keyValueHeads: kv, headSize: size, position, splits, withBias, normEpsilon, bits } = testCase;
   const random = createRandom(position + heads + size);
   const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
   const [qkv, bias, norms] = [draw((heads + 2 * kv) * size), draw((heads + 2 * kv) * size), draw(2 * size)];
-  const keys = Float32Array.from(Float16Array.from(draw(position * kv * size)));
-  const values = Float32Array.from(Float16Array.from(draw(position * kv * size)));
+  const keys = roundRows(draw(position * kv * size), size, bits);
+  const values = roundRows(draw(position * kv * size), size, bits);
   const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
+  const planes = packCache(toCache(keys, kv, size), toCache(values, kv, size), CAPACITY, size, bits);
   const cache = {
     capacity: CAPACITY,
-    keys: whole(await upload(toCache(keys, kv, size))),
-    values: whole(await upload(toCache(values, kv, size))),
+    keys: whole(await upload(planes[0])),
+    values: whole(await upload(planes[1])),
+    ...(bits && { bits }),
   };
   const partials = await poisonedOutput(gpu, partialsLength(testCase, splits));
   const buffers = {
@@ -96,22 +131,25 @@ async function check(gpu: Gpu, testCase: Case) {
   const headNorm = buffers.norms && { weights: buffers.norms, epsilon: normEpsilon ?? 0 };
   const given = { ...buffers, cache, partials, ...(headNorm && { headNorm }) };
   gpu.submit([await decodeAttention(gpu, testCase, splits, given)]);
-  const found = await readOutput(gpu, partials);
-  const joined = { kind: "attention", partials: found, splits, headSize: testCase.headSize } as const;
-  const actual = splits === 1 ? found : inputOnCpu(joined, testCase.heads * testCase.headSize).y;
-
-  const { own, y, bound, all } = attend(testCase, { qkv, bias, norms, keys, values });
-  assertWithin(actual, { y, bound }, JSON.stringify(testCase));
-
-  const expected = toCache(all(keys, 0), kv, size);
-  const cached = new Float16Array(await gpu.read(cache.keys.buffer));
-  const changed = cached.findIndex((value, i) => Math.abs(value - expected[i]) > 2 ** -10 * Math.abs(value));
-  assertEquals(changed, -1, "the key cache holds the old keys and the new one");
-  const valueCache = new Float16Array(await gpu.read(cache.values.buffer));
-  assertEquals(
-    valueCache.slice(position * size, (position + 1) * size),
-    Float16Array.from(own.subarray((heads + kv) * size, (heads + kv + 1) * size)),
+  const output = await readOutput(gpu, partials);
+  const input = { kind: "attention", partials: output, splits, headSize: size } as const;
+  const actual = splits === 1 ? output : inputOnCpu(input, heads * size).y;
+  const drawn = { qkv, bias, norms, keys, values };
+  const own = project(testCase, drawn);
+  const found = unpackCache(
+    await gpu.read(cache.keys.buffer),
+    await gpu.read(cache.values.buffer),
+    CAPACITY,
+    size,
+    bits,
   );
+  const entry = takeEntry(
+    testCase,
+    own,
+    found,
+    unpackCache(planes[0].buffer, planes[1].buffer, CAPACITY, size, bits),
+  );
+  assertWithin(actual, attend(testCase, drawn, own, entry), JSON.stringify(testCase));
   for (const buffer of [...Object.values(buffers), cache.keys.buffer, cache.values.buffer]) gpu.destroyBuffer(buffer);
 }
 
@@ -135,8 +173,13 @@ test("decode_attention: heads, splits, biases and norms", async () => {
   for (const testCase of CASES) await check(gpu, testCase);
 });
 
+test("decode_attention with keys and values in 8 bits", async () => {
+  const gpu = await testGpu();
+  for (const testCase of CASES) await check(gpu, { ...testCase, bits: 8 });
+});
+
 /** Sequences of different lengths, in another order than in the cache, which has one more. */
-async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
+async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number, bits?: CacheBits) {
   const { heads, keyValueHeads: kv, headSize: size } = shape;
   const sequences = [{ position: 90, index: 2 }, { position: 0, index: 0 }, { position: 33, index: 3 }];
   const random = createRandom(size);
@@ -144,16 +187,23 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
   const width = (heads + 2 * kv) * size;
   const [bias, norms] = [draw(width), draw(2 * size)];
   const drawn = sequences.map(({ position }) => {
-    const cached = () => Float32Array.from(Float16Array.from(draw(position * kv * size)));
+    const cached = () => roundRows(draw(position * kv * size), size, bits);
     return { qkv: draw(width), bias, norms, keys: cached(), values: cached() };
   });
-  const planes = [0, 1].map(() => new Float16Array(4 * kv * CAPACITY * size).fill(NaN));
-  for (const [i, { index }] of sequences.entries()) {
-    planes[0].set(toCache(drawn[i].keys, kv, size), index * kv * CAPACITY * size);
-    planes[1].set(toCache(drawn[i].values, kv, size), index * kv * CAPACITY * size);
-  }
+  const length = kv * CAPACITY * size;
+  const rowsOf = (name: "keys" | "values") => {
+    const rows = new Float32Array(4 * length).fill(NaN);
+    for (const [i, { index }] of sequences.entries()) rows.set(toCache(drawn[i][name], kv, size), index * length);
+    return rows;
+  };
+  const planes = packCache(rowsOf("keys"), rowsOf("values"), CAPACITY, size, bits);
   const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
-  const cache = { capacity: CAPACITY, keys: whole(await upload(planes[0])), values: whole(await upload(planes[1])) };
+  const cache = {
+    capacity: CAPACITY,
+    keys: whole(await upload(planes[0])),
+    values: whole(await upload(planes[1])),
+    ...(bits && { bits }),
+  };
   const partials = await gpu.createStorage("partials", 3 * partialsLength(shape, splits) * 4);
   const buffers = {
     qkv: await upload(Float32Array.from(drawn.flatMap(({ qkv }) => [...qkv]))),
@@ -169,18 +219,23 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number) {
   gpu.submit([await decodeAttention(gpu, shape, splits, { ...buffers, cache }, 3)]);
   if (splits > 1) gpu.submit([await reduceSplits(gpu, range, heads * size, input, mixed)]);
   const actual = splits > 1 ? await readOutput(gpu, mixed) : await gpu.readF32(partials);
-  const keys = new Float16Array(await gpu.read(cache.keys.buffer));
-  for (const [i, { position, index }] of sequences.entries()) {
-    const testCase = { ...shape, position, splits, withBias: true };
-    const { y, bound, all } = attend(testCase, drawn[i]);
-    const own = actual.subarray(i * heads * size, (i + 1) * heads * size);
-    assertWithin(own, { y, bound }, JSON.stringify(testCase));
-    planes[0].set(toCache(all(drawn[i].keys, 0), kv, size), index * kv * CAPACITY * size);
-  }
-  const wrong = keys.findIndex((value, i) =>
-    Number.isNaN(value) !== Number.isNaN(planes[0][i]) || Math.abs(value - planes[0][i]) > 2 ** -10 * Math.abs(value)
+  const found = unpackCache(
+    await gpu.read(cache.keys.buffer),
+    await gpu.read(cache.values.buffer),
+    CAPACITY,
+    size,
+    bits,
   );
-  assertEquals(wrong, -1, "the key cache holds the old keys and the new ones");
+  const before = unpackCache(planes[0].buffer, planes[1].buffer, CAPACITY, size, bits);
+  for (const [i, { position, index }] of sequences.entries()) {
+    const testCase = { ...shape, position, splits, withBias: true, ...(bits && { bits }) };
+    const own = project(testCase, drawn[i]);
+    const ofSequence = (plane: Float32Array) => plane.subarray(index * length, (index + 1) * length);
+    const entry = takeEntry(testCase, own, found.map(ofSequence), before.map(ofSequence));
+    const result = actual.subarray(i * heads * size, (i + 1) * heads * size);
+    assertWithin(result, attend(testCase, drawn[i], own, entry), JSON.stringify(testCase));
+  }
+  assertEquals(found, before, "the sequence that doesn't take part is as it was");
   for (const buffer of [...Object.values(buffers), cache.keys.buffer, cache.values.buffer, range.buffer]) {
     gpu.destroyBuffer(buffer);
   }
@@ -192,26 +247,31 @@ test("decode_attention and split_reduce: several sequences in one dispatch", asy
   await checkSequences(gpu, { heads: 12, keyValueHeads: 2, headSize: 96 }, 3);
   await checkSequences(gpu, { heads: 4, keyValueHeads: 2, headSize: 24 }, 3);
   await checkSequences(gpu, { heads: 2, keyValueHeads: 1, headSize: 8 }, 1);
+  await checkSequences(gpu, { heads: 12, keyValueHeads: 2, headSize: 96 }, 3, 8);
+  await checkSequences(gpu, { heads: 4, keyValueHeads: 2, headSize: 24 }, 3, 8);
 });
 
 test("decode_attention without subgroups", async () => {
   const gpu = await openGpu({ withoutSubgroups: true });
   for (const testCase of CASES.slice(1, 6)) await check(gpu, testCase);
+  await check(gpu, { ...CASES[4], bits: 8 });
   gpu.close();
 });
 
 /** Attention of random numbers, combined by the next kernel, where a key of the first key head is not a number. */
 async function attendWithNanKey(gpu: Gpu, testCase: Case, nanAt: number): Promise<Float16Array> {
-  const { heads, keyValueHeads: kv, headSize: size, position, splits } = testCase;
+  const { heads, keyValueHeads: kv, headSize: size, position, splits, bits } = testCase;
   const random = createRandom(nanAt);
   const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
   const keys = toCache(draw(position * kv * size), kv, size);
   keys[nanAt * size + 5] = NaN;
   const upload = (data: ArrayBufferView<ArrayBuffer>) => gpu.uploadStorage("input", data);
+  const planes = packCache(keys, toCache(draw(position * kv * size), kv, size), CAPACITY, size, bits);
   const cache = {
     capacity: CAPACITY,
-    keys: whole(await upload(keys)),
-    values: whole(await upload(toCache(draw(position * kv * size), kv, size))),
+    keys: whole(await upload(planes[0])),
+    values: whole(await upload(planes[1])),
+    ...(bits && { bits }),
   };
   const buffers = {
     qkv: await upload(draw((heads + 2 * kv) * size)),
@@ -233,11 +293,12 @@ async function attendWithNanKey(gpu: Gpu, testCase: Case, nanAt: number): Promis
 }
 
 async function checkNanKeys(gpu: Gpu) {
-  const cases = [
+  const cases: Case[] = [
     { heads: 2, keyValueHeads: 2, headSize: 64, position: 90, splits: 1 },
     { heads: 2, keyValueHeads: 2, headSize: 128, position: 50, splits: 8 },
     { heads: 12, keyValueHeads: 2, headSize: 96, position: 95, splits: 3 },
     { heads: 2, keyValueHeads: 2, headSize: 64, position: 90, splits: 3, slidingWindow: 40 },
+    { heads: 2, keyValueHeads: 2, headSize: 64, position: 90, splits: 3, slidingWindow: 40, bits: 8 },
   ];
   for (const testCase of cases) {
     const { position, headSize, heads, slidingWindow = Infinity } = testCase;

@@ -1,5 +1,6 @@
 import {
   type AttentionShape,
+  type CacheBits,
   checkAttentionShape,
   type KeyValueCache,
 } from "../../../kernels/attention/key_value_cache.ts";
@@ -14,10 +15,14 @@ import { assert, assertClose, assertEquals, assertThrows } from "../../assert.ts
 import { assertWithin, poisonedOutput, randomActivations, readOutput, testGpu } from "../helpers.ts";
 import { test } from "../../test.ts";
 import { emulateMatrices } from "../emulate_matrices.ts";
+import { packCache, unpackCache } from "./cache_rows.ts";
 
 const EPSILON = 2 ** -24;
 /** Weights below f32's range become 0. */
 const UNDERFLOW = 2 ** -110;
+
+/** Keys or values as the cache has them. */
+type Rows = Float16Array | Float32Array;
 
 /** Tokens `first` .. `first + tokens - 1` of a sequence. */
 interface Part {
@@ -31,8 +36,8 @@ interface Part {
  */
 function attendOne(
   q: Float32Array,
-  keys: Float16Array,
-  values: Float16Array,
+  keys: Rows,
+  values: Rows,
   seen: readonly number[],
   asHalves: boolean,
 ): BoundedProduct {
@@ -74,8 +79,8 @@ function attendOnCpu(
   shape: AttentionShape,
   part: Part,
   qkv: Float32Array,
-  keys: Float16Array,
-  values: Float16Array,
+  keys: Rows,
+  values: Rows,
   asHalves: boolean,
 ) {
   const { heads, keyValueHeads, headSize, slidingWindow = Infinity } = shape;
@@ -86,7 +91,7 @@ function attendOnCpu(
     for (let head = 0; head < heads; head++) {
       const at = (t * (heads + 2 * keyValueHeads) + head) * headSize;
       const group = Math.floor(head / (heads / keyValueHeads)) * capacity * headSize;
-      const ofHead = (plane: Float16Array) => plane.subarray(group, group + capacity * headSize);
+      const ofHead = (plane: Rows) => plane.subarray(group, group + capacity * headSize);
       const seen = Array.from({ length: part.first + t + 1 }, (_, p) => p).slice(-Math.min(slidingWindow, 1e9));
       const one = attendOne(qkv.subarray(at, at + headSize), ofHead(keys), ofHead(values), seen, asHalves);
       y.push(...one.y);
@@ -127,6 +132,7 @@ test("prefill_attention by matrix units: shapes, sliding window", async () => {
   Object.assign(gpu, { profile: { ...gpu.profile, matrixUnits: true, workgroupBytes: 48 * 1024 } });
   await checkAttention(gpu, EMULATED_CASES);
   await checkSequences(gpu);
+  await checkSequences(gpu, 40, 8);
 });
 
 async function checkAttention(gpu: Gpu, cases: typeof ATTENTION_CASES) {
@@ -164,18 +170,25 @@ async function checkAttention(gpu: Gpu, cases: typeof ATTENTION_CASES) {
 }
 
 test("sequences side by side, some of those that there is room for: each attends to itself, from its own positions", async () => {
-  await checkSequences(await testGpu());
+  const gpu = await testGpu();
+  await checkSequences(gpu);
+  await checkSequences(gpu, 40, 8);
+  await checkSequences(gpu, 8, 8);
 });
 
-async function checkSequences(gpu: Gpu) {
-  const shape = { heads: 4, keyValueHeads: 2, headSize: 16 };
+async function checkSequences(gpu: Gpu, headSize = 16, bits: CacheBits = 16) {
+  const shape = { heads: 4, keyValueHeads: 2, headSize };
   const [part, capacity, sequences, taken] = [{ first: 5, tokens: 70 }, 80, 4, 3];
   const width = (shape.heads + 2 * shape.keyValueHeads) * shape.headSize;
   const planeLength = shape.keyValueHeads * capacity * shape.headSize;
   const qkv = randomActivations(taken * part.tokens * width, 8);
-  const plane = async (seed: number) =>
-    whole(await gpu.uploadStorage("plane", Float16Array.from(randomActivations(sequences * planeLength, seed))));
-  const cache = { capacity, keys: await plane(1), values: await plane(2) };
+  const random = [1, 2].map((seed) => randomActivations(sequences * planeLength, seed));
+  const planes = packCache(random[0], random[1], capacity, headSize, bits);
+  const [keyPlane, valuePlane] = [
+    await gpu.uploadStorage("keys", planes[0]),
+    await gpu.uploadStorage("values", planes[1]),
+  ];
+  const cache = { bits, capacity, keys: whole(keyPlane), values: whole(valuePlane) };
   const range = await createTokenRange(gpu, sequences * part.tokens, sequences);
   setTokenRange(gpu, range, taken * part.tokens, part.first);
   const buffer = await gpu.uploadStorage("qkv", qkv);
@@ -187,9 +200,8 @@ async function checkSequences(gpu: Gpu) {
     await prefillAttention(gpu, shape, range, { qkv: buffer, cache, out }),
   ]);
   const rotated = await gpu.readF32(buffer, qkv.length);
-  const halves = async ({ buffer }: { buffer: GPUBuffer }) => new Float16Array(await gpu.read(buffer));
-  const [keys, values] = [await halves(cache.keys), await halves(cache.values)];
-  const own = (all: Float16Array, sequence: number) =>
+  const [keys, values] = unpackCache(await gpu.read(keyPlane), await gpu.read(valuePlane), capacity, headSize, bits);
+  const own = (all: Float32Array, sequence: number) =>
     all.subarray(sequence * planeLength, (sequence + 1) * planeLength);
   const found = await readOutput(gpu, out);
   const length = part.tokens * shape.heads * shape.headSize;
@@ -211,9 +223,12 @@ async function checkSequences(gpu: Gpu) {
       0,
       shape.headSize,
     );
-    assertClose(key, last.subarray(shape.heads * shape.headSize).subarray(0, shape.headSize), 2e-3);
+    const exact = last.subarray(shape.heads * headSize).subarray(0, headSize);
+    // Half a step of bytes, of which the largest is 127.
+    const largest = exact.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    assertClose(key, exact, bits === 8 ? 1.01 * largest / 254 : 2e-3);
   }
-  const untouched = Float16Array.from(randomActivations(sequences * planeLength, 1));
+  const [untouched] = unpackCache(planes[0].buffer, planes[1].buffer, capacity, headSize, bits);
   assertEquals(own(keys, taken), own(untouched, taken));
   for (const { buffer } of [cache.keys, cache.values]) gpu.destroyBuffer(buffer);
 }

@@ -3,7 +3,7 @@ import { adapterName, isPlannedFor, isSoftwareAdapter } from "../../../kernels/g
 import { type DeviceProfile, profileOf } from "../../../kernels/gpu/device_profile.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
-import { headShares, planShare, splitTiers } from "../../../kernels/layer/layer_plan.ts";
+import { headShares, longSplits, planShare } from "../../../kernels/layer/layer_plan.ts";
 import { cutRuns, type DecodeLayer } from "../../../kernels/layer/layer_run.ts";
 import type { LayerArena } from "../../../kernels/matrix/share_planes.ts";
 import { assert, assertEquals } from "../../assert.ts";
@@ -92,10 +92,10 @@ Deno.test("plans of an H200 and of a software adapter are those that were measur
   assertEquals(splits, [1, 1, 4, 16, 4, 16, 8, 16]);
   assertEquals([5, 16].map((sequences) => chooseSplits(H200, GROUPED, 4096, sequences)), [6, 2]);
   assertEquals(chooseSplits(SOFTWARE, GROUPED, 4096), 1);
-  // 64 and 132 workgroups, each of one head; a short sequence's 128 workgroups have a quarter of a head each.
-  const tiers = [SEVEN_B, GROUPED].map((attention) => splitTiers(H200, { ...LAYER, attention }));
-  assertEquals(tiers, [[1, 2, 4], [1, 2, 4]]);
-  assertEquals(splitTiers(SOFTWARE, { ...LAYER, attention: GROUPED }), [1, 1, 1]);
+  // 128 workgroups, each of one head, and of a small model 63 of 96; a short sequence's 128 have a quarter of a head each.
+  assertEquals([SEVEN_B, GROUPED].map((attention) => longSplits(H200, { ...LAYER, attention })), [4, 4]);
+  const small = { ...LAYER, intermediate: 1536, attention: { heads: 9, keyValueHeads: 3, headSize: 64 } };
+  assertEquals([H200, SOFTWARE].map((profile) => longSplits(profile, small)), [7, 1]);
   // 64 heads have room for two each, 80 channels are five groups.
   const shared = [SEVEN_B, { ...GROUPED, heads: 64 }, { heads: 32, keyValueHeads: 32, headSize: 80 }];
   assertEquals(shared.map((attention) => headShares(H200, { ...LAYER, attention })), [4, 2, 1]);

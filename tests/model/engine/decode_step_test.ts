@@ -164,6 +164,23 @@ for (
     }));
 }
 
+for (const [how, name] of [["in whole layers", "qwen3_wide_heads"], ["operation by operation", "llama_tied_gqa"]]) {
+  Deno.test(`keys and values of 8 bits, ${how}: logits after a prompt and steps are near those of the CPU reference`, async () => {
+    using checkpoint = await openDirectory(fixture(name).pathname);
+    const gpu = await testGpu();
+    const model = await readModel(checkpoint);
+    const text = TOKENS.slice(0, 24);
+    using weights = await uploadWeights(gpu, checkpointSource(checkpoint));
+    using session = await createSession(gpu, weights, 24, 1, { cacheBits: 8 });
+    await session.prefill([text.slice(0, 16)]);
+    const actual = await decodeTexts(session, [text.slice(16)]);
+    const logitsBy = (matmul: MatMul) =>
+      logitsOf(model, forward(model, [{ tokens: text }], matmul).hidden.subarray(-model.config.hidden), matmulPlain);
+    const jittered = [1, 2, 3].map((seed) => logitsBy(jitter(seed, matmulPlain, 8)));
+    assertAsNear(actual, logitsBy(matmulPlain), jittered, "logits");
+  });
+}
+
 Deno.test("activations of 8 bits are refused where no weights are packed", async () => {
   using checkpoint = await openDirectory(fixture("qwen2_tied").pathname);
   const gpu = await testGpu();

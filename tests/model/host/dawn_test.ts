@@ -71,7 +71,9 @@ Deno.test("inDialect enables what a shader uses, by the name that the compiler h
 
 Deno.test("where Dawn is not installed its error says how it is", () =>
   inDirectory(async (directory) => {
-    await Deno.copyFile(`${ROOT}model/host/dawn.ts`, `${directory}/dawn.ts`);
+    for (const file of ["dawn.ts", "garbage.ts"]) {
+      await Deno.copyFile(`${ROOT}model/host/${file}`, `${directory}/${file}`);
+    }
     await Deno.writeTextFile(`${directory}/open.ts`, 'import { openDawn } from "./dawn.ts";\nawait openDawn();\n');
     const { code, stderr } = await new Deno.Command(Deno.execPath(), {
       args: ["run", "-A", "--no-check", "--quiet", `--config=${ROOT}deno.json`, `${directory}/open.ts`],

@@ -328,7 +328,8 @@ Deno.test("packed file by the GPU: stages come with the Hessian of their input, 
     const hessiansBy = async (device: QuantizingDevice) => {
       const found: (Hessian | undefined)[] = [];
       const onStage: PackedFilePlan["onStage"] = (_stored, _layer, hessian) => void found.push(hessian);
-      await writePackedFile(device, checkpoint, plan(`${directory}/q`, twobitQuantizer(), { onStage }));
+      const told = plan(`${directory}/q`, twobitQuantizer(), { onStage, tellsHessians: true });
+      await writePackedFile(device, checkpoint, told);
       return found;
     };
     const onGpu = await hessiansBy(gpuDevice(await testGpu()));

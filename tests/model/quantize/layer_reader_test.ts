@@ -1,14 +1,14 @@
 import { readLayer, readWeights } from "../../../model/files/checkpoint.ts";
 import { openFileSource } from "../../../model/files/file_source.ts";
 import { createLayerReader } from "../../../model/quantize/layer_reader.ts";
-import { LINEAR_KINDS, linearName, linearShape } from "../../../model/llama/layer.ts";
+import { LINEAR_KINDS, linearName, linearShape, STAGES } from "../../../model/llama/layer.ts";
 import type { Layer } from "../../../model/llama/llama.ts";
 import { openModel } from "../../../model/load.ts";
 import { bytesOf } from "../../../model/files/numbers.ts";
 import { openSafetensors } from "../../../model/files/open_directory.ts";
 import { tensorInfo } from "../../../model/files/safetensors.ts";
 import { writeSafetensors } from "../../../model/files/safetensors_writer.ts";
-import { assertEquals, assertRejects } from "../../assert.ts";
+import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { inDirectory } from "../../temporary.ts";
 
 const fixture = (name: string) => new URL(`../../fixtures/${name}`, import.meta.url).pathname;
@@ -69,6 +69,21 @@ Deno.test("createLayerReader: two layers at most are in memory", async () => {
     }
   }
   assertEquals(heldBytes(), 0);
+});
+
+Deno.test("createLayerReader: stages are freed one by one, and the layers that are read in their place are whole", async () => {
+  using checkpoint = await openModel(fixture("llama_tied_gqa"));
+  using reader = await createLayerReader(checkpoint);
+  const first = await reader.readLayer(0);
+  for (const [stage, { linears }] of STAGES.entries()) {
+    assert(linears.every((kind) => first.linears[kind].weights.length > 0));
+    reader.freeStage(stage);
+    assert(linears.every((kind) => first.linears[kind].weights.length === 0));
+  }
+  assertEquals(await reader.readLayer(1), await readLayer(checkpoint, 1));
+  // Freed in part, and another one than the next.
+  reader.freeStage(0);
+  assertEquals(await reader.readLayer(0), await readLayer(checkpoint, 0));
 });
 
 Deno.test("readWeights: tensors that are read in several parts, the last one not whole", () =>
