@@ -143,11 +143,11 @@ function startSearch(problem: GroupProblem, d: number, refined: boolean): Search
 }
 
 /**
- * By what the error of a group must be multiplied to reach what clipping weight k costs, had none before it been rounded.
+ * How many times a group's error the clipping of weight k must exceed to show that it reaches that error: 1 without pull.
  *
- * Their errors e[j] move weight k by the sum of e[j] m[j], so that a distance from the grid of D = |e[k]| + |sum| at most
- * is, by Cauchy's inequality, at most the root of the group's error times that of 1 / pivot[k]² + sum of (m[j] / pivot[j])².
- * A little is added for rounding.
+ * The errors e[j] of those before move the weight by the sum of e[j] m[j]. So its distance D from the grid is at most
+ * |e[k]| + |sum|, and by Cauchy's inequality (D pivot[k])² at most the group's error, which is the sum of (e[j] pivot[j])²,
+ * times 1 + pivot[k]² * sum of (m[j] / pivot[j])². A little more is for rounding.
  */
 function slackOf({ pivot, pull, scratch: moves }: GroupProblem, k: number): number {
   if (pull === null) return 1;
