@@ -106,7 +106,7 @@ const ALL_CODES: SearchWindow = { firstScale: 1, lastScale: SCALE_CODES - 1, zer
  * would cost 1.5 % more error.
  */
 export function searchAllCodes(problem: GroupProblem, d: number, refined: boolean): GroupRounding {
-  const search = { problem, d, refined, bounds: boundsOf(problem) };
+  const search = startSearch(problem, d, refined);
   const covering = d === 0 ? 0 : spanOf(search.bounds) / ((refined ? 3.75 : 3) * d);
   const lastScale = Math.min(SCALE_CODES - 1, Math.ceil(1.05 * covering) + 1);
   const firstScale = Math.max(1, Math.min(Math.ceil(0.7 * covering), lastScale));
@@ -117,7 +117,7 @@ export function searchAllCodes(problem: GroupProblem, d: number, refined: boolea
 
 /** Finds the best of some scale codes and zero codes of a group under a given second-order scale d. */
 export function searchGroup(problem: GroupProblem, d: number, refined: boolean, window: SearchWindow): GroupRounding {
-  return tryCodes({ problem, d, refined, bounds: boundsOf(problem) }, window, roundToZero(problem, refined));
+  return tryCodes(startSearch(problem, d, refined), window, roundToZero(problem, refined));
 }
 
 /** The scale code 0, which makes the group zero: the candidate that others must beat. */
@@ -131,11 +131,38 @@ interface Search {
   readonly d: number;
   readonly refined: boolean;
   readonly bounds: Bounds;
+  /** {@linkcode slackOf} of the lowest and of the highest weight. */
+  readonly slackLowest: number;
+  readonly slackHighest: number;
+}
+
+function startSearch(problem: GroupProblem, d: number, refined: boolean): Search {
+  const bounds = boundsOf(problem);
+  const [slackLowest, slackHighest] = [slackOf(problem, bounds.lowest), slackOf(problem, bounds.highest)];
+  return { problem, d, refined, bounds, slackLowest, slackHighest };
+}
+
+/**
+ * How many times a group's error the clipping of weight k must exceed to show that it reaches that error: 1 without pull.
+ *
+ * The errors e[j] of those before move the weight by the sum of e[j] m[j]. So its distance D from the grid is at most
+ * |e[k]| + |sum|, and by Cauchy's inequality (D pivot[k])² at most the group's error, which is the sum of (e[j] pivot[j])²,
+ * times 1 + pivot[k]² * sum of (m[j] / pivot[j])². A little more is for rounding.
+ */
+function slackOf({ pivot, pull, scratch: moves }: GroupProblem, k: number): number {
+  if (pull === null) return 1;
+  let sum = 0;
+  for (let j = 0; j < k; j++) moves[j] = pull[j * GROUP_CHANNELS + k];
+  for (let j = k - 1; j >= 0; j--) {
+    sum += (moves[j] / pivot[j]) ** 2;
+    for (let i = 0; i < j; i++) moves[i] -= moves[j] * pull[i * GROUP_CHANNELS + j];
+  }
+  return (1 + sum * pivot[k] ** 2) * (1 + 2 ** -20);
 }
 
 /** Tries the codes of a window against the best known, but for those that were tried in another window. */
 function tryCodes(search: Search, window: SearchWindow, known: GroupRounding, tried?: SearchWindow): GroupRounding {
-  const { problem, d, refined, bounds } = search;
+  const { problem, d, refined } = search;
   const zeros = zerosOf(refined);
   let best = known;
   if (d === 0) return best;
@@ -148,7 +175,7 @@ function tryCodes(search: Search, window: SearchWindow, known: GroupRounding, tr
     for (let zeroCode = Math.max(0, centred - window.zeroReach); zeroCode <= lastZero; zeroCode++) {
       if (Math.abs(zeroCode - centred) <= done) continue;
       const limit = Math.min(best.error, most);
-      if (problem.pull === null && clips(problem, bounds, scale, zeros[zeroCode], refined, limit)) continue;
+      if (clips(search, scale, zeros[zeroCode], limit)) continue;
       const error = roundGroup(problem, scale, zeros[zeroCode], refined, limit);
       if (error < best.error) best = { scaleCode, zeroCode, error };
     }
@@ -167,18 +194,13 @@ function mostOf(search: Search, { firstScale, lastScale }: SearchWindow): number
   return roundGroup(problem, scale, zero, refined, Infinity) * (1 + 2 ** -40) + Number.MIN_VALUE;
 }
 
-/** Whether the lowest or the highest weight, which nothing pulls, alone has an error that reaches a limit. */
-function clips(
-  { pivot }: GroupProblem,
-  { min, max, lowest, highest }: Bounds,
-  scale: number,
-  zero: number,
-  refined: boolean,
-  limit: number,
-): boolean {
+/** Whether the lowest or the highest weight is so far from the grid that the group's error reaches a limit. */
+function clips(search: Search, scale: number, zero: number, limit: number): boolean {
+  const { problem: { pivot }, refined, bounds: { min, max, lowest, highest }, slackLowest, slackHighest } = search;
   const above = max - ((refined ? 3.75 : 3) - zero) * scale;
   const below = -zero * scale - min;
-  return (above > 0 && (above * pivot[highest]) ** 2 >= limit) || (below > 0 && (below * pivot[lowest]) ** 2 >= limit);
+  return (above > 0 && (above * pivot[highest]) ** 2 >= limit * slackHighest) ||
+    (below > 0 && (below * pivot[lowest]) ** 2 >= limit * slackLowest);
 }
 
 /** Largest distance from 0, in base codes, that a 2-bit group can express: codes 0..3, zeros 0.625..2.375. */

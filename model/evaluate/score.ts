@@ -1,7 +1,7 @@
 // Scoring predictions: log-likelihood, top-1 and KL divergence of windows, and log-likelihood of choices.
 import { forward, logitsOf, type Segment } from "../llama/forward.ts";
 import type { Model } from "../llama/llama.ts";
-import type { MatMul } from "../llama/matmul.ts";
+import { exponentials, type MatMul } from "../llama/matmul.ts";
 import { clusteredMean, type Estimate } from "../host/statistics.ts";
 
 /** Predictions of one window of n + 1 tokens, one element for each of its n predicted tokens. */
@@ -43,12 +43,12 @@ export function scoreWindow(
       const row = logits.subarray(t * vocabulary, (t + 1) * vocabulary);
       const target = tokens[first + t + 1];
       top1[first + t] = argmax(row) === target ? 1 : 0;
-      toLogProbabilities(row);
+      toLogProbabilities(row, matmul);
       if (Number.isNaN(row[target])) throw new RangeError(`logits at position ${first + t} are not numbers`);
       negativeLogLikelihood[first + t] = -row[target];
       const at = (first + t) * vocabulary;
       keep?.set(row, at);
-      if (divergence) divergence[first + t] = divergenceFrom(reference.subarray(at, at + vocabulary), row);
+      if (divergence) divergence[first + t] = divergenceFrom(reference.subarray(at, at + vocabulary), row, matmul);
     }
   }
   return { negativeLogLikelihood, top1, ...(divergence && { divergence }) };
@@ -99,18 +99,23 @@ export function scoreChoices(model: Model, items: readonly ChoiceItem[], matmul:
       at += length - 1;
       to += length;
     }
-    scores.push(logLikelihoods(logitsOf(model, rows, matmul), continuations, model.config.vocabulary));
+    scores.push(logLikelihoods(logitsOf(model, rows, matmul), continuations, model.config.vocabulary, matmul));
   }
   return scores;
 }
 
 /** Log-likelihood of each continuation by the logits f32 [tokens of all, vocabulary], which are used up. */
-function logLikelihoods(logits: Float32Array, continuations: readonly Uint32Array[], vocabulary: number): number[] {
+function logLikelihoods(
+  logits: Float32Array,
+  continuations: readonly Uint32Array[],
+  vocabulary: number,
+  matmul: MatMul,
+): number[] {
   let at = 0;
   return continuations.map((tokens) => {
     let sum = 0;
     for (const [t, token] of tokens.entries()) {
-      const row = toLogProbabilities(logits.subarray(at, at += vocabulary));
+      const row = toLogProbabilities(logits.subarray(at, at += vocabulary), matmul);
       if (Number.isNaN(row[token])) throw new RangeError(`logits of continuation token ${t} are not numbers`);
       sum += row[token];
     }
@@ -125,18 +130,20 @@ function argmax(row: Float32Array): number {
 }
 
 /** Replaces logits by log-probabilities and returns them. */
-export function toLogProbabilities(row: Float32Array): Float32Array {
+export function toLogProbabilities(row: Float32Array, matmul: MatMul): Float32Array {
   const max = row[argmax(row)];
   let sum = 0;
-  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - max);
+  const values = exponentials(matmul, row, max, 1);
+  for (let i = 0; i < values.length; i++) sum += values[i];
   const shift = max + Math.log(sum);
   for (let i = 0; i < row.length; i++) row[i] -= shift;
   return row;
 }
 
 /** KL(reference || other) of log-probabilities, in nats. */
-export function divergenceFrom(reference: Float32Array, other: Float32Array): number {
+export function divergenceFrom(reference: Float32Array, other: Float32Array, matmul: MatMul): number {
+  const probabilities = exponentials(matmul, reference, 0, 1);
   let sum = 0;
-  for (let i = 0; i < reference.length; i++) sum += Math.exp(reference[i]) * (reference[i] - other[i]);
+  for (let i = 0; i < reference.length; i++) sum += probabilities[i] * (reference[i] - other[i]);
   return sum;
 }

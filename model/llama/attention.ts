@@ -1,6 +1,6 @@
 // Causal attention with grouped query heads, on the CPU.
 import type { ModelConfig } from "./config.ts";
-import { type MatMul, type MatrixView, transpose } from "./matmul.ts";
+import { exponentials, type MatMul, type MatrixView, transpose } from "./matmul.ts";
 
 /** Keys (rotated) and values of one sequence in one layer: f32 [length, keyValueHeads * headSize] each. */
 export interface KeyValues {
@@ -12,7 +12,7 @@ export interface KeyValues {
 }
 
 /** Queries of the same keys that are multiplied at once; more waste work above the diagonal, fewer waste packing. */
-const QUERY_TILE = 126;
+const QUERY_TILE = 105;
 
 /**
  * out = softmax(q kᵀ / sqrt(headSize), causal) v for one sequence. The queries are the last tokens of the sequence:
@@ -49,7 +49,7 @@ export function attend(
       for (let t = 0; t < count; t++) {
         const end = seen - count + t + 1;
         const row = scores.subarray(t * seen, (t + 1) * seen);
-        maskedSoftmax(row, Math.max(0, end - slidingWindow), end, 1 / Math.sqrt(headSize));
+        maskedSoftmax(matmul, row, Math.max(0, end - slidingWindow), end, 1 / Math.sqrt(headSize));
       }
       matmul(tile, transpose(view(values, 0, seen, keyHead, keyValueHeads)), view(out, first, count, head, heads));
     }
@@ -57,14 +57,14 @@ export function attend(
 }
 
 /** Softmax of scale * row over its elements first .. end - 1, in place; the others become 0. */
-function maskedSoftmax(row: Float32Array, first: number, end: number, scale: number): void {
+function maskedSoftmax(matmul: MatMul, row: Float32Array, first: number, end: number, scale: number): void {
   let max = -Infinity;
   for (let i = first; i < end; i++) max = Math.max(max, row[i]);
+  const values = exponentials(matmul, row.subarray(first, end), max, scale);
   let sum = 0;
-  for (let i = first; i < end; i++) {
-    const value = Math.exp((row[i] - max) * scale);
-    row[i] = value;
-    sum += value;
+  for (let i = 0; i < values.length; i++) {
+    row[first + i] = values[i];
+    sum += values[i];
   }
   for (let i = first; i < end; i++) row[i] /= sum;
   row.fill(0, 0, first);

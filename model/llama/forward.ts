@@ -7,7 +7,7 @@ import { attend, type KeyValues } from "./attention.ts";
 import type { ModelConfig } from "./config.ts";
 import { type Stage, type StageInput, STAGES } from "./layer.ts";
 import type { Layer, Linear, Model } from "./llama.ts";
-import { type MatMul, rowMajor } from "./matmul.ts";
+import { exponentials, type MatMul, rowMajor } from "./matmul.ts";
 import { refuseOtherRotation, rotateHeads, rotationOf } from "./rope.ts";
 
 /** Consecutive tokens of one sequence that go through the model together. */
@@ -91,9 +91,12 @@ const INPUTS: Readonly<Record<StageInput, (flow: LayerFlow, products: readonly F
   attentionNorm: ({ config, layer, hidden }) => rmsNorm(hidden, layer.attentionNorm, config.normEpsilon),
   attention: (flow, [q, k, v]) => mixValues(flow, q, k, v),
   mlpNorm: ({ config, layer, hidden }) => rmsNorm(hidden, layer.mlpNorm, config.normEpsilon),
-  siluProduct: (_flow, [gate, up]) => {
+  siluProduct: ({ config: { intermediate }, matmul }, [gate, up]) => {
     const product = new Float32Array(gate.length);
-    for (let i = 0; i < gate.length; i++) product[i] = (gate[i] / (1 + Math.exp(-gate[i]))) * up[i];
+    for (let first = 0; first < gate.length; first += intermediate) {
+      const values = exponentials(matmul, gate.subarray(first, first + intermediate), 0, -1);
+      for (let i = 0, at = first; i < values.length; i++, at++) product[at] = (gate[at] / (1 + values[i])) * up[at];
+    }
     return product;
   },
 };

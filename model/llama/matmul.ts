@@ -13,8 +13,22 @@ export interface MatrixView {
   readonly columnStride: number;
 }
 
-/** Computes y = x wᵀ: y[t, n] = sum over k of x[t, k] * w[n, k]. Overwrites y. */
-export type MatMul = (x: MatrixView, w: MatrixView, y: MatrixView) => void;
+/** exp((value - shift) * scale) of each value: f64, in memory that the next call uses again. */
+export type Exponentials = (values: Float32Array, shift: number, scale: number) => Float64Array;
+
+/** What takes the CPU's time. */
+export interface MatMul {
+  /** Computes y = x wᵀ: y[t, n] = sum over k of x[t, k] * w[n, k]. Overwrites y. */
+  (x: MatrixView, w: MatrixView, y: MatrixView): void;
+  /** What is quicker than Math.exp, and as exact; where there is such. */
+  readonly exponentials?: Exponentials;
+}
+
+/** {@linkcode Exponentials} by a product's own, or by Math.exp. */
+export function exponentials(matmul: MatMul, values: Float32Array, shift: number, scale: number): Float64Array {
+  return matmul.exponentials?.(values, shift, scale) ??
+    Float64Array.from(values, (value) => Math.exp((value - shift) * scale));
+}
 
 /** A row-major matrix that fills an array from `offset`. */
 export function rowMajor(data: Float32Array, rows: number, columns: number, offset = 0): MatrixView {
