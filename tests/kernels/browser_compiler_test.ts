@@ -84,7 +84,7 @@ async function decodeLayersIn(where: "deno" | "browser"): Promise<string> {
 // Chrome's compiler doesn't take for uniform. So it is for Deno, and elsewhere layers run operation by operation.
 Deno.test("decode_layer doesn't compile as in Chrome, and layers that suit it are refused outside Deno alone", async () => {
   const layers = variants.filter(({ name }) => /^decode_layer .*exchange_subgroup/.test(name));
-  assertEquals(layers.length, 2, "formats of weights");
+  assertEquals(layers.length, 4, "formats of weights by those of keys and values");
   for (const { code } of layers) {
     const error = await compile(code);
     assertStringIncludes(error?.message ?? "compiled", "must only be called from uniform control flow");

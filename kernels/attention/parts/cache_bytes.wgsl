@@ -52,8 +52,8 @@ fn row_of(low: vec4<f32>, high: vec4<f32>, largest: u32) -> Row {
   let is_packed = largest >= LEAST_BITS && largest < INFINITE_BITS;
   let most = select(0.0, bitcast<f32>(largest), is_packed);
   let inverse = select(0.0, 127.0 / most, is_packed);
-  let factor = select(bitcast<f32>(0x7fc00000u), most * (256.0 / 127.0), largest < INFINITE_BITS);
-  return Row(vec2(bytes_of(low * inverse), bytes_of(high * inverse)), factor);
+  let factor = select(0x7fc00000u, bitcast<u32>(most * (256.0 / 127.0)), largest < INFINITE_BITS);
+  return Row(vec2(bytes_of(low * inverse), bytes_of(high * inverse)), bitcast<f32>(factor));
 }
 
 fn bytes_of(multiples: vec4<f32>) -> u32 {
