@@ -14,6 +14,7 @@ export interface QuantizePlan {
   readonly onProgress?: (share: number, step: string) => void;
   /** Told what is stored of a stage, and the Hessian of its input, where that was measured and is asked for. */
   readonly onStage?: (stored: StoredLayer, layer: LayerBefore, hessian?: Hessian) => void;
+  /** Whether it is told Hessians, which a device has to read back. Default: no. */
   readonly tellsHessians?: boolean;
   /** Takes a finished layer: what is stored of it, and the layer as it was, whose matrices the source may have freed. */
   readonly onLayer: (stored: StoredLayer, layer: LayerBefore) => void | Promise<void>;
