@@ -1,4 +1,4 @@
-// needs: token_range cache_rows halves matrices fours
+// needs: token_range cache_places cache_rows halves matrices fours
 // The attention of prefill_attention.wgsl by subgroups that multiply matrices (tensor cores): factors f16, sums f32.
 //
 // Bindings are those of prefill_attention.wgsl.
@@ -269,15 +269,6 @@ fn load_values(place: Place, first_key: u32) {
 fn put_vector(row: u32, vector: u32, words: vec4<u32>) {
   let block = row / 16u * head_blocks + vector / 4u;
   tile[block][place_in_block(row, vector)] = select(vec4(0u), words, vector < head_vectors);
-}
-
-fn cache_head(place: Place) -> u32 {
-  return (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
-}
-
-// The last key stands for those past the end.
-fn cache_token(place: Place, key: u32) -> u32 {
-  return min(key, place.end_key - 1u);
 }
 
 // First element of one of the whole vectors; the last vector of the head stands for those past it.

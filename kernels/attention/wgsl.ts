@@ -8,6 +8,7 @@ export { default as attend } from "./parts/attend.wgsl" with { type: "text" };
 export { default as attention_loads } from "./parts/attention_loads.wgsl" with { type: "text" };
 export { default as cache_bytes } from "./parts/cache_bytes.wgsl" with { type: "text" };
 export { default as cache_halves } from "./parts/cache_halves.wgsl" with { type: "text" };
+export { default as cache_places } from "./parts/cache_places.wgsl" with { type: "text" };
 export { default as cache_stores } from "./parts/cache_stores.wgsl" with { type: "text" };
 export { default as queries_1 } from "./parts/queries_1.wgsl" with { type: "text" };
 export { default as queries_4 } from "./parts/queries_4.wgsl" with { type: "text" };

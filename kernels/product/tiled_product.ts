@@ -6,7 +6,7 @@ import { ACTIVATION_UNIT, toHalves } from "../matrix/elementwise.ts";
 import { CHUNK_CHANNELS, type F16Matrix } from "../matrix/f16_matrix.ts";
 import type { PackedMatrix } from "../matrix/packed_matrix.ts";
 import { addParts, partialsBytesOf, type PartRows } from "./few/few_parts.ts";
-import { checkGemmChannels, chooseTile, type GemmTile, tileWorkgroups } from "./gemm_tile.ts";
+import { checkGemmChannels, chooseTile, type GemmTile, multipliesMatrices, tileWorkgroups } from "./gemm_tile.ts";
 import { type FewProduct, plainOutput, type RangeProduct } from "./weight_format.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -114,7 +114,7 @@ export async function multiplyTiles(
     {
       constants: {
         ...{ rows, channels, ...place, ...own.constants },
-        ...(tile.part.startsWith("matrix") && { activation_unit: ACTIVATION_UNIT }),
+        ...(multipliesMatrices(tile) && { activation_unit: ACTIVATION_UNIT }),
       },
       buffers: { range: range.buffer, ...own.buffers, x: input.x, y: splits > 1 ? partials! : y },
       workgroups: [tokenTiles, rowTiles * splits, 1],

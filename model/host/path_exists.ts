@@ -15,6 +15,15 @@ export async function statPath(path: string): Promise<Deno.FileInfo | undefined>
   return await Deno.stat(path).catch(undefinedIfMissing);
 }
 
+/** The same without a pause. */
+export function statPathSync(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch (error) {
+    return undefinedIfMissing(error);
+  }
+}
+
 export async function pathExists(path: string): Promise<boolean> {
   return await statPath(path) !== undefined;
 }

@@ -1,7 +1,7 @@
 // One writer at a time for an output path, among all processes and among the calls of one.
 import { dirname } from "@std/path";
 import { removePartials, unfinished } from "./atomic_file.ts";
-import { undefinedIfMissing } from "./path_exists.ts";
+import { statPathSync } from "./path_exists.ts";
 
 /**
  * Claims a path that will be written, by a locked `path.lock` beside it; dispose it to let go. The lock of a process
@@ -34,13 +34,5 @@ export async function lockPath(path: string): Promise<Disposable> {
         file.close();
       },
     };
-  }
-}
-
-function statPathSync(path: string): Deno.FileInfo | undefined {
-  try {
-    return Deno.statSync(path);
-  } catch (error) {
-    return undefinedIfMissing(error);
   }
 }

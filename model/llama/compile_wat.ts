@@ -10,7 +10,7 @@ export async function compileWat<T>(name: string, text: string): Promise<T & { r
 }
 
 /** A module's memory, grown to so many bytes. */
-export function memoryOf(memory: WebAssembly.Memory, bytes: number): ArrayBufferLike {
+export function growMemory(memory: WebAssembly.Memory, bytes: number): ArrayBufferLike {
   const missing = bytes - memory.buffer.byteLength;
   if (missing > 0) memory.grow(Math.ceil(missing / 65536));
   return memory.buffer;

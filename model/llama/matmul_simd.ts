@@ -1,6 +1,6 @@
 // Matrix products on the CPU with 128-bit SIMD: packs both operands into panels and calls matmul.wat.
 // About 40 GFLOP/s a core where plain TypeScript does 1 to 2.
-import { compileWat, memoryOf } from "./compile_wat.ts";
+import { compileWat, growMemory } from "./compile_wat.ts";
 import { createExpSimd } from "./exp_simd.ts";
 import { checkProduct, type MatMul, type MatrixView } from "./matmul.ts";
 import source from "./matmul.wat" with { type: "text" };
@@ -124,7 +124,7 @@ function packPanels(view: MatrixView, depth: number, floats: Float32Array, offse
 /** The memory, grown to hold pieces of so many rows of x and w and their product. */
 function roomFor(memory: WebAssembly.Memory, xRows: number, wRows: number, depth: number): Float32Array {
   const [x, w] = [X_PANEL * Math.ceil(xRows / X_PANEL), W_PANEL * Math.ceil(wRows / W_PANEL)];
-  return new Float32Array(memoryOf(memory, 4 * (x * depth + w * depth + x * w)));
+  return new Float32Array(growMemory(memory, 4 * (x * depth + w * depth + x * w)));
 }
 
 function pieceRows(maxBytes: number, depth: number, panel: number): number {

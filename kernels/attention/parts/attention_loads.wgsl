@@ -1,4 +1,4 @@
-// needs: token_range cache_rows
+// needs: token_range cache_places cache_rows
 // Bringing queries, keys and values into the workgroup memory of prefill_attention.wgsl, as f32: 16 x 8 threads, each a
 // quad (four elements) of two keys and four queries. Loops are written out: an index that varies turns registers into
 // memory.
@@ -54,15 +54,6 @@ fn value_at(place: Place, key: u32, quad: u32) -> vec4<f32> {
   let head = cache_head(place);
   let token = cache_token(place, key);
   return quad_of(cached_value(head, token, eight_of(quad), 1u, cached_factors(head, token)), quad);
-}
-
-fn cache_head(place: Place) -> u32 {
-  return (range.sequence + place.sequence) * key_value_heads + place.head / (heads / key_value_heads);
-}
-
-// The last key stands for those past the end.
-fn cache_token(place: Place, key: u32) -> u32 {
-  return min(key, place.end_key - 1u);
 }
 
 // First of eight elements that a quad is of; the last ones of the head stand for those past it.

@@ -1,5 +1,6 @@
 // Keys and values as caches of 16 and of 8 bits hold them, on the CPU.
-import { type CacheBits, cacheRowBytes } from "../../../kernels/attention/key_value_cache.ts";
+import { type CacheBits, cacheRowBytes, type KeyValueCache } from "../../../kernels/attention/key_value_cache.ts";
+import type { Gpu } from "../../../kernels/gpu/gpu.ts";
 import { assert } from "../../assert.ts";
 
 /** Where keys begin and the factors of key and value are, of a row of all heads. */
@@ -55,6 +56,11 @@ export function unpackCache(
       return (codes[places.bytes[part] + i % size] - 128) / 256 * factor;
     });
   });
+}
+
+/** The rows of a cache. */
+export async function readCache(gpu: Gpu, { keys, values, capacity, bits }: KeyValueCache, size: number) {
+  return unpackCache(await gpu.read(keys.buffer), await gpu.read(values.buffer), capacity, size, bits);
 }
 
 /** Values of rows [rows, size] as a cache holds them. */

@@ -3,7 +3,7 @@ import { decodeAttention, partialsLength } from "../../../kernels/attention/deco
 import { reduceSplits, reduceSplitsToF16 } from "../../../kernels/product/split_reduce.ts";
 import { decodeAttentionOnCpu } from "./decode_attention_reference.ts";
 import { inputOnCpu } from "../product/prologue_epilogue_reference.ts";
-import { assertRounded, packCache, roundRows, unpackCache } from "./cache_rows.ts";
+import { assertRounded, packCache, readCache, roundRows, unpackCache } from "./cache_rows.ts";
 import type { AttentionShape, CacheBits } from "../../../kernels/attention/key_value_cache.ts";
 import { whole } from "../../../kernels/gpu/plane.ts";
 import { type Gpu, openGpu } from "../../../kernels/gpu/gpu.ts";
@@ -136,13 +136,7 @@ async function check(gpu: Gpu, testCase: Case) {
   const actual = splits === 1 ? output : inputOnCpu(input, heads * size).y;
   const drawn = { qkv, bias, norms, keys, values };
   const own = project(testCase, drawn);
-  const found = unpackCache(
-    await gpu.read(cache.keys.buffer),
-    await gpu.read(cache.values.buffer),
-    CAPACITY,
-    size,
-    bits,
-  );
+  const found = await readCache(gpu, cache, size);
   const entry = takeEntry(
     testCase,
     own,
@@ -219,13 +213,7 @@ async function checkSequences(gpu: Gpu, shape: AttentionShape, splits: number, b
   gpu.submit([await decodeAttention(gpu, shape, splits, { ...buffers, cache }, 3)]);
   if (splits > 1) gpu.submit([await reduceSplits(gpu, range, heads * size, input, mixed)]);
   const actual = splits > 1 ? await readOutput(gpu, mixed) : await gpu.readF32(partials);
-  const found = unpackCache(
-    await gpu.read(cache.keys.buffer),
-    await gpu.read(cache.values.buffer),
-    CAPACITY,
-    size,
-    bits,
-  );
+  const found = await readCache(gpu, cache, size);
   const before = unpackCache(planes[0].buffer, planes[1].buffer, CAPACITY, size, bits);
   for (const [i, { position, index }] of sequences.entries()) {
     const testCase = { ...shape, position, splits, withBias: true, ...(bits && { bits }) };
