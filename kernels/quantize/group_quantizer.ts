@@ -13,7 +13,6 @@ import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { NO_OUTLIERS, type PackedMatrix, type PackedSlab, planeBuffers, scaleGroups } from "../matrix/packed_matrix.ts";
 import { whole } from "../gpu/plane.ts";
 import { joinShader, type Shader } from "../gpu/shader.ts";
-import { submitWeightParts } from "../matrix/weight_parts.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** Rows of a workgroup of all these kernels. */
@@ -151,30 +150,24 @@ export function launch(
 }
 
 /**
- * Adds a matrix of the host, transposed, to what is in `transposed`: see transpose_weights.wgsl.
+ * Dispatch that adds a matrix, transposed, to what is in `transposed`: see transpose_weights.wgsl.
  *
  * @param weights f32 [rows, channels], channels a multiple of 16
  * @param channelOrder u32 [channels]: the channel at each position
  * @param transposed f32 [channels, rows]
  */
-export async function transposeWeights(
+export function transposeWeights(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: GPUBuffer,
   channelOrder: GPUBuffer,
   transposed: GPUBuffer,
-): Promise<void> {
-  await submitWeightParts(
-    gpu,
-    [rows, channels],
-    weights,
-    (part) =>
-      gpu.makeDispatch(joinShader(wgsl, "transpose_weights"), {
-        constants: { rows, channels },
-        buffers: { part: part.range, weights: part.weights, channel_order: channelOrder, transposed },
-        workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), channels / GROUP_CHANNELS, 1],
-      }),
-  );
+): Promise<Dispatch> {
+  return gpu.makeDispatch(joinShader(wgsl, "transpose_weights"), {
+    constants: { rows, channels },
+    buffers: { weights, channel_order: channelOrder, transposed },
+    workgroups: [Math.ceil(rows / WORKGROUP_ROWS), channels / GROUP_CHANNELS, 1],
+  });
 }
 
 /** Dispatch that searches every group's codes by itself. */

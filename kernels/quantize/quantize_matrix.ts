@@ -4,6 +4,7 @@ import type { RefineEvery } from "../../quant/format.ts";
 import { type OutlierSettings, WITHOUT_OUTLIERS } from "../../quant/outliers.ts";
 import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import { blend } from "../matrix/elementwise.ts";
+import { placeWeights, type Weights } from "../matrix/weights.ts";
 import type { DeviceFactor } from "./factorize.ts";
 import { quantizeWithFactor } from "./feedback_quantizer.ts";
 import type { Gpu } from "../gpu/gpu.ts";
@@ -80,7 +81,7 @@ export async function orderDrift(
 export async function quantizeMatrixOnDevice(
   gpu: Gpu,
   shape: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: Weights,
   { refineEvery, outliers = WITHOUT_OUTLIERS, picks }: DeviceSettings,
   known?: DeviceKnowledge | ChannelKnowledge,
 ): Promise<PackedMatrix> {
@@ -91,10 +92,11 @@ export async function quantizeMatrixOnDevice(
     throw new RangeError("order of feedback splits groups, must be natural or groups");
   }
   using scope = createBufferScope(gpu);
+  const placed = await placeWeights(scope, shape, weights);
   const order = knowledge?.factor.order ?? naturalOrder(shape[1] / GROUP_CHANNELS);
   const transposed = knowledge
-    ? await turnTarget(gpu, scope, shape, weights, knowledge)
-    : await transposeAlone(gpu, scope, shape, weights, await scope.upload("channel order", naturalOrder(shape[1])));
+    ? await turnTarget(gpu, scope, shape, placed, knowledge)
+    : await transposeAlone(gpu, scope, shape, placed, await scope.upload("channel order", naturalOrder(shape[1])));
   const matrix = await createQuantizingMatrix(gpu, scope, shape, {
     refineEvery,
     groupOrder: await scope.upload("group order", order),
@@ -120,17 +122,18 @@ async function transposeAlone(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: GPUBuffer,
   channelOrder: GPUBuffer,
 ): Promise<GPUBuffer> {
   const transposed = await scope.storage("transposed", 4 * shape[0] * shape[1]);
-  await transposeWeights(gpu, shape, weights, channelOrder, transposed);
+  gpu.submit([await transposeWeights(gpu, shape, weights, channelOrder, transposed)]);
   return transposed;
 }
 
 /**
  * The target of error feedback: the weights plus correlation * H⁻¹ (quant/target.ts is the CPU reference).
  *
+ * @param weights f32 [rows, channels]
  * @param scope owns it; a correlation becomes it and stays its owner's
  * @returns f32 [channels, rows], in the order of quantization
  */
@@ -138,7 +141,7 @@ export async function turnTarget(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: GPUBuffer,
   { factor, drift, correlation }: DeviceKnowledge,
 ): Promise<GPUBuffer> {
   const [rows, channels] = shape;
@@ -148,8 +151,8 @@ export async function turnTarget(
     gpu.submit([
       await orderGroups(gpu, inner, order, { x: correlation, lines: rows, channelsLie: "rows", width }),
       ...await solveFactor(gpu, inner, factor, correlation, rows),
+      await transposeWeights(gpu, shape, weights, channelOrder, correlation),
     ]);
-    await transposeWeights(gpu, shape, weights, channelOrder, correlation);
     return correlation;
   }
   const transposed = await transposeAlone(gpu, scope, shape, weights, channelOrder);

@@ -54,9 +54,9 @@ export interface DeviceCalibrator {
   readonly isStill?: boolean;
   /**
    * Takes the text, where it has come to a stage, through the stage's matrices in the models whose layer is given; stages
-   * come in order.
+   * come in order. `meanwhile` runs each time after some work is submitted.
    */
-  pass(pair: DeviceLayerPair, stage: number): Promise<void>;
+  pass(pair: DeviceLayerPair, stage: number, meanwhile?: () => void): Promise<void>;
   /**
    * Sums the inputs of the stage that the text has come to, into buffers of `scope`. The original layer must have the
    * stage's matrix where it writes to the residual stream.
@@ -100,7 +100,7 @@ export async function createDeviceCalibrator(
     pair: DeviceLayerPair,
     dispatchesOf: typeof stageInputDispatches,
     stage: number,
-    afterWindows?: (index: number) => Promise<void>,
+    afterWindows?: (index: number) => void | Promise<void>,
   ) => {
     const layers = (["quantized", "original"] as const).map((kind) => ({
       layer: pair[kind] && placeStages(pair[kind]),
@@ -115,7 +115,7 @@ export async function createDeviceCalibrator(
   };
   return {
     correctTarget,
-    pass: (pair, stage) => forWindows(pair, passDispatches, stage),
+    pass: (pair, stage, meanwhile) => forWindows(pair, passDispatches, stage, meanwhile),
     async sumStage(pair, stage, sumsScope, onShare) {
       const sums = await createSums(context, sumsScope, stage, correctTarget);
       const weights = pair.original?.matrices.get(STAGES[stage].linears[0]);

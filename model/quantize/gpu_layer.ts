@@ -18,6 +18,7 @@ import type { ModelConfig } from "../llama/config.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
+import { type ComingWeights, createComingWeights } from "./coming_weights.ts";
 import type { DeviceCalibrator, DeviceLayerPair, DeviceSums } from "./device_calibrator.ts";
 import {
   quantizeByWorkers,
@@ -37,6 +38,8 @@ interface LayerWork {
   readonly config: ModelConfig;
   readonly index: number;
   readonly original: Layer;
+  /** Its matrices on their way to the device, where a text will go through them: those of one stage. */
+  readonly coming: ComingWeights;
   readonly text: DeviceCalibrator | undefined;
   /** Whether the text goes through the matrices as they were. */
   readonly keepsInputs: boolean;
@@ -44,25 +47,33 @@ interface LayerWork {
   readonly pair: DeviceLayerPair;
 }
 
-export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerRun> {
+export function startLayer(given: Omit<LayerWork, "matrices" | "coming" | "pair">): Promise<LayerRun> {
   const { gpu, text, original } = given;
   return allOrNone(gpu, async (scope) => {
     const vectors = text && await uploadVectors(scope, original);
     const newLayer = (): DeviceLayer | undefined => vectors && { vectors, matrices: new Map() };
     const pair = { quantized: newLayer(), original: text?.correctTarget ? newLayer() : undefined };
     const matrices = createBufferScope(gpu);
-    const work: LayerWork = { ...given, matrices, pair };
+    const coming = createComingWeights(gpu);
+    const work: LayerWork = { ...given, matrices, coming, pair };
     let isOriginalAhead = false;
     return {
       async advance(stage) {
-        if (stage === 0) return;
-        await passMatrices(work, isOriginalAhead ? { quantized: pair.quantized } : pair, stage - 1);
+        const passed = isOriginalAhead ? { quantized: pair.quantized } : pair;
+        if (stage > 0) await uploadStage(work, passed, stage - 1);
+        if (text && !text.isStill) await coming.begin(original.linears, STAGES[stage]?.linears ?? []);
+        if (stage > 0) await passMatrices(work, passed, stage - 1);
         isOriginalAhead = false;
       },
       async quantize({ stage, quantizers, feedback, weighsChannels, onHessian }, onShare) {
         using stageScope = createBufferScope(gpu);
         const isMeasured = feedback !== undefined || weighsChannels;
-        const sums = isMeasured ? await sumInputs(work, stageScope, stage, onShare) : undefined;
+        const sums = isMeasured
+          ? await sumInputs(work, stageScope, stage, (share) => {
+            coming.writePart();
+            onShare(share);
+          })
+          : undefined;
         // Before a Hessian is factored in its place.
         if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
         const diagonal = weighsChannels && sums ? await readDiagonal(gpu, sums.gram) : undefined;
@@ -82,6 +93,7 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise
       },
       [Symbol.dispose]() {
         matrices[Symbol.dispose]();
+        coming[Symbol.dispose]();
         scope[Symbol.dispose]();
       },
     };
@@ -89,28 +101,30 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise
 }
 
 /** Takes the text through a stage's matrices, which are on the device only for that. */
-async function passMatrices(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
-  if (!work.text) return;
-  if (work.text.isStill) return await work.text.pass(pair, stage);
-  await uploadStage(work, pair, stage);
-  await work.text.pass(pair, stage);
-  work.matrices[Symbol.dispose]();
+async function passMatrices(
+  { text, matrices, coming }: LayerWork,
+  pair: DeviceLayerPair,
+  stage: number,
+): Promise<void> {
+  await text?.pass(pair, stage, coming.writePart);
+  matrices[Symbol.dispose]();
   for (const layer of [pair.quantized, pair.original]) layer?.matrices.clear();
 }
 
 async function uploadStage(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
+  if (!work.text || work.text.isStill) return;
   for (const kind of STAGES[stage].linears) await uploadMissing(work, pair, kind);
 }
 
 /** Puts a matrix as it was, in f16, into the models of a pair that don't have it. */
 async function uploadMissing(
-  { gpu, matrices, config, original }: LayerWork,
+  { gpu, matrices, config, original, coming }: LayerWork,
   pair: DeviceLayerPair,
   kind: LinearKind,
 ): Promise<void> {
   const models = [pair.original, pair.quantized].filter((model) => model && !model.matrices.has(kind));
   if (models.length === 0) return;
-  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
+  const weights = await coming.finish(kind) ?? original.linears[kind].weights as Float32Array<ArrayBuffer>;
   const matrix = await toF16Matrix(gpu, linearShape(config, kind), weights);
   buffersOf(matrix).forEach(matrices.own);
   for (const model of models) model?.matrices.set(kind, matrix);
@@ -158,19 +172,19 @@ async function quantizeKinds(
   known: StageKnowledge,
   meanwhile: () => Promise<void>,
 ): Promise<StoredLayer> {
-  const { gpu, pool, config, index, original: { linears } } = work;
+  const { gpu, pool, config, index, coming, original: { linears } } = work;
   using alone = createBufferScope(gpu);
   const stored = new Map<LinearKind, StoredTensor>();
   const onDevice = new Map<LinearKind, PackedMatrix>();
   const strips = new Map<LinearKind, StripQuantizer>();
   const left = new Map<LinearKind, Quantizer>();
-  const matrixOf = (kind: LinearKind) => ({
-    shape: linearShape(config, kind),
-    weights: linears[kind].weights as Float32Array<ArrayBuffer>,
-  });
+  const matrixOf = async (kind: LinearKind) => {
+    const weights = linears[kind].weights as Float32Array<ArrayBuffer>;
+    return { shape: linearShape(config, kind), weights, placed: await coming.finish(kind) ?? weights };
+  };
   for (const [kind, quantizer] of quantizers) {
     if (quantizer.kind === "twobit") {
-      const matrix = await quantizeTwobitOnDevice(gpu, matrixOf(kind), quantizer, known);
+      const matrix = await quantizeTwobitOnDevice(gpu, await matrixOf(kind), quantizer, known);
       onDevice.set(kind, matrix);
       keepMatrix(work, kind, matrix, alone);
     } else if (quantizer.kind === "strips" && quantizer.feedback && pool) {
@@ -189,7 +203,7 @@ async function quantizeKinds(
   const rounded = await Promise.all(
     strips.entries().map(async ([kind, quantizer]): Promise<[LinearKind, StoredTensor]> => [
       kind,
-      { kind: "strips", tensor: await quantizeStripsOnDevice(gpu, pool!, matrixOf(kind), quantizer, known) },
+      { kind: "strips", tensor: await quantizeStripsOnDevice(gpu, pool!, await matrixOf(kind), quantizer, known) },
     ]),
   );
   for (const [kind, tensor] of rounded) {
