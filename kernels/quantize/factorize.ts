@@ -20,6 +20,9 @@ export const FACTOR_BLOCK = 64;
 
 const THREADS = 64;
 
+/** Right-hand sides of a workgroup of solve_block.wgsl. */
+const SOLVED_COLUMNS = 32;
+
 export interface DeviceFactor {
   /** Input channels. */
   readonly channels: number;
@@ -254,6 +257,6 @@ export function solveBlock(
   return gpu.makeDispatch(joinShader(wgsl, "solve_block"), {
     constants: { stride: x.stride, backwards: backwards ? 1 : 0 },
     buffers: { range, blocks, x: x.buffer, panel },
-    workgroups: [Math.ceil(columns / THREADS), 1, 1],
+    workgroups: [Math.ceil(columns / SOLVED_COLUMNS), 1, 1],
   });
 }
