@@ -276,9 +276,15 @@ export class Gpu implements Disposable {
    *
    * @param sizeBytes a multiple of 4; default: the rest of the buffer
    */
-  read(buffer: GPUBuffer, sizeBytes = buffer.size, offsetBytes = 0): Promise<ArrayBuffer> {
+  async read(buffer: GPUBuffer, sizeBytes = buffer.size, offsetBytes = 0): Promise<ArrayBuffer> {
+    const [bytes] = await this.readParts([{ buffer, offset: offsetBytes, size: sizeBytes }]);
+    return bytes;
+  }
+
+  /** Reads parts of buffers at once, as {@linkcode Gpu.read}. */
+  readParts(parts: readonly Required<GPUBufferBinding>[]): Promise<ArrayBuffer[]> {
     this.#writtenBytes = 0;
-    return this.#readBack.read(buffer, sizeBytes, offsetBytes);
+    return this.#readBack.read(parts);
   }
 
   /** Reads a buffer of f32. */

@@ -57,13 +57,24 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "coming" | "pair"
     const coming = createComingWeights(gpu);
     const work: LayerWork = { ...given, matrices, coming, pair };
     let isOriginalAhead = false;
+    let isPassed = false;
+    const beginStage = async (stage: number) => {
+      if (text && !text.isStill) await coming.begin(original.linears, STAGES[stage]?.linears ?? []);
+    };
+    const pass = async (stage: number) => {
+      const passed = isOriginalAhead ? { quantized: pair.quantized } : pair;
+      isOriginalAhead = false;
+      isPassed = true;
+      await uploadStage(work, passed, stage);
+      await beginStage(stage + 1);
+      await text?.pass(passed, stage, coming.writePart);
+    };
     return {
       async advance(stage) {
-        const passed = isOriginalAhead ? { quantized: pair.quantized } : pair;
-        if (stage > 0) await uploadStage(work, passed, stage - 1);
-        if (text && !text.isStill) await coming.begin(original.linears, STAGES[stage]?.linears ?? []);
-        if (stage > 0) await passMatrices(work, passed, stage - 1);
-        isOriginalAhead = false;
+        if (stage === 0) return await beginStage(stage);
+        if (!isPassed) await pass(stage - 1);
+        isPassed = false;
+        clearMatrices(work);
       },
       async quantize({ stage, quantizers, feedback, weighsChannels, onHessian }, onShare) {
         using stageScope = createBufferScope(gpu);
@@ -79,9 +90,9 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "coming" | "pair"
         const diagonal = weighsChannels && sums ? await readDiagonal(gpu, sums.gram) : undefined;
         isOriginalAhead = sums?.correlation !== undefined;
         const knowledge = feedback && sums && await prepareKnowledge(gpu, stageScope, sums, feedback);
-        const takesBoth = !isOriginalAhead && pair.original && !text?.isStill;
         return await quantizeKinds(work, quantizers, { knowledge, diagonal }, async () => {
-          if (takesBoth) await uploadStage(work, pair, stage);
+          stageScope[Symbol.dispose]();
+          await pass(stage);
         });
       },
       async restore(stored) {
@@ -100,13 +111,8 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "coming" | "pair"
   });
 }
 
-/** Takes the text through a stage's matrices, which are on the device only for that. */
-async function passMatrices(
-  { text, matrices, coming }: LayerWork,
-  pair: DeviceLayerPair,
-  stage: number,
-): Promise<void> {
-  await text?.pass(pair, stage, coming.writePart);
+/** Frees a stage's matrices, which are on the device only until the text has gone through them. */
+function clearMatrices({ matrices, pair }: LayerWork): void {
   matrices[Symbol.dispose]();
   for (const layer of [pair.quantized, pair.original]) layer?.matrices.clear();
 }
@@ -145,7 +151,10 @@ async function sumInputs(
   const ahead = joinsResidual && pair.original ? { original: pair.original } : undefined;
   if (ahead) await uploadMissing(work, ahead, kind);
   const sums = await text!.sumStage(pair, stage, sumsScope, onShare);
-  if (ahead) await passMatrices(work, ahead, stage);
+  if (ahead) {
+    await text!.pass(ahead, stage);
+    clearMatrices(work);
+  }
   return sums;
 }
 
@@ -164,7 +173,8 @@ async function prepareKnowledge(
 /**
  * Quantizes matrices of a stage, reads them back and puts them into the text's way.
  *
- * @param meanwhile runs while the device quantizes those that it does alone, once they are in the text's way
+ * @param meanwhile runs while they are read back where the device does all alone: they are in the text's way then, and what
+ * is known of their input isn't needed any more
  */
 async function quantizeKinds(
   work: LayerWork,
@@ -193,11 +203,16 @@ async function quantizeKinds(
       left.set(kind, quantizer);
     }
   }
-  if (strips.size + left.size === 0) await meanwhile();
-  for (const [kind, matrix] of onDevice) {
-    const tensor = await readPackedMatrix(gpu, matrix);
-    checkFinite(linearName(index, kind), tensor);
-    stored.set(kind, { kind: "twobit", tensor });
+  const going = strips.size + left.size === 0 ? meanwhile() : Promise.resolve();
+  going.catch(() => {}); // met once all are read
+  try {
+    for (const [kind, matrix] of onDevice) {
+      const tensor = await readPackedMatrix(gpu, matrix);
+      checkFinite(linearName(index, kind), tensor);
+      stored.set(kind, { kind: "twobit", tensor });
+    }
+  } finally {
+    await going;
   }
   // Side by side: while workers find the scales of one, the device rounds another to its own.
   const rounded = await Promise.all(
