@@ -4,10 +4,9 @@ import { ACTIVATION_UNIT } from "../matrix/elementwise.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Rows and columns of a workgroup, and of one with matrix units. */
-const TILE_M = 64;
-const TILE_N = 128;
-const MATRICES = 128;
+/** Rows and columns of a workgroup and outer products of a step, and those with matrix units. */
+const TILE = { m: 64, n: 128, k: 16 };
+const MATRICES = { m: 128, n: 128, k: 32 };
 
 /** Rows of f32 in a buffer. */
 export interface Rows {
@@ -63,8 +62,11 @@ export function updateWords(
 
 export async function outerUpdate(
   gpu: Gpu,
-  { range: { m, n }, words, a, b, c, factor = 1, triangle = "all", byMatrices = false }: OuterUpdate,
+  { range: { m, n, k }, words, a, b, c, factor = 1, triangle = "all", byMatrices = false }: OuterUpdate,
 ): Promise<Dispatch> {
+  const tile = byMatrices ? MATRICES : TILE;
+  const [rows, columns] = [Math.ceil(m / tile.m), Math.ceil(n / tile.n)];
+  const isWhole = m % tile.m === 0 && n % tile.n === 0 && k % tile.k === 0;
   return await gpu.makeDispatch(joinShader(wgsl, byMatrices ? "outer_matrices" : "outer_update"), {
     constants: {
       a_stride: a.stride,
@@ -72,11 +74,10 @@ export async function outerUpdate(
       c_stride: c.stride,
       factor,
       ...(byMatrices && { activation_unit: ACTIVATION_UNIT }),
+      is_whole: isWhole ? 1 : 0,
       triangle: ["all", "upper", "lower"].indexOf(triangle),
     },
     buffers: { update: words, a: a.buffer, b: b.buffer, c: c.buffer },
-    workgroups: byMatrices
-      ? [Math.ceil(m / MATRICES), Math.ceil(n / MATRICES), 1]
-      : [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1],
+    workgroups: byMatrices ? [rows, columns, 1] : [columns, rows, 1],
   });
 }

@@ -18,7 +18,7 @@ interface Case extends UpdateRange {
   readonly byMatrices?: boolean;
 }
 
-/** m, n, k: one workgroup, several with ragged edges, a single outer product. */
+/** m, n, k: one workgroup, several with ragged edges, a single outer product, whole tiles. */
 const CASES: readonly Case[] = [
   { m: 64, n: 128, k: 16 },
   { m: 132, n: 140, k: 37, factor: -1 },
@@ -28,7 +28,9 @@ const CASES: readonly Case[] = [
   { m: 260, n: 260, k: 20, triangle: "lower" },
   { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128 },
   { m: 132, n: 392, k: 3, triangle: "lower", cRow: 128 },
+  { m: 128, n: 256, k: 32 },
   { m: 132, n: 140, k: 37, factor: -1, byMatrices: true },
+  { m: 128, n: 128, k: 32, byMatrices: true },
   { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128, byMatrices: true },
 ];
 
