@@ -17,7 +17,7 @@ export interface GpuOptions {
   readonly withoutSubgroups?: boolean;
 }
 
-/** Bytes that are written before the host waits for the device. */
+/** Bytes that are written at most before the host waits for the device. */
 const MAX_WRITTEN_BYTES = 128 * 2 ** 20;
 
 /** Bytes of a buffer where room is asked for: drivers refuse far larger ones though there is memory. */
@@ -79,6 +79,8 @@ export class Gpu implements Disposable {
   readonly #live = new Set<GPUBuffer>();
   #heldBytes = 0;
   #writtenBytes = 0;
+  /** Ends when the device has taken what was written before that. */
+  #taken: Promise<void> = Promise.resolve();
   #peakBytes = 0;
 
   /** Use {@linkcode openGpu}. */
@@ -168,11 +170,17 @@ export class Gpu implements Disposable {
   }
 
   /**
-   * Waits for the device where much was written since it was last waited for: only then is the memory free in which the
-   * writes lie on the host. {@linkcode uploadStorage} does so by itself.
+   * Waits for the device where much was written that it may not have taken: only then is the memory free in which the
+   * writes lie on the host. It has the later half left to do, but where waiting holds the thread until all is done.
+   * {@linkcode uploadStorage} does so by itself.
    */
   async waitForWrites(): Promise<void> {
-    if (this.#writtenBytes > MAX_WRITTEN_BYTES) await this.wait();
+    const mostBytes = this.capabilities.blockingMaps ? MAX_WRITTEN_BYTES : MAX_WRITTEN_BYTES / 2;
+    if (this.#writtenBytes <= mostBytes) return;
+    const before = this.#taken;
+    this.#taken = this.wait();
+    this.#taken.catch(() => {}); // whoever waits meets the error
+    await (this.capabilities.blockingMaps ? this.#taken : before);
   }
 
   /** Copies bytes from one buffer to another; offsets and size are multiples of 4. */

@@ -1,9 +1,8 @@
 // Launchers of the kernels that go through arrays element by element: y = x + factor y, f32 to f16.
 import { CHUNK_CHANNELS, createF16Matrix, type F16Matrix } from "./f16_matrix.ts";
-import { createBufferScope } from "../gpu/buffer_scope.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
+import { submitWeightParts, type Weights } from "./weight_parts.ts";
 import { joinShader } from "../gpu/shader.ts";
-import { placeWeights, type Weights } from "./weights.ts";
 import * as wgsl from "./wgsl.ts";
 
 /**
@@ -56,8 +55,10 @@ export async function toF16Matrix(
   }
   const matrix = await createF16Matrix(gpu, rows, channels);
   if (matrix.slabs.length !== 1) throw new RangeError(`matrix of ${rows} x ${channels} exceeds the binding limit`);
-  using scope = createBufferScope(gpu);
-  const placed = await placeWeights(scope, [rows, channels], weights);
-  gpu.submit([await toHalves(gpu, placed, matrix.slabs[0].weights.buffer, rows * channels)]);
+  const { buffer } = matrix.slabs[0].weights;
+  await submitWeightParts(gpu, [rows, channels], weights, (part) => {
+    const length = part.rows * channels;
+    return toHalves(gpu, part.weights, { buffer, offset: 2 * part.firstRow * channels, size: 2 * length }, length);
+  });
   return matrix;
 }

@@ -13,6 +13,7 @@ import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { NO_OUTLIERS, type PackedMatrix, type PackedSlab, planeBuffers, scaleGroups } from "../matrix/packed_matrix.ts";
 import { whole } from "../gpu/plane.ts";
 import { joinShader, type Shader } from "../gpu/shader.ts";
+import { submitWeightParts, type Weights } from "../matrix/weight_parts.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** Rows of a workgroup of all these kernels. */
@@ -150,24 +151,30 @@ export function launch(
 }
 
 /**
- * Dispatch that adds a matrix, transposed, to what is in `transposed`: see transpose_weights.wgsl.
+ * Adds a matrix, transposed, to what is in `transposed`: see transpose_weights.wgsl.
  *
  * @param weights f32 [rows, channels], channels a multiple of 16
  * @param channelOrder u32 [channels]: the channel at each position
  * @param transposed f32 [channels, rows]
  */
-export function transposeWeights(
+export async function transposeWeights(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
-  weights: GPUBuffer,
+  weights: Weights,
   channelOrder: GPUBuffer,
   transposed: GPUBuffer,
-): Promise<Dispatch> {
-  return gpu.makeDispatch(joinShader(wgsl, "transpose_weights"), {
-    constants: { rows, channels },
-    buffers: { weights, channel_order: channelOrder, transposed },
-    workgroups: [Math.ceil(rows / WORKGROUP_ROWS), channels / GROUP_CHANNELS, 1],
-  });
+): Promise<void> {
+  await submitWeightParts(
+    gpu,
+    [rows, channels],
+    weights,
+    (part) =>
+      gpu.makeDispatch(joinShader(wgsl, "transpose_weights"), {
+        constants: { rows, channels },
+        buffers: { part: part.range, weights: part.weights, channel_order: channelOrder, transposed },
+        workgroups: [Math.ceil(part.rows / WORKGROUP_ROWS), channels / GROUP_CHANNELS, 1],
+      }),
+  );
 }
 
 /** Dispatch that searches every group's codes by itself. */

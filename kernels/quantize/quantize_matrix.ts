@@ -4,7 +4,6 @@ import type { RefineEvery } from "../../quant/format.ts";
 import { type OutlierSettings, WITHOUT_OUTLIERS } from "../../quant/outliers.ts";
 import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import { blend } from "../matrix/elementwise.ts";
-import { placeWeights, type Weights } from "../matrix/weights.ts";
 import type { DeviceFactor } from "./factorize.ts";
 import { quantizeWithFactor } from "./feedback_quantizer.ts";
 import type { Gpu } from "../gpu/gpu.ts";
@@ -23,6 +22,7 @@ import { type PackedMatrix, placeOutliers } from "../matrix/packed_matrix.ts";
 import { pickGroups, readOutliers } from "./pick_groups.ts";
 import { solveFactor } from "./solve_factor.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
+import type { Weights } from "../matrix/weight_parts.ts";
 
 /** What quantizing a matrix on the device may know of its input: quant's `InputKnowledge` in device memory. */
 export interface DeviceKnowledge {
@@ -92,11 +92,10 @@ export async function quantizeMatrixOnDevice(
     throw new RangeError("order of feedback splits groups, must be natural or groups");
   }
   using scope = createBufferScope(gpu);
-  const placed = await placeWeights(scope, shape, weights);
   const order = knowledge?.factor.order ?? naturalOrder(shape[1] / GROUP_CHANNELS);
   const transposed = knowledge
-    ? await turnTarget(gpu, scope, shape, placed, knowledge)
-    : await transposeAlone(gpu, scope, shape, placed, await scope.upload("channel order", naturalOrder(shape[1])));
+    ? await turnTarget(gpu, scope, shape, weights, knowledge)
+    : await transposeAlone(gpu, scope, shape, weights, await scope.upload("channel order", naturalOrder(shape[1])));
   const matrix = await createQuantizingMatrix(gpu, scope, shape, {
     refineEvery,
     groupOrder: await scope.upload("group order", order),
@@ -122,18 +121,17 @@ async function transposeAlone(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
-  weights: GPUBuffer,
+  weights: Weights,
   channelOrder: GPUBuffer,
 ): Promise<GPUBuffer> {
   const transposed = await scope.storage("transposed", 4 * shape[0] * shape[1]);
-  gpu.submit([await transposeWeights(gpu, shape, weights, channelOrder, transposed)]);
+  await transposeWeights(gpu, shape, weights, channelOrder, transposed);
   return transposed;
 }
 
 /**
  * The target of error feedback: the weights plus correlation * H⁻¹ (quant/target.ts is the CPU reference).
  *
- * @param weights f32 [rows, channels]
  * @param scope owns it; a correlation becomes it and stays its owner's
  * @returns f32 [channels, rows], in the order of quantization
  */
@@ -141,7 +139,7 @@ export async function turnTarget(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
-  weights: GPUBuffer,
+  weights: Weights,
   { factor, drift, correlation }: DeviceKnowledge,
 ): Promise<GPUBuffer> {
   const [rows, channels] = shape;
@@ -151,8 +149,8 @@ export async function turnTarget(
     gpu.submit([
       await orderGroups(gpu, inner, order, { x: correlation, lines: rows, channelsLie: "rows", width }),
       ...await solveFactor(gpu, inner, factor, correlation, rows),
-      await transposeWeights(gpu, shape, weights, channelOrder, correlation),
     ]);
+    await transposeWeights(gpu, shape, weights, channelOrder, correlation);
     return correlation;
   }
   const transposed = await transposeAlone(gpu, scope, shape, weights, channelOrder);

@@ -1,4 +1,4 @@
-// Matrices of a stage as they were, on their way to the device: in f32, a part at a time while it works on other things.
+// A matrix as it was, on its way to the device: in f32, a part at a time while the device works on what comes before it.
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { LinearKind } from "../llama/layer.ts";
@@ -8,6 +8,7 @@ import type { Layer } from "../llama/llama.ts";
 const PART_BYTES = 4 * 2 ** 20;
 
 interface Coming {
+  readonly kind: LinearKind;
   readonly buffer: GPUBuffer;
   /** f32 [rows, channels], of the host. */
   readonly weights: Float32Array<ArrayBuffer>;
@@ -15,48 +16,42 @@ interface Coming {
   written: number;
 }
 
-/** Matrices on their way; they are freed when others begin. */
+/** The matrix on its way; it is freed when another begins. */
 export interface ComingWeights extends Disposable {
-  /** Begins with matrices of a layer, in place of those before. */
-  begin(linears: Layer["linears"], kinds: readonly LinearKind[]): Promise<void>;
+  begin(linears: Layer["linears"], kind: LinearKind): Promise<void>;
   /** Writes a part of what is left. */
   writePart(): void;
-  /** A matrix that has begun, once all of it is written: f32 [rows, channels]. */
+  /** The matrix, f32 [rows, channels], once all of it is written; nothing where it isn't on its way. */
   finish(kind: LinearKind): Promise<GPUBuffer | undefined>;
 }
 
 export function createComingWeights(gpu: Gpu): ComingWeights {
   const scope = createBufferScope(gpu);
-  const coming = new Map<LinearKind, Coming>();
-  const isLeft = ({ weights, written }: Coming) => written < weights.length;
-  const write = (one: Coming) => {
-    const part = one.weights.subarray(one.written, one.written + PART_BYTES / 4);
-    gpu.write(one.buffer, part, 4 * one.written);
-    one.written += part.length;
+  let coming: Coming | undefined;
+  const writePart = () => {
+    if (!coming || coming.written === coming.weights.length) return;
+    const part = coming.weights.subarray(coming.written, coming.written + PART_BYTES / 4);
+    gpu.write(coming.buffer, part, 4 * coming.written);
+    coming.written += part.length;
   };
   const free = () => {
-    coming.clear();
+    coming = undefined;
     scope[Symbol.dispose]();
   };
   return {
-    async begin(linears, kinds) {
+    async begin(linears, kind) {
       free();
-      for (const kind of kinds) {
-        const weights = linears[kind].weights as Float32Array<ArrayBuffer>;
-        coming.set(kind, { buffer: await scope.storage(kind, weights.byteLength), weights, written: 0 });
-      }
+      const weights = linears[kind].weights as Float32Array<ArrayBuffer>;
+      coming = { kind, buffer: await scope.storage(kind, weights.byteLength), weights, written: 0 };
     },
-    writePart() {
-      const next = coming.values().find(isLeft);
-      if (next) write(next);
-    },
+    writePart,
     async finish(kind) {
-      const one = coming.get(kind);
-      while (one && isLeft(one)) {
+      if (coming?.kind !== kind) return undefined;
+      while (coming.written < coming.weights.length) {
         await gpu.waitForWrites();
-        write(one);
+        writePart();
       }
-      return one?.buffer;
+      return coming.buffer;
     },
     [Symbol.dispose]: free,
   };

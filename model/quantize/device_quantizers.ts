@@ -3,7 +3,7 @@ import { blockRanges } from "../../kernels/gpu/block_ranges.ts";
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { PackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
-import { placeWeights, type Weights } from "../../kernels/matrix/weights.ts";
+import type { Weights } from "../../kernels/matrix/weight_parts.ts";
 import { channelsOf, type DeviceFactor } from "../../kernels/quantize/factorize.ts";
 import { quantizeToGrid } from "../../kernels/quantize/grid_quantizer.ts";
 import { type DeviceKnowledge, quantizeMatrixOnDevice, turnTarget } from "../../kernels/quantize/quantize_matrix.ts";
@@ -93,7 +93,7 @@ export async function quantizeStripsOnDevice(
   if (!knowledge) throw new TypeError("quantizer has no error feedback, must have it on the device");
   const { factor, drift, correlation } = knowledge;
   using scope = createBufferScope(gpu);
-  const transposed = await turnTarget(gpu, scope, shape, await placeWeights(scope, shape, placed), knowledge);
+  const transposed = await turnTarget(gpu, scope, shape, placed, knowledge);
   const target = drift || correlation ? await readTarget(gpu, transposed, rows, factor) : weights;
   const scales = await fitScales(pool, { shape, weights: target }, quantizer, factor.diagonal);
   const grid = stripGrid(layout, rows, stripGroups(layout, channels, scales.fourBit), scales);

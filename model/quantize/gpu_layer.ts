@@ -38,7 +38,7 @@ interface LayerWork {
   readonly config: ModelConfig;
   readonly index: number;
   readonly original: Layer;
-  /** Its matrices on their way to the device, where a text will go through them: those of one stage. */
+  /** The first matrix of a stage on its way to the device, where a text will go through it. */
   readonly coming: ComingWeights;
   readonly text: DeviceCalibrator | undefined;
   /** Whether the text goes through the matrices as they were. */
@@ -59,7 +59,9 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "coming" | "pair"
     let isOriginalAhead = false;
     let isPassed = false;
     const beginStage = async (stage: number) => {
-      if (text && !text.isStill) await coming.begin(original.linears, STAGES[stage]?.linears ?? []);
+      if (text && !text.isStill && stage < STAGES.length) {
+        await coming.begin(original.linears, STAGES[stage].linears[0]);
+      }
     };
     const pass = async (stage: number) => {
       const passed = isOriginalAhead ? { quantized: pair.quantized } : pair;
@@ -146,10 +148,13 @@ async function sumInputs(
   stage: number,
   onShare: (share: number) => void,
 ): Promise<DeviceSums> {
-  const { text, pair } = work;
+  const { text, pair, coming } = work;
   const { linears: [kind], joinsResidual } = STAGES[stage];
   const ahead = joinsResidual && pair.original ? { original: pair.original } : undefined;
-  if (ahead) await uploadMissing(work, ahead, kind);
+  if (ahead) {
+    await uploadMissing(work, ahead, kind);
+    coming[Symbol.dispose]();
+  }
   const sums = await text!.sumStage(pair, stage, sumsScope, onShare);
   if (ahead) {
     await text!.pass(ahead, stage);
@@ -197,6 +202,10 @@ async function quantizeKinds(
       const matrix = await quantizeTwobitOnDevice(gpu, await matrixOf(kind), quantizer, known);
       onDevice.set(kind, matrix);
       keepMatrix(work, kind, matrix, alone);
+      if (await coming.finish(kind)) {
+        await uploadMissing(work, work.pair, kind);
+        coming[Symbol.dispose]();
+      }
     } else if (quantizer.kind === "strips" && quantizer.feedback && pool) {
       strips.set(kind, quantizer);
     } else {

@@ -90,8 +90,7 @@ test("solveFactor: solves as the CPU does, forwards and backwards over several b
     const factor = await factorize(gpu, scope, await uploadSquare(gpu, scope, hessian), GROUPS);
     const right = normals(rows, rows * channels);
     const x = await scope.storage("x", 4 * rows * channels);
-    const weights = await scope.upload("right", right);
-    gpu.submit([await transposeWeights(gpu, [rows, channels], weights, factor.channelOrder, x)]);
+    await transposeWeights(gpu, [rows, channels], right, factor.channelOrder, x);
     gpu.submit(await solveFactor(gpu, scope, factor, x, rows));
     const actual = await gpu.readF32(x);
     const feedback = prepareFeedback(Float64Array.from(hessian), GROUPS);

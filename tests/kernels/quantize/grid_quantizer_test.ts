@@ -34,8 +34,7 @@ test("quantizeToGrid: the CPU's codes but for a few, and its objective, in every
     const { scales, grouping } = fitStripScales(layout, weights, rows, feedback.diagonal, "weighted_error");
     const grid = stripGrid(layout, rows, grouping, scales);
     const factor = await factorize(gpu, scope, await uploadSquare(gpu, scope, Float32Array.from(hessian)), settings);
-    const placed = await scope.upload("weights", weights);
-    const transposed = await turnTarget(gpu, scope, [rows, channels], placed, { factor });
+    const transposed = await turnTarget(gpu, scope, [rows, channels], weights, { factor });
     const onDevice = await quantizeToGrid(gpu, transposed, grid, factor);
     const onCpu = quantizeWithFeedback(weights, grid, feedback);
     const same = onDevice.reduce((sum, code, i) => sum + (code === onCpu[i] ? 1 : 0), 0) / onCpu.length;
@@ -63,7 +62,6 @@ test("turnTarget: targets in an order of single channels are the CPU's", async (
   const transposed = correlation.map((_, at) => correlation[at % rows * channels + Math.floor(at / rows)]);
   const wanted = shiftToTarget(weights, correlation, feedback);
   const largest = wanted.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
-  const placed = await scope.upload("weights", weights);
   for (const isDrift of [true, false]) {
     const square = await uploadSquare(gpu, scope, Float32Array.from(hessian));
     const factor = await factorize(gpu, scope, square, settings);
@@ -71,8 +69,7 @@ test("turnTarget: targets in an order of single channels are the CPU's", async (
       ? { drift: await scope.upload("drift", drift) }
       : { correlation: await scope.upload("correlation", transposed) };
     if (given.drift) await orderDrift(gpu, scope, factor, given.drift);
-    const turned = await turnTarget(gpu, scope, [rows, channels], placed, { factor, ...given });
-    const target = await gpu.readF32(turned);
+    const target = await gpu.readF32(await turnTarget(gpu, scope, [rows, channels], weights, { factor, ...given }));
     // As factorize_test.ts bounds it: a condition number below channels / damping, times the drift's own product.
     const tolerance = 2 * channels * 10 * 2 ** -24 * largest;
     for (let k = 0; k < channels; k++) {
