@@ -4,9 +4,9 @@ import { ACTIVATION_UNIT } from "../matrix/elementwise.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Rows and columns of a workgroup and outer products of a step, and those with matrix units. */
+/** Rows and columns of a workgroup and outer products of a step; with matrix units rows and columns. */
 const TILE = { m: 64, n: 128, k: 16 };
-const MATRICES = { m: 128, n: 128, k: 32 };
+const MATRICES = 128;
 
 /** Rows of f32 in a buffer. */
 export interface Rows {
@@ -30,8 +30,16 @@ export interface OuterUpdate {
   readonly factor?: number;
   /** Default: all. */
   readonly triangle?: Triangle;
-  /** Whether matrix units multiply, which the device must have: factors are rounded to f16. Default: false. */
-  readonly byMatrices?: boolean;
+}
+
+/** The same by matrix units, which the device must have. */
+export interface MatrixUpdate extends Pick<OuterUpdate, "words" | "c" | "triangle"> {
+  /** Of which k and the first elements of a and b are multiples of 32. */
+  readonly range: UpdateRange;
+  /** f16 [m, k] in units, see turn_halves.wgsl. */
+  readonly a: GPUBuffer;
+  /** f16 [n, k]. */
+  readonly b: GPUBuffer;
 }
 
 /** What one update reads and writes: counts and first elements, all multiples of 4 but k. */
@@ -60,24 +68,34 @@ export function updateWords(
   return [m, n, k, aFirst, bFirst, cFirst, cRow];
 }
 
+const TRIANGLES: readonly Triangle[] = ["all", "upper", "lower"];
+
 export async function outerUpdate(
   gpu: Gpu,
-  { range: { m, n, k }, words, a, b, c, factor = 1, triangle = "all", byMatrices = false }: OuterUpdate,
+  { range: { m, n, k }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,
 ): Promise<Dispatch> {
-  const tile = byMatrices ? MATRICES : TILE;
-  const [rows, columns] = [Math.ceil(m / tile.m), Math.ceil(n / tile.n)];
-  const isWhole = m % tile.m === 0 && n % tile.n === 0 && k % tile.k === 0;
-  return await gpu.makeDispatch(joinShader(wgsl, byMatrices ? "outer_matrices" : "outer_update"), {
+  const isWhole = m % TILE.m === 0 && n % TILE.n === 0 && k % TILE.k === 0;
+  return await gpu.makeDispatch(joinShader(wgsl, "outer_update"), {
     constants: {
       a_stride: a.stride,
       b_stride: b.stride,
       c_stride: c.stride,
       factor,
-      ...(byMatrices && { activation_unit: ACTIVATION_UNIT }),
       is_whole: isWhole ? 1 : 0,
-      triangle: ["all", "upper", "lower"].indexOf(triangle),
+      triangle: TRIANGLES.indexOf(triangle),
     },
     buffers: { update: words, a: a.buffer, b: b.buffer, c: c.buffer },
-    workgroups: byMatrices ? [rows, columns, 1] : [columns, rows, 1],
+    workgroups: [Math.ceil(n / TILE.n), Math.ceil(m / TILE.m), 1],
+  });
+}
+
+export async function outerMatrices(
+  gpu: Gpu,
+  { range: { m, n }, words, a, b, c, triangle = "all" }: MatrixUpdate,
+): Promise<Dispatch> {
+  return await gpu.makeDispatch(joinShader(wgsl, "outer_matrices"), {
+    constants: { c_stride: c.stride, activation_unit: ACTIVATION_UNIT, triangle: TRIANGLES.indexOf(triangle) },
+    buffers: { update: words, a, b, c: c.buffer },
+    workgroups: [Math.ceil(m / MATRICES), Math.ceil(n / MATRICES), 1],
   });
 }

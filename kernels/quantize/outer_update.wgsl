@@ -5,8 +5,19 @@
 // error feedback to later channels. Both operands come with the summed index in their rows, so neither is transposed on
 // its way.
 //
+// Bindings beside update_edges.wgsl's:
+//   1 a  vec4<f32> rows of a_stride / 4
+//   2 b  vec4<f32> rows of b_stride / 4
+//
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 columns of c, 8 x 8 a thread, in steps of 16 k; as in
 // product/parts/tiles/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way.
+override a_stride: u32 = 4;
+override b_stride: u32 = 4;
+override is_whole: u32 = 0; // 1: m, n and k are whole tiles and steps
+
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+
 const TILE_M = 64u;
 const TILE_N = 128u;
 const STEP = 16u;
@@ -68,6 +79,19 @@ fn fetch(m_first: u32, n_first: u32, thread: u32, k: u32) -> Staged {
     b_at(b_row + 8u, n),
     b_at(b_row + 12u, n),
   );
+}
+
+// Zeros past the last k, anything past the last m, whose sums are not written.
+fn a_at(k: u32, m: u32) -> vec4<f32> {
+  if (is_whole == 1u) { return a[(update.a_first + k * a_stride + m) / 4u]; }
+  let at = (update.a_first + min(k, update.k - 1u) * a_stride + min(m, update.m - 4u)) / 4u;
+  return select(vec4(0.0), a[at], k < update.k);
+}
+
+fn b_at(k: u32, n: u32) -> vec4<f32> {
+  if (is_whole == 1u) { return b[(update.b_first + k * b_stride + n) / 4u]; }
+  let at = (update.b_first + min(k, update.k - 1u) * b_stride + min(n, update.n - 4u)) / 4u;
+  return select(vec4(0.0), b[at], k < update.k);
 }
 
 fn put(staged: Staged, thread: u32) {

@@ -1,17 +1,14 @@
-// Bindings of an outer update, and its edges.
+// The matrix that an outer update adds to, and its edges.
 //
 // Bindings (counts, and the element at which each matrix begins, are in `update`; all but k are multiples of 4):
 //   0 update  uniform
-//   1 a       vec4<f32> rows of a_stride / 4
-//   2 b       vec4<f32> rows of b_stride / 4
 //   3 c       vec4<f32> rows of c_stride / 4
 //
+// From the kernel: a and b, bindings 1 and 2.
+//
 // With `triangle` nothing is written on the other side of the diagonal.
-override a_stride: u32 = 4;
-override b_stride: u32 = 4;
 override c_stride: u32 = 4;
 override factor: f32 = 1.0;
-override is_whole: u32 = 0; // 1: m, n and k are whole tiles and steps
 override triangle: u32 = 0; // 1: the upper triangle, 2: the lower, of the matrix whose rows from c_row on are c
 
 struct Update {
@@ -25,22 +22,7 @@ struct Update {
 }
 
 @group(0) @binding(0) var<uniform> update: Update;
-@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
-
-// Zeros past the last k, anything past the last m, whose sums are not written.
-fn a_at(k: u32, m: u32) -> vec4<f32> {
-  if (is_whole == 1u) { return a[(update.a_first + k * a_stride + m) / 4u]; }
-  let at = (update.a_first + min(k, update.k - 1u) * a_stride + min(m, update.m - 4u)) / 4u;
-  return select(vec4(0.0), a[at], k < update.k);
-}
-
-fn b_at(k: u32, n: u32) -> vec4<f32> {
-  if (is_whole == 1u) { return b[(update.b_first + k * b_stride + n) / 4u]; }
-  let at = (update.b_first + min(k, update.k - 1u) * b_stride + min(n, update.n - 4u)) / 4u;
-  return select(vec4(0.0), b[at], k < update.k);
-}
 
 // Adds to four columns of c.
 fn add_four(m: u32, n: u32, sums: vec4<f32>) {
