@@ -3,6 +3,7 @@ import { allOrNone, type BufferScope, createBufferScope } from "../../kernels/gp
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
 import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { joinRows } from "../../kernels/matrix/join_rows.ts";
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
 import { readSquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { factorize, readDiagonal } from "../../kernels/quantize/factorize.ts";
@@ -64,10 +65,11 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "coming" | "pair"
       }
     };
     const pass = async (stage: number) => {
-      const passed = isOriginalAhead ? { quantized: pair.quantized } : pair;
+      const passed: DeviceLayerPair = isOriginalAhead ? { quantized: pair.quantized } : pair;
       isOriginalAhead = false;
       isPassed = true;
       await uploadStage(work, passed, stage);
+      for (const model of [passed.original, passed.quantized]) await joinStage(work, model, stage);
       await beginStage(stage + 1);
       await text?.pass(passed, stage, coming.writePart);
     };
@@ -122,6 +124,24 @@ function clearMatrices({ matrices, pair }: LayerWork): void {
 async function uploadStage(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
   if (!work.text || work.text.isStill) return;
   for (const kind of STAGES[stage].linears) await uploadMissing(work, pair, kind);
+}
+
+/** Makes one matrix of those of a stage, where they can be joined; f16 ones that aren't needed any more are freed. */
+async function joinStage(
+  { gpu, matrices, pair }: LayerWork,
+  model: DeviceLayer | undefined,
+  stage: number,
+): Promise<void> {
+  const { linears } = STAGES[stage];
+  const parts = linears.flatMap((kind) => model?.matrices.get(kind) ?? []);
+  const joined = parts.length > 1 && await joinRows(gpu, parts);
+  if (!model || !joined) return;
+  buffersOf(joined).forEach(matrices.own);
+  model.matrices.clear();
+  model.matrices.set(linears[0], joined);
+  const needed = [pair.original, pair.quantized].flatMap((model) => [...model?.matrices.values() ?? []]);
+  const spent = parts.filter((part) => part.kind === "f16" && !needed.includes(part));
+  spent.flatMap(buffersOf).forEach(matrices.free);
 }
 
 /** Puts a matrix as it was, in f16, into the models of a pair that don't have it. */
