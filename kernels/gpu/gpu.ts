@@ -27,6 +27,8 @@ const ROOM_BYTES = 2 ** 28;
 export interface Kernel extends Pick<Shader, "label" | "bindings"> {
   /** The compiled shader. */
   readonly pipeline: GPUComputePipeline;
+  /** Of its bindings, group 0. */
+  readonly layout: GPUBindGroupLayout;
 }
 
 /** Buffers of a kernel, or ranges of them, by the names that its shader gives them. */
@@ -234,7 +236,7 @@ export class Gpu implements Disposable {
     };
     try {
       const pipeline = await this.#errors.made(`kernel ${label}`, make, 0, this.#heldBytes);
-      return { label, bindings, pipeline };
+      return { label, bindings, pipeline, layout: pipeline.getBindGroupLayout(0) };
     } catch (cause) {
       if (cause instanceof DeviceLostError || cause instanceof OutOfMemoryError) throw cause;
       throw new SyntaxError((cause as Error).message, { cause });
@@ -247,9 +249,9 @@ export class Gpu implements Disposable {
    * @throws {TypeError} for a name that the kernel doesn't bind, or one that is missing
    */
   bind(kernel: Kernel, buffers: NamedBuffers): GPUBindGroup {
-    const { label, pipeline } = kernel;
+    const { label, layout } = kernel;
     const entries = bindingEntries(kernel, buffers);
-    const make = () => this.device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries });
+    const make = () => this.device.createBindGroup({ label, layout, entries });
     return this.#errors.watch(`bindings of ${label}`, make);
   }
 
