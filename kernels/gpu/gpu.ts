@@ -168,7 +168,7 @@ export class Gpu implements Disposable {
   /** Writes to a buffer in chunks, submitting each, so that its staging memory can be freed. */
   write(buffer: GPUBuffer, data: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
     this.#writtenBytes += data.byteLength;
-    writeChunks(this.device, buffer, data, offsetBytes);
+    writeChunks(this.device, this.capabilities.implementation, buffer, data, offsetBytes);
   }
 
   /**

@@ -10,6 +10,7 @@ import { addGram, addProducts, summedInputs } from "../../kernels/quantize/token
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
+  copyWindows,
   createStreamContext,
   createWindows,
   type DeviceLayer,
@@ -90,8 +91,8 @@ export async function createDeviceCalibrator(
   if (windows.length === 0) throw new RangeError("calibration has 0 windows, must have at least 1");
   const joined = joinWindows(config, windows);
   const context = await createStreamContext(gpu, scope, config, joined);
-  const start = () => createWindows(gpu, scope, config, calibration.embedding, joined);
-  const streams = { quantized: await start(), ...(correctTarget && { original: await start() }) };
+  const quantized = await createWindows(gpu, scope, config, calibration.embedding, joined);
+  const streams = { quantized, ...(correctTarget && { original: await copyWindows(gpu, scope, quantized) }) };
 
   /** Submits work for windows side by side in every model, then for them as a whole. */
   const forWindows = async (

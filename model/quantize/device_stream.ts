@@ -124,6 +124,25 @@ export async function createWindows(
   return made;
 }
 
+/** Puts windows before the first layer of another model, whose embedding is the same. */
+export async function copyWindows(
+  gpu: Gpu,
+  scope: BufferScope,
+  windows: readonly StreamWindows[],
+): Promise<StreamWindows[]> {
+  const normed = await scope.storage("normed", windows[0].normed.size);
+  const copied: StreamWindows[] = [];
+  for (const { hidden, kept, ...ranges } of windows) {
+    copied.push({
+      ...ranges,
+      hidden: scope.own(await gpu.duplicate(hidden)),
+      kept: await scope.storage(kept.label, kept.size),
+      normed,
+    });
+  }
+  return copied;
+}
+
 /** Input of the first layer, f32 [tokens, hidden]. */
 async function embedWindows(
   gpu: Gpu,
