@@ -4,8 +4,9 @@ import { ACTIVATION_UNIT } from "../matrix/elementwise.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
-/** Rows and columns of a workgroup and outer products of a step; with matrix units rows and columns. */
-const TILE = { m: 64, n: 128, k: 16 };
+/** Rows and columns of a workgroup, and of one with matrix units. */
+const TILE_M = 64;
+const TILE_N = 128;
 const MATRICES = 128;
 
 /** Rows of f32 in a buffer. */
@@ -72,20 +73,18 @@ const TRIANGLES: readonly Triangle[] = ["all", "upper", "lower"];
 
 export async function outerUpdate(
   gpu: Gpu,
-  { range: { m, n, k }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,
+  { range: { m, n }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,
 ): Promise<Dispatch> {
-  const isWhole = m % TILE.m === 0 && n % TILE.n === 0 && k % TILE.k === 0;
   return await gpu.makeDispatch(joinShader(wgsl, "outer_update"), {
     constants: {
       a_stride: a.stride,
       b_stride: b.stride,
       c_stride: c.stride,
       factor,
-      is_whole: isWhole ? 1 : 0,
       triangle: TRIANGLES.indexOf(triangle),
     },
     buffers: { update: words, a: a.buffer, b: b.buffer, c: c.buffer },
-    workgroups: [Math.ceil(n / TILE.n), Math.ceil(m / TILE.m), 1],
+    workgroups: [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1],
   });
 }
 

@@ -13,7 +13,6 @@
 // product/parts/tiles/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way.
 override a_stride: u32 = 4;
 override b_stride: u32 = 4;
-override is_whole: u32 = 0; // 1: m, n and k are whole tiles and steps
 
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
@@ -83,13 +82,11 @@ fn fetch(m_first: u32, n_first: u32, thread: u32, k: u32) -> Staged {
 
 // Zeros past the last k, anything past the last m, whose sums are not written.
 fn a_at(k: u32, m: u32) -> vec4<f32> {
-  if (is_whole == 1u) { return a[(update.a_first + k * a_stride + m) / 4u]; }
   let at = (update.a_first + min(k, update.k - 1u) * a_stride + min(m, update.m - 4u)) / 4u;
   return select(vec4(0.0), a[at], k < update.k);
 }
 
 fn b_at(k: u32, n: u32) -> vec4<f32> {
-  if (is_whole == 1u) { return b[(update.b_first + k * b_stride + n) / 4u]; }
   let at = (update.b_first + min(k, update.k - 1u) * b_stride + min(n, update.n - 4u)) / 4u;
   return select(vec4(0.0), b[at], k < update.k);
 }
