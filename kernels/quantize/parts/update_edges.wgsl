@@ -26,9 +26,21 @@ struct Update {
 
 // Adds to four columns of c.
 fn add_four(m: u32, n: u32, sums: vec4<f32>) {
+  add_to_four(m, n, four_at(m, n), sums);
+}
+
+// Anything past the edges, where nothing is added.
+fn four_at(m: u32, n: u32) -> vec4<f32> {
+  return c[place_of(min(m, update.m - 1u), min(n, update.n - 4u))];
+}
+
+fn add_to_four(m: u32, n: u32, before: vec4<f32>, sums: vec4<f32>) {
   if (m >= update.m || n >= update.n) { return; }
-  let at = (update.c_first + m * c_stride + n) / 4u;
-  c[at] = select(c[at], c[at] + factor * sums, is_wanted(update.c_row + m, n));
+  c[place_of(m, n)] = select(before, before + factor * sums, is_wanted(update.c_row + m, n));
+}
+
+fn place_of(m: u32, n: u32) -> u32 {
+  return (update.c_first + m * c_stride + n) / 4u;
 }
 
 // Which of four columns from n on are on the wanted side of the diagonal.
