@@ -80,8 +80,8 @@ async function layerForward(
   layer: EngineLayer,
   buffers: TuningBuffers,
 ): Promise<Pick<LayerPass, "product" | "inside" | "end">> {
-  const attend = await joinedAttention(gpu, config, layer, buffers.range, buffers);
-  const operations = await passOperations(gpu, config, layer, buffers.range, buffers, attend);
+  const mixing = await joinedAttention(gpu, config, layer, buffers.range, buffers);
+  const operations = await passOperations(gpu, config, layer, buffers.range, buffers, mixing);
   const dispatches = operations.map((operation) => operation.dispatches);
   return { product: dispatches[0], inside: dispatches.slice(1, -1).flat(), end: dispatches.at(-1)! };
 }
