@@ -78,18 +78,20 @@ export function attentionGroups(shape: AttentionShape): number {
 }
 
 /**
- * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A
- * software adapter has nothing in flight and pays for each thread.
+ * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. Where
+ * more than two workgroups share a multiprocessor there are enough anyway, and half as many merge sooner. A software
+ * adapter has nothing in flight and pays for each thread.
  */
 export function chooseWorkgroupSize(
-  { software, workgroupBytes, workgroupThreads }: DeviceProfile,
+  { software, multiprocessors, workgroupBytes, workgroupThreads }: DeviceProfile,
   team: Team,
   queries: 1 | 4,
   rowLanes: number,
+  workgroups: number,
 ): number {
   const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
   const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
-  let size = software ? 64 : 256;
+  let size = software ? 64 : workgroups > 2 * multiprocessors ? 128 : 256;
   while (size > workgroupThreads || size * threadBytes > workgroupBytes) size /= 2;
   return size;
 }
@@ -113,6 +115,7 @@ export async function decodeAttention(
   const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(shape);
+  const workgroups = [attentionGroups(shape), splits, tokens] as const;
   const parts = [`queries_${queries}`, team.exchange, cacheRowsPart(cache)] as const;
   return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", ...parts), {
     constants: {
@@ -123,7 +126,7 @@ export async function decodeAttention(
       splits,
       row_lanes: rowLanes,
       merge_lanes: Math.min(team.lanes, 4 * rowLanes),
-      workgroup_size: chooseWorkgroupSize(gpu.profile, team, queries, rowLanes),
+      workgroup_size: chooseWorkgroupSize(gpu.profile, team, queries, rowLanes, workgroups[0] * splits * tokens),
       has_bias: bias ? 1 : 0,
       has_norm: headNorm ? 1 : 0,
       norm_epsilon: headNorm?.epsilon ?? 0,
@@ -139,6 +142,6 @@ export async function decodeAttention(
       bias: bias ?? qkv,
       norms: headNorm?.weights ?? qkv,
     },
-    workgroups: [attentionGroups(shape), splits, tokens],
+    workgroups,
   });
 }
