@@ -10,7 +10,7 @@ export interface GemmTile {
   /** Part of the shaders that bring the weights. */
   readonly part: "wide_tile" | "narrow_tile" | "matrix_tile" | "matrix_few";
   /** For a tile whose channels can be spread over workgroups: those of a step, and how many workgroups suit a multiprocessor. */
-  readonly parts?: { readonly stepChannels: number; readonly workgroupsEach: number };
+  readonly parts?: { readonly stepChannels: number; readonly workgroupsEach: readonly number[] };
 }
 
 /** 128 rows x 128 tokens by matrix units, where there are some. */
@@ -18,7 +18,7 @@ export const MATRIX_TILE: GemmTile = {
   rows: 128,
   tokens: 128,
   part: "matrix_tile",
-  parts: { stepChannels: 32, workgroupsEach: 2 },
+  parts: { stepChannels: 32, workgroupsEach: [2] },
 };
 
 /** 128 rows x 16 tokens by matrix units: for batches. */
@@ -26,7 +26,7 @@ export const MATRIX_FEW: GemmTile = {
   rows: 128,
   tokens: 16,
   part: "matrix_few",
-  parts: { stepChannels: 64, workgroupsEach: 4 },
+  parts: { stepChannels: 64, workgroupsEach: [4, 2] },
 };
 
 /** Most tokens of that tile, which brings weights anew for each 16. */

@@ -32,9 +32,15 @@ export function takesHalves(
 /** Channels of which a part takes a whole number: packed weights are fetched by half blocks. */
 const RUN_CHANNELS = 64;
 
+/** Workgroups of tiles of matrices that a multiprocessor has room for at once. */
+const RESIDENT = 2;
+
+/** Steps as long as which a round of them takes to begin and to end, by the times in docs/kernel_notes.md. */
+const ROUND_STEPS = 10;
+
 /**
  * The parts of the channels for a tile, with the steps that a workgroup takes one after the other: as many as give each
- * multiprocessor its workgroups.
+ * multiprocessor its workgroups, of the numbers that suit it the one by which the busiest is done first.
  */
 export function planParts(
   tile: GemmTile,
@@ -46,10 +52,17 @@ export function planParts(
   if (!tile.parts) return { splits: 1, run: 0 };
   const { stepChannels, workgroupsEach } = tile.parts;
   const [tokenTiles, rowTiles] = tileWorkgroups(tile, rows, maxTokens);
+  const tiles = rowTiles * tokenTiles;
   const most = Math.ceil(channels / RUN_CHANNELS);
-  const wanted = Math.floor((workgroupsEach * multiprocessors) / (rowTiles * tokenTiles));
-  const run = Math.ceil(most / Math.min(most, Math.max(1, wanted)));
-  return { splits: Math.ceil(most / run), run: (run * RUN_CHANNELS) / stepChannels };
+  const plans = workgroupsEach.map((each) => {
+    const wanted = Math.floor((each * multiprocessors) / tiles);
+    const run = Math.ceil(most / Math.min(most, Math.max(1, wanted)));
+    const splits = Math.ceil(most / run);
+    const own = Math.ceil((tiles * splits) / multiprocessors);
+    return { splits, run, time: own * run + ROUND_STEPS * Math.ceil(own / RESIDENT) };
+  });
+  const { splits, run } = plans.reduce((best, plan) => plan.time < best.time ? plan : best);
+  return { splits, run: (run * RUN_CHANNELS) / stepChannels };
 }
 
 /** Bytes of the sums that a product with up to so many tokens leaves in between, by the tile that is faster. */

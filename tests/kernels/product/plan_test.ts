@@ -72,10 +72,11 @@ Deno.test("planSeveral: four tokens where a row has room, else parts of it or tw
 });
 
 Deno.test("planParts cuts channels into as many parts as all multiprocessors have workgroups for at once", () => {
-  // 172 tiles of 64 half blocks: 528 workgroups are three each. 32 of 172: 16.5. 1000 tiles: one.
+  // 172 tiles of 64 half blocks: 528 workgroups are three each, four of 22 steps for the busiest in two rounds. 1000
+  // tiles: one. 32 of 172: of 16 parts it takes four of 11 in two rounds, of 8 two of 22 in one.
   assertEquals(planParts(MATRIX_FEW, H200, 22016, 4096, 16), { run: 22, splits: 3 });
-  assertEquals(planParts(MATRIX_FEW, H200, 4096, 11008, 16), { run: 11, splits: 16 });
-  // 96 of 64: 5.5.
+  assertEquals(planParts(MATRIX_FEW, H200, 4096, 11008, 16), { run: 22, splits: 8 });
+  // 96 of 64: four of 13 in two rounds, or two of 32 in one.
   assertEquals(planParts(MATRIX_FEW, H200, 12288, 4096, 16), { run: 13, splits: 5 });
   assertEquals(planParts(MATRIX_FEW, H200, 128000, 4096, 16), { run: 64, splits: 1 });
   assertEquals(planParts(MATRIX_FEW, H200, 128, 100, 1), { run: 1, splits: 2 });
