@@ -31,7 +31,7 @@ import {
   withCopies,
 } from "./kernel_bench.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
-import type { Column, Row, Verdict } from "./results/result.ts";
+import { type Column, estimateColumns, type Row, type Verdict } from "./results/result.ts";
 import { ERRORS, SAMPLING, timeVariants } from "./timed_variants.ts";
 
 /** The model whose layers are ablated: twelve kernels more a shape, which take long to compile. */
@@ -98,10 +98,8 @@ const COLUMNS: readonly Column[] = [
   { key: "shape", label: "rows x channels", unit: "" },
   { key: "variant", label: "kernel", unit: "" },
   { key: "step", label: "step", unit: "" },
-  { key: "time_us", label: "time", unit: "us", timed: true },
-  { key: "time_us_error", label: "±", unit: "us", timed: true },
-  { key: "share", label: "share", unit: "share", timed: true },
-  { key: "share_error", label: "±", unit: "share", timed: true },
+  ...estimateColumns({ key: "time_us", label: "time", unit: "us", timed: true }),
+  ...estimateColumns({ key: "share", label: "share", unit: "share", timed: true }),
   { key: "slow_samples", label: "slow samples", unit: "", timed: true },
   { key: "note", label: "note", unit: "", timed: true },
   { key: "paper_share", label: "paper", unit: "share" },

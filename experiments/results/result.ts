@@ -21,9 +21,19 @@ export type Cell = number | string | null;
 /** A row of a result table, by column key. */
 export type Row = Readonly<Record<string, Cell>>;
 
-/** Cells of a value with its error. */
-export function estimateCells(key: string, { value, standardError }: Estimate): Row {
-  return { [key]: value, [`${key}_error`]: standardError };
+/** A column of values and, behind it, that of their errors, which is like it but for what is said. */
+export function estimateColumns(column: Column, error: Partial<Column> = {}): Column[] {
+  return [column, { ...column, key: `${column.key}_error`, label: "±", ...error }];
+}
+
+/** Cells of {@linkcode estimateColumns}, empty where nothing was measured. */
+export function estimateCells(key: string, estimate: Estimate | undefined): Row {
+  return { [key]: estimate?.value ?? null, [`${key}_error`]: estimate?.standardError ?? null };
+}
+
+/** The value of such cells; its error is 0 where that of a single reading isn't known. */
+export function estimateOf(row: Row, key: string): Estimate {
+  return { value: Number(row[key]), standardError: Number(row[`${key}_error`] ?? 0) };
 }
 
 /** How far a claim held. */
