@@ -3,10 +3,10 @@ import { createHash } from "node:crypto";
 import { fromFileUrl } from "@std/path";
 import { type Checkpoint, readModel } from "./files/checkpoint.ts";
 import { openGguf } from "./files/gguf_checkpoint.ts";
+import { isGguf } from "./files/gguf_file.ts";
 import { type DownloadProgress, fetchModel } from "./hub/hub_model.ts";
 import { parseHubName } from "./hub/hub_repo.ts";
 import { readHubSettings } from "./hub/hub_settings.ts";
-import { openFileSource } from "./files/file_source.ts";
 import { statPath } from "./host/path_exists.ts";
 import { openDirectory } from "./files/open_directory.ts";
 import { openPacked } from "./files/open_packed.ts";
@@ -84,12 +84,6 @@ async function openPath(path: string): Promise<Checkpoint> {
   if (!info) throw new SyntaxError(`model ${path} does not exist, must be ${MODEL_NAMES}`);
   if (info.isDirectory) return await openDirectory(path);
   return await isGguf(path) ? await openGguf(path) : await openPacked(path);
-}
-
-/** Whether a file is GGUF by its first four bytes, whatever its name. */
-async function isGguf(path: string): Promise<boolean> {
-  using source = await openFileSource(path);
-  return new TextDecoder().decode(await source.read(0, Math.min(4, source.sizeBytes))) === "GGUF";
 }
 
 /** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */

@@ -3,6 +3,7 @@
 import { join } from "@std/path";
 import { writeTextBeside } from "../../model/host/atomic_file.ts";
 import type { Estimate } from "../../model/host/statistics.ts";
+import { parseJson } from "./parse_json.ts";
 import { PEERS_ID, peersProblem } from "./peers.ts";
 
 /** A column of a result table. */
@@ -119,12 +120,7 @@ export async function readResult(path: string): Promise<Result> {
 
 /** Reads a result file's text. @param name of the file, for errors. @throws {SyntaxError} when it isn't a result */
 export function parseResult(name: string, text: string): Result {
-  let value: Partial<Result>;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new SyntaxError(`${name} is not valid JSON: ${(error as Error).message}`, { cause: error });
-  }
+  const value = parseJson<Partial<Result>>(name, text);
   const problem = value?.schema !== 1
     ? `schema is ${JSON.stringify(value?.schema)}, must be 1`
     : typeof value.id !== "string" || !Array.isArray(value.columns) || !Array.isArray(value.rows)
