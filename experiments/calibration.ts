@@ -107,11 +107,7 @@ export const calibration: Experiment = {
  * Evaluates the model on all texts at once, one after the other: unquantized, and calibrated on each by both methods;
  * files on the first alone.
  */
-async function measureTexts(
-  context: ExperimentContext,
-  texts: readonly DividedText[],
-  files: readonly FileCase[],
-) {
+async function measureTexts(context: ExperimentContext, texts: readonly DividedText[], files: readonly FileCase[]) {
   const { scorer, scoreUnquantized } = await context.place();
   const all = { text: texts.map(({ name }) => name).join(), windows: texts.flatMap(({ calibrating }) => calibrating) };
   const windows = { text: all.text, windows: texts.flatMap(({ evaluated }) => evaluated), textTokens: 0 };

@@ -113,10 +113,7 @@ async function openPlace(
   return owned.use(gpu ? gpuPlace(gpu, pool, checkpoint, { seed, directory }) : cpuPlace(pool, sharedModel));
 }
 
-async function makeBaseline(
-  settings: RunSettings,
-  context: ExperimentContext,
-): Promise<Baseline> {
+async function makeBaseline(settings: RunSettings, context: ExperimentContext): Promise<Baseline> {
   const { quick, seed, textName } = settings;
   const { checkpoint: { config, tokenizer } } = await context.opened();
   const { scorer, gpu, isRealGpu, scoreUnquantized } = await context.place();

@@ -27,10 +27,7 @@ export interface PipelineShares {
  * Rows of a pipeline. Shares are of the sequence, or of the parts' sum where the parts take longer by themselves, so
  * that they are within 0 and 1 and add up to 1 in every round.
  */
-export function pipelineRows(
-  shape: string,
-  samples: PipelineSamples,
-): PipelineShares & { readonly rows: Row[] } {
+export function pipelineRows(shape: string, samples: PipelineSamples): PipelineShares & { readonly rows: Row[] } {
   type Times = Readonly<Record<keyof PipelineSamples, number>>;
   const sum = (t: Times) => t.secondOrder + t.firstOrder + t.multiply;
   const whole = (t: Times) => Math.max(t.sequence, sum(t));

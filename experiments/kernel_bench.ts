@@ -90,11 +90,7 @@ export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
  * The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both: 1 for
  * what is faster than the read, which then is no ceiling.
  */
-export function fractionOfRead(
-  bytes: number,
-  timesUs: readonly number[],
-  { bytesPerUs, timing }: Ceiling,
-): Estimate {
+export function fractionOfRead(bytes: number, timesUs: readonly number[], { bytesPerUs, timing }: Ceiling): Estimate {
   const [time, read] = [timesUs, timing.samplesUs].map(medianEstimate);
   const value = Math.min(1, bytes / time.value / bytesPerUs);
   return { value, standardError: value * Math.hypot(time.standardError / time.value, read.standardError / read.value) };

@@ -80,11 +80,7 @@ export async function runExperiments(experiments: readonly Experiment[], options
  * Where below results/ a result belongs: the device's directory for the embedded model and for what measures no model,
  * one for each other model below it.
  */
-export function resultPlace(
-  device: string,
-  modelName: string,
-  { needsModel }: Pick<Experiment, "needsModel">,
-): string {
+export function resultPlace(device: string, modelName: string, { needsModel }: Pick<Experiment, "needsModel">): string {
   return needsModel && modelName !== "tiny" ? `${device}/${modelSlug(modelName)}` : device;
 }
 

@@ -145,12 +145,7 @@ async function readReordered(tensor: GgufTensor, order?: readonly number[]): Pro
 }
 
 /** A tensor of numbers, to be carried into a safetensors file: f32 stays, everything else becomes f16. */
-function asTensor(
-  path: string,
-  name: string,
-  { type, shape }: GgufTensor,
-  read: Checkpoint["read"],
-): CarriedTensor {
+function asTensor(path: string, name: string, { type, shape }: GgufTensor, read: Checkpoint["read"]): CarriedTensor {
   if (type.name === "F32") {
     return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }

@@ -115,10 +115,7 @@ function startWorker(file: URL) {
  *
  * @param movedOf memory of a result that the pool gets
  */
-export function serveTasks<T extends Tasks<T>>(
-  tasks: T,
-  movedOf: MovedOf<T> = () => [],
-): void {
+export function serveTasks<T extends Tasks<T>>(tasks: T, movedOf: MovedOf<T> = () => []): void {
   // The compiler takes this file for a page's; in a worker globalThis is its scope.
   const scope = globalThis as unknown as Worker;
   scope.onmessage = async ({ data: { id, name, payload } }: MessageEvent<TaskMessage>) => {
