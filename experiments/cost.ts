@@ -22,7 +22,7 @@ import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import { measureSpeed } from "../model/engine/speed.ts";
 import { type Estimate, medianEstimate, ratioOf, scaled } from "../model/host/statistics.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
-import { describeSettings } from "./packed/real_weights.ts";
+import { DEFAULT_PACKING } from "./packed/real_weights.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
 import { COST_RATIOS } from "./results/paper.ts";
 import { type Column, estimateCells, estimateColumns, estimateOf, type Row, type Verdict } from "./results/result.ts";
@@ -68,7 +68,7 @@ export const cost: Experiment = {
     return {
       settings: {
         "memory": `weights with embedding and head in 16 bits, and the f16 key-value cache of ${CONTEXT} tokens`,
-        "twobit": `packed as quantize does by default: ${describeSettings(SETTINGS)}`,
+        "twobit": DEFAULT_PACKING,
         "GPUs": GPUS.map(({ name, example }) => `${name}: ${example}`).join("; ") + " (memory by their data sheets)",
         "seconds a token": `measured here, batch 1, context ${MEASURED_CONTEXT}, where the model fits on one device`,
         "price": PRICE,

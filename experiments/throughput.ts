@@ -19,12 +19,12 @@ import { dawnVersion, openDawn } from "../model/host/dawn.ts";
 import { medianEstimate, ratioOf } from "../model/host/statistics.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
-import { SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
+import { twobitQuantizer } from "../quant/recipe.ts";
 import { SOFTWARE_SHAPE } from "./end_to_end.ts";
 import { CLAIMED_MODEL, DOES_NOT_FIT } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { OPTION_SETTINGS, optionFormats } from "./packed/precisions.ts";
-import { describeSettings } from "./packed/real_weights.ts";
+import { DEFAULT_PACKING } from "./packed/real_weights.ts";
 import { formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
 import { type Column, estimateCells, estimateColumns, estimateOf, type Row, type Verdict } from "./results/result.ts";
 
@@ -102,7 +102,7 @@ export const throughput: Experiment = {
     return {
       settings: {
         "weights": `random, in ${plan.shape.name}'s shape; embedding and head in f16`,
-        "twobit": `packed as quantize does by default: ${describeSettings(SETTINGS)}`,
+        "twobit": DEFAULT_PACKING,
         "Deno": "its own WebGPU",
         "Dawn": typeof dawn === "string" ? dawn : `that of npm:webgpu@${dawnVersion()}`,
         "texts together": `${plan.generateTokens} tokens of each; speed is that of all`,

@@ -14,7 +14,6 @@ import type { Model } from "./llama/llama.ts";
 import { fitTokenizer, parseTokenizer, readTokenizerTexts, type Tokenizer } from "./text/tokenizer.ts";
 
 export interface LoadedModel {
-  readonly name: string;
   readonly model: Model;
   readonly tokenizer: Tokenizer;
   /** sha256 of the weight files, one after the other, in hexadecimal. */
@@ -90,7 +89,7 @@ async function openPath(path: string): Promise<Checkpoint> {
 export async function loadModel(name: string, onDownload?: DownloadProgress): Promise<LoadedModel> {
   using checkpoint = await openModel(name, onDownload);
   const { tokenizer } = checkpoint;
-  return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
+  return { model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
 }
 
 /** The identity of weight files that are read for a long time. */
