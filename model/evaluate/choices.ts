@@ -7,7 +7,6 @@ export interface ChoicePlan {
   readonly items: number;
   /** Tokens of a context, BOS in front included. */
   readonly contextTokens: number;
-  /** Tokens of a continuation. */
   readonly continuationTokens: number;
 }
 

@@ -29,7 +29,6 @@ export interface WorkerPool<T extends Tasks<T>> extends Disposable {
 /** Memory of a payload or a result of a task that is given away instead of being copied. */
 export type MovedOf<T> = (name: keyof T, value: unknown) => ArrayBuffer[];
 
-/** Message from the pool to a worker. */
 interface TaskMessage {
   /** Number that the reply repeats. */
   readonly id: number;

@@ -8,7 +8,6 @@ import type { HubSettings } from "./hub_settings.ts";
 export interface DatasetFile {
   /** ORG/NAME */
   readonly dataset: string;
-  /** The folder that it is in. */
   readonly folder: string;
   readonly file: string;
 }
