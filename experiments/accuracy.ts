@@ -19,7 +19,7 @@ import {
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
 import { GPTQ_FEEDBACK } from "./methods.ts";
-import type { Inputs } from "./model_place.ts";
+import type { Inputs } from "./models/model_place.ts";
 import { describeTypes } from "./provenance.ts";
 import {
   describeNear,

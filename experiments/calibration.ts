@@ -9,7 +9,7 @@ import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { compareMethod, windowSamples } from "./comparison.ts";
 import type { Baseline, Experiment, ExperimentContext } from "./experiment.ts";
 import { twobit, twobitFeedback } from "./methods.ts";
-import { makeCleared } from "./model_place.ts";
+import { makeCleared } from "./models/cleared_directory.ts";
 import { type FileCase, findFiles, openGiven } from "./packed/packed_cases.ts";
 import {
   type Cell,

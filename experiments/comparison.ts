@@ -6,7 +6,7 @@ import type { TaskScore } from "../model/evaluate/tasks.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
-import type { Inputs } from "./model_place.ts";
+import type { Inputs } from "./models/model_place.ts";
 import { withoutDirectories } from "./provenance.ts";
 import { type Cell, type Column, estimateCells, estimateColumns, type Row } from "./results/result.ts";
 

@@ -19,7 +19,8 @@ import { CALIBRATION_SIZES, type QuantizeMethod, twobitQuantizer } from "../quan
 import { describeChanges, describeCommit, describeText } from "./provenance.ts";
 import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
 import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
-import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
+import { gpuPlace } from "./models/gpu_place.ts";
+import { cpuPlace, type ModelPlace } from "./models/model_place.ts";
 
 export interface RunSettings {
   readonly quick: boolean;

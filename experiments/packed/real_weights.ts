@@ -9,7 +9,7 @@ import { quantizeModel } from "../../model/quantize_file.ts";
 import type { QuantizeOptions } from "../../model/quantize_options.ts";
 import { isImproved, SETTINGS } from "../../quant/recipe.ts";
 import type { ExperimentContext } from "../experiment.ts";
-import { makeCleared } from "../model_place.ts";
+import { makeCleared } from "../models/cleared_directory.ts";
 import { describeFile } from "../provenance.ts";
 
 /** How random weights are packed, in words. */
