@@ -1,7 +1,13 @@
 // Launcher of attention for one new token of a sequence, or of each of some sequences.
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, cacheRowsPart, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import {
+  attentionConstants,
+  type AttentionShape,
+  cacheRowsPart,
+  checkAttentionShape,
+  type KeyValueCache,
+} from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
@@ -110,7 +116,6 @@ export async function decodeAttention(
   tokens = 1,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
-  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
   const { qkv, rotations, cache, sequence, partials, bias, headNorm } = buffers;
   const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu.profile, rowLanes);
@@ -119,10 +124,7 @@ export async function decodeAttention(
   const parts = [`queries_${queries}`, team.exchange, cacheRowsPart(cache)] as const;
   return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", ...parts), {
     constants: {
-      heads,
-      key_value_heads: keyValueHeads,
-      head_size: headSize,
-      capacity: cache.capacity,
+      ...attentionConstants(shape, cache),
       splits,
       row_lanes: rowLanes,
       merge_lanes: Math.min(team.lanes, 4 * rowLanes),
@@ -130,7 +132,6 @@ export async function decodeAttention(
       has_bias: bias ? 1 : 0,
       has_norm: headNorm ? 1 : 0,
       norm_epsilon: headNorm?.epsilon ?? 0,
-      ...(slidingWindow !== undefined && { window: slidingWindow }),
     },
     buffers: {
       qkv,

@@ -41,7 +41,6 @@ interface LayerPass {
 
 interface TunerParts {
   readonly gpu: Gpu;
-  readonly weights: EngineWeights;
   readonly buffers: TuningBuffers;
   readonly embed: readonly Dispatch[];
   readonly layers: readonly LayerPass[];
@@ -63,7 +62,7 @@ export function createTuner(gpu: Gpu, weights: EngineWeights, shape: PassShape):
     }
     const embed = await embedTokens(gpu, weights.embedding, buffers.range, buffers.tokens, buffers.hidden);
     const head = await createDivergenceHead(gpu, scope, weights, buffers, parameters);
-    const parts = { gpu, weights, buffers, embed, layers, head };
+    const parts = { gpu, buffers, embed, layers, head };
     return {
       parameters,
       divergenceOf: (windows) => takePasses(parts, windows, false),
