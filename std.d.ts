@@ -32,6 +32,10 @@ declare module "@std/cli/parse-args" {
   ): { _: string[]; [option: string]: string | boolean | string[] };
 }
 
+declare module "@std/collections/chunk" {
+  export function chunk<T>(values: readonly T[], size: number): T[][];
+}
+
 declare module "@std/path" {
   export function basename(path: string): string;
   export function dirname(path: string): string;

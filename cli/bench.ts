@@ -11,12 +11,12 @@ import { MODEL_SHAPES } from "../model/llama/shapes.ts";
 import { measureBatchSpeed, measureSpeed, type SpeedPlan } from "../model/engine/speed.ts";
 import { mean } from "../model/host/statistics.ts";
 import { checkpointSource, type WeightSource } from "../model/engine/weight_source.ts";
-import { renderTable } from "../experiments/render.ts";
+import { headingOf, renderTable } from "../experiments/render.ts";
 import { benchQuantizing, QUANTIZING_OPTIONS } from "./bench_quantizing.ts";
 import {
   type Command,
   integerOption,
-  MODEL_HELP,
+  modelOption,
   type OptionValues,
   shapeOption,
   textOption,
@@ -31,12 +31,8 @@ export const bench: Command = {
   name: "bench",
   summary:
     "Measures speed on the GPU, of a model or of random weights in a model's shape: prompts and generation, or quantizing.",
-  positionals: [],
   options: {
-    model: {
-      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
-      help: `Model to measure: a packed file, ${MODEL_HELP}.`,
-    },
+    model: modelOption("Model to measure"),
     shape: {
       value: "NAME",
       help: `Measure random weights instead: ${MODEL_SHAPES.map(({ name }) => name).join(", ")}.`,
@@ -83,7 +79,7 @@ export const bench: Command = {
     if (options.json === true) {
       console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, rows }, null, 1));
     } else {
-      const table = renderTable(COLUMNS, rows.map((row) => COLUMNS.map(({ key }) => row[key])));
+      const table = renderTable(COLUMNS.map(headingOf), rows.map((row) => COLUMNS.map(({ key }) => row[key])));
       console.log(`${gpu.adapterName}\n${reason}\n${table}`);
     }
     if (gpu.isSoftware) console.error("A software adapter shows that the engine runs, not how fast.");

@@ -2,7 +2,7 @@
 import { openGpu } from "../kernels/gpu/gpu.ts";
 import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
 import { configOfShape } from "../model/engine/random_source.ts";
-import { renderTable } from "../experiments/render.ts";
+import { headingOf, renderTable } from "../experiments/render.ts";
 import { QUANTIZE_METHODS, twobitQuantizer } from "../quant/recipe.ts";
 import { integerOption, oneOfOption, type OptionValues, shapeOption } from "./command.ts";
 
@@ -47,7 +47,7 @@ export async function benchQuantizing(options: OptionValues): Promise<number> {
   if (options.json === true) {
     console.log(JSON.stringify({ device: gpu.adapterName, software: gpu.isSoftware, ...plan, rows: [row] }, null, 1));
   } else {
-    console.log(`${gpu.adapterName}\n\n${renderTable(COLUMNS, [COLUMNS.map(({ key }) => row[key])])}`);
+    console.log(`${gpu.adapterName}\n\n${renderTable(COLUMNS.map(headingOf), [COLUMNS.map(({ key }) => row[key])])}`);
   }
   return 0;
 }

@@ -29,8 +29,8 @@ export interface Interrupt {
 export interface Command {
   readonly name: string;
   readonly summary: string;
-  /** Names of positional arguments, as shown in the help. */
-  readonly positionals: readonly string[];
+  /** Names of positional arguments, as shown in the help; none by default. */
+  readonly positionals?: readonly string[];
   readonly options: Readonly<Record<string, Option>>;
   /** Does the work; returns the exit code. */
   run(options: OptionValues, positionals: readonly string[], interrupt: Interrupt): Promise<number>;
@@ -53,9 +53,9 @@ export function parseArguments(command: Command, args: readonly string[]) {
   const { _: positionals, ...parsed } = parseArgs([...joined], { boolean, string: ["_", ...string] });
   const given = Object.entries(parsed).filter(([, value]) => value !== false);
   const values = Object.fromEntries(given) as OptionValues;
-  if (values.help !== true && positionals.length !== command.positionals.length) {
-    const wanted = command.positionals.length === 0 ? "none" : command.positionals.join(" ");
-    throw new UsageError(`${positionals.length} arguments given, must be ${wanted}`);
+  const { positionals: wanted = [] } = command;
+  if (values.help !== true && positionals.length !== wanted.length) {
+    throw new UsageError(`${positionals.length} arguments given, must be ${wanted.join(" ") || "none"}`);
   }
   return { values, positionals };
 }
@@ -87,7 +87,7 @@ function optionValue(option: Option | undefined, name: string, own: string | und
   return value;
 }
 
-export function helpOf({ name, summary, positionals, options }: Command): string {
+export function helpOf({ name, summary, positionals = [], options }: Command): string {
   const entries = Object.entries({ ...options, ...HELP_OPTION }).map(([option, { value, help }]) =>
     [`--${option}${value ? ` ${value}` : ""}`, help] as const
   );
@@ -124,6 +124,14 @@ export const TEXT_HELP =
   "Text: sotu (default), moby, wikitext2 (from the hub; wikitext2:FILE from wiki.test.raw) or file:PATH.";
 
 export const MODEL_HELP = "the embedded one (default), a directory, a GGUF file, or ORG/NAME of the Hugging Face hub";
+
+/** The option `model` of commands that take packed files too. */
+export function modelOption(what: string): Option {
+  return {
+    value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
+    help: `${what}: a packed file, ${MODEL_HELP}.`,
+  };
+}
 
 /** Reads the name of an evaluation text. @throws {UsageError} */
 export function evaluationTextOption(options: OptionValues): string {

@@ -62,9 +62,8 @@ const LISTED: readonly Difference["kind"][] = ["missing", "drift", "drift within
 function describe(differences: readonly Difference[], experiments: number): string {
   if (differences.length === 0) return `${experiments} experiments, every cell is the same`;
   const listed = LISTED.flatMap((kind) => differences.filter((difference) => difference.kind === kind));
-  const labels = ["experiment", "row", "column", "A", "B", "relative", "what it is"];
   const table = renderTable(
-    labels.map((label) => ({ key: label, label, unit: "" })),
+    ["experiment", "row", "column", "A", "B", "relative", "what it is"],
     listed.map(({ id, row, column, a, b, relative, kind }) => [
       id,
       row,

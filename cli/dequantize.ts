@@ -8,7 +8,6 @@ import { createProgressLine } from "./progress.ts";
 export const dequantize: Command = {
   name: "dequantize",
   summary: "Decodes a packed file into a Hugging Face directory in f16 that transformers and others load.",
-  positionals: [],
   options: {
     in: { value: "F.safetensors", help: "Packed file; required." },
     out: { value: "DIR", help: "Directory to write; required, must not exist." },

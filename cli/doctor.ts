@@ -15,7 +15,6 @@ const NEEDED_GIB = 4;
 export const doctor: Command = {
   name: "doctor",
   summary: "Says what this machine has: Deno, GPU, memory; which experiments will run; how to get what is missing.",
-  positionals: [],
   options: { json: { help: "Print JSON." } },
   async run(options) {
     const report = await examine();

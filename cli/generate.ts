@@ -9,7 +9,7 @@ import {
   type Command,
   integerOption,
   type Interrupt,
-  MODEL_HELP,
+  modelOption,
   type OptionValues,
   textOption,
   UsageError,
@@ -18,19 +18,15 @@ import {
 import { generateFromPrompts, readPrompts } from "./generate_batch.ts";
 import { checkQuantized } from "./packed_option.ts";
 import { PRECISION_OPTIONS, precisionOption } from "./precision_options.ts";
-import { createProgressLine, formatSeconds } from "./progress.ts";
+import { createProgressLine, formatMiB, formatSeconds } from "./progress.ts";
 import { SAMPLING_OPTIONS, samplingOption } from "./sampling_options.ts";
 import { writeText } from "./write_text.ts";
 
 export const generate: Command = {
   name: "generate",
   summary: "Generates text on the GPU and prints it as it comes; speed and memory follow on standard error.",
-  positionals: [],
   options: {
-    model: {
-      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
-      help: `Model: a packed file, ${MODEL_HELP}.`,
-    },
+    model: modelOption("Model"),
     quantized: {
       value: "F.safetensors",
       help: "Packed file to take in the place of --model, whose configuration it must have where both are given.",
@@ -142,8 +138,4 @@ function noteWaiting({ hasWaitedInVain }: Gpu): void {
   console.error(
     "Workgroups of a layer waited for each other in vain: from there on layers ran operation by operation.",
   );
-}
-
-function formatMiB(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 }

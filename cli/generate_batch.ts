@@ -3,7 +3,7 @@ import { MAX_SEQUENCES } from "../model/engine/decode_step.ts";
 import type { Engine, EngineGenerateOptions } from "../model/engine/engine.ts";
 import type { GenerateSummary } from "../model/engine/generate.ts";
 import { type Interrupt, UsageError } from "./command.ts";
-import { formatSeconds } from "./progress.ts";
+import { formatMiB, formatSeconds } from "./progress.ts";
 import { writeText } from "./write_text.ts";
 
 interface BatchResult extends GenerateSummary {
@@ -70,7 +70,7 @@ export async function generateFromPrompts(
   await writeText(Deno.stdout, results.map(textBlock).join("\n"));
   console.error(
     `${results.length} texts, ${tokensPerSecond.toFixed(1)} tokens/s together, the first after ` +
-      `${formatSeconds(firstMs)}; ${device}, ${(memoryBytes / 2 ** 20).toFixed(0)} MiB`,
+      `${formatSeconds(firstMs)}; ${device}, ${formatMiB(memoryBytes)}`,
   );
 }
 

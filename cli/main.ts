@@ -31,10 +31,7 @@ const COMMANDS: readonly Command[] = [
   doctor,
 ];
 
-/** Interrupts that never come. */
-const UNINTERRUPTED: Interrupt = { signal: new AbortController().signal, begin: () => {} };
-
-export async function main(args: readonly string[], interrupt: Interrupt = UNINTERRUPTED): Promise<number> {
+export async function main(args: readonly string[], interrupt: Interrupt): Promise<number> {
   const [name, ...rest] = args;
   const command = COMMANDS.find((command) => command.name === name);
   if (!command) {

@@ -25,7 +25,6 @@ export const peers: Command = {
     "Measures other programs on this machine's GPU, for the tables of end_to_end and async: llama.cpp with CUDA, " +
     "built here with nvcc and CMake, on random weights in Llama-2 7B's shape (16 GB in --work), and with --python " +
     "PyTorch's f16 product. Writes results/<device>/peers.json; run `deno task render` then.",
-  positionals: [],
   options: {
     source: { value: "FILE", help: "llama.cpp's source, as from --pack (default: download it with pip)." },
     pack: { value: "FILE", help: "Only download the source and write FILE (11 MB), for --source elsewhere." },

@@ -16,7 +16,7 @@ import {
   type Command,
   evaluationTextOption,
   integerOption,
-  MODEL_HELP,
+  modelOption,
   oneOfOption,
   type OptionValues,
   taskFilesOption,
@@ -26,19 +26,15 @@ import {
   UsageError,
   WEBGPU_OPTION,
 } from "./command.ts";
-import { createProgressLine } from "./progress.ts";
+import { createProgressLine, formatPercent } from "./progress.ts";
 
 const MAX_WINDOWS = 2 ** 20;
 
 export const perplexity: Command = {
   name: "perplexity",
   summary: "Measures a model's perplexity on a text and its accuracy on task files.",
-  positionals: [],
   options: {
-    model: {
-      value: "tiny|DIR|F.gguf|F.safetensors|hf:ORG/NAME[@REVISION]",
-      help: `Model: a packed file, ${MODEL_HELP}.`,
-    },
+    model: modelOption("Model"),
     text: { value: "NAME", help: TEXT_HELP },
     windows: { value: "N", help: "Windows, spread evenly over the text (default 64; of wikitext2 all)." },
     "window-tokens": {
@@ -93,8 +89,8 @@ export const perplexity: Command = {
         ? JSON.stringify(report, null, 1)
         : `${name} on ${text}: perplexity ${perplexity.value.toFixed(4)} ± ${perplexity.standardError.toFixed(4)}, ` +
           `next token right ${
-            (100 * top1.value).toFixed(2)
-          } %, ${predicted} tokens in ${windows.length} windows, ${scorer.device}${scores.map(describeScore).join("")}`,
+            formatPercent(top1.value)
+          }, ${predicted} tokens in ${windows.length} windows, ${scorer.device}${scores.map(describeScore).join("")}`,
     );
     return 0;
   },

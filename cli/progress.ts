@@ -58,3 +58,11 @@ export function formatSeconds(durationMs: number): string {
   if (seconds < 100) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
+
+export function formatMiB(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
+}
+
+export function formatPercent(share: number): string {
+  return `${(100 * share).toFixed(2)} %`;
+}

@@ -26,13 +26,12 @@ import {
   WEBGPU_OPTION,
 } from "./command.ts";
 import { hostPeakBytes } from "./host_peak.ts";
-import { createProgressLine, formatSeconds } from "./progress.ts";
+import { createProgressLine, formatPercent, formatSeconds } from "./progress.ts";
 import { noteCalibration, noteOutOfLine } from "./quantize_notes.ts";
 
 export const quantize: Command = {
   name: "quantize",
   summary: "Quantizes the linear layers of a checkpoint to 2 and 4 bits, and with --outliers 16, into one packed file.",
-  positionals: [],
   options: {
     model: { value: "tiny|DIR|F.gguf|hf:ORG/NAME[@REVISION]", help: `Checkpoint to quantize: ${MODEL_HELP}.` },
     out: { value: "F.safetensors", help: "Packed file to write; required." },
@@ -243,11 +242,10 @@ function describe(report: MatrixReport): string {
   const { name, rows, channels, refineEvery, bits, weightedError } = report;
   const { relativeError, relativeErrorTwoBit, relativeErrorRefined } = report;
   const perWeight = totalBits(bits) / (rows * channels);
-  const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
-  const weighted = weightedError === undefined ? "" : `weighted error ${percent(weightedError)}, `;
+  const weighted = weightedError === undefined ? "" : `weighted error ${formatPercent(weightedError)}, `;
   const refined = refineEvery === "none" ? "none" : `1 in ${refineEvery}`;
   return `${name}: ${rows} x ${channels}, ${perWeight.toFixed(4)} bits, ${refined} refined, ${weighted}` +
-    `squared error ${percent(relativeError)} (2-bit groups ${percent(relativeErrorTwoBit)}, refined ${
-      percent(relativeErrorRefined)
+    `squared error ${formatPercent(relativeError)} (2-bit groups ${formatPercent(relativeErrorTwoBit)}, refined ${
+      formatPercent(relativeErrorRefined)
     })`;
 }

@@ -2,6 +2,7 @@
 import type { MatrixReport, QuantizeOptions, UsedCalibration } from "../model/quantize_options.ts";
 import { median } from "../model/host/statistics.ts";
 import { ENOUGH_TOKENS } from "../quant/recipe.ts";
+import { formatPercent } from "./progress.ts";
 
 /** What a person should know of the text that was calibrated on. */
 export function noteCalibration(
@@ -32,14 +33,10 @@ export function noteOutOfLine(reports: readonly Pick<MatrixReport, "name" | "wei
     return ofKind.flatMap(({ name, weightedError = 0 }) =>
       weightedError > OUT_OF_LINE * middle
         ? [
-          `${name}: weighted error ${percent(weightedError)} is out of line, the median of its kind is ` +
-          `${percent(middle)}; --layers can leave it in 16 bits`,
+          `${name}: weighted error ${formatPercent(weightedError)} is out of line, the median of its kind is ` +
+          `${formatPercent(middle)}; --layers can leave it in 16 bits`,
         ]
         : []
     );
   });
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(2)} %`;
 }

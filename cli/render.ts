@@ -10,7 +10,6 @@ export const render: Command = {
   summary:
     "Renders Markdown and plots from the result files below results/, and the numbers of README.md and docs/. With " +
     "--check, fails when one of them is not up to date.",
-  positionals: [],
   options: {
     check: { help: "Write nothing; exit code 1 when a page or plot differs from its result file." },
   },

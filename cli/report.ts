@@ -10,7 +10,6 @@ export const report: Command = {
   name: "report",
   summary: "Writes one HTML page with every claim, verdict, table, plot and raw sample below results/. It needs no " +
     "network to be read.",
-  positionals: [],
   options: { out: { value: "FILE", help: "The page to write (default results/report.html)." } },
   async run(options) {
     const out = textOption(options, "out", join(RESULTS_ROOT, "report.html"));

@@ -14,7 +14,6 @@ import { readRunSettings, RUN_OPTIONS } from "./run_options.ts";
 export const reproduce: Command = {
   name: "reproduce",
   summary: "Runs every experiment and writes a table for each claim of the paper.",
-  positionals: [],
   options: {
     only: { value: "ID,ID", help: `Run only these of ${EXPERIMENTS.map(({ id }) => id).join(", ")}.` },
     ...RUN_OPTIONS,

@@ -8,7 +8,6 @@ import { createProgressLine } from "./progress.ts";
 export const serve: Command = {
   name: "serve",
   summary: "Serves a page, to this machine alone, that runs the engine and the kernel tests on the browser's WebGPU.",
-  positionals: [],
   options: {
     model: {
       value: "tiny|DIR|F.safetensors|hf:ORG/NAME[@REVISION]",

@@ -2,6 +2,7 @@
 import { Q2K_CHANNELS } from "../quant/baselines/q2k.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { isPacked } from "../model/files/packed_checkpoint.ts";
+import { scaled } from "../model/host/statistics.ts";
 import { LINEAR_KINDS, linearShape, linearWeights } from "../model/llama/layer.ts";
 import { measuresInput } from "../quant/quantizer.ts";
 import { FEEDBACK, isImproved } from "../quant/recipe.ts";
@@ -18,7 +19,7 @@ import {
 import type { Experiment } from "./experiment.ts";
 import * as methods from "./methods.ts";
 import { GPTQ_FEEDBACK } from "./methods.ts";
-import type { Inputs } from "./model_place.ts";
+import type { Inputs } from "./models/model_place.ts";
 import { describeTypes } from "./provenance.ts";
 import {
   describeNear,
@@ -130,7 +131,7 @@ export function judgeAccuracy(evaluations: ReadonlyMap<string, Evaluation>, rows
   const more = evaluations.has(DEFAULT_FILE)
     ? ` With densities by stage and tuned scales, as quantize does by default: ${formatEstimate(lossOf(DEFAULT_FILE))}.`
     : "";
-  const half = { value: best.loss.value / 2, standardError: best.loss.standardError / 2 };
+  const half = scaled(best.loss, 0.5);
   // As if the two were measured apart, which is the larger error.
   const standardError = Math.hypot(half.standardError, ours.standardError);
   const plainLoses = statusOfAtLeast(best.loss, PLAIN_LOSS);

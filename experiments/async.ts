@@ -3,6 +3,7 @@
 // The paper doesn't say than what. Here are the kernels that it can mean, all of the same packed weights: the fused
 // kernel with nothing asked for ahead (asynchrony alone), two and three passes over memory (the pipelines of mainstream
 // code), and the product of 16-bit weights.
+import { createBufferScope } from "../kernels/gpu/buffer_scope.ts";
 import { f16Gemv } from "../kernels/product/f16_gemv.ts";
 import { type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
 import { fusedGemv, type FusedGemvOptions } from "../kernels/product/fused_gemv.ts";
@@ -92,11 +93,13 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
   const random = createRandom(seed);
   const x = Float32Array.from({ length: channels }, () => random.normal());
   const packed = packActivations(x);
-  const x32 = await gpu.uploadStorage("x", x);
-  const normWeight = await gpu.uploadStorage("weight", new Float32Array(channels).fill(1));
-  const activations = await gpu.uploadStorage("activations", packed);
-  const x16 = await uploadF16Vector(gpu, new Float32Array(Math.ceil(channels / 128) * 128).map((_, i) => x[i] ?? 0));
-  const y = { buffer: await gpu.createStorage("y", rows * 4) };
+  const x128 = new Float32Array(Math.ceil(channels / 128) * 128).map((_, i) => x[i] ?? 0);
+  using scope = createBufferScope(gpu);
+  const x32 = await scope.upload("x", x);
+  const normWeight = await scope.upload("weight", new Float32Array(channels).fill(1));
+  const activations = await scope.upload("activations", packed);
+  const x16 = scope.own(await uploadF16Vector(gpu, x128));
+  const y = { buffer: await scope.storage("y", rows * 4) };
   const input = { kind: "packed", activations } as const;
   const norm = { kind: "rms_norm", x: x32, weight: normWeight, epsilon: 1e-5 } as const;
   const output = { kind: "store", y } as const;
@@ -114,7 +117,7 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
     (matrices) =>
       withCopies(gpu, sparse, copies, async (sparseMatrices) => {
         const scratch = {
-          scales: await createScales(gpu, matrices[0]),
+          scales: scope.own(await createScales(gpu, matrices[0])),
           weights: await createDequantized(gpu, matrices[0]),
         };
         const f16Copies: F16Matrix[] = [scratch.weights];
@@ -144,11 +147,9 @@ async function measureShape(gpu: Gpu, shape: LayerShape, { tickNs }: Ceiling, se
         const fused_sync = await fastest(gpu, inOrder, tickNs);
         const samples = await timeVariants(gpu, { ...sequences, fused_sync }, tickNs);
         destroyMatrices(gpu, ...f16Copies);
-        gpu.destroyBuffer(scratch.scales);
         return samples;
       }),
   );
-  for (const buffer of [x32, normWeight, activations, x16, y.buffer]) gpu.destroyBuffer(buffer);
   return { samples, bytes: bytesToMove(shape, bytesOf(tensor), bytesOf(sparse)) };
 }
 

@@ -3,7 +3,7 @@ import { type Estimate, median } from "../model/host/statistics.ts";
 import { type Ceiling, fractionOfRead, type LayerShape } from "./kernel_bench.ts";
 import { describeNear, describeNoise, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
 import { ASYNC_SPEEDUP } from "./results/paper.ts";
-import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
+import { type Column, estimateCells, estimateColumns, estimateOf, type Row, type Verdict } from "./results/result.ts";
 import { countSlow, estimate, type Samples } from "./timed_variants.ts";
 
 /** The product's share of a mainstream kernel's time, in the paper's own split. */
@@ -42,15 +42,15 @@ export const COLUMNS: readonly Column[] = [
   { key: "time_min_us", label: "least", unit: "us", timed: true },
   { key: "time_max_us", label: "most", unit: "us", timed: true },
   { key: "slow_samples", label: "slow samples", unit: "", timed: true },
-  ...Object.entries(BASELINES).flatMap(([key, variant]) => [
-    { key, label: `against ${variant}`, unit: "x", timed: true },
-    { key: `${key}_error`, label: "±", unit: "x", timed: true },
-  ]),
-  { key: "outlier_cost", label: "outliers cost", unit: "% of the time", timed: true },
-  { key: "outlier_cost_error", label: "±", unit: "%", timed: true },
+  ...Object.entries(BASELINES).flatMap(([key, variant]) =>
+    estimateColumns({ key, label: `against ${variant}`, unit: "x", timed: true })
+  ),
+  ...estimateColumns(
+    { key: "outlier_cost", label: "outliers cost", unit: "% of the time", timed: true },
+    { unit: "%" },
+  ),
   { key: "bytes", label: "bytes to move", unit: "bytes" },
-  { key: "bandwidth_fraction", label: "of read bandwidth", unit: "share", timed: true },
-  { key: "bandwidth_fraction_error", label: "±", unit: "share", timed: true },
+  ...estimateColumns({ key: "bandwidth_fraction", label: "of read bandwidth", unit: "share", timed: true }),
   { key: "note", label: "note", unit: "", timed: true },
 ];
 
@@ -101,9 +101,7 @@ export function describe(shape: LayerShape, { samples, bytes }: Measured, ceilin
 
 /** The fused kernel's speed-ups over a baseline: the best, and the geometric mean over shapes. */
 function summarize(rows: readonly Row[], key: string): { readonly best: Estimate; readonly mean: Estimate } {
-  const speedups = rows.filter(({ variant }) => variant === "fused_async").map((row): Estimate => {
-    return { value: Number(row[key]), standardError: Number(row[`${key}_error`]) };
-  });
+  const speedups = rows.filter(({ variant }) => variant === "fused_async").map((row) => estimateOf(row, key));
   const best = speedups.reduce((a, b) => a.value >= b.value ? a : b);
   const value = Math.exp(speedups.reduce((sum, each) => sum + Math.log(each.value), 0) / speedups.length);
   const relative = Math.hypot(...speedups.map((each) => each.standardError / each.value)) / speedups.length;

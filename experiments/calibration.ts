@@ -2,16 +2,24 @@
 // ever worse than error feedback alone.
 import { join } from "@std/path";
 import { evaluateModel } from "../model/evaluate/evaluation.ts";
-import { mean, pairedDifference } from "../model/host/statistics.ts";
+import { exponentialOf, mean, pairedDifference } from "../model/host/statistics.ts";
 import { type DividedSizes, type DividedText, divideTexts } from "../model/quantize/divided_texts.ts";
 import { SELF } from "../model/text/calibration_names.ts";
 import { CALIBRATION_SIZES } from "../quant/recipe.ts";
 import { compareMethod, windowSamples } from "./comparison.ts";
 import type { Baseline, Experiment, ExperimentContext } from "./experiment.ts";
 import { twobit, twobitFeedback } from "./methods.ts";
-import { makeCleared } from "./model_place.ts";
+import { makeCleared } from "./models/cleared_directory.ts";
 import { type FileCase, findFiles, openGiven } from "./packed/packed_cases.ts";
-import type { Cell, Column, Row, Verdict } from "./results/result.ts";
+import {
+  type Cell,
+  type Column,
+  estimateCells,
+  estimateColumns,
+  estimateOf,
+  type Row,
+  type Verdict,
+} from "./results/result.ts";
 
 /** As many windows calibrate as `quantize` takes by default on the CPU, and on a GPU of larger models. */
 const ON_GPU: DividedSizes = { calibrating: CALIBRATION_SIZES.gpu.windows, evaluated: 512, others: 64 };
@@ -99,11 +107,7 @@ export const calibration: Experiment = {
  * Evaluates the model on all texts at once, one after the other: unquantized, and calibrated on each by both methods;
  * files on the first alone.
  */
-async function measureTexts(
-  context: ExperimentContext,
-  texts: readonly DividedText[],
-  files: readonly FileCase[],
-) {
+async function measureTexts(context: ExperimentContext, texts: readonly DividedText[], files: readonly FileCase[]) {
   const { scorer, scoreUnquantized } = await context.place();
   const all = { text: texts.map(({ name }) => name).join(), windows: texts.flatMap(({ calibrating }) => calibrating) };
   const windows = { text: all.text, windows: texts.flatMap(({ evaluated }) => evaluated), textTokens: 0 };
@@ -144,31 +148,25 @@ async function measureTexts(
 
 /** What a text costs on an evaluation, by both methods. */
 function describe(unquantized: Float64Array, feedback: Float64Array, corrected: Float64Array): Row {
-  const { value, standardError } = pairedDifference(corrected, feedback);
   return {
     unquantized_perplexity: Math.exp(mean(unquantized)),
     ...compare("feedback", unquantized, feedback),
     ...compare("corrected", unquantized, corrected),
-    difference: value,
-    difference_error: standardError,
+    ...estimateCells("difference", pairedDifference(corrected, feedback)),
   };
 }
 
 /** Cells of {@linkcode comparedColumns}. */
 function compare(key: string, unquantized: Float64Array, loss: Float64Array): Row {
-  const ratio = Math.exp(mean(loss) - mean(unquantized));
-  return {
-    [`${key}_perplexity`]: Math.exp(mean(loss)),
-    [`${key}_ratio`]: ratio,
-    [`${key}_ratio_error`]: ratio * pairedDifference(loss, unquantized).standardError,
-  };
+  const { standardError } = pairedDifference(loss, unquantized);
+  const ratio = exponentialOf({ value: mean(loss) - mean(unquantized), standardError });
+  return { [`${key}_perplexity`]: Math.exp(mean(loss)), ...estimateCells(`${key}_ratio`, ratio) };
 }
 
 function comparedColumns(key: string, label: string): Column[] {
   return [
     { key: `${key}_perplexity`, label: `${label}: perplexity`, unit: "" },
-    { key: `${key}_ratio`, label: `${label} / unquantized`, unit: "" },
-    { key: `${key}_ratio_error`, label: "± (paired)", unit: "" },
+    ...estimateColumns({ key: `${key}_ratio`, label: `${label} / unquantized`, unit: "" }, { label: "± (paired)" }),
   ];
 }
 
@@ -178,8 +176,10 @@ const COLUMNS: readonly Column[] = [
   { key: "bits_per_weight", label: "bits", unit: "a weight" },
   { key: "unquantized_perplexity", label: "unquantized perplexity", unit: "" },
   ...["feedback", "corrected"].flatMap((step) => comparedColumns(step, step)),
-  { key: "difference", label: "corrected - feedback", unit: "nats a token" },
-  { key: "difference_error", label: "± (paired)", unit: "nats" },
+  ...estimateColumns(
+    { key: "difference", label: "corrected - feedback", unit: "nats a token" },
+    { label: "± (paired)", unit: "nats" },
+  ),
 ];
 
 /**
@@ -188,10 +188,9 @@ const COLUMNS: readonly Column[] = [
  */
 export function judgeCalibration(rows: readonly Row[]): Verdict {
   const compared = rows.filter(({ difference }) => typeof difference === "number");
-  const cases = compared.map(({ text, evaluated, difference: value, difference_error: standardError }) => ({
-    name: `calibrated on ${text}, evaluated on ${evaluated}`,
-    value: Number(value),
-    standardError: Number(standardError),
+  const cases = compared.map((row) => ({
+    name: `calibrated on ${row.text}, evaluated on ${row.evaluated}`,
+    ...estimateOf(row, "difference"),
   }));
   const worst = cases.reduce((a, b) => a.value >= b.value ? a : b);
   const decisive = cases.reduce((a, b) => a.value / a.standardError >= b.value / b.standardError ? a : b);

@@ -1,43 +1,33 @@
 // Comparing quantized models with the unquantized one: the rows that several experiments share.
 import { evaluateModel, type Evaluation } from "../model/evaluate/evaluation.ts";
 import { LINEAR_KINDS } from "../model/llama/layer.ts";
-import { type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
+import { type Estimate, mean, pairedDifference, scaled } from "../model/host/statistics.ts";
 import type { TaskScore } from "../model/evaluate/tasks.ts";
 import type { Baseline, ExperimentContext } from "./experiment.ts";
 import type { Measured } from "./finished_rows.ts";
 import type { Method } from "./methods.ts";
-import type { Inputs } from "./model_place.ts";
+import type { Inputs } from "./models/model_place.ts";
 import { withoutDirectories } from "./provenance.ts";
-import { type Cell, type Column, estimateCells, type Row } from "./results/result.ts";
+import { type Cell, type Column, estimateCells, estimateColumns, type Row } from "./results/result.ts";
 
 /** Columns of every comparison; keys are a contract with programs that read results. */
 export const COMPARISON_COLUMNS: readonly Column[] = [
   { key: "method", label: "method", unit: "" },
   { key: "bits_per_weight", label: "bits", unit: "a weight" },
-  { key: "perplexity", label: "perplexity", unit: "" },
-  { key: "perplexity_error", label: "± (standard error)", unit: "" },
-  { key: "perplexity_ratio", label: "perplexity / unquantized", unit: "" },
-  { key: "perplexity_ratio_error", label: "± (paired)", unit: "" },
-  { key: "top1", label: "next token right", unit: "%" },
-  { key: "top1_error", label: "±", unit: "%" },
-  { key: "choice_accuracy", label: "multiple choice right", unit: "%" },
-  { key: "choice_accuracy_error", label: "±", unit: "%" },
-  { key: "kl", label: "KL to unquantized", unit: "nats a token" },
-  { key: "kl_error", label: "±", unit: "nats" },
+  ...estimateColumns({ key: "perplexity", label: "perplexity", unit: "" }, { label: "± (standard error)" }),
+  ...estimateColumns({ key: "perplexity_ratio", label: "perplexity / unquantized", unit: "" }, { label: "± (paired)" }),
+  ...estimateColumns({ key: "top1", label: "next token right", unit: "%" }),
+  ...estimateColumns({ key: "choice_accuracy", label: "multiple choice right", unit: "%" }),
+  ...estimateColumns({ key: "kl", label: "KL to unquantized", unit: "nats a token" }, { unit: "nats" }),
 ];
 
 /** Columns of tasks, which only some runs have. */
 export function taskColumns(tasks: readonly TaskScore[]): Column[] {
-  return tasks.flatMap(({ name, normalizedAccuracy }) => [
-    { key: `${name}_acc`, label: `${name} acc`, unit: "%" },
-    { key: `${name}_acc_error`, label: "±", unit: "%" },
-    ...(normalizedAccuracy
-      ? [
-        { key: `${name}_acc_norm`, label: `${name} acc_norm`, unit: "%" },
-        { key: `${name}_acc_norm_error`, label: "±", unit: "%" },
-      ]
-      : []),
-  ]);
+  return tasks.flatMap(({ name, normalizedAccuracy }) =>
+    ["acc", ...(normalizedAccuracy ? ["acc_norm"] : [])].flatMap((kind) =>
+      estimateColumns({ key: `${name}_${kind}`, label: `${name} ${kind}`, unit: "%" })
+    )
+  );
 }
 
 function taskCells(tasks: readonly TaskScore[]): Row {
@@ -50,9 +40,7 @@ function taskCells(tasks: readonly TaskScore[]): Row {
 
 /** Cells of a share in percent; empty where there is none. */
 function percentCells(key: string, share: Estimate | undefined): Row {
-  return share
-    ? estimateCells(key, { value: 100 * share.value, standardError: 100 * share.standardError })
-    : { [key]: null, [`${key}_error`]: null };
+  return estimateCells(key, share && scaled(share, 100));
 }
 
 export function comparisonRow(
@@ -71,8 +59,7 @@ export function comparisonRow(
     ...estimateCells("perplexity_ratio", { value: ratio, standardError: ratio * gap.standardError }),
     ...percentCells("top1", top1),
     ...percentCells("choice_accuracy", choiceAccuracy),
-    kl: divergence?.value ?? null,
-    kl_error: divergence?.standardError ?? null,
+    ...estimateCells("kl", divergence),
     ...taskCells(evaluation.tasks),
   };
 }
@@ -153,8 +140,7 @@ export function windowSamples(evaluations: ReadonlyMap<string, Evaluation>): Rec
 
 /** Points of next-token accuracy by which `a` is better than `b`, with the standard error of the windows' differences. */
 export function accuracyGain(a: Evaluation, b: Evaluation): Estimate {
-  const { value, standardError } = pairedDifference(a.windowTop1, b.windowTop1);
-  return { value: 100 * value, standardError: 100 * standardError };
+  return scaled(pairedDifference(a.windowTop1, b.windowTop1), 100);
 }
 
 /**

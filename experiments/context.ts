@@ -9,9 +9,8 @@ import {
 } from "../model/evaluate/evaluation.ts";
 import { readTask, type TaskFile } from "../model/evaluate/tasks.ts";
 import { shareDeep } from "../model/host/shared.ts";
-import type { Model } from "../model/llama/llama.ts";
 import { chooseCalibration } from "../model/quantize/choose_calibration.ts";
-import { hashWeights, type LoadedModel, loadModel, openModel } from "../model/load.ts";
+import { hashWeights, loadModel, openModel } from "../model/load.ts";
 import { isWikitext, loadText, WIKITEXT_WINDOW } from "../model/text/text.ts";
 import { createCpuPool } from "../model/workers/cpu_pool.ts";
 import { openQuantizingGpu, type PlaceName } from "../model/workers/quantizing_place.ts";
@@ -20,7 +19,8 @@ import { CALIBRATION_SIZES, type QuantizeMethod, twobitQuantizer } from "../quan
 import { describeChanges, describeCommit, describeText } from "./provenance.ts";
 import type { Baseline, ExperimentContext, OpenedModel } from "./experiment.ts";
 import { type RowsState, UNKEPT_ROWS } from "./finished_rows.ts";
-import { cpuPlace, gpuPlace, type ModelPlace } from "./model_place.ts";
+import { gpuPlace } from "./models/gpu_place.ts";
+import { cpuPlace, type ModelPlace } from "./models/model_place.ts";
 
 export interface RunSettings {
   readonly quick: boolean;
@@ -65,11 +65,6 @@ export function createContext(
   const { quick, seed, modelName, textName, directory = ".", quantizedName } = settings;
   const owned = new DisposableStack();
   const pool = owned.use(createCpuPool());
-  let opened: Promise<OpenedModel> | undefined;
-  let model: Promise<LoadedModel> | undefined;
-  let sharedModel: Promise<Model> | undefined;
-  let place: Promise<ModelPlace> | undefined;
-  let baseline: Promise<Baseline> | undefined;
   const context: ExperimentContext = {
     quick,
     seed,
@@ -80,16 +75,22 @@ export function createContext(
     ...(quantizedName !== undefined && { quantizedName }),
     measured: new Map(),
     decodeSpeeds: new Map(),
-    opened: () => opened ??= openOnce(modelName, progress, owned),
-    model: () => model ??= loadModel(modelName, progress),
-    sharedModel: () => sharedModel ??= context.model().then(({ model }) => shareDeep(model)),
-    place: () => place ??= openPlace(settings, context, owned),
-    baseline: () => baseline ??= makeBaseline(settings, context),
+    opened: once(() => openOnce(modelName, progress, owned)),
+    model: once(() => loadModel(modelName, progress)),
+    sharedModel: once(() => context.model().then(({ model }) => shareDeep(model))),
+    place: once(() => openPlace(settings, context, owned)),
+    baseline: once(() => makeBaseline(settings, context)),
     randomWindows: () => calibrationOf(settings, context, "search").then(({ windows }) => windows),
     describeState: (set, calibration) => describeState(settings, context, set, calibration),
     finishedRows: () => Promise.resolve(UNKEPT_ROWS),
   };
   return { ...context, [Symbol.dispose]: () => owned[Symbol.dispose]() };
+}
+
+/** A function that makes something when it is first called. */
+export function once<A extends unknown[], T>(make: (...given: A) => Promise<T>): (...given: A) => Promise<T> {
+  let made: Promise<T> | undefined;
+  return (...given) => made ??= make(...given);
 }
 
 async function openOnce(
@@ -113,10 +114,7 @@ async function openPlace(
   return owned.use(gpu ? gpuPlace(gpu, pool, checkpoint, { seed, directory }) : cpuPlace(pool, sharedModel));
 }
 
-async function makeBaseline(
-  settings: RunSettings,
-  context: ExperimentContext,
-): Promise<Baseline> {
+async function makeBaseline(settings: RunSettings, context: ExperimentContext): Promise<Baseline> {
   const { quick, seed, textName } = settings;
   const { checkpoint: { config, tokenizer } } = await context.opened();
   const { scorer, gpu, isRealGpu, scoreUnquantized } = await context.place();

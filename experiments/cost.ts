@@ -20,12 +20,12 @@ import { configOfShape, type Format, FORMATS, randomSource } from "../model/engi
 import { cacheBytes } from "../model/engine/sequence_cache.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import { measureSpeed } from "../model/engine/speed.ts";
-import { type Estimate, medianEstimate, ratioOf } from "../model/host/statistics.ts";
+import { type Estimate, medianEstimate, ratioOf, scaled } from "../model/host/statistics.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
-import { describeSettings } from "./packed/real_weights.ts";
+import { DEFAULT_PACKING } from "./packed/real_weights.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
 import { COST_RATIOS } from "./results/paper.ts";
-import type { Column, Row, Verdict } from "./results/result.ts";
+import { type Column, estimateCells, estimateColumns, estimateOf, type Row, type Verdict } from "./results/result.ts";
 
 /** What a GPU-second costs, in words. */
 export const PRICE =
@@ -68,7 +68,7 @@ export const cost: Experiment = {
     return {
       settings: {
         "memory": `weights with embedding and head in 16 bits, and the f16 key-value cache of ${CONTEXT} tokens`,
-        "twobit": `packed as quantize does by default: ${describeSettings(SETTINGS)}`,
+        "twobit": DEFAULT_PACKING,
         "GPUs": GPUS.map(({ name, example }) => `${name}: ${example}`).join("; ") + " (memory by their data sheets)",
         "seconds a token": `measured here, batch 1, context ${MEASURED_CONTEXT}, where the model fits on one device`,
         "price": PRICE,
@@ -137,13 +137,13 @@ function describe(shape: ModelShape, gpu: typeof GPUS[number], speeds: Speeds): 
     format,
     memory_bytes: memoryBytes(shape, format),
     gpus: gpus(format),
-    tokens_per_s: speeds[format]?.value ?? null,
-    tokens_per_s_error: speeds[format]?.standardError ?? null,
+    ...estimateCells("tokens_per_s", speeds[format]),
     gpu_seconds_per_1000_tokens: speeds[format] ? (1000 * gpus(format)) / speeds[format].value : null,
     hardware_ratio: format === "f16" ? 1 : hardware,
     memory_ratio: memoryBytes(shape, "f16") / memoryBytes(shape, format),
-    cost_ratio: format === "f16" ? 1 : faster ? hardware * faster.value : null,
-    cost_ratio_error: format === "f16" ? null : faster ? hardware * faster.standardError : null,
+    ...(format === "f16"
+      ? { cost_ratio: 1, cost_ratio_error: null }
+      : estimateCells("cost_ratio", faster && scaled(faster, hardware))),
   }));
 }
 
@@ -153,13 +153,11 @@ const COLUMNS: readonly Column[] = [
   { key: "format", label: "format", unit: "" },
   { key: "memory_bytes", label: "memory", unit: "bytes" },
   { key: "gpus", label: "GPUs", unit: "" },
-  { key: "tokens_per_s", label: "speed", unit: "tokens/s", timed: true },
-  { key: "tokens_per_s_error", label: "±", unit: "tokens/s", timed: true },
+  ...estimateColumns({ key: "tokens_per_s", label: "speed", unit: "tokens/s", timed: true }),
   { key: "gpu_seconds_per_1000_tokens", label: "1000 tokens", unit: "GPU-seconds", timed: true },
   { key: "memory_ratio", label: "memory, f16 over this", unit: "x" },
   { key: "hardware_ratio", label: "hardware cost, f16 over this", unit: "x" },
-  { key: "cost_ratio", label: "runtime cost, f16 over this", unit: "x", timed: true },
-  { key: "cost_ratio_error", label: "±", unit: "x", timed: true },
+  ...estimateColumns({ key: "cost_ratio", label: "runtime cost, f16 over this", unit: "x", timed: true }),
 ];
 
 /** Compares the largest ratios with the paper's. A part that wasn't measured is neither reached nor missed. */
@@ -201,7 +199,7 @@ export function judgeCost(rows: readonly Row[]): Verdict {
 /** The largest of the packed format's ratios; those of f16 are 1 by definition. */
 function largestRatio(rows: readonly Row[], key: "cost_ratio" | "hardware_ratio"): Estimate | undefined {
   return rows.filter((row) => row.format !== "f16" && typeof row[key] === "number")
-    .map((row) => ({ value: Number(row[key]), standardError: Number(row[`${key}_error`] ?? 0) }))
+    .map((row) => estimateOf(row, key))
     .toSorted((a, b) => b.value - a.value).at(0);
 }
 

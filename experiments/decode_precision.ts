@@ -3,13 +3,13 @@ import { openGpu } from "../kernels/gpu/gpu.ts";
 import { uploadWeights } from "../model/engine/engine_weights.ts";
 import { createSession, type Session } from "../model/engine/session.ts";
 import { type EvaluationPlan, prepareEvaluation } from "../model/evaluate/evaluation.ts";
-import { clusteredMean, type Estimate, mean, pairedDifference } from "../model/host/statistics.ts";
+import { clusteredMean, exponentialOf, mean, pairedDifference, scaled } from "../model/host/statistics.ts";
 import { loadText } from "../model/text/text.ts";
 import type { Experiment } from "./experiment.ts";
 import { withRealWeights } from "./packed/real_weights.ts";
 import { PRECISIONS } from "./packed/precisions.ts";
 import { formatEstimate, statusOf } from "./results/judge.ts";
-import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
+import { type Column, estimateCells, estimateColumns, estimateOf, type Row, type Verdict } from "./results/result.ts";
 
 /** What the options are compared with. */
 const DEFAULT = "default";
@@ -93,41 +93,31 @@ async function decodeWindow(session: Session, tokens: Uint32Array): Promise<Deco
 
 const COLUMNS: readonly Column[] = [
   { key: "precision", label: "decoded with", unit: "" },
-  { key: "perplexity", label: "perplexity", unit: "" },
-  { key: "perplexity_error", label: "±", unit: "" },
-  { key: "difference", label: "loss above the default's", unit: "nats a token" },
-  { key: "difference_error", label: "± (paired)", unit: "nats" },
-  { key: "top1", label: "next token right", unit: "%" },
-  { key: "top1_error", label: "±", unit: "%" },
-  { key: "agreement", label: "most likely token as by default", unit: "%" },
-  { key: "agreement_error", label: "±", unit: "%" },
+  ...estimateColumns({ key: "perplexity", label: "perplexity", unit: "" }),
+  ...estimateColumns(
+    { key: "difference", label: "loss above the default's", unit: "nats a token" },
+    { label: "± (paired)", unit: "nats" },
+  ),
+  ...estimateColumns({ key: "top1", label: "next token right", unit: "%" }),
+  ...estimateColumns({ key: "agreement", label: "most likely token as by default", unit: "%" }),
 ];
 
 function describe(precision: string, own: readonly DecodedWindow[], reference: readonly DecodedWindow[]): Row {
   const losses = own.map(({ loss }) => loss);
-  const loss = clusteredMean(losses.map((each) => [each]));
-  const perplexity = Math.exp(loss.value);
   const agreement = own.map(({ best }, i) => Array.from(best, (token, t) => Number(token === reference[i].best[t])));
   return {
     precision,
-    ...estimateCells("perplexity", { value: perplexity, standardError: perplexity * loss.standardError }),
+    ...estimateCells("perplexity", exponentialOf(clusteredMean(losses.map((each) => [each])))),
     ...estimateCells("difference", pairedDifference(losses, reference.map(({ loss }) => loss))),
-    ...estimateCells("top1", inPercent(clusteredMean(own.map(({ top1 }) => [top1])))),
-    ...estimateCells("agreement", inPercent(clusteredMean(agreement))),
+    ...estimateCells("top1", scaled(clusteredMean(own.map(({ top1 }) => [top1])), 100)),
+    ...estimateCells("agreement", scaled(clusteredMean(agreement), 100)),
   };
-}
-
-function inPercent({ value, standardError }: Estimate): Estimate {
-  return { value: 100 * value, standardError: 100 * standardError };
 }
 
 /** The option that costs the most decides. */
 export function judgeDecodePrecision(rows: readonly Row[]): Verdict {
-  const options = rows.filter(({ precision }) => precision !== DEFAULT).map((row) => ({
-    name: row.precision,
-    value: Number(row.difference),
-    standardError: Number(row.difference_error),
-  }));
+  const options = rows.filter(({ precision }) => precision !== DEFAULT)
+    .map((row) => ({ name: row.precision, ...estimateOf(row, "difference") }));
   const worst = options.reduce((a, b) => a.value >= b.value ? a : b);
   return {
     paper: "nothing",

@@ -1,5 +1,6 @@
 // Claim `dequant_share`: dequantization takes more than half of the time of mainstream kernels, since scales are
 // quantized too.
+import { createBufferScope } from "../kernels/gpu/buffer_scope.ts";
 import { f16Gemv } from "../kernels/product/f16_gemv.ts";
 import { type F16Matrix, uploadF16Vector } from "../kernels/matrix/f16_matrix.ts";
 import { fusedGemv } from "../kernels/product/fused_gemv.ts";
@@ -31,7 +32,7 @@ import {
   withCopies,
 } from "./kernel_bench.ts";
 import { describeNear, formatEstimate, statusOfAtLeast, statusOfParts } from "./results/judge.ts";
-import type { Column, Row, Verdict } from "./results/result.ts";
+import { type Column, estimateColumns, type Row, type Verdict } from "./results/result.ts";
 import { ERRORS, SAMPLING, timeVariants } from "./timed_variants.ts";
 
 /** The model whose layers are ablated: twelve kernels more a shape, which take long to compile. */
@@ -98,10 +99,8 @@ const COLUMNS: readonly Column[] = [
   { key: "shape", label: "rows x channels", unit: "" },
   { key: "variant", label: "kernel", unit: "" },
   { key: "step", label: "step", unit: "" },
-  { key: "time_us", label: "time", unit: "us", timed: true },
-  { key: "time_us_error", label: "±", unit: "us", timed: true },
-  { key: "share", label: "share", unit: "share", timed: true },
-  { key: "share_error", label: "±", unit: "share", timed: true },
+  ...estimateColumns({ key: "time_us", label: "time", unit: "us", timed: true }),
+  ...estimateColumns({ key: "share", label: "share", unit: "share", timed: true }),
   { key: "slow_samples", label: "slow samples", unit: "", timed: true },
   { key: "note", label: "note", unit: "", timed: true },
   { key: "paper_share", label: "paper", unit: "share" },
@@ -116,13 +115,14 @@ async function measureShape(gpu: Gpu, shape: LayerShape, tickNs: number, seed: n
   const { rows, channels } = shape;
   const random = createRandom(seed);
   const x = Float32Array.from({ length: Math.ceil(channels / 128) * 128 }, () => random.normal());
-  const activations = await gpu.uploadStorage("activations", packActivations(x.subarray(0, channels)));
-  const x16 = await uploadF16Vector(gpu, x);
-  const y = { buffer: await gpu.createStorage("y", rows * 4) };
+  using scope = createBufferScope(gpu);
+  const activations = await scope.upload("activations", packActivations(x.subarray(0, channels)));
+  const x16 = scope.own(await uploadF16Vector(gpu, x));
+  const y = { buffer: await scope.storage("y", rows * 4) };
   const tensor = randomPacked(rows, channels, 0, seed);
-  const found = await withCopies(gpu, tensor, copiesOf(gpu, bytesOf(tensor)), async (matrices) => {
+  return await withCopies(gpu, tensor, copiesOf(gpu, bytesOf(tensor)), async (matrices) => {
     const scratch = {
-      scales: await createScales(gpu, matrices[0]),
+      scales: scope.own(await createScales(gpu, matrices[0])),
       weights: await createDequantized(gpu, matrices[0]),
     };
     const passes = await all(matrices, (m) => threePassGemv(gpu, m, scratch, x16, y));
@@ -131,11 +131,8 @@ async function measureShape(gpu: Gpu, shape: LayerShape, tickNs: number, seed: n
       ? await ablateKernels(gpu, matrices, { weights: scratch.weights, x16, activations, y }, tickNs)
       : [];
     destroyMatrices(gpu, scratch.weights);
-    gpu.destroyBuffer(scratch.scales);
     return { pipeline, ablations };
   });
-  for (const buffer of [activations, x16, y.buffer]) gpu.destroyBuffer(buffer);
-  return found;
 }
 
 /** What the kernels of an ablation read and write beside their matrices. */

@@ -27,10 +27,7 @@ export interface PipelineShares {
  * Rows of a pipeline. Shares are of the sequence, or of the parts' sum where the parts take longer by themselves, so
  * that they are within 0 and 1 and add up to 1 in every round.
  */
-export function pipelineRows(
-  shape: string,
-  samples: PipelineSamples,
-): PipelineShares & { readonly rows: Row[] } {
+export function pipelineRows(shape: string, samples: PipelineSamples): PipelineShares & { readonly rows: Row[] } {
   type Times = Readonly<Record<keyof PipelineSamples, number>>;
   const sum = (t: Times) => t.secondOrder + t.firstOrder + t.multiply;
   const whole = (t: Times) => Math.max(t.sequence, sum(t));
@@ -45,7 +42,7 @@ export function pipelineRows(
       row("first_order", (t) => t.firstOrder, countSlow(samples.firstOrder)),
       row("multiply", (t) => t.multiply, countSlow(samples.multiply)),
       row("other", (t) => t.sequence - sum(t), slow),
-      stepRow(shape, "three_kernels", "sequence", estimate(samples, (t) => t.sequence), null, slow),
+      stepRow(shape, "three_kernels", "sequence", estimate(samples, (t) => t.sequence), undefined, slow),
     ],
     dequantization: estimate(samples, (t) => (t.secondOrder + t.firstOrder) / whole(t)),
     secondOrder: estimate(samples, (t) => t.secondOrder / whole(t)),
@@ -77,7 +74,7 @@ function stepRow(
   variant: string,
   step: string,
   time: Estimate,
-  share: Estimate | null,
+  share: Estimate | undefined,
   slow: number,
 ): Row {
   return {
@@ -85,8 +82,7 @@ function stepRow(
     variant,
     step,
     ...estimateCells("time_us", time),
-    share: share?.value ?? null,
-    share_error: share?.standardError ?? null,
+    ...estimateCells("share", share),
     slow_samples: slow,
     note: describeDifference(time, step),
     paper_share: step in PAPER_SHARES ? PAPER_SHARES[step as keyof typeof PAPER_SHARES] : null,

@@ -16,7 +16,6 @@ import {
 } from "../model/engine/speed.ts";
 import { medianEstimate } from "../model/host/statistics.ts";
 import type { WeightSource } from "../model/engine/weight_source.ts";
-import { SETTINGS } from "../quant/recipe.ts";
 import {
   CLAIMED_MODEL,
   COLUMNS,
@@ -29,7 +28,7 @@ import {
 } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { type Ceiling, fractionOfRead, measureCeiling } from "./kernel_bench.ts";
-import { describeSettings, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
+import { DEFAULT_PACKING, hasRealModel, type RealWeights, withRealWeights } from "./packed/real_weights.ts";
 import { OPTION_SETTINGS, optionFormats } from "./packed/precisions.ts";
 import { estimateCells, type Findings, type Row } from "./results/result.ts";
 
@@ -58,7 +57,7 @@ export const endToEnd: Experiment = {
     if (!await hasRealModel(context)) {
       const settings = {
         "weights": "random, in the model's shape, all layers alike; embedding and head in f16",
-        "twobit": `packed as quantize does by default: ${describeSettings(SETTINGS)}`,
+        "twobit": DEFAULT_PACKING,
       };
       return findings(run, plan, settings, await measureShapes(run, plan), CLAIMED_MODEL);
     }

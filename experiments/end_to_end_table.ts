@@ -5,7 +5,15 @@ import type { OperationTimes } from "../model/engine/speed.ts";
 import { type Estimate, medianEstimate, ratioOf } from "../model/host/statistics.ts";
 import { describeNear, describeNoise, formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
 import { END_TO_END_SPEEDUP } from "./results/paper.ts";
-import { type Cell, type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
+import {
+  type Cell,
+  type Column,
+  estimateCells,
+  estimateColumns,
+  estimateOf,
+  type Row,
+  type Verdict,
+} from "./results/result.ts";
 
 /** The model that the claim is about. */
 export const CLAIMED_MODEL = "llama-2-7b";
@@ -43,7 +51,7 @@ export function describe(
     ...speedCells(generation),
     layers_us: isTooLong ? null : layers?.value ?? null,
     ...Object.fromEntries(OPERATIONS.map((kind) => [`${kind}_us`, times.get(kind)?.value ?? null])),
-    ...(isTooLong ? { other_us: null, other_us_error: null } : estimateCells("other_us", other)),
+    ...estimateCells("other_us", isTooLong ? undefined : other),
     ...estimateCells("linear_share", shareOf(sumTimes(times, LINEAR), sumTimes(times, BESIDE_LINEAR))),
     encode_us: encodeUs,
     weight_bytes: weightBytes,
@@ -103,21 +111,16 @@ export const COLUMNS: readonly Column[] = [
   { key: "model", label: "model", unit: "" },
   { key: "format", label: "format", unit: "" },
   { key: "context", label: "context", unit: "tokens" },
-  { key: "decode_tokens_per_s", label: "decode, median", unit: "tokens/s", timed: true },
-  { key: "decode_tokens_per_s_error", label: "±", unit: "tokens/s", timed: true },
+  ...estimateColumns({ key: "decode_tokens_per_s", label: "decode, median", unit: "tokens/s", timed: true }),
   { key: "decode_min", label: "least", unit: "tokens/s", timed: true },
   { key: "decode_max", label: "most", unit: "tokens/s", timed: true },
-  { key: "prefill_tokens_per_s", label: "prompt", unit: "tokens/s", timed: true },
-  { key: "prefill_tokens_per_s_error", label: "±", unit: "tokens/s", timed: true },
-  { key: "bandwidth_fraction", label: "of read bandwidth", unit: "share", timed: true },
-  { key: "bandwidth_fraction_error", label: "±", unit: "share", timed: true },
+  ...estimateColumns({ key: "prefill_tokens_per_s", label: "prompt", unit: "tokens/s", timed: true }),
+  ...estimateColumns({ key: "bandwidth_fraction", label: "of read bandwidth", unit: "share", timed: true }),
   { key: "token_us", label: "a token", unit: "us", timed: true },
   { key: "layers_us", label: "whole layers", unit: "us", timed: true },
   ...OPERATIONS.map((kind) => ({ key: `${kind}_us`, label: kind, unit: "us", timed: true })),
-  { key: "other_us", label: "other", unit: "us", timed: true },
-  { key: "other_us_error", label: "±", unit: "us", timed: true },
-  { key: "linear_share", label: "in linear layers", unit: "share", timed: true },
-  { key: "linear_share_error", label: "±", unit: "share", timed: true },
+  ...estimateColumns({ key: "other_us", label: "other", unit: "us", timed: true }),
+  ...estimateColumns({ key: "linear_share", label: "in linear layers", unit: "share", timed: true }),
   { key: "encode_us", label: "encoding on the host", unit: "us", timed: true },
   { key: "weight_bytes", label: "weights", unit: "bytes" },
   { key: "memory_bytes", label: "device memory", unit: "bytes" },
@@ -135,7 +138,7 @@ export function judgeEndToEnd(rows: readonly Row[], model: string): Verdict {
   const verdict = { paper: END_TO_END_SPEEDUP, unit };
   const speedOf = (format: Format): Estimate => {
     const row = rows.find((r) => r.model === model && r.format === format && r.context === CLAIMED_CONTEXT);
-    return { value: Number(row?.decode_tokens_per_s ?? 0), standardError: Number(row?.decode_tokens_per_s_error ?? 0) };
+    return estimateOf(row ?? {}, "decode_tokens_per_s");
   };
   const [full, packed] = [speedOf("f16"), speedOf("twobit")];
   if (!(full.value > 0 && packed.value > 0)) {

@@ -4,7 +4,7 @@ import type { LoadedModel, OpenModel } from "../model/load.ts";
 import type { Evaluation, EvaluationSet } from "../model/evaluate/evaluation.ts";
 import type { CpuPool } from "../model/workers/cpu_pool.ts";
 import type { FinishedRows, Measured, RowsState } from "./finished_rows.ts";
-import type { ModelPlace } from "./model_place.ts";
+import type { ModelPlace } from "./models/model_place.ts";
 import type { Findings } from "./results/result.ts";
 
 /** One claim of the paper, or of ours, and the code that measures it. */

@@ -70,8 +70,7 @@ function renderHeadline(byPlace: ResultsByPlace): string {
       verdicts.join("; "),
     ];
   });
-  const labels = ["claim", "paper", "measured (device)", "quantity", "where definitions differ", "verdict"];
-  return renderTable(labels.map((label) => ({ key: label, label, unit: "" })), rows);
+  return renderTable(["claim", "paper", "measured (device)", "quantity", "where definitions differ", "verdict"], rows);
 }
 
 interface PlacedResult {

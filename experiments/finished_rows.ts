@@ -2,6 +2,8 @@
 // can go on with `--resume`.
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
 import { writeTextBeside } from "../model/host/atomic_file.ts";
+import { undefinedIfMissing } from "../model/host/path_exists.ts";
+import { parseJson } from "./results/parse_json.ts";
 import type { Cell } from "./results/result.ts";
 
 export interface Measured {
@@ -59,16 +61,10 @@ export async function openFinishedRows(path: string, state: RowsState, resume: b
 }
 
 async function readRows(path: string): Promise<RowsFile | undefined> {
-  const text = await Deno.readTextFile(path).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  });
+  const text = await Deno.readTextFile(path).catch(undefinedIfMissing);
   if (text === undefined) return undefined;
-  try {
-    const file: RowsFile = JSON.parse(text, readValue);
-    if (file?.schema === 1 && Array.isArray(file.rows) && typeof file.state === "object") return file;
-  } catch (cause) {
-    throw new SyntaxError(`${path} is not valid JSON: ${(cause as Error).message}`, { cause });
-  }
+  const file = parseJson<RowsFile | null>(path, text, readValue);
+  if (file?.schema === 1 && Array.isArray(file.rows) && typeof file.state === "object") return file;
   throw new SyntaxError(`${path} is no file of finished rows, must be removed`);
 }
 

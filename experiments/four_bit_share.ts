@@ -2,6 +2,7 @@
 import type { RefineEvery } from "../quant/format.ts";
 import type { PickRule } from "../quant/refine_pick.ts";
 import type { Evaluation } from "../model/evaluate/evaluation.ts";
+import { scaled } from "../model/host/statistics.ts";
 import { FEEDBACK, SETTINGS } from "../quant/recipe.ts";
 import { accuracyGain, compareMethod, COMPARISON_COLUMNS, sweepSettings, windowSamples } from "./comparison.ts";
 import type { Experiment } from "./experiment.ts";
@@ -77,8 +78,7 @@ export function judgeFourBitShare(rows: readonly Row[], evaluations: ReadonlyMap
   const bitsOf = (name: string) => Number(rows.find(({ method }) => method === name)?.bits_per_weight);
   const bits = bitsOf(more) / bitsOf(less) - 1;
   const gained = accuracyGain(evaluations.get(more)!, evaluations.get(less)!);
-  const factor = MORE_BITS / bits;
-  const gain = { value: gained.value * factor, standardError: gained.standardError * factor };
+  const gain = scaled(gained, MORE_BITS / bits);
   return {
     paper: `< ${CLAIMED_GAIN}`,
     measured: formatEstimate(gain),

@@ -1,6 +1,7 @@
 // Matrices of real layer shapes on the device, in copies that exceed the cache, and the bandwidth of a plain read.
 import type { PackedTensor } from "../quant/packed_tensor.ts";
 import { storedBytes } from "../quant/quantize.ts";
+import { createBufferScope } from "../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../kernels/gpu/gpu.ts";
 import { type PackedMatrix, uploadPackedMatrix } from "../kernels/matrix/packed_matrix.ts";
 import { readMemory } from "../kernels/gpu/read_memory.ts";
@@ -74,15 +75,14 @@ export interface Ceiling {
 /** Measures {@linkcode Ceiling} on a buffer of 1 GiB, or 16 MiB on a software adapter. */
 export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
   const sizeBytes = gpu.isSoftware ? 2 ** 24 : 2 ** 30;
-  const source = await gpu.createStorage("source", sizeBytes);
+  using scope = createBufferScope(gpu);
+  const source = await scope.storage("source", sizeBytes);
   const words = Uint32Array.from({ length: 2 ** 20 }, (_, i) => Math.imul(i + 1, 0x9e3779b1));
   for (let at = 0; at < sizeBytes; at += words.byteLength) gpu.write(source, words, at);
-  const sink = await gpu.createStorage("sink", 256);
+  const sink = await scope.storage("sink", 256);
   const read = await readMemory(gpu, source, sizeBytes, sink);
   const tickNs = gpu.isSoftware ? 1 : await calibrateTicks(gpu, read, 200);
   const timing = await timeDispatches(gpu, [[read]], { samples: 12, repeats: 4, tickNs, warmUpMs: 60 });
-  gpu.destroyBuffer(source);
-  gpu.destroyBuffer(sink);
   return { sizeBytes, timing, bytesPerUs: sizeBytes / timing.medianUs, tickNs };
 }
 
@@ -90,11 +90,7 @@ export async function measureCeiling(gpu: Gpu): Promise<Ceiling> {
  * The fraction of the long read's bandwidth that moving so many bytes in these times is, with the errors of both: 1 for
  * what is faster than the read, which then is no ceiling.
  */
-export function fractionOfRead(
-  bytes: number,
-  timesUs: readonly number[],
-  { bytesPerUs, timing }: Ceiling,
-): Estimate {
+export function fractionOfRead(bytes: number, timesUs: readonly number[], { bytesPerUs, timing }: Ceiling): Estimate {
   const [time, read] = [timesUs, timing.samplesUs].map(medianEstimate);
   const value = Math.min(1, bytes / time.value / bytesPerUs);
   return { value, standardError: value * Math.hypot(time.standardError / time.value, read.standardError / read.value) };

@@ -1,5 +1,6 @@
 // Claim `ranges`: the range of weights differs much from group to group, and only a small fraction is large.
 import { GROUP_CHANNELS } from "../quant/format.ts";
+import { groupOfRow, rangeOf } from "../quant/probe.ts";
 import { LINEAR_KINDS, type LinearKind } from "../model/llama/layer.ts";
 import type { Layer } from "../model/llama/llama.ts";
 import type { Experiment } from "./experiment.ts";
@@ -84,22 +85,10 @@ function rangesOfKind(layers: readonly Layer[], kind: LinearKind): { kind: Linea
 /** Highest minus lowest weight of each group; the last group of a row may be short. */
 function groupWidths(weights: Float32Array, channels: number): Float64Array {
   const groups = Math.ceil(channels / GROUP_CHANNELS);
-  const widths = new Float64Array((weights.length / channels) * groups);
-  for (let i = 0; i < widths.length; i++) {
-    const start = Math.floor(i / groups) * channels + (i % groups) * GROUP_CHANNELS;
-    const group = weights.subarray(
-      start,
-      Math.min(start + GROUP_CHANNELS, Math.floor(i / groups) * channels + channels),
-    );
-    let min = Infinity;
-    let max = -Infinity;
-    for (const weight of group) {
-      min = Math.min(min, weight);
-      max = Math.max(max, weight);
-    }
-    widths[i] = max - min;
-  }
-  return widths;
+  return Float64Array.from(
+    { length: (weights.length / channels) * groups },
+    (_, i) => rangeOf(groupOfRow(weights, Math.floor(i / groups), channels, i % groups)),
+  );
 }
 
 function describe(layer: string, sorted: Float64Array): Row {

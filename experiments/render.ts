@@ -74,10 +74,7 @@ export function renderResult(result: Result, peers?: Result): string {
     ...(peers ? [`${describePeers(peers)}:`, renderRows(peers.columns, peers.rows)] : []),
     ...(hasPlot(result) ? ["## Plot", `![${title}](${id}.svg)`] : []),
     "## Settings",
-    renderTable(
-      [{ key: "k", label: "setting", unit: "" }, { key: "v", label: "value", unit: "" }],
-      Object.entries(settings),
-    ),
+    renderTable(["setting", "value"], Object.entries(settings)),
     "## Provenance",
     `Model ${model.name} (sha256 \`${model.sha256.slice(0, 16)}\`), seed ${seed}, device ${device.name} ` +
     `(${device.adapter}${device.software ? ", software" : ""}), Deno ${deno}${webgpu ? `, ${webgpu}` : ""}, commit \`${
@@ -89,13 +86,12 @@ export function renderResult(result: Result, peers?: Result): string {
 }
 
 function renderRows(columns: readonly Column[], rows: readonly Row[]): string {
-  return renderTable(columns, rows.map((row) => columns.map(({ key }) => row[key] ?? null)));
+  return renderTable(columns.map(headingOf), rows.map((row) => columns.map(({ key }) => row[key] ?? null)));
 }
 
 /** Index of all results: one row a claim, one verdict a place. */
 export function renderIndex(byPlace: ResultsByPlace): string {
   const places = [...byPlace.keys()];
-  const columns = ["claim", "paper", "quantity", ...places].map((label) => ({ key: label, label, unit: "" }));
   const rows = EXPERIMENTS.map(({ id, claim }) => {
     const results = places.map((place) => byPlace.get(place)?.get(id));
     const verdict = results.find((result) => result)?.verdict;
@@ -112,7 +108,7 @@ export function renderIndex(byPlace: ResultsByPlace): string {
     "raw data. `software` is a machine without a GPU: deterministic columns hold, timings are not measured there. A " +
     "second part names the model where it isn't the embedded one. " +
     "`deno task report` makes one page of all of it, with sortable tables and raw samples.",
-    renderTable(columns, rows),
+    renderTable(["claim", "paper", "quantity", ...places], rows),
     ...places.filter((place) => byPlace.get(place)?.has(PEERS_ID)).map((place) =>
       `What other programs reach on ${place}, in runs of their own: [table](${place}/${PEERS_ID}.md).`
     ),
@@ -134,11 +130,15 @@ export function withUnit(value: Cell, unit: string): string {
   return value === null ? "not measured" : `${formatCell(value)}${unit ? ` ${unit}` : ""}`;
 }
 
+/** What stands above a column. */
+export function headingOf({ label, unit }: Pick<Column, "label" | "unit">): string {
+  return unit ? `${label} (${unit})` : label;
+}
+
 /** A Markdown table with padded columns, numbers to the right, as `deno fmt` leaves it. */
-export function renderTable(columns: readonly Column[], rows: readonly (readonly Cell[])[]): string {
-  const header = columns.map(({ label, unit }) => unit ? `${label} (${unit})` : label);
+export function renderTable(header: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const body = rows.map((row) => row.map((cell) => formatCell(cell).replaceAll("|", "\\|")));
-  const numeric = columns.map((_, i) => rows.length > 0 && rows.every((row) => typeof row[i] !== "string"));
+  const numeric = header.map((_, i) => rows.length > 0 && rows.every((row) => typeof row[i] !== "string"));
   const widths = header.map((label, i) => Math.max(3, label.length, ...body.map((row) => row[i].length)));
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell, i) => numeric[i] ? cell.padStart(widths[i]) : cell.padEnd(widths[i])).join(" | ")} |`;

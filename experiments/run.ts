@@ -1,7 +1,7 @@
 // Running experiments and writing their result files.
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { pathExists } from "../model/host/path_exists.ts";
-import { createContext, type RunSettings } from "./context.ts";
+import { createContext, once, type RunSettings } from "./context.ts";
 import type { Experiment } from "./experiment.ts";
 import { type FinishedRows, openFinishedRows, rowsPath, type RowsState } from "./finished_rows.ts";
 import { describeDevice, describeEnvironment, describeFile, withoutDirectories } from "./provenance.ts";
@@ -80,11 +80,7 @@ export async function runExperiments(experiments: readonly Experiment[], options
  * Where below results/ a result belongs: the device's directory for the embedded model and for what measures no model,
  * one for each other model below it.
  */
-export function resultPlace(
-  device: string,
-  modelName: string,
-  { needsModel }: Pick<Experiment, "needsModel">,
-): string {
+export function resultPlace(device: string, modelName: string, { needsModel }: Pick<Experiment, "needsModel">): string {
   return needsModel && modelName !== "tiny" ? `${device}/${modelSlug(modelName)}` : device;
 }
 
@@ -111,12 +107,6 @@ function modelSlug(name: string): string {
   const last = name.replace(/@[^/]*$/, "").replace(/\/+$/, "").split(/[/\\:]/).at(-1)!;
   const stem = last.replace(/\.(gguf|safetensors)$/, "").replace(/[.-](b?f\d+|i?q\d\w*)$/i, "");
   return stem.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "model";
-}
-
-/** A function that makes something when it is first called. */
-function once<A extends unknown[], T>(make: (...given: A) => Promise<T>): (...given: A) => Promise<T> {
-  let made: Promise<T> | undefined;
-  return (...given) => made ??= make(...given);
 }
 
 /** A timing made on a software adapter is not evidence of GPU speed, and no verdict is. */

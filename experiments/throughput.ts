@@ -19,14 +19,14 @@ import { dawnVersion, openDawn } from "../model/host/dawn.ts";
 import { medianEstimate, ratioOf } from "../model/host/statistics.ts";
 import { MODEL_SHAPES, type ModelShape } from "../model/llama/shapes.ts";
 import { measureQuantizing } from "../model/quantize/quantize_speed.ts";
-import { SETTINGS, twobitQuantizer } from "../quant/recipe.ts";
+import { twobitQuantizer } from "../quant/recipe.ts";
 import { SOFTWARE_SHAPE } from "./end_to_end.ts";
 import { CLAIMED_MODEL, DOES_NOT_FIT } from "./end_to_end_table.ts";
 import type { Experiment, ExperimentContext } from "./experiment.ts";
 import { OPTION_SETTINGS, optionFormats } from "./packed/precisions.ts";
-import { describeSettings } from "./packed/real_weights.ts";
+import { DEFAULT_PACKING } from "./packed/real_weights.ts";
 import { formatEstimate, STATUS_RULE, statusOfAtLeast } from "./results/judge.ts";
-import { type Column, estimateCells, type Row, type Verdict } from "./results/result.ts";
+import { type Column, estimateCells, estimateColumns, estimateOf, type Row, type Verdict } from "./results/result.ts";
 
 /** Text cut into windows. */
 interface Windows {
@@ -102,7 +102,7 @@ export const throughput: Experiment = {
     return {
       settings: {
         "weights": `random, in ${plan.shape.name}'s shape; embedding and head in f16`,
-        "twobit": `packed as quantize does by default: ${describeSettings(SETTINGS)}`,
+        "twobit": DEFAULT_PACKING,
         "Deno": "its own WebGPU",
         "Dawn": typeof dawn === "string" ? dawn : `that of npm:webgpu@${dawnVersion()}`,
         "texts together": `${plan.generateTokens} tokens of each; speed is that of all`,
@@ -223,8 +223,7 @@ const COLUMNS: readonly Column[] = [
   { key: "format", label: "format", unit: "" },
   { key: "job", label: "job", unit: "" },
   { key: "tokens", label: "tokens of the job", unit: "" },
-  { key: "tokens_per_s", label: "speed", unit: "tokens/s", timed: true },
-  { key: "tokens_per_s_error", label: "±", unit: "tokens/s", timed: true },
+  ...estimateColumns({ key: "tokens_per_s", label: "speed", unit: "tokens/s", timed: true }),
   { key: "job_s", label: "the job", unit: "s", timed: true },
   { key: "note", label: "note", unit: "", timed: true },
 ];
@@ -235,10 +234,7 @@ const EMPTY_ROW: Row = Object.fromEntries(COLUMNS.map(({ key }) => [key, null]))
 export function judgeThroughput(rows: readonly Row[]): Verdict {
   const verdict = { paper: "nothing", unit: "x the speed on Deno's own WebGPU, packed, by job" };
   const measured = rows.filter((row) => row.format === "twobit" && typeof row.tokens_per_s === "number");
-  const speedOf = (row: Row) => ({
-    value: Number(row.tokens_per_s),
-    standardError: Number(row.tokens_per_s_error ?? 0),
-  });
+  const speedOf = (row: Row) => estimateOf(row, "tokens_per_s");
   const ratios = measured.filter(({ webgpu }) => webgpu === OTHER).flatMap((row) => {
     const own = measured.find(({ webgpu, job }) => webgpu === OWN && job === row.job);
     return own ? [{ job: row.job, ratio: ratioOf(speedOf(row), speedOf(own)) }] : [];

@@ -3,10 +3,10 @@ import { createHash } from "node:crypto";
 import { fromFileUrl } from "@std/path";
 import { type Checkpoint, readModel } from "./files/checkpoint.ts";
 import { openGguf } from "./files/gguf_checkpoint.ts";
+import { isGguf } from "./files/gguf_file.ts";
 import { type DownloadProgress, fetchModel } from "./hub/hub_model.ts";
 import { parseHubName } from "./hub/hub_repo.ts";
 import { readHubSettings } from "./hub/hub_settings.ts";
-import { openFileSource } from "./files/file_source.ts";
 import { statPath } from "./host/path_exists.ts";
 import { openDirectory } from "./files/open_directory.ts";
 import { openPacked } from "./files/open_packed.ts";
@@ -14,7 +14,6 @@ import type { Model } from "./llama/llama.ts";
 import { fitTokenizer, parseTokenizer, readTokenizerTexts, type Tokenizer } from "./text/tokenizer.ts";
 
 export interface LoadedModel {
-  readonly name: string;
   readonly model: Model;
   readonly tokenizer: Tokenizer;
   /** sha256 of the weight files, one after the other, in hexadecimal. */
@@ -86,17 +85,11 @@ async function openPath(path: string): Promise<Checkpoint> {
   return await isGguf(path) ? await openGguf(path) : await openPacked(path);
 }
 
-/** Whether a file is GGUF by its first four bytes, whatever its name. */
-async function isGguf(path: string): Promise<boolean> {
-  using source = await openFileSource(path);
-  return new TextDecoder().decode(await source.read(0, Math.min(4, source.sizeBytes))) === "GGUF";
-}
-
 /** Loads a model into memory as f32; packed tensors are decoded. @throws {SyntaxError} */
 export async function loadModel(name: string, onDownload?: DownloadProgress): Promise<LoadedModel> {
   using checkpoint = await openModel(name, onDownload);
   const { tokenizer } = checkpoint;
-  return { name, model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
+  return { model: await readModel(checkpoint), tokenizer, sha256: await hashWeights(checkpoint) };
 }
 
 /** The identity of weight files that are read for a long time. */

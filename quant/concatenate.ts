@@ -24,13 +24,8 @@ export function concatenateRows(parts: readonly PackedTensor[]): PackedTensor {
     rows: parts.reduce((sum, { rows }) => sum + rows, 0),
     channels,
     refineEvery,
-    base: joinArrays(parts.map(({ base }) => base)),
-    refine: joinArrays(parts.map(({ refine }) => refine)),
-    meta: joinArrays(parts.map(({ meta }) => meta)),
-    tileScale: joinArrays(parts.map(({ tileScale }) => tileScale)),
+    ...joinPlanes(parts, ["base", "refine", "meta", "tileScale", "outlierChannel", "outlierResidual"]),
     outlierStart: joinStarts(parts),
-    outlierChannel: joinArrays(parts.map(({ outlierChannel }) => outlierChannel)),
-    outlierResidual: joinArrays(parts.map(({ outlierResidual }) => outlierResidual)),
   };
   validatePackedTensor(joined);
   return joined;
@@ -55,6 +50,15 @@ export function joinArrays<T extends Numbers>(
     at += part.length;
   }
   return all;
+}
+
+/** Joins each of some planes of row ranges. */
+export function joinPlanes<K extends string, T extends Readonly<Record<K, Numbers>>>(
+  parts: readonly T[],
+  names: readonly K[],
+): Pick<T, K> {
+  const joined = names.map((name) => [name, joinArrays<Numbers>(parts.map((part) => part[name]))]);
+  return Object.fromEntries(joined);
 }
 
 function joinStarts(parts: readonly PackedTensor[]): Uint32Array<ArrayBuffer> {

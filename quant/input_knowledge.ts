@@ -11,11 +11,7 @@ export interface InputKnowledge {
 }
 
 /** Checks that knowledge of an input fits the rows that are quantized. @throws {TypeError | RangeError} */
-export function checkInput(
-  { feedback, correlation }: Partial<InputKnowledge>,
-  rows: number,
-  channels: number,
-): void {
+export function checkInput({ feedback, correlation }: Partial<InputKnowledge>, rows: number, channels: number): void {
   if (feedback) checkFeedback(feedback, channels);
   if (!correlation) return;
   if (!feedback) throw new TypeError("a correlation is given without feedback, must be with it");

@@ -71,12 +71,7 @@ function describe(weights: Float32Array): Pick<GroupProbe, "range" | "extreme"> 
 const TWO_BIT_WINDOW: SearchWindow = { firstScale: 9, lastScale: 13, zeroReach: 1 };
 const FOUR_BIT_WINDOW: SearchWindow = { firstScale: 7, lastScale: 12, zeroReach: 2 };
 
-function prospect(
-  problem: GroupProblem,
-  weights: Float32Array,
-  refined: boolean,
-  outliers: number,
-): GroupProspect {
+function prospect(problem: GroupProblem, weights: Float32Array, refined: boolean, outliers: number): GroupProspect {
   problem.size = weights.length;
   problem.outliers = outliers;
   for (let i = 0; i < weights.length; i++) problem.start[i] = weights[i];

@@ -76,7 +76,8 @@ function repeatRows(tensor: PackedTensor, rows: number, outliersPerRow: number):
   };
 }
 
-function repeat<T extends Uint32Array | Uint16Array | Float16Array>(pattern: T, target: T): T {
+/** Fills an array with a pattern, again and again. */
+export function repeat<T extends Uint32Array | Uint16Array | Float16Array>(pattern: T, target: T): T {
   for (let at = 0; at < target.length; at += pattern.length) {
     target.set(pattern.subarray(0, Math.min(pattern.length, target.length - at)), at);
   }

@@ -28,11 +28,7 @@ export interface QuantizationReport {
  * @param weights f32 [rows, channels]
  * @param hessian [channels, channels]: sum of x xᵀ over the inputs, where it is known
  */
-export function reportQuantization(
-  weights: Float32Array,
-  tensor: PackedTensor,
-  hessian?: Hessian,
-): QuantizationReport {
+export function reportQuantization(weights: Float32Array, tensor: PackedTensor, hessian?: Hessian): QuantizationReport {
   const { rows, channels, refineEvery, outlierChannel } = tensor;
   const codes = unpack(tensor);
   const decoded = dequantizeCodes(codes);

@@ -8,7 +8,7 @@ import { splitJoined } from "../../model/text/calibration_names.ts";
 import { CHARACTERS_PER_TOKEN } from "../../model/text/windows.ts";
 import { CALIBRATION_SIZES, isImproved } from "../../quant/recipe.ts";
 import type { ExperimentContext } from "../experiment.ts";
-import type { Inputs } from "../model_place.ts";
+import type { Inputs } from "../models/model_place.ts";
 import { describeFile, pathOfText, withoutDirectories } from "../provenance.ts";
 import type { Findings } from "../results/result.ts";
 

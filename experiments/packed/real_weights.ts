@@ -7,17 +7,14 @@ import type { Format } from "../../model/engine/random_source.ts";
 import { checkpointSource, type WeightSource } from "../../model/engine/weight_source.ts";
 import { quantizeModel } from "../../model/quantize_file.ts";
 import type { QuantizeOptions } from "../../model/quantize_options.ts";
-import { isImproved } from "../../quant/recipe.ts";
-import type { TwobitSettings } from "../../quant/twobit.ts";
+import { isImproved, SETTINGS } from "../../quant/recipe.ts";
 import type { ExperimentContext } from "../experiment.ts";
-import { makeCleared } from "../model_place.ts";
+import { makeCleared } from "../models/cleared_directory.ts";
 import { describeFile } from "../provenance.ts";
 
-/** What a packed model is made of, in words. */
-export function describeSettings({ refineEvery, outliers: { share, groups } }: TwobitSettings): string {
-  const refined = refineEvery === "none" ? "no refined groups" : `one refined group in ${refineEvery}`;
-  return `${refined}, ${share === 0 ? "no outliers" : `${100 * share} % outliers (${groups})`}`;
-}
+/** How random weights are packed, in words. */
+export const DEFAULT_PACKING =
+  `packed as quantize does by default: one refined group in ${SETTINGS.refineEvery}, no outliers`;
 
 /** Whether the run was given another model than the embedded one, whose layers are too small to be worth timing. */
 export async function hasRealModel(context: ExperimentContext): Promise<boolean> {

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { pathExists } from "../../model/host/path_exists.ts";
 import type { ModelShape } from "../../model/llama/shapes.ts";
+import { parseJson } from "../results/parse_json.ts";
 import type { PeerValue } from "../results/peers.ts";
 import type { PeerMeasurement, PeerRun } from "./peer_run.ts";
 import { GGUF_FORMATS, type GgufFormat, writeRandomGguf } from "./random_gguf.ts";
@@ -170,12 +171,7 @@ interface LlamaBench {
  * @throws {Error} when it didn't run with CUDA on a GPU
  */
 export function parseLlamaBench(text: string): LlamaBench {
-  let tests: unknown;
-  try {
-    tests = JSON.parse(text);
-  } catch (cause) {
-    throw new SyntaxError(`llama-bench's output is not valid JSON: ${(cause as Error).message}`, { cause });
-  }
+  const tests = parseJson<unknown>("llama-bench's output", text);
   if (!Array.isArray(tests) || tests.length === 0) {
     throw new SyntaxError(`llama-bench's output is ${text.slice(0, 60)}, must be an array of tests`);
   }

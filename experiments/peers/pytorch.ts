@@ -1,6 +1,7 @@
 // PyTorch's f16 matrix-vector product in a CUDA graph, on the shapes of our kernel table.
 import { fromFileUrl } from "@std/path";
 import { LAYER_SHAPES } from "../kernel_bench.ts";
+import { parseJson } from "../results/parse_json.ts";
 import type { PeerRun } from "./peer_run.ts";
 import { runProgram } from "./run_program.ts";
 
@@ -12,15 +13,12 @@ export async function measurePytorch(python: string): Promise<PeerRun> {
   return parseTorch(await runProgram(python, [fromFileUrl(SCRIPT), ...shapes]), shapes);
 }
 
+type Printed = Record<"version" | "cuda" | "device", string> & { readonly samples_us: Record<string, number[]> };
+
 /** What torch_mv.py printed. @throws {SyntaxError} when it isn't that */
 export function parseTorch(text: string, shapes: readonly string[]): PeerRun {
-  let found;
-  try {
-    found = JSON.parse(text);
-  } catch (cause) {
-    throw new SyntaxError(`torch_mv.py's output is not valid JSON: ${(cause as Error).message}`, { cause });
-  }
-  const lost = ["version", "cuda", "device"].find((key) => typeof found?.[key] !== "string");
+  const found = parseJson<Printed>("torch_mv.py's output", text);
+  const lost = (["version", "cuda", "device"] as const).find((key) => typeof found?.[key] !== "string");
   const missing = lost ?? shapes.find((shape) => !Array.isArray(found?.samples_us?.[shape]));
   if (missing !== undefined) throw new SyntaxError(`torch_mv.py's output lacks ${missing}, must have it`);
   return {

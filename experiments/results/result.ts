@@ -3,6 +3,7 @@
 import { join } from "@std/path";
 import { writeTextBeside } from "../../model/host/atomic_file.ts";
 import type { Estimate } from "../../model/host/statistics.ts";
+import { parseJson } from "./parse_json.ts";
 import { PEERS_ID, peersProblem } from "./peers.ts";
 
 /** A column of a result table. */
@@ -21,9 +22,19 @@ export type Cell = number | string | null;
 /** A row of a result table, by column key. */
 export type Row = Readonly<Record<string, Cell>>;
 
-/** Cells of a value with its error. */
-export function estimateCells(key: string, { value, standardError }: Estimate): Row {
-  return { [key]: value, [`${key}_error`]: standardError };
+/** A column of values and, behind it, that of their errors, which is like it but for what is said. */
+export function estimateColumns(column: Column, error: Partial<Column> = {}): Column[] {
+  return [column, { ...column, key: `${column.key}_error`, label: "±", ...error }];
+}
+
+/** Cells of {@linkcode estimateColumns}, empty where nothing was measured. */
+export function estimateCells(key: string, estimate: Estimate | undefined): Row {
+  return { [key]: estimate?.value ?? null, [`${key}_error`]: estimate?.standardError ?? null };
+}
+
+/** The value of such cells; its error is 0 where that of a single reading isn't known. */
+export function estimateOf(row: Row, key: string): Estimate {
+  return { value: Number(row[key]), standardError: Number(row[`${key}_error`] ?? 0) };
 }
 
 /** How far a claim held. */
@@ -109,12 +120,7 @@ export async function readResult(path: string): Promise<Result> {
 
 /** Reads a result file's text. @param name of the file, for errors. @throws {SyntaxError} when it isn't a result */
 export function parseResult(name: string, text: string): Result {
-  let value: Partial<Result>;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new SyntaxError(`${name} is not valid JSON: ${(error as Error).message}`, { cause: error });
-  }
+  const value = parseJson<Partial<Result>>(name, text);
   const problem = value?.schema !== 1
     ? `schema is ${JSON.stringify(value?.schema)}, must be 1`
     : typeof value.id !== "string" || !Array.isArray(value.columns) || !Array.isArray(value.rows)

@@ -1,7 +1,13 @@
 // Launcher of attention for one new token of a sequence, or of each of some sequences.
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, cacheRowsPart, checkAttentionShape, type KeyValueCache } from "./key_value_cache.ts";
+import {
+  attentionConstants,
+  type AttentionShape,
+  cacheRowsPart,
+  checkAttentionShape,
+  type KeyValueCache,
+} from "./key_value_cache.ts";
 import { chooseTeam, type Team } from "../gpu/team.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
@@ -78,18 +84,20 @@ export function attentionGroups(shape: AttentionShape): number {
 }
 
 /**
- * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. A
- * software adapter has nothing in flight and pays for each thread.
+ * As many threads as workgroup memory has room to merge the results of: the more, the more keys are in flight. Where
+ * more than two workgroups share a multiprocessor there are enough anyway, and half as many merge sooner. A software
+ * adapter has nothing in flight and pays for each thread.
  */
 export function chooseWorkgroupSize(
-  { software, workgroupBytes, workgroupThreads }: DeviceProfile,
+  { software, multiprocessors, workgroupBytes, workgroupThreads }: DeviceProfile,
   team: Team,
   queries: 1 | 4,
   rowLanes: number,
+  workgroups: number,
 ): number {
   const mergeLanes = Math.min(team.lanes, 4 * rowLanes);
   const threadBytes = (4 * queries * (8 * rowLanes + 2)) / mergeLanes + team.exchangeBytes;
-  let size = software ? 64 : 256;
+  let size = software ? 64 : workgroups > 2 * multiprocessors ? 128 : 256;
   while (size > workgroupThreads || size * threadBytes > workgroupBytes) size /= 2;
   return size;
 }
@@ -108,26 +116,22 @@ export async function decodeAttention(
   tokens = 1,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
-  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
   const { qkv, rotations, cache, sequence, partials, bias, headNorm } = buffers;
   const rowLanes = attentionRowLanes(shape);
   const team = chooseTeam(gpu.profile, rowLanes);
   const queries = queriesOf(shape);
+  const workgroups = [attentionGroups(shape), splits, tokens] as const;
   const parts = [`queries_${queries}`, team.exchange, cacheRowsPart(cache)] as const;
   return await gpu.makeDispatch(joinShader(wgsl, "decode_attention", ...parts), {
     constants: {
-      heads,
-      key_value_heads: keyValueHeads,
-      head_size: headSize,
-      capacity: cache.capacity,
+      ...attentionConstants(shape, cache),
       splits,
       row_lanes: rowLanes,
       merge_lanes: Math.min(team.lanes, 4 * rowLanes),
-      workgroup_size: chooseWorkgroupSize(gpu.profile, team, queries, rowLanes),
+      workgroup_size: chooseWorkgroupSize(gpu.profile, team, queries, rowLanes, workgroups[0] * splits * tokens),
       has_bias: bias ? 1 : 0,
       has_norm: headNorm ? 1 : 0,
       norm_epsilon: headNorm?.epsilon ?? 0,
-      ...(slidingWindow !== undefined && { window: slidingWindow }),
     },
     buffers: {
       qkv,
@@ -139,6 +143,6 @@ export async function decodeAttention(
       bias: bias ?? qkv,
       norms: headNorm?.weights ?? qkv,
     },
-    workgroups: [attentionGroups(shape), splits, tokens],
+    workgroups,
   });
 }

@@ -56,3 +56,10 @@ export function checkAttentionShape(shape: AttentionShape): void {
   const why = whyNotAttended(shape);
   if (why !== undefined) throw new RangeError(why);
 }
+
+/** Constants of kernels that go over a cache: the sizes that they share. */
+export function attentionConstants(shape: AttentionShape, { capacity }: KeyValueCache): Record<string, number> {
+  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
+  const sizes = { heads, key_value_heads: keyValueHeads, head_size: headSize, capacity };
+  return slidingWindow === undefined ? sizes : { ...sizes, window: slidingWindow };
+}

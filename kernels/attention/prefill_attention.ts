@@ -1,6 +1,6 @@
 // Launcher of the attention kernel for many tokens.
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
-import { type AttentionShape, cacheRowsPart, checkAttentionShape } from "./key_value_cache.ts";
+import { attentionConstants, type AttentionShape, cacheRowsPart, checkAttentionShape } from "./key_value_cache.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import { foursConstants, foursPart } from "../gpu/fours.ts";
 import { joinShader } from "../gpu/shader.ts";
@@ -41,19 +41,12 @@ export async function prefillAttention(
   { qkv, cache, out, outUnit }: PrefillAttentionBuffers,
 ): Promise<Dispatch> {
   checkAttentionShape(shape);
-  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
+  const { heads, headSize } = shape;
   const { matrixUnits, workgroupBytes } = gpu.profile;
   const byMatrices = matrixUnits && headSize <= MATRIX_HEAD_SIZE && matrixBytes(headSize) <= workgroupBytes;
   const kernel = byMatrices ? "matrix_attention" : "prefill_attention";
   return await gpu.makeDispatch(joinShader(wgsl, kernel, foursPart(outUnit), cacheRowsPart(cache)), {
-    constants: {
-      ...foursConstants(outUnit),
-      heads,
-      key_value_heads: keyValueHeads,
-      head_size: headSize,
-      capacity: cache.capacity,
-      ...(slidingWindow !== undefined && { window: slidingWindow }),
-    },
+    constants: { ...foursConstants(outUnit), ...attentionConstants(shape, cache) },
     buffers: { range: range.buffer, qkv, keys: cache.keys, values: cache.values, out },
     workgroups: [heads, Math.ceil(range.maxTokens / range.sequences / TILE_QUERIES), range.sequences],
   });

@@ -1,5 +1,10 @@
 // Launcher of the kernels that make the gradients of attention.
-import { type AttentionShape, checkAttentionShape, type KeyValueCache } from "../attention/key_value_cache.ts";
+import {
+  attentionConstants,
+  type AttentionShape,
+  checkAttentionShape,
+  type KeyValueCache,
+} from "../attention/key_value_cache.ts";
 import type { Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { joinShader } from "../gpu/shader.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
@@ -40,14 +45,8 @@ export async function attentionBackward(
   { qkv, cache, out, outGradient, statistics, qkvGradient }: AttentionBackward,
 ): Promise<Dispatch[]> {
   checkAttentionShape(shape);
-  const { heads, keyValueHeads, headSize, slidingWindow } = shape;
-  const constants = {
-    heads,
-    key_value_heads: keyValueHeads,
-    head_size: headSize,
-    capacity: cache.capacity,
-    ...(slidingWindow !== undefined && { window: slidingWindow }),
-  };
+  const { heads, keyValueHeads, headSize } = shape;
+  const constants = attentionConstants(shape, cache);
   const buffers = {
     range: range.buffer,
     qkv,

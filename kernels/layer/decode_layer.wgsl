@@ -387,12 +387,7 @@ fn quarter_sums(quarter: u32) -> vec4<f32> {
   let sums = four_sums(i);
   if (stage != GATE_UP) { return sums; }
   let up = four_sums(i + workgroup_outputs());
-  return vec4(
-    silu_product(sums.x, up.x),
-    silu_product(sums.y, up.y),
-    silu_product(sums.z, up.z),
-    silu_product(sums.w, up.w),
-  );
+  return silu_products(sums, up);
 }
 
 fn four_sums(i: u32) -> vec4<f32> {

@@ -10,7 +10,7 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { reduceSplitsToF16 } from "./split_reduce.ts";
 import { f16Gemm } from "./f16_gemm.ts";
 import { f16Gemv, f16Several } from "./f16_gemv.ts";
-import { hasParts, partsBytes } from "./tiled_product.ts";
+import { hasParts, partsBytes, takesHalves } from "./tiled_product.ts";
 import { plainOutput, type WeightFormat } from "./weight_format.ts";
 
 /** Most tokens multiplied by fours with each load of weights: beside matrix units, and without them. */
@@ -45,6 +45,7 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
   },
   takesPairs: () => true,
   addsParts: (gpu, matrix, tokens) => !isSeveral(gpu, matrix, tokens) && hasParts(gpu, matrix, tokens),
+  takesHalves: (gpu, matrix, tokens) => !isSeveral(gpu, matrix, tokens) && takesHalves(gpu, matrix, tokens),
   multiplyMany: f16Gemm,
 };
 

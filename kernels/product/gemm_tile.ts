@@ -26,7 +26,7 @@ export const MATRIX_FEW: GemmTile = {
   rows: 128,
   tokens: 16,
   part: "matrix_few",
-  parts: { stepChannels: 64, workgroupsEach: [4, 5, 6] },
+  parts: { stepChannels: 64, workgroupsEach: [4, 2] },
 };
 
 /** Most tokens of that tile, which brings weights anew for each 16. */

@@ -1,11 +1,11 @@
 // Linear layers, whatever the format of their weights.
 import type { BufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { ACTIVATION_UNIT } from "../matrix/elementwise.ts";
 import { f16Format } from "./f16_format.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
 import type { ActivationBits } from "./pack_activations.ts";
 import { packedFormat } from "./packed_format.ts";
-import { inputUnitOf } from "./tiled_product.ts";
 import type { TokenRange } from "../tokens/token_range.ts";
 import type { HostMatrix, RangeProduct, WeightFormat, WeightMatrix } from "./weight_format.ts";
 
@@ -84,7 +84,6 @@ export interface MultiplyRange {
  * to the most it may have, is overwritten.
  *
  * @param tokens the most that a range may have
- * @param inputUnit of inputs that come in f16; default: they are f32
  * @throws {OutOfMemoryError} when the device has no room for partial sums
  */
 export async function createMultiplyFew(
@@ -92,11 +91,12 @@ export async function createMultiplyFew(
   scope: BufferScope,
   matrices: readonly WeightMatrix[],
   tokens: number,
-  inputUnit?: number,
 ): Promise<MultiplyRange> {
   const partials = await createPartials(gpu, scope, matrices, tokens);
+  const takesHalves = matrices.every((matrix) => FORMATS[matrix.kind].takesHalves(gpu, matrix, tokens));
+  const inputUnit = takesHalves ? ACTIVATION_UNIT : undefined;
   const widest = Math.max(...matrices.map(({ channels }) => channels));
-  const halves = inputUnit === undefined ? await createHalves(gpu, scope, widest, tokens) : undefined;
+  const halves = takesHalves ? undefined : await createHalves(gpu, scope, widest, tokens);
   const multiply: MultiplyRange = (gpu, matrix, product) =>
     FORMATS[matrix.kind].multiplyFew(gpu, matrix, { ...product, partials, halves });
   return Object.assign(multiply, {
@@ -128,8 +128,7 @@ export async function createMultiplyMany(
   matrices: readonly WeightMatrix[],
   tokens: number,
 ): Promise<MultiplyRange> {
-  if (!gpu.profile.matrixUnits) return gemm;
-  return await createMultiplyFew(gpu, scope, matrices, tokens, inputUnitOf(gpu, matrices, tokens));
+  return gpu.profile.matrixUnits ? await createMultiplyFew(gpu, scope, matrices, tokens) : gemm;
 }
 
 /** Dispatches of a product with many tokens. @throws {RangeError} when channels are not a multiple of 4 */

@@ -8,7 +8,7 @@ import { fusedGemv, takesGemvPairs } from "./fused_gemv.ts";
 import { fusedSeveral, severalPartialsBytes, takesSeveralPairs } from "./few/fused_several.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
 import type { Epilogue, Prologue } from "./prologue_epilogue.ts";
-import { hasParts, partsBytes } from "./tiled_product.ts";
+import { hasParts, partsBytes, takesHalves } from "./tiled_product.ts";
 import { type FewScratch, type HostMatrix, plainOutput, type WeightFormat } from "./weight_format.ts";
 
 /**
@@ -49,6 +49,7 @@ export const packedFormat: WeightFormat<HostMatrix & { readonly kind: "packed" }
     if (tokens <= SEVERAL_TOKENS) return false;
     return gpu.profile.matrixUnits ? hasParts(gpu, matrix, tokens) : tokens <= FEW_TOKENS;
   },
+  takesHalves: (gpu, matrix, tokens) => tokens > SEVERAL_TOKENS && takesHalves(gpu, matrix, tokens),
   fused: { mostTokens: SEVERAL_TOKENS, multiply: multiplyFused },
   multiplyMany: fusedGemm,
 };

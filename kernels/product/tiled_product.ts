@@ -20,23 +20,27 @@ export interface TiledRows extends PartRows {
   readonly parts?: (tile: GemmTile) => readonly (keyof typeof wgsl)[];
 }
 
-/** The unit in which all products of some matrices with up to so many tokens take inputs that are in f16 already. */
-export function inputUnitOf(
+/** Whether products of a matrix with up to so many tokens take an input that is in f16, in units of ACTIVATION_UNIT. */
+export function takesHalves(
   { profile }: Gpu,
-  matrices: readonly (F16Matrix | PackedMatrix)[],
+  { rows, channels }: F16Matrix | PackedMatrix,
   maxTokens: number,
-): number | undefined {
-  const takesHalves = ({ rows, channels }: F16Matrix | PackedMatrix) =>
-    chooseTile(profile, rows, maxTokens, true).part === "matrix_tile" && channels % CHUNK_CHANNELS === 0;
-  return matrices.every(takesHalves) ? ACTIVATION_UNIT : undefined;
+): boolean {
+  return multipliesMatrices(chooseTile(profile, rows, maxTokens, true)) && channels % CHUNK_CHANNELS === 0;
 }
 
 /** Channels of which a part takes a whole number: packed weights are fetched by half blocks. */
 const RUN_CHANNELS = 64;
 
+/** Workgroups of tiles of matrices that a multiprocessor has room for at once. */
+const RESIDENT = 2;
+
+/** Steps as long as which a round of them takes to begin and to end, by the times in docs/kernel_notes.md. */
+const ROUND_STEPS = 10;
+
 /**
  * The parts of the channels for a tile, with the steps that a workgroup takes one after the other: as many as give each
- * multiprocessor its workgroups at once, of the numbers that suit it the one by which the busiest takes fewest steps.
+ * multiprocessor its workgroups, of the numbers that suit it the one by which the busiest is done first.
  */
 export function planParts(
   tile: GemmTile,
@@ -54,9 +58,10 @@ export function planParts(
     const wanted = Math.floor((each * multiprocessors) / tiles);
     const run = Math.ceil(most / Math.min(most, Math.max(1, wanted)));
     const splits = Math.ceil(most / run);
-    return { splits, run, longest: Math.ceil((tiles * splits) / multiprocessors) * run };
+    const own = Math.ceil((tiles * splits) / multiprocessors);
+    return { splits, run, time: own * run + ROUND_STEPS * Math.ceil(own / RESIDENT) };
   });
-  const { splits, run } = plans.reduce((best, plan) => plan.longest < best.longest ? plan : best);
+  const { splits, run } = plans.reduce((best, plan) => plan.time < best.time ? plan : best);
   return { splits, run: (run * RUN_CHANNELS) / stepChannels };
 }
 
@@ -130,10 +135,12 @@ export async function multiplyTiles(
 }
 
 /** What a tile reads activations from, the parts that do it, and what makes it. */
-async function tileInput(gpu: Gpu, { part }: GemmTile, channels: number, { range, x, unit, halves }: RangeProduct) {
-  if (part !== "matrix_tile") return { x, parts: [], dispatches: [] };
+async function tileInput(gpu: Gpu, tile: GemmTile, channels: number, { range, x, unit, halves }: RangeProduct) {
+  if (!multipliesMatrices(tile)) return { x, parts: [], dispatches: [] };
   if (unit !== undefined) return { x, parts: ["half_turns"] as const, dispatches: [] };
-  if (!halves || channels % CHUNK_CHANNELS !== 0) return { x, parts: ["float_turns"] as const, dispatches: [] };
+  // A dispatch for few tokens would take longer than what it saves.
+  const isRounded = halves !== undefined && tile.part === "matrix_tile" && channels % CHUNK_CHANNELS === 0;
+  if (!isRounded) return { x, parts: ["float_turns"] as const, dispatches: [] };
   const round = await toHalves(gpu, x, halves, range.maxTokens * channels, 1 / ACTIVATION_UNIT);
   return { x: halves, parts: ["half_turns"] as const, dispatches: [round] };
 }

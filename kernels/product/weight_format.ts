@@ -31,7 +31,7 @@ export interface RangeProduct {
   /** y += W x instead of y = W x. Default: false. */
   readonly addToY?: boolean;
   /**
-   * y = silu(G x) (U x), f32 [tokens, rows / 2], of a matrix with the rows of G and U, where
+   * y = silu(G x) (U x), [tokens, rows / 2] and f32 or f16 as x is, of a matrix with the rows of G and U, where
    * {@linkcode WeightFormat.addsParts} says so. Default: false.
    */
   readonly isPair?: boolean;
@@ -111,6 +111,8 @@ export interface WeightFormat<Host extends HostMatrix, Matrix extends WeightMatr
    * matrix in one slab may be silu(gate) up, or normed.
    */
   addsParts(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
+  /** Whether {@linkcode multiplyFew} takes inputs in f16 with up to so many tokens, see {@linkcode RangeProduct.unit}. */
+  takesHalves(gpu: Gpu, matrix: Matrix, tokens: number): boolean;
   /** Products with few tokens and what comes before and after them, where the format has a kernel for it. */
   readonly fused?: FusedFormat<Matrix>;
   /** Dispatches of a product with many tokens. */

@@ -8,6 +8,7 @@ export { default as f16_gemv } from "./f16_gemv.wgsl" with { type: "text" };
 export { default as f16_several } from "./few/f16_several.wgsl" with { type: "text" };
 export { default as few_sums } from "./few/few_sums.wgsl" with { type: "text" };
 export { default as part_sums } from "./few/part_sums.wgsl" with { type: "text" };
+export { default as sums_silu } from "./few/sums_silu.wgsl" with { type: "text" };
 export { default as sums_norm } from "./few/sums_norm.wgsl" with { type: "text" };
 export { default as fused_few } from "./few/fused_few.wgsl" with { type: "text" };
 export { default as fused_gemm } from "./fused_gemm.wgsl" with { type: "text" };

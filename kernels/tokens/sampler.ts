@@ -147,11 +147,7 @@ export interface AdvanceBuffers {
  *
  * @throws {RangeError} when the residual stream's width is not a multiple of 8
  */
-export async function advance(
-  gpu: Gpu,
-  buffers: AdvanceBuffers,
-  sequences = 1,
-): Promise<Dispatch[]> {
+export async function advance(gpu: Gpu, buffers: AdvanceBuffers, sequences = 1): Promise<Dispatch[]> {
   const { embedding, sequence, tokens, stride = 0, hidden } = buffers;
   const { channels, chunks, slabs } = embedding;
   if (channels !== chunks * CHUNK_CHANNELS) {

@@ -1,6 +1,5 @@
-// needs: token_range fours
-// The MLP's activation: y[t, i] = silu(gate) * up with gate = x[t, i], up = x[t, width + i], silu(g) = g / (1 +
-// exp(-g)).
+// needs: token_range fours silu
+// The MLP's activation: y[t, i] = silu(gate) * up with gate = x[t, i], up = x[t, width + i].
 //
 // Bindings (T = range.tokens):
 //   0 range  uniform, see tokens/parts/token_range.wgsl
@@ -19,6 +18,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (id.z >= range.tokens || id.x >= fours) { return; }
   let gate = x[2u * id.z * fours + id.x];
   let up = x[(2u * id.z + 1u) * fours + id.x];
-  // Beyond 80 silu is 0 for all purposes, and exp would overflow.
-  y[id.z * fours + id.x] = four_of(gate / (1.0 + exp(min(-gate, vec4(80.0)))) * up);
+  y[id.z * fours + id.x] = four_of(silu_products(gate, up));
 }

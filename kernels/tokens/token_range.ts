@@ -39,13 +39,7 @@ export async function createTokenRange(gpu: Gpu, maxTokens: number, sequences = 
  * @param sequence index of the first
  * @throws {RangeError} when there are no tokens, or more than dispatches cover
  */
-export function setTokenRange(
-  gpu: Gpu,
-  range: TokenRange,
-  tokens: number,
-  firstPosition: number,
-  sequence = 0,
-): void {
+export function setTokenRange(gpu: Gpu, range: TokenRange, tokens: number, firstPosition: number, sequence = 0): void {
   if (!(tokens >= 1 && tokens <= range.maxTokens)) {
     throw new RangeError(`range has ${tokens} tokens, must have 1 to ${range.maxTokens}`);
   }

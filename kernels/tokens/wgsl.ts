@@ -13,4 +13,5 @@ export { default as pick_best } from "./parts/pick_best.wgsl" with { type: "text
 export { default as sampling } from "./parts/sampling.wgsl" with { type: "text" };
 export { default as score_drawn } from "./parts/score_drawn.wgsl" with { type: "text" };
 export { default as score_logit } from "./parts/score_logit.wgsl" with { type: "text" };
+export { default as silu } from "./parts/silu.wgsl" with { type: "text" };
 export { default as token_range } from "./parts/token_range.wgsl" with { type: "text" };

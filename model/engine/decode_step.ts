@@ -194,7 +194,7 @@ async function createBatchMiddle(
       layer,
       range,
       { ...buffers, normed, mixed },
-      attend,
+      { dispatches: attend },
       multiply,
       STAGES,
       links,

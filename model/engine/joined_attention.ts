@@ -9,7 +9,14 @@ import type { TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { STAGES, widestOf } from "../llama/layer.ts";
 import type { EngineWeights, LayerVectors } from "./engine_weights.ts";
-import { attentionExtras, attentionShape, linksOf, type PassBuffers, passOperations } from "./layer_operations.ts";
+import {
+  attentionExtras,
+  attentionShape,
+  linksOf,
+  type Mixing,
+  type PassBuffers,
+  passOperations,
+} from "./layer_operations.ts";
 
 /** What their attention goes from and to, beside `qkv` and `mixed`. */
 export interface JoinedAttentionBuffers extends Pick<PassBuffers, "qkv" | "mixed"> {
@@ -42,7 +49,7 @@ export function windowOf(
 }
 
 /**
- * Dispatches that make `mixed` from `qkv`.
+ * What makes `mixed` from `qkv`.
  *
  * @param range of all windows, as the sequences that it has
  * @param unit of `mixed`, where it is made in f16
@@ -53,13 +60,14 @@ export async function joinedAttention(
   layer: LayerVectors,
   range: TokenRange,
   { qkv, mixed: out, cache, rotations }: JoinedAttentionBuffers,
-  outUnit?: number,
-): Promise<Dispatch[]> {
+  unit?: number,
+): Promise<Mixing> {
   const shape = attentionShape(config);
-  return [
+  const dispatches = [
     await ropeCache(gpu, shape, range, { qkv, rotations, cache, ...attentionExtras(config, layer) }),
-    await prefillAttention(gpu, shape, range, { qkv, cache, out, outUnit }),
+    await prefillAttention(gpu, shape, range, { qkv, cache, out, outUnit: unit }),
   ];
+  return { dispatches, unit };
 }
 
 /**
@@ -78,14 +86,14 @@ export async function joinedPass(
   const dispatches = await embedTokens(gpu, embedding, range, buffers.tokens, buffers.hidden);
   for (const [i, layer] of layers.entries()) {
     const attention = { ...buffers, cache: caches[i % caches.length], rotations };
-    const attend = await joinedAttention(gpu, config, layer, range, attention, multiply.inputUnit);
+    const mixing = await joinedAttention(gpu, config, layer, range, attention, multiply.inputUnit);
     const operations = await passOperations(
       gpu,
       config,
       layer,
       range,
       buffers,
-      attend,
+      mixing,
       multiply,
       STAGES,
       linksOf(layers, i, multiply),

@@ -160,6 +160,13 @@ export async function inputDispatches(
   return [await rmsNorm(gpu, range, norm)];
 }
 
+/** What makes `mixed` from `qkv`. */
+export interface Mixing {
+  readonly dispatches: readonly Dispatch[];
+  /** The unit of `mixed`, where it is made in f16. Default: f32. */
+  readonly unit?: number | undefined;
+}
+
 /** What a layer of a pass makes for the next one. */
 interface PassLinks {
   /** Whether the layer before has normed the input of this one. */
@@ -189,7 +196,7 @@ export function linksOf(layers: readonly EngineLayer[], index: number, multiply:
 /**
  * A layer for the tokens of a range, of one sequence, of several side by side or one of each of several.
  *
- * @param attend dispatches that make `mixed` from `qkv`
+ * @param mixing what makes `mixed` from `qkv`
  * @param multiply how weights are multiplied
  * @param stages those that are wanted; of a layer that has no matrices yet for the others
  * @param links default: the layer stands alone
@@ -200,24 +207,24 @@ export function passOperations(
   layer: EngineLayer,
   range: TokenRange,
   buffers: Omit<PassBuffers, "tokens">,
-  attend: readonly Dispatch[],
+  mixing: Mixing,
   multiply: MultiplyRange = gemm,
   stages: readonly Stage[] = STAGES,
   { isNormed = false, nextNorm }: PassLinks = {},
 ): Promise<Operation[]> {
   const { hidden, qkv, gateUp, inner, normed } = buffers;
-  const { inputUnit: unit } = multiply;
   const outputs = { qkv, o: hidden, "gate+up": gateUp, down: hidden };
   const nextNorms = { qkv: undefined, o: layer.mlpNorm, "gate+up": undefined, down: nextNorm };
   let isMade = isNormed;
   const multiplyStage = async (stage: Stage) => {
     const { name, joinsResidual: addToY } = stage;
+    const { inputUnit } = multiply;
+    const unit = stage.input === "attention" ? mixing.unit : inputUnit;
     const dispatches = isMade ? [] : await inputDispatches(gpu, config, layer, range, buffers, stage, unit);
-    // Which sums write in f32.
-    const isPair = unit === undefined && name === "gate+up" && arePair(layer.linears[name], multiply.addsParts);
+    const isPair = name === "gate+up" && arePair(layer.linears[name], multiply.addsParts);
     const y = isPair ? inner : outputs[name];
     const weight = normsResidual(layer, stage, multiply) ? nextNorms[name] : undefined;
-    const norm = weight && { weight, epsilon: config.normEpsilon, normed, unit };
+    const norm = weight && { weight, epsilon: config.normEpsilon, normed, unit: inputUnit };
     for (const matrix of layer.linears[name]) {
       const product = { range, x: stageInput(buffers, stage), unit, y, addToY, isPair, norm };
       dispatches.push(...await multiply(gpu, matrix, product));
@@ -228,7 +235,7 @@ export function passOperations(
     }
     return dispatches;
   };
-  return operationsOf(gpu, config, layer, range, hidden, attend, multiplyStage, stages);
+  return operationsOf(gpu, config, layer, range, hidden, mixing.dispatches, multiplyStage, stages);
 }
 
 /** Whether gate and up are one matrix, of which a product makes silu(gate) up. */

@@ -1,6 +1,6 @@
 // Random weights of a published model's shape, for measuring speed and memory without a download.
 import { createRandom } from "../../quant/random.ts";
-import { randomPacked } from "../../quant/random_packed.ts";
+import { randomPacked, repeat } from "../../quant/random_packed.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type LinearKind, linearShape, STAGES } from "../llama/layer.ts";
 import type { RefineEvery } from "../../quant/format.ts";
@@ -53,11 +53,7 @@ export function randomSource(
     // Outputs about as large as inputs, so that 80 layers neither vanish nor overflow.
     const scale = 1 / Math.sqrt(channels);
     const drawn = Float16Array.from({ length: RANDOM_ROWS * channels }, () => random.normal() * scale);
-    const weights = new Float16Array(rows * channels);
-    for (let at = 0; at < weights.length; at += drawn.length) {
-      weights.set(drawn.subarray(0, Math.min(drawn.length, weights.length - at)), at);
-    }
-    return { kind: "f16", rows, channels, weights };
+    return { kind: "f16", rows, channels, weights: repeat(drawn, new Float16Array(rows * channels)) };
   };
   const linears = new Map<string, HostMatrix>();
   const linear = (kind: LinearKind, density: RefineEvery): HostMatrix => {

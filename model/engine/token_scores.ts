@@ -68,30 +68,56 @@ export interface TokenScorer extends Disposable {
   logits(takeIn: TakeIn, positions: readonly number[]): Promise<Float32Array<ArrayBuffer>[]>;
 }
 
+/** The final norm and the head, for some rows of the residual stream at a time. */
+export interface Head {
+  readonly most: number;
+  /** Those that logits were made of last. */
+  readonly range: TokenRange;
+  /** f32 [most, vocabulary]. */
+  readonly logits: GPUBuffer;
+  /** Makes the logits of some runs of rows. */
+  predict(hidden: GPUBuffer, runs: readonly { readonly row: number; readonly count: number }[]): void;
+}
+
+export async function createHead(gpu: Gpu, scope: BufferScope, weights: EngineWeights, most: number): Promise<Head> {
+  const { hidden: width, vocabulary } = weights.config;
+  const make = (label: string, size: number) => scope.storage(label, 4 * most * size);
+  const x = await make("rows", width);
+  const normed = await make("normed", width);
+  const logits = await make("logits", vocabulary);
+  const range = await createTokenRange(gpu, most);
+  scope.own(range.buffer);
+  const dispatches = await logitDispatches(gpu, weights, range, { x, normed, logits });
+  return {
+    most,
+    range,
+    logits,
+    predict(hidden, runs) {
+      let rows = 0;
+      for (const { row, count } of runs) {
+        gpu.copy(hidden, 4 * row * width, x, 4 * rows * width, 4 * count * width);
+        rows += count;
+      }
+      setTokenRange(gpu, range, rows, 0);
+      gpu.submit(dispatches);
+    },
+  };
+}
+
 /** Tokens whose logits are in memory at once. */
 const LOGIT_TOKENS = 128;
 
 export function createTokenScorer(gpu: Gpu, weights: EngineWeights): Promise<TokenScorer> {
-  const { hidden: width, vocabulary } = weights.config;
+  const { vocabulary } = weights.config;
   return allOrNone(gpu, async (scope) => {
-    const make = (label: string, size: number) => scope.storage(label, 4 * LOGIT_TOKENS * size);
-    const rows = await make("rows", width);
-    const normed = await make("normed", width);
-    const logits = await make("logits", vocabulary);
-    const range = await createTokenRange(gpu, LOGIT_TOKENS);
-    scope.own(range.buffer);
-    const head = await logitDispatches(gpu, weights, range, { x: rows, normed, logits });
+    const { range, logits, predict } = await createHead(gpu, scope, weights, LOGIT_TOKENS);
     const likelihoods = await createLikelihoodReader(gpu, scope, range, vocabulary, logits);
     /** Has logits made of a text's tokens, part by part. */
     const eachPart = (takeIn: TakeIn, use: (first: number, count: number, make: () => void) => Promise<void>) =>
       takeIn(async (hidden, length, at) => {
         for (let row = 0; row < length; row += LOGIT_TOKENS) {
           const count = Math.min(LOGIT_TOKENS, length - row);
-          await use(at + row, count, () => {
-            gpu.copy(hidden, row * width * 4, rows, 0, count * width * 4);
-            setTokenRange(gpu, range, count, 0);
-            gpu.submit(head);
-          });
+          await use(at + row, count, () => predict(hidden, [{ row, count }]));
         }
       });
     return {

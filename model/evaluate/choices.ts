@@ -7,7 +7,6 @@ export interface ChoicePlan {
   readonly items: number;
   /** Tokens of a context, BOS in front included. */
   readonly contextTokens: number;
-  /** Tokens of a continuation. */
   readonly continuationTokens: number;
 }
 
@@ -28,12 +27,7 @@ const CHOICES = 4;
  * @param tokens the whole text
  * @throws {RangeError} when the text is too short to draw from
  */
-export function drawChoices(
-  tokens: Uint32Array,
-  tokenizer: Tokenizer,
-  plan: ChoicePlan,
-  random: Random,
-): Choices {
+export function drawChoices(tokens: Uint32Array, tokenizer: Tokenizer, plan: ChoicePlan, random: Random): Choices {
   const { items: count, contextTokens, continuationTokens } = plan;
   const span = contextTokens - 1 + continuationTokens;
   if (tokens.length < 8 * span) {

@@ -1,4 +1,5 @@
 // Evaluating a model: perplexity, next-token accuracy, KL divergence and multiple choice, each with its standard error.
+import { chunk } from "@std/collections/chunk";
 import { createRandom } from "../../quant/random.ts";
 import { type Choices, drawChoices, judgeChoices } from "./choices.ts";
 import type { ModelConfig } from "../llama/config.ts";
@@ -97,10 +98,7 @@ export async function evaluateModel(
 ): Promise<Evaluation> {
   const { windows } = set.windows;
   const items = set.choices?.items ?? [];
-  const batches = Array.from(
-    { length: Math.ceil(items.length / CHOICE_BATCH) },
-    (_, i) => items.slice(i * CHOICE_BATCH, (i + 1) * CHOICE_BATCH),
-  );
+  const batches = chunk(items, CHOICE_BATCH);
   const total = windows.length + batches.length;
   const scores = await scorer.scoreWindows(
     windows.map((tokens, index) => ({

@@ -51,10 +51,7 @@ export interface JoinedPass extends Disposable {
    * @param onPart gets the residual stream f32 [sequences, tokens, hidden], before the final norm, and the index of its first
    * token in each sequence: once, but for a sequence that is longer than a pass
    */
-  takeIn(
-    sequences: readonly Uint32Array[],
-    onPart: (hidden: GPUBuffer, first: number) => Promise<void>,
-  ): Promise<void>;
+  takeIn(sequences: readonly Uint32Array[], onPart: (hidden: GPUBuffer, first: number) => Promise<void>): Promise<void>;
 }
 
 /**

@@ -2,7 +2,7 @@
 import { forward, logitsOf, type Segment } from "../llama/forward.ts";
 import type { Model } from "../llama/llama.ts";
 import { exponentials, type MatMul } from "../llama/matmul.ts";
-import { clusteredMean, type Estimate } from "../host/statistics.ts";
+import { clusteredMean, type Estimate, exponentialOf } from "../host/statistics.ts";
 
 /** Predictions of one window of n + 1 tokens, one element for each of its n predicted tokens. */
 export interface WindowScore {
@@ -57,11 +57,7 @@ export function scoreWindow(
 /** Perplexity, which is exp of the mean loss, and the share of tokens predicted as the most likely ones. */
 export function summarizeWindows(scores: readonly WindowScore[]): Readonly<Record<"perplexity" | "top1", Estimate>> {
   const loss = clusteredMean(scores.map((score) => score.negativeLogLikelihood));
-  const perplexity = Math.exp(loss.value);
-  return {
-    perplexity: { value: perplexity, standardError: perplexity * loss.standardError },
-    top1: clusteredMean(scores.map((score) => score.top1)),
-  };
+  return { perplexity: exponentialOf(loss), top1: clusteredMean(scores.map((score) => score.top1)) };
 }
 
 /** A context and the continuations to choose from. */

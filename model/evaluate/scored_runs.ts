@@ -3,9 +3,8 @@ import { divergence } from "../../kernels/backward/divergence.ts";
 import { allOrNone, type BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { logLikelihood } from "../../kernels/tokens/log_likelihood.ts";
-import { createTokenRange, setTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineWeights } from "../engine/engine_weights.ts";
-import { logitDispatches } from "../engine/layer_operations.ts";
+import { createHead, type Head } from "../engine/token_scores.ts";
 
 export interface ScoredSequence {
   /** What goes through the model. */
@@ -78,43 +77,19 @@ function partsOf(runs: readonly Run[], sequences: readonly ScoredSequence[], mos
   return parts;
 }
 
-/** The final norm and the head, for some rows at a time. */
-export interface Head extends Disposable {
-  readonly most: number;
-  /** Those that logits were made of last. */
-  readonly range: TokenRange;
-  /** f32 [most, vocabulary]; comparing leaves other things there. */
-  readonly logits: GPUBuffer;
+/** A head whose logits can be compared, which leaves other things there. */
+export interface ScoringHead extends Head, Disposable {
   /** f32 [most]: 1 for each row. */
   readonly ones: GPUBuffer;
-  /** Makes the logits of a part of the residual stream. */
-  predict(hidden: GPUBuffer, part: readonly Run[]): void;
 }
 
-export function createHead(gpu: Gpu, weights: EngineWeights): Promise<Head> {
-  const { hidden: width, vocabulary } = weights.config;
+export function createScoringHead(gpu: Gpu, weights: EngineWeights): Promise<ScoringHead> {
   return allOrNone(gpu, async (scope) => {
-    const most = Math.max(64, Math.min(LOGIT_TOKENS, 64 * Math.floor(LOGIT_BYTES / (4 * 64 * vocabulary))));
-    const x = await scope.storage("rows", 4 * most * width);
-    const normed = await scope.storage("normed", 4 * most * width);
-    const logits = await scope.storage("logits", 4 * most * vocabulary);
-    const range = await createTokenRange(gpu, most);
-    scope.own(range.buffer);
-    const dispatches = await logitDispatches(gpu, weights, range, { x, normed, logits });
+    const rowBytes = 4 * weights.config.vocabulary;
+    const most = Math.max(64, Math.min(LOGIT_TOKENS, 64 * Math.floor(LOGIT_BYTES / (64 * rowBytes))));
     return {
-      most,
-      range,
-      logits,
+      ...await createHead(gpu, scope, weights, most),
       ones: await scope.upload("weights", new Float32Array(most).fill(1)),
-      predict(hidden, part) {
-        let rows = 0;
-        for (const { row, count } of part) {
-          gpu.copy(hidden, 4 * row * width, x, 4 * rows * width, 4 * count * width);
-          rows += count;
-        }
-        setTokenRange(gpu, range, rows, 0);
-        gpu.submit(dispatches);
-      },
       [Symbol.dispose]: () => scope[Symbol.dispose](),
     };
   });
@@ -124,7 +99,7 @@ export function createHead(gpu: Gpu, weights: EngineWeights): Promise<Head> {
 export interface ScorerParts {
   readonly gpu: Gpu;
   readonly vocabulary: number;
-  readonly head: Head;
+  readonly head: ScoringHead;
   readonly kept: KeptLogits;
   readonly sequences: readonly ScoredSequence[];
 }

@@ -28,10 +28,7 @@ export interface Scorer {
   /** Scores windows of text; `onDone` is told how many are done. */
   scoreWindows(tasks: readonly WindowTask[], onDone?: (done: number) => void): Promise<WindowScore[]>;
   /** Scores batches of multiple-choice items: [batch][item][continuation]. */
-  scoreChoices(
-    batches: readonly (readonly ChoiceItem[])[],
-    onDone?: (done: number) => void,
-  ): Promise<number[][][]>;
+  scoreChoices(batches: readonly (readonly ChoiceItem[])[], onDone?: (done: number) => void): Promise<number[][][]>;
 }
 
 export function createCpuScorer(pool: WorkerPool<ScoreTasks>): Scorer {

@@ -5,12 +5,12 @@ import type { EngineWeights } from "../engine/engine_weights.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { createJoinedPass, type JoinedPass, joinedShape } from "./joined_pass.ts";
 import {
-  createHead,
-  type Head,
+  createScoringHead,
   type KeptLogits,
   runOf,
   type ScoredSequence,
   scoreRuns,
+  type ScoringHead,
   type SequenceScores,
 } from "./scored_runs.ts";
 
@@ -37,7 +37,7 @@ export interface SequenceScorer extends Disposable {
 export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: KeptLogits): SequenceScorer {
   const { config, config: { vocabulary } } = weights;
   let pass: JoinedPass | undefined;
-  let head: Head | undefined;
+  let head: ScoringHead | undefined;
   let parts = 1;
   const passFor = async (count: number, longest: number): Promise<JoinedPass> => {
     const shape = joinedShape(config, count, longest, gpu.device.limits.maxStorageBufferBindingSize, parts);
@@ -60,7 +60,7 @@ export function createSequenceScorer(gpu: Gpu, weights: EngineWeights, kept: Kep
         best: new Uint32Array(length),
         divergences: new Float32Array(length),
       }));
-      const made = head ??= await createHead(gpu, weights);
+      const made = head ??= await createScoringHead(gpu, weights);
       let done = 0;
       // The device has the next pass when the host waits for what was found after the one before, but where maps block.
       let found = () => Promise.resolve();

@@ -1,4 +1,5 @@
 // Scoring a model on files of multiple-choice questions as lm-evaluation-harness 0.4 does.
+import { chunk } from "@std/collections/chunk";
 import { stripEnd } from "../host/python_text.ts";
 import { type ChoiceTaskName, isNormalized, type Question, readQuestion, type Request } from "./questions.ts";
 import type { ChoiceItem } from "./score.ts";
@@ -62,10 +63,7 @@ export async function scoreTask(
   { name, questions, items }: PreparedTask,
   onProgress: (share: number) => void = () => {},
 ): Promise<TaskScore> {
-  const batches = Array.from(
-    { length: Math.ceil(items.length / BATCH) },
-    (_, i) => items.slice(i * BATCH, (i + 1) * BATCH).flat(),
-  );
+  const batches = chunk(items, BATCH).map((batch) => batch.flat());
   const found = await scorer.scoreChoices(batches, (done) => onProgress(done / batches.length));
   const flat = found.flat();
   let at = 0;

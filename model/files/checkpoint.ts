@@ -159,7 +159,6 @@ export async function readLinear(checkpoint: Checkpoint, layer: number, kind: Li
   return { rows, channels, weights, bias: await checkpoint.read(`${name}.bias`, [rows]) };
 }
 
-/** The norms of a layer. */
 export type LayerNorms = Omit<Layer, "linears">;
 
 export async function readNorms(checkpoint: Checkpoint, layer: number): Promise<LayerNorms> {

@@ -19,7 +19,7 @@ import {
   type TensorInfo,
   tensorInfo,
 } from "./safetensors.ts";
-import { readRowsInUnits, toStandardLayout } from "./tensor_layout.ts";
+import { neededTensor, readRowsInUnits, toStandardLayout } from "./tensor_layout.ts";
 
 /** Files by name, wherever they lie. */
 export interface CheckpointFolder {
@@ -61,11 +61,7 @@ function describeCheckpoint(
 ): Checkpoint {
   const tensors = toStandardLayout(directory, config, shards.tensors);
   refuseUnusedTensors(directory, config, Array.from(tensors, ([name, { info }]) => ({ name, dtype: info.dtype })));
-  const find = (name: string) => {
-    const tensor = tensors.get(name);
-    if (!tensor) throw new SyntaxError(`${directory}: no tensor ${name}`);
-    return tensor;
-  };
+  const find = (name: string) => neededTensor(directory, tensors, name);
   return {
     name: directory,
     config,

@@ -21,7 +21,7 @@ import { describeTokenizer, describeTokenizerSettings } from "./gguf_tokenizer.t
 import { bytesOf, toF16 } from "./numbers.ts";
 import { clipText } from "../host/quote_text.ts";
 import { release } from "../host/release.ts";
-import { checkShape, fusedTensors, readRowsInUnits, reorderHeads, splitRows } from "./tensor_layout.ts";
+import { checkShape, fusedTensors, neededTensor, readRowsInUnits, reorderHeads, splitRows } from "./tensor_layout.ts";
 
 /** What GGUF calls the parts of a layer. */
 export const LAYER_PARTS: Readonly<Record<LinearKind | NormKind, string>> = {
@@ -95,8 +95,7 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
     }
   }
   for (const { name, parts } of fusedTensors(config)) {
-    const fused = byName.get(name);
-    if (!fused) throw new SyntaxError(`${path}: no tensor ${name}`);
+    const fused = neededTensor(path, byName, name);
     byName.delete(name);
     for (const part of splitRows(path, fused, parts)) byName.set(part.name, part);
   }
@@ -105,8 +104,7 @@ function describeCheckpoint(file: GgufFile, config: ModelConfig, texts: Readonly
   // llama.cpp rotates neighbours where Hugging Face rotates halves, so its converter reorders the rows of q and k in Llama.
   const order = halfSplitOrder(config.rope, config.headSize, config.architecture === "LlamaForCausalLM");
   const find = (name: string) => {
-    const tensor = byName.get(name);
-    if (!tensor) throw new SyntaxError(`${path}: no tensor ${name}`);
+    const tensor = neededTensor(path, byName, name);
     return { tensor, ...(order && tensors.get(name)?.rotates && { order }) };
   };
   const read = async (name: string, shape: readonly number[]) => {
@@ -145,12 +143,7 @@ async function readReordered(tensor: GgufTensor, order?: readonly number[]): Pro
 }
 
 /** A tensor of numbers, to be carried into a safetensors file: f32 stays, everything else becomes f16. */
-function asTensor(
-  path: string,
-  name: string,
-  { type, shape }: GgufTensor,
-  read: Checkpoint["read"],
-): CarriedTensor {
+function asTensor(path: string, name: string, { type, shape }: GgufTensor, read: Checkpoint["read"]): CarriedTensor {
   if (type.name === "F32") {
     return { name, dtype: "F32", shape, bytes: async () => bytesOf(new Float32Array(await read(name, shape))) };
   }

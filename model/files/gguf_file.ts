@@ -19,6 +19,12 @@ export interface GgufFile extends Disposable {
   readonly tensors: ReadonlyMap<string, GgufTensor>;
 }
 
+/** Whether a file is GGUF by its first four bytes, whatever its name. */
+export async function isGguf(path: string): Promise<boolean> {
+  using source = await openFileSource(path);
+  return new TextDecoder().decode(await source.read(0, Math.min(4, source.sizeBytes))) === "GGUF";
+}
+
 type Header = GGUFParseOutput<{ strict: false }>;
 
 /**

@@ -3,6 +3,7 @@ import type { GgufFile } from "./gguf_file.ts";
 import { readGgufTensor } from "./gguf_tensor.ts";
 import { refuseOthers } from "../host/json.ts";
 import { rotationOf } from "../llama/rope.ts";
+import { neededTensor } from "./tensor_layout.ts";
 
 /** Llama 3's published scaling, but for its factor: what rope_freqs is compared with, since it holds only the result. */
 const LLAMA3 = { type: "llama3", lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext: 8192 } as const;
@@ -55,11 +56,8 @@ export async function describeScaling(
 }
 
 async function describeLong(file: GgufFile, setting: (key: string) => unknown): Promise<object> {
-  const factors = async (name: string) => {
-    const tensor = file.tensors.get(name);
-    if (!tensor) throw new SyntaxError(`${file.source.name}: no tensor ${name}`);
-    return Array.from(await readGgufTensor(tensor));
-  };
+  const factors = async (name: string) =>
+    Array.from(await readGgufTensor(neededTensor(file.source.name, file.tensors, name)));
   return {
     rope_type: "longrope",
     long_factor: await factors(LONG_FACTORS.long_factor),

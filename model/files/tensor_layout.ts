@@ -75,6 +75,13 @@ export function checkShape(
   throw new SyntaxError(`${file}: tensor ${name} has shape [${shape.join(", ")}], must be [${wanted.join(", ")}]`);
 }
 
+/** Finds a tensor that the model needs. @throws {SyntaxError} where there is none */
+export function neededTensor<T>(checkpoint: string, tensors: ReadonlyMap<string, T>, name: string): T {
+  const tensor = tensors.get(name);
+  if (tensor === undefined) throw new SyntaxError(`${checkpoint}: no tensor ${name}`);
+  return tensor;
+}
+
 /**
  * The tensors of a checkpoint as everything else knows them, from those of its files.
  *
@@ -89,10 +96,8 @@ export function toStandardLayout(
   const order = headOrder(config);
   const standard = new Map(stored);
   for (const { name, parts } of fusedTensors(config)) {
-    const fused = stored.get(name);
-    if (!fused) throw new SyntaxError(`${checkpoint}: no tensor ${name}`);
+    const { file, info } = neededTensor(checkpoint, stored, name);
     standard.delete(name);
-    const { file, info } = fused;
     for (const part of splitRows(file.source.name, info, parts)) standard.set(part.name, { file, info: part });
   }
   for (const { name, shape, rotates } of allLayerTensors(config).values()) {

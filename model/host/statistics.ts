@@ -45,6 +45,16 @@ export function medianEstimate(values: ArrayLike<number>): Estimate {
   return { value: median(values), standardError: (sorted[length - 1 - low] - sorted[low]) / 2 };
 }
 
+/** A value and its error times a number that has none. */
+export function scaled({ value, standardError }: Estimate, factor: number): Estimate {
+  return { value: factor * value, standardError: factor * standardError };
+}
+
+/** e to the power of a value. */
+export function exponentialOf({ value, standardError }: Estimate): Estimate {
+  return scaled({ value: 1, standardError }, Math.exp(value));
+}
+
 /** A ratio of two values that were measured apart. */
 export function ratioOf(a: Estimate, b: Estimate): Estimate {
   const value = a.value / b.value;

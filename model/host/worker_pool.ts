@@ -29,7 +29,6 @@ export interface WorkerPool<T extends Tasks<T>> extends Disposable {
 /** Memory of a payload or a result of a task that is given away instead of being copied. */
 export type MovedOf<T> = (name: keyof T, value: unknown) => ArrayBuffer[];
 
-/** Message from the pool to a worker. */
 interface TaskMessage {
   /** Number that the reply repeats. */
   readonly id: number;
@@ -115,10 +114,7 @@ function startWorker(file: URL) {
  *
  * @param movedOf memory of a result that the pool gets
  */
-export function serveTasks<T extends Tasks<T>>(
-  tasks: T,
-  movedOf: MovedOf<T> = () => [],
-): void {
+export function serveTasks<T extends Tasks<T>>(tasks: T, movedOf: MovedOf<T> = () => []): void {
   // The compiler takes this file for a page's; in a worker globalThis is its scope.
   const scope = globalThis as unknown as Worker;
   scope.onmessage = async ({ data: { id, name, payload } }: MessageEvent<TaskMessage>) => {

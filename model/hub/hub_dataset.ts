@@ -8,7 +8,6 @@ import type { HubSettings } from "./hub_settings.ts";
 export interface DatasetFile {
   /** ORG/NAME */
   readonly dataset: string;
-  /** The folder that it is in. */
   readonly folder: string;
   readonly file: string;
 }
@@ -19,10 +18,7 @@ export interface DatasetFile {
  * @returns its path there
  * @throws {Error} saying what to do when the hub can't be reached, or the cache lacks it and HF_HUB_OFFLINE is set
  */
-export async function fetchDatasetFile(
-  { dataset, folder, file }: DatasetFile,
-  settings: HubSettings,
-): Promise<string> {
+export async function fetchDatasetFile({ dataset, folder, file }: DatasetFile, settings: HubSettings): Promise<string> {
   const repo = { type: "dataset", name: dataset, revision: "main" } as const;
   const snapshot = await openSnapshot(repo, settings, folder);
   const path = `${folder}/${file}`;

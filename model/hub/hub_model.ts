@@ -1,7 +1,7 @@
 // Models of the Hugging Face hub: which files of a repository are needed, and getting them into the cache.
 import { statfs } from "node:fs/promises";
 import { join } from "@std/path";
-import { parseShardNames } from "../files/checkpoint_folder.ts";
+import { INDEX, parseShardNames } from "../files/checkpoint_folder.ts";
 import { parseConfig } from "../llama/config.ts";
 import { checkPlace, fetchFile } from "./hub_download.ts";
 import { describeRepo, type HubFile, hubFile, type HubRepo, type HubSnapshot, openSnapshot } from "./hub_repo.ts";
@@ -55,12 +55,11 @@ export async function fetchModel(
 async function listWeights(snapshot: HubSnapshot, settings: HubSettings): Promise<string[]> {
   const { files, repo } = snapshot;
   if (files?.has("model.safetensors")) return ["model.safetensors"];
-  const index = "model.safetensors.index.json";
-  if (!files?.has(index)) {
-    throw new SyntaxError(`${describeRepo(repo)} has neither model.safetensors nor ${index}, must have one of them`);
+  if (!files?.has(INDEX)) {
+    throw new SyntaxError(`${describeRepo(repo)} has neither model.safetensors nor ${INDEX}, must have one of them`);
   }
-  const path = await fetchFile(snapshot, hubFile(snapshot, index), settings);
-  return [...parseShardNames(`${describeRepo(repo)}, ${index}`, await Deno.readTextFile(path)).keys()];
+  const path = await fetchFile(snapshot, hubFile(snapshot, INDEX), settings);
+  return [...parseShardNames(`${describeRepo(repo)}, ${INDEX}`, await Deno.readTextFile(path)).keys()];
 }
 
 /** Fails before a disk is full. */

@@ -60,7 +60,6 @@ const TABLE: Readonly<Record<ArchitectureName, Architecture>> = {
   },
 };
 
-/** Names of the architectures. */
 export const ARCHITECTURES: readonly ArchitectureName[] = Object.keys(TABLE) as ArchitectureName[];
 
 /** What sets an architecture apart. */

@@ -18,7 +18,6 @@ export interface Stage {
   /** Name of the stage, as tables and timings call it. */
   readonly name: "qkv" | "o" | "gate+up" | "down";
   readonly linears: readonly LinearKind[];
-  /** What their input is. */
   readonly input: StageInput;
   /** Whether their output is added to the residual stream; otherwise the next stage's input is made of it. */
   readonly joinsResidual: boolean;

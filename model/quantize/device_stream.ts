@@ -239,7 +239,9 @@ export async function passDispatches(
   const stages = stage === undefined ? STAGES : [STAGES[stage]];
   const attends = stages[0].name === "qkv";
   const { range } = windows;
-  const attend = attends ? await joinedAttention(gpu, config, layer, range, { ...context, ...buffers }) : [];
-  const operations = await passOperations(gpu, config, layer, range, buffers, attend, multiply, stages);
+  const mixing = attends
+    ? await joinedAttention(gpu, config, layer, range, { ...context, ...buffers })
+    : { dispatches: [] };
+  const operations = await passOperations(gpu, config, layer, range, buffers, mixing, multiply, stages);
   return operations.flatMap(({ dispatches }) => dispatches);
 }

@@ -134,11 +134,7 @@ async function stageBackward(
 }
 
 /** Dispatches that put a part of a stage's weights into the stage's transposed matrix. */
-async function transposePart(
-  context: BackwardContext,
-  part: WeightMatrix,
-  transposed: F16Matrix,
-): Promise<Dispatch[]> {
+async function transposePart(context: BackwardContext, part: WeightMatrix, transposed: F16Matrix): Promise<Dispatch[]> {
   const { gpu } = context;
   if (part.kind === "f16") return await transposeHalves(gpu, part, part.channels, transposed);
   const [{ firstRow, rows }] = part.slabs;

@@ -34,7 +34,6 @@ export function passShape(gpu: Gpu, config: ModelConfig, lengths: readonly numbe
 }
 
 export interface TuningBuffers extends PassBuffers, PassShape {
-  /** All tokens of the pass. */
   readonly range: TokenRange;
   readonly windowRange: TokenRange;
   /** f32 [T, headSize / 2, 2]. */

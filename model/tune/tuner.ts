@@ -41,7 +41,6 @@ interface LayerPass {
 
 interface TunerParts {
   readonly gpu: Gpu;
-  readonly weights: EngineWeights;
   readonly buffers: TuningBuffers;
   readonly embed: readonly Dispatch[];
   readonly layers: readonly LayerPass[];
@@ -63,7 +62,7 @@ export function createTuner(gpu: Gpu, weights: EngineWeights, shape: PassShape):
     }
     const embed = await embedTokens(gpu, weights.embedding, buffers.range, buffers.tokens, buffers.hidden);
     const head = await createDivergenceHead(gpu, scope, weights, buffers, parameters);
-    const parts = { gpu, weights, buffers, embed, layers, head };
+    const parts = { gpu, buffers, embed, layers, head };
     return {
       parameters,
       divergenceOf: (windows) => takePasses(parts, windows, false),
@@ -80,8 +79,8 @@ async function layerForward(
   layer: EngineLayer,
   buffers: TuningBuffers,
 ): Promise<Pick<LayerPass, "product" | "inside" | "end">> {
-  const attend = await joinedAttention(gpu, config, layer, buffers.range, buffers);
-  const operations = await passOperations(gpu, config, layer, buffers.range, buffers, attend);
+  const mixing = await joinedAttention(gpu, config, layer, buffers.range, buffers);
+  const operations = await passOperations(gpu, config, layer, buffers.range, buffers, mixing);
   const dispatches = operations.map((operation) => operation.dispatches);
   return { product: dispatches[0], inside: dispatches.slice(1, -1).flat(), end: dispatches.at(-1)! };
 }

@@ -1,4 +1,5 @@
 // Which windows a model is tuned on, in which order and how fast.
+import { chunk } from "@std/collections/chunk";
 import { createRandom } from "../../quant/random.ts";
 
 export interface TuningSettings {
@@ -49,11 +50,7 @@ export function epochBatches<T>(windows: readonly T[], batchWindows: number, see
     const other = random.integer(i + 1);
     [order[i], order[other]] = [order[other], order[i]];
   }
-  const size = evenShare(order.length, batchWindows);
-  return Array.from(
-    { length: Math.ceil(order.length / size) },
-    (_, i) => order.slice(i * size, (i + 1) * size),
-  );
+  return chunk(order, evenShare(order.length, batchWindows));
 }
 
 /** The size of each of the fewest parts of at most `most` elements. */

@@ -4,7 +4,7 @@ import { checkMatrix } from "../check.ts";
 import { MAX_F16 } from "../float16.ts";
 import { TILE_ROWS } from "../format.ts";
 import { nearestCode } from "../grid.ts";
-import { joinArrays } from "../concatenate.ts";
+import { joinPlanes } from "../concatenate.ts";
 import { type InputNeeds, type QuantizerKind, rowsOfTiles } from "../quantizer.ts";
 import { decodeQ2kBlock, packQ2kBlock, Q2K_BLOCK, Q2K_BLOCKS, Q2K_BYTES, Q2K_CHANNELS } from "./q2k.ts";
 import { fitQ2kBlock, fitSecondOrder } from "./q2k_search.ts";
@@ -32,7 +32,7 @@ export const Q2K: QuantizerKind<Q2kQuantizer, Q2kTensor> = {
   join: (parts) => ({
     rows: parts.reduce((sum, { rows }) => sum + rows, 0),
     channels: parts[0].channels,
-    blocks: joinArrays(parts.map(({ blocks }) => blocks)),
+    ...joinPlanes(parts, ["blocks"]),
   }),
   slice({ rows, channels, blocks }, first, end) {
     const [firstRow, endRow] = [first, end].map((tile) => Math.min(rows, tile * TILE_ROWS));

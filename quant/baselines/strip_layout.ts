@@ -1,6 +1,6 @@
 // Layouts of the baselines: groups of consecutive channels in 2 or 4 bits with integer zeros, f16 or second-order
 // scales, and, in the paper's layout, whole column strips in 4 bits.
-import type { BitTerms } from "../bits.ts";
+import { type BitTerms, NO_BITS } from "../bits.ts";
 import { GROUP_CHANNELS, TILE_ROWS } from "../format.ts";
 
 /** How scales are stored: one f16 a group, or a code a group and an f16 (with an offset) a tile of 16 rows. */
@@ -111,14 +111,12 @@ export function stripBits(layout: StripLayout, rows: number, channels: number): 
   const tiles = scale === "f16" ? 0 : Math.ceil(rows / TILE_ROWS) * ordinary;
   const offsetBits = scale === "f16" ? 0 : scale.offsetBits;
   return {
+    ...NO_BITS,
     codes: wholeBytes(rows * (wide * 4 + (channels - wide) * layout.bits)),
-    refine: 0,
     scaleCodes: wholeBytes(rows * codeBits) + rows * 16 * f16Scales,
     zeroCodes: wholeBytes(rows * (ordinary * layout.bits + (groups - ordinary) * 4)),
     picks: layout.fourBitShare > 0 ? wholeBytes(fourBit.length) : 0,
     secondOrder: tiles * 16 + wholeBytes(tiles * offsetBits),
-    outliers: 0,
-    outlierStarts: 0,
   };
 }
 

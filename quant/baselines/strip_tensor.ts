@@ -1,6 +1,6 @@
 // A matrix stored in a strip layout: bit-packed planes, their bytes, and decoding.
 import { packBits, unpackBits } from "../bit_stream.ts";
-import { joinArrays } from "../concatenate.ts";
+import { joinPlanes } from "../concatenate.ts";
 import { GROUP_CHANNELS, TILE_ROWS, tilesPerColumn } from "../format.ts";
 import { createGrid, decodeGrid, type Grid } from "../grid.ts";
 import { scaleCodeBits, type StripGroups, stripGroups, type StripLayout } from "./strip_layout.ts";
@@ -73,8 +73,7 @@ export function joinStrips(parts: readonly StripTensor[]): StripTensor {
   const odd = parts.slice(0, -1).find(({ rows }) => rows % (2 * TILE_ROWS) !== 0);
   if (odd) throw new TypeError(`part has ${odd.rows} rows, must be a multiple of ${2 * TILE_ROWS}`);
   const rows = parts.reduce((sum, { rows }) => sum + rows, 0);
-  const codes = joinArrays(parts.map(({ codes }) => codes));
-  return { ...parts[0], ...joinStripScales(parts), rows, codes };
+  return { ...parts[0], ...joinStripScales(parts), ...joinPlanes(parts, ["codes"]), rows };
 }
 
 /** Tiles `first` .. `end` - 1 of a matrix, as a matrix; `first` is even, so that its planes begin with whole bytes. */
@@ -100,14 +99,8 @@ export function sliceStrips(tensor: StripTensor, first: number, end: number): St
 
 /** Joins the scales of row ranges, which have the same strips. */
 export function joinStripScales(parts: readonly StripScales[]): StripScales {
-  return {
-    fourBit: parts[0].fourBit,
-    scaleCodes: joinArrays(parts.map(({ scaleCodes }) => scaleCodes)),
-    zeros: joinArrays(parts.map(({ zeros }) => zeros)),
-    scales: joinArrays(parts.map(({ scales }) => scales)),
-    tileScale: joinArrays(parts.map(({ tileScale }) => tileScale)),
-    tileOffset: joinArrays(parts.map(({ tileOffset }) => tileOffset)),
-  };
+  const [{ fourBit }] = parts;
+  return { fourBit, ...joinPlanes(parts, ["scaleCodes", "zeros", "scales", "tileScale", "tileOffset"]) };
 }
 
 /** Decodes a stored matrix: f32 [rows, channels]. */

@@ -25,10 +25,7 @@ export const DENSITY_ERRORS: readonly number[] = [1.3, 1.11, 1, 0.82, 0.515, 0.0
  * @param bitsPerWeight of all units together
  * @returns the density of each unit; nothing where even no refined groups at all exceed the budget
  */
-export function allocateDensities(
-  units: readonly DensityUnit[],
-  bitsPerWeight: number,
-): RefineEvery[] | undefined {
+export function allocateDensities(units: readonly DensityUnit[], bitsPerWeight: number): RefineEvery[] | undefined {
   const chosen = units.map(() => 0);
   let left = units.reduce((sum, { weights, bits: [least] }) => sum + bitsPerWeight * weights - least, 0);
   if (left < 0) return undefined;

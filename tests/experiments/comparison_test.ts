@@ -2,7 +2,7 @@ import { compareMethod } from "../../experiments/comparison.ts";
 import type { ExperimentContext } from "../../experiments/experiment.ts";
 import { UNKEPT_ROWS } from "../../experiments/finished_rows.ts";
 import { rtn, twobitFeedback, twobitSearch } from "../../experiments/methods.ts";
-import type { PlacePlan } from "../../experiments/model_place.ts";
+import type { PlacePlan } from "../../experiments/models/model_place.ts";
 import { summarizeWindows } from "../../model/evaluate/score.ts";
 import { FEEDBACK, SETTINGS } from "../../quant/recipe.ts";
 import { assertEquals } from "../assert.ts";

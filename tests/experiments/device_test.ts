@@ -4,7 +4,7 @@ import { calibration } from "../../experiments/calibration.ts";
 import type { Experiment, ExperimentContext, OpenedModel } from "../../experiments/experiment.ts";
 import { fourBitShare } from "../../experiments/four_bit_share.ts";
 import { twobit } from "../../experiments/methods.ts";
-import { cpuPlace, type ModelPlace } from "../../experiments/model_place.ts";
+import { cpuPlace, type ModelPlace } from "../../experiments/models/model_place.ts";
 import { outliers } from "../../experiments/outliers.ts";
 import { findFiles, openGiven } from "../../experiments/packed/packed_cases.ts";
 import type { Result } from "../../experiments/results/result.ts";

@@ -1,4 +1,4 @@
-import { formatCell, renderIndex, renderResult, renderTable } from "../../experiments/render.ts";
+import { formatCell, headingOf, renderIndex, renderResult, renderTable } from "../../experiments/render.ts";
 import { EXPERIMENTS } from "../../experiments/registry.ts";
 import type { Cell } from "../../experiments/results/result.ts";
 import { assertEquals, assertStringIncludes } from "../assert.ts";
@@ -10,7 +10,7 @@ Deno.test("renderTable: by hand; columns of numbers to the right, text and mixed
     { key: "n", label: "size", unit: "bytes" },
     { key: "m", label: "mixed", unit: "" },
   ];
-  const table = renderTable(columns, [["x|y", 1234, 1], ["long text", null, "two"]]);
+  const table = renderTable(columns.map(headingOf), [["x|y", 1234, 1], ["long text", null, "two"]]);
   assertEquals(
     table,
     [
@@ -20,7 +20,7 @@ Deno.test("renderTable: by hand; columns of numbers to the right, text and mixed
       "| long text |            - | two   |",
     ].join("\n"),
   );
-  assertEquals(renderTable(columns.slice(0, 1), []), "| a   |\n| --- |");
+  assertEquals(renderTable(columns.slice(0, 1).map(headingOf), []), "| a   |\n| --- |");
 });
 
 Deno.test("formatCell: by hand", () => {

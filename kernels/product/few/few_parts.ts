@@ -4,7 +4,7 @@ import type { Dispatch, Gpu } from "../../gpu/gpu.ts";
 import { checkFours, foursConstants, foursPart } from "../../gpu/fours.ts";
 import { joinShader } from "../../gpu/shader.ts";
 import type { TokenRange } from "../../tokens/token_range.ts";
-import { checkOutput, type Epilogue, outputConstant, rowsPerOutput } from "../prologue_epilogue.ts";
+import { checkOutput, type Epilogue } from "../prologue_epilogue.ts";
 import type { SumsNorm } from "../weight_format.ts";
 import * as wgsl from "../wgsl.ts";
 
@@ -52,7 +52,7 @@ export interface Parts {
 }
 
 /**
- * Dispatch that adds up parts and outliers.
+ * Dispatch that adds up parts and outliers. Of gate and up it makes silu(gate) up, in f16 where the input is.
  *
  * @param norm of y, which then is all that they are added to
  * @throws {TypeError} when gate and up rows don't pair, or lie in different slabs
@@ -65,7 +65,6 @@ export async function addParts(
   output: Epilogue,
   norm?: SumsNorm,
 ): Promise<Dispatch> {
-  const perOutput = rowsPerOutput(output);
   checkOutput(output, matrix.rows, rows === matrix.rows ? 1 : 2);
   const constants = {
     rows,
@@ -87,14 +86,21 @@ export async function addParts(
       workgroups: [1, range.maxTokens, 1],
     });
   }
+  if (output.kind === "silu_product") {
+    return await gpu.makeDispatch(joinShader(wgsl, "sums_silu", foursPart(unit)), {
+      constants: { ...constants, ...foursConstants(unit) },
+      buffers,
+      workgroups: [Math.ceil(rows / 512), range.maxTokens, 1],
+    });
+  }
   return await gpu.makeDispatch(joinShader(wgsl, "few_sums"), {
     constants: {
       ...constants,
-      token_rows: matrix.rows / perOutput,
+      token_rows: matrix.rows,
       first_row: firstRow,
-      output_kind: outputConstant(output),
+      add_to_y: output.kind === "add" ? 1 : 0,
     },
     buffers,
-    workgroups: [Math.ceil(rows / perOutput / 256), range.maxTokens, 1],
+    workgroups: [Math.ceil(rows / 256), range.maxTokens, 1],
   });
 }

@@ -59,7 +59,6 @@ export interface JsonStyle {
   readonly separators: readonly [string, string];
   /** Whether all but ASCII is escaped. */
   readonly ascii: boolean;
-  /** Whether keys are sorted. */
   readonly sortKeys: boolean;
 }
 

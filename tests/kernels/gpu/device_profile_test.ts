@@ -104,7 +104,12 @@ Deno.test("plans of an H200 and of a software adapter are those that were measur
   // A thread takes (4 * 4 * 130) / 32 = 65 bytes, so there is room for all 256.
   const team = chooseTeam(H200);
   assertEquals(team, { lanes: 32, exchange: "exchange_subgroup", exchangeBytes: 0 });
-  assertEquals([chooseWorkgroupSize(H200, team, 4, 16), chooseWorkgroupSize(SOFTWARE, team, 4, 16)], [256, 64]);
+  const sizes = [[H200, 264], [H200, 265], [SOFTWARE, 1]] as const;
+  assertEquals(sizes.map(([profile, workgroups]) => chooseWorkgroupSize(profile, team, 4, 16, workgroups)), [
+    256,
+    128,
+    64,
+  ]);
   // 5504 steps of 4 rows over 132 workgroups: 42 each, walked by 10 rows of two teams in order, by 6 a step ahead.
   assertEquals([true, false].map((synchronous) => planGemv(H200, team, 22016, 64, { synchronous })), [
     { columns: [2], rowTeams: 9, workgroupSteps: 42, workgroups: 132 },

@@ -103,13 +103,11 @@ for (const tile of [MATRIX_FEW, MATRIX_TILE]) {
       gemmOnCpu(weights, rows, channels, tokens, x, true),
       "f16",
     );
-    if (tile === MATRIX_TILE) {
-      // As a norm or an attention that writes f16 leaves them, in sixteenths.
-      gpu.write(halves, Float16Array.from(x, (value) => value / 16));
-      const launch: Launch = (...all) => fusedGemm(gpu, packed, { ...inParts(...all), x: halves, unit: 16 });
-      const expected = gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, true);
-      assertWithin(await run(gpu, rows, tokens, x, launch, 1), expected, "inputs in f16 before");
-    }
+    // As a norm or an attention that writes f16 leaves them, in sixteenths.
+    gpu.write(halves, Float16Array.from(x, (value) => value / 16));
+    const launch: Launch = (...all) => fusedGemm(gpu, packed, { ...inParts(...all), x: halves, unit: 16 });
+    const expected = gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, true);
+    assertWithin(await run(gpu, rows, tokens, x, launch, 1), expected, "inputs in f16 before");
     [partials, halves].forEach((buffer) => gpu.destroyBuffer(buffer));
     destroyMatrices(gpu, packed, half);
   });
@@ -179,6 +177,28 @@ test("fused_few: several half blocks a team, slabs", async () => {
   }
 });
 
+/** Checks silu(gate) up of a matrix with the rows of both. */
+function assertPairs(
+  actual: ArrayLike<number>,
+  tensor: PackedTensor,
+  tokens: number,
+  x: Float32Array,
+  asHalves: boolean,
+) {
+  const { rows, channels } = tensor;
+  const { y, bound } = gemmOnCpu(dequantize(tensor), rows, channels, tokens, x, asHalves);
+  const outputs = rows / 2;
+  for (let token = 0; token < tokens; token++) {
+    const [first, end] = [token * rows, (token + 1) * rows];
+    const product = { y: y.subarray(first, end), bound: bound.subarray(first, end) };
+    const pairs = outputOnCpu("silu_product", product, []);
+    // Sixteenths in f16 are half an ulp off, or half of the least one.
+    const rounded = pairs.bound.map((value, i) => value + 2 ** -11 * (Math.abs(pairs.y[i]) + value) + 16 * 2 ** -25);
+    const own = Array.from({ length: outputs }, (_, i) => actual[token * outputs + i]);
+    assertWithin(own, asHalves ? { y: pairs.y, bound: rounded } : pairs, `token ${token}`);
+  }
+}
+
 test("fused_few makes silu(gate) up, as its sums are added up", async () => {
   const gpu = await testGpu();
   const [rows, channels, tokens] = [152, 300, 9];
@@ -187,14 +207,26 @@ test("fused_few makes silu(gate) up, as its sums are added up", async () => {
   const matrix = await uploadPackedMatrix(gpu, tensor);
   const partials = await gpu.createStorage("partial sums", fewPartialsBytes(gpu, matrix, tokens));
   const launch: Launch = (range, x, y) => fusedFew(gpu, matrix, { range, x, y, partials, isPair: true });
-  const actual = await run(gpu, rows / 2, tokens, x, launch, 0);
-  const { y, bound } = gemmOnCpu(dequantize(tensor), rows, channels, tokens, x);
-  for (let token = 0; token < tokens; token++) {
-    const [first, end] = [token * rows, (token + 1) * rows];
-    const product = { y: y.subarray(first, end), bound: bound.subarray(first, end) };
-    assertWithin(actual.subarray(first / 2, end / 2), outputOnCpu("silu_product", product, []), `token ${token}`);
-  }
+  assertPairs(await run(gpu, rows / 2, tokens, x, launch, 0), tensor, tokens, x, false);
   gpu.destroyBuffer(partials);
+  destroyMatrices(gpu, matrix);
+});
+
+test("matrix_few makes silu(gate) up in f16, of an input in f16", async () => {
+  const gpu = await testGpu();
+  emulateMatrices(gpu);
+  const [rows, channels, tokens] = [152, 304, 9];
+  const tensor = randomTensor({ rows, channels, refineEvery: 8, outlierShare: 0.02 }, 5);
+  const values = randomActivations(channels * tokens, 9);
+  const matrix = await uploadPackedMatrix(gpu, tensor);
+  const partials = await gpu.createStorage("partial sums", 4 * 5 * 16 * rows);
+  const range = await createTokenRange(gpu, tokens);
+  const x = await gpu.uploadStorage("x", Float16Array.from(values, (value) => value / 16));
+  const y = await gpu.createStorage("y", tokens * rows);
+  gpu.submit(await fusedGemm(gpu, matrix, { range, x, unit: 16, y, partials, isPair: true, tile: MATRIX_FEW }));
+  const halves = new Float16Array(await gpu.read(y, tokens * rows));
+  assertPairs(Float64Array.from(halves, (value) => 16 * value), tensor, tokens, values, true);
+  [partials, range.buffer, x, y].forEach((buffer) => gpu.destroyBuffer(buffer));
   destroyMatrices(gpu, matrix);
 });
 

@@ -72,11 +72,12 @@ Deno.test("planSeveral: four tokens where a row has room, else parts of it or tw
 });
 
 Deno.test("planParts cuts channels into as many parts as all multiprocessors have workgroups for at once", () => {
-  // 172 tiles of 64 half blocks: 528 workgroups are three each. 32 of 172: 16.5. 1000 tiles: one.
+  // 172 tiles of 64 half blocks: 528 workgroups are three each, four of 22 steps for the busiest in two rounds. 1000
+  // tiles: one. 32 of 172: of 16 parts it takes four of 11 in two rounds, of 8 two of 22 in one.
   assertEquals(planParts(MATRIX_FEW, H200, 22016, 4096, 16), { run: 22, splits: 3 });
-  assertEquals(planParts(MATRIX_FEW, H200, 4096, 11008, 16), { run: 11, splits: 16 });
-  // By 5 parts the busiest multiprocessor has 4 workgroups of 13 steps, by 8 it has 6 of 8.
-  assertEquals(planParts(MATRIX_FEW, H200, 12288, 4096, 16), { run: 8, splits: 8 });
+  assertEquals(planParts(MATRIX_FEW, H200, 4096, 11008, 16), { run: 22, splits: 8 });
+  // 96 of 64: four of 13 in two rounds, or two of 32 in one.
+  assertEquals(planParts(MATRIX_FEW, H200, 12288, 4096, 16), { run: 13, splits: 5 });
   assertEquals(planParts(MATRIX_FEW, H200, 128000, 4096, 16), { run: 64, splits: 1 });
   assertEquals(planParts(MATRIX_FEW, H200, 128, 100, 1), { run: 1, splits: 2 });
   // 264 workgroups are two of 128 tiles, whose steps are half of a half block; 688 tiles stay whole.

@@ -25,31 +25,54 @@ fn group_pair(meta_word: u32, scales: u32) -> GroupPair {
   );
 }
 
-// A turn is half a group; steps of the tile begin with whole groups. What turns of a step have in common compilers take
-// out of them; which group one is they see where a step takes whole half blocks.
+struct Group {
+  word: u32,
+  // Refine word, were it refined.
+  fine: u32,
+  // 16 + zero, were it not.
+  zero: Halves,
+  scale: Halves,
+}
+
+// Two neighbouring groups are four turns of a thread, which brings a multiple of that at a time: the first turn's call
+// puts all four.
 fn put_weights(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32, slot: u32) {
-  let group = (turn - tile_channel / 8u) / 2u % 4u + tile_channel / 16u;
-  let is_late = group >= 2u;
+  if (slot % 4u != 0u) { return; }
+  let is_late = turn / 4u % 2u == 1u;
   let pair = group_pair(
     (*staged).meta_word >> select(0u, 14u, is_late),
     select((*staged).scales.x, (*staged).scales.y, is_late),
   );
-  let is_odd = group % 2u == 1u;
-  let scale = Halves(select(pair.scales.x, pair.scales.y, is_odd));
-  var zero = Halves(select(pair.zeros.x, pair.zeros.y, is_odd));
-  var fine = 0u;
-  if (is_refined((*staged).meta_word, turn / 2u)) {
-    // 16 + zero becomes 16 + (0.75 zero + 0.75).
-    zero = fma(Halves(0.75), zero, Halves(4.75));
-    fine = pick_word((*staged).refine, group);
-  }
-  let word = pick_word((*staged).base, group);
+  let words = select((*staged).base.xy, (*staged).base.zw, is_late);
+  let fine = select((*staged).refine.xy, (*staged).refine.zw, is_late);
+  let first = Group(words.x, fine.x, Halves(pair.zeros.x), Halves(pair.scales.x));
+  let second = Group(words.y, fine.y, Halves(pair.zeros.y), Halves(pair.scales.y));
+  put_group(staged, tile_row, turn, tile_channel, first);
+  put_group(staged, tile_row, turn + 2u, tile_channel + 16u, second);
+}
+
+fn put_group(staged: ptr<function, Weights>, tile_row: u32, turn: u32, tile_channel: u32, group: Group) {
+  // No branch: of the rows of a subgroup one nearly always is refined. 16 + zero becomes 16 + (0.75 zero + 0.75).
+  let refined = is_refined((*staged).meta_word, turn / 2u);
+  let zero = select(group.zero, fma(Halves(0.75), group.zero, Halves(4.75)), refined);
+  let fine = select(0u, group.fine, refined);
   // Codes of even and of odd channels, four bits each, base bits above refine bits.
-  let even = ((word << 2u) & 0xccccccccu) | (fine & 0x33333333u);
-  let odd = (word & 0xccccccccu) | ((fine >> 2u) & 0x33333333u);
-  // Of the turn's eight channels even ones in the low half, odd ones in the high half.
-  let is_second = tile_channel / 8u % 2u == 1u;
-  let codes = select((even & 0xffffu) | (odd << 16u), (even >> 16u) | (odd & 0xffff0000u), is_second);
+  let even = ((group.word << 2u) & 0xccccccccu) | (fine & 0x33333333u);
+  let odd = (group.word & 0xccccccccu) | ((fine >> 2u) & 0x33333333u);
+  // Of a turn's eight channels even ones in the low half, odd ones in the high half.
+  put_turn(staged, tile_row, turn, tile_channel, (even & 0xffffu) | (odd << 16u), zero, group.scale);
+  put_turn(staged, tile_row, turn + 1u, tile_channel + 8u, (even >> 16u) | (odd & 0xffff0000u), zero, group.scale);
+}
+
+fn put_turn(
+  staged: ptr<function, Weights>,
+  tile_row: u32,
+  turn: u32,
+  tile_channel: u32,
+  codes: u32,
+  zero: Halves,
+  scale: Halves,
+) {
   let mask = (*staged).code_mask;
   put_halves(
     tile_channel,

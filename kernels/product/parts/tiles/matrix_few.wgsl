@@ -1,4 +1,4 @@
-// needs: weight_slots
+// needs: weight_slots turns
 // is: tile
 // Matrix-matrix product for few tokens by subgroups that multiply matrices (tensor cores), for any kind of weights.
 //
@@ -39,19 +39,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let own_turn = thread % STEP_TURNS;
   var weights = start_weights(slot_row(tile_first_row, thread, 0u), workgroup.z);
   fetch_turns(&weights, tile_first_row, thread, first);
-  var low = activations_at(token, 2u * (first * STEP_TURNS + own_turn));
-  var high = activations_at(token, 2u * (first * STEP_TURNS + own_turn) + 1u);
+  var activations = turn_at(token, first * STEP_TURNS + own_turn);
   var s0: Sum;
   var s1: Sum;
   for (var step = first; step < end; step++) {
     workgroupBarrier();
     put_turns(&weights, thread, step);
-    put_token(thread / STEP_TURNS, own_turn, in_units(low, high));
+    put_token(thread / STEP_TURNS, own_turn, halves_of_turn(activations));
     workgroupBarrier();
     let next = min(step + 1u, end - 1u);
     fetch_turns(&weights, tile_first_row, thread, next);
-    low = activations_at(token, 2u * (next * STEP_TURNS + own_turn));
-    high = activations_at(token, 2u * (next * STEP_TURNS + own_turn) + 1u);
+    activations = turn_at(token, next * STEP_TURNS + own_turn);
     multiply_half(own_row / 16u, 0u, false, &s0, &s1);
     multiply_half(own_row / 16u, 0u, true, &s0, &s1);
     multiply_half(own_row / 16u + ROW_BLOCKS, 1u, false, &s0, &s1);
@@ -62,8 +60,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   put_sums(block, s0);
   put_sums(block + 1u, s1);
   workgroupBarrier();
-  write_matrix(tile_first_row + own_row, first_token, block, thread % 32u);
-  write_matrix(tile_first_row + own_row + 16u, first_token, block + 1u, thread % 32u);
+  // Four rows of a token a thread; its neighbours write the rows beside.
+  let quads = TILE_ROWS / 4u;
+  let quad = thread % quads;
+  for (var tile_token = thread / quads; tile_token < TILE_TOKENS; tile_token += THREADS / quads) {
+    let sums = sums_at(quad / 4u, 4u * tile_token + quad % 4u);
+    write_rows(tile_first_row + 4u * quad, first_token + tile_token, sums);
+  }
 }
 
 // 16 channels of the subgroup's rows and all tokens, which begin with these blocks.
@@ -93,11 +96,4 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
   put_slot(weights, thread, step, 5u);
   put_slot(weights, thread, step, 6u);
   put_slot(weights, thread, step, 7u);
-}
-
-// A lane writes four rows of two tokens.
-fn write_matrix(row: u32, token: u32, block: u32, lane: u32) {
-  let own_row = row + 4u * (lane % 4u);
-  write_rows(own_row, token + lane / 4u, sums_at(block, lane));
-  write_rows(own_row, token + lane / 4u + 8u, sums_at(block, lane + 32u));
 }

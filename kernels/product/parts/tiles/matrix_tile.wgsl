@@ -35,3 +35,26 @@ fn put_turns(weights: ptr<function, Weights>, thread: u32, step: u32) {
   put_slot(weights, thread, step, 2u);
   put_slot(weights, thread, step, 3u);
 }
+
+// A turn of the tokens t, t + 32, t + 64 and t + 96 of the tile; neighbouring threads load neighbouring ones of a token.
+alias Activations = array<Turn, 4>;
+
+fn fetch_activations(first_token: u32, thread: u32, step: u32) -> Activations {
+  let token = first_token + thread / STEP_TURNS;
+  let turn = step * STEP_TURNS + thread % STEP_TURNS;
+  return Activations(
+    turn_at(token, turn),
+    turn_at(token + 32u, turn),
+    turn_at(token + 64u, turn),
+    turn_at(token + 96u, turn),
+  );
+}
+
+fn put_activations(activations: ptr<function, Activations>, thread: u32) {
+  let token = thread / STEP_TURNS;
+  let turn = thread % STEP_TURNS;
+  put_token(token, turn, halves_of_turn((*activations)[0]));
+  put_token(token + 32u, turn, halves_of_turn((*activations)[1]));
+  put_token(token + 64u, turn, halves_of_turn((*activations)[2]));
+  put_token(token + 96u, turn, halves_of_turn((*activations)[3]));
+}
