@@ -184,6 +184,8 @@ async function layerKernel(
     stream_at: words.stream,
     inner_groups: share.innerGroups,
     stream_quarters: share.streamQuarters,
+    ends_early: share.lanes === team.lanes ? 1 : 0,
+    holds_back: share.isSmall ? 0 : 1,
     short_tokens: SHORT_TOKENS,
     long_splits: longSplits(gpu.profile, shape),
     head_shares: headShares(gpu.profile, shape),

@@ -72,6 +72,8 @@ override rest_at: u32 = 0; // of silu(gate) up, what is handed over unpacked
 override stream_at: u32 = 0;
 override inner_groups: u32 = 4; // of silu(gate) up, groups that are handed over packed
 override stream_quarters: u32 = 4; // of the residual stream, largest share of a workgroup
+override ends_early: u32 = 1; // subgroups without rows end their loops
+override holds_back: u32 = 1; // all wait until a workgroup has handed its rows over
 override short_tokens: u32 = 256; // up to so many tokens there are short_splits
 override short_splits: u32 = 1;
 override long_splits: u32 = 1;
@@ -295,13 +297,17 @@ fn run_product(first_row: u32, workgroup: vec3<u32>, thread: u32) {
     } else {
       keep_sums(thread);
     }
-    workgroupBarrier();
+    // Nothing is in danger without it: but who hands nothing over would ask for its next words, in the way of who does.
+    // In small models that is worth more than it costs.
+    if (holds_back != 0u) { workgroupBarrier(); }
   }
 }
 
 // The first of a subgroup's teams, which has the most turns. A compiler sees that it is the same for all lanes, so that
-// a subgroup without rows can end its loop while others go on.
+// a subgroup without rows can end its loop while others go on. Halves of a subgroup walk along: to end early costs them
+// more than they would save.
 fn leading_team(row_team: u32) -> u32 {
+  if (ends_early == 0u) { return 0u; }
   return subgroupBroadcastFirst(row_team);
 }
 

@@ -1,7 +1,7 @@
 // Sizes of decode_layer.wgsl: what workgroups hand over, and what each of them takes of every product.
 import { attentionRowLanes, splitsWithin } from "../attention/decode_attention.ts";
 import { LANE_GROUPS } from "../product/fused_gemv.ts";
-import { cellBytes } from "../product/pack_activations.ts";
+import { type ActivationBits, cellBytes } from "../product/pack_activations.ts";
 import { type DeviceProfile, evenWorkgroups } from "../gpu/device_profile.ts";
 import type { LayerShape } from "./layer_run.ts";
 import { STEP_ROWS } from "../matrix/packed_matrix.ts";
@@ -90,8 +90,8 @@ const SUBGROUPS = [12, 13, 14, 15, 16];
 const FEW_SUBGROUPS = 8;
 /** Subgroups that take turns on a scheduler of a multiprocessor. */
 const SCHEDULERS = 4;
-/** What a turn of all teams takes on an H200, by the subgroups of the scheduler that has the most. */
-const TURN_US = [0, 0.5, 0.8, 1.2, 1.75];
+/** What a turn of all teams takes on an H200, by bits of activations and subgroups of the scheduler that has the most. */
+const TURN_US = { 16: [0, 0.5, 0.8, 1.2, 1.75], 8: [0, 0.42, 0.67, 1, 1.29] } as const;
 /** What a further part of down takes beside its turns: its input, and first loads that nothing hides. */
 const PART_US = 2.5;
 
@@ -128,13 +128,19 @@ function roundsOf(product: Product, stage: number, spread: Spread, workgroups: n
 }
 
 /** Microseconds that the steps of all products would take on an H200. */
-function costOf(products: readonly Product[], spread: Spread, subgroup: number, workgroups: number): number {
+function costOf(
+  products: readonly Product[],
+  spread: Spread,
+  subgroup: number,
+  workgroups: number,
+  activationBits: ActivationBits = 16,
+): number {
   const { lanes, teams, partColumns } = spread;
   const rounds = products.reduce((sum, product, stage) => sum + roundsOf(product, stage, spread, workgroups), 0);
   const subgroups = teams * lanes / subgroup;
   if (subgroups === FEW_SUBGROUPS && rounds > products.length) return Infinity;
   const parts = Math.ceil(Math.ceil(products[DOWN].halfBlocks / lanes) / partColumns);
-  return rounds * TURN_US[Math.ceil(subgroups / SCHEDULERS)] + (parts - 1) * PART_US;
+  return rounds * TURN_US[activationBits][Math.ceil(subgroups / SCHEDULERS)] + (parts - 1) * PART_US;
 }
 
 /**
@@ -166,6 +172,8 @@ export interface WorkgroupShare {
   readonly innerGroups: number;
   /** Quarters of groups of the residual stream. */
   readonly streamQuarters: number;
+  /** Whether each product takes a single round, of few subgroups. */
+  readonly isSmall: boolean;
 }
 
 /** A way to share the rows out, or nothing where workgroup memory has no room for it. */
@@ -204,6 +212,7 @@ function shareOf(
     hasOutliers,
     innerGroups: products[GATE_UP].packedGroups,
     streamQuarters,
+    isSmall: threads === FEW_SUBGROUPS * subgroup,
   };
 }
 
@@ -231,7 +240,7 @@ export function planShare(
   let least = Infinity;
   for (const spread of spreadsOf(subgroup, whole[DOWN])) {
     const products = splitGateUp(whole, spread, workgroups);
-    const cost = costOf(products, spread, subgroup, workgroups);
+    const cost = costOf(products, spread, subgroup, workgroups, shape.activationBits);
     const share = cost < least && shareOf(profile, shape, products, spread, subgroup, workgroups, hasOutliers);
     if (share) [best, least] = [share, cost];
   }

@@ -3,6 +3,7 @@ import { adapterName, isPlannedFor, isSoftwareAdapter } from "../../../kernels/g
 import { type DeviceProfile, profileOf } from "../../../kernels/gpu/device_profile.ts";
 import { chooseTeam } from "../../../kernels/gpu/team.ts";
 import { planGemv } from "../../../kernels/product/fused_gemv.ts";
+import type { ActivationBits } from "../../../kernels/product/pack_activations.ts";
 import { headShares, longSplits, planShare } from "../../../kernels/layer/layer_plan.ts";
 import { cutRuns, type DecodeLayer } from "../../../kernels/layer/layer_run.ts";
 import type { LayerArena } from "../../../kernels/matrix/share_planes.ts";
@@ -129,6 +130,7 @@ Deno.test("planShare takes half subgroups where columns are uneven, and rows in 
     [hidden, intermediate, heads, keyValueHeads, headSize]: readonly number[],
     device: DeviceProfile = H200,
     workgroups = 132,
+    activationBits: ActivationBits = 16,
   ) => {
     const matrix = (rows: number, channels: number) => ({ rows, halfBlocks: channels / 64, slabs: [{ slotStart: 1 }] });
     const layer = [
@@ -137,7 +139,7 @@ Deno.test("planShare takes half subgroups where columns are uneven, and rows in 
       matrix(2 * intermediate, hidden),
       matrix(hidden, intermediate),
     ];
-    const shape = { ...LAYER, hidden, intermediate, attention: { heads, keyValueHeads, headSize } };
+    const shape = { ...LAYER, hidden, intermediate, attention: { heads, keyValueHeads, headSize }, activationBits };
     const arena = { layers: [layer] } as unknown as LayerArena;
     const { lanes, threads, partColumns } = planShare(
       { ...device, workgroupBytes: 49152 },
@@ -154,6 +156,10 @@ Deno.test("planShare takes half subgroups where columns are uneven, and rows in 
   assertEquals(plan([5120, 13824, 40, 40, 128]), [16, 480, 0], "13B");
   // 14 columns in parts of 6, 6 and 2, which 12 teams take two rows, two rows and six rows at a time.
   assertEquals(plan([8192, 28672, 64, 8, 128]), [32, 384, 6], "70B");
+  // With activations of 8 bits more subgroups cost less: 53 turns of 16 instead of 69 of 12.
+  const inBytes = (sizes: readonly number[]) => plan(sizes, H200, 132, 8).slice(0, 2);
+  assertEquals(inBytes([8192, 28672, 64, 8, 128]), [32, 512], "70B, 8 bits");
+  assertEquals(inBytes([4096, 11008, 32, 32, 128]), [32, 384], "7B, 8 bits");
   // Five half blocks: halves of a subgroup of 8 have the 4 lanes that a step's sums need, those of 4 would not.
   const five = [64, 320, 2, 2, 32];
   assertEquals([8, 4].map((subgroupSize) => plan(five, { ...H200, subgroupSize }, 1)[0]), [4, 4]);

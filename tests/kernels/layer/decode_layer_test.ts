@@ -316,6 +316,22 @@ for (const parts of [2, 3]) {
   });
 }
 
+Deno.test("decode_layer whose products take a single round equals the CPU reference: nobody waits until rows are handed over", async () => {
+  const gpu = await testGpu();
+  const { createKernel } = gpu;
+  const held = new Set<unknown>();
+  gpu.createKernel = (shader, constants) => {
+    if (shader.label === "decode_layer") held.add(constants!.holds_back);
+    return createKernel.call(gpu, shader, constants);
+  };
+  try {
+    await check(gpu, { hidden: 32, intermediate: 32, heads: 2, keyValueHeads: 1, headSize: 16, runs: [2, 1] });
+  } finally {
+    Object.assign(gpu, { createKernel });
+  }
+  assertEquals([...held], [0]);
+});
+
 Deno.test("decode_layer where the last groups of gate and up are handed over unpacked equals the CPU reference", async () => {
   const gpu = await testGpu();
   const { createKernel } = gpu;
