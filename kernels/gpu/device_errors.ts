@@ -46,8 +46,8 @@ export class DeviceErrors {
   readonly #device: GPUDevice;
   #lost: string | undefined;
   #uncaptured: string | undefined;
-  /** The first error of what was submitted since the last {@linkcode throwSubmitted}. */
-  #submitted: Promise<Error | undefined> = Promise.resolve(undefined);
+  /** What was watched since the last {@linkcode throwSubmitted}, with its error. */
+  #watched: { readonly what: string; readonly error: Promise<GPUError | null> }[] = [];
 
   /** Listens to a device from now on. */
   constructor(device: GPUDevice) {
@@ -94,11 +94,8 @@ export class DeviceErrors {
   watch<T>(what: string, run: () => T): T {
     this.#device.pushErrorScope("validation");
     const value = run();
-    const own = this.#device.popErrorScope().catch(() => null); // of a lost device, which check reports
-    const before = this.#submitted;
-    this.#submitted = Promise.all([before, own]).then(([first, error]) =>
-      first ?? (error ? new Error(`${what} is invalid: ${error.message}`) : undefined)
-    );
+    const error = this.#device.popErrorScope().catch(() => null); // of a lost device, which check reports
+    this.#watched.push({ what, error });
     return value;
   }
 
@@ -113,10 +110,12 @@ export class DeviceErrors {
 
   /** Throws the first error of what was watched since the last call, or what {@linkcode check} throws. */
   async throwSubmitted(): Promise<void> {
-    const submitted = this.#submitted;
-    this.#submitted = Promise.resolve(undefined);
-    const error = await submitted;
-    if (error) throw error;
+    const watched = this.#watched;
+    this.#watched = [];
+    for (const { what, error } of watched) {
+      const found = await error;
+      if (found) throw new Error(`${what} is invalid: ${found.message}`);
+    }
     this.check();
   }
 

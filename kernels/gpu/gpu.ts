@@ -17,7 +17,7 @@ export interface GpuOptions {
   readonly withoutSubgroups?: boolean;
 }
 
-/** Bytes that are written before the host waits for the device. */
+/** Bytes that are written at most before the host waits for the device. */
 const MAX_WRITTEN_BYTES = 128 * 2 ** 20;
 
 /** Bytes of a buffer where room is asked for: drivers refuse far larger ones though there is memory. */
@@ -27,6 +27,8 @@ const ROOM_BYTES = 2 ** 28;
 export interface Kernel extends Pick<Shader, "label" | "bindings"> {
   /** The compiled shader. */
   readonly pipeline: GPUComputePipeline;
+  /** Of its bindings, group 0. */
+  readonly layout: GPUBindGroupLayout;
 }
 
 /** Buffers of a kernel, or ranges of them, by the names that its shader gives them. */
@@ -79,6 +81,8 @@ export class Gpu implements Disposable {
   readonly #live = new Set<GPUBuffer>();
   #heldBytes = 0;
   #writtenBytes = 0;
+  /** Ends when the device has taken what was written before that. */
+  #taken: Promise<void> = Promise.resolve();
   #peakBytes = 0;
 
   /** Use {@linkcode openGpu}. */
@@ -164,15 +168,21 @@ export class Gpu implements Disposable {
   /** Writes to a buffer in chunks, submitting each, so that its staging memory can be freed. */
   write(buffer: GPUBuffer, data: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
     this.#writtenBytes += data.byteLength;
-    writeChunks(this.device, buffer, data, offsetBytes);
+    writeChunks(this.device, this.capabilities.implementation, buffer, data, offsetBytes);
   }
 
   /**
-   * Waits for the device where much was written since it was last waited for: only then is the memory free in which the
-   * writes lie on the host. {@linkcode uploadStorage} does so by itself.
+   * Waits for the device where much was written that it may not have taken: only then is the memory free in which the
+   * writes lie on the host. It has the later half left to do, but where waiting holds the thread until all is done.
+   * {@linkcode uploadStorage} does so by itself.
    */
   async waitForWrites(): Promise<void> {
-    if (this.#writtenBytes > MAX_WRITTEN_BYTES) await this.wait();
+    const mostBytes = this.capabilities.blockingMaps ? MAX_WRITTEN_BYTES : MAX_WRITTEN_BYTES / 2;
+    if (this.#writtenBytes <= mostBytes) return;
+    const before = this.#taken;
+    this.#taken = this.wait();
+    this.#taken.catch(() => {}); // whoever waits meets the error
+    await (this.capabilities.blockingMaps ? this.#taken : before);
   }
 
   /** Copies bytes from one buffer to another; offsets and size are multiples of 4. */
@@ -226,7 +236,7 @@ export class Gpu implements Disposable {
     };
     try {
       const pipeline = await this.#errors.made(`kernel ${label}`, make, 0, this.#heldBytes);
-      return { label, bindings, pipeline };
+      return { label, bindings, pipeline, layout: pipeline.getBindGroupLayout(0) };
     } catch (cause) {
       if (cause instanceof DeviceLostError || cause instanceof OutOfMemoryError) throw cause;
       throw new SyntaxError((cause as Error).message, { cause });
@@ -239,9 +249,9 @@ export class Gpu implements Disposable {
    * @throws {TypeError} for a name that the kernel doesn't bind, or one that is missing
    */
   bind(kernel: Kernel, buffers: NamedBuffers): GPUBindGroup {
-    const { label, pipeline } = kernel;
+    const { label, layout } = kernel;
     const entries = bindingEntries(kernel, buffers);
-    const make = () => this.device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries });
+    const make = () => this.device.createBindGroup({ label, layout, entries });
     return this.#errors.watch(`bindings of ${label}`, make);
   }
 
@@ -276,9 +286,15 @@ export class Gpu implements Disposable {
    *
    * @param sizeBytes a multiple of 4; default: the rest of the buffer
    */
-  read(buffer: GPUBuffer, sizeBytes = buffer.size, offsetBytes = 0): Promise<ArrayBuffer> {
+  async read(buffer: GPUBuffer, sizeBytes = buffer.size, offsetBytes = 0): Promise<ArrayBuffer> {
+    const [bytes] = await this.readParts([{ buffer, offset: offsetBytes, size: sizeBytes }]);
+    return bytes;
+  }
+
+  /** Reads parts of buffers at once, as {@linkcode Gpu.read}. */
+  readParts(parts: readonly Required<GPUBufferBinding>[]): Promise<ArrayBuffer[]> {
     this.#writtenBytes = 0;
-    return this.#readBack.read(buffer, sizeBytes, offsetBytes);
+    return this.#readBack.read(parts);
   }
 
   /** Reads a buffer of f32. */

@@ -22,17 +22,22 @@ export class ReadBack {
     this.#errors = errors;
   }
 
-  /** Reads bytes of a buffer after all submitted work. */
-  read(buffer: GPUBuffer, sizeBytes: number, offsetBytes: number): Promise<ArrayBuffer> {
+  /** Reads bytes of buffers after all submitted work. */
+  read(parts: readonly Required<GPUBufferBinding>[]): Promise<ArrayBuffer[]> {
     return this.#afterOthers(async () => {
+      const ends: number[] = [];
+      for (const { size } of parts) ends.push((ends.at(-1) ?? 0) + size);
+      const sizeBytes = ends.at(-1) ?? 0;
       const staging = await this.#stagingOf(sizeBytes);
       try {
-        this.#errors.submit(
-          `read of ${buffer.label}`,
-          (encoder) => encoder.copyBufferToBuffer(buffer, offsetBytes, staging, 0, sizeBytes),
-        );
+        this.#errors.submit(`read of ${parts.map(({ buffer }) => buffer.label)}`, (encoder) => {
+          for (const [i, { buffer, offset, size }] of parts.entries()) {
+            encoder.copyBufferToBuffer(buffer, offset, staging, ends[i] - size, size);
+          }
+        });
         await this.#mapNow(staging);
-        const bytes = staging.getMappedRange(0, sizeBytes).slice(0);
+        const mapped = staging.getMappedRange(0, sizeBytes);
+        const bytes = parts.map(({ size }, i) => mapped.slice(ends[i] - size, ends[i]));
         staging.unmap();
         return bytes;
       } finally {

@@ -1,5 +1,5 @@
 // Submitting work ahead of the device, but not all of it at once.
-import type { Gpu } from "./gpu.ts";
+import type { Dispatch, Gpu } from "./gpu.ts";
 
 /**
  * Runs steps that submit work. After each `ahead` of them the host waits for those before these: so the device always
@@ -23,4 +23,18 @@ export async function runAhead(
     before = these;
   }
   await before;
+}
+
+/** Dispatches that are submitted together while others are made. */
+const MADE_TOGETHER = 64;
+
+/** Submits many dispatches in order, the first while the others are made, so that the device doesn't wait for all. */
+export async function submitAsMade(gpu: Gpu, made: AsyncIterable<Dispatch>): Promise<void> {
+  let together: Dispatch[] = [];
+  for await (const dispatch of made) {
+    if (together.push(dispatch) < MADE_TOGETHER) continue;
+    gpu.submit(together);
+    together = [];
+  }
+  if (together.length > 0) gpu.submit(together);
 }

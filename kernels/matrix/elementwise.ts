@@ -1,7 +1,7 @@
 // Launchers of the kernels that go through arrays element by element: y = x + factor y, f32 to f16.
 import { CHUNK_CHANNELS, createF16Matrix, type F16Matrix } from "./f16_matrix.ts";
 import { type Dispatch, type Gpu, spreadWorkgroups } from "../gpu/gpu.ts";
-import { submitWeightParts } from "./weight_parts.ts";
+import { submitWeightParts, type Weights } from "./weight_parts.ts";
 import { joinShader } from "../gpu/shader.ts";
 import * as wgsl from "./wgsl.ts";
 
@@ -40,7 +40,7 @@ export async function toHalves(
 }
 
 /**
- * Makes an f16 matrix of f32 weights of the host, rounded on the device.
+ * Makes an f16 matrix of f32 weights, rounded on the device.
  *
  * @param weights f32 [rows, channels], channels a multiple of 8
  * @throws {RangeError} for other channels, or where the matrix exceeds the binding limit
@@ -48,7 +48,7 @@ export async function toHalves(
 export async function toF16Matrix(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: Weights,
 ): Promise<F16Matrix> {
   if (channels % CHUNK_CHANNELS !== 0) {
     throw new RangeError(`matrix has ${channels} channels, must be a multiple of ${CHUNK_CHANNELS}`);

@@ -257,30 +257,30 @@ export async function readPackedMatrix(gpu: Gpu, matrix: PackedMatrix): Promise<
   }
   const lengths = planeLengths(rows, channels, refineEvery, 0);
   const groups = groupsPerRow(channels);
-  const words = async ({ buffer, offset }: Plane, length: number) =>
-    length === 0 ? new Uint32Array(0) : new Uint32Array(await gpu.read(buffer, 4 * length, offset));
-  const scales = await words(slab.tileScale, (tilesPerColumn(rows) * scaleGroups(groups)) / 2);
+  const outlierWords = slab.outlierCount === 0 ? 0 : slab.outlierResiduals + Math.ceil(slab.outlierCount / 2);
+  const part = ({ buffer, offset }: Plane, words: number) => ({ buffer, offset, size: 4 * words });
+  const [scales, base, refine, meta, outliers] = await gpu.readParts([
+    part(slab.tileScale, (tilesPerColumn(rows) * scaleGroups(groups)) / 2),
+    part(slab.base, lengths.base),
+    part(slab.refine, lengths.refine),
+    part(slab.meta, lengths.meta),
+    part(slab.outliers, outlierWords),
+  ]);
   return {
     rows,
     channels,
     refineEvery,
-    base: await words(slab.base, lengths.base),
-    refine: separateSteps(await words(slab.refine, lengths.refine), rows),
-    meta: separateSteps(await words(slab.meta, lengths.meta), rows),
-    tileScale: resizeRows(new Float16Array(scales.buffer), scaleGroups(groups), groups),
-    ...await readOutlierPlanes(gpu, slab),
+    base: new Uint32Array(base),
+    refine: separateSteps(new Uint32Array(refine), rows),
+    meta: separateSteps(new Uint32Array(meta), rows),
+    tileScale: resizeRows(new Float16Array(scales), scaleGroups(groups), groups),
+    ...outlierPlanes(slab, outliers),
   };
 }
 
 /** The reverse of {@linkcode joinOutliers}. */
-async function readOutlierPlanes(
-  gpu: Gpu,
-  { rows, outliers, outlierResiduals, outlierCount }: PackedSlab,
-): Promise<OutlierPlanes> {
+function outlierPlanes({ rows, outlierResiduals, outlierCount }: PackedSlab, bytes: ArrayBuffer): OutlierPlanes {
   const starts = outlierCount === 0 ? 0 : rows + 1;
-  const bytes = outlierCount === 0
-    ? new ArrayBuffer(0)
-    : await gpu.read(outliers.buffer, 4 * (outlierResiduals + Math.ceil(outlierCount / 2)), outliers.offset);
   return {
     outlierStart: new Uint32Array(bytes, 0, starts),
     outlierChannel: new Uint16Array(bytes, 4 * starts, outlierCount),

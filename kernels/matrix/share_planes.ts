@@ -10,7 +10,7 @@ import { destroyMatrices } from "./slabs.ts";
 const ALIGNMENT_BYTES = 256;
 
 /** Names of the planes of a slab, in the order in which they lie side by side. */
-const PLANES = { packed: ["base", "refine", "meta", "tileScale", "outliers"], f16: ["weights"] } as const;
+export const PLANES = { packed: ["base", "refine", "meta", "tileScale", "outliers"], f16: ["weights"] } as const;
 /** Those whose size doesn't follow the density or the number of outliers: it is the same in all layers. */
 const ALIKE: readonly string[] = ["base", "meta", "tileScale", "weights"];
 
@@ -75,7 +75,7 @@ function areAlike(a: readonly LayerMatrix[], b: readonly LayerMatrix[]): boolean
 }
 
 /** A plane of a matrix of one slab, by its name. */
-function planeOf({ slabs: [slab] }: LayerMatrix, name: string): Plane {
+export function planeOf({ slabs: [slab] }: LayerMatrix, name: string): Plane {
   return (slab as unknown as Readonly<Record<string, Plane>>)[name];
 }
 

@@ -7,7 +7,7 @@
 //   3 blocks    f32 [blocks, 64, 64]: receives V^T of block f / 64
 //   4 failed    u32 [1]: counts pivots that are no larger than rounding leaves of the diagonal
 //
-// Mapping: one workgroup; thread i has row i of the block, in workgroup memory.
+// Mapping: one workgroup; four threads have a row of the block, in workgroup memory.
 override size: u32 = 1;
 // Sums of products lose some units of 2^-24 each; a positive definite matrix that is damped stays far above.
 override least_pivot: f32 = 3.814697265625e-6;
@@ -27,11 +27,13 @@ struct Range {
 
 var<workgroup> block: array<array<f32, 65>, 64>;
 
-@compute @workgroup_size(64)
-fn main(@builtin(local_invocation_index) i: u32) {
+@compute @workgroup_size(256)
+fn main(@builtin(local_invocation_index) thread: u32) {
+  let i = thread % 64u;
+  let part = thread / 64u;
   let row = (range.row + i) * size + range.first;
   if (i < range.size) {
-    for (var j = 0u; j <= i; j++) { block[i][j] = slab[row + j]; }
+    for (var j = part; j <= i; j += 4u) { block[i][j] = slab[row + j]; }
   }
   for (var step = 0u; step < range.size; step++) {
     let k = range.size - 1u - step;
@@ -43,16 +45,16 @@ fn main(@builtin(local_invocation_index) i: u32) {
     // Row k of V^T: column k of V. Each thread keeps its own element until all have read the pivot.
     let value = select(block[k][min(i, k)] / pivot, pivot, i == k);
     workgroupBarrier();
-    if (i <= k) { block[k][i] = value; }
-    if (i == 0u && !is_positive) { failed[0]++; }
+    if (part == 0u && i <= k) { block[k][i] = value; }
+    if (thread == 0u && !is_positive) { failed[0]++; }
     workgroupBarrier();
     if (i < k) {
-      for (var j = 0u; j <= i; j++) { block[i][j] -= value * block[k][j]; }
+      for (var j = part; j <= i; j += 4u) { block[i][j] -= value * block[k][j]; }
     }
   }
   workgroupBarrier();
   if (i < range.size) {
-    for (var j = 0u; j <= i; j++) {
+    for (var j = part; j <= i; j += 4u) {
       slab[row + j] = block[i][j];
       blocks[range.first * 64u + i * 64u + j] = block[i][j];
     }

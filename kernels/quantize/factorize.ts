@@ -9,6 +9,7 @@ import { type FeedbackSettings, MAX_TRIES, nextDamping, orderChannels } from "..
 import { blockRanges } from "../gpu/block_ranges.ts";
 import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../gpu/gpu.ts";
+import { submitAsMade } from "../gpu/run_ahead.ts";
 import { outerUpdate, type Rows, type UpdateRange, updateWords } from "./outer_update.ts";
 import { PANEL_ROWS, placeOfRow, slabsBefore, type SquareMatrix } from "../matrix/square_matrix.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
@@ -19,6 +20,9 @@ import * as wgsl from "./wgsl.ts";
 export const FACTOR_BLOCK = 64;
 
 const THREADS = 64;
+
+/** Right-hand sides of a workgroup of solve_block.wgsl. */
+const SOLVED_COLUMNS = 32;
 
 export interface DeviceFactor {
   /** Input channels. */
@@ -114,7 +118,7 @@ async function tryToFactor(gpu: Gpu, { matrix, channelOrder, blocks, damped }: A
   const failed = await scope.storage("failed pivots", 4);
   const panel = await scope.storage("panel", 4 * PANEL_ROWS * matrix.size);
   await orderHessian(gpu, scope, { matrix, channelOrder, diagonal, panel });
-  gpu.submit(await factorBlocks(gpu, scope, { matrix, blocks, diagonal, failed, panel }));
+  await submitAsMade(gpu, factorBlocks(gpu, scope, { matrix, blocks, diagonal, failed, panel }));
   if (new Uint32Array(await gpu.read(failed))[0] !== 0) return false;
   await symmetrizeFactor(gpu, scope, matrix, panel);
   return true;
@@ -185,11 +189,11 @@ interface FactorBuffers extends Omit<OrderBuffers, "channelOrder"> {
   readonly failed: GPUBuffer;
 }
 
-async function factorBlocks(
+async function* factorBlocks(
   gpu: Gpu,
   scope: BufferScope,
   { matrix, blocks, diagonal, failed, panel }: FactorBuffers,
-): Promise<Dispatch[]> {
+): AsyncGenerator<Dispatch> {
   const stride = matrix.size;
   const steps = blockRanges(stride, FACTOR_BLOCK).reverse().map(({ first, size }) => ({
     first,
@@ -208,29 +212,25 @@ async function factorBlocks(
     ]),
   );
   const uniforms = words.values();
-  const dispatches: Dispatch[] = [];
   const rows = { buffer: panel, stride };
   for (const { first, updates } of steps) {
     const range = uniforms.next().value!;
     const { buffer } = placeOfRow(matrix, first).slab;
-    dispatches.push(
-      await gpu.makeDispatch(joinShader(wgsl, "factor_block"), {
-        constants: { size: stride },
-        buffers: { range, slab: buffer, diagonal, blocks, failed },
-        workgroups: [1, 1, 1],
-      }),
-    );
+    yield await gpu.makeDispatch(joinShader(wgsl, "factor_block"), {
+      constants: { size: stride },
+      buffers: { range, slab: buffer, diagonal, blocks, failed },
+      workgroups: [1, 1, 1],
+    });
     const x = { buffer, stride };
     if (first > 0) {
-      dispatches.push(await solveBlock(gpu, { range, columns: first, blocks, x, panel, backwards: true }));
+      yield await solveBlock(gpu, { range, columns: first, blocks, x, panel, backwards: true });
     }
     for (const { slab, range } of updates) {
       const c = { buffer: slab.buffer, stride };
       const words = uniforms.next().value!;
-      dispatches.push(await outerUpdate(gpu, { range, words, a: rows, b: rows, c, factor: -1, triangle: "lower" }));
+      yield await outerUpdate(gpu, { range, words, a: rows, b: rows, c, factor: -1, triangle: "lower" });
     }
   }
-  return dispatches;
 }
 
 /** V z = b, or Vᵀ z = b, for the rows of one diagonal block: see solve_block.wgsl. */
@@ -254,6 +254,6 @@ export function solveBlock(
   return gpu.makeDispatch(joinShader(wgsl, "solve_block"), {
     constants: { stride: x.stride, backwards: backwards ? 1 : 0 },
     buffers: { range, blocks, x: x.buffer, panel },
-    workgroups: [Math.ceil(columns / THREADS), 1, 1],
+    workgroups: [Math.ceil(columns / SOLVED_COLUMNS), 1, 1],
   });
 }

@@ -49,7 +49,8 @@ const TILE_ROWS = 16u;
 
 // [channel of the block][row].
 var<workgroup> errors: array<array<f32, 16>, 128>;
-// [channel of the group][row]: what weights are rounded from.
+// [channel of the group][row]: weights, and what they are rounded from.
+var<workgroup> group_weights: array<array<f32, 16>, 16>;
 var<workgroup> starts: array<array<f32, 16>, 16>;
 // [scale code][row].
 var<workgroup> choices: array<array<Choice, 16>, 16>;
@@ -70,6 +71,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let place = place_group(group_order[(block.first + at) / 16u], own.row);
     workgroupBarrier();
     if (thread < 64u) { share_pulls(block.first + at, thread); }
+    group_weights[lane][own.tile_row] = transposed[(block.first + at + lane) * rows + own.row];
     workgroupBarrier();
     starts[lane][own.tile_row] = carry_errors(at, lane, own);
     workgroupBarrier();
@@ -149,12 +151,36 @@ fn carry_errors(at: u32, channel: u32, own: Own) -> f32 {
   let carried_at = (column - block.carried_first) * rows + own.row;
   var sum = carried[carried_at];
   if (own.is_row) { carried[carried_at] = 0.0; }
-  for (var i = 0u; i < at; i++) { sum += errors[i][own.tile_row] * factor_element(i, column); }
-  var start = transposed[column * rows + own.row] + sum / pivots[channel / 4u][channel % 4u];
+  // Eight at a time: their loads don't wait for each other.
+  for (var i = 0u; i < at; i += 8u) {
+    let low = factor_column(i, column);
+    let high = factor_column(i + 4u, column);
+    sum = add_errors(i, own.tile_row, low, sum);
+    sum = add_errors(i + 4u, own.tile_row, high, sum);
+  }
+  var start = group_weights[channel][own.tile_row] + sum / pivots[channel / 4u][channel % 4u];
   for (var j = 0u; j < channel; j++) {
-    start += transposed[(block.first + at + j) * rows + own.row] * pulls[j][channel / 4u][channel % 4u];
+    start += group_weights[j][own.tile_row] * pulls[j][channel / 4u][channel % 4u];
   }
   return start;
+}
+
+fn add_errors(i: u32, tile_row: u32, factors: vec4<f32>, before: f32) -> f32 {
+  var sum = before;
+  sum += errors[i][tile_row] * factors.x;
+  sum += errors[i + 1u][tile_row] * factors.y;
+  sum += errors[i + 2u][tile_row] * factors.z;
+  sum += errors[i + 3u][tile_row] * factors.w;
+  return sum;
+}
+
+fn factor_column(i: u32, column: u32) -> vec4<f32> {
+  return vec4(
+    factor_element(i, column),
+    factor_element(i + 1u, column),
+    factor_element(i + 2u, column),
+    factor_element(i + 3u, column),
+  );
 }
 
 // Of the block's row i of V.

@@ -52,13 +52,13 @@ export interface FedBlock {
  * @param scope takes over what they need
  * @param quantizeBlock makes the dispatch that quantizes a block, after which its errors take its weights' place
  */
-export async function feedBack(
+export async function* feedBack(
   gpu: Gpu,
   scope: BufferScope,
   { rows, channels, transposed }: FedMatrix,
   factor: DeviceFactor,
   quantizeBlock: (block: FedBlock & NamedBuffers) => Promise<Dispatch>,
-): Promise<Dispatch[]> {
+): AsyncGenerator<Dispatch> {
   if (factor.channels !== channels) {
     throw new TypeError(`factor is for ${factor.channels} channels, must be for ${channels}`);
   }
@@ -69,7 +69,6 @@ export async function feedBack(
     scope,
     steps.map((step) => step.kind === "quantize" ? step.words : updateWords(step.range)),
   );
-  const dispatches: Dispatch[] = [];
   for (const [i, step] of steps.entries()) {
     const words = uniforms[i];
     const { buffer } = step.slab;
@@ -78,12 +77,11 @@ export async function feedBack(
         buffer: carried,
         stride: rows,
       }];
-      dispatches.push(await outerUpdate(gpu, { range: step.range, words, a, b, c }));
+      yield await outerUpdate(gpu, { range: step.range, words, a, b, c });
     } else {
-      dispatches.push(await quantizeBlock({ block: words, factor: buffer, carried }));
+      yield await quantizeBlock({ block: words, factor: buffer, carried });
     }
   }
-  return dispatches;
 }
 
 /**
@@ -96,7 +94,7 @@ export function quantizeWithFactor(
   scope: BufferScope,
   matrix: QuantizingMatrix,
   factor: DeviceFactor,
-): Promise<Dispatch[]> {
+): AsyncGenerator<Dispatch> {
   const shader = joinShader(wgsl, "feedback_block");
   const constants = { ...roundingConstants(matrix), channels: matrix.channels };
   return feedBack(gpu, scope, matrix, factor, (block) =>

@@ -3,6 +3,7 @@
 import type { Grid } from "../../quant/grid.ts";
 import { type BufferScope, createBufferScope } from "../gpu/buffer_scope.ts";
 import type { Gpu } from "../gpu/gpu.ts";
+import { submitAsMade } from "../gpu/run_ahead.ts";
 import { joinShader } from "../gpu/shader.ts";
 import { channelsOf, type DeviceFactor } from "./factorize.ts";
 import { feedBack } from "./feedback_quantizer.ts";
@@ -40,8 +41,9 @@ export async function quantizeToGrid(
     codes: await scope.storage("codes", 4 * rows * channels / WORD_CODES),
   };
   const shader = joinShader(wgsl, "grid_block");
-  gpu.submit(
-    await feedBack(gpu, scope, { rows, channels, transposed }, factor, (block) =>
+  await submitAsMade(
+    gpu,
+    feedBack(gpu, scope, { rows, channels, transposed }, factor, (block) =>
       gpu.makeDispatch(shader, {
         constants: { rows, channels },
         buffers: { ...buffers, ...block },

@@ -13,7 +13,7 @@ import type { Constants, Dispatch, Gpu, NamedBuffers } from "../gpu/gpu.ts";
 import { NO_OUTLIERS, type PackedMatrix, type PackedSlab, planeBuffers, scaleGroups } from "../matrix/packed_matrix.ts";
 import { whole } from "../gpu/plane.ts";
 import { joinShader, type Shader } from "../gpu/shader.ts";
-import { submitWeightParts } from "../matrix/weight_parts.ts";
+import { submitWeightParts, type Weights } from "../matrix/weight_parts.ts";
 import * as wgsl from "./wgsl.ts";
 
 /** Rows of a workgroup of all these kernels. */
@@ -151,7 +151,7 @@ export function launch(
 }
 
 /**
- * Adds a matrix of the host, transposed, to what is in `transposed`: see transpose_weights.wgsl.
+ * Adds a matrix, transposed, to what is in `transposed`: see transpose_weights.wgsl.
  *
  * @param weights f32 [rows, channels], channels a multiple of 16
  * @param channelOrder u32 [channels]: the channel at each position
@@ -160,7 +160,7 @@ export function launch(
 export async function transposeWeights(
   gpu: Gpu,
   [rows, channels]: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: Weights,
   channelOrder: GPUBuffer,
   transposed: GPUBuffer,
 ): Promise<void> {

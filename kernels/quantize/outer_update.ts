@@ -31,8 +31,16 @@ export interface OuterUpdate {
   readonly factor?: number;
   /** Default: all. */
   readonly triangle?: Triangle;
-  /** Whether matrix units multiply, which the device must have: factors are rounded to f16. Default: false. */
-  readonly byMatrices?: boolean;
+}
+
+/** The same by matrix units, which the device must have. */
+export interface MatrixUpdate extends Pick<OuterUpdate, "words" | "c" | "triangle"> {
+  /** Of which k and the first elements of a and b are multiples of 32. */
+  readonly range: UpdateRange;
+  /** f16 [m, k] in units, see turn_halves.wgsl. */
+  readonly a: GPUBuffer;
+  /** f16 [n, k]. */
+  readonly b: GPUBuffer;
 }
 
 /** What one update reads and writes: counts and first elements, all multiples of 4 but k. */
@@ -61,22 +69,32 @@ export function updateWords(
   return [m, n, k, aFirst, bFirst, cFirst, cRow];
 }
 
+const TRIANGLES: readonly Triangle[] = ["all", "upper", "lower"];
+
 export async function outerUpdate(
   gpu: Gpu,
-  { range: { m, n }, words, a, b, c, factor = 1, triangle = "all", byMatrices = false }: OuterUpdate,
+  { range: { m, n }, words, a, b, c, factor = 1, triangle = "all" }: OuterUpdate,
 ): Promise<Dispatch> {
-  return await gpu.makeDispatch(joinShader(wgsl, byMatrices ? "outer_matrices" : "outer_update"), {
+  return await gpu.makeDispatch(joinShader(wgsl, "outer_update"), {
     constants: {
       a_stride: a.stride,
       b_stride: b.stride,
       c_stride: c.stride,
       factor,
-      ...(byMatrices && { activation_unit: ACTIVATION_UNIT }),
-      triangle: ["all", "upper", "lower"].indexOf(triangle),
+      triangle: TRIANGLES.indexOf(triangle),
     },
     buffers: { update: words, a: a.buffer, b: b.buffer, c: c.buffer },
-    workgroups: byMatrices
-      ? [Math.ceil(m / MATRICES), Math.ceil(n / MATRICES), 1]
-      : [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1],
+    workgroups: [Math.ceil(n / TILE_N), Math.ceil(m / TILE_M), 1],
+  });
+}
+
+export async function outerMatrices(
+  gpu: Gpu,
+  { range: { m, n }, words, a, b, c, triangle = "all" }: MatrixUpdate,
+): Promise<Dispatch> {
+  return await gpu.makeDispatch(joinShader(wgsl, "outer_matrices"), {
+    constants: { c_stride: c.stride, activation_unit: ACTIVATION_UNIT, triangle: TRIANGLES.indexOf(triangle) },
+    buffers: { update: words, a, b, c: c.buffer },
+    workgroups: [Math.ceil(m / MATRICES), Math.ceil(n / MATRICES), 1],
   });
 }

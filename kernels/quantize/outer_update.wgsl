@@ -5,8 +5,18 @@
 // error feedback to later channels. Both operands come with the summed index in their rows, so neither is transposed on
 // its way.
 //
+// Bindings beside update_edges.wgsl's:
+//   1 a  vec4<f32> rows of a_stride / 4
+//   2 b  vec4<f32> rows of b_stride / 4
+//
 // Mapping: a workgroup of 128 threads makes 64 rows x 128 columns of c, 8 x 8 a thread, in steps of 16 k; as in
 // product/parts/tiles/wide_tile.wgsl. Each step passes through workgroup memory while the next is on its way.
+override a_stride: u32 = 4;
+override b_stride: u32 = 4;
+
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+
 const TILE_M = 64u;
 const TILE_N = 128u;
 const STEP = 16u;
@@ -45,14 +55,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   let m = m_first + 4u * (thread % 8u);
   let n = n_first + 4u * (thread / 8u);
-  write_row(m, n, sums[0]);
-  write_row(m + 1u, n, sums[1]);
-  write_row(m + 2u, n, sums[2]);
-  write_row(m + 3u, n, sums[3]);
-  write_row(m + 32u, n, sums[4]);
-  write_row(m + 33u, n, sums[5]);
-  write_row(m + 34u, n, sums[6]);
-  write_row(m + 35u, n, sums[7]);
+  // All that is added to is loaded before any of it is written: otherwise each load would wait for the one before.
+  add_rows(m, n, sums, rows_at(m, n));
 }
 
 fn fetch(m_first: u32, n_first: u32, thread: u32, k: u32) -> Staged {
@@ -68,6 +72,17 @@ fn fetch(m_first: u32, n_first: u32, thread: u32, k: u32) -> Staged {
     b_at(b_row + 8u, n),
     b_at(b_row + 12u, n),
   );
+}
+
+// Zeros past the last k, anything past the last m, whose sums are not written.
+fn a_at(k: u32, m: u32) -> vec4<f32> {
+  let at = (update.a_first + min(k, update.k - 1u) * a_stride + min(m, update.m - 4u)) / 4u;
+  return select(vec4(0.0), a[at], k < update.k);
+}
+
+fn b_at(k: u32, n: u32) -> vec4<f32> {
+  let at = (update.b_first + min(k, update.k - 1u) * b_stride + min(n, update.n - 4u)) / 4u;
+  return select(vec4(0.0), b[at], k < update.k);
 }
 
 fn put(staged: Staged, thread: u32) {
@@ -118,7 +133,35 @@ fn multiply_row(i: u32, value: f32, b0: vec4<f32>, b1: vec4<f32>, sums: ptr<func
   (*sums)[i][1] = fma(vec4(value), b1, (*sums)[i][1]);
 }
 
-fn write_row(m: u32, n: u32, sums: array<vec4<f32>, 2>) {
-  add_four(m, n, sums[0]);
-  add_four(m, n + 64u, sums[1]);
+fn rows_at(m: u32, n: u32) -> Sums {
+  return Sums(
+    row_at(m, n),
+    row_at(m + 1u, n),
+    row_at(m + 2u, n),
+    row_at(m + 3u, n),
+    row_at(m + 32u, n),
+    row_at(m + 33u, n),
+    row_at(m + 34u, n),
+    row_at(m + 35u, n),
+  );
+}
+
+fn row_at(m: u32, n: u32) -> array<vec4<f32>, 2> {
+  return array(four_at(m, n), four_at(m, n + 64u));
+}
+
+fn add_rows(m: u32, n: u32, sums: Sums, before: Sums) {
+  add_to_row(m, n, sums[0], before[0]);
+  add_to_row(m + 1u, n, sums[1], before[1]);
+  add_to_row(m + 2u, n, sums[2], before[2]);
+  add_to_row(m + 3u, n, sums[3], before[3]);
+  add_to_row(m + 32u, n, sums[4], before[4]);
+  add_to_row(m + 33u, n, sums[5], before[5]);
+  add_to_row(m + 34u, n, sums[6], before[6]);
+  add_to_row(m + 35u, n, sums[7], before[7]);
+}
+
+fn add_to_row(m: u32, n: u32, sums: array<vec4<f32>, 2>, before: array<vec4<f32>, 2>) {
+  add_to_four(m, n, before[0], sums[0]);
+  add_to_four(m, n + 64u, before[1], sums[1]);
 }

@@ -20,8 +20,10 @@ import { orderGroups } from "./order_groups.ts";
 import { outerUpdate, updateWords } from "./outer_update.ts";
 import { type PackedMatrix, placeOutliers } from "../matrix/packed_matrix.ts";
 import { pickGroups, readOutliers } from "./pick_groups.ts";
+import { submitAsMade } from "../gpu/run_ahead.ts";
 import { solveFactor } from "./solve_factor.ts";
 import { uploadUniforms } from "../gpu/uniforms.ts";
+import type { Weights } from "../matrix/weight_parts.ts";
 
 /** What quantizing a matrix on the device may know of its input: quant's `InputKnowledge` in device memory. */
 export interface DeviceKnowledge {
@@ -80,7 +82,7 @@ export async function orderDrift(
 export async function quantizeMatrixOnDevice(
   gpu: Gpu,
   shape: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: Weights,
   { refineEvery, outliers = WITHOUT_OUTLIERS, picks }: DeviceSettings,
   known?: DeviceKnowledge | ChannelKnowledge,
 ): Promise<PackedMatrix> {
@@ -103,11 +105,10 @@ export async function quantizeMatrixOnDevice(
     picks,
     outliers,
   });
-  gpu.submit([
-    ...await pickGroups(gpu, scope, matrix),
-    ...(knowledge ? await quantizeWithFactor(gpu, scope, matrix, knowledge.factor) : [await searchGroups(gpu, matrix)]),
-    await packMetaWords(gpu, matrix),
-  ]);
+  gpu.submit(await pickGroups(gpu, scope, matrix));
+  if (knowledge) await submitAsMade(gpu, quantizeWithFactor(gpu, scope, matrix, knowledge.factor));
+  else gpu.submit([await searchGroups(gpu, matrix)]);
+  gpu.submit([await packMetaWords(gpu, matrix)]);
   const packed = packedMatrixOf(matrix);
   return mayHaveOutliers(matrix) ? await placeOutliers(gpu, packed, await readOutliers(gpu, matrix)) : packed;
 }
@@ -120,7 +121,7 @@ async function transposeAlone(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: Weights,
   channelOrder: GPUBuffer,
 ): Promise<GPUBuffer> {
   const transposed = await scope.storage("transposed", 4 * shape[0] * shape[1]);
@@ -138,7 +139,7 @@ export async function turnTarget(
   gpu: Gpu,
   scope: BufferScope,
   shape: readonly [rows: number, channels: number],
-  weights: Float32Array<ArrayBuffer>,
+  weights: Weights,
   { factor, drift, correlation }: DeviceKnowledge,
 ): Promise<GPUBuffer> {
   const [rows, channels] = shape;
@@ -147,8 +148,8 @@ export async function turnTarget(
   if (correlation) {
     gpu.submit([
       await orderGroups(gpu, inner, order, { x: correlation, lines: rows, channelsLie: "rows", width }),
-      ...await solveFactor(gpu, inner, factor, correlation, rows),
     ]);
+    await submitAsMade(gpu, solveFactor(gpu, inner, factor, correlation, rows));
     await transposeWeights(gpu, shape, weights, channelOrder, correlation);
     return correlation;
   }
@@ -159,10 +160,8 @@ export async function turnTarget(
   const words = await uploadUniforms(gpu, inner, [updateWords(range)]);
   const asRows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
   const [a, b, c] = [asRows(drift, channels), asRows(transposed, rows), asRows(shift, rows)];
-  gpu.submit([
-    await outerUpdate(gpu, { range, words: words[0], a, b, c }),
-    ...await solveFactor(gpu, inner, factor, shift, rows),
-    await blend(gpu, shift, transposed, rows * channels, 1),
-  ]);
+  gpu.submit([await outerUpdate(gpu, { range, words: words[0], a, b, c })]);
+  await submitAsMade(gpu, solveFactor(gpu, inner, factor, shift, rows));
+  gpu.submit([await blend(gpu, shift, transposed, rows * channels, 1)]);
   return transposed;
 }

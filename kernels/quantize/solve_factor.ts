@@ -15,13 +15,13 @@ import { uploadUniforms } from "../gpu/uniforms.ts";
  * @param x f32 [channels, rows], in quantization order
  * @param rows a multiple of 4
  */
-export async function solveFactor(
+export async function* solveFactor(
   gpu: Gpu,
   scope: BufferScope,
   factor: DeviceFactor,
   x: GPUBuffer,
   rows: number,
-): Promise<Dispatch[]> {
+): AsyncGenerator<Dispatch> {
   const { channels, matrix, blocks } = factor;
   const panel = await scope.storage("panel", 4 * FACTOR_BLOCK * rows);
   const ranges = blockRanges(channels, FACTOR_BLOCK);
@@ -48,16 +48,14 @@ export async function solveFactor(
     ...steps.map(({ first, size }) => [first, size, rows, first]),
     ...steps.map(({ update }) => updateWords(update)),
   ]);
-  const dispatches: Dispatch[] = [];
   const target = { buffer: x, stride: rows };
   for (const [i, { first, update, backwards }] of steps.entries()) {
     const range = words[i];
-    dispatches.push(await solveBlock(gpu, { range, columns: rows, blocks, x: target, panel, backwards }));
+    yield await solveBlock(gpu, { range, columns: rows, blocks, x: target, panel, backwards });
     if (update.m === 0) continue;
     const a = { buffer: placeOfRow(matrix, first).slab.buffer, stride: channels };
     const b = { buffer: panel, stride: rows };
     const updateOf = { range: update, words: words[steps.length + i], a, b, c: target, factor: -1 };
-    dispatches.push(await outerUpdate(gpu, updateOf));
+    yield await outerUpdate(gpu, updateOf);
   }
-  return dispatches;
 }

@@ -16,6 +16,7 @@ export { default as probe_groups } from "./probe_groups.wgsl" with { type: "text
 export { default as probe_outliers } from "./probe_outliers.wgsl" with { type: "text" };
 export { default as search_groups } from "./search_groups.wgsl" with { type: "text" };
 export { default as solve_block } from "./solve_block.wgsl" with { type: "text" };
+export { default as turn_halves } from "./turn_halves.wgsl" with { type: "text" };
 export { default as transpose_weights } from "./transpose_weights.wgsl" with { type: "text" };
 export { default as free_rounding } from "./parts/free_rounding.wgsl" with { type: "text" };
 export { default as group_grid } from "./parts/group_grid.wgsl" with { type: "text" };

@@ -1,17 +1,16 @@
 // Taking the calibration text through a model on the device while its layers are being quantized, and summing what
 // quantization needs to know of each stage's inputs (calibrator.ts is the same on the CPU).
-import { addGram } from "../../kernels/quantize/add_gram.ts";
-import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
+import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { blend } from "../../kernels/matrix/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { gemm } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { runAhead } from "../../kernels/gpu/run_ahead.ts";
-import { outerUpdate, updateWords } from "../../kernels/quantize/outer_update.ts";
+import { addGram, addProducts, summedInputs } from "../../kernels/quantize/token_sums.ts";
 import { createSquareMatrix, type SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
-import { uploadUniforms } from "../../kernels/gpu/uniforms.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import {
+  copyWindows,
   createStreamContext,
   createWindows,
   type DeviceLayer,
@@ -54,9 +53,9 @@ export interface DeviceCalibrator {
   readonly isStill?: boolean;
   /**
    * Takes the text, where it has come to a stage, through the stage's matrices in the models whose layer is given; stages
-   * come in order.
+   * come in order. `meanwhile` runs each time after some work is submitted.
    */
-  pass(pair: DeviceLayerPair, stage: number): Promise<void>;
+  pass(pair: DeviceLayerPair, stage: number, meanwhile?: () => void): Promise<void>;
   /**
    * Sums the inputs of the stage that the text has come to, into buffers of `scope`. The original layer must have the
    * stage's matrix where it writes to the residual stream.
@@ -92,15 +91,15 @@ export async function createDeviceCalibrator(
   if (windows.length === 0) throw new RangeError("calibration has 0 windows, must have at least 1");
   const joined = joinWindows(config, windows);
   const context = await createStreamContext(gpu, scope, config, joined);
-  const start = () => createWindows(gpu, scope, config, calibration.embedding, joined);
-  const streams = { quantized: await start(), ...(correctTarget && { original: await start() }) };
+  const quantized = await createWindows(gpu, scope, config, calibration.embedding, joined);
+  const streams = { quantized, ...(correctTarget && { original: await copyWindows(gpu, scope, quantized) }) };
 
   /** Submits work for windows side by side in every model, then for them as a whole. */
   const forWindows = async (
     pair: DeviceLayerPair,
     dispatchesOf: typeof stageInputDispatches,
     stage: number,
-    afterWindows?: (index: number) => Promise<void>,
+    afterWindows?: (index: number) => void | Promise<void>,
   ) => {
     const layers = (["quantized", "original"] as const).map((kind) => ({
       layer: pair[kind] && placeStages(pair[kind]),
@@ -115,15 +114,13 @@ export async function createDeviceCalibrator(
   };
   return {
     correctTarget,
-    pass: (pair, stage) => forWindows(pair, passDispatches, stage),
+    pass: (pair, stage, meanwhile) => forWindows(pair, passDispatches, stage, meanwhile),
     async sumStage(pair, stage, sumsScope, onShare) {
       const sums = await createSums(context, sumsScope, stage, correctTarget);
       const weights = pair.original?.matrices.get(STAGES[stage].linears[0]);
       await forWindows(pair, stageInputDispatches, stage, async (i) => {
         const [window, original] = [streams.quantized[i], streams.original?.[i]];
-        const x = stageInputOf(context, window, stage);
-        await addGram(gpu, window.range.maxTokens, x, sums.gram);
-        if (original) await addCorrection(context, sums, { window, original, stage, weights });
+        await addWindow(context, sums, { window, original, stage, weights });
         onShare((i + 1) / joined.length);
       });
       return sums;
@@ -162,49 +159,54 @@ async function createSums(
 
 interface WindowPair {
   readonly window: StreamWindows;
-  readonly original: StreamWindows;
+  readonly original: StreamWindows | undefined;
   readonly stage: number;
   /** The stage's matrix as it was, where it writes to the residual stream. */
   readonly weights: WeightMatrix | undefined;
 }
 
-/** Adds a window to the drift, or to the whole correlation where there are as few rows as the residual stream is wide. */
-async function addCorrection(
+/**
+ * Adds a window to the sums of a stage: to the Hessian, and to the drift, or to the whole correlation where there are as few
+ * rows as the residual stream is wide.
+ */
+async function addWindow(context: StreamContext, sums: DeviceSums, pair: WindowPair): Promise<void> {
+  const { gpu, config: { hidden }, gateUp, qkv, halves } = context;
+  const { gram, drift, correlation } = sums;
+  const channels = gram.size;
+  const tokens = pair.window.range.maxTokens;
+  if (pair.original) await subtractInputs(context, channels, pair, pair.original, correlation !== undefined);
+  const x = await summedInputs(gpu, [tokens, channels], stageInputOf(context, pair.window, pair.stage), halves);
+  await addGram(gpu, x, gram);
+  const whole = (buffer: GPUBuffer) => [{ firstRow: 0, rows: channels, buffer }];
+  if (drift) {
+    const drifted = await summedInputs(gpu, [tokens, channels], gateUp, halves && qkv);
+    await addProducts(gpu, drifted, x, whole(drift));
+  }
+  if (correlation) {
+    const lacking = await summedInputs(gpu, [tokens, hidden], qkv, halves && gateUp);
+    await addProducts(gpu, x, lacking, whole(correlation));
+  }
+}
+
+/** Leaves what inputs lack in `gateUp`, and where the whole correlation is wanted what outputs lack in `qkv`. */
+async function subtractInputs(
   context: StreamContext,
-  { gram: { size: channels }, drift, correlation }: DeviceSums,
-  { window, original, stage, weights }: WindowPair,
+  channels: number,
+  { window, stage, weights }: WindowPair,
+  original: StreamWindows,
+  lacksOutputs: boolean,
 ): Promise<void> {
   const { gpu, config: { hidden }, gateUp: drifted, qkv: lacking, halves } = context;
   const { range } = window;
-  const tokens = range.maxTokens;
-  const x = stageInputOf(context, window, stage);
-  await subtract(gpu, stageInputOf(context, original, stage), x, drifted, tokens * channels);
-  if (drift) return await addProducts(gpu, tokens, [drifted, channels], [x, channels], drift);
-  await subtract(gpu, original.hidden, window.hidden, lacking, tokens * hidden);
+  const inputs = [original, window].map((windows) => stageInputOf(context, windows, stage));
+  await subtract(gpu, inputs[0], inputs[1], drifted, range.maxTokens * channels);
+  if (!lacksOutputs) return;
+  await subtract(gpu, original.hidden, window.hidden, lacking, range.maxTokens * hidden);
   gpu.submit(await gemm(gpu, weights!, { range, x: drifted, y: lacking, addToY: true, halves }));
-  await addProducts(gpu, tokens, [x, channels], [lacking, hidden], correlation!);
 }
 
 /** difference = x - y. */
 async function subtract(gpu: Gpu, x: GPUBuffer, y: GPUBuffer, difference: GPUBuffer, length: number): Promise<void> {
   gpu.copy(y, 0, difference, 0, 4 * length);
   gpu.submit([await blend(gpu, x, difference, length, -1)]);
-}
-
-/** Adds the sum over tokens of a bᵀ to c; a and b are f32 [tokens, their width], rounded to f16 with matrix units. */
-async function addProducts(
-  gpu: Gpu,
-  tokens: number,
-  [a, m]: readonly [GPUBuffer, number],
-  [b, n]: readonly [GPUBuffer, number],
-  c: GPUBuffer,
-): Promise<void> {
-  const range = { m, n, k: tokens };
-  using scope = createBufferScope(gpu);
-  const [words] = await uploadUniforms(gpu, scope, [updateWords(range)]);
-  const rows = (buffer: GPUBuffer, stride: number) => ({ buffer, stride });
-  const { matrixUnits: byMatrices } = gpu.profile;
-  gpu.submit([
-    await outerUpdate(gpu, { range, words, a: rows(a, m), b: rows(b, n), c: rows(c, n), byMatrices }),
-  ]);
 }

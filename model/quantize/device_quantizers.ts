@@ -3,6 +3,7 @@ import { blockRanges } from "../../kernels/gpu/block_ranges.ts";
 import { createBufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import type { PackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import type { Weights } from "../../kernels/matrix/weight_parts.ts";
 import { channelsOf, type DeviceFactor } from "../../kernels/quantize/factorize.ts";
 import { quantizeToGrid } from "../../kernels/quantize/grid_quantizer.ts";
 import { type DeviceKnowledge, quantizeMatrixOnDevice, turnTarget } from "../../kernels/quantize/quantize_matrix.ts";
@@ -38,6 +39,8 @@ export interface DeviceMatrix {
   readonly shape: readonly [rows: number, channels: number];
   /** f32 [rows, channels]. */
   readonly weights: Float32Array<ArrayBuffer>;
+  /** The same, where they lie on the device. */
+  readonly placed: Weights;
 }
 
 /** What of it a quantizer asks to know. */
@@ -55,7 +58,7 @@ function knownBy(
 /** Quantizes a matrix to the packed format on the device. */
 export async function quantizeTwobitOnDevice(
   gpu: Gpu,
-  { shape, weights }: DeviceMatrix,
+  { shape, weights, placed }: DeviceMatrix,
   quantizer: TwobitQuantizer,
   known: StageKnowledge,
 ): Promise<PackedMatrix> {
@@ -70,7 +73,7 @@ export async function quantizeTwobitOnDevice(
   return await quantizeMatrixOnDevice(
     gpu,
     shape,
-    weights,
+    placed,
     changes,
     knowledge ?? (channelWeights && { channelWeights }),
   );
@@ -80,7 +83,7 @@ export async function quantizeTwobitOnDevice(
 export async function quantizeStripsOnDevice(
   gpu: Gpu,
   pool: QuantizePool,
-  { shape, weights }: DeviceMatrix,
+  { shape, weights, placed }: DeviceMatrix,
   quantizer: StripQuantizer,
   known: StageKnowledge,
 ): Promise<StripTensor> {
@@ -90,7 +93,7 @@ export async function quantizeStripsOnDevice(
   if (!knowledge) throw new TypeError("quantizer has no error feedback, must have it on the device");
   const { factor, drift, correlation } = knowledge;
   using scope = createBufferScope(gpu);
-  const transposed = await turnTarget(gpu, scope, shape, weights, knowledge);
+  const transposed = await turnTarget(gpu, scope, shape, placed, knowledge);
   const target = drift || correlation ? await readTarget(gpu, transposed, rows, factor) : weights;
   const scales = await fitScales(pool, { shape, weights: target }, quantizer, factor.diagonal);
   const grid = stripGrid(layout, rows, stripGroups(layout, channels, scales.fourBit), scales);
@@ -127,7 +130,7 @@ async function readTarget(
 /** Finds the scales of a strip layout, each worker those of some tiles. */
 async function fitScales(
   pool: QuantizePool,
-  { shape: [rows, channels], weights }: DeviceMatrix,
+  { shape: [rows, channels], weights }: Pick<DeviceMatrix, "shape" | "weights">,
   { settings }: StripQuantizer,
   importance: Float64Array,
 ): Promise<StripScales> {

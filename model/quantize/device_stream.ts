@@ -6,6 +6,7 @@ import type { F16Matrix } from "../../kernels/matrix/f16_matrix.ts";
 import { placeRows } from "../../kernels/matrix/slabs.ts";
 import { createHalves, gemm, type MultiplyRange } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
+import { turnedTokens } from "../../kernels/quantize/token_sums.ts";
 import { embedTokens as embedOnDevice } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
 import type { EngineLayer, JoinedLinear, LayerVectors } from "../engine/engine_weights.ts";
@@ -43,11 +44,11 @@ export interface StreamWindows {
 export interface StreamContext extends Omit<JoinedAttentionBuffers, "mixed"> {
   readonly gpu: Gpu;
   readonly config: ModelConfig;
-  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or whatever else is [tokens, hidden] meanwhile. */
+  /** f32 [tokens, (heads + 2 keyValueHeads) * headSize], or what else is [tokens, hidden] meanwhile, also turned. */
   readonly qkv: GPUBuffer;
-  /** f32 [tokens, 2 * intermediate], or whatever else is [tokens, width of an input] meanwhile. */
+  /** f32 [tokens, 2 * intermediate], or what else is [tokens, width of an input] meanwhile, also turned. */
   readonly gateUp: GPUBuffer;
-  /** f16 [tokens, width of an input], where matrix units multiply. */
+  /** f16 [tokens, width of an input], also turned, where matrix units multiply. */
   readonly halves: GPUBuffer | undefined;
 }
 
@@ -123,6 +124,25 @@ export async function createWindows(
   return made;
 }
 
+/** Puts windows before the first layer of another model, whose embedding is the same. */
+export async function copyWindows(
+  gpu: Gpu,
+  scope: BufferScope,
+  windows: readonly StreamWindows[],
+): Promise<StreamWindows[]> {
+  const normed = await scope.storage("normed", windows[0].normed.size);
+  const copied: StreamWindows[] = [];
+  for (const { hidden, kept, ...ranges } of windows) {
+    copied.push({
+      ...ranges,
+      hidden: scope.own(await gpu.duplicate(hidden)),
+      kept: await scope.storage(kept.label, kept.size),
+      normed,
+    });
+  }
+  return copied;
+}
+
 /** Input of the first layer, f32 [tokens, hidden]. */
 async function embedWindows(
   gpu: Gpu,
@@ -160,12 +180,14 @@ export async function createStreamContext(
   const longest = Math.max(...joined.map(([window]) => window.length));
   const capacity = Math.ceil(longest / 64) * 64;
   const cacheBytes = 2 * keyValueHeads * headSize * capacity * Math.max(...joined.map(({ length }) => length));
+  const turned = turnedTokens(tokens);
+  const make = (label: string, width: number) => scope.storage(label, Math.max(4 * tokens, 2 * turned) * width);
   return {
     gpu,
     config,
-    qkv: await scope.storage("qkv", 4 * tokens * Math.max(hidden, (heads + 2 * keyValueHeads) * headSize)),
-    gateUp: await scope.storage("gate and up", 4 * tokens * Math.max(hidden, heads * headSize, 2 * intermediate)),
-    halves: await createHalves(gpu, scope, Math.max(hidden, keptWidth(config)), tokens),
+    qkv: await make("qkv", Math.max(hidden, (heads + 2 * keyValueHeads) * headSize)),
+    gateUp: await make("gate and up", Math.max(hidden, heads * headSize, 2 * intermediate)),
+    halves: await createHalves(gpu, scope, Math.max(hidden, keptWidth(config)), turned),
     rotations: await scope.upload("rotations", rotationTable(rope, headSize, capacity, longest)),
     cache: {
       capacity,

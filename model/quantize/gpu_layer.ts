@@ -3,6 +3,7 @@ import { allOrNone, type BufferScope, createBufferScope } from "../../kernels/gp
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { toF16Matrix } from "../../kernels/matrix/elementwise.ts";
 import { type PackedMatrix, readPackedMatrix, uploadPackedMatrix } from "../../kernels/matrix/packed_matrix.ts";
+import { joinRows } from "../../kernels/matrix/join_rows.ts";
 import { buffersOf } from "../../kernels/matrix/slabs.ts";
 import { readSquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { factorize, readDiagonal } from "../../kernels/quantize/factorize.ts";
@@ -18,6 +19,7 @@ import type { ModelConfig } from "../llama/config.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { type LinearKind, linearName, linearShape, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
+import { type ComingWeights, createComingWeights } from "./coming_weights.ts";
 import type { DeviceCalibrator, DeviceLayerPair, DeviceSums } from "./device_calibrator.ts";
 import {
   quantizeByWorkers,
@@ -37,6 +39,8 @@ interface LayerWork {
   readonly config: ModelConfig;
   readonly index: number;
   readonly original: Layer;
+  /** The first matrix of a stage on its way to the device, where a text will go through it. */
+  readonly coming: ComingWeights;
   readonly text: DeviceCalibrator | undefined;
   /** Whether the text goes through the matrices as they were. */
   readonly keepsInputs: boolean;
@@ -44,33 +48,55 @@ interface LayerWork {
   readonly pair: DeviceLayerPair;
 }
 
-export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise<LayerRun> {
+export function startLayer(given: Omit<LayerWork, "matrices" | "coming" | "pair">): Promise<LayerRun> {
   const { gpu, text, original } = given;
   return allOrNone(gpu, async (scope) => {
     const vectors = text && await uploadVectors(scope, original);
     const newLayer = (): DeviceLayer | undefined => vectors && { vectors, matrices: new Map() };
     const pair = { quantized: newLayer(), original: text?.correctTarget ? newLayer() : undefined };
     const matrices = createBufferScope(gpu);
-    const work: LayerWork = { ...given, matrices, pair };
+    const coming = createComingWeights(gpu);
+    const work: LayerWork = { ...given, matrices, coming, pair };
     let isOriginalAhead = false;
+    let isPassed = false;
+    const beginStage = async (stage: number) => {
+      if (text && !text.isStill && stage < STAGES.length) {
+        await coming.begin(original.linears, STAGES[stage].linears[0]);
+      }
+    };
+    const pass = async (stage: number) => {
+      const passed: DeviceLayerPair = isOriginalAhead ? { quantized: pair.quantized } : pair;
+      isOriginalAhead = false;
+      isPassed = true;
+      await uploadStage(work, passed, stage);
+      for (const model of [passed.original, passed.quantized]) await joinStage(work, model, stage);
+      await beginStage(stage + 1);
+      await text?.pass(passed, stage, coming.writePart);
+    };
     return {
       async advance(stage) {
-        if (stage === 0) return;
-        await passMatrices(work, isOriginalAhead ? { quantized: pair.quantized } : pair, stage - 1);
-        isOriginalAhead = false;
+        if (stage === 0) return await beginStage(stage);
+        if (!isPassed) await pass(stage - 1);
+        isPassed = false;
+        clearMatrices(work);
       },
       async quantize({ stage, quantizers, feedback, weighsChannels, onHessian }, onShare) {
         using stageScope = createBufferScope(gpu);
         const isMeasured = feedback !== undefined || weighsChannels;
-        const sums = isMeasured ? await sumInputs(work, stageScope, stage, onShare) : undefined;
+        const sums = isMeasured
+          ? await sumInputs(work, stageScope, stage, (share) => {
+            coming.writePart();
+            onShare(share);
+          })
+          : undefined;
         // Before a Hessian is factored in its place.
         if (sums) onHessian?.(await readSquareMatrix(gpu, sums.gram));
         const diagonal = weighsChannels && sums ? await readDiagonal(gpu, sums.gram) : undefined;
         isOriginalAhead = sums?.correlation !== undefined;
         const knowledge = feedback && sums && await prepareKnowledge(gpu, stageScope, sums, feedback);
-        const takesBoth = !isOriginalAhead && pair.original && !text?.isStill;
         return await quantizeKinds(work, quantizers, { knowledge, diagonal }, async () => {
-          if (takesBoth) await uploadStage(work, pair, stage);
+          stageScope[Symbol.dispose]();
+          await pass(stage);
         });
       },
       async restore(stored) {
@@ -82,35 +108,51 @@ export function startLayer(given: Omit<LayerWork, "matrices" | "pair">): Promise
       },
       [Symbol.dispose]() {
         matrices[Symbol.dispose]();
+        coming[Symbol.dispose]();
         scope[Symbol.dispose]();
       },
     };
   });
 }
 
-/** Takes the text through a stage's matrices, which are on the device only for that. */
-async function passMatrices(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
-  if (!work.text) return;
-  if (work.text.isStill) return await work.text.pass(pair, stage);
-  await uploadStage(work, pair, stage);
-  await work.text.pass(pair, stage);
-  work.matrices[Symbol.dispose]();
+/** Frees a stage's matrices, which are on the device only until the text has gone through them. */
+function clearMatrices({ matrices, pair }: LayerWork): void {
+  matrices[Symbol.dispose]();
   for (const layer of [pair.quantized, pair.original]) layer?.matrices.clear();
 }
 
 async function uploadStage(work: LayerWork, pair: DeviceLayerPair, stage: number): Promise<void> {
+  if (!work.text || work.text.isStill) return;
   for (const kind of STAGES[stage].linears) await uploadMissing(work, pair, kind);
+}
+
+/** Makes one matrix of those of a stage, where they can be joined; f16 ones that aren't needed any more are freed. */
+async function joinStage(
+  { gpu, matrices, pair }: LayerWork,
+  model: DeviceLayer | undefined,
+  stage: number,
+): Promise<void> {
+  const { linears } = STAGES[stage];
+  const parts = linears.flatMap((kind) => model?.matrices.get(kind) ?? []);
+  const joined = parts.length > 1 && await joinRows(gpu, parts);
+  if (!model || !joined) return;
+  buffersOf(joined).forEach(matrices.own);
+  model.matrices.clear();
+  model.matrices.set(linears[0], joined);
+  const needed = [pair.original, pair.quantized].flatMap((model) => [...model?.matrices.values() ?? []]);
+  const spent = parts.filter((part) => part.kind === "f16" && !needed.includes(part));
+  spent.flatMap(buffersOf).forEach(matrices.free);
 }
 
 /** Puts a matrix as it was, in f16, into the models of a pair that don't have it. */
 async function uploadMissing(
-  { gpu, matrices, config, original }: LayerWork,
+  { gpu, matrices, config, original, coming }: LayerWork,
   pair: DeviceLayerPair,
   kind: LinearKind,
 ): Promise<void> {
   const models = [pair.original, pair.quantized].filter((model) => model && !model.matrices.has(kind));
   if (models.length === 0) return;
-  const weights = original.linears[kind].weights as Float32Array<ArrayBuffer>;
+  const weights = await coming.finish(kind) ?? original.linears[kind].weights as Float32Array<ArrayBuffer>;
   const matrix = await toF16Matrix(gpu, linearShape(config, kind), weights);
   buffersOf(matrix).forEach(matrices.own);
   for (const model of models) model?.matrices.set(kind, matrix);
@@ -126,12 +168,18 @@ async function sumInputs(
   stage: number,
   onShare: (share: number) => void,
 ): Promise<DeviceSums> {
-  const { text, pair } = work;
+  const { text, pair, coming } = work;
   const { linears: [kind], joinsResidual } = STAGES[stage];
   const ahead = joinsResidual && pair.original ? { original: pair.original } : undefined;
-  if (ahead) await uploadMissing(work, ahead, kind);
+  if (ahead) {
+    await uploadMissing(work, ahead, kind);
+    coming[Symbol.dispose]();
+  }
   const sums = await text!.sumStage(pair, stage, sumsScope, onShare);
-  if (ahead) await passMatrices(work, ahead, stage);
+  if (ahead) {
+    await text!.pass(ahead, stage);
+    clearMatrices(work);
+  }
   return sums;
 }
 
@@ -150,7 +198,8 @@ async function prepareKnowledge(
 /**
  * Quantizes matrices of a stage, reads them back and puts them into the text's way.
  *
- * @param meanwhile runs while the device quantizes those that it does alone, once they are in the text's way
+ * @param meanwhile runs while they are read back where the device does all alone: they are in the text's way then, and what
+ * is known of their input isn't needed any more
  */
 async function quantizeKinds(
   work: LayerWork,
@@ -158,38 +207,47 @@ async function quantizeKinds(
   known: StageKnowledge,
   meanwhile: () => Promise<void>,
 ): Promise<StoredLayer> {
-  const { gpu, pool, config, index, original: { linears } } = work;
+  const { gpu, pool, config, index, coming, original: { linears } } = work;
   using alone = createBufferScope(gpu);
   const stored = new Map<LinearKind, StoredTensor>();
   const onDevice = new Map<LinearKind, PackedMatrix>();
   const strips = new Map<LinearKind, StripQuantizer>();
   const left = new Map<LinearKind, Quantizer>();
-  const matrixOf = (kind: LinearKind) => ({
-    shape: linearShape(config, kind),
-    weights: linears[kind].weights as Float32Array<ArrayBuffer>,
-  });
+  const matrixOf = async (kind: LinearKind) => {
+    const weights = linears[kind].weights as Float32Array<ArrayBuffer>;
+    return { shape: linearShape(config, kind), weights, placed: await coming.finish(kind) ?? weights };
+  };
   for (const [kind, quantizer] of quantizers) {
     if (quantizer.kind === "twobit") {
-      const matrix = await quantizeTwobitOnDevice(gpu, matrixOf(kind), quantizer, known);
+      const matrix = await quantizeTwobitOnDevice(gpu, await matrixOf(kind), quantizer, known);
       onDevice.set(kind, matrix);
       keepMatrix(work, kind, matrix, alone);
+      if (await coming.finish(kind)) {
+        await uploadMissing(work, work.pair, kind);
+        coming[Symbol.dispose]();
+      }
     } else if (quantizer.kind === "strips" && quantizer.feedback && pool) {
       strips.set(kind, quantizer);
     } else {
       left.set(kind, quantizer);
     }
   }
-  if (strips.size + left.size === 0) await meanwhile();
-  for (const [kind, matrix] of onDevice) {
-    const tensor = await readPackedMatrix(gpu, matrix);
-    checkFinite(linearName(index, kind), tensor);
-    stored.set(kind, { kind: "twobit", tensor });
+  const going = strips.size + left.size === 0 ? meanwhile() : Promise.resolve();
+  going.catch(() => {}); // met once all are read
+  try {
+    for (const [kind, matrix] of onDevice) {
+      const tensor = await readPackedMatrix(gpu, matrix);
+      checkFinite(linearName(index, kind), tensor);
+      stored.set(kind, { kind: "twobit", tensor });
+    }
+  } finally {
+    await going;
   }
   // Side by side: while workers find the scales of one, the device rounds another to its own.
   const rounded = await Promise.all(
     strips.entries().map(async ([kind, quantizer]): Promise<[LinearKind, StoredTensor]> => [
       kind,
-      { kind: "strips", tensor: await quantizeStripsOnDevice(gpu, pool!, matrixOf(kind), quantizer, known) },
+      { kind: "strips", tensor: await quantizeStripsOnDevice(gpu, pool!, await matrixOf(kind), quantizer, known) },
     ]),
   );
   for (const [kind, tensor] of rounded) {

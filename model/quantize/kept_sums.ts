@@ -38,8 +38,8 @@ export function keepSums(gpu: Gpu, calibrator: DeviceCalibrator, { grams, scope 
   let layer = 0;
   return {
     ...calibrator,
-    async pass(pair, stage) {
-      await calibrator.pass(pair, stage);
+    async pass(pair, stage, meanwhile) {
+      await calibrator.pass(pair, stage, meanwhile);
       if (stage === STAGES.length - 1) layer++;
     },
     async sumStage(pair, stage, sumsScope, onShare) {

@@ -5,7 +5,7 @@ import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import type { SquareMatrix } from "../../kernels/matrix/square_matrix.ts";
 import { runAhead } from "../../kernels/gpu/run_ahead.ts";
-import { addGram } from "../../kernels/quantize/add_gram.ts";
+import { addGram, summedInputs } from "../../kernels/quantize/token_sums.ts";
 import type { EngineLayer, EngineWeights, JoinedLinear } from "../engine/engine_weights.ts";
 import { windowOf } from "../engine/joined_attention.ts";
 import { logitDispatches } from "../engine/layer_operations.ts";
@@ -75,7 +75,10 @@ export async function createLossMeter(
       await runAhead(gpu, text.length, WINDOWS_AHEAD, async (i) => {
         for (const [stage, gram] of grams.entries()) {
           gpu.submit(await passDispatches(context, layers[next], text[i], stage));
-          if (gram) await addGram(gpu, text[i].range.maxTokens, stageInputOf(context, text[i], stage), gram);
+          if (!gram) continue;
+          const shape = [text[i].range.maxTokens, gram.size] as const;
+          const input = stageInputOf(context, text[i], stage);
+          await addGram(gpu, await summedInputs(gpu, shape, input, context.halves), gram);
         }
       });
       next++;

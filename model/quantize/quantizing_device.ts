@@ -96,7 +96,10 @@ export interface LayerRun extends Disposable {
    * the next layer: once for each stage, in order. In the quantized model it meets what was quantized or restored.
    */
   advance(stage: number): Promise<void>;
-  /** Quantizes matrices of the stage that the text has come to; `onShare` is told how much of their inputs is summed. */
+  /**
+   * Quantizes matrices of the stage that the text has come to, and may take it through them already; `onShare` is told how
+   * much of their inputs is summed.
+   */
   quantize(job: StageJob, onShare: (share: number) => void): Promise<StoredLayer>;
   /** Takes matrices of the stage that the text has come to as an earlier run left them. */
   restore(stored: StoredLayer): Promise<void>;

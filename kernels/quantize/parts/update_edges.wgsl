@@ -1,14 +1,12 @@
-// Bindings of an outer update, and its edges.
+// The matrix that an outer update adds to, and its edges.
 //
 // Bindings (counts, and the element at which each matrix begins, are in `update`; all but k are multiples of 4):
 //   0 update  uniform
-//   1 a       vec4<f32> rows of a_stride / 4
-//   2 b       vec4<f32> rows of b_stride / 4
 //   3 c       vec4<f32> rows of c_stride / 4
 //
+// From the kernel: a and b, bindings 1 and 2.
+//
 // With `triangle` nothing is written on the other side of the diagonal.
-override a_stride: u32 = 4;
-override b_stride: u32 = 4;
 override c_stride: u32 = 4;
 override factor: f32 = 1.0;
 override triangle: u32 = 0; // 1: the upper triangle, 2: the lower, of the matrix whose rows from c_row on are c
@@ -24,26 +22,25 @@ struct Update {
 }
 
 @group(0) @binding(0) var<uniform> update: Update;
-@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
-
-// Zeros past the last k, anything past the last m, whose sums are not written.
-fn a_at(k: u32, m: u32) -> vec4<f32> {
-  let at = (update.a_first + min(k, update.k - 1u) * a_stride + min(m, update.m - 4u)) / 4u;
-  return select(vec4(0.0), a[at], k < update.k);
-}
-
-fn b_at(k: u32, n: u32) -> vec4<f32> {
-  let at = (update.b_first + min(k, update.k - 1u) * b_stride + min(n, update.n - 4u)) / 4u;
-  return select(vec4(0.0), b[at], k < update.k);
-}
 
 // Adds to four columns of c.
 fn add_four(m: u32, n: u32, sums: vec4<f32>) {
+  add_to_four(m, n, four_at(m, n), sums);
+}
+
+// Anything past the edges, where nothing is added.
+fn four_at(m: u32, n: u32) -> vec4<f32> {
+  return c[place_of(min(m, update.m - 1u), min(n, update.n - 4u))];
+}
+
+fn add_to_four(m: u32, n: u32, before: vec4<f32>, sums: vec4<f32>) {
   if (m >= update.m || n >= update.n) { return; }
-  let at = (update.c_first + m * c_stride + n) / 4u;
-  c[at] = select(c[at], c[at] + factor * sums, is_wanted(update.c_row + m, n));
+  c[place_of(m, n)] = select(before, before + factor * sums, is_wanted(update.c_row + m, n));
+}
+
+fn place_of(m: u32, n: u32) -> u32 {
+  return (update.c_first + m * c_stride + n) / 4u;
 }
 
 // Which of four columns from n on are on the wanted side of the diagonal.

@@ -1,5 +1,6 @@
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { channelsOf, factorize } from "../../../kernels/quantize/factorize.ts";
+import { submitAsMade } from "../../../kernels/gpu/run_ahead.ts";
 import { transposeWeights } from "../../../kernels/quantize/group_quantizer.ts";
 import { solveFactor } from "../../../kernels/quantize/solve_factor.ts";
 import { type FeedbackSettings, prepareFeedback } from "../../../quant/error_feedback.ts";
@@ -91,7 +92,7 @@ test("solveFactor: solves as the CPU does, forwards and backwards over several b
     const right = normals(rows, rows * channels);
     const x = await scope.storage("x", 4 * rows * channels);
     await transposeWeights(gpu, [rows, channels], right, factor.channelOrder, x);
-    gpu.submit(await solveFactor(gpu, scope, factor, x, rows));
+    await submitAsMade(gpu, solveFactor(gpu, scope, factor, x, rows));
     const actual = await gpu.readF32(x);
     const feedback = prepareFeedback(Float64Array.from(hessian), GROUPS);
     const wanted = shiftToTarget(new Float32Array(rows * channels), right, feedback);

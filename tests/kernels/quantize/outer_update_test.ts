@@ -1,4 +1,11 @@
-import { outerUpdate, type Triangle, type UpdateRange, updateWords } from "../../../kernels/quantize/outer_update.ts";
+import {
+  outerMatrices,
+  outerUpdate,
+  type Triangle,
+  type UpdateRange,
+  updateWords,
+} from "../../../kernels/quantize/outer_update.ts";
+import { summedInputs, turnedTokens } from "../../../kernels/quantize/token_sums.ts";
 import { createBufferScope } from "../../../kernels/gpu/buffer_scope.ts";
 import { uploadUniforms } from "../../../kernels/gpu/uniforms.ts";
 import { createRandom } from "../../../quant/random.ts";
@@ -18,7 +25,7 @@ interface Case extends UpdateRange {
   readonly byMatrices?: boolean;
 }
 
-/** m, n, k: one workgroup, several with ragged edges, a single outer product. */
+/** m, n, k: one workgroup, several with ragged edges, a single outer product, whole tiles. */
 const CASES: readonly Case[] = [
   { m: 64, n: 128, k: 16 },
   { m: 132, n: 140, k: 37, factor: -1 },
@@ -28,7 +35,8 @@ const CASES: readonly Case[] = [
   { m: 260, n: 260, k: 20, triangle: "lower" },
   { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128 },
   { m: 132, n: 392, k: 3, triangle: "lower", cRow: 128 },
-  { m: 132, n: 140, k: 37, factor: -1, byMatrices: true },
+  { m: 132, n: 140, k: 37, byMatrices: true },
+  { m: 128, n: 128, k: 32, byMatrices: true },
   { m: 132, n: 392, k: 3, triangle: "upper", cRow: 128, byMatrices: true },
 ];
 
@@ -43,24 +51,27 @@ for (const { m, n, k, factor = 1, triangle = "all", cRow = 0, byMatrices = false
     const stride = n + RING;
     const before = new Float32Array((m + 2) * stride).fill(SENTINEL);
     for (let i = 0; i < m; i++) before.fill(1, (i + 1) * stride, (i + 1) * stride + n);
-    const padded = (values: Float32Array) => Float32Array.from([...new Float32Array(RING).fill(NaN), ...values]);
+    const ring = byMatrices ? 0 : RING;
+    const padded = (values: Float32Array) => Float32Array.from([...new Float32Array(ring).fill(NaN), ...values]);
     const buffers = [await gpu.uploadStorage("a", padded(a)), await gpu.uploadStorage("b", padded(b))];
     const c = await gpu.uploadStorage("c", before);
-    const range = { m, n, k, aFirst: RING, bFirst: RING, cFirst: stride, cRow };
+    const range = { m, n, k: byMatrices ? turnedTokens(k) : k, aFirst: ring, bFirst: ring, cFirst: stride, cRow };
     using scope = createBufferScope(gpu);
     const [, words] = await uploadUniforms(gpu, scope, [[], updateWords(range)]);
-    const [rowsA, rowsB] = [{ buffer: buffers[0], stride: m }, { buffer: buffers[1], stride: n }];
+    const update = { range, words, c: { buffer: c, stride }, triangle };
+    const turn = async (x: GPUBuffer, width: number) => {
+      const turned = await scope.upload("turned", new Float16Array(width * turnedTokens(k)).fill(NaN));
+      return (await summedInputs(gpu, [k, width], x, turned)).buffer;
+    };
     gpu.submit([
-      await outerUpdate(gpu, {
-        range,
-        words,
-        a: rowsA,
-        b: rowsB,
-        c: { buffer: c, stride },
-        factor,
-        triangle,
-        byMatrices,
-      }),
+      byMatrices
+        ? await outerMatrices(gpu, { ...update, a: await turn(buffers[0], m), b: await turn(buffers[1], n) })
+        : await outerUpdate(gpu, {
+          ...update,
+          a: { buffer: buffers[0], stride: m },
+          b: { buffer: buffers[1], stride: n },
+          factor,
+        }),
     ]);
     const after = await gpu.readF32(c);
     const wanted = outerOnCpu(a, b, k, factor, byMatrices);
