@@ -64,3 +64,13 @@ export async function copyMatrix<M extends SlabMatrix>(gpu: Gpu, matrix: M): Pro
 export function placeRows<M extends SlabMatrix>(matrix: M, firstRow: number, rows: number): M {
   return { ...matrix, rows, slabs: matrix.slabs.map((slab) => ({ ...slab, firstRow: slab.firstRow + firstRow })) };
 }
+
+/** Matrices as the rows of one output, one after the other. */
+export function placeParts<M extends SlabMatrix>(parts: readonly M[]): M[] {
+  const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
+  let end = 0;
+  return parts.map((matrix) => {
+    end += matrix.rows;
+    return placeRows(matrix, end - matrix.rows, rows);
+  });
+}

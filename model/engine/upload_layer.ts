@@ -4,7 +4,7 @@ import type { BufferScope } from "../../kernels/gpu/buffer_scope.ts";
 import { OutOfMemoryError } from "../../kernels/gpu/device_errors.ts";
 import type { Gpu } from "../../kernels/gpu/gpu.ts";
 import { type LayerArena, sharePlanes } from "../../kernels/matrix/share_planes.ts";
-import { copyMatrix, placeRows } from "../../kernels/matrix/slabs.ts";
+import { copyMatrix, placeParts } from "../../kernels/matrix/slabs.ts";
 import { whyNeverWhole } from "../../kernels/layer/layer_run.ts";
 import { canJoin, uploadMatrix } from "../../kernels/product/linear.ts";
 import type { HostMatrix, WeightMatrix } from "../../kernels/product/weight_format.ts";
@@ -158,13 +158,8 @@ async function uploadJoined({ gpu, matrices }: Uploaded, parts: readonly HostMat
     matrices.add(matrix);
     own.push(matrix);
   }
-  const rows = own.reduce((sum, matrix) => sum + matrix.rows, 0);
-  let firstRow = 0;
-  return own.map((matrix) => {
-    firstRow += matrix.rows;
-    const placed = placeRows(matrix, firstRow - matrix.rows, rows);
-    matrices.delete(matrix);
-    matrices.add(placed);
-    return placed;
-  });
+  const placed = placeParts(own);
+  own.forEach((matrix) => matrices.delete(matrix));
+  placed.forEach((matrix) => matrices.add(matrix));
+  return placed;
 }

@@ -3,13 +3,13 @@ import { type BufferScope, createBufferScope } from "../../kernels/gpu/buffer_sc
 import type { Dispatch, Gpu } from "../../kernels/gpu/gpu.ts";
 import { whole } from "../../kernels/gpu/plane.ts";
 import type { F16Matrix } from "../../kernels/matrix/f16_matrix.ts";
-import { placeRows } from "../../kernels/matrix/slabs.ts";
+import { placeParts } from "../../kernels/matrix/slabs.ts";
 import { createHalves, gemm, type MultiplyRange } from "../../kernels/product/linear.ts";
 import type { WeightMatrix } from "../../kernels/product/weight_format.ts";
 import { turnedTokens } from "../../kernels/quantize/token_sums.ts";
 import { embedTokens as embedOnDevice } from "../../kernels/tokens/embed_tokens.ts";
 import { createTokenRange, type TokenRange } from "../../kernels/tokens/token_range.ts";
-import type { EngineLayer, JoinedLinear, LayerVectors } from "../engine/engine_weights.ts";
+import type { EngineLayer, LayerVectors } from "../engine/engine_weights.ts";
 import { JOINED_BYTES, joinedAttention, type JoinedAttentionBuffers, mostJoined } from "../engine/joined_attention.ts";
 import { inputDispatches, passOperations, stageInput } from "../engine/layer_operations.ts";
 import { release } from "../host/release.ts";
@@ -208,16 +208,6 @@ export async function uploadVectors(scope: BufferScope, layer: Layer): Promise<L
     ...(o.bias && { outputBias: await upload("output bias", o.bias) }),
     ...(queryNorm && keyNorm && { headNorm: await upload("head norms", queryNorm, keyNorm) }),
   };
-}
-
-/** Matrices of one stage side by side in one output. */
-export function placeParts(parts: readonly WeightMatrix[]): JoinedLinear {
-  const rows = parts.reduce((sum, matrix) => sum + matrix.rows, 0);
-  let end = 0;
-  return parts.map((matrix) => {
-    end += matrix.rows;
-    return placeRows(matrix, end - matrix.rows, rows);
-  });
 }
 
 /** A layer with the matrices that it has so far, as passes take them. */

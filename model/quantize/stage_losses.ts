@@ -14,7 +14,7 @@ import type { Checkpoint } from "../files/checkpoint.ts";
 import type { ModelConfig } from "../llama/config.ts";
 import { type LinearKind, linearShape, linearWeights, STAGES } from "../llama/layer.ts";
 import type { Layer } from "../llama/llama.ts";
-import { placeParts } from "./device_stream.ts";
+import { placeParts } from "../../kernels/matrix/slabs.ts";
 import { createLossMeter } from "./loss_meter.ts";
 import type { LayerSource, StageLosses, StageLossPlan } from "./quantizing_device.ts";
 
