@@ -13,7 +13,7 @@ import { f16Gemv, f16Several } from "./f16_gemv.ts";
 import { hasParts, partsBytes, takesHalves } from "./tiled_product.ts";
 import { plainOutput, type WeightFormat } from "./weight_format.ts";
 
-/** Most tokens multiplied by fours with each load of weights: beside matrix units, and without them. */
+/** Most tokens multiplied by fours or eights with each load of weights: beside matrix units, and without them. */
 const SEVERAL_TOKENS = { besideUnits: 3, withoutUnits: 16 };
 
 /** The format of {@linkcode F16Matrix}; products with one token need channels in eights, with more in fours. */
@@ -49,7 +49,7 @@ export const f16Format: WeightFormat<HalfMatrix, F16Matrix> = {
   multiplyMany: f16Gemm,
 };
 
-/** Whether up to so many tokens are multiplied by fours with each load of weights. */
+/** Whether up to so many tokens are multiplied by fours or eights with each load of weights. */
 function isSeveral({ profile }: Gpu, { channels }: F16Matrix, tokens: number): boolean {
   const { besideUnits, withoutUnits } = SEVERAL_TOKENS;
   return tokens <= (profile.matrixUnits ? besideUnits : withoutUnits) && channels % CHUNK_CHANNELS === 0;

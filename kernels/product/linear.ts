@@ -73,7 +73,7 @@ export async function createMultiplyFused(
 export interface MultiplyRange {
   /** Dispatches of a product. */
   (gpu: Gpu, matrix: WeightMatrix, product: RangeProduct): Promise<Dispatch[]>;
-  /** The unit in which inputs come, in f16; default: they are f32. */
+  /** The unit in which inputs may come, in f16, each as its product says; default: all are f32. */
   readonly inputUnit?: number | undefined;
   /** Whether a product may be a pair or normed, see {@linkcode RangeProduct}; default: none. */
   readonly addsParts?: (matrix: WeightMatrix) => boolean;

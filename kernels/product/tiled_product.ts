@@ -35,7 +35,7 @@ const RUN_CHANNELS = 64;
 /** Workgroups of tiles of matrices that a multiprocessor has room for at once. */
 const RESIDENT = 2;
 
-/** Steps as long as which a round of them takes to begin and to end, by the times in docs/kernel_notes.md. */
+/** What a round of them takes to begin and to end, in steps, by the times in docs/kernel_notes.md ("Sixteen tokens"). */
 const ROUND_STEPS = 10;
 
 /**
